@@ -1,0 +1,59 @@
+"""The ways a run can end badly, kept apart from the first line to the exit code.
+
+::
+
+    HarnessError            a sentence for the user; never shown as a traceback
+    ├── ScenarioError       what the user wrote is wrong: file:line:col, sentence, remedy
+    ├── Unsupported         this machine or kernel cannot do it: reason, remedy
+    └── BrokenMeasurement   something could not be seen, so nothing can be said
+
+A ruleset that does not do what was expected is no exception but data: see
+:mod:`harness.judge`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Position(NamedTuple):
+    """A place in a text file; ``line`` and ``column`` count from 1, 0 means "the whole file"."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        numbers = [str(n) for n in (self.line, self.column) if n]
+        return ":".join([self.file, *numbers])
+
+
+class HarnessError(Exception):
+    """A sentence for the user and, where there is one, what to do about it."""
+
+    def __init__(self, sentence: str, *, remedy: str = "") -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.sentence}; {self.remedy}" if self.remedy else self.sentence
+
+
+class ScenarioError(HarnessError):
+    """The scenario, its lab or its ruleset is wrong at ``position``."""
+
+    def __init__(self, sentence: str, position: Position, *, remedy: str = "") -> None:
+        super().__init__(sentence, remedy=remedy)
+        self.position = position
+
+    def __str__(self) -> str:
+        return f"{self.position}: {super().__str__()}"
+
+
+class Unsupported(HarnessError):
+    """This machine or its kernel lacks what was asked for."""
+
+
+class BrokenMeasurement(HarnessError):
+    """Events were lost, or two oracles disagree: neither passed nor failed."""

@@ -1,0 +1,172 @@
+"""What was seen of the packets of one scenario, as plain values.
+
+Everything that watches a packet ends up here; expectations and reports read these values and
+never the kernel. All are frozen and can be stored as JSON by :mod:`msgspec`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+import msgspec
+
+from harness.errors import Position
+
+
+class Verdict(enum.StrEnum):
+    """What became of a packet, or what one rule or chain said about it."""
+
+    ACCEPT = "accept"
+    DROP = "drop"
+    REJECT = "reject"
+    QUEUE = "queue"
+    STOLEN = "stolen"
+    CONTINUE = "continue"
+    RETURN = "return"
+    JUMP = "jump"
+    GOTO = "goto"
+
+
+class Value(msgspec.Struct, frozen=True):
+    """Base of the values here: frozen and comparable."""
+
+
+class Hop(Value, kw_only=True):
+    """One traced kernel function met by a packet."""
+
+    time: int
+    """Nanoseconds since the packet's birth."""
+    cpu: int
+    host: str
+    """Name of the lab host in whose network namespace the packet was; "" when not known."""
+    device: str
+    """Name of ``skb->dev``; "" when the packet has none yet."""
+    function: str
+    """The kernel's name without compiler suffixes, e.g. ``ip_rcv``."""
+    layer: str
+    detail: Mapping[str, str] = {}
+    """What the function was told or answered, e.g. ``{"chain": "inet filter forward",
+    "hook": "forward", "verdict": "accept"}`` for ``nft_do_chain``, ``{"reason":
+    "NETFILTER_DROP"}`` for the functions that free a dropped packet."""
+
+
+class Rule(Value, kw_only=True):
+    """One rule of the loaded ruleset."""
+
+    family: str
+    table: str
+    chain: str
+    handle: int
+    text: str
+    """As ``nft list ruleset`` prints it, counters left out, on one line."""
+    comment: str = ""
+    position: Position | None = None
+    """Where it stands in the user's file; None when it was not loaded from text."""
+
+    @property
+    def chain_path(self) -> str:
+        """``family table chain``, the name used in scenarios."""
+        return f"{self.family} {self.table} {self.chain}"
+
+
+class Step(Value, kw_only=True):
+    """One nf_tables evaluation that ended a rule, a chain or a hook."""
+
+    time: int
+    """Nanoseconds since the packet's birth."""
+    host: str
+    hook: str
+    """``ingress``, ``prerouting``, ``input``, ``forward``, ``output``, ``postrouting``, ``egress``."""
+    family: str
+    table: str
+    chain: str
+    kind: str
+    """``rule``, ``policy`` or ``return``, as in ``NFT_TRACETYPE_*``."""
+    verdict: Verdict
+    target: str = ""
+    """The chain of a jump or goto."""
+    rule: Rule | None = None
+    """The rule evaluated; None for a policy and for a return at the end of a chain."""
+
+    @property
+    def chain_path(self) -> str:
+        """``family table chain``, the name used in scenarios."""
+        return f"{self.family} {self.table} {self.chain}"
+
+
+class Delivery(Value, kw_only=True):
+    """A frame that arrived at a host of the lab."""
+
+    time: int
+    """Nanoseconds since the packet's birth."""
+    host: str
+    device: str
+    frame: bytes
+    """From the Ethernet header on, as the host's interface received it."""
+
+
+class Loss(Value, kw_only=True):
+    """What could not be seen, per channel. Zero everywhere is the contract."""
+
+    entered: int = 0
+    """Events the BPF programs began for this scenario."""
+    received: int = 0
+    """Events that reached us."""
+    refused: int = 0
+    """Events that found no room in the ring buffer."""
+    missed: int = 0
+    """Runs of the BPF programs that the kernel skipped (recursion), where it tells."""
+    untracked: int = 0
+    """Packets that could not be followed because a map in the kernel was full."""
+    trace: int = 0
+    """nf_tables trace messages lost by netlink (one per overrun reported)."""
+
+    @property
+    def total(self) -> int:
+        """Everything lost; what entered and neither arrived nor was refused counts too."""
+        unaccounted = abs(self.entered - self.received - self.refused)
+        return unaccounted + self.refused + self.missed + self.untracked + self.trace
+
+
+class Drop(Value, kw_only=True):
+    """The kernel's own word on why it freed a packet."""
+
+    host: str
+    function: str
+    """The function that gave the packet up: the caller of ``kfree_skb_reason`` and its kin."""
+    reason: str
+    """As in ``enum skb_drop_reason`` without ``SKB_DROP_REASON_``, e.g. ``NETFILTER_DROP``."""
+
+
+class PacketSeen(Value, kw_only=True):
+    """All that was seen of one packet: one injected, or one that the kernel made in answer."""
+
+    number: int
+    """Order of birth in the scenario, from 0."""
+    sender: str
+    """Host whose kernel it was born in."""
+    frame: bytes
+    """What was injected, from the Ethernet header on; b"" for a packet that the kernel made."""
+    injected: bool = True
+    hops: tuple[Hop, ...] = ()
+    steps: tuple[Step, ...] = ()
+    deliveries: tuple[Delivery, ...] = ()
+    drop: Drop | None = None
+
+
+class Observation(Value, kw_only=True):
+    """Everything that one scenario showed."""
+
+    packets: tuple[PacketSeen, ...]
+    loss: Loss
+    kernel: str
+    """``uname -r`` of the kernel it ran on."""
+    engine: str
+    """How functions were traced, e.g. ``kprobe.multi``."""
+    device: str
+    """Name of the host under test."""
+    traced: frozenset[str] = frozenset()
+    """Names of the functions that were armed; empty when functions were not traced."""
+    replies: tuple[Delivery, ...] = ()
+    """Frames that arrived and belong to no injected packet: what hosts answered."""
