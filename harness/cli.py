@@ -1,0 +1,81 @@
+"""The command ``nft-harness``: one function per subcommand, called with the parsed options.
+
+Exit status: 0 done; 1 the answer is no; 2 a wrong command line, or what was asked for can't be
+done (one sentence on standard error); 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from harness import __version__
+from harness.errors import HarnessError
+
+# Imports of a subcommand's own modules stand in its functions: the others need not wait for them.
+
+
+def kernels(parser: argparse.ArgumentParser) -> None:
+    """List, fetch and remove kernel images."""
+    from harness.kernel import images, progress
+
+    def show(_: argparse.Namespace) -> int:
+        rows = [(image.series, image.release, str(image.vmlinuz)) for image in images.images()]
+        fetched = {series for series, _, _ in rows}
+        rows += [
+            (series, "-", f"nft-harness kernels fetch {series}") for series in images.SERIES if series not in fetched
+        ]
+        for series, release, place in sorted(rows, key=lambda row: [int(number) for number in row[0].split(".")]):
+            print(f"{series:6}{'default' if series == images.DEFAULT else '':9}{release:24}{place}")
+        return 0
+
+    def fetch(options: argparse.Namespace) -> int:
+        with progress.shown(sys.stderr) as tell:
+            for version in options.version:
+                images.fetch(version, tell)
+        return 0
+
+    def remove(options: argparse.Namespace) -> int:
+        for version in options.version:
+            print(f"removed {images.remove(version).release}")
+        return 0
+
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    action = actions.add_parser("list", help="show the images that are here and those that can be fetched")
+    action.set_defaults(run=show)
+    action = actions.add_parser("fetch", help="download images from the Debian archive, unless they are here")
+    action.add_argument(
+        "version", nargs="*", default=[images.DEFAULT], help=f"{', '.join(images.SERIES)}; default: {images.DEFAULT}"
+    )
+    action.set_defaults(run=fetch)
+    action = actions.add_parser("remove", help="delete images from the cache folder")
+    action.add_argument("version", nargs="+", help="a series (6.12) or a release (6.12.107+deb13-amd64)")
+    action.set_defaults(run=remove)
+
+
+COMMANDS: tuple[Callable[[argparse.ArgumentParser], None], ...] = (kernels,)
+"""The subcommands: each is named and described by a function that adds its arguments and sets ``run``."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``nft-harness`` with ``arguments`` (default: the process's); its exit status."""
+    parser = argparse.ArgumentParser(prog="nft-harness", description="Regression tests for netfilter rulesets.")
+    parser.add_argument("--version", action="version", version=f"nft-harness {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        description = command.__doc__ or ""
+        command(commands.add_parser(command.__name__, help=description.lower().rstrip("."), description=description))
+    options = parser.parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except HarnessError as error:
+        print(f"nft-harness: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
