@@ -32,7 +32,7 @@ Port = Word
 # --- labs ---------------------------------------------------------------------------------------
 
 
-class HostSpec(Model, kw_only=True):
+class HostSpec(Model, frozen=True, kw_only=True):
     """One host of a lab: a network namespace of its own."""
 
     interfaces: Annotated[
@@ -52,7 +52,7 @@ class HostSpec(Model, kw_only=True):
     ] = {}
 
 
-class LabSpec(Model, kw_only=True):
+class LabSpec(Model, frozen=True, kw_only=True):
     """A network: hosts, and links between their interfaces."""
 
     hosts: Annotated[dict[HostName, HostSpec], Meta(min_length=1, description="The hosts by name.")]
@@ -69,7 +69,7 @@ class LabSpec(Model, kw_only=True):
 # --- packets ------------------------------------------------------------------------------------
 
 
-class Ether(Model, kw_only=True):
+class Ether(Model, frozen=True, kw_only=True):
     """Ethernet header; what is not given comes from the lab."""
 
     src: Annotated[str | None, Meta(description="Source address.", examples=["02:00:00:00:00:01"])] = None
@@ -77,7 +77,7 @@ class Ether(Model, kw_only=True):
     type: Annotated[Word | None, Meta(description="EtherType.", examples=[0x0800])] = None
 
 
-class IPv4(Model, kw_only=True):
+class IPv4(Model, frozen=True, kw_only=True):
     """IPv4 header; what is not given comes from the lab or the protocol above."""
 
     src: Annotated[str | None, Meta(description="Source address.", examples=["198.51.100.7"])] = None
@@ -90,7 +90,7 @@ class IPv4(Model, kw_only=True):
     proto: Annotated[Byte | None, Meta(description="Protocol number.")] = None
 
 
-class IPv6(Model, kw_only=True):
+class IPv6(Model, frozen=True, kw_only=True):
     """IPv6 header; what is not given comes from the lab or the protocol above."""
 
     src: Annotated[str | None, Meta(description="Source address.", examples=["2001:db8:113::7"])] = None
@@ -101,7 +101,7 @@ class IPv6(Model, kw_only=True):
     nh: Annotated[Byte | None, Meta(description="Next header.")] = None
 
 
-class TCP(Model, kw_only=True):
+class TCP(Model, frozen=True, kw_only=True):
     """TCP header."""
 
     sport: Annotated[Port, Meta(description="Source port.")] = 40000
@@ -114,14 +114,14 @@ class TCP(Model, kw_only=True):
     window: Annotated[Word, Meta(description="Window, in bytes.")] = 64240
 
 
-class UDP(Model, kw_only=True):
+class UDP(Model, frozen=True, kw_only=True):
     """UDP header."""
 
     sport: Annotated[Port, Meta(description="Source port.")] = 40000
     dport: Annotated[Port, Meta(description="Destination port.", examples=[53])]
 
 
-class ICMP(Model, kw_only=True):
+class ICMP(Model, frozen=True, kw_only=True):
     """ICMP header."""
 
     type: Annotated[str | Byte, Meta(description="Name as nft writes it, or number.", examples=["echo-request"])] = (
@@ -132,11 +132,11 @@ class ICMP(Model, kw_only=True):
     seq: Annotated[Word, Meta(description="Sequence number of an echo.")] = 1
 
 
-class ICMPv6(ICMP, kw_only=True):
+class ICMPv6(ICMP, frozen=True, kw_only=True):
     """ICMPv6 header."""
 
 
-class ARP(Model, kw_only=True):
+class ARP(Model, frozen=True, kw_only=True):
     """ARP message; addresses not given come from the lab."""
 
     op: Annotated[Literal["request", "reply"], Meta(description="Operation.")] = "request"
@@ -144,7 +144,7 @@ class ARP(Model, kw_only=True):
     dst: Annotated[str | None, Meta(description="Target's protocol address.")] = None
 
 
-class Send(Model, kw_only=True, rename={"from_": "from"}):
+class Send(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
     """A packet, and where it starts.
 
     Layers not named are filled in: addresses from the lab, protocol numbers, lengths and
@@ -170,7 +170,7 @@ class Send(Model, kw_only=True, rename={"from_": "from"}):
 # --- expectations -------------------------------------------------------------------------------
 
 
-class Sees(Model, kw_only=True):
+class Sees(Model, frozen=True, kw_only=True):
     """The packet as it arrived; each key given must hold."""
 
     src: Annotated[str | None, Meta(description="Source address.", examples=["203.0.113.1"])] = None
@@ -181,14 +181,14 @@ class Sees(Model, kw_only=True):
     tos: Annotated[Byte | None, Meta(description="Type of service or traffic class.")] = None
 
 
-class Delivered(Model, kw_only=True):
+class Delivered(Model, frozen=True, kw_only=True):
     """Where the packet must have arrived, and as what."""
 
     to: Annotated[str, Meta(description="A host, or `nowhere`.", examples=["server", "nowhere"])]
     sees: Annotated[Sees | None, Meta(description="How it must look there, after NAT.")] = None
 
 
-class HopDetail(Model, kw_only=True):
+class HopDetail(Model, frozen=True, kw_only=True):
     """What a function of the path must have met; each key given must hold."""
 
     host: Annotated[HostName | None, Meta(description="On this host; without it, on the device under test.")] = None
@@ -212,7 +212,7 @@ PathEntry = Annotated[
 ]
 
 
-class Expect(Model, kw_only=True, rename={"with_": "with"}):
+class Expect(Model, frozen=True, kw_only=True, rename={"with_": "with"}):
     """What must be true of the packet. At least one key must be given."""
 
     verdict: Annotated[
@@ -255,7 +255,7 @@ class Expect(Model, kw_only=True, rename={"with_": "with"}):
     ] = None
 
 
-class Action(Model, kw_only=True):
+class Action(Model, frozen=True, kw_only=True):
     """One packet sent, and what must become of it."""
 
     send: Send
@@ -264,7 +264,7 @@ class Action(Model, kw_only=True):
     ] = UNSET
 
 
-class Scenario(Model, kw_only=True):
+class Scenario(Model, frozen=True, kw_only=True):
     """One test: a packet and what must become of it, or several in a row."""
 
     name: Annotated[Name, Meta(description="A sentence; it becomes the test's id.")]
@@ -277,7 +277,7 @@ class Scenario(Model, kw_only=True):
     marks: Annotated[list[str], Meta(description="pytest marks, for `-m`.", examples=[["slow"]])] = []
 
 
-class ScenarioFile(Model, kw_only=True):
+class ScenarioFile(Model, frozen=True, kw_only=True):
     """One scenario file."""
 
     lab: Annotated[

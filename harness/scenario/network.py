@@ -1,0 +1,308 @@
+"""The plan of a lab: who has which address, who is reached through whom.
+
+Nothing here touches the system: :mod:`harness.lab` builds what this plan says, and
+:mod:`harness.scenario.packet` takes addresses and next hops from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_interface,
+    ip_network,
+)
+from typing import NamedTuple
+
+import msgspec
+
+from harness.scenario.models import LabSpec
+from harness.scenario.problem import Problem, did_you_mean
+
+Address = IPv4Address | IPv6Address
+AddressOnLink = IPv4Interface | IPv6Interface
+Subnet = IPv4Network | IPv6Network
+
+DEFAULT: tuple[Subnet, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+"""Where a host sends what is for none of its links."""
+
+
+class End(NamedTuple):
+    """One end of a link, written ``host:interface`` in a scenario."""
+
+    host: str
+    interface: str
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.interface}"
+
+
+class Interface(msgspec.Struct, frozen=True, kw_only=True):
+    """An interface of a host; it is an end of exactly one link."""
+
+    host: str
+    name: str
+    mac: str
+    """Locally administered, the same in every run: ``02:00:00:00:HOST:INTERFACE``, counted from 1."""
+    addresses: tuple[AddressOnLink, ...]
+    peer: End
+    """The other end of the link."""
+
+    @property
+    def end(self) -> End:
+        """This interface as an end of its link."""
+        return End(self.host, self.name)
+
+    def address(self, family: int) -> Address | None:
+        """The first address of IP version ``family``, 4 or 6."""
+        return next((one.ip for one in self.addresses if one.version == family), None)
+
+
+class Route(NamedTuple):
+    """A route that is not implied by an interface's own addresses."""
+
+    destination: Subnet
+    via: Address
+    interface: str
+
+
+class Neighbour(NamedTuple):
+    """A permanent neighbour: nobody has to ask for it, so the lab is quiet."""
+
+    interface: str
+    address: Address
+    mac: str
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """One host of the lab."""
+
+    name: str
+    interfaces: Mapping[str, Interface]
+    routes: tuple[Route, ...]
+    neighbours: tuple[Neighbour, ...]
+    forwarding: bool
+    sysctls: Mapping[str, str]
+    """As ``sysctl(8)`` writes them, e.g. ``net.ipv4.conf.all.rp_filter``."""
+    silent: bool
+    """It neither holds the ruleset nor forwards: its kernel gets no addresses, so it answers nothing."""
+
+
+class NextHop(NamedTuple):
+    """How a host reaches an address."""
+
+    interface: Interface
+    """Where the packet leaves."""
+    mac: str
+    """Of the neighbour that takes it; a group's for broadcast and multicast."""
+
+
+class Network(msgspec.Struct, frozen=True, kw_only=True):
+    """A lab as planned: everything given or derived, nothing left to choose."""
+
+    hosts: Mapping[str, Host]
+    device: str
+    """The host under test."""
+
+    @classmethod
+    def of(cls, spec: LabSpec) -> Network:
+        """Plan ``spec``.
+
+        Raises :class:`~harness.scenario.problem.Problem`, with keys below the lab, when hosts,
+        links and addresses do not fit together.
+        """
+        if spec.device not in spec.hosts:
+            remedy = did_you_mean(spec.device, spec.hosts, "name the host that loads the ruleset with device:")
+            raise Problem(f"the device under test, '{spec.device}', is not a host of the lab", "device", remedy=remedy)
+        interfaces = _interfaces(spec)
+        return cls(
+            hosts={
+                name: Host(
+                    name=name,
+                    interfaces={one.name: one for one in interfaces.values() if one.host == name},
+                    routes=tuple(_routes(spec, name, interfaces)),
+                    neighbours=tuple(_neighbours(name, interfaces)),
+                    forwarding=host.forwarding,
+                    sysctls={key: str(value) for key, value in host.sysctls.items()},
+                    silent=name != spec.device and not host.forwarding,
+                )
+                for name, host in spec.hosts.items()
+            },
+            device=spec.device,
+        )
+
+    @property
+    def interfaces(self) -> Iterator[Interface]:
+        """All interfaces of all hosts."""
+        for host in self.hosts.values():
+            yield from host.interfaces.values()
+
+    @property
+    def links(self) -> tuple[tuple[Interface, Interface], ...]:
+        """Both ends of every link, each link once, in the order of the hosts."""
+        seen: dict[End, Interface] = {}
+        pairs = []
+        for one in self.interfaces:
+            if one.peer in seen:
+                pairs.append((seen[one.peer], one))
+            seen[one.end] = one
+        return tuple(pairs)
+
+    def owner(self, address: Address) -> str | None:
+        """The host that has ``address``."""
+        return next((one.host for one in self.interfaces for own in one.addresses if own.ip == address), None)
+
+    def address(self, host: str, family: int, *, towards: str) -> Address | None:
+        """The address of IP version ``family`` by which ``towards`` calls ``host``.
+
+        That of the interface facing ``towards`` when they share a link, else the host's first;
+        None when the host has no address of that version.
+        """
+        facing_first = sorted(self.hosts[host].interfaces.values(), key=lambda one: one.peer.host != towards)
+        return next((own for one in facing_first if (own := one.address(family)) is not None), None)
+
+    def route(self, host: str, address: Address) -> NextHop:
+        """How ``host`` sends to ``address``: by the longest prefix, as the kernel would.
+
+        Raises :class:`~harness.scenario.problem.Problem`, without keys, when it has no route or
+        when nobody on the link has the next hop's address.
+        """
+        here = self.hosts[host]
+        if address.is_multicast:
+            family = address.version
+            for one in here.interfaces.values():
+                if one.address(family) is not None:
+                    return NextHop(one, _group_mac(address))
+            raise Problem(f"{host} has no IPv{family} address")
+        candidates: list[tuple[Subnet, Address, str]] = list(here.routes)
+        candidates += [(own.network, address, one.name) for one in here.interfaces.values() for own in one.addresses]
+        matching = [one for one in candidates if address in one[0]]
+        if not matching:
+            raise Problem(f"{host} has no route to {address}", remedy=f"give {host} a gateway in the lab")
+        subnet, via, name = max(matching, key=lambda one: one[0].prefixlen)
+        if via == subnet.broadcast_address and subnet.version == 4:
+            return NextHop(here.interfaces[name], "ff:ff:ff:ff:ff:ff")
+        for neighbour in here.neighbours:
+            if (neighbour.interface, neighbour.address) == (name, via):
+                return NextHop(here.interfaces[name], neighbour.mac)
+        if via in (own.ip for own in here.interfaces[name].addresses):
+            raise Problem(f"{via} is {host}'s own address")
+        raise Problem(f"nobody on the link of {host}:{name} has {via}", remedy="say who takes it with ether: {dst: …}")
+
+
+def _interfaces(spec: LabSpec) -> dict[End, Interface]:
+    """Every interface of the lab by its end, in the order of the file."""
+    peers = _peers(spec)
+    owners: dict[Address, End] = {}
+    interfaces = {}
+    for number, (name, host) in enumerate(spec.hosts.items(), 1):
+        subnets: dict[Subnet, str] = {}
+        for index, (interface, texts) in enumerate(host.interfaces.items(), 1):
+            end = End(name, interface)
+            if end not in peers:
+                raise Problem(
+                    f"{end} is not linked to anything",
+                    "hosts",
+                    name,
+                    "interfaces",
+                    interface,
+                    remedy="add it to links:",
+                )
+            addresses = []
+            for place, text in enumerate(texts):
+                keys = ("hosts", name, "interfaces", interface, place)
+                address = _address_on_link(text, *keys)
+                if address.ip in owners:
+                    raise Problem(f"{address.ip} is also the address of {owners[address.ip]}", *keys)
+                owners[address.ip] = end
+                for subnet, where in subnets.items():
+                    if where != interface and subnet.version == address.version and subnet.overlaps(address.network):
+                        raise Problem(f"{address.network} overlaps {subnet} of {name}:{where}", *keys)
+                subnets[address.network] = interface
+                addresses.append(address)
+            mac = f"02:00:00:00:{number:02x}:{index:02x}"
+            interfaces[end] = Interface(host=name, name=interface, mac=mac, addresses=tuple(addresses), peer=peers[end])
+    return interfaces
+
+
+def _address_on_link(text: str, *keys: str | int) -> AddressOnLink:
+    try:
+        address = ip_interface(text)
+    except ValueError:
+        raise Problem(f"'{text}' is not an address with prefix length, such as 10.0.2.1/24", *keys) from None
+    if "/" not in text:
+        raise Problem(
+            f"'{text}' has no prefix length", *keys, remedy=f"write {text}/{24 if address.version == 4 else 64}"
+        )
+    return address
+
+
+def _peers(spec: LabSpec) -> dict[End, End]:
+    """The other end of each end, both ways."""
+    peers: dict[End, End] = {}
+    for number, texts in enumerate(spec.links):
+        ends = []
+        for side, text in enumerate(texts):
+            keys = ("links", number, side)
+            host, colon, interface = text.partition(":")
+            if not colon:
+                raise Problem(f"'{text}' is not host:interface", *keys)
+            if host not in spec.hosts:
+                raise Problem(f"'{host}' is not a host of the lab", *keys, remedy=did_you_mean(host, spec.hosts))
+            own = spec.hosts[host].interfaces
+            if interface not in own:
+                raise Problem(f"{host} has no interface '{interface}'", *keys, remedy=did_you_mean(interface, own))
+            end = End(host, interface)
+            if end in peers or end in ends:
+                raise Problem(
+                    f"{end} is linked twice", *keys, remedy="a wire has two ends; give each its own interface"
+                )
+            ends.append(end)
+        one, other = ends
+        peers |= {one: other, other: one}
+    return peers
+
+
+def _neighbours(host: str, interfaces: Mapping[End, Interface]) -> Iterator[Neighbour]:
+    """Everybody who can be reached without a gateway."""
+    for one in interfaces.values():
+        if one.host == host:
+            peer = interfaces[one.peer]
+            for address in peer.addresses:
+                yield Neighbour(one.name, address.ip, peer.mac)
+
+
+def _routes(spec: LabSpec, host: str, interfaces: Mapping[End, Interface]) -> Iterator[Route]:
+    """Default routes by the gateway's addresses on a subnet that both are on."""
+    gateway = spec.hosts[host].gateway
+    if gateway is None:
+        return
+    keys = ("hosts", host, "gateway")
+    if gateway not in spec.hosts:
+        raise Problem(f"'{gateway}' is not a host of the lab", *keys, remedy=did_you_mean(gateway, spec.hosts))
+    found: dict[int, tuple[Address, str]] = {}
+    for one in interfaces.values():
+        if one.host == host and one.peer.host == gateway:
+            own_subnets = {own.network for own in one.addresses}
+            for address in interfaces[one.peer].addresses:
+                if address.network in own_subnets:
+                    found.setdefault(address.version, (address.ip, one.name))
+    if not found:
+        raise Problem(f"{gateway} is not on a subnet of {host}, so it cannot be its gateway", *keys)
+    for default in DEFAULT:
+        if default.version in found:
+            yield Route(default, *found[default.version])
+
+
+def _group_mac(address: Address) -> str:
+    """Where multicast goes: RFC 1112 section 6.4, RFC 2464 section 7."""
+    packed = address.packed
+    octets = (
+        b"\x01\x00\x5e" + bytes([packed[1] & 0x7F]) + packed[2:] if address.version == 4 else b"\x33\x33" + packed[-4:]
+    )
+    return octets.hex(":")
