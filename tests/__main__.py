@@ -7,6 +7,7 @@ two without a test: that is no failure, nothing in both is.
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -18,6 +19,7 @@ GOOD = {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}
 
 def main(arguments: list[str]) -> int:
     """Run both halves; the exit status is pytest's, of the first that did not end well."""
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is pytest's: it ends in its own time, and we after it
     statuses = []
     for half in HALVES:
         pytest_command = [sys.executable, "-m", "pytest", "-o", "testpaths=tests", *arguments, *half]
