@@ -1,0 +1,1 @@
+"""Network namespaces, and the links, addresses and routes that make a lab of them."""

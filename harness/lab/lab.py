@@ -1,0 +1,162 @@
+"""A lab: the hosts and links of a :class:`~harness.scenario.network.Network`, in the kernel."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+from harness.errors import HarnessError, Unsupported
+from harness.lab import rtnl
+from harness.lab.namespace import Namespace
+from harness.netlink import Netlink, NetlinkError, Request
+from harness.scenario import network
+from harness.wait import wait_until
+
+READY_S: Final = 10.0
+"""Seconds within which all links must be up."""
+
+COMMON: Final = {
+    # A new namespace copies its IPv4 settings from the host's present ones (devinet_init_net in
+    # net/ipv4/devinet.c), but a lab must be the same everywhere: these are the kernel's defaults.
+    "net.ipv4.ip_forward": "0",
+    "net.ipv4.conf.all.rp_filter": "0",
+    "net.ipv4.conf.default.rp_filter": "0",
+    "net.ipv4.conf.all.log_martians": "0",
+    "net.ipv4.conf.default.log_martians": "0",
+}
+QUIET_IPV6: Final = {
+    # Addresses only as planned: no link-local ones, no duplicate detection, no router discovery.
+    "net.ipv6.conf.default.addr_gen_mode": "1",
+    "net.ipv6.conf.default.accept_dad": "0",
+    "net.ipv6.conf.default.accept_ra": "0",
+    # A host must report its multicast groups. By MLD version 1 with the shortest interval it is
+    # done with that before the first packet of a scenario, and `_reported` sees it.
+    "net.ipv6.conf.default.force_mld_version": "1",
+    "net.ipv6.conf.default.mldv1_unsolicited_report_interval": "1",
+}
+SILENT_IPV6: Final = {"net.ipv6.conf.all.disable_ipv6": "1", "net.ipv6.conf.default.disable_ipv6": "1"}
+FORWARDING: Final = {"net.ipv4.ip_forward": "1"}
+FORWARDING_IPV6: Final = {"net.ipv6.conf.all.forwarding": "1"}
+
+MAF_TIMER_RUNNING: Final = 0x01
+"""A group's report is still to be sent (include/net/if_inet6.h)."""
+
+
+class Host:
+    """A host of the lab: a namespace with interfaces."""
+
+    def __init__(self, plan: network.Host, namespace: Namespace, interfaces: Mapping[str, int]) -> None:
+        self.plan = plan
+        self.name = plan.name
+        self.namespace = namespace
+        self.inum = namespace.inum
+        """Number of the namespace, ``net->ns.inum`` in the kernel."""
+        self.interfaces = interfaces
+        """Index by name, without ``lo``; indexes are unique in the lab."""
+        self._names = {rtnl.LOOPBACK: "lo"} | {index: name for name, index in interfaces.items()}
+
+    def interface(self, index: int) -> str:
+        """Name of the interface with ``index``, which is ``skb->dev->ifindex``; "" when there is none."""
+        return self._names.get(index, "")
+
+
+class Lab:
+    """A built lab.
+
+    Hosts that neither hold the ruleset nor forward are silent: they have interfaces but no
+    addresses, so their kernels answer nothing.
+    """
+
+    def __init__(self, plan: network.Network, hosts: Mapping[str, Host]) -> None:
+        self.network = plan
+        self.hosts = hosts
+        self.device = hosts[plan.device]
+        """The host under test."""
+        self.by_inum: Mapping[int, Host] = {host.inum: host for host in hosts.values()}
+        """The hosts by number of their namespace."""
+
+    @classmethod
+    @contextmanager
+    def build(cls, plan: network.Network) -> Iterator[Lab]:
+        """Build what ``plan`` says, quiet and with all links up; nothing of it is left after the ``with``.
+
+        Raises :class:`~harness.errors.Unsupported` when this machine can't do it, and
+        :class:`~harness.errors.HarnessError` when the kernel refuses a part of the plan.
+        """
+        with ExitStack() as stack:
+            indexes = iter(range(rtnl.LOOPBACK + 1, 1 << 31))
+            hosts = {}
+            for planned in plan.hosts.values():
+                namespace = stack.enter_context(Namespace(planned.name))
+                namespace.sysctl(_settings(planned))  # before the links, which take them over
+                hosts[planned.name] = Host(planned, namespace, {name: next(indexes) for name in planned.interfaces})
+            for one, other in plan.links:
+                wire = rtnl.veth(_end(one, hosts), _end(other, hosts))
+                hosts[one.host].namespace.call(_ask, one.host, [wire])
+            # Silent hosts first: the others' links then have their carrier at once.
+            for host in sorted(hosts.values(), key=lambda host: not host.plan.silent):
+                host.namespace.call(_settle, host)
+                host.namespace.sysctl(host.plan.sysctls)
+            for host in hosts.values():
+                host.namespace.call(_wait_until_ready, host)
+            yield cls(plan, hosts)
+
+
+def _settings(host: network.Host) -> dict[str, str]:
+    ipv6 = os.path.exists("/proc/sys/net/ipv6")  # noqa: PTH110 - pathlib is slow to import in a guest
+    settings = dict(COMMON)
+    if ipv6:
+        settings |= SILENT_IPV6 if host.silent else QUIET_IPV6
+    if host.forwarding:
+        settings |= FORWARDING | (FORWARDING_IPV6 if ipv6 else {})
+    return settings
+
+
+def _end(one: network.Interface, hosts: Mapping[str, Host]) -> rtnl.VethEnd:
+    host = hosts[one.host]
+    return rtnl.VethEnd(one.host, one.name, host.interfaces[one.name], one.mac, host.namespace.fd)
+
+
+def _settle(host: Host) -> None:
+    """Switch the interfaces on; a host that is not silent gets its addresses, routes and neighbours."""
+    requests = [rtnl.up(index) for index in (rtnl.LOOPBACK, *host.interfaces.values())]
+    if not host.plan.silent:
+        for one in host.plan.interfaces.values():
+            rtnl.checksum_in_software(one.name)
+            requests += [rtnl.address(own, host.interfaces[one.name]) for own in one.addresses]
+        requests += [rtnl.neighbour(one, host.interfaces[one.interface]) for one in host.plan.neighbours]
+        requests += [rtnl.route(one, host.interfaces[one.interface]) for one in host.plan.routes]
+    _ask(host.name, requests)
+
+
+def _ask(host: str, requests: list[Request]) -> None:
+    try:
+        with Netlink(rtnl.NETLINK_ROUTE) as link:
+            link.ask(requests)
+    except NetlinkError as refused:
+        if refused.errno == errno.EOPNOTSUPP:
+            raise Unsupported(
+                f"this kernel can't make {refused.what} of {host}: {refused.strerror}",
+                remedy="load its module: modprobe veth for links, modprobe ipv6 for IPv6 addresses",
+            ) from None
+        raise HarnessError(f"the kernel refused {refused.what} of {host}: {refused.strerror}") from None
+
+
+def _wait_until_ready(host: Host) -> None:
+    expected = set(host.interfaces.values())
+    with Netlink(rtnl.NETLINK_ROUTE) as link:
+        wait_until(lambda: expected <= set(rtnl.links_up(link)), READY_S, f"the links of {host.name} to come up")
+    wait_until(_reported, READY_S, f"the multicast reports of {host.name} to be sent")
+
+
+def _reported() -> bool:
+    """No interface has a multicast group still to report (net/ipv6/mcast.c, igmp6_mc_seq_show)."""
+    try:
+        descriptor = os.open("/proc/thread-self/net/igmp6", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True  # a kernel without IPv6
+    with os.fdopen(descriptor) as groups:
+        return not any(int(group.split()[4], 16) & MAF_TIMER_RUNNING for group in groups)

@@ -1,0 +1,122 @@
+"""A network namespace that is a thread.
+
+The thread leaves the process's network namespace for a new one, which has no name and no place
+in the file system: it lives as long as the thread, the sockets made in it and an open descriptor.
+When the process dies, even of SIGKILL, the kernel takes all of it back. See
+network_namespaces(7) and unshare(2).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from typing import Final, ParamSpec, Self, TypeVar
+
+from harness.errors import HarnessError, Unsupported
+
+CLONE_NEWNET: Final = 0x40000000
+CLONE_FS: Final = 0x00000200
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+_Resource = TypeVar("_Resource")
+
+
+class Namespace:
+    """A new network namespace and the thread that lives in it.
+
+    Everything that must happen inside goes through :meth:`call`; what it opens may then be used by
+    any thread, as a socket stays in the namespace that it was made in. The thread also has a
+    working directory of its own.
+
+    Raises :class:`~harness.errors.Unsupported` when the process may not make namespaces.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._resources = ExitStack()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"namespace-{name}")
+        try:
+            self.fd: int = self.call(_leave)
+            """An open descriptor of the namespace."""
+        except BaseException:
+            self._thread.shutdown()
+            raise
+        self._resources.callback(os.close, self.fd)
+        self.inum: int = os.fstat(self.fd).st_ino
+        """The namespace's number, ``net->ns.inum`` in the kernel; no two live ones share it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def call(
+        self, function: Callable[_Arguments, _Result], /, *args: _Arguments.args, **kwargs: _Arguments.kwargs
+    ) -> _Result:
+        """The result of ``function``, run inside; what it raises is raised here."""
+        return self._thread.submit(function, *args, **kwargs).result()
+
+    def enter(self, make: Callable[[], AbstractContextManager[_Resource]]) -> _Resource:
+        """Make a context manager inside and enter it; it is left when the namespace closes."""
+        return self.call(lambda: self._resources.enter_context(make()))
+
+    def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        """A socket of this namespace, closed with it if not before."""
+        return self.enter(lambda: socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol))
+
+    def sysctl(self, settings: Mapping[str, str]) -> None:
+        """Write ``settings`` of this namespace, named as by sysctl(8): ``net.ipv4.ip_forward``.
+
+        Raises :class:`~harness.errors.HarnessError`.
+        """
+        self.call(_write, settings)
+
+    def close(self) -> None:
+        """Close all that was entered, newest first, and let the namespace go.
+
+        It does not wait: closing a packet socket takes the kernel a grace period of RCU, and
+        taking the namespace apart is work that it does by itself afterwards.
+        """
+        self._thread.submit(self._resources.close)
+        self._thread.shutdown(wait=False)
+
+
+def _leave() -> int:
+    """Move this thread to a new network namespace; the namespace's descriptor."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNET | CLONE_FS) != 0:
+        code = ctypes.get_errno()
+        if code == errno.EPERM:
+            raise Unsupported("only root may make network namespaces", remedy="run as root, or in the microVM")
+        raise Unsupported(f"the kernel made no network namespace: {os.strerror(code)}")
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _write(settings: Mapping[str, str]) -> None:
+    """/proc/sys/net shows each thread its own namespace (net/sysctl_net.c, net_ctl_header_lookup)."""
+    for name, value in settings.items():
+        # sysctl(8): with slashes between the parts, a dot belongs to an interface's name.
+        path = name if "/" in name.split(".", 1)[0] else name.translate(str.maketrans("./", "/."))
+        parts = path.split("/")
+        if parts[0] != "net" or ".." in parts:
+            raise HarnessError(f"{name} is no setting of a network namespace", remedy="use one that begins with net.")
+        try:
+            descriptor = os.open(f"/proc/sys/{path}", os.O_WRONLY | os.O_CLOEXEC)
+        except OSError:
+            raise Unsupported(
+                f"this kernel has no setting {name} that a network namespace could change",
+                remedy="look below /proc/sys/net; perhaps a module is missing",
+            ) from None
+        try:
+            os.write(descriptor, value.encode())
+        except OSError as refused:
+            raise HarnessError(f"the kernel refused {name} = {value}: {refused.strerror}") from None
+        finally:
+            os.close(descriptor)
