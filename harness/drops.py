@@ -87,17 +87,21 @@ REASONS = {
 }
 
 
-def explain(function: str, reason: str) -> Reason:
-    """Return the meaning of ``reason`` as given by ``function``.
+# A few reasons are told apart only by the function that gave the packet up: net/ipv4/route.c,
+# net/ipv4/ip_forward.c, net/ipv6/ip6_output.c.
+_TTL = Reason("its TTL ran out", "raise the TTL or hop limit in `send`")
+_IN_FUNCTION = {
+    ("ip_error", "IP_INADDRERRORS"): Reason(
+        "forwarding is off on the interface it came in by", "set `forwarding: true` on this host of the lab"
+    ),
+    ("ip6_forward", "NOT_SPECIFIED"): Reason(
+        "not to be forwarded", "check that IPv6 forwarding is on: `forwarding: true` on this host of the lab"
+    ),
+    ("ip_forward", "IP_INHDR"): _TTL,
+    ("ip6_forward", "IP_INHDR"): _TTL,
+}
 
-    A few reasons are told apart only by the function that gave the packet up: ``ip_error`` with
-    IP_INADDRERRORS is a device that does not forward (net/ipv4/route.c), ``ip_forward`` with
-    IP_INHDR a TTL that ran out (net/ipv4/ip_forward.c).
-    """
-    if (function, reason) == ("ip_error", "IP_INADDRERRORS"):
-        return Reason(
-            "forwarding is off on the interface it came in by", "set `forwarding: true` on this host of the lab"
-        )
-    if (function, reason) == ("ip_forward", "IP_INHDR"):
-        return Reason("its TTL ran out", "raise `ip.ttl` in `send`")
-    return REASONS.get(reason, Reason(""))
+
+def explain(function: str, reason: str) -> Reason:
+    """Return the meaning of ``reason`` as given by ``function``; no words where there is no more to say."""
+    return _IN_FUNCTION.get((function, reason)) or REASONS.get(reason, Reason(""))

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from ipaddress import ip_address
 
 from harness import drops
-from harness.errors import BrokenMeasurement, Position, ScenarioError, Unsupported
+from harness.errors import BrokenMeasurement, Position, Unsupported
 from harness.observation import Delivery, Hop, Loss, Observation, PacketSeen, Rule, Step, Value, Verdict
+from harness.scenario import icmp
 from harness.scenario.models import Delivered, Expect, HopDetail, PathEntry, Sees
 from harness.scenario.packet import fields
-from harness.scenario.problem import did_you_mean
+from harness.scenario.problem import Problem, did_you_mean
 
 Keys = tuple[str | int, ...]
 """The way to a value of a scenario, seen from the scenario or step: ``("expect", "path", 2)``."""
@@ -37,7 +39,7 @@ _TAKEN_IN = frozenset(
 )
 
 
-class Outcome(Value, kw_only=True):
+class Outcome(Value, frozen=True, kw_only=True):
     """What the ruleset of the device decided about one packet."""
 
     verdict: Verdict | None = None
@@ -60,7 +62,7 @@ class Outcome(Value, kw_only=True):
         return self.decided if self.verdict is Verdict.ACCEPT else self.decided[-1:]
 
 
-class Mismatch(Value, kw_only=True):
+class Mismatch(Value, frozen=True, kw_only=True):
     """One thing that was expected and did not happen."""
 
     keys: Keys
@@ -76,7 +78,7 @@ class Mismatch(Value, kw_only=True):
         return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in self.keys).lstrip(".")
 
 
-class PathRow(Value, kw_only=True):
+class PathRow(Value, frozen=True, kw_only=True):
     """One line of an expected path laid beside the path seen."""
 
     expected: str = ""
@@ -93,9 +95,9 @@ def judge(expect: Expect, observation: Observation, packet: PacketSeen, *, at: A
     ``path``, ``layers`` and ``never`` look at the hops on the device under test; an entry of
     ``path`` or ``never`` that names a ``host`` looks there instead.
 
-    Raises :class:`BrokenMeasurement` when events were lost or two oracles disagree,
-    :class:`ScenarioError` for a function that this kernel cannot trace, :class:`Unsupported`
-    when functions are expected and none were traced.
+    Raises :class:`~harness.errors.BrokenMeasurement` when events were lost or two oracles disagree,
+    :class:`~harness.errors.ScenarioError` for a function that this kernel cannot trace, and
+    :class:`~harness.errors.Unsupported` when functions are expected and none were traced.
     """
     refuse_loss(observation.loss)
     _require_traced(expect, observation, at)
@@ -116,7 +118,7 @@ def judge(expect: Expect, observation: Observation, packet: PacketSeen, *, at: A
 
 
 def refuse_loss(loss: Loss) -> None:
-    """Raise :class:`BrokenMeasurement` if anything was lost: then no verdict can be trusted."""
+    """Raise :class:`~harness.errors.BrokenMeasurement` if anything was lost: then no verdict can be trusted."""
     if loss.total:
         raise BrokenMeasurement(f"lost {describe_loss(loss)}: nothing can be said about the ruleset")
 
@@ -130,7 +132,7 @@ def outcome(packet: PacketSeen, device: str) -> Outcome:
     A packet that the kernel itself gave up (reverse path filter, no route, TTL, checksum) is not
     the ruleset's drop: the verdict is then that of the chains that saw it, or None.
 
-    Raises :class:`BrokenMeasurement` when nothing at all was seen of the packet, or when its nf_tables
+    Raises :class:`~harness.errors.BrokenMeasurement` when nothing at all was seen of the packet, or when its nf_tables
     trace, its functions and its arrivals tell different stories.
     """
     if not (packet.hops or packet.steps or packet.deliveries):
@@ -188,10 +190,10 @@ def _compare_with_functions(evaluations: list[list[Step]], packet: PacketSeen, d
                 f"nft_do_chain ran {_times(len(functions))} for chain {chain}, "
                 f"but the nf_tables trace tells of {_times(len(trace))}"
             )
-        for answer, verdict in zip(functions, trace, strict=True):
-            if answer and answer != verdict:
+        for answer, said in zip(functions, trace, strict=True):
+            if answer and answer != said:
                 raise BrokenMeasurement(
-                    f"nft_do_chain answered {answer} for chain {chain}, but the nf_tables trace says {verdict}"
+                    f"nft_do_chain answered {answer} for chain {chain}, but the nf_tables trace says {said}"
                 )
 
 
@@ -206,12 +208,6 @@ def _compare_with_arrivals(last: Step, packet: PacketSeen, device: str) -> None:
 
 # The statement stands at the end of its rule; `jump reject` names a chain.
 _REJECT = re.compile(r"(?<!\S)(?<!jump )(?<!goto )reject(?: with (?P<answer>[\w -]+?))?\s*$")
-_ICMPX = {
-    "port-unreachable": ("port-unreachable", "port-unreachable"),
-    "admin-prohibited": ("admin-prohibited", "admin-prohibited"),
-    "no-route": ("net-unreachable", "no-route"),
-    "host-unreachable": ("host-unreachable", "addr-unreachable"),
-}
 # net/ipv4/netfilter/nf_reject_ipv4.c, net/ipv6/netfilter/nf_reject_ipv6.c; the nf_reject_skb ones
 # serve the netdev and bridge families.
 _REJECTING = {
@@ -233,28 +229,20 @@ def _rejected_with(last: Step, packet: PacketSeen, device: str) -> str:
     iptables' REJECT, and then the code of an ICMP answer is not known.
     """
     if last.rule and (found := _REJECT.search(_bare(last.rule.text))):
-        return _concrete(found["answer"] or "", last.family, _ip_version(packet.frame))
+        return _concrete(found["answer"] or "", last.family, fields(packet.frame).get("family"))
     for hop in hops_on(packet, device):
         if hop.function in _REJECTING:
             return _REJECTING[hop.function]
     return ""
 
 
-def _concrete(answer: str, family: str, version: int) -> str:
+def _concrete(answer: str, family: str, version: str | int | None) -> str:
     """Return an answer of a reject statement in full: nft leaves the default out, and icmpx is either ICMP."""
     default = {"ip": "icmp", "ip6": "icmpv6"}.get(family, "icmpx")
     kind, _, code = (answer or f"{default} port-unreachable").replace(" type ", " ").partition(" ")
-    if kind == "icmpx" and version and code in _ICMPX:
-        return f"icmp {_ICMPX[code][0]}" if version == 4 else f"icmpv6 {_ICMPX[code][1]}"
+    if kind == "icmpx" and code in icmp.CODES_X and version in (4, 6):
+        kind, code = ("icmp", icmp.CODES_X[code][0]) if version == 4 else ("icmpv6", icmp.CODES_X[code][1])
     return f"{kind} {code}"
-
-
-def _ip_version(frame: bytes) -> int:
-    """Return 4 or 6 for an Ethernet frame, 0 for anything else; VLAN tags are passed over."""
-    at = 12
-    while frame[at : at + 2] in (b"\x81\x00", b"\x88\xa8"):
-        at += 4
-    return {b"\x08\x00": 4, b"\x86\xdd": 6}.get(frame[at : at + 2], 0)
 
 
 # --- one function per expectation; each yields (keys, expected, seen, note) ---------------------
@@ -291,8 +279,8 @@ def _with(expect: Expect, seen: Outcome) -> _Found:
         return
     kind, _, code = " ".join(expect.with_.split()).replace(" type ", " ").partition(" ")
     answers = {f"{kind} {code}".strip()}
-    if kind == "icmpx" and code in _ICMPX:
-        answers |= {f"icmp {_ICMPX[code][0]}", f"icmpv6 {_ICMPX[code][1]}"}
+    if kind == "icmpx" and code in icmp.CODES_X:
+        answers |= {f"icmp {icmp.CODES_X[code][0]}", f"icmpv6 {icmp.CODES_X[code][1]}"}
     if seen.with_ not in answers:
         yield ("expect", "with"), expect.with_, seen.with_ or f"{seen}, without an answer", ""
 
@@ -346,8 +334,6 @@ def _same(wanted: str | int, found: str | int | None) -> bool:
     """Compare a field; addresses may be written in several ways (2001:db8::1, 2001:DB8:0::1)."""
     if wanted == found or not isinstance(wanted, str) or not isinstance(found, str):
         return wanted == found
-    from ipaddress import ip_address  # only here: an import costs much in the microVM
-
     try:
         return ip_address(wanted) == ip_address(found)
     except ValueError:
@@ -555,11 +541,11 @@ def _require_traced(expect: Expect, observation: Observation, at: At) -> None:
         for index, entry in enumerate(path or ()):
             names, _ = _entry(entry)
             if observation.traced.isdisjoint(names):
-                raise ScenarioError(
+                raise Problem(
                     f"kernel {observation.kernel} can't trace {' or '.join(names)}: inlined or absent",
-                    at(("expect", key, index)),
+                    *("expect", key, index),
                     remedy=did_you_mean(names[0], observation.traced, "give an alternative that it can, as in 'a | b'"),
-                )
+                ).at(at(("expect", key, index)))
 
 
 # --- the ruleset's words ------------------------------------------------------------------------
