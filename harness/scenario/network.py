@@ -22,7 +22,7 @@ from typing import NamedTuple
 import msgspec
 
 from harness.scenario.models import LabSpec
-from harness.scenario.problem import Problem, did_you_mean
+from harness.scenario.problem import Problem, unknown
 
 Address = IPv4Address | IPv6Address
 AddressOnLink = IPv4Interface | IPv6Interface
@@ -30,6 +30,7 @@ Subnet = IPv4Network | IPv6Network
 
 DEFAULT: tuple[Subnet, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 """Where a host sends what is for none of its links."""
+EVERYBODY = IPv4Address("255.255.255.255")
 
 
 class End(NamedTuple):
@@ -117,8 +118,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
         links and addresses do not fit together.
         """
         if spec.device not in spec.hosts:
-            remedy = did_you_mean(spec.device, spec.hosts, "name the host that loads the ruleset with device:")
-            raise Problem(f"the device under test, '{spec.device}', is not a host of the lab", "device", remedy=remedy)
+            raise unknown(spec.device, spec.hosts, "host of the lab, so it cannot be the device under test", "device")
         interfaces = _interfaces(spec)
         return cls(
             hosts={
@@ -174,18 +174,17 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
         """
         here = self.hosts[host]
         if address.is_multicast:
-            family = address.version
             for one in here.interfaces.values():
-                if one.address(family) is not None:
+                if one.address(address.version) is not None:
                     return NextHop(one, _group_mac(address))
-            raise Problem(f"{host} has no IPv{family} address")
-        candidates: list[tuple[Subnet, Address, str]] = list(here.routes)
-        candidates += [(own.network, address, one.name) for one in here.interfaces.values() for own in one.addresses]
-        matching = [one for one in candidates if address in one[0]]
+            raise Problem(f"{host} has no IPv{address.version} address")
+        ways: list[tuple[Subnet, Address, str]] = list(here.routes)
+        ways += [(own.network, address, one.name) for one in here.interfaces.values() for own in one.addresses]
+        matching = [way for way in ways if address in way[0]]
         if not matching:
             raise Problem(f"{host} has no route to {address}", remedy=f"give {host} a gateway in the lab")
-        subnet, via, name = max(matching, key=lambda one: one[0].prefixlen)
-        if via == subnet.broadcast_address and subnet.version == 4:
+        subnet, via, name = max(matching, key=lambda way: way[0].prefixlen)
+        if via in (subnet.broadcast_address, EVERYBODY) and subnet.version == 4:
             return NextHop(here.interfaces[name], "ff:ff:ff:ff:ff:ff")
         for neighbour in here.neighbours:
             if (neighbour.interface, neighbour.address) == (name, via):
@@ -253,10 +252,10 @@ def _peers(spec: LabSpec) -> dict[End, End]:
             if not colon:
                 raise Problem(f"'{text}' is not host:interface", *keys)
             if host not in spec.hosts:
-                raise Problem(f"'{host}' is not a host of the lab", *keys, remedy=did_you_mean(host, spec.hosts))
+                raise unknown(host, spec.hosts, "host of the lab", *keys)
             own = spec.hosts[host].interfaces
             if interface not in own:
-                raise Problem(f"{host} has no interface '{interface}'", *keys, remedy=did_you_mean(interface, own))
+                raise unknown(interface, own, f"interface of {host}", *keys)
             end = End(host, interface)
             if end in peers or end in ends:
                 raise Problem(
@@ -284,7 +283,7 @@ def _routes(spec: LabSpec, host: str, interfaces: Mapping[End, Interface]) -> It
         return
     keys = ("hosts", host, "gateway")
     if gateway not in spec.hosts:
-        raise Problem(f"'{gateway}' is not a host of the lab", *keys, remedy=did_you_mean(gateway, spec.hosts))
+        raise unknown(gateway, spec.hosts, "host of the lab", *keys)
     found: dict[int, tuple[Address, str]] = {}
     for one in interfaces.values():
         if one.host == host and one.peer.host == gateway:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 from harness.errors import HarnessError, Position, ScenarioError
@@ -15,23 +14,42 @@ class Problem(HarnessError):
     makes it a :class:`~harness.errors.ScenarioError`.
     """
 
-    def __init__(self, sentence: str, *keys: str | int, remedy: str = "") -> None:
+    def __init__(self, sentence: str, *keys: str | int, remedy: str = "", about_key: bool = False) -> None:
         super().__init__(sentence, remedy=remedy)
         self.keys = keys
+        self.about_key = about_key
+        """Whether the last key itself is wrong, not its value."""
+
+    def below(self, *keys: str | int) -> Problem:
+        """The same problem, seen from further out."""
+        return Problem(self.sentence, *keys, *self.keys, remedy=self.remedy, about_key=self.about_key)
+
+    def inside(self, depth: int) -> Problem:
+        """The same problem, seen from ``depth`` keys further in."""
+        return Problem(self.sentence, *self.keys[depth:], remedy=self.remedy, about_key=self.about_key)
 
     def at(self, position: Position) -> ScenarioError:
-        """The same sentence with its place."""
-        return ScenarioError(self.sentence, position, remedy=self.remedy)
+        """The same sentence with its place in a file, the keys before it: ``expect.path[2]: …``."""
+        name = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in self.keys).lstrip(".")
+        return ScenarioError(f"{name}: {self.sentence}" if name else self.sentence, position, remedy=self.remedy)
+
+
+def unknown(word: str, names: Iterable[str], noun: str, *keys: str | int) -> Problem:
+    """``word`` names nothing; the remedy is the nearest of ``names``, or all of them."""
+    return Problem(f"'{word}' is no {noun}", *keys, remedy=did_you_mean(word, names))
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """A remedy: the nearest of ``names``, or all of them when none is near."""
+    import difflib  # only for a mistake: an import costs much in the microVM
+
+    by_lower = {name.lower(): name for name in names}
+    if near := difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6):
+        return f"did you mean '{by_lower[near[0]]}'?"
+    return f"it can be {one_of(by_lower.values())}" if by_lower else ""
 
 
 def one_of(names: Iterable[str]) -> str:
     """``a, b or c``."""
     *most, last = names
     return f"{', '.join(most)} or {last}" if most else last
-
-
-def did_you_mean(word: str, names: Iterable[str], otherwise: str = "") -> str:
-    """A remedy: the nearest of ``names``, or ``otherwise`` when none is near."""
-    by_lower = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
-    return f"did you mean '{by_lower[near[0]]}'?" if near else otherwise

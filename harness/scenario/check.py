@@ -1,0 +1,149 @@
+"""What the models cannot say: whether the values of a scenario fit together and fit the lab."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from ipaddress import ip_address
+
+from msgspec import UNSET
+
+from harness.scenario import icmp, packet
+from harness.scenario.models import Action, Delivered, Expect, HopDetail, PathEntry, Scenario, Sees
+from harness.scenario.network import Network
+from harness.scenario.problem import Problem, unknown
+
+HOOKS = ("ingress", "prerouting", "input", "forward", "output", "postrouting", "egress")
+FAMILIES = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
+
+_FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+
+
+def check(scenario: Scenario, network: Network, layers: Collection[str] | None) -> Iterator[Problem]:
+    """Everything wrong with ``scenario``; ``layers`` are the names known, None to let any pass."""
+    if scenario.send is UNSET and scenario.steps is UNSET:
+        yield Problem("sends nothing", remedy="add send: with a packet, or steps: with several")
+    elif scenario.steps is UNSET:
+        if scenario.expect is UNSET:
+            yield Problem("expects nothing", remedy="add expect: with what must become of the packet")
+    else:
+        for key in ("send", "expect"):
+            if getattr(scenario, key) is not UNSET:
+                yield Problem(f"a scenario with steps: has no {key}: of its own", key, remedy="make it a step")
+        if all(step.expect is UNSET for step in scenario.steps):
+            yield Problem("no step expects anything", "steps", remedy="add expect: to at least one")
+    for index, action in enumerate(actions(scenario)):
+        for problem in _check_action(action, network, layers):
+            yield problem if scenario.steps is UNSET else problem.below("steps", index)
+
+
+def actions(scenario: Scenario) -> tuple[Action, ...]:
+    """The packets of ``scenario`` in order, whichever way they are written."""
+    if scenario.steps is not UNSET:
+        return tuple(scenario.steps)
+    return () if scenario.send is UNSET else (Action(send=scenario.send, expect=scenario.expect),)
+
+
+def _check_action(action: Action, network: Network, layers: Collection[str] | None) -> Iterator[Problem]:
+    family = None
+    try:
+        family = packet.plan(action.send, network).family
+    except Problem as problem:
+        yield problem.below("send")
+    if action.expect is not UNSET:
+        for found in _check_expect(action.expect, network, layers):
+            yield found.below("expect")
+        yield from _check_reject(action, family)
+
+
+def _check_expect(expect: Expect, network: Network, layers: Collection[str] | None) -> Iterator[Problem]:
+    if expect == Expect():
+        yield Problem("expects nothing", remedy="say at least the verdict")
+    delivered = expect.delivered
+    if isinstance(delivered, Delivered):
+        yield from _check_receiver(delivered.to, network, "delivered", "to")
+        if delivered.sees is not None:
+            if delivered.to == "nowhere":
+                yield Problem("a packet that arrives nowhere is seen by nobody", "delivered", "sees")
+            yield from _check_sees(delivered.sees)
+    elif delivered is not None:
+        yield from _check_receiver(delivered, network, "delivered")
+    for index, layer in enumerate(expect.layers or ()):
+        if layers is not None and layer not in layers:
+            yield unknown(layer, layers, "layer", "layers", index)
+    for key, entries in (("path", expect.path), ("never", expect.never)):
+        for index, entry in enumerate(entries or ()):
+            for problem in _check_entry(entry, network):
+                yield problem.below(key, index)
+
+
+def _check_receiver(name: str, network: Network, *keys: str) -> Iterator[Problem]:
+    if name not in network.hosts and name != "nowhere":
+        yield unknown(name, (*network.hosts, "nowhere"), "host of the lab", *keys)
+
+
+def _check_sees(sees: Sees) -> Iterator[Problem]:
+    if sees == Sees():
+        yield Problem("says nothing", "delivered", "sees", remedy="give at least one field, such as src")
+    for key in ("src", "dst"):
+        if (text := getattr(sees, key)) is not None:
+            try:
+                ip_address(text)
+            except ValueError:
+                yield Problem(f"'{text}' is not an address", "delivered", "sees", key)
+
+
+def _check_entry(entry: PathEntry, network: Network) -> Iterator[Problem]:
+    """An entry of ``path`` or ``never``."""
+    names, detail = (entry, None) if isinstance(entry, str) else next(iter(entry.items()))
+    functions = [name.strip() for name in names.split("|")]
+    for function in functions:
+        if not _FUNCTION.fullmatch(function):
+            yield Problem(f"'{function}' is no name of a function", remedy="write a name, or several as in 'a | b'")
+    if detail is not None:
+        for problem in _check_detail(detail, functions, network):
+            yield problem.below(names)
+
+
+def _check_detail(detail: HopDetail, functions: Collection[str], network: Network) -> Iterator[Problem]:
+    if detail.host is not None and detail.host not in network.hosts:
+        yield unknown(detail.host, network.hosts, "host of the lab", "host")
+    elif detail.device is not None:
+        interfaces = network.hosts[detail.host or network.device].interfaces
+        if detail.device not in interfaces:
+            yield unknown(detail.device, interfaces, f"interface of {detail.host or network.device}", "device")
+    for key in ("chain", "hook", "verdict"):
+        if getattr(detail, key) is not None and "nft_do_chain" not in functions:
+            yield Problem("only nft_do_chain meets one", key)
+    if detail.hook is not None and detail.hook not in HOOKS:
+        yield unknown(detail.hook, HOOKS, "hook", "hook")
+    if detail.chain is not None:
+        words = detail.chain.split()
+        if len(words) != 3:
+            yield Problem(
+                f"'{detail.chain}' is not family, table and chain", "chain", remedy="as in 'inet filter forward'"
+            )
+        elif words[0] not in FAMILIES:
+            yield unknown(words[0], FAMILIES, "family", "chain")
+
+
+def _check_reject(action: Action, family: int | None) -> Iterator[Problem]:
+    """``with``, against the verdict and the packet."""
+    expect = action.expect
+    if expect is UNSET or expect.with_ is None:
+        return
+    keys = ("expect", "with")
+    if expect.verdict != "reject":
+        yield Problem("only a packet that is rejected is answered with something", *keys, remedy="add verdict: reject")
+        return
+    try:
+        answers = icmp.check_reject(expect.with_)
+    except Problem as problem:
+        yield problem.below(*keys)
+        return
+    if answers is not None and family is not None and answers != family:
+        yield Problem(f"an IPv{family} packet is not answered with '{expect.with_}'", *keys)
+    if expect.with_.split()[0] == "tcp" and (
+        action.send.udp or action.send.icmp or action.send.icmpv6 or action.send.arp
+    ):
+        yield Problem("only a TCP packet is answered with a reset", *keys)

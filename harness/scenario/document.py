@@ -1,0 +1,282 @@
+"""A YAML 1.2 text as plain values, each knowing its place.
+
+ruamel.yaml finds the structure; values and places are taken from its events in one walk, which
+costs half of its round-trip loader and lets nothing in that a scenario has no use for: tags,
+merge keys, nulls and keys that are not text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    MappingEndEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
+
+from harness.errors import Position, ScenarioError
+
+MAX_BYTES = 1 << 20
+"""Size of a file. A scenario takes about 500 bytes."""
+MAX_VALUES = 100_000
+"""Values in a file after aliases are expanded; ten levels of ten aliases would be 10**10."""
+MAX_DEPTH = 32
+"""Nesting. The language needs 9."""
+
+
+class Place(NamedTuple):
+    """Line and column, from 1."""
+
+    line: int
+    column: int
+
+
+class Node:
+    """A value of the document, and those inside it."""
+
+    __slots__ = ("children", "count", "key", "place", "value")
+
+    def __init__(self, value: Any, place: Place) -> None:
+        self.value = value
+        """A str, int, float, bool, list or dict."""
+        self.place = place
+        self.key = place
+        """Where its key stands, for a value in a mapping."""
+        self.children: dict[str | int, Node] = {}
+        """By key of a mapping, by index of a sequence."""
+        self.count = 1
+        """Values in it, itself included."""
+
+    def used_at(self, place: Place) -> Node:
+        """The same value where an alias stands for it."""
+        alias = Node(self.value, place)
+        alias.children, alias.count = self.children, self.count
+        return alias
+
+    def put(self, key: str | int, key_place: Place, child: Node) -> None:
+        """Add ``child`` to this mapping or sequence."""
+        child.key = key_place
+        self.children[key] = child
+        self.count += child.count
+        if isinstance(key, int):
+            self.value.append(child.value)
+        else:
+            self.value[key] = child.value
+
+    def without(self, key: str | int, *rest: str | int) -> Node:
+        """A copy that lacks what stands at the keys; indices of the others stay as they are."""
+        copy = Node([] if isinstance(self.value, list) else {}, self.place)
+        for name, child in self.children.items():
+            if name != key:
+                copy.put(name, child.key, child)
+            elif rest:
+                copy.put(name, child.key, child.without(*rest))
+        return copy
+
+    def nearest(self, *keys: str | int) -> Node:
+        """The value at the keys, or the nearest around it that exists."""
+        node = self
+        for key in keys:
+            if key not in node.children:
+                break
+            node = node.children[key]
+        return node
+
+
+def read(path: Path) -> Node:
+    """The document in ``path``.
+
+    Raises :class:`~harness.errors.ScenarioError` when it cannot be read, is no YAML, or is more
+    than a scenario file can be.
+    """
+    file = str(path)
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ScenarioError(f"cannot be read: {(error.strerror or 'unknown error').lower()}", Position(file)) from None
+    if len(data) > MAX_BYTES:
+        raise ScenarioError("is larger than 1 MiB", Position(file), remedy="split it")
+    return parse(_decode(data, file), file)
+
+
+def parse(text: str, file: str) -> Node:
+    """The document that ``text`` is; ``file`` is its name in errors."""
+    text = text.removeprefix("\ufeff")
+    if found := _UNPRINTABLE.search(text):
+        before = text[: found.start()]
+        place = Position(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
+        raise ScenarioError(f"has the character U+{ord(found[0]):04X}, which cannot stand in a text", place)
+    try:
+        return _Walk(file, YAML(typ="safe", pure=True).parse(text)).document()
+    except MarkedYAMLError as error:
+        raise _syntax_error(error, file) from None
+
+
+class _Walk:
+    """From events to nodes."""
+
+    def __init__(self, file: str, events: Iterator[Any]) -> None:
+        self.file = file
+        self.events = events
+        self.anchors: dict[str, Node | None] = {}
+        self.count = 0
+
+    def document(self) -> Node:
+        root: Node | None = None
+        for event in self.events:
+            if isinstance(event, DocumentStartEvent):
+                if root is not None:
+                    raise self.error("a second document begins", event, "keep one document in a file")
+                root = self.node(next(self.events), "the file", 1)
+        if root is None:
+            raise ScenarioError("is empty", Position(self.file), remedy="write ruleset: and scenarios:")
+        return root
+
+    def node(self, event: Any, name: str, depth: int) -> Node:
+        """The value that begins with ``event``; ``name`` is what a sentence calls it."""
+        if isinstance(event, AliasEvent):
+            node = self.anchored(event)
+        else:
+            if event.ctag is not None:
+                raise self.error(f"the tag '{event.tag}' has no meaning here", event, "write the value alone")
+            if event.anchor:
+                self.anchors[event.anchor] = None
+            if isinstance(event, ScalarEvent):
+                node = Node(_scalar(event), _place(event))
+                if node.value is None:
+                    raise self.error(f"{name} has no value", event, "give one, or {} where its defaults will do")
+            elif depth > MAX_DEPTH:
+                raise self.error(f"is nested more than {MAX_DEPTH} deep", event)
+            elif isinstance(event, SequenceStartEvent):
+                node = self.sequence(event, depth)
+            else:
+                node = self.mapping(event, depth)
+            if event.anchor:
+                self.anchors[event.anchor] = node
+        # An alias counts as all that it stands for, so that a bomb is found before it is lit.
+        self.count += node.count if isinstance(event, AliasEvent) else 1
+        if self.count > MAX_VALUES:
+            raise self.error(f"the file has more than {MAX_VALUES:,} values", event, "split it")
+        return node
+
+    def anchored(self, event: Any) -> Node:
+        if event.anchor not in self.anchors:
+            raise self.error(f"'*{event.anchor}' repeats something that no '&{event.anchor}' names", event)
+        node = self.anchors[event.anchor]
+        if node is None:
+            raise self.error(f"'*{event.anchor}' stands inside of what it repeats", event)
+        return node.used_at(_place(event))
+
+    def sequence(self, start: Any, depth: int) -> Node:
+        node = Node([], _place(start))
+        while not isinstance(event := next(self.events), SequenceEndEvent):
+            child = self.node(event, "an entry of this list", depth + 1)
+            node.put(len(node.children), child.place, child)
+        return node
+
+    def mapping(self, start: Any, depth: int) -> Node:
+        node = Node({}, _place(start))
+        while not isinstance(event := next(self.events), MappingEndEvent):
+            if not isinstance(event, ScalarEvent) or event.ctag is not None or event.anchor:
+                raise self.error("a key must be plain text", event)
+            key = event.value
+            if key == "<<" and not event.style:
+                raise self.error("'<<' is no key of YAML 1.2", event, "repeat a whole value by alias instead")
+            if key in node.children:
+                first = node.children[key].key
+                raise self.error(f"'{key}' stands twice in this mapping, first in line {first.line}", event)
+            node.put(key, _place(event), self.node(next(self.events), f"'{key}'", depth + 1))
+        return node
+
+    def error(self, sentence: str, event: Any, remedy: str = "") -> ScenarioError:
+        return ScenarioError(sentence, Position(self.file, *_place(event)), remedy=remedy)
+
+
+def _place(event: Any) -> Place:
+    return Place(event.start_mark.line + 1, event.start_mark.column + 1)
+
+
+# What YAML 1.2 (section 10.3.2) takes a plain scalar for; everything else is text. Infinity and
+# not-a-number are left out.
+_CONSTANTS = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+_INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+
+
+def _scalar(event: Any) -> str | int | float | bool | None:
+    text: str = event.value
+    if event.style:
+        return text
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    # Most scalars are words; numbers begin like this. An integer of thousands of digits is none of ours.
+    if text[0] in "+-.0123456789" and len(text) < 40:
+        if _INTEGER.fullmatch(text):
+            return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
+        if _FLOAT.fullmatch(text):
+            return float(text)
+    return text
+
+
+def _decode(data: bytes, file: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start]
+        place = Position(file, before.count(b"\n") + 1, error.start - before.rfind(b"\n"))
+        raise ScenarioError(f"byte 0x{data[error.start]:02x} is not UTF-8", place, remedy="save it as UTF-8") from None
+
+
+# YAML 1.2 section 5.1.
+_UNPRINTABLE = re.compile(r"[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+# The parser's words for the mistakes that people make, and ours.
+_SYNTAX = (
+    (r"found character '\\t'", "a tab cannot indent", "use spaces"),
+    (r"found character '(.)' that cannot start any token", "'{0}' cannot begin a value", "put it in quotes"),
+    (
+        r"mapping values are not allowed here",
+        "a ':' cannot stand here",
+        "check the indentation, or put the text in quotes",
+    ),
+    (r"expected ',' or '([]}])', but got '<stream end>'", "the '{0}' that closes this is missing", ""),
+    (r"expected ',' or '([]}])'", "a ',' or '{0}' is missing before this", ""),
+    (
+        r"expected <block end>, but found '<block mapping start>'",
+        "this is indented differently from what it belongs to",
+        "",
+    ),
+    (r"expected <block end>", "this does not belong here", "check the indentation"),
+    (r"expected the node content", "a value is missing here", ""),
+    (r"found unexpected end of stream", "a quote is not closed", ""),
+    (r"could not find expected ':'", "a ':' is missing after this key", ""),
+)
+
+
+def _syntax_error(error: MarkedYAMLError, file: str) -> ScenarioError:
+    mark = error.problem_mark or error.context_mark
+    told = error.problem or error.context or "no reason given"
+    for pattern, ours, what_to_do in _SYNTAX:
+        if found := re.search(pattern, told):
+            sentence, remedy = ours.format(*found.groups()), what_to_do
+            break
+    else:
+        sentence, remedy = f"is not YAML: {told}", ""
+    if "close" in sentence:
+        mark = error.context_mark or mark
+    place = Position(file, mark.line + 1, mark.column + 1) if mark else Position(file)
+    return ScenarioError(sentence, place, remedy=remedy)

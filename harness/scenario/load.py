@@ -1,0 +1,193 @@
+"""From a scenario file to cases that can be run, each value knowing its place in the file."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+import msgspec
+
+from harness.errors import Position, ScenarioError
+from harness.scenario import document
+from harness.scenario.check import actions, check
+from harness.scenario.labs import LABS
+from harness.scenario.models import Action, LabSpec, ScenarioFile
+from harness.scenario.network import Network
+from harness.scenario.problem import Problem, unknown
+from harness.scenario.validate import convert
+
+ROOT_MARKS = ("pyproject.toml", "pytest.ini", "tox.ini", ".git")
+"""What tells the root of a project. A scenario file reaches nothing above its root."""
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """One scenario, ready to run."""
+
+    file: Path
+    """As it was given to :func:`load`."""
+    name: str
+    id: str
+    """The name as one word, unique in the file: ``HTTPS-from-the-client-reaches-the-web-server``."""
+    marks: tuple[str, ...]
+    network: Network
+    ruleset: Path
+    """Absolute; it exists."""
+    actions: tuple[Action, ...]
+    places: document.Node
+    """The scenario as it stands in the file; ask :meth:`where`."""
+
+    def where(self, action: int, *keys: str | int) -> Position:
+        """The place of a value, e.g. ``where(0, "expect", "path", 2)``; else of what is around it."""
+        steps = ("steps", action) if "steps" in self.places.children else ()
+        return Position(str(self.file), *self.places.nearest(*steps, *keys).place)
+
+
+class Broken(msgspec.Struct, frozen=True, kw_only=True):
+    """A scenario that cannot be run because of what is written in it."""
+
+    file: Path
+    name: str
+    id: str
+    errors: tuple[ScenarioError, ...]
+    """At least one."""
+
+    @property
+    def position(self) -> Position:
+        """The place of the first error."""
+        return self.errors[0].position
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a file gives."""
+
+    cases: tuple[Case | Broken, ...]
+    """In the order of the file; none when the file as a whole is wrong."""
+    errors: tuple[ScenarioError, ...]
+    """What is wrong with the file as a whole: its YAML, lab or ruleset."""
+
+
+def load(path: Path, *, layers: Collection[str] | None = None) -> tuple[Case | Broken, ...]:
+    """The scenarios of a file, in its order. A broken one does not stop the others.
+
+    ``layers`` are the names that ``expect: layers`` may use; None lets any pass.
+
+    Raises :class:`~harness.errors.ScenarioError`, the first one, when the file as a whole is wrong.
+    """
+    loaded = load_all(path, layers=layers)
+    if loaded.errors:
+        raise loaded.errors[0]
+    return loaded.cases
+
+
+def problems(path: Path, *, layers: Collection[str] | None = None) -> tuple[ScenarioError, ...]:
+    """Everything wrong with a file, in the order of its lines."""
+    loaded = load_all(path, layers=layers)
+    found = [*loaded.errors, *(error for case in loaded.cases if isinstance(case, Broken) for error in case.errors)]
+    return tuple(sorted(found, key=lambda error: error.position))
+
+
+def load_all(path: Path, *, layers: Collection[str] | None = None) -> Loaded:
+    """The scenarios of a file and what is wrong with the file, without raising either."""
+    try:
+        root = document.read(path)
+    except ScenarioError as error:
+        return Loaded(cases=(), errors=(error,))
+    file, rest, found = convert(root, ScenarioFile)
+    whole = [problem for problem in found if not _is_in_scenario(problem)]
+    plan: tuple[Network, Path] | None = None
+    if file is not None and not whole:
+        try:
+            plan = _network(file.lab), _ruleset(path, file.ruleset)
+        except Problem as problem:
+            whole.append(problem)
+
+    scenarios = root.children.get("scenarios")
+    sound = dict(zip(rest.children["scenarios"].children, file.scenarios, strict=True)) if file is not None else {}
+    cases: list[Case | Broken] = []
+    first_lines: dict[str, int] = {}
+    ids: set[str] = set()
+    for index, node in scenarios.children.items() if scenarios is not None else ():
+        if isinstance(index, str):
+            break
+        wrong = [problem.inside(2) for problem in found if _is_in_scenario(problem) and problem.keys[1] == index]
+        scenario = sound.get(index)
+        if plan is not None and scenario is not None and not wrong:
+            wrong += check(scenario, plan[0], layers)
+        name = node.nearest("name").value
+        if not isinstance(name, str):
+            name = f"scenario {index + 1}"
+        elif (line := first_lines.setdefault(name, node.place.line)) != node.place.line:
+            wrong.append(Problem(f"the scenario in line {line} has the same name", "name"))
+        identifier = _identifier(name, ids)
+        if wrong:
+            errors = tuple(_located(problem, node, path) for problem in wrong)
+            cases.append(Broken(file=path, name=name, id=identifier, errors=errors))
+        elif plan is not None and scenario is not None:
+            network, ruleset = plan
+            cases.append(
+                Case(
+                    file=path,
+                    name=name,
+                    id=identifier,
+                    marks=tuple(scenario.marks),
+                    network=network,
+                    ruleset=ruleset,
+                    actions=actions(scenario),
+                    places=node,
+                )
+            )
+    return Loaded(cases=tuple(cases), errors=tuple(_located(problem, root, path) for problem in whole))
+
+
+def _is_in_scenario(problem: Problem) -> bool:
+    return len(problem.keys) > 1 and problem.keys[0] == "scenarios"
+
+
+def _located(problem: Problem, root: document.Node, path: Path) -> ScenarioError:
+    node = root.nearest(*problem.keys)
+    return problem.at(Position(str(path), *(node.key if problem.about_key else node.place)))
+
+
+def _identifier(name: str, taken: set[str]) -> str:
+    """``name`` without what a shell, ``-k`` or a test id would choke on; different from all before."""
+    word = re.sub(r"[^\w.+]+", "-", name).strip("-") or "scenario"
+    identifier = next(one for n in itertools.count(1) if (one := f"{word}-{n}" if n > 1 else word) not in taken)
+    taken.add(identifier)
+    return identifier
+
+
+def _network(lab: str | LabSpec) -> Network:
+    if isinstance(lab, str):
+        if lab not in LABS:
+            raise unknown(lab, LABS, "built-in lab", "lab")
+        return _built_in(lab)
+    try:
+        return Network.of(lab)
+    except Problem as problem:
+        raise problem.below("lab") from None
+
+
+@functools.cache
+def _built_in(name: str) -> Network:
+    return Network.of(LABS[name])
+
+
+def _ruleset(file: Path, text: str) -> Path:
+    """The ruleset that ``file`` names; it must exist and lie in the file's project."""
+    folder = file.resolve().parent
+    ruleset = (folder / text).resolve()
+    if not ruleset.is_relative_to(root := _project(folder)):
+        raise Problem(f"'{text}' lies outside of the project, {root}", "ruleset", remedy="copy it or move it there")
+    if not ruleset.is_file():
+        what = "is a folder" if ruleset.is_dir() else "does not exist"
+        raise Problem(f"'{text}' {what}", "ruleset", remedy="name an nft file, seen from the scenario file")
+    return ruleset
+
+
+@functools.cache
+def _project(folder: Path) -> Path:
+    """The nearest folder upwards that is a project's root, else ``folder`` itself."""
+    return next((one for one in (folder, *folder.parents) if any((one / mark).exists() for mark in ROOT_MARKS)), folder)

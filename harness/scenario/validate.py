@@ -1,0 +1,182 @@
+"""A document checked against the models: every mistake with its place, in a sentence.
+
+msgspec finds mistakes fast but only the first, and in a programmer's words. A correct file costs
+one conversion; only a wrong one is looked into.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from harness.scenario.document import Node
+from harness.scenario.problem import Problem, did_you_mean, one_of, unknown
+
+Keys = tuple[str | int, ...]
+M = TypeVar("M", bound=msgspec.Struct)
+
+MAX_PROBLEMS = 100
+"""Told about one file; who has more has another problem."""
+
+
+def convert(document: Node, model: type[M]) -> tuple[M | None, Node, list[Problem]]:
+    """What ``document`` says as a ``model``, what of the document that is, and what is wrong.
+
+    Wrong parts are left out, so that the rest can be used; None when nothing remains. A part whose
+    mistake can come from another one inside of it is left out in silence.
+    """
+    problems: list[Problem] = []
+    wrong: list[Keys] = []
+    while len(problems) < MAX_PROBLEMS:
+        try:
+            return msgspec.convert(document.value, model), document, problems
+        except msgspec.ValidationError as error:
+            keys, about_key, sentence = _locate(error, document, model)
+            if not any(other[: len(keys)] == keys for other in wrong):
+                problems.append(_explain(sentence, keys, about_key, document, model))
+            if unknown_key := _UNKNOWN_KEY.match(sentence):
+                keys = (*keys, unknown_key[1])
+            if not keys:
+                break
+            wrong.append(keys)
+            document = document.without(*keys)
+    return None, document, problems
+
+
+# --- where --------------------------------------------------------------------------------------
+
+_UNKNOWN_KEY = re.compile(r"Object contains unknown field `(.*)`$")
+_PLACE = re.compile(r" - at (?:`key` in )?`\$(.*)`$")
+_STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+
+
+def _locate(error: msgspec.ValidationError, document: Node, model: type[Any]) -> tuple[Keys, bool, str]:
+    """The keys that msgspec means, whether the last of them is wrong itself, and its sentence.
+
+    It names neither keys of a dict (``[...]``) nor which of them is wrong: those are found by
+    trying each alone. Indices count what is left of the document.
+    """
+    text = str(error)
+    found = _PLACE.search(text)
+    if found is None:
+        return (), False, text
+    path: list[str] = [name or index for name, index in _STEP.findall(found[1])]
+    about_key = "`key` in" in found[0]
+    if about_key:
+        path.append("...")
+    keys: Keys = ()
+    for step in path:
+        node = document.nearest(*keys)
+        if step == "...":
+            key = next((key for key in node.children if _fails_alone(document, keys, key, text, model)), None)
+            if key is None:
+                break
+            keys = (*keys, key)
+        else:
+            keys = (*keys, list(node.children)[int(step)] if isinstance(node.value, list) else step)
+    return keys, about_key, text[: found.start()]
+
+
+def _fails_alone(document: Node, keys: Keys, key: str | int, text: str, model: type[Any]) -> bool:
+    for other in document.nearest(*keys).children:
+        if other != key:
+            document = document.without(*keys, other)
+    try:
+        msgspec.convert(document.value, model)
+    except msgspec.ValidationError as error:
+        return str(error) == text
+    return False
+
+
+# --- what ---------------------------------------------------------------------------------------
+
+
+def _explain(sentence: str, keys: Keys, about_key: bool, document: Node, model: type[Any]) -> Problem:
+    """msgspec's sentence in the words of somebody who writes scenarios."""
+    import msgspec.inspect as kinds  # only for a mistake
+
+    wanted, told = _wanted(keys, about_key, model)
+    value: Any = keys[-1] if about_key else document.nearest(*keys).value
+    if found := _UNKNOWN_KEY.match(sentence):
+        known = [field.encode_name for kind in wanted if isinstance(kind, kinds.StructType) for field in kind.fields]
+        problem = unknown(found[1], known, "key here", *keys, found[1])
+        problem.about_key = True
+        return problem
+    if found := re.match(r"Object missing required field `(.*)`$", sentence):
+        _, told = _wanted((*keys, found[1]), False, model)
+        return Problem(f"'{found[1]}' is missing", *keys, remedy=_advice(told))
+    remedy = _advice(told)
+    if sentence.startswith("Invalid enum value"):
+        names = [str(name) for kind in wanted for name in _choices(kind)]
+        near = did_you_mean(str(value), names)
+        sentence, remedy = f"'{value}' is not one of {one_of(names)}", near if near.startswith("did") else ""
+    elif found := re.match(r"Expected `(.*)`, got `(.*)`$", sentence):
+        names = [_WORDS.get(name, name) for name in found[1].split(" | ") if name != "null"]
+        sentence = f"must be {one_of(names)}, not {_shown(value)}"
+        if "str" in found[1] and found[2] in ("int", "float", "bool"):
+            remedy = "put it in quotes"
+    elif found := re.match(r"Expected `.*` of length (>=|<=) (\d+)$", sentence):
+        size = f"{len(value)}, and {'at least' if found[1] == '>=' else 'at most'} {found[2]} can be"
+        unit = "characters" if isinstance(value, str) else "entries"
+        sentence = f"has {size} {unit}" if value else "is empty"
+    elif bounds := [kind for kind in wanted if isinstance(kind, kinds.IntType) and kind.ge is not None]:
+        sentence = f"{value} is not in {bounds[0].ge}…{bounds[0].le}"
+    else:
+        sentence = f"{_shown(value)} does not fit"
+    return Problem(sentence, *keys, remedy=remedy, about_key=about_key)
+
+
+_WORDS = {"str": "text", "int": "a number", "array": "a list", "object": "a mapping", "bool": "true or false"}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"'{value}'" if isinstance(value, str) else str(value)
+
+
+def _advice(told: Mapping[str, Any]) -> str:
+    """The model's description of a value and its first example."""
+    if "description" not in told:
+        return ""
+    advice = f"expected: {told['description'].rstrip('.')}"
+    example = next(iter(told.get("examples", ())), None)
+    return f"{advice}, such as {example}" if isinstance(example, str | int) else advice
+
+
+def _wanted(keys: Keys, about_key: bool, model: type[Any]) -> tuple[list[Any], dict[str, Any]]:
+    """The kinds of value that the model takes at ``keys``, and what it tells about them."""
+    import msgspec.inspect as kinds
+
+    found: list[Any] = [kinds.type_info(model)]
+    told: dict[str, Any] = {}
+    for place, key in enumerate(keys):
+        inner: list[Any] = []
+        for kind in found:
+            if isinstance(kind, kinds.StructType):
+                inner += [field.type for field in kind.fields if field.encode_name == key]
+            elif isinstance(kind, kinds.DictType):
+                inner.append(kind.key_type if about_key and place == len(keys) - 1 else kind.value_type)
+            elif isinstance(kind, kinds.ListType):
+                inner.append(kind.item_type)
+        found, told = [], {}
+        while inner:
+            kind = inner.pop(0)
+            if isinstance(kind, kinds.Metadata):
+                told = {**(kind.extra_json_schema or {}), **told}
+                inner.insert(0, kind.type)
+            elif isinstance(kind, kinds.UnionType):
+                inner[:0] = kind.types
+            else:
+                found.append(kind)
+    return found, told
+
+
+def _choices(kind: Any) -> Sequence[Any]:
+    """The values of a Literal or an enum, or none."""
+    return getattr(kind, "values", None) or list(getattr(kind, "cls", ()) if hasattr(kind, "cls") else ())
