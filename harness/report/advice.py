@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from harness import drops
-from harness.judge import Outcome, hops_on
+from harness.judge import Outcome, drops, hops_on
 from harness.observation import Observation, PacketSeen, Verdict
 from harness.scenario.models import Delivered, Expect
 

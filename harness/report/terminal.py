@@ -16,6 +16,7 @@ from harness.judge import (
     PathRow,
     align,
     arrivals,
+    describe_entry,
     describe_hop,
     describe_loss,
     ended,
@@ -153,15 +154,14 @@ def _decided(page: Page, seen: Outcome) -> list[str]:
 def _rules(page: Page, packet: PacketSeen, device: str) -> list[str]:
     """Return every chain and rule passed, in order; the rule's text comes last as it may be long."""
     steps = [step for step in packet.steps if step.host == device]
-    rows = [(step, step.chain_path, _line(step), f"{step.verdict} {step.target}".strip()) for step in steps]
-    widths = [max((len(escape(row[n])) for row in rows), default=0) + 2 for n in (1, 2, 3)]
-    return [
-        page.paint(chain, "", widths[0])
-        + page.paint(line, "", widths[1])
-        + page.paint(verdict, _style(step.verdict), widths[2])
-        + page.paint(_said(step) if step.kind != "rule" or step.rule else "rule not known")
-        for step, chain, line, verdict in rows
-    ]
+    rows = [(step.chain_path, _line(step), f"{step.verdict} {step.target}".strip()) for step in steps]
+    widths = [max(len(escape(row[column])) for row in rows) + 2 for column in range(3)] if rows else []
+    lines = []
+    for step, row in zip(steps, rows, strict=True):
+        styles = ("", "", _style(step.verdict))
+        cells = [page.paint(*cell) for cell in zip(row, styles, widths, strict=True)]
+        lines.append("".join(cells) + page.paint(_said(step)))
+    return lines
 
 
 def _said(step: Step) -> str:
@@ -169,7 +169,7 @@ def _said(step: Step) -> str:
     if step.kind == "policy":
         return f"policy {step.verdict}"
     if step.rule is None:
-        return "end of the chain"
+        return "end of the chain" if step.kind == "return" else "a rule that is not in the ruleset's listing"
     return step.rule.text + (f'   "{step.rule.comment}"' if step.rule.comment not in step.rule.text else "")
 
 
@@ -197,7 +197,7 @@ def _side_by_side(page: Page, rows: Sequence[PathRow]) -> list[str]:
     different = next((n for n, row in enumerate(rows) if not row.met), len(rows))
     last = len(rows) - 1
     shown = {n for n, row in enumerate(rows) if row.expected or n == last or different - 2 <= n <= different + 3}
-    left = min(max(len(rows[n].expected) for n in shown), 36)
+    left = min(max((len(describe_entry(entry)) for row in rows if (entry := row.expected)), default=0), 36)
     right = min(max((len(describe_hop(hop)) for n in shown if (hop := rows[n].hop)), default=4), 46)
     several = len({hop.host for n in shown if (hop := rows[n].hop)}) > 1
     lines = [page.paint(f"  {'expected':{left}}  {'seen':{right}}", "faint")]
@@ -215,7 +215,9 @@ def _side_by_side(page: Page, rows: Sequence[PathRow]) -> list[str]:
 
 def _row(page: Page, row: PathRow, left: int, right: int, *, first: bool, with_host: bool) -> str:
     mark = page.paint(">" if first else "", "bad bold", 2)
-    expected = page.paint(_cut(row.expected, left), "" if row.met else "bad", left + 2)
+    expected = page.paint(
+        _cut(describe_entry(row.expected) if row.expected else "", left), "" if row.met else "bad", left + 2
+    )
     if not row.hop:
         return f"{mark}{expected}" + page.paint("first difference" if first else "", "bad bold")
     seen = page.paint(_cut(describe_hop(row.hop), right), "" if row.expected and row.met else "faint", right + 2)

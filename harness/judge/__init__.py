@@ -1,0 +1,33 @@
+"""Expectation against observation: what the ruleset decided, and where that differs.
+
+Pure: values in, values out. :func:`outcome` says what the ruleset did with one packet,
+:func:`judge` compares that, the packet's way and its arrival with one ``expect``; the other names
+serve the reports.
+"""
+
+from __future__ import annotations
+
+from harness.judge.decision import Outcome, arrivals, ended, outcome
+from harness.judge.expectations import Keys, Mismatch, judge, refuse_loss
+from harness.judge.way import PathRow, align, hops_on, layers_of, located
+from harness.judge.words import describe_entry, describe_hop, describe_loss, describe_step
+
+__all__ = [
+    "Keys",
+    "Mismatch",
+    "Outcome",
+    "PathRow",
+    "align",
+    "arrivals",
+    "describe_entry",
+    "describe_hop",
+    "describe_loss",
+    "describe_step",
+    "ended",
+    "hops_on",
+    "judge",
+    "layers_of",
+    "located",
+    "outcome",
+    "refuse_loss",
+]

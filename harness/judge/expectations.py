@@ -1,0 +1,249 @@
+"""One packet against one ``expect``: everything in which they differ, at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from ipaddress import ip_address
+
+from harness.errors import BrokenMeasurement, Position, Unsupported
+from harness.judge.decision import REFUSED, Outcome, arrivals, ended, outcome
+from harness.judge.rules import is_rule
+from harness.judge.way import differing, hops_on, layers_of, located, meets, parse_entry, walk
+from harness.judge.words import describe_entry, describe_hop, describe_loss, describe_step
+from harness.observation import Delivery, Loss, Observation, PacketSeen, Value, Verdict
+from harness.scenario import icmp
+from harness.scenario.models import Delivered, Expect, PathEntry, Sees
+from harness.scenario.packet import fields
+from harness.scenario.problem import Problem, one_of
+
+Keys = tuple[str | int, ...]
+"""The way to a value of a scenario, seen from the scenario or step: ``("expect", "path", 2)``."""
+
+At = Callable[[Keys], Position]
+"""Where a value stands in the YAML file."""
+
+
+class Mismatch(Value, frozen=True, kw_only=True):
+    """One thing that was expected and did not happen."""
+
+    keys: Keys
+    position: Position
+    expected: str
+    seen: str
+    note: str = ""
+    """What explains it, or what to write instead; "" when there is nothing to add."""
+
+    @property
+    def key(self) -> str:
+        """The keys as one word: ``expect.path[2]``."""
+        return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in self.keys).lstrip(".")
+
+
+def judge(expect: Expect, observation: Observation, packet: PacketSeen, *, at: At) -> tuple[Mismatch, ...]:
+    """Return everything in which ``packet`` differs from ``expect``; nothing when it passed.
+
+    ``path``, ``layers`` and ``never`` look at the hops on the device under test; an entry of
+    ``path`` or ``never`` that names a ``host`` looks there instead.
+
+    Raises :class:`~harness.errors.BrokenMeasurement` when events were lost or two oracles disagree,
+    :class:`~harness.errors.ScenarioError` for a function that this kernel cannot trace, and
+    :class:`~harness.errors.Unsupported` when functions are expected and none were traced.
+    """
+    refuse_loss(observation.loss)
+    _require_traced(expect, observation, at)
+    seen = outcome(packet, observation.device)
+    device = observation.device
+    return tuple(
+        Mismatch(keys=keys, position=at(keys), expected=expected, seen=found, note=note)
+        for keys, expected, found, note in (
+            *_verdict(expect, seen, packet, device),
+            *_with(expect, seen),
+            *_rule(expect, seen, packet, device),
+            *_delivered(expect, seen, packet, device),
+            *_layers(expect, packet, device),
+            *_path(expect, packet, device),
+            *_never(expect, packet, device),
+        )
+    )
+
+
+def refuse_loss(loss: Loss) -> None:
+    """Raise :class:`~harness.errors.BrokenMeasurement` if anything was lost: then no verdict can be trusted."""
+    if loss.total:
+        raise BrokenMeasurement(f"lost {describe_loss(loss)}: nothing can be said about the ruleset")
+
+
+# --- one function per expectation; each yields (keys, expected, seen, note) ---------------------
+
+_Found = Iterator[tuple[Keys, str, str, str]]
+
+
+def _verdict(expect: Expect, seen: Outcome, packet: PacketSeen, device: str) -> _Found:
+    if expect.verdict is None:
+        return
+    keys: Keys = ("expect", "verdict")
+    if seen.verdict != expect.verdict:
+        note = ""
+        if seen.verdict is None:
+            note = f"no base chain of the ruleset saw it; {ended(packet, seen, device)}"
+        elif expect.verdict in REFUSED and packet.drop and seen.verdict is Verdict.ACCEPT:
+            note = f"not by the ruleset: {ended(packet, seen, device)}"
+        elif (expect.verdict, seen.verdict) == ("drop", Verdict.REJECT):
+            note = "the sender got an answer; a drop is silent"
+        elif (expect.verdict, seen.verdict) == ("reject", Verdict.DROP):
+            note = "dropped in silence: the sender got no answer"
+        yield keys, expect.verdict, str(seen), note
+    elif seen.verdict is Verdict.ACCEPT and expect.delivered is None and not arrivals(packet, seen, device):
+        yield (
+            keys,
+            "accept, and the packet arrives",
+            "accept, but it arrived nowhere",
+            f"{ended(packet, seen, device)}; say `delivered: nowhere` if that is meant",
+        )
+
+
+def _with(expect: Expect, seen: Outcome) -> _Found:
+    if expect.with_ is None or (expect.verdict and seen.verdict is not Verdict.REJECT):
+        return
+    kind, _, code = " ".join(expect.with_.split()).replace(" type ", " ").partition(" ")
+    answers = {f"{kind} {code}".strip()}
+    if kind == "icmpx" and code in icmp.CODES_X:
+        answers |= {f"icmp {icmp.CODES_X[code][0]}", f"icmpv6 {icmp.CODES_X[code][1]}"}
+    if seen.with_ not in answers:
+        yield ("expect", "with"), expect.with_, seen.with_ or f"{seen}, without an answer", ""
+
+
+def _rule(expect: Expect, seen: Outcome, packet: PacketSeen, device: str) -> _Found:
+    if expect.rule is None or any(is_rule(expect.rule, step) for step in seen.deciding):
+        return
+    note = ""
+    for step in packet.steps:
+        if step.host == device and is_rule(expect.rule, step):
+            said = f"{step.verdict} {step.target}".strip()
+            note = f"it was met, but did not decide: it said {said}"
+    decided = "; ".join(describe_step(step) for step in seen.deciding)
+    yield ("expect", "rule"), str(expect.rule), decided or "no rule and no policy: no base chain saw it", note
+
+
+def _delivered(expect: Expect, seen: Outcome, packet: PacketSeen, device: str) -> _Found:
+    if expect.delivered is None:
+        return
+    wanted = expect.delivered if isinstance(expect.delivered, Delivered) else Delivered(to=expect.delivered)
+    keys: Keys = ("expect", "delivered")
+    if wanted is expect.delivered:
+        keys = (*keys, "to")
+    arrived = arrivals(packet, seen, device)
+    if wanted.to == "nowhere":
+        if arrived:
+            yield keys, "nowhere", ", ".join(arrived), ""
+        return
+    if wanted.to not in arrived:
+        yield keys, wanted.to, ", ".join(arrived) or "nowhere", ended(packet, seen, device)
+    elif wanted.sees:
+        yield from _sees(wanted.sees, [delivery for delivery in packet.deliveries if delivery.host == wanted.to])
+
+
+def _sees(sees: Sees, deliveries: Sequence[Delivery]) -> _Found:
+    """Compare with the frame that fits best: a copy that fits in all is enough."""
+    wanted = {name: value for name in sees.__struct_fields__ if (value := getattr(sees, name)) is not None}
+    differing: Mapping[str, str | int] | None = None
+    for delivery in deliveries:
+        found = fields(delivery.frame)
+        differs = {name: found.get(name, "nothing") for name in wanted if not _same(wanted[name], found.get(name))}
+        if differing is None or len(differs) < len(differing):
+            differing = differs
+    if differing is None:
+        differing = dict.fromkeys(wanted, "not captured")
+    for name, value in differing.items():
+        yield ("expect", "delivered", "sees", name), str(wanted[name]), str(value), ""
+
+
+def _same(wanted: str | int, found: str | int | None) -> bool:
+    """Compare a field; addresses may be written in several ways (2001:db8::1, 2001:DB8:0::1)."""
+    if wanted == found or not isinstance(wanted, str) or not isinstance(found, str):
+        return wanted == found
+    try:
+        return ip_address(wanted) == ip_address(found)
+    except ValueError:
+        return False
+
+
+def _layers(expect: Expect, packet: PacketSeen, device: str) -> _Found:
+    if expect.layers is None:
+        return
+    seen = layers_of(hops_on(packet, device))
+    rest = iter(seen)
+    for index, layer in enumerate(expect.layers):
+        if layer not in rest:  # consumes up to and including the layer
+            before = f" after {expect.layers[index - 1]}" if index else ""
+            note = f"not passed{before}" if layer in seen else "not passed at all"
+            yield ("expect", "layers", index), layer, " ".join(seen) or "no layer at all", note
+            return
+
+
+def _path(expect: Expect, packet: PacketSeen, device: str) -> _Found:
+    path = expect.path or ()
+    met = ""
+    for index, (entry, hit) in enumerate(zip(path, walk(path, packet, device), strict=True)):
+        if hit is None:
+            place = f"after {met}" if met else f"on {parse_entry(entry)[1].host or device}"
+            yield ("expect", "path", index), describe_entry(entry), f"not met {place}", _near(entry, packet, device)
+            return
+        met = describe_hop(hit[1])
+
+
+def _never(expect: Expect, packet: PacketSeen, device: str) -> _Found:
+    for index, entry in enumerate(expect.never or ()):
+        hops = located(packet)
+        for number, hop in enumerate(hops):
+            if meets(entry, hop, device):
+                before = f", after {describe_hop(hops[number - 1])}" if number else ""
+                place = f"met on {hop.host}{before}"
+                yield ("expect", "never", index), f"never {describe_entry(entry)}", f"{describe_hop(hop)} {place}", ""
+                break
+
+
+def _near(entry: PathEntry, packet: PacketSeen, device: str) -> str:
+    """Say what comes nearest to an entry that was not met in its place."""
+    names, detail = parse_entry(entry)
+    hops = [hop for hop in located(packet) if hop.function in names]
+    if not hops:
+        return "the packet never met it"
+    here = [hop for hop in hops if hop.host == (detail.host or device)]
+    if not here:
+        return f"met on {', '.join(dict.fromkeys(hop.host for hop in hops))} only; `host:` names another host"
+    if any(meets(entry, hop, device) for hop in here):
+        return "met earlier: the order differs"
+    others = dict.fromkeys(
+        ", ".join(f"{key} {value or 'unknown'}" for key, value in differing(detail, hop).items()) for hop in here
+    )
+    return f"met with {'; with '.join(others)}"
+
+
+def _require_traced(expect: Expect, observation: Observation, at: At) -> None:
+    """Refuse functions that this kernel cannot trace: to call them "not met" would be a guess."""
+    if not (expect.path or expect.never or expect.layers):
+        return
+    if not observation.traced:
+        raise Unsupported(
+            f"{at(('expect',))}: path, layers and never need function tracing, "
+            f"and kernel {observation.kernel} was run without",
+            remedy="run with --nft-kernel auto",
+        )
+    for key, path in (("path", expect.path), ("never", expect.never)):
+        for index, entry in enumerate(path or ()):
+            names, _ = parse_entry(entry)
+            if observation.traced.isdisjoint(names):
+                keys: Keys = ("expect", key, index)
+                raise _untraced(names, observation, *keys).at(at(keys))
+
+
+def _untraced(names: Sequence[str], observation: Observation, *keys: str | int) -> Problem:
+    import difflib  # only for a mistake: an import costs much in the microVM
+
+    near = [found for name in names for found in difflib.get_close_matches(name, observation.traced)]
+    return Problem(
+        f"kernel {observation.kernel} cannot trace {one_of(names)} (inlined, absent or misspelt)",
+        *keys,
+        remedy=f"did you mean {one_of(dict.fromkeys(near))}?" if near else "give an alternative that it can: 'a | b'",
+    )

@@ -1,0 +1,48 @@
+"""Which rule a scenario means: its text however spaced, its comment, handle or place, or a policy."""
+
+from __future__ import annotations
+
+import re
+
+from harness.errors import Position
+from harness.observation import Rule, Step
+
+
+def is_rule(wanted: str | int, step: Step) -> bool:
+    """Whether ``step`` is the rule or policy meant: by handle, chain policy, file:line, comment or text."""
+    if isinstance(wanted, int):
+        return step.rule is not None and step.rule.handle == wanted
+    wanted = " ".join(wanted.split())
+    if step.kind == "policy":
+        return wanted in ("policy", f"{step.chain_path} policy")
+    return step.rule is not None and (
+        wanted == step.rule.comment or _stands_at(wanted, step.rule.position) or same_rule(wanted, step.rule)
+    )
+
+
+def _stands_at(wanted: str, position: Position | None) -> bool:
+    file, _, line = wanted.rpartition(":")
+    if not (position and file and line == str(position.line)):
+        return False
+    return f"/{position.file}".endswith(f"/{file.removeprefix('./')}")
+
+
+def same_rule(text: str, rule: Rule) -> bool:
+    """Whether ``text`` is the text of ``rule``, however spaced and quoted, with or without counter and comment."""
+    return _canonical(text) == _canonical(rule.text)
+
+
+_IGNORED = re.compile(
+    r"""\bcounter(?:\s+packets\s+\d+\s+bytes\s+\d+)?(?!\s+(?:name\b|"))(?=\s|$)"""
+    r"""|\bcomment\s+"[^"]*" | \#\s*handle\s+\d+\s*$""",
+    re.VERBOSE,
+)
+
+
+def _canonical(text: str) -> str:
+    return re.sub(r"\s*([{},:;=<>!|&])\s*", r"\1", " ".join(_IGNORED.sub(" ", text).replace('"', " ").split()))
+
+
+def bare(text: str) -> str:
+    """Return a rule's text without quoted strings: a comment or log prefix may contain any word."""
+    return re.sub(r'\s*(?:\bcomment\s+)?"[^"]*"', "", text)
