@@ -59,9 +59,18 @@ def cache_dir() -> Path:
 
 
 def images() -> tuple[Image, ...]:
-    """The images in the cache, oldest release first."""
-    folders = [folder for folder in _kernels().glob("*") if not folder.name.startswith(".")]
-    return tuple(sorted((read(folder) for folder in folders), key=_age))
+    """The images in the cache, oldest release first.
+
+    Raises :class:`Unsupported` when one of them was damaged since it was fetched.
+    """
+    found = []
+    for folder in _kernels().glob("[!.]*"):
+        try:
+            found.append(read(folder))
+        except Unsupported as error:
+            sentence = f"the kernel image in {folder} is damaged: {error.sentence}"
+            raise Unsupported(sentence, remedy="delete that folder, it can be fetched again") from None
+    return tuple(sorted(found, key=_age))
 
 
 def find(version_or_path: str) -> Image | None:
