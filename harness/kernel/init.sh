@@ -1,0 +1,68 @@
+#!/bin/sh
+# First program of the guest, in its initramfs: makes the host's root folder the guest's own and
+# hands over to /command, which the host has written for this one boot. All tools are busybox's.
+#
+# The command talks to the host by the ports of a virtio-serial device: stdin, stdout, stderr, and
+# "control", on which the guest says "up" and, when all is done, "exit STATUS".
+
+fail() {
+	dmesg | tail -n 20
+	echo "init: $*"
+	echo c >/proc/sysrq-trigger
+}
+
+mount -t devtmpfs dev /dev
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+
+for module in /modules/*; do
+	insmod "$module" || fail "module ${module##*/} can't be loaded"
+done
+
+# noxattr: overlayfs would ask the host for attributes of every folder that it looks at.
+options=trans=virtio,version=9p2000.L,msize=1048576,cache=loose,noxattr,access=any,ro
+mount -t 9p -o $options host /host || fail "the host's root folder can't be mounted"
+for readahead in /sys/class/bdi/9p-*/read_ahead_kb; do
+	echo 1024 >"$readahead"
+done
+mount -t tmpfs -o mode=755 changes /changes
+mkdir /changes/new /changes/work
+mount -t overlay -o lowerdir=/host,upperdir=/changes/new,workdir=/changes/work root /root ||
+	fail "nothing can be mounted over the host's root folder"
+
+mount --move /dev /root/dev
+mount --move /proc /root/proc
+mount --move /sys /root/sys
+mount -t tmpfs -o mode=755 run /root/run
+mkdir -p /root/run/guest /root/run/lock /root/run/netns /root/dev/pts /root/dev/shm
+mount -t devpts -o ptmxmode=666 devpts /root/dev/pts
+mount -t tmpfs shm /root/dev/shm
+mount -t bpf bpf /root/sys/fs/bpf
+mount -t debugfs debugfs /root/sys/kernel/debug
+mount -t tracefs tracefs /root/sys/kernel/tracing
+
+# The modules of this kernel, where modprobe looks for them.
+read -r modules </modules.path
+mkdir -p "/root/lib/modules/$(uname -r)"
+mount --bind "/root$modules" "/root/lib/modules/$(uname -r)" || fail "no modules in $modules"
+
+# Tracing needs addresses and events; BPF needs its compiler.
+echo 0 >/root/proc/sys/kernel/kptr_restrict
+echo -1 >/root/proc/sys/kernel/perf_event_paranoid
+echo 1 >/root/proc/sys/net/core/bpf_jit_enable
+echo nft-harness >/root/proc/sys/kernel/hostname
+ulimit -l unlimited
+ip link set lo up
+
+# The host names the ports through the driver, a moment after the device appeared.
+for name in stdin stdout stderr control; do
+	until port=$(grep -lx $name /root/sys/class/virtio-ports/*/name 2>/dev/null); do
+		usleep 1000
+	done
+	port=${port%/name}
+	port=/dev/${port##*/}
+	ln -s "$port" /root/run/guest/$name
+done
+exec 3>"/root$port" # control, kept open to the end
+mv /bin /command /root/run/guest/
+exec /root/run/guest/bin/switch_root /root /run/guest/bin/sh /run/guest/command
