@@ -51,6 +51,8 @@ class Broken(msgspec.Struct, frozen=True, kw_only=True):
     file: Path
     name: str
     id: str
+    marks: tuple[str, ...]
+    """Those that are right, so that ``-m`` chooses it as it would choose the repaired one."""
     errors: tuple[ScenarioError, ...]
     """At least one."""
 
@@ -124,7 +126,8 @@ def load_all(path: Path, *, layers: Collection[str] | None = None) -> Loaded:
         identifier = _identifier(name, ids)
         if wrong:
             errors = tuple(_located(problem, node, path) for problem in wrong)
-            cases.append(Broken(file=path, name=name, id=identifier, errors=errors))
+            marks = tuple(scenario.marks) if scenario is not None else ()
+            cases.append(Broken(file=path, name=name, id=identifier, marks=marks, errors=errors))
         elif plan is not None and scenario is not None:
             network, ruleset = plan
             cases.append(

@@ -12,8 +12,6 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from harness.observation import Verdict
-
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Base of the language: immutable and strict."""
@@ -23,7 +21,22 @@ Name = Annotated[str, Meta(min_length=1, max_length=200)]
 HostName = Annotated[
     str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}$", description="A host of the lab.", examples=["client"])
 ]
-InterfaceName = Annotated[str, Meta(pattern=r"^[^\s/:]{1,15}$", description="An interface, as the kernel names it.")]
+InterfaceName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[^\s/:]{1,15}$",
+        description="An interface as the kernel names it: up to 15 characters, no space, `/` or `:`.",
+        examples=["wan0"],
+    ),
+]
+Mac = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$",
+        description="An Ethernet address.",
+        examples=["02:00:00:00:00:01"],
+    ),
+]
 Byte = Annotated[int, Meta(ge=0, le=255)]
 Word = Annotated[int, Meta(ge=0, le=65535)]
 Port = Word
@@ -43,19 +56,32 @@ class HostSpec(Model, frozen=True, kw_only=True):
         ),
     ]
     gateway: Annotated[
-        HostName | None, Meta(description="The neighbouring host that forwards for this one.", examples=["device"])
+        HostName | None,
+        Meta(description="The neighbouring host that takes what is for none of its links.", examples=["device"]),
     ] = None
-    forwarding: Annotated[bool, Meta(description="Whether the host forwards IPv4 and IPv6 between interfaces.")] = False
+    forwarding: Annotated[
+        bool, Meta(description="Whether the host forwards IPv4 and IPv6 between interfaces.", examples=[True])
+    ] = False
     sysctls: Annotated[
         dict[str, str | int],
-        Meta(description="Settings below /proc/sys/net of this host.", examples=[{"net.ipv4.conf.all.rp_filter": 1}]),
+        Meta(
+            description="Settings of this host, as sysctl(8) names them.",
+            examples=[{"net.ipv4.conf.all.rp_filter": 1}],
+        ),
     ] = {}
 
 
 class LabSpec(Model, frozen=True, kw_only=True):
     """A network: hosts, and links between their interfaces."""
 
-    hosts: Annotated[dict[HostName, HostSpec], Meta(min_length=1, description="The hosts by name.")]
+    hosts: Annotated[
+        dict[HostName, HostSpec],
+        Meta(
+            min_length=1,
+            description="The hosts by name.",
+            examples=[{"device": {"interfaces": {"eth0": ["192.0.2.10/24"]}}}],
+        ),
+    ]
     links: Annotated[
         list[Annotated[list[str], Meta(min_length=2, max_length=2)]],
         Meta(
@@ -63,7 +89,9 @@ class LabSpec(Model, frozen=True, kw_only=True):
             examples=[[["client:eth0", "device:wan0"], ["device:lan0", "server:eth0"]]],
         ),
     ]
-    device: Annotated[HostName, Meta(description="The host under test: it loads the ruleset.")] = "device"
+    device: Annotated[
+        HostName, Meta(description="The host under test: it loads the ruleset.", examples=["gateway"])
+    ] = "device"
 
 
 # --- packets ------------------------------------------------------------------------------------
@@ -72,99 +100,120 @@ class LabSpec(Model, frozen=True, kw_only=True):
 class Ether(Model, frozen=True, kw_only=True):
     """Ethernet header; what is not given comes from the lab."""
 
-    src: Annotated[str | None, Meta(description="Source address.", examples=["02:00:00:00:00:01"])] = None
-    dst: Annotated[str | None, Meta(description="Destination address.")] = None
-    type: Annotated[Word | None, Meta(description="EtherType.", examples=[0x0800])] = None
+    src: Annotated[Mac | None, Meta(description="Source address.", examples=["02:00:00:00:00:01"])] = None
+    dst: Annotated[Mac | None, Meta(description="Destination address.", examples=["ff:ff:ff:ff:ff:ff"])] = None
+    type: Annotated[Word | None, Meta(description="EtherType.", examples=[0x88B5])] = None
 
 
 class IPv4(Model, frozen=True, kw_only=True):
     """IPv4 header; what is not given comes from the lab or the protocol above."""
 
     src: Annotated[str | None, Meta(description="Source address.", examples=["198.51.100.7"])] = None
-    dst: Annotated[str | None, Meta(description="Destination address.")] = None
-    ttl: Annotated[Byte, Meta(description="Time to live, in hops.")] = 64
-    tos: Annotated[Byte, Meta(description="Type of service: DSCP and ECN bits.")] = 0
-    id: Annotated[Word, Meta(description="Identification.")] = 1
-    flags: Annotated[str, Meta(description="Of `DF`, `MF`, `evil`, joined by +.", examples=["DF"])] = ""
-    frag: Annotated[int, Meta(ge=0, le=8191, description="Fragment offset, in units of 8 bytes.")] = 0
-    proto: Annotated[Byte | None, Meta(description="Protocol number.")] = None
+    dst: Annotated[str | None, Meta(description="Destination address.", examples=["10.0.2.2"])] = None
+    ttl: Annotated[Byte, Meta(description="Time to live, in hops.", examples=[1])] = 64
+    tos: Annotated[Byte, Meta(description="Type of service: DSCP and ECN bits.", examples=[0xB8])] = 0
+    id: Annotated[Word, Meta(description="Identification.", examples=[4711])] = 1
+    flags: Annotated[
+        str,
+        Meta(
+            pattern=r"^((DF|MF|evil)(\+(DF|MF|evil))*)?$",
+            description="Of `DF`, `MF` and `evil`, joined by `+`.",
+            examples=["DF"],
+        ),
+    ] = ""
+    frag: Annotated[int, Meta(ge=0, le=8191, description="Fragment offset, in units of 8 bytes.", examples=[185])] = 0
+    proto: Annotated[Byte | None, Meta(description="Protocol number.", examples=[47])] = None
 
 
 class IPv6(Model, frozen=True, kw_only=True):
     """IPv6 header; what is not given comes from the lab or the protocol above."""
 
     src: Annotated[str | None, Meta(description="Source address.", examples=["2001:db8:113::7"])] = None
-    dst: Annotated[str | None, Meta(description="Destination address.")] = None
-    hlim: Annotated[Byte, Meta(description="Hop limit.")] = 64
-    tc: Annotated[Byte, Meta(description="Traffic class: DSCP and ECN bits.")] = 0
-    fl: Annotated[int, Meta(ge=0, le=0xFFFFF, description="Flow label.")] = 0
-    nh: Annotated[Byte | None, Meta(description="Next header.")] = None
+    dst: Annotated[str | None, Meta(description="Destination address.", examples=["2001:db8:2::2"])] = None
+    hlim: Annotated[Byte, Meta(description="Hop limit.", examples=[255])] = 64
+    tc: Annotated[Byte, Meta(description="Traffic class: DSCP and ECN bits.", examples=[0xB8])] = 0
+    fl: Annotated[int, Meta(ge=0, le=0xFFFFF, description="Flow label.", examples=[0x12345])] = 0
+    nh: Annotated[Byte | None, Meta(description="Next header.", examples=[59])] = None
 
 
 class TCP(Model, frozen=True, kw_only=True):
     """TCP header."""
 
-    sport: Annotated[Port, Meta(description="Source port.")] = 40000
+    sport: Annotated[Port, Meta(description="Source port.", examples=[1024])] = 40000
     dport: Annotated[Port, Meta(description="Destination port.", examples=[443])]
     flags: Annotated[
-        str, Meta(pattern="^[FSRPAUECN]*$", description="Flags by first letter.", examples=["S", "SA", "PA"])
+        str, Meta(pattern="^[FSRPAUECN]*$", description="Flags by first letter, CWR as C.", examples=["S", "SA", "PA"])
     ] = "S"
-    seq: Annotated[int, Meta(ge=0, le=0xFFFFFFFF, description="Sequence number.")] = 1000
-    ack: Annotated[int, Meta(ge=0, le=0xFFFFFFFF, description="Acknowledgement number.")] = 0
-    window: Annotated[Word, Meta(description="Window, in bytes.")] = 64240
+    seq: Annotated[int, Meta(ge=0, le=0xFFFFFFFF, description="Sequence number.", examples=[1001])] = 1000
+    ack: Annotated[int, Meta(ge=0, le=0xFFFFFFFF, description="Acknowledgement number.", examples=[2001])] = 0
+    window: Annotated[Word, Meta(description="Window, in bytes.", examples=[1024])] = 64240
 
 
 class UDP(Model, frozen=True, kw_only=True):
     """UDP header."""
 
-    sport: Annotated[Port, Meta(description="Source port.")] = 40000
+    sport: Annotated[Port, Meta(description="Source port.", examples=[1024])] = 40000
     dport: Annotated[Port, Meta(description="Destination port.", examples=[53])]
 
 
 class ICMP(Model, frozen=True, kw_only=True):
-    """ICMP header."""
+    """ICMP header; `{}` is an echo request."""
 
-    type: Annotated[str | Byte, Meta(description="Name as nft writes it, or number.", examples=["echo-request"])] = (
-        "echo-request"
-    )
-    code: Annotated[Byte, Meta(description="Code.")] = 0
-    id: Annotated[Word, Meta(description="Identifier of an echo.")] = 1
-    seq: Annotated[Word, Meta(description="Sequence number of an echo.")] = 1
+    type: Annotated[
+        str | Byte, Meta(description="Name as nft writes it, or number.", examples=["echo-request", "time-exceeded", 8])
+    ] = "echo-request"
+    code: Annotated[Byte, Meta(description="Code.", examples=[1])] = 0
+    id: Annotated[Word, Meta(description="Identifier of an echo.", examples=[7])] = 1
+    seq: Annotated[Word, Meta(description="Sequence number of an echo.", examples=[2])] = 1
 
 
-class ICMPv6(ICMP, frozen=True, kw_only=True):
-    """ICMPv6 header."""
+class ICMPv6(Model, frozen=True, kw_only=True):
+    """ICMPv6 header; `{}` is an echo request."""
+
+    type: Annotated[
+        str | Byte,
+        Meta(description="Name as nft writes it, or number.", examples=["echo-request", "nd-neighbor-solicit", 128]),
+    ] = "echo-request"
+    code: Annotated[Byte, Meta(description="Code.", examples=[1])] = 0
+    id: Annotated[Word, Meta(description="Identifier of an echo.", examples=[7])] = 1
+    seq: Annotated[Word, Meta(description="Sequence number of an echo.", examples=[2])] = 1
 
 
 class ARP(Model, frozen=True, kw_only=True):
     """ARP message; addresses not given come from the lab."""
 
-    op: Annotated[Literal["request", "reply"], Meta(description="Operation.")] = "request"
-    src: Annotated[str | None, Meta(description="Sender's protocol address.")] = None
-    dst: Annotated[str | None, Meta(description="Target's protocol address.")] = None
+    op: Annotated[Literal["request", "reply"], Meta(description="Operation.", examples=["reply"])] = "request"
+    src: Annotated[str | None, Meta(description="Sender's protocol address.", examples=["203.0.113.9"])] = None
+    dst: Annotated[str | None, Meta(description="Target's protocol address.", examples=["203.0.113.1"])] = None
 
 
 class Send(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
     """A packet, and where it starts.
 
     Layers not named are filled in: addresses from the lab, protocol numbers, lengths and
-    checksums from the layers above. What is given is kept.
+    checksums from the layers above. What is given is kept. The packet is IPv6 where a layer or
+    an address says so, else IPv4.
     """
 
     from_: Annotated[HostName, Meta(description="The host whose interface sends it.", examples=["client"])]
     to: Annotated[
         str | None,
-        Meta(description="A host of the lab, or an address: the destination.", examples=["server", "203.0.113.1"]),
+        Meta(
+            description="The destination: a host of the lab, by its address that faces the sender, or an address.",
+            examples=["server", "203.0.113.1"],
+        ),
     ] = None
-    ether: Ether | None = None
-    arp: ARP | None = None
-    ip: IPv4 | None = None
-    ip6: IPv6 | None = None
-    tcp: TCP | None = None
-    udp: UDP | None = None
-    icmp: ICMP | None = None
-    icmpv6: ICMPv6 | None = None
-    payload: Annotated[str, Meta(description="Bytes after the last header, as UTF-8 text.")] = ""
+    ether: Annotated[Ether | None, Meta(description="Ethernet header.", examples=[{"dst": "ff:ff:ff:ff:ff:ff"}])] = None
+    arp: Annotated[ARP | None, Meta(description="An ARP message.", examples=[{"op": "request"}])] = None
+    ip: Annotated[IPv4 | None, Meta(description="IPv4 header.", examples=[{"src": "198.51.100.7", "ttl": 1}])] = None
+    ip6: Annotated[IPv6 | None, Meta(description="IPv6 header; `{}` asks for IPv6.", examples=[{"hlim": 1}])] = None
+    tcp: Annotated[TCP | None, Meta(description="TCP header.", examples=[{"dport": 443, "flags": "S"}])] = None
+    udp: Annotated[UDP | None, Meta(description="UDP header.", examples=[{"dport": 53}])] = None
+    icmp: Annotated[ICMP | None, Meta(description="ICMP header.", examples=[{"type": "echo-request"}])] = None
+    icmpv6: Annotated[ICMPv6 | None, Meta(description="ICMPv6 header.", examples=[{"type": "echo-request"}])] = None
+    payload: Annotated[
+        str, Meta(description="Bytes after the last header, as UTF-8 text.", examples=["GET / HTTP/1.0"])
+    ] = ""
 
 
 # --- expectations -------------------------------------------------------------------------------
@@ -174,30 +223,37 @@ class Sees(Model, frozen=True, kw_only=True):
     """The packet as it arrived; each key given must hold."""
 
     src: Annotated[str | None, Meta(description="Source address.", examples=["203.0.113.1"])] = None
-    dst: Annotated[str | None, Meta(description="Destination address.")] = None
-    sport: Annotated[Port | None, Meta(description="Source port.")] = None
-    dport: Annotated[Port | None, Meta(description="Destination port.")] = None
-    ttl: Annotated[Byte | None, Meta(description="Time to live or hop limit.")] = None
-    tos: Annotated[Byte | None, Meta(description="Type of service or traffic class.")] = None
+    dst: Annotated[str | None, Meta(description="Destination address.", examples=["10.0.2.2"])] = None
+    sport: Annotated[Port | None, Meta(description="Source port.", examples=[40000])] = None
+    dport: Annotated[Port | None, Meta(description="Destination port.", examples=[8080])] = None
+    ttl: Annotated[Byte | None, Meta(description="Time to live or hop limit.", examples=[63])] = None
+    tos: Annotated[Byte | None, Meta(description="Type of service or traffic class.", examples=[0xB8])] = None
 
 
 class Delivered(Model, frozen=True, kw_only=True):
     """Where the packet must have arrived, and as what."""
 
     to: Annotated[str, Meta(description="A host, or `nowhere`.", examples=["server", "nowhere"])]
-    sees: Annotated[Sees | None, Meta(description="How it must look there, after NAT.")] = None
+    sees: Annotated[
+        Sees | None, Meta(description="How it must look there, after NAT.", examples=[{"src": "203.0.113.1"}])
+    ] = None
 
 
 class HopDetail(Model, frozen=True, kw_only=True):
     """What a function of the path must have met; each key given must hold."""
 
-    host: Annotated[HostName | None, Meta(description="On this host; without it, on the device under test.")] = None
+    host: Annotated[
+        HostName | None, Meta(description="On this host; without it, on the device under test.", examples=["server"])
+    ] = None
     device: Annotated[str | None, Meta(description="With `skb->dev` being this interface.", examples=["wan0"])] = None
     chain: Annotated[
         str | None, Meta(description="For `nft_do_chain`: family, table and chain.", examples=["inet filter forward"])
     ] = None
     hook: Annotated[str | None, Meta(description="For `nft_do_chain`: the hook.", examples=["forward"])] = None
-    verdict: Annotated[Verdict | None, Meta(description="For `nft_do_chain`: its answer.")] = None
+    verdict: Annotated[
+        Literal["accept", "drop", "queue", "stolen"] | None,
+        Meta(description="For `nft_do_chain`: its answer; a reject is a drop to it.", examples=["accept"]),
+    ] = None
     reason: Annotated[
         str | None, Meta(description="For functions that drop: the kernel's reason.", examples=["NETFILTER_DROP"])
     ] = None
@@ -247,43 +303,102 @@ class Expect(Model, frozen=True, kw_only=True, rename={"with_": "with"}):
     ] = None
     path: Annotated[
         Annotated[list[PathEntry], Meta(min_length=1)] | None,
-        Meta(description="Kernel functions that the packet meets, in this order; others may stand between."),
+        Meta(
+            description="Kernel functions that the packet meets, in this order; others may stand between.",
+            examples=[["ip_rcv", {"nft_do_chain": {"chain": "inet filter forward"}}, "ip_forward"]],
+        ),
     ] = None
     never: Annotated[
         Annotated[list[PathEntry], Meta(min_length=1)] | None,
-        Meta(description="Kernel functions that the packet must not meet."),
+        Meta(
+            description="Kernel functions that the packet must not meet.",
+            examples=[["kfree_skb_reason | sk_skb_reason_drop"]],
+        ),
     ] = None
 
 
 class Action(Model, frozen=True, kw_only=True):
     """One packet sent, and what must become of it."""
 
-    send: Send
+    send: Annotated[Send, Meta(description="The packet.", examples=[{"from": "client", "to": "server", "icmp": {}}])]
     expect: Annotated[
-        Expect | UnsetType, Meta(description="Without it the packet only sets the stage, as a first packet of a flow.")
+        Expect | UnsetType,
+        Meta(
+            description="What must become of it. Without it the packet only sets the stage, as the first of a flow.",
+            examples=[{"verdict": "accept"}],
+        ),
     ] = UNSET
 
 
 class Scenario(Model, frozen=True, kw_only=True):
     """One test: a packet and what must become of it, or several in a row."""
 
-    name: Annotated[Name, Meta(description="A sentence; it becomes the test's id.")]
-    send: Send | UnsetType = UNSET
-    expect: Expect | UnsetType = UNSET
+    name: Annotated[
+        Name,
+        Meta(
+            description="A sentence that no other scenario of the file has; it becomes the test's id.",
+            examples=["HTTPS from the client reaches the web server"],
+        ),
+    ]
+    send: Annotated[
+        Send | UnsetType, Meta(description="The packet.", examples=[{"from": "client", "to": "server", "icmp": {}}])
+    ] = UNSET
+    expect: Annotated[
+        Expect | UnsetType,
+        Meta(description="What must become of the packet.", examples=[{"verdict": "drop", "rule": "policy"}]),
+    ] = UNSET
     steps: Annotated[
         Annotated[list[Action], Meta(min_length=1)] | UnsetType,
-        Meta(description="Several packets in order, instead of `send` and `expect`."),
+        Meta(
+            description="Several packets in order, instead of `send` and `expect`.",
+            examples=[
+                [
+                    {"send": {"from": "client", "to": "server", "tcp": {"dport": 443}}},
+                    {
+                        "send": {
+                            "from": "server",
+                            "to": "client",
+                            "tcp": {"sport": 443, "dport": 40000, "flags": "SA"},
+                        },
+                        "expect": {"verdict": "accept"},
+                    },
+                ]
+            ],
+        ),
     ] = UNSET
-    marks: Annotated[list[str], Meta(description="pytest marks, for `-m`.", examples=[["slow"]])] = []
+    marks: Annotated[
+        list[Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="A name.", examples=["slow"])]],
+        Meta(description="pytest marks, for `-m`.", examples=[["slow"]]),
+    ] = []
 
 
 class ScenarioFile(Model, frozen=True, kw_only=True):
-    """One scenario file."""
+    """A scenario file: a lab, a ruleset, and what the ruleset must do with which packets."""
 
     lab: Annotated[
         str | LabSpec, Meta(description="A built-in lab, or one of your own.", examples=["router", "host"])
     ] = "router"
     ruleset: Annotated[
-        str, Meta(description="nft file to load in the device, relative to this file.", examples=["rulesets/edge.nft"])
+        str,
+        Meta(
+            description="nft file to load in the device under test, as `nft -f` would; seen from the scenario file, "
+            "and within the same project.",
+            examples=["rulesets/edge.nft"],
+        ),
     ]
-    scenarios: Annotated[list[Scenario], Meta(min_length=1, description="The scenarios.")]
+    scenarios: Annotated[
+        list[Scenario],
+        Meta(
+            min_length=1,
+            description="The scenarios; each is a test.",
+            examples=[
+                [
+                    {
+                        "name": "Nobody reaches SSH from outside",
+                        "send": {"from": "client", "to": "device", "tcp": {"dport": 22}},
+                        "expect": {"verdict": "drop", "rule": "policy", "delivered": "nowhere"},
+                    }
+                ]
+            ],
+        ),
+    ]

@@ -255,15 +255,15 @@ def _bytes(send: Send, planned: Plan) -> bytes:
         frame /= inet.UDP(sport=send.udp.sport, dport=send.udp.dport)
     elif (echo := send.icmp) is not None:
         frame /= inet.ICMP(type=icmp.number(echo.type, icmp.TYPES), code=echo.code, id=echo.id, seq=echo.seq)
-    elif (echo := send.icmpv6) is not None:
+    elif (message := send.icmpv6) is not None:
         # After checksum: identifier and sequence number of an echo; reserved, and the target of a
         # neighbour message (RFC 4861 sections 4.3 and 4.4).
-        number, body = icmp.number(echo.type, icmp.TYPES_V6), bytes(4)
+        number, body = icmp.number(message.type, icmp.TYPES_V6), bytes(4)
         if number in icmp.ECHO_V6:
-            body = struct.pack(">HH", echo.id, echo.seq)
+            body = struct.pack(">HH", message.id, message.seq)
         elif number in icmp.NEIGHBOUR_V6 and planned.destination:
             body += planned.destination.packed
-        frame /= inet6.ICMPv6Unknown(type=number, code=echo.code, msgbody=body + send.payload.encode())
+        frame /= inet6.ICMPv6Unknown(type=number, code=message.code, msgbody=body + send.payload.encode())
     if send.payload and send.icmpv6 is None:
         frame /= Raw(send.payload.encode())
     return bytes(frame)

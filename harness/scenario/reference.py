@@ -1,0 +1,219 @@
+"""The reference of the language in Markdown, made from the models: ``docs/scenarios.md``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from harness.scenario import icmp
+from harness.scenario.labs import LABS
+from harness.scenario.network import Network
+from harness.scenario.schema import Schema, schema
+
+EXAMPLE = """\
+# yaml-language-server: $schema=../harness/scenario.schema.json
+lab: router                       # client — device — server
+ruleset: rulesets/edge.nft        # loaded in the device, as `nft -f` would
+scenarios:
+  - name: HTTPS from the client reaches the web server
+    send: {from: client, to: server, tcp: {dport: 443, flags: S}}
+    expect:
+      verdict: accept
+      rule: tcp dport 443 accept
+      delivered: server
+      layers: [Device, IPv4, Netfilter, Routing, Xmit]
+      path:
+        - ip_rcv
+        - nft_do_chain: {chain: inet filter forward}
+        - ip_forward
+        - dev_queue_xmit | __dev_queue_xmit
+      never: [kfree_skb_reason | sk_skb_reason_drop]
+
+  - name: An answer comes back through the flow that the client began
+    steps:
+      - send: {from: client, to: server, tcp: {dport: 443}}
+      - send: {from: server, to: client, tcp: {sport: 443, dport: 40000, flags: SA}}
+        expect: {verdict: accept, delivered: client}
+"""
+
+HEAD = f"""\
+# The scenario language
+
+<!-- Made from harness/scenario/models.py by `nft-harness schema --markdown`; a test compares. -->
+
+A scenario says which packet starts where and what the ruleset must do with it. Scenarios stand in
+YAML 1.2 files; pytest collects each as a test.
+
+```yaml
+{EXAMPLE}```
+
+The first line makes editors complete and check keys; `nft-harness schema` prints the schema.
+`nft-harness check FILES` checks files completely, without root and without running anything.
+
+What holds everywhere:
+
+- A key that is not in this reference is an error; so is a key without a value, a key that stands twice,
+  and a tag. Anchors and aliases may be used; the merge key `<<` may not.
+- Only `true` and `false` are booleans: `on`, `yes`, `12:30` and `02:00:00:00:00:01` are text.
+- Each key of `expect` is optional, and each that is given must hold. A scenario that expects nothing
+  is an error.
+- A ruleset must lie in the project of its scenario file: below the nearest folder upwards that has
+  a `pyproject.toml`, `pytest.ini`, `tox.ini` or `.git`, or else below the scenario file's own.
+"""
+
+
+def reference() -> str:
+    """The text of ``docs/scenarios.md``."""
+    whole = schema()
+    definitions = list(_definitions(whole))
+    links = {name: f"[`{path}`](#{_anchor(path)})" for path, name in definitions}
+    parts = [HEAD, "## The file\n", f"{whole['description']}\n", _table(whole, links)]
+    for path, name in definitions:
+        definition = whole["definitions"][name]
+        parts += [f"## `{path}`\n", f"{definition['description']}\n", _table(definition, links)]
+    parts += [
+        "## Built-in labs\n",
+        *_labs(),
+        "## Names of ICMP types\n",
+        _types(),
+        "## What a reject answers\n",
+        _rejects(),
+    ]
+    return "\n".join(parts)
+
+
+# --- keys ---------------------------------------------------------------------------------------
+
+
+def _definitions(whole: Schema) -> Iterator[tuple[str, str]]:
+    """The keys that lead to each definition, and its name; each once, in the order of first use."""
+    seen: set[str] = set()
+
+    def visit(path: str, definition: Schema) -> Iterator[tuple[str, str]]:
+        for key, value in definition["properties"].items():
+            for name in _references(value):
+                if name not in seen:
+                    seen.add(name)
+                    inner = f"{path}.{key}".removeprefix(".")
+                    yield inner, name
+                    yield from visit(inner.removeprefix("scenarios"), whole["definitions"][name])
+
+    yield from visit("", whole)
+
+
+def _references(node: Any) -> Iterator[str]:
+    """The names of the definitions that ``node`` uses."""
+    if isinstance(node, list):
+        for value in node:
+            yield from _references(value)
+    elif isinstance(node, dict):
+        if "$ref" in node:
+            yield _name(node)
+        for key, value in node.items():
+            if key not in ("examples", "default"):
+                yield from _references(value)
+
+
+def _name(node: Schema) -> str:
+    name: str = node["$ref"].rpartition("/")[2]
+    return name
+
+
+def _table(definition: Schema, links: Mapping[str, str]) -> str:
+    rows = ["| key | value | if left out | meaning | example |", "|---|---|---|---|---|"]
+    for key, node in definition["properties"].items():
+        if key in definition.get("required", ()):
+            otherwise = "an error"
+        else:
+            otherwise = f"`{_flow(node['default'])}`" if node.get("default") not in (None, "", [], {}) else ""
+        cells = [
+            f"`{key}`",
+            _kind(node, links),
+            otherwise,
+            node["description"],
+            f"`{key}: {_flow(node['examples'][0])}`",
+        ]
+        rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _kind(node: Schema, links: Mapping[str, str]) -> str:
+    """What may stand as the value, in words."""
+    match node:
+        case {"allOf": [{"$ref": _} as inner]} | ({"$ref": _} as inner):
+            return links[_name(inner)]
+        case {"anyOf": kinds}:
+            return " or ".join(_kind(kind, links) for kind in kinds)
+        case {"enum": values}:
+            return ", ".join(f"`{value}`" for value in values)
+        case {"type": "integer", "minimum": low, "maximum": high}:
+            return f"{low}…{high}"
+        case {"type": "array", "items": items}:
+            return f"list of {_kind(items, links)}"
+        case {"type": "object", "additionalProperties": values}:
+            return f"mapping to {_kind(values, links)}"
+        case {"type": kind}:
+            return {"string": "text", "integer": "number", "boolean": "`true` or `false`"}[kind]
+    raise ValueError(f"the reference has no words for {node}")
+
+
+# Text that needs no quotes.
+_PLAIN = re.compile(r"(?![0-9.]*$|.*: |.*:$)[A-Za-z0-9][\w ./|:-]*")
+
+
+def _flow(value: Any) -> str:
+    """``value`` as it would be written on one line."""
+    match value:
+        case dict():
+            return "{" + ", ".join(f"{_flow(key)}: {_flow(one)}" for key, one in value.items()) + "}"
+        case list():
+            return "[" + ", ".join(map(_flow, value)) + "]"
+        case str() if _PLAIN.fullmatch(value) and value not in ("true", "false", "null"):
+            return value
+    return json.dumps(value)
+
+
+def _anchor(path: str) -> str:
+    """What GitHub makes of a heading."""
+    return re.sub(r"[^\w-]", "", path.lower())
+
+
+# --- names --------------------------------------------------------------------------------------
+
+
+def _labs() -> Iterator[str]:
+    for name, spec in LABS.items():
+        network = Network.of(spec)
+        links = ", ".join(f"{one.end} ── {other.end}" for one, other in network.links)
+        yield f"`{name}`: {links}\n"
+        rows = ["| host | interface | addresses | Ethernet | |", "|---|---|---|---|---|"]
+        for one in network.interfaces:
+            host = network.hosts[one.host]
+            notes = [
+                "under test" if one.host == network.device else "",
+                "forwards" if host.forwarding else "",
+                "answers nothing" if host.silent else "",
+                f"gateway {spec.hosts[one.host].gateway}" if spec.hosts[one.host].gateway else "",
+            ]
+            cells = [one.host, one.name, ", ".join(map(str, one.addresses)), one.mac, ", ".join(filter(None, notes))]
+            rows.append(f"| {' | '.join(cells)} |")
+        yield "\n".join(rows) + "\n"
+
+
+def _types() -> str:
+    rows = [f"- `{key}.type`: " + ", ".join(f"`{name}`" for name in types) for key, types in _TYPES.items()]
+    return "\n".join(rows) + "\n"
+
+
+_TYPES = {"icmp": icmp.TYPES, "icmpv6": icmp.TYPES_V6}
+_CODES = {"icmp": icmp.CODES, "icmpv6": icmp.CODES_V6, "icmpx": icmp.CODES_X}
+
+
+def _rejects() -> str:
+    rows = [
+        "`expect.with` is `tcp reset`, or one of these words and one of its codes, as in `icmp port-unreachable`:\n"
+    ]
+    rows += [f"- `{kind}`: " + ", ".join(f"`{name}`" for name in codes) for kind, codes in _CODES.items()]
+    return "\n".join(rows) + "\n"
