@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Follows the packets of a lab through the functions of the kernel.
+ *
+ * A packet is born when an sk_buff that nobody knows yet belongs to one of the sockets in
+ * `senders`, or else appears in one of the namespaces in `hosts`: that one was made by the
+ * kernel, as an answer for instance. From then on it is known by its address, through copies and
+ * clones, until that address is allocated anew. Only known packets make events.
+ *
+ * Compiled by BCC without kernel headers: offsets into the kernel's structs are constants that
+ * come from the running kernel's BTF (harness/tracer/program.py). Events that could not be
+ * recorded are counted, never dropped in silence.
+ */
+
+enum kind {
+	BIRTH,		/* a: cookie of the sending socket, 0 if the kernel made it */
+	COPY,		/* a: the sk_buff it was copied from */
+	HOP,		/* a: the chain for nft_do_chain; b: hook | family << 8 where there is one */
+	RETURN,		/* a: the function's result */
+	RULE,		/* a: handle of the rule or 0; b: id of the packet in nf_tables' trace */
+	DROP,		/* a: who gave it up; b: enum skb_drop_reason */
+};
+
+/* Layout known to harness/tracer/events.py. */
+struct event {
+	u64 time;	/* ns, CLOCK_MONOTONIC */
+	u64 skb;
+	u64 a;
+	u64 b;
+	u32 packet;	/* CPU << 24 | order of birth there: one number a packet and its copies */
+	u32 netns;	/* inode number; 0 if not known */
+	u32 ifindex;
+	u16 function;
+	u8 kind;
+	u8 cpu;
+};
+
+/* What is special about a function; the values are known to harness/tracer/program.py. */
+enum trait {
+	RETURNS = 1,	/* its result is recorded */
+	COPIES = 2,	/* its result is a copy of the packet */
+	LISTS = 4,	/* its result is a list of copies, joined by sk_buff.next */
+	RELEASES = 8,	/* called once the last reference to the sk_buff is gone */
+	CHAIN = 16,	/* its second argument is an nf_tables chain */
+};
+
+enum count { ENTERED, REFUSED, UNTRACKED, COUNTS };
+
+struct packet {
+	u64 dev;
+	u32 number;
+	u32 netns;
+	u32 ifindex;
+	u32 released;
+};
+
+struct call {
+	u64 skb;
+	u32 function;
+	u32 number;
+};
+
+/* Calls under way in one thread, innermost last: they return in that order. */
+#define CALLS 16
+struct calls {
+	u64 depth;
+	struct call call[CALLS];
+};
+
+#define NAME 256
+struct chain {
+	u64 family;
+	char table[NAME];
+	char name[NAME];
+};
+
+BPF_RINGBUF_OUTPUT(events, EVENT_PAGES);
+BPF_HASH(senders, u64, u32, 256);
+BPF_HASH(hosts, u32, u32, 256);
+BPF_HASH(packets, u64, struct packet, 65536);
+BPF_HASH(calls, u64, struct calls, 4096);
+BPF_HASH(chains, u64, struct chain, 1024);
+BPF_ARRAY(traits, u32, FUNCTIONS);
+BPF_PERCPU_ARRAY(births, u32, 1);
+BPF_PERCPU_ARRAY(counts, u64, COUNTS);
+BPF_PERCPU_ARRAY(blank_calls, struct calls, 1);
+BPF_PERCPU_ARRAY(blank_chain, struct chain, 1);
+
+/* BCC 0.26 does not declare this helper (kernel v5.15). */
+static u64 (*bpf_get_attach_cookie_)(void *ctx) = (void *)BPF_FUNC_get_attach_cookie;
+
+static __always_inline u64 read_u64(u64 address)
+{
+	u64 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), (void *)address);
+	return value;
+}
+
+static __always_inline u32 read_u32(u64 address)
+{
+	u32 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), (void *)address);
+	return value;
+}
+
+static __always_inline u8 read_u8(u64 address)
+{
+	u8 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), (void *)address);
+	return value;
+}
+
+static __always_inline void add(u32 which)
+{
+	u64 *value = counts.lookup(&which);
+
+	if (value)
+		(*value)++;
+}
+
+static __always_inline u32 netns_of(u64 net)
+{
+	return net ? read_u32(net + NET_INUM) : 0;
+}
+
+static __always_inline void emit(u8 kind, u16 function, u64 skb, struct packet *packet, u64 a, u64 b)
+{
+	struct event *event;
+
+	add(ENTERED);
+	event = events.ringbuf_reserve(sizeof(*event));
+	if (!event) {
+		add(REFUSED);
+		return;
+	}
+	event->time = bpf_ktime_get_ns();
+	event->skb = skb;
+	event->a = a;
+	event->b = b;
+	event->packet = packet->number;
+	event->netns = packet->netns;
+	event->ifindex = packet->ifindex;
+	event->function = function;
+	event->kind = kind;
+	event->cpu = bpf_get_smp_processor_id();
+	events.ringbuf_submit(event, BPF_RB_NO_WAKEUP);
+}
+
+/* Where the packet is, from skb->dev; a pointer that is none (the field is a union) is passed over. */
+static __always_inline void locate(u64 skb, struct packet *packet)
+{
+	u64 dev = read_u64(skb + SKB_DEV);
+	u32 ifindex;
+
+	if (dev == packet->dev || !dev)
+		return;
+	ifindex = read_u32(dev + DEV_IFINDEX);
+	if (!ifindex)
+		return;
+	packet->dev = dev;
+	packet->ifindex = ifindex;
+	packet->netns = netns_of(read_u64(dev + DEV_NET));
+}
+
+static __always_inline struct packet *remember(u64 skb, struct packet *packet)
+{
+	packets.update(&skb, packet);
+	packet = packets.lookup(&skb);
+	if (!packet)
+		add(UNTRACKED);
+	return packet;
+}
+
+static __always_inline struct packet *born(u64 skb, u16 function)
+{
+	struct packet packet = {}, *kept;
+	u64 sk = read_u64(skb + SKB_SK), cookie = 0;
+	u32 zero = 0, *next;
+
+	if (sk) {
+		cookie = read_u64(sk + SOCK_COOKIE);
+		if (!cookie || !senders.lookup(&cookie))
+			cookie = 0;
+	}
+	locate(skb, &packet);
+	if (cookie) {
+		if (!packet.netns)
+			packet.netns = netns_of(read_u64(sk + SOCK_NET));
+	} else if (!packet.netns || !hosts.lookup(&packet.netns)) {
+		return 0;
+	}
+	next = births.lookup(&zero);
+	if (!next)
+		return 0;
+	packet.number = bpf_get_smp_processor_id() << 24 | ((*next)++ & 0xffffff);
+	kept = remember(skb, &packet);
+	if (kept)
+		emit(BIRTH, function, skb, kept, cookie, 0);
+	return kept;
+}
+
+static __always_inline struct packet *follow(u64 skb, u16 function)
+{
+	struct packet *packet = packets.lookup(&skb);
+
+	if (!packet)
+		return born(skb, function);
+	locate(skb, packet);
+	return packet;
+}
+
+/* Threads are told apart by id; the idle threads all have id 0, and one each per CPU. */
+static __always_inline u64 thread(void)
+{
+	u64 id = (u32)bpf_get_current_pid_tgid();
+
+	return id ? id : 1ULL << 32 | bpf_get_smp_processor_id();
+}
+
+static __always_inline void enter(u64 skb, u32 function, struct packet *packet)
+{
+	u64 id = thread();
+	struct calls *under_way = calls.lookup(&id);
+	u32 zero = 0;
+
+	if (!under_way) {
+		struct calls *blank = blank_calls.lookup(&zero);
+
+		if (!blank)
+			return;
+		calls.update(&id, blank);
+		under_way = calls.lookup(&id);
+		if (!under_way) {
+			add(UNTRACKED);
+			return;
+		}
+	}
+	if (under_way->depth >= CALLS) {
+		add(UNTRACKED);
+		return;
+	}
+	u64 top = under_way->depth & (CALLS - 1);
+
+	under_way->call[top].skb = packet ? skb : 0;
+	under_way->call[top].function = function;
+	under_way->call[top].number = packet ? packet->number : 0;
+	under_way->depth++;
+}
+
+static __always_inline void name_chain(u64 chain)
+{
+	u64 table = read_u64(chain + CHAIN_TABLE);
+	struct chain *blank;
+	u32 zero = 0;
+
+	if (chains.lookup(&chain))
+		return;
+	blank = blank_chain.lookup(&zero);
+	if (!blank)
+		return;
+	blank->family = read_u8(table + TABLE_FAMILY) & TABLE_FAMILY_MASK;
+	bpf_probe_read_kernel_str(blank->table, NAME, (void *)read_u64(table + TABLE_NAME));
+	bpf_probe_read_kernel_str(blank->name, NAME, (void *)read_u64(chain + CHAIN_NAME));
+	chains.update(&chain, blank);
+}
+
+static __always_inline int hop(struct pt_regs *ctx, u64 skb, u64 a, u64 b)
+{
+	u32 function = bpf_get_attach_cookie_(ctx);
+	u32 *traits_of = traits.lookup(&function);
+	u32 trait = traits_of ? *traits_of : 0;
+	struct packet *packet;
+
+	if (!skb)
+		return 0;
+	packet = follow(skb, function);
+	if (trait & (RETURNS | COPIES))
+		enter(skb, function, packet);
+	if (!packet)
+		return 0;
+	if (trait & CHAIN) {
+		a = PT_REGS_PARM2(ctx);
+		name_chain(a);
+	}
+	emit(HOP, function, skb, packet, a, b);
+	if (trait & RELEASES)
+		packet->released = 1;
+	return 0;
+}
+
+static __always_inline int hop_pktinfo(struct pt_regs *ctx, u64 info)
+{
+	u64 state = read_u64(info + PKTINFO_STATE);
+	u64 where = read_u8(state + STATE_HOOK) | (u64)read_u8(state + STATE_PF) << 8;
+
+	return hop(ctx, read_u64(info + PKTINFO_SKB), 0, where);
+}
+
+int skb_0(struct pt_regs *ctx) { return hop(ctx, PT_REGS_PARM1(ctx), 0, 0); }
+int skb_1(struct pt_regs *ctx) { return hop(ctx, PT_REGS_PARM2(ctx), 0, 0); }
+int skb_2(struct pt_regs *ctx) { return hop(ctx, PT_REGS_PARM3(ctx), 0, 0); }
+int skb_3(struct pt_regs *ctx) { return hop(ctx, PT_REGS_PARM4(ctx), 0, 0); }
+int skb_4(struct pt_regs *ctx) { return hop(ctx, PT_REGS_PARM5(ctx), 0, 0); }
+
+int pktinfo_0(struct pt_regs *ctx) { return hop_pktinfo(ctx, PT_REGS_PARM1(ctx)); }
+int pktinfo_1(struct pt_regs *ctx) { return hop_pktinfo(ctx, PT_REGS_PARM2(ctx)); }
+int pktinfo_2(struct pt_regs *ctx) { return hop_pktinfo(ctx, PT_REGS_PARM3(ctx)); }
+int pktinfo_3(struct pt_regs *ctx) { return hop_pktinfo(ctx, PT_REGS_PARM4(ctx)); }
+int pktinfo_4(struct pt_regs *ctx) { return hop_pktinfo(ctx, PT_REGS_PARM5(ctx)); }
+
+/*
+ * nft_trace_notify(), once for each message of nf_tables' trace: it ties the message to the
+ * packet. Until v6.4 all it wanted to know was in its only argument.
+ */
+int trace_notify(struct pt_regs *ctx)
+{
+	u32 function = bpf_get_attach_cookie_(ctx);
+#ifdef TRACEINFO_PKT
+	u64 info = PT_REGS_PARM1(ctx);
+	u64 pktinfo = read_u64(info + TRACEINFO_PKT), rule = read_u64(info + TRACEINFO_RULE);
+#else
+	u64 pktinfo = PT_REGS_PARM1(ctx), rule = PT_REGS_PARM3(ctx), info = PT_REGS_PARM4(ctx);
+#endif
+	u64 skb = read_u64(pktinfo + PKTINFO_SKB), handle = 0, id = 0;
+	struct packet *packet = skb ? follow(skb, function) : 0;
+
+	if (!packet)
+		return 0;
+	if (rule)
+		handle = (read_u64(rule) >> RULE_HANDLE_SHIFT) & ((1ULL << RULE_HANDLE_BITS) - 1);
+#ifdef TRACEINFO_SKBID
+	id = read_u32(info + TRACEINFO_SKBID);
+#endif
+	emit(RULE, function, skb, packet, handle, id);
+	return 0;
+}
+
+static __always_inline void adopt(u64 copy, struct call *call, u32 trait)
+{
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < SEGMENTS; i++) {
+		struct packet packet = { .number = call->number }, *kept;
+
+		if (!copy || copy >= -4095UL || copy == call->skb)
+			return;
+		locate(copy, &packet);
+		kept = remember(copy, &packet);
+		if (kept)
+			emit(COPY, call->function, copy, kept, call->skb, 0);
+		if (!(trait & LISTS))
+			return;
+		copy = read_u64(copy + SKB_NEXT);
+	}
+	add(UNTRACKED);
+}
+
+int returned(struct pt_regs *ctx)
+{
+	u32 function = bpf_get_attach_cookie_(ctx);
+	u32 *traits_of = traits.lookup(&function);
+	u32 trait = traits_of ? *traits_of : 0;
+	struct packet unplaced = {}, *packet;
+	u64 id = thread(), depth;
+	struct calls *under_way = calls.lookup(&id);
+	struct call call;
+
+	if (!under_way || !under_way->depth)
+		return 0;
+	depth = (under_way->depth - 1) & (CALLS - 1);
+	call = under_way->call[depth];
+	under_way->depth = depth;
+	if (call.function != function)
+		add(UNTRACKED);
+	if (!depth)
+		calls.delete(&id);
+	if (call.function != function)
+		return 0;
+	if (!call.skb) {
+		/* The copy of a stranger is a stranger, whoever had its address before. */
+		u64 copy = PT_REGS_RC(ctx);
+
+		if (trait & COPIES)
+			packets.delete(&copy);
+		return 0;
+	}
+	if (trait & COPIES) {
+		adopt(PT_REGS_RC(ctx), &call, trait);
+		return 0;
+	}
+	packet = packets.lookup(&call.skb);
+	unplaced.number = call.number;
+	emit(RETURN, function, call.skb, packet ? packet : &unplaced, PT_REGS_RC(ctx), 0);
+	return 0;
+}
+
+/* On return of the functions that allocate sk_buffs: whoever had the address before is gone. */
+int allocated(struct pt_regs *ctx)
+{
+	u64 skb = PT_REGS_RC(ctx);
+
+	packets.delete(&skb);
+	return 0;
+}
+
+RAW_TRACEPOINT_PROBE(kfree_skb)
+{
+	u64 skb = ctx->args[0];
+	struct packet *packet = packets.lookup(&skb);
+
+	if (packet)
+		emit(DROP, 0, skb, packet, ctx->args[1], (u32)ctx->args[2]);
+	return 0;
+}
