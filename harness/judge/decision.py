@@ -18,17 +18,6 @@ _FINAL = frozenset({Verdict.ACCEPT, Verdict.DROP, Verdict.REJECT, Verdict.QUEUE,
 REFUSED = frozenset({Verdict.DROP, Verdict.REJECT})
 """Verdicts that end a packet."""
 
-# What a host runs after its input hook, so only on packets that it takes for itself.
-_TAKEN_IN = frozenset(
-    {
-        "ip_local_deliver_finish",
-        "ip_protocol_deliver_rcu",
-        "ip6_input_finish",
-        "ip6_protocol_deliver_rcu",
-        "arp_process",
-    }
-)
-
 
 class Outcome(Value, frozen=True, kw_only=True):
     """What the ruleset of the device decided about one packet."""
@@ -126,9 +115,9 @@ def _compare_with_functions(evaluations: list[list[Step]], packet: PacketSeen, d
 
 def _compare_with_arrivals(last: Step, packet: PacketSeen, device: str) -> None:
     for delivery in packet.deliveries:
-        if delivery.host not in (device, packet.sender):
+        if delivery.host != packet.sender:
             raise BrokenMeasurement(
-                f"the nf_tables trace says that {describe_step(last)} dropped the packet, "
+                f"the nf_tables trace says that {device} dropped the packet ({describe_step(last)}), "
                 f"but it arrived at {delivery.host} {delivery.device}"
             )
 
@@ -172,16 +161,9 @@ def _concrete(answer: str, family: str, version: str | int | None) -> str:
     return f"{kind} {code}"
 
 
-def arrivals(packet: PacketSeen, seen: Outcome, device: str) -> tuple[str, ...]:
-    """Return the hosts where ``packet`` arrived, in order.
-
-    The device counts only when it took the packet for itself, behind its input hook: what it
-    forwards or drops has passed its interfaces as well.
-    """
-    hosts = dict.fromkeys(delivery.host for delivery in packet.deliveries if delivery.host != device)
-    if _taken_in(packet, seen, device):
-        hosts[device] = None
-    return tuple(hosts)
+def arrivals(packet: PacketSeen) -> tuple[str, ...]:
+    """Return the hosts where ``packet`` arrived, in order, each once."""
+    return tuple(dict.fromkeys(delivery.host for delivery in packet.deliveries))
 
 
 def ended(packet: PacketSeen, seen: Outcome, device: str) -> str:
@@ -189,9 +171,7 @@ def ended(packet: PacketSeen, seen: Outcome, device: str) -> str:
     if seen.verdict in REFUSED:
         did = "dropped" if seen.verdict is Verdict.DROP else f"rejected with {seen.with_}"
         return f"{did} on {device} by {describe_step(seen.decided[-1])}"
-    parts = [
-        f"delivered to {host}" if host != device else f"taken in by {device}" for host in arrivals(packet, seen, device)
-    ]
+    parts = [f"taken in by {host}" if host == device else f"delivered to {host}" for host in arrivals(packet)]
     if drop := packet.drop:
         words = drops.explain(drop.function, drop.reason).words
         parts.append(
@@ -205,14 +185,6 @@ def ended(packet: PacketSeen, seen: Outcome, device: str) -> str:
     if hops := located(packet):
         return f"last seen on {hops[-1].host} in {describe_hop(hops[-1])}"
     return "seen nowhere after that"
-
-
-def _taken_in(packet: PacketSeen, seen: Outcome, device: str) -> bool:
-    if seen.verdict in REFUSED:
-        return False
-    if seen.decided and seen.decided[-1].hook == "input":
-        return seen.verdict is Verdict.ACCEPT
-    return any(hop.function in _TAKEN_IN for hop in hops_on(packet, device))
 
 
 def _times(count: int) -> str:

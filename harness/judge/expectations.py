@@ -10,7 +10,7 @@ from harness.judge.decision import REFUSED, Outcome, arrivals, ended, outcome
 from harness.judge.rules import is_rule
 from harness.judge.way import differing, hops_on, layers_of, located, meets, parse_entry, walk
 from harness.judge.words import describe_entry, describe_hop, describe_loss, describe_step
-from harness.observation import Delivery, Loss, Observation, PacketSeen, Value, Verdict
+from harness.observation import Loss, Observation, PacketSeen, Value, Verdict
 from harness.scenario import icmp
 from harness.scenario.models import Delivered, Expect, PathEntry, Sees
 from harness.scenario.packet import fields
@@ -93,7 +93,7 @@ def _verdict(expect: Expect, seen: Outcome, packet: PacketSeen, device: str) -> 
         elif (expect.verdict, seen.verdict) == ("reject", Verdict.DROP):
             note = "dropped in silence: the sender got no answer"
         yield keys, expect.verdict, str(seen), note
-    elif seen.verdict is Verdict.ACCEPT and expect.delivered is None and not arrivals(packet, seen, device):
+    elif seen.verdict is Verdict.ACCEPT and expect.delivered is None and not arrivals(packet):
         yield (
             keys,
             "accept, and the packet arrives",
@@ -132,7 +132,7 @@ def _delivered(expect: Expect, seen: Outcome, packet: PacketSeen, device: str) -
     keys: Keys = ("expect", "delivered")
     if wanted is expect.delivered:
         keys = (*keys, "to")
-    arrived = arrivals(packet, seen, device)
+    arrived = arrivals(packet)
     if wanted.to == "nowhere":
         if arrived:
             yield keys, "nowhere", ", ".join(arrived), ""
@@ -140,20 +140,21 @@ def _delivered(expect: Expect, seen: Outcome, packet: PacketSeen, device: str) -
     if wanted.to not in arrived:
         yield keys, wanted.to, ", ".join(arrived) or "nowhere", ended(packet, seen, device)
     elif wanted.sees:
-        yield from _sees(wanted.sees, [delivery for delivery in packet.deliveries if delivery.host == wanted.to])
+        frames = [one.frame for one in packet.deliveries if one.host == wanted.to and one.frame]
+        yield from _sees(wanted.sees, frames)
 
 
-def _sees(sees: Sees, deliveries: Sequence[Delivery]) -> _Found:
+def _sees(sees: Sees, frames: Sequence[bytes]) -> _Found:
     """Compare with the frame that fits best: a copy that fits in all is enough."""
     wanted = {name: value for name in sees.__struct_fields__ if (value := getattr(sees, name)) is not None}
     differing: Mapping[str, str | int] | None = None
-    for delivery in deliveries:
-        found = fields(delivery.frame)
+    for frame in frames:
+        found = fields(frame)
         differs = {name: found.get(name, "nothing") for name in wanted if not _same(wanted[name], found.get(name))}
         if differing is None or len(differs) < len(differing):
             differing = differs
     if differing is None:
-        differing = dict.fromkeys(wanted, "not captured")
+        differing = dict.fromkeys(wanted, "not captured there")
     for name, value in differing.items():
         yield ("expect", "delivered", "sees", name), str(wanted[name]), str(value), ""
 

@@ -16,7 +16,9 @@ def is_rule(wanted: str | int, step: Step) -> bool:
     if step.kind == "policy":
         return wanted in ("policy", f"{step.chain_path} policy")
     return step.rule is not None and (
-        wanted == step.rule.comment or _stands_at(wanted, step.rule.position) or same_rule(wanted, step.rule)
+        same_rule(wanted, step.rule)
+        or _stands_at(wanted, step.rule.position)
+        or wanted == " ".join(step.rule.comment.split()) != ""
     )
 
 

@@ -100,7 +100,7 @@ def explain(
     else:
         page.add("path", *_outline(page, observation, packet))
     page.say("ended", ended(packet, seen, observation.device))
-    page.say("arrived", *_arrived(packet, seen, observation.device))
+    page.say("arrived", *_arrived(packet, observation.device))
     page.say("answers", *_first(4, [_answer(reply) for reply in observation.replies]))
     page.say("advice", *advise(expect, seen, observation, packet), style="bold")
     page.say("lost", describe_loss(observation.loss))
@@ -278,14 +278,14 @@ def _visits(hops: Iterable[Hop]) -> list[tuple[str, list[Hop]]]:
 # --- arrivals -----------------------------------------------------------------------------------
 
 
-def _arrived(packet: PacketSeen, seen: Outcome, device: str) -> list[str]:
+def _arrived(packet: PacketSeen, device: str) -> list[str]:
     """Return what arrived where, and as what."""
     lines = [
         f"{delivery.host} {delivery.device}: {summarise(delivery.frame)}, ttl {fields(delivery.frame).get('ttl', '-')}"
         for delivery in packet.deliveries
-        if delivery.host != device
+        if delivery.frame
     ]
-    if device in arrivals(packet, seen, device):
+    if device in arrivals(packet):
         lines.append(f"{device}, which took it for itself")
     return lines or ["nowhere"]
 

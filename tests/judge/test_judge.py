@@ -1,0 +1,455 @@
+"""What a scenario's author is told when something did not happen, and when nothing can be told."""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import ip_address
+
+import msgspec
+import pytest
+
+from harness.errors import BrokenMeasurement, Position, ScenarioError, Unsupported
+from harness.judge import align, describe_hop, judge, outcome
+from harness.observation import Delivery, Drop, Hop, Loss, Observation, PacketSeen, Rule, Step, Verdict
+from harness.scenario.models import Expect
+
+FORWARD = "inet filter forward"
+
+
+def frame(src: str = "203.0.113.5", dst: str = "10.0.2.2", *, ttl: int = 64) -> bytes:
+    tcp = struct.pack(">HHIIBBHHH", 40000, 443, 1000, 0, 5 << 4, 2, 64240, 0, 0)
+    source, destination = ip_address(src), ip_address(dst)
+    if source.version == 6:
+        ip = struct.pack(">IHBB", 6 << 28, len(tcp), 6, ttl) + source.packed + destination.packed
+    else:
+        ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(tcp), 1, 0, ttl, 6, 0) + source.packed + destination.packed
+    return bytes(12) + (b"\x86\xdd" if source.version == 6 else b"\x08\x00") + ip + tcp
+
+
+def rule(text: str, *, line: int = 18, handle: int = 9, comment: str = "", chain: str = FORWARD) -> Rule:
+    family, table, name = chain.split()
+    place = Position("rulesets/edge.nft", line)
+    return Rule(family=family, table=table, chain=name, handle=handle, text=text, comment=comment, position=place)
+
+
+def step(verdict: str, found: Rule | None = None, *, chain: str = FORWARD, hook: str = "", target: str = "") -> Step:
+    family, table, name = chain.split()
+    return Step(
+        time=0,
+        host="device",
+        hook=hook or name,
+        family=family,
+        table=table,
+        chain=name,
+        kind="rule" if found else "policy",
+        verdict=Verdict(verdict),
+        target=target,
+        rule=found,
+    )
+
+
+def hop(function: str, layer: str = "IPv4", *, host: str = "device", device: str = "wan0", **detail: str) -> Hop:
+    return Hop(time=0, cpu=0, host=host, device=device, function=function, layer=layer, detail=detail)
+
+
+def arrival(host: str = "server", data: bytes | None = None) -> Delivery:
+    return Delivery(time=0, host=host, device="eth0", frame=frame(ttl=63) if data is None else data)
+
+
+HTTPS = rule("tcp dport { 22, 443 } accept")
+WAY = (
+    hop("dev_queue_xmit", "Xmit", host="client", device="eth0"),
+    hop("netif_receive_skb", "Device"),
+    hop("ip_rcv"),
+    hop("nft_do_chain", "Netfilter", chain=FORWARD, hook="forward", verdict="accept"),
+    hop("ip_forward_finish"),
+    hop("__dev_queue_xmit", "Xmit", device="lan0"),
+    hop("ip_rcv", host="server", device="eth0"),
+)
+PASSED = PacketSeen(
+    number=0, sender="client", frame=frame(), hops=WAY, steps=(step("accept", HTTPS),), deliveries=(arrival(),)
+)
+
+
+def changed(packet: PacketSeen = PASSED, **changes: object) -> PacketSeen:
+    return msgspec.structs.replace(packet, **changes)
+
+
+def dropped(*steps: Step, **changes: object) -> PacketSeen:
+    return changed(steps=steps, deliveries=(), hops=(), **changes)
+
+
+def observation(packet: PacketSeen) -> Observation:
+    traced = frozenset({hop.function for hop in WAY} | {"sk_skb_reason_drop", "ip_local_deliver", "nf_hook_slow"})
+    return Observation(
+        packets=(packet,),
+        loss=Loss(entered=9, received=9),
+        kernel="6.12",
+        engine="kprobe.multi",
+        device="device",
+        traced=traced,
+    )
+
+
+def place(keys: tuple[str | int, ...]) -> Position:
+    return Position("edge.yaml", 31, len(keys))
+
+
+def complaints(yaml: dict[str, object], packet: PacketSeen = PASSED) -> list[str]:
+    """Return what ``judge`` says, one line for each mismatch."""
+    expect = msgspec.convert(yaml, Expect)
+    return [
+        f"{one.key}: {one.expected} / {one.seen}" + (f" / {one.note}" if one.note else "")
+        for one in judge(expect, observation(packet), packet, at=place)
+    ]
+
+
+# --- what the ruleset decided -------------------------------------------------------------------
+
+
+def test_everything_as_expected_is_no_complaint() -> None:
+    expect = {
+        "verdict": "accept",
+        "rule": "tcp dport {22,443} accept",
+        "delivered": {"to": "server", "sees": {"src": "203.0.113.5", "dport": 443, "ttl": 63}},
+        "layers": ["Device", "IPv4", "Netfilter", "Xmit"],
+        "path": [
+            "ip_rcv",
+            {"nft_do_chain": {"chain": FORWARD, "verdict": "accept"}},
+            "dev_queue_xmit | __dev_queue_xmit",
+        ],
+        "never": ["kfree_skb_reason | sk_skb_reason_drop"],
+    }
+    assert complaints(expect) == []
+
+
+def test_all_mismatches_come_at_once_with_their_places() -> None:
+    expect = msgspec.convert({"verdict": "drop", "rule": "policy", "delivered": "nowhere"}, Expect)
+    mismatches = judge(expect, observation(PASSED), PASSED, at=place)
+    assert [mismatch.keys[1] for mismatch in mismatches] == ["verdict", "rule", "delivered"]
+    assert mismatches[0].position == Position("edge.yaml", 31, 2)
+
+
+def test_last_step_decides_a_drop() -> None:
+    packet = dropped(step("accept", chain="inet filter prerouting"), step("drop"))
+    assert str(outcome(packet, "device")) == "drop"
+    assert complaints({"verdict": "drop", "rule": f"{FORWARD} policy"}, packet) == []
+    assert complaints({"rule": "inet filter prerouting policy"}, packet) == [
+        (
+            "expect.rule: inet filter prerouting policy / inet filter forward, policy drop / "
+            "it was met, but did not decide: it said accept"
+        )
+    ]
+
+
+def test_any_rule_that_accepted_may_be_named() -> None:
+    nat = rule("oifname lan0 masquerade", handle=4, line=30, chain="ip nat postrouting")
+    packet = changed(steps=(step("accept", HTTPS), step("accept", nat, chain="ip nat postrouting")), hops=())
+    for name in ("tcp dport { 22, 443 } accept", 4, "edge.nft:30", 9):
+        assert complaints({"rule": name}, packet) == []
+
+
+def test_rules_of_jumped_chains_belong_to_their_base_chain() -> None:
+    inner = rule("tcp dport 443 accept", chain="inet filter web")
+    steps = (
+        step("jump", rule("iifname wan0 jump web"), target="web"),
+        step("accept", inner, chain="inet filter web", hook="forward"),
+    )
+    packet = changed(steps=steps)
+    assert complaints({"verdict": "accept", "rule": "tcp dport 443 accept"}, packet) == []
+    accepted = "inet filter web, rulesets/edge.nft:18 (handle 9): tcp dport 443 accept"
+    assert complaints({"rule": "iifname wan0 jump web"}, packet) == [
+        (f"expect.rule: iifname wan0 jump web / {accepted} / it was met, but did not decide: it said jump web")
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tcp dport {22,443} accept",
+        "tcp  dport { 22 , 443 }   counter accept",
+        'tcp dport { 22, 443 } counter packets 7 bytes 420 accept comment "web"',
+        "web and ssh",
+        "edge.nft:18",
+        "rulesets/edge.nft:18",
+        "./rulesets/edge.nft:18",
+        9,
+    ],
+)
+def test_names_of_a_rule(text: str | int) -> None:
+    packet = changed(steps=(step("accept", rule(HTTPS.text, comment="web and ssh")),))
+    assert complaints({"rule": text}, packet) == []
+
+
+@pytest.mark.parametrize("text", ["tcp dport 443 accept", "ge.nft:18", "edge.nft:19", "edge.nft", 8, "policy", ""])
+def test_names_of_other_rules(text: str | int) -> None:
+    assert len(complaints({"rule": text})) == 1
+
+
+def test_address_and_port_at_the_end_is_no_file_and_line() -> None:
+    dnat = rule("tcp dport 80 dnat to 10.0.2.2:8080")
+    assert complaints({"rule": "tcp dport 80 dnat to 10.0.2.2:8080"}, changed(steps=(step("accept", dnat),))) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "family", "answer"),
+    [
+        ("tcp dport 23 reject with tcp reset", "inet", "tcp reset"),
+        ("reject", "ip", "icmp port-unreachable"),
+        ("reject", "ip6", "icmpv6 port-unreachable"),
+        ("reject", "inet", "icmp port-unreachable"),
+        ("reject with icmp type admin-prohibited", "ip", "icmp admin-prohibited"),
+        ("reject with icmpx host-unreachable", "inet", "icmp host-unreachable"),
+        ("reject with icmpx no-route", "inet", "icmp net-unreachable"),
+        ('reject with icmpx admin-prohibited comment "drop it"', "inet", "icmp admin-prohibited"),
+    ],
+)
+def test_reject_with_what(text: str, family: str, answer: str) -> None:
+    chain = f"{family} filter forward"
+    seen = outcome(dropped(step("drop", rule(text, chain=chain), chain=chain)), "device")
+    assert (seen.verdict, seen.with_) == (Verdict.REJECT, answer)
+
+
+def test_icmpx_is_icmpv6_for_ipv6() -> None:
+    packet = dropped(
+        step("drop", rule("reject with icmpx host-unreachable")), frame=frame("2001:db8::1", "2001:db8::2")
+    )
+    assert outcome(packet, "device").with_ == "icmpv6 addr-unreachable"
+    assert complaints({"verdict": "reject", "with": "icmpx host-unreachable"}, packet) == []
+    assert complaints({"with": "icmpv6 no-route"}, packet) == ["expect.with: icmpv6 no-route / icmpv6 addr-unreachable"]
+
+
+def test_reject_without_its_text_shows_in_the_functions() -> None:
+    packet = dropped(step("drop", rule('xt target "REJECT"')))
+    packet = changed(packet, hops=(hop("nf_send_unreach", "Netfilter"),))
+    assert str(outcome(packet, "device")) == "reject with icmp"
+
+
+@pytest.mark.parametrize("text", ['drop comment "reject"', 'log prefix "reject " drop', "tcp dport @reject drop"])
+def test_the_word_reject_alone_is_no_reject(text: str) -> None:
+    assert outcome(dropped(step("drop", rule(text))), "device").verdict is Verdict.DROP
+
+
+def test_drop_and_reject_are_not_the_same() -> None:
+    silent = dropped(step("drop"))
+    assert complaints({"verdict": "reject", "with": "tcp reset"}, silent) == [
+        "expect.verdict: reject / drop / dropped in silence: the sender got no answer"
+    ]
+    loud = dropped(step("drop", rule("reject with tcp reset")))
+    assert complaints({"verdict": "drop"}, loud) == [
+        "expect.verdict: drop / reject with tcp reset / the sender got an answer; a drop is silent"
+    ]
+
+
+def test_a_drop_by_the_kernel_is_not_the_rulesets() -> None:
+    packet = dropped(drop=Drop(host="device", function="ip_rcv_finish_core", reason="IP_RPFILTER"))
+    packet = changed(packet, hops=WAY[:3])
+    assert outcome(packet, "device").verdict is None
+    (complaint,) = complaints({"verdict": "drop"}, packet)
+    assert complaint == (
+        "expect.verdict: drop / undecided / no base chain of the ruleset saw it; "
+        "dropped by the kernel on device in ip_rcv_finish_core: IP_RPFILTER "
+        "(reverse path filter: the way back to its source is not the interface it came in by)"
+    )
+
+
+def test_queue_and_stolen() -> None:
+    queue = dropped(step("queue", rule("queue to 0")))
+    assert complaints({"verdict": "queue", "rule": "queue to 0"}, queue) == []
+    assert complaints({"verdict": "stolen"}, queue) == ["expect.verdict: stolen / queue"]
+
+
+def test_steps_of_other_hosts_do_not_count() -> None:
+    packet = changed(steps=(msgspec.structs.replace(step("drop"), host="server"), step("accept", HTTPS)))
+    assert outcome(packet, "device").verdict is Verdict.ACCEPT
+
+
+# --- delivery -----------------------------------------------------------------------------------
+
+
+def test_accept_that_arrives_nowhere_must_be_said() -> None:
+    lost = changed(deliveries=())
+    assert complaints({"verdict": "accept"}, lost) == [
+        (
+            "expect.verdict: accept, and the packet arrives / accept, but it arrived nowhere / "
+            "last seen on server in ip_rcv; say `delivered: nowhere` if that is meant"
+        )
+    ]
+    assert complaints({"verdict": "accept", "delivered": "nowhere"}, lost) == []
+
+
+def test_accept_into_the_device_itself_has_arrived() -> None:
+    packet = changed(deliveries=(arrival("device", b""),), steps=(step("accept", chain="inet filter input"),), hops=())
+    assert complaints({"verdict": "accept"}, packet) == []
+    assert complaints({"delivered": "device"}, packet) == []
+    assert complaints({"delivered": {"to": "device", "sees": {"ttl": 64}}}, packet) == [
+        "expect.delivered.sees.ttl: 64 / not captured there"
+    ]
+
+
+def test_delivered_elsewhere() -> None:
+    assert complaints({"delivered": "client"}) == ["expect.delivered: client / server / delivered to server"]
+    assert complaints({"delivered": "nowhere"}) == ["expect.delivered: nowhere / server"]
+    gone = dropped(step("drop"))
+    assert complaints({"delivered": {"to": "server"}}, gone) == [
+        "expect.delivered.to: server / nowhere / dropped on device by inet filter forward, policy drop"
+    ]
+
+
+def test_sees_names_each_field_that_differs() -> None:
+    sees = {"src": "203.0.113.1", "dst": "10.0.2.2", "dport": 8080, "ttl": 63}
+    assert complaints({"delivered": {"to": "server", "sees": sees}}) == [
+        "expect.delivered.sees.src: 203.0.113.1 / 203.0.113.5",
+        "expect.delivered.sees.dport: 8080 / 443",
+    ]
+
+
+def test_sees_compares_addresses_not_spelling() -> None:
+    packet = changed(deliveries=(arrival(data=frame("2001:db8::1", "2001:db8::2")),))
+    assert complaints({"delivered": {"to": "server", "sees": {"src": "2001:DB8:0::1"}}}, packet) == []
+
+
+# --- the way ------------------------------------------------------------------------------------
+
+
+def test_path_names_the_first_function_not_met() -> None:
+    assert complaints({"path": ["netif_receive_skb", "ip_local_deliver", "__dev_queue_xmit"]}) == [
+        "expect.path[1]: ip_local_deliver / not met after netif_receive_skb / the packet never met it"
+    ]
+
+
+def test_path_is_ordered() -> None:
+    assert complaints({"path": ["ip_forward_finish", "ip_rcv"]}) == [
+        "expect.path[1]: ip_rcv / not met after ip_forward_finish / met earlier: the order differs"
+    ]
+
+
+def test_path_looks_at_the_device_or_the_host_named() -> None:
+    assert complaints({"path": ["dev_queue_xmit"]}) == [
+        "expect.path[0]: dev_queue_xmit / not met on device / met on client only; `host:` names another host"
+    ]
+    assert (
+        complaints({"path": [{"dev_queue_xmit": {"host": "client"}}, "ip_rcv", {"ip_rcv": {"host": "server"}}]}) == []
+    )
+
+
+def test_path_details() -> None:
+    wrong = {"nft_do_chain": {"chain": "inet filter input", "verdict": "drop"}}
+    assert complaints({"path": [wrong]}) == [
+        (
+            "expect.path[0]: nft_do_chain inet filter input → drop / not met on device / "
+            "met with chain inet filter forward, verdict accept"
+        )
+    ]
+    assert complaints({"path": [{"__dev_queue_xmit": {"device": "lan0"}}]}) == []
+
+
+def test_reasons_with_and_without_the_kernels_prefix() -> None:
+    packet = dropped(step("drop"))
+    packet = changed(packet, hops=(hop("sk_skb_reason_drop", reason="NETFILTER_DROP"),))
+    for reason in ("NETFILTER_DROP", "SKB_DROP_REASON_NETFILTER_DROP"):
+        assert complaints({"path": [{"sk_skb_reason_drop": {"reason": reason}}]}, packet) == []
+
+
+def test_never() -> None:
+    assert complaints({"never": ["ip_forward_finish"]}) == [
+        (
+            "expect.never[0]: never ip_forward_finish / ip_forward_finish met on device, "
+            "after nft_do_chain inet filter forward → accept"
+        )
+    ]
+    assert complaints({"never": ["dev_queue_xmit"]}) == [], "the client's functions are not the device's"
+
+
+def test_layers_are_ordered() -> None:
+    assert complaints({"layers": ["Device", "Xmit", "Netfilter"]}) == [
+        "expect.layers[2]: Netfilter / Device IPv4 Netfilter IPv4 Xmit / not passed after Xmit"
+    ]
+    assert complaints({"layers": ["Bridge"]}) == [
+        "expect.layers[0]: Bridge / Device IPv4 Netfilter IPv4 Xmit / not passed at all"
+    ]
+
+
+def test_a_packet_without_a_device_is_still_with_its_sender() -> None:
+    packet = changed(sender="device", hops=(hop("ip_local_deliver", host="", device=""), *WAY[4:6]))
+    assert complaints({"path": ["ip_local_deliver", "ip_forward_finish"]}, changed(packet, steps=())) == []
+
+
+def test_alignment_puts_what_came_instead_beside_what_was_expected() -> None:
+    rows = align(["ip_rcv", "ip_local_deliver", "__dev_queue_xmit"], PASSED, "device")
+    assert [(row.expected, row.hop and describe_hop(row.hop), row.met) for row in rows] == [
+        (None, "netif_receive_skb", True),
+        ("ip_rcv", "ip_rcv", True),
+        ("ip_local_deliver", "nft_do_chain inet filter forward → accept", False),
+        (None, "ip_forward_finish", True),
+        ("__dev_queue_xmit", "__dev_queue_xmit", True),
+    ]
+
+
+# --- neither passed nor failed ------------------------------------------------------------------
+
+
+def test_a_function_that_cannot_be_traced_is_named_with_near_ones() -> None:
+    with pytest.raises(ScenarioError) as error:
+        complaints({"path": ["ip_rcv", "ip_forward_finsh"]})
+    assert str(error.value) == (
+        "edge.yaml:31:3: expect.path[1]: kernel 6.12 cannot trace ip_forward_finsh (inlined, absent or misspelt); "
+        "did you mean ip_forward_finish?"
+    )
+    with pytest.raises(ScenarioError, match=r"never\[0\].*cannot trace qqq or zzz .*give an alternative"):
+        complaints({"never": ["qqq | zzz"]})
+
+
+def test_one_alternative_that_can_be_traced_is_enough() -> None:
+    assert complaints({"path": ["ip_rcv_of_tomorrow | ip_rcv"]}) == []
+    assert complaints({"never": ["kfree_skb_reason | sk_skb_reason_drop"]}) == []
+
+
+def test_functions_expected_but_none_traced() -> None:
+    untraced = msgspec.structs.replace(observation(PASSED), traced=frozenset())
+    expect = Expect(verdict="accept", layers=["IPv4"])
+    with pytest.raises(Unsupported, match=r"edge.yaml:31:1: path, layers and never need function tracing"):
+        judge(expect, untraced, PASSED, at=place)
+
+
+def test_loss_comes_before_any_judgement() -> None:
+    lossy = msgspec.structs.replace(observation(PASSED), loss=Loss(entered=212, received=209, refused=3))
+    with pytest.raises(BrokenMeasurement, match=r"lost 3 of 212 events \(refused 3, missed 0, trace 0\)"):
+        judge(Expect(verdict="drop"), lossy, PASSED, at=place)
+
+
+@pytest.mark.parametrize(
+    ("packet", "sentence"),
+    [
+        (PacketSeen(number=2, sender="client", frame=b""), "packet 2 from client was seen by no function"),
+        (
+            changed(steps=(step("drop"),)),
+            "nft_do_chain answered accept for chain inet filter forward, but the nf_tables trace says drop",
+        ),
+        (
+            changed(steps=(step("drop"),), hops=()),
+            r"device dropped the packet \(inet filter forward, policy drop\), but it arrived at server eth0",
+        ),
+        (
+            changed(steps=()),
+            "nft_do_chain ran once for chain inet filter forward, but the nf_tables trace tells of never",
+        ),
+        (
+            changed(steps=(step("accept", HTTPS), step("accept", HTTPS))),
+            "nft_do_chain ran once for chain inet filter forward, but the nf_tables trace tells of twice",
+        ),
+        (
+            changed(steps=(step("jump", HTTPS, target="web"),)),
+            "the nf_tables trace breaks off in chain inet filter forward",
+        ),
+    ],
+)
+def test_oracles_that_disagree_break_the_measurement(packet: PacketSeen, sentence: str) -> None:
+    with pytest.raises(BrokenMeasurement, match=sentence):
+        judge(Expect(verdict="accept"), observation(packet), packet, at=place)
+
+
+def test_a_reject_is_a_drop_to_the_hook() -> None:
+    answer = hop("nft_do_chain", "Netfilter", chain=FORWARD, verdict="drop")
+    packet = changed(dropped(step("drop", rule("reject with tcp reset"))), hops=(answer,))
+    assert complaints({"verdict": "reject", "with": "tcp reset"}, packet) == []
