@@ -93,12 +93,13 @@ def get(version_or_path: str, progress: Progress = silent) -> Image:
 def read(path: Path) -> Image:
     """The image at ``path``: a kernel file, or a folder that holds one.
 
-    Modules are looked for beside the file and one folder above it, so that ``/boot/vmlinuz-6.12.107``
-    and an unpacked kernel package both do. Raises :class:`Unsupported` with what is missing.
+    Modules are looked for beside the file and in the folders above it, so that a kernel is found in
+    ``boot/vmlinuz-<release>``, ``lib/modules/<release>/vmlinuz`` and in a flat folder.
+    Raises :class:`Unsupported` with what is missing.
     """
     vmlinuz = _kernel_file(path) if path.is_dir() else path
     release = release_of(vmlinuz)
-    folders = [path] if path.is_dir() else [vmlinuz.parent, vmlinuz.parent.parent]
+    folders = [path] if path.is_dir() else list(vmlinuz.absolute().parents[:4])
     for base in [base for folder in folders for base in (folder, folder / "usr")]:
         modules = base / "lib/modules" / release
         if not modules.is_dir():
@@ -110,7 +111,7 @@ def read(path: Path) -> Image:
         return Image(release=release, vmlinuz=vmlinuz, modules=base, config=config)
     raise Unsupported(
         f"{vmlinuz} is Linux {release}, and lib/modules/{release} is not beside it",
-        remedy=f"put the modules of that kernel into {folders[-1] / 'lib/modules' / release}",
+        remedy=f"put the modules of that kernel into {folders[0] / 'lib/modules' / release}",
     )
 
 

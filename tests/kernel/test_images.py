@@ -62,6 +62,7 @@ class TestFind:
         assert image is not None
         assert (image.release, image.series, image.vmlinuz) == (RELEASE, "6.12", folder / vmlinuz)
         assert (image.modules / "lib/modules" / RELEASE / "modules.dep").exists()
+        assert images.find(str(image.vmlinuz)) == image
 
     def test_a_file_whose_modules_are_one_folder_up(self, tmp_path: Path) -> None:
         install(tmp_path, vmlinuz=f"boot/vmlinuz-{RELEASE}")
