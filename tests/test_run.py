@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,9 @@ class Machine:
         checksum = subprocess.check_output(["cksum"], stdin=(self.checkout / "pyproject.toml").open(), text=True)
         (venv / "complete").write_text(f"{self.checkout} {version}{checksum}")
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, prefix: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [self.checkout / "run", *arguments],
+            [*prefix, self.checkout / "run", *arguments],
             env={"PATH": str(self.bin), "HOME": str(self.checkout)},
             capture_output=True,
             text=True,
@@ -132,13 +133,12 @@ def test_an_incomplete_environment_of_somebody_else_is_not_touched(machine: Mach
     assert "is incomplete, and it is not yours to write" in done.stderr
 
 
-def test_the_second_call_needs_no_network_and_says_nothing() -> None:
-    if not (ROOT / ".venv/complete").exists():
-        pytest.skip("this checkout was not set up by ./run")
-    offline = ["unshare", "--user", "--map-root-user", "--net"]
+def test_the_second_call_needs_no_network_and_says_nothing(machine: Machine) -> None:
+    machine.add("cpio", "")
+    offline = [shutil.which("unshare") or "unshare", "--user", "--map-root-user", "--net"]
     if subprocess.run([*offline, "true"], capture_output=True).returncode != 0:
         pytest.skip("this machine lets nobody make a network namespace")
-    done = subprocess.run(
-        [*offline, ROOT / "run", "exec", "echo", "started"], capture_output=True, text=True, timeout=60
-    )
+    done = machine.run("exec", "echo", "started", prefix=offline)
+    if "packages are missing" in done.stderr:
+        pytest.skip(f"this machine lacks what ./run would have installed: {done.stderr}")
     assert (done.stdout, done.stderr) == ("started\n", "")
