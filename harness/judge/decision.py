@@ -9,7 +9,7 @@ from harness.errors import BrokenMeasurement
 from harness.judge import drops
 from harness.judge.rules import bare
 from harness.judge.way import hops_on, located
-from harness.judge.words import describe_hop, describe_step
+from harness.judge.words import describe_decision, describe_hop
 from harness.observation import PacketSeen, Step, Value, Verdict
 from harness.scenario import icmp
 from harness.scenario.packet import fields
@@ -117,7 +117,7 @@ def _compare_with_arrivals(last: Step, packet: PacketSeen, device: str) -> None:
     for delivery in packet.deliveries:
         if delivery.host != packet.sender:
             raise BrokenMeasurement(
-                f"the nf_tables trace says that {device} dropped the packet ({describe_step(last)}), "
+                f"the nf_tables trace says that {device} dropped the packet ({describe_decision(last)}), "
                 f"but it arrived at {delivery.host} {delivery.device}"
             )
 
@@ -168,20 +168,21 @@ def arrivals(packet: PacketSeen) -> tuple[str, ...]:
 
 def ended(packet: PacketSeen, seen: Outcome, device: str) -> str:
     """Return where and why the packet's way ended, as a part of a sentence."""
+    drop = packet.drop
     if seen.verdict in REFUSED:
-        did = "dropped" if seen.verdict is Verdict.DROP else f"rejected with {seen.with_}"
-        return f"{did} on {device} by {describe_step(seen.decided[-1])}"
+        did = f"rejected with {seen.with_}" if seen.with_ else "dropped"
+        why = f" ({drop.function}: {drop.reason})" if drop else ""
+        return f"{did} on {device} by {describe_decision(seen.decided[-1])}{why}"
     parts = [f"taken in by {host}" if host == device else f"delivered to {host}" for host in arrivals(packet)]
-    if drop := packet.drop:
+    if drop:
         words = drops.explain(drop.function, drop.reason).words
-        parts.append(
-            f"dropped by the kernel on {drop.host} in {drop.function}: {drop.reason}" + (f" ({words})" if words else "")
-        )
+        why = f" ({words})" if words else ""
+        parts.append(f"dropped by the kernel on {drop.host} in {drop.function}: {drop.reason}{why}")
     if parts:
         return ", then ".join(parts)
     if seen.verdict in (Verdict.QUEUE, Verdict.STOLEN):
-        did = "handed to a queue" if seen.verdict is Verdict.QUEUE else "taken away"
-        return f"{did} on {device} by {describe_step(seen.decided[-1])}"
+        did = "handed to a queue" if seen.verdict is Verdict.QUEUE else "taken out of its way"
+        return f"{did} on {device} by {describe_decision(seen.decided[-1])}"
     if hops := located(packet):
         return f"last seen on {hops[-1].host} in {describe_hop(hops[-1])}"
     return "seen nowhere after that"

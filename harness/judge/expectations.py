@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 
 from harness.errors import BrokenMeasurement, Position, Unsupported
-from harness.judge.decision import REFUSED, Outcome, arrivals, ended, outcome
+from harness.judge.decision import REFUSED, Outcome, arrivals, outcome
 from harness.judge.rules import is_rule
 from harness.judge.way import differing, hops_on, layers_of, located, meets, parse_entry, walk
 from harness.judge.words import describe_entry, describe_hop, describe_loss, describe_step
@@ -56,10 +56,10 @@ def judge(expect: Expect, observation: Observation, packet: PacketSeen, *, at: A
     return tuple(
         Mismatch(keys=keys, position=at(keys), expected=expected, seen=found, note=note)
         for keys, expected, found, note in (
-            *_verdict(expect, seen, packet, device),
+            *_verdict(expect, seen, packet),
             *_with(expect, seen),
             *_rule(expect, seen, packet, device),
-            *_delivered(expect, seen, packet, device),
+            *_delivered(expect, packet),
             *_layers(expect, packet, device),
             *_path(expect, packet, device),
             *_never(expect, packet, device),
@@ -78,28 +78,24 @@ def refuse_loss(loss: Loss) -> None:
 _Found = Iterator[tuple[Keys, str, str, str]]
 
 
-def _verdict(expect: Expect, seen: Outcome, packet: PacketSeen, device: str) -> _Found:
+def _verdict(expect: Expect, seen: Outcome, packet: PacketSeen) -> _Found:
+    keys: Keys = ("expect", "verdict")
     if expect.verdict is None:
         return
-    keys: Keys = ("expect", "verdict")
     if seen.verdict != expect.verdict:
         note = ""
         if seen.verdict is None:
-            note = f"no base chain of the ruleset saw it; {ended(packet, seen, device)}"
-        elif expect.verdict in REFUSED and packet.drop and seen.verdict is Verdict.ACCEPT:
-            note = f"not by the ruleset: {ended(packet, seen, device)}"
+            note = "no base chain of the ruleset saw it"
+        elif expect.verdict in REFUSED and seen.verdict is Verdict.ACCEPT and packet.drop:
+            note = "it was dropped, but by the kernel and not by the ruleset"
         elif (expect.verdict, seen.verdict) == ("drop", Verdict.REJECT):
             note = "the sender got an answer; a drop is silent"
         elif (expect.verdict, seen.verdict) == ("reject", Verdict.DROP):
             note = "dropped in silence: the sender got no answer"
         yield keys, expect.verdict, str(seen), note
-    elif seen.verdict is Verdict.ACCEPT and expect.delivered is None and not arrivals(packet):
-        yield (
-            keys,
-            "accept, and the packet arrives",
-            "accept, but it arrived nowhere",
-            f"{ended(packet, seen, device)}; say `delivered: nowhere` if that is meant",
-        )
+    elif seen.verdict is Verdict.ACCEPT and expect.delivered is None and not packet.deliveries:
+        note = "say `delivered: nowhere` if that is meant"
+        yield keys, "accept, and the packet arrives", "accept, but it arrived nowhere", note
 
 
 def _with(expect: Expect, seen: Outcome) -> _Found:
@@ -125,7 +121,7 @@ def _rule(expect: Expect, seen: Outcome, packet: PacketSeen, device: str) -> _Fo
     yield ("expect", "rule"), str(expect.rule), decided or "no rule and no policy: no base chain saw it", note
 
 
-def _delivered(expect: Expect, seen: Outcome, packet: PacketSeen, device: str) -> _Found:
+def _delivered(expect: Expect, packet: PacketSeen) -> _Found:
     if expect.delivered is None:
         return
     wanted = expect.delivered if isinstance(expect.delivered, Delivered) else Delivered(to=expect.delivered)
@@ -138,7 +134,7 @@ def _delivered(expect: Expect, seen: Outcome, packet: PacketSeen, device: str) -
             yield keys, "nowhere", ", ".join(arrived), ""
         return
     if wanted.to not in arrived:
-        yield keys, wanted.to, ", ".join(arrived) or "nowhere", ended(packet, seen, device)
+        yield keys, wanted.to, ", ".join(arrived) or "nowhere", ""
     elif wanted.sees:
         frames = [one.frame for one in packet.deliveries if one.host == wanted.to and one.frame]
         yield from _sees(wanted.sees, frames)
@@ -187,8 +183,9 @@ def _path(expect: Expect, packet: PacketSeen, device: str) -> _Found:
     met = ""
     for index, (entry, hit) in enumerate(zip(path, walk(path, packet, device), strict=True)):
         if hit is None:
+            note = _near(entry, packet, device)
             place = f"after {met}" if met else f"on {parse_entry(entry)[1].host or device}"
-            yield ("expect", "path", index), describe_entry(entry), f"not met {place}", _near(entry, packet, device)
+            yield ("expect", "path", index), describe_entry(entry), f"not met {place}" if note else "never met", note
             return
         met = describe_hop(hit[1])
 
@@ -205,11 +202,11 @@ def _never(expect: Expect, packet: PacketSeen, device: str) -> _Found:
 
 
 def _near(entry: PathEntry, packet: PacketSeen, device: str) -> str:
-    """Say what comes nearest to an entry that was not met in its place."""
+    """Say where else, or with what else, a function was met that was not met in its place; "" for nowhere."""
     names, detail = parse_entry(entry)
     hops = [hop for hop in located(packet) if hop.function in names]
     if not hops:
-        return "the packet never met it"
+        return ""
     here = [hop for hop in hops if hop.host == (detail.host or device)]
     if not here:
         return f"met on {', '.join(dict.fromkeys(hop.host for hop in hops))} only; `host:` names another host"

@@ -9,12 +9,18 @@ from harness.scenario.models import PathEntry
 
 def describe_step(step: Step) -> str:
     """Return one step in one line: chain, place, handle, text."""
+    if step.rule is None:
+        return describe_decision(step)
+    return f"{describe_decision(step)} (handle {step.rule.handle}): {step.rule.text}"
+
+
+def describe_decision(step: Step) -> str:
+    """Return who took a step, without its text: ``inet filter forward, edge.nft:18``."""
     if step.kind == "policy":
         return f"{step.chain_path}, policy {step.verdict}"
-    if step.rule is None:
+    if step.rule is None or step.rule.position is None:
         return f"{step.chain_path}, {step.verdict}"
-    place = f", {step.rule.position.file}:{step.rule.position.line}" if step.rule.position else ""
-    return f"{step.chain_path}{place} (handle {step.rule.handle}): {step.rule.text}"
+    return f"{step.chain_path}, {step.rule.position.file}:{step.rule.position.line}"
 
 
 def describe_hop(hop: Hop) -> str:

@@ -7,7 +7,9 @@ kernel is escaped, so that no name can move the cursor.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import groupby
+from operator import attrgetter
 
 from harness.errors import Position
 from harness.judge import (
@@ -54,6 +56,12 @@ class Page:
         padded = escape(text).ljust(columns)
         return f"\x1b[{_SGR[style]}m{padded}\x1b[0m" if self.colour and style else padded
 
+    def wrap(self, text: str, indent: int, hanging: str = "") -> list[str]:
+        """Break ``text`` into escaped lines that fit behind ``indent`` columns; ``hanging`` begins the later ones."""
+        return textwrap.wrap(
+            escape(text), self.width - indent, subsequent_indent=hanging, break_on_hyphens=False, break_long_words=False
+        )
+
     def add(self, label: str, *lines: str) -> None:
         """Add painted lines under a label."""
         for line in lines:
@@ -63,8 +71,7 @@ class Page:
     def say(self, label: str, *sentences: str, style: str = "") -> None:
         """Add plain sentences under a label, broken at the width of the page."""
         for sentence in sentences:
-            pieces = textwrap.wrap(escape(sentence), self.width - LABEL - 2, break_on_hyphens=False)
-            self.add(label, *(self.paint(piece, style) for piece in pieces))
+            self.add(label, *(self.paint(piece, style) for piece in self.wrap(sentence, LABEL + 2)))
             label = ""
 
     def __str__(self) -> str:
@@ -94,7 +101,7 @@ def explain(
     _mismatches(page, mismatches)
     page.say("packet", summary)
     page.add("decided", *_decided(page, seen))
-    page.add("rules", *_rules(page, packet, observation.device))
+    page.add("rules", *_rules(page, packet, seen, observation.device))
     if any(mismatch.keys[:2] == ("expect", "path") for mismatch in mismatches):
         page.add("path", *_side_by_side(page, align(expect.path or (), packet, observation.device)))
     else:
@@ -116,20 +123,23 @@ def outline(observation: Observation, packet: PacketSeen, *, colour: bool = Fals
 
 
 def _mismatches(page: Page, mismatches: Sequence[Mismatch]) -> None:
-    keys = max((len(mismatch.key) for mismatch in mismatches), default=0) + 2
-    expected = max((len(escape(m.expected)) for m in mismatches if len(m.expected) <= 40), default=0) + 2
+    """Add one line for each, ``key  expected  seen  …``; what is too long for that takes two."""
+    keys = max(len(mismatch.key) for mismatch in mismatches) + 2
+    column = max((len(mismatch.expected) for mismatch in mismatches if len(mismatch.expected) <= 24), default=0)
     for mismatch in mismatches:
-        key = f"  {page.paint(mismatch.key, '', keys)}"
-        seen = page.paint("seen  ", "faint") + page.paint(mismatch.seen, "bad")
+        key = page.paint(mismatch.key, "", keys)
+        expected, seen = page.paint(mismatch.expected, "good", column), page.paint(mismatch.seen, "bad")
+        length = 2 + keys + max(column, len(escape(mismatch.expected))) + 8 + len(escape(mismatch.seen))
         indent = " " * (keys + 2)
-        # On one line where that fits; a long rule goes below what was expected.
-        if keys + 2 + max(expected, len(mismatch.expected) + 2) + len(f"seen  {mismatch.seen}") <= page.width:
-            page.lines.append(key + page.paint(mismatch.expected, "good", expected) + seen)
+        if length <= page.width:
+            page.lines.append(f"  {key}{expected}  {page.paint('seen', 'faint')}  {seen}")
         else:
-            page.lines.append(key + page.paint("expected  ", "faint") + page.paint(mismatch.expected, "good"))
-            page.lines.append(indent + page.paint("seen      ", "faint") + page.paint(mismatch.seen, "bad"))
-        for piece in textwrap.wrap(escape(mismatch.note), page.width - keys - 2, break_on_hyphens=False):
-            page.lines.append(indent + page.paint(piece, "faint"))
+            page.lines.append(f"  {key}{page.paint('expected', 'faint')}  {page.paint(mismatch.expected, 'good')}")
+            first, *more = page.wrap(mismatch.seen, len(indent) + 10)
+            page.lines.append(f"{indent}{page.paint('seen', 'faint', 8)}  {page.paint(first, 'bad')}")
+            indent += " " * 10
+            page.lines += [indent + page.paint(piece, "bad") for piece in more]
+        page.lines += [indent + page.paint(piece, "faint") for piece in page.wrap(mismatch.note, len(indent))]
 
 
 # --- rules --------------------------------------------------------------------------------------
@@ -151,10 +161,15 @@ def _decided(page: Page, seen: Outcome) -> list[str]:
     return lines
 
 
-def _rules(page: Page, packet: PacketSeen, device: str) -> list[str]:
+def _rules(page: Page, packet: PacketSeen, seen: Outcome, device: str) -> list[str]:
     """Return every chain and rule passed, in order; the rule's text comes last as it may be long."""
     steps = [step for step in packet.steps if step.host == device]
-    rows = [(step.chain_path, _line(step), f"{step.verdict} {step.target}".strip()) for step in steps]
+    # The trace says drop of a reject as well.
+    verdicts = [seen.verdict if seen.decided and step is seen.decided[-1] else step.verdict for step in steps]
+    rows = [
+        (step.chain_path, _line(step), f"{verdict} {step.target}".strip())
+        for step, verdict in zip(steps, verdicts, strict=True)
+    ]
     widths = [max(len(escape(row[column])) for row in rows) + 2 for column in range(3)] if rows else []
     lines = []
     for step, row in zip(steps, rows, strict=True):
@@ -193,42 +208,50 @@ def _style(verdict: Verdict) -> str:
 
 
 def _side_by_side(page: Page, rows: Sequence[PathRow]) -> list[str]:
-    """Return expected and seen path in two columns; hops that nobody asked for are folded away from the difference."""
-    different = next((n for n, row in enumerate(rows) if not row.met), len(rows))
-    last = len(rows) - 1
-    shown = {n for n, row in enumerate(rows) if row.expected or n == last or different - 2 <= n <= different + 3}
-    left = min(max((len(describe_entry(entry)) for row in rows if (entry := row.expected)), default=0), 36)
-    right = min(max((len(describe_hop(hop)) for n in shown if (hop := rows[n].hop)), default=4), 46)
-    several = len({hop.host for n in shown if (hop := rows[n].hop)}) > 1
-    lines = [page.paint(f"  {'expected':{left}}  {'seen':{right}}", "faint")]
-    folded = 0
-    for number, row in enumerate(rows):
-        if number not in shown:
-            folded += 1
+    """Return expected and seen path in two columns, the first difference marked.
+
+    Hops that nobody asked for are shown around that difference and at the end; others are counted.
+    """
+    different = next((number for number, row in enumerate(rows) if not row.met), len(rows))
+    near = range(different - 2, different + 4)
+    shown = [row.expected is not None or n in near or n == len(rows) - 1 for n, row in enumerate(rows)]
+    hosts = {row.hop.host for row, show in zip(rows, shown, strict=True) if show and row.hop}
+    cells = [_cells(row, with_host=len(hosts) > 1) for row in rows]
+    left, right, layer, place = (max(map(len, column)) for column in zip(*cells, strict=True))
+    # 2 for the mark, 2 between columns; what is left over is shared, the seen side first.
+    room = page.width - 2 - LABEL - 2 - 6 - layer - place
+    right = min(right, max(room - min(left, room // 2), 12))
+    left = min(left, max(room - right, 12))
+
+    lines = [page.paint(f"  {'expected':{left}}  {'seen':{right}}  > differs", "faint")]
+    for show, group in groupby(range(len(rows)), key=shown.__getitem__):
+        hidden = list(group)
+        if not show and len(hidden) > 1:
+            lines.append(page.paint(f"  {'':{left}}  … {len(hidden)} more", "faint"))
             continue
-        if folded:
-            lines.append(page.paint(f"  {'':{left}}  … {folded} more", "faint"))
-            folded = 0
-        lines.append(_row(page, row, left, right, first=number == different, with_host=several))
+        for number in hidden:
+            row, (expected, seen, layer_name, where) = rows[number], cells[number]
+            mark = page.paint(">" if number == different else "", "bad bold", 2)
+            wanted = page.paint(_cut(expected, left), "" if row.met else "bad", left + 2)
+            met = page.paint(_cut(seen, right), "" if row.expected and row.met else "faint", right + 2)
+            lines.append(f"{mark}{wanted}{met}{page.paint(layer_name, '', layer + 2)}{page.paint(where)}".rstrip())
     return lines
 
 
-def _row(page: Page, row: PathRow, left: int, right: int, *, first: bool, with_host: bool) -> str:
-    mark = page.paint(">" if first else "", "bad bold", 2)
-    expected = page.paint(
-        _cut(describe_entry(row.expected) if row.expected else "", left), "" if row.met else "bad", left + 2
-    )
+def _cells(row: PathRow, *, with_host: bool) -> tuple[str, str, str, str]:
+    expected = describe_entry(row.expected) if row.expected else ""
     if not row.hop:
-        return f"{mark}{expected}" + page.paint("first difference" if first else "", "bad bold")
-    seen = page.paint(_cut(describe_hop(row.hop), right), "" if row.expected and row.met else "faint", right + 2)
-    words = [row.hop.layer.ljust(10), " ".join([row.hop.host] * with_host + [row.hop.device])]
-    return f"{mark}{expected}{seen}{page.paint(' '.join(words))}" + page.paint(
-        "  first difference" if first else "", "bad bold"
-    )
+        return expected, "", "", ""
+    place = [row.hop.host, row.hop.device] if with_host else [row.hop.device]
+    return escape(expected), escape(describe_hop(row.hop)), escape(row.hop.layer), escape(" ".join(place))
 
 
 def _cut(text: str, columns: int) -> str:
-    return text if len(text) <= columns else f"{text[: columns - 1]}…"
+    """Shorten in the middle: functions differ at the start, verdicts stand at the end."""
+    if len(text) <= columns:
+        return text
+    tail = (columns - 1) // 2
+    return f"{text[: columns - 1 - tail]}…{text[len(text) - tail :]}"
 
 
 def _outline(page: Page, observation: Observation, packet: PacketSeen) -> list[str]:
@@ -236,17 +259,12 @@ def _outline(page: Page, observation: Observation, packet: PacketSeen) -> list[s
     if not packet.hops:
         return [page.paint("no function was traced")]
     lines: list[str] = []
-    for host, hops in _visits(located(packet)):
+    for host, visit in groupby(located(packet), key=attrgetter("host")):
+        hops = list(visit)
         devices = " → ".join(dict.fromkeys(hop.device for hop in hops if hop.device))
         head = " ".join(word for word in (host, devices) if word)
         words = [*_words(hops), f"({len(hops)} {'functions' if len(hops) > 1 else 'function'})"]
-        indent = " " * 4
-        pieces = textwrap.wrap(
-            f"{escape(head)}: {'  '.join(words)}",
-            page.width - LABEL - 2,
-            subsequent_indent=indent,
-            break_on_hyphens=False,
-        )
+        pieces = page.wrap(f"{head}: {'  '.join(words)}", LABEL + 2, hanging=" " * 4)
         lines += [page.paint(piece, "bold" if host == observation.device else "") for piece in pieces]
     return lines
 
@@ -262,17 +280,7 @@ def _words(hops: Sequence[Hop]) -> list[str]:
             words.append(f"[{describe_hop(hop).removeprefix('nft_do_chain ')}]")
             run = []
     words += layers_of(run)
-    return [escape(word) for number, word in enumerate(words) if not number or words[number - 1] != word]
-
-
-def _visits(hops: Iterable[Hop]) -> list[tuple[str, list[Hop]]]:
-    """Cut hops into stays at one host."""
-    visits: list[tuple[str, list[Hop]]] = []
-    for hop in hops:
-        if not visits or visits[-1][0] != hop.host:
-            visits.append((hop.host, []))
-        visits[-1][1].append(hop)
-    return visits
+    return [word for number, word in enumerate(words) if not number or words[number - 1] != word]
 
 
 # --- arrivals -----------------------------------------------------------------------------------
@@ -293,14 +301,14 @@ def _arrived(packet: PacketSeen, device: str) -> list[str]:
 def _answer(reply: Delivery) -> str:
     """Return what a host got in answer, in nft's words where it is what a reject sends."""
     found = fields(reply.frame)
-    codes = {"icmp": (3, icmp.CODES), "icmpv6": (1, icmp.CODES_V6)}.get(str(found.get("protocol")))
-    what = ""
-    if codes and found.get("type") == codes[0]:
-        code = next((name for name, number in codes[1].items() if number == found.get("code")), "")
-        what = f"{found['protocol']} {code}".strip()
+    number, codes = {"icmp": (3, icmp.CODES), "icmpv6": (1, icmp.CODES_V6)}.get(str(found.get("protocol")), (None, {}))
+    what = summarise(reply.frame)
+    if number is not None and found.get("type") == number:
+        code = next((name for name, value in codes.items() if value == found["code"]), f"code {found['code']}")
+        what = f"{found['protocol']} {code} from {found['src']}"
     elif "R" in str(found.get("flags", "")):
-        what = "tcp reset"
-    return f"{reply.host} {reply.device} got " + (f"{what}: " if what else "") + summarise(reply.frame)
+        what = f"tcp reset: {what}"
+    return f"{reply.host} {reply.device} got {what}"
 
 
 def _first(count: int, lines: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from harness.errors import BrokenMeasurement, Position, ScenarioError, Unsupported
-from harness.judge import align, describe_hop, judge, outcome
+from harness.judge import align, describe_hop, ended, judge, outcome
 from harness.observation import Delivery, Drop, Hop, Loss, Observation, PacketSeen, Rule, Step, Verdict
 from harness.scenario.models import Expect
 
@@ -245,9 +245,14 @@ def test_a_drop_by_the_kernel_is_not_the_rulesets() -> None:
     packet = dropped(drop=Drop(host="device", function="ip_rcv_finish_core", reason="IP_RPFILTER"))
     packet = changed(packet, hops=WAY[:3])
     assert outcome(packet, "device").verdict is None
-    (complaint,) = complaints({"verdict": "drop"}, packet)
-    assert complaint == (
-        "expect.verdict: drop / undecided / no base chain of the ruleset saw it; "
+    assert complaints({"verdict": "drop"}, packet) == [
+        "expect.verdict: drop / undecided / no base chain of the ruleset saw it"
+    ]
+    accepted = changed(packet, steps=(step("accept"),))
+    assert complaints({"verdict": "drop"}, accepted) == [
+        "expect.verdict: drop / accept / it was dropped, but by the kernel and not by the ruleset"
+    ]
+    assert ended(packet, outcome(packet, "device"), "device") == (
         "dropped by the kernel on device in ip_rcv_finish_core: IP_RPFILTER "
         "(reverse path filter: the way back to its source is not the interface it came in by)"
     )
@@ -272,7 +277,7 @@ def test_accept_that_arrives_nowhere_must_be_said() -> None:
     assert complaints({"verdict": "accept"}, lost) == [
         (
             "expect.verdict: accept, and the packet arrives / accept, but it arrived nowhere / "
-            "last seen on server in ip_rcv; say `delivered: nowhere` if that is meant"
+            "say `delivered: nowhere` if that is meant"
         )
     ]
     assert complaints({"verdict": "accept", "delivered": "nowhere"}, lost) == []
@@ -288,12 +293,10 @@ def test_accept_into_the_device_itself_has_arrived() -> None:
 
 
 def test_delivered_elsewhere() -> None:
-    assert complaints({"delivered": "client"}) == ["expect.delivered: client / server / delivered to server"]
+    assert complaints({"delivered": "client"}) == ["expect.delivered: client / server"]
     assert complaints({"delivered": "nowhere"}) == ["expect.delivered: nowhere / server"]
     gone = dropped(step("drop"))
-    assert complaints({"delivered": {"to": "server"}}, gone) == [
-        "expect.delivered.to: server / nowhere / dropped on device by inet filter forward, policy drop"
-    ]
+    assert complaints({"delivered": {"to": "server"}}, gone) == ["expect.delivered.to: server / nowhere"]
 
 
 def test_sees_names_each_field_that_differs() -> None:
@@ -314,7 +317,7 @@ def test_sees_compares_addresses_not_spelling() -> None:
 
 def test_path_names_the_first_function_not_met() -> None:
     assert complaints({"path": ["netif_receive_skb", "ip_local_deliver", "__dev_queue_xmit"]}) == [
-        "expect.path[1]: ip_local_deliver / not met after netif_receive_skb / the packet never met it"
+        "expect.path[1]: ip_local_deliver / never met"
     ]
 
 
