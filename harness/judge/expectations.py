@@ -191,10 +191,11 @@ def _path(expect: Expect, packet: PacketSeen, device: str) -> _Found:
 
 
 def _never(expect: Expect, packet: PacketSeen, device: str) -> _Found:
+    hops = located(packet)
     for index, entry in enumerate(expect.never or ()):
-        hops = located(packet)
+        names, detail = parse_entry(entry)
         for number, hop in enumerate(hops):
-            if meets(entry, hop, device):
+            if meets(names, detail, hop, device):
                 before = f", after {describe_hop(hops[number - 1])}" if number else ""
                 place = f"met on {hop.host}{before}"
                 yield ("expect", "never", index), f"never {describe_entry(entry)}", f"{describe_hop(hop)} {place}", ""
@@ -210,7 +211,7 @@ def _near(entry: PathEntry, packet: PacketSeen, device: str) -> str:
     here = [hop for hop in hops if hop.host == (detail.host or device)]
     if not here:
         return f"met on {', '.join(dict.fromkeys(hop.host for hop in hops))} only; `host:` names another host"
-    if any(meets(entry, hop, device) for hop in here):
+    if any(meets(names, detail, hop, device) for hop in here):
         return "met earlier: the order differs"
     others = dict.fromkeys(
         ", ".join(f"{key} {value or 'unknown'}" for key, value in differing(detail, hop).items()) for hop in here

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from harness.observation import Hop, PacketSeen, Value
 from harness.scenario.models import HopDetail, PathEntry
 
@@ -29,7 +31,7 @@ def located(packet: PacketSeen) -> tuple[Hop, ...]:
     hops = []
     for hop in packet.hops:
         host = hop.host or host
-        hops.append(hop if hop.host else _at_host(hop, host))
+        hops.append(hop if hop.host else msgspec.structs.replace(hop, host=host))
     return tuple(hops)
 
 
@@ -80,27 +82,14 @@ def align(path: Sequence[PathEntry], packet: PacketSeen, device: str) -> tuple[P
     return (*rows, *(PathRow(expected=entry, met=False) for entry in pending))
 
 
-def _at_host(hop: Hop, host: str) -> Hop:
-    return Hop(
-        time=hop.time,
-        cpu=hop.cpu,
-        host=host,
-        device=hop.device,
-        function=hop.function,
-        layer=hop.layer,
-        detail=hop.detail,
-    )
-
-
 def parse_entry(entry: PathEntry) -> tuple[tuple[str, ...], HopDetail]:
     """Return the alternatives of a path entry, and what they must have met."""
     names, detail = (entry, HopDetail()) if isinstance(entry, str) else next(iter(entry.items()))
     return tuple(name.strip() for name in names.split("|")), detail
 
 
-def meets(entry: PathEntry, hop: Hop, device: str) -> bool:
-    """Whether ``hop`` is what ``entry`` expects."""
-    names, detail = parse_entry(entry)
+def meets(names: Sequence[str], detail: HopDetail, hop: Hop, device: str) -> bool:
+    """Whether ``hop`` is one of the functions ``names`` and met ``detail``, on the host named there or ``device``."""
     return hop.function in names and hop.host == (detail.host or device) and not differing(detail, hop)
 
 
@@ -126,7 +115,8 @@ def walk(path: Sequence[PathEntry], packet: PacketSeen, device: str) -> list[tup
     found: list[tuple[int, Hop] | None] = []
     place = 0
     for entry in path:
-        hit = next((n for n in range(place, len(hops)) if meets(entry, hops[n], device)), None)
+        names, detail = parse_entry(entry)
+        hit = next((n for n in range(place, len(hops)) if meets(names, detail, hops[n], device)), None)
         found.append(None if hit is None else (hit, hops[hit]))
         place = place if hit is None else hit + 1
     return found
