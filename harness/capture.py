@@ -1,0 +1,105 @@
+"""Frames that arrive at hosts of a lab, byte for byte. See packet(7)."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import msgspec
+
+from harness.errors import BrokenMeasurement
+from harness.lab.lab import Host
+
+ETH_P_ALL: Final = 0x0003
+SOL_PACKET: Final = 263
+PACKET_STATISTICS, PACKET_AUXDATA, PACKET_IGNORE_OUTGOING = 6, 8, 23
+SO_RCVBUFFORCE, SO_TIMESTAMPNS = 33, 35
+TP_STATUS_VLAN_VALID, TP_STATUS_VLAN_TPID_VALID = 1 << 4, 1 << 6
+ETH_P_8021Q: Final = 0x8100
+ETHER_ADDRESSES: Final = 12
+"""Bytes before the place of a VLAN tag."""
+
+BUFFER: Final = 8 << 20
+"""Receive buffer of each host, bytes."""
+LARGEST: Final = 1 << 17
+"""Bytes of the longest frame: the largest MTU of a virtual wire is 65535."""
+ANCILLARY: Final = 256
+"""Bytes for what comes with a frame: time and VLAN tag."""
+
+_AUXDATA = struct.Struct("=IIIHHHH")  # struct tpacket_auxdata
+_TIMESPEC = struct.Struct("=qq")
+_STATISTICS = struct.Struct("=II")  # struct tpacket_stats
+
+
+class Captured(msgspec.Struct, frozen=True, kw_only=True):
+    """A frame that arrived at an interface."""
+
+    host: str
+    device: str
+    """Name of the interface."""
+    time: int
+    """Nanoseconds of CLOCK_MONOTONIC, as ``bpf_ktime_get_ns`` gives them."""
+    frame: bytes
+    """From the Ethernet header on."""
+
+
+class Capture:
+    """Captures at all interfaces of ``hosts``, ``lo`` as well, what arrives there from now on."""
+
+    def __init__(self, hosts: Iterable[Host]) -> None:
+        self._sockets = [(host, _listening(host)) for host in hosts]
+
+    def read(self) -> list[Captured]:
+        """What has arrived since the last call, per host in the order of arrival; it does not wait.
+
+        Raises :class:`~harness.errors.BrokenMeasurement` when frames were lost for want of room.
+        """
+        realtime = time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        frames: list[Captured] = []
+        for host, listening in self._sockets:
+            frames += _arrived(host, listening, realtime)
+            _, lost = _STATISTICS.unpack(listening.getsockopt(SOL_PACKET, PACKET_STATISTICS, _STATISTICS.size))
+            if lost:
+                raise BrokenMeasurement(f"{lost} frames that arrived at {host.name} were lost before they were read")
+        return frames
+
+
+def _listening(host: Host) -> socket.socket:
+    listening = host.namespace.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(ETH_P_ALL))
+    listening.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
+    listening.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    listening.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
+    listening.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+    return listening
+
+
+def _arrived(host: Host, listening: socket.socket, realtime: int) -> Iterator[Captured]:
+    """What the socket holds; ``realtime`` is how far that clock is ahead of the monotonic one, in ns."""
+    while True:
+        try:
+            frame, ancillary, flags, source = listening.recvmsg(LARGEST, ANCILLARY)
+        except BlockingIOError:
+            return
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise BrokenMeasurement(f"a frame that arrived at {host.name} is longer than {LARGEST} bytes")
+        stamp = 0
+        for level, kind, payload in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
+                seconds, nanoseconds = _TIMESPEC.unpack(payload)
+                stamp = seconds * 1_000_000_000 + nanoseconds - realtime
+            elif (level, kind) == (SOL_PACKET, PACKET_AUXDATA):
+                frame = _with_vlan(frame, payload)
+        yield Captured(host=host.name, device=source[0], time=stamp, frame=frame)
+
+
+def _with_vlan(frame: bytes, auxdata: bytes) -> bytes:
+    """The frame with the VLAN tag that the kernel took out of it (net/core/skbuff.c, skb_vlan_untag)."""
+    status, _, _, _, _, tag, protocol = _AUXDATA.unpack(auxdata)
+    if not status & TP_STATUS_VLAN_VALID:
+        return frame
+    if not status & TP_STATUS_VLAN_TPID_VALID:
+        protocol = ETH_P_8021Q
+    return frame[:ETHER_ADDRESSES] + struct.pack("!HH", protocol, tag) + frame[ETHER_ADDRESSES:]

@@ -1,0 +1,274 @@
+"""Where the rules stand in the text that the user wrote.
+
+nft tells no positions of what it loads, so this reads the files a second time, with as little
+grammar as that takes: what opens a table or chain, what ends a statement, which statements are
+rules. It follows ``src/scanner.l`` and ``src/parser_bison.y`` of nftables.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from harness.errors import Position
+from harness.ruleset.listing import FAMILIES
+
+ChainKey = tuple[str, str, str]
+"""Family, table and chain."""
+
+
+class SourceRule(NamedTuple):
+    """A rule where it is written."""
+
+    position: Position
+    comment: str | None
+    """None when it is written as something else than a string."""
+
+
+class UnclearError(Exception):
+    """The text cannot be followed with certainty, so no position may be told."""
+
+
+class _Token(NamedTuple):
+    text: str
+    file: Path
+    line: int
+    column: int
+
+
+_TOKEN = re.compile(
+    r"(?P<skip>[ \t\r]+|\\\r?\n|\#[^\n]*)"  # a backslash before the end of a line continues it
+    r'|(?P<token>\n|[;{}]|"[^"]*"|[^\s;{}"\#\\]+|\\)'
+)
+_SEPARATORS: Final = ("\n", ";")
+_VARIABLES: Final = ("define", "redefine", "undefine")
+_OF_CHAIN: Final = ("type", "policy", "flags", "device", "devices", "comment")
+"""Words that begin a statement about the chain itself."""
+_OTHER_OBJECTS: Final = (
+    *("set", "map", "element", "flowtable", "counter", "quota", "limit", "secmark", "synproxy"),
+    *("ct", "monitor", "list", "reset", "export", "import", "describe", "rename"),
+)
+
+
+def rules(
+    path: Path, include_folders: tuple[Path, ...], show: Callable[[Path], str]
+) -> dict[ChainKey, list[SourceRule]]:
+    """The rules written in ``path`` and what it includes, by chain in the order of loading.
+
+    ``include_folders`` are searched as ``nft -I`` does; relative files named with ``./`` are taken
+    from the last of them. ``show`` turns a path into the name for the user. A chain changed by a
+    command that takes rules away is left out. Raises :class:`UnclearError`.
+    """
+    walk = _Walk(path, include_folders, show)
+    walk.file()
+    return {key: found for key, found in walk.chains.items() if key not in walk.unclear}
+
+
+def _tokens(path: Path) -> Iterator[_Token]:
+    try:
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as missing:
+        raise UnclearError(path) from missing
+    line, line_start, place = 1, 0, 0
+    while place < len(text):
+        found = _TOKEN.match(text, place)
+        if found is None:
+            raise UnclearError(f"{path}:{line}")
+        if found["token"] is not None:
+            yield _Token(found["token"], path, line, place - line_start + 1)
+        if breaks := found[0].count("\n"):
+            line += breaks
+            line_start = place + found[0].rindex("\n") + 1
+        place = found.end()
+    yield _Token("\n", path, line, 1)
+
+
+class _Walk:
+    """One pass over the text; each method reads what its name says and leaves the rest."""
+
+    def __init__(self, path: Path, include_folders: tuple[Path, ...], show: Callable[[Path], str]) -> None:
+        self.chains: dict[ChainKey, list[SourceRule]] = {}
+        self.unclear: set[ChainKey] = set()
+        self._include_folders = include_folders
+        self._show = show
+        self._sources = [_tokens(path)]
+        self._next: list[_Token] = []
+
+    def file(self) -> None:
+        while (token := self._token()) is not None:
+            if token.text in _SEPARATORS:
+                continue
+            if not self._common(token):
+                self._command(token)
+
+    # Tokens
+
+    def _token(self) -> _Token | None:
+        """The next token; a file included is read in place, as nft's scanner does."""
+        if self._next:
+            return self._next.pop()
+        while self._sources:
+            if (token := next(self._sources[-1], None)) is not None:
+                return token
+            self._sources.pop()
+        return None
+
+    def _statement(self, first: _Token) -> list[_Token]:
+        """``first`` and what follows up to the end of the statement; braces inside are part of it."""
+        statement = []
+        depth = 0
+        token: _Token | None = first
+        while token is not None:
+            if depth == 0 and token.text in _SEPARATORS:
+                break
+            if depth == 0 and token.text == "}":
+                self._next.append(token)
+                break
+            depth += (token.text == "{") - (token.text == "}")
+            if token.text != "\n":
+                statement.append(token)
+            token = self._token()
+        return statement
+
+    def _head(self) -> tuple[list[str], bool]:
+        """The words up to the end of the statement or a brace, and whether the brace opened a block."""
+        words: list[str] = []
+        while (token := self._token()) is not None and token.text not in _SEPARATORS:
+            if token.text == "{":
+                return words, True
+            if token.text == "}":
+                self._next.append(token)
+                break
+            words.append(_bare(token.text))
+        return words, False
+
+    # Statements
+
+    def _common(self, token: _Token) -> bool:
+        """Read what may stand anywhere: an include or a variable."""
+        if token.text == "include":
+            statement = self._statement(token)
+            self._include(_bare(statement[1].text) if len(statement) > 1 else "")
+        elif token.text in _VARIABLES:
+            self._statement(token)
+        else:
+            return False
+        return True
+
+    def _include(self, name: str) -> None:
+        by_path = name.startswith(("/", "./", "../"))
+        folders = self._include_folders[-1:] if by_path else self._include_folders
+        found = [files for folder in folders if (files := _files(folder / name))]
+        if glob.has_magic(name):
+            if len(found) > 1:
+                raise UnclearError(f"{name} is found in several folders")
+        elif not found:
+            raise UnclearError(f"{name} is not found")
+        if found:
+            self._sources += [_tokens(path) for path in reversed(found[0])]
+
+    def _command(self, first: _Token) -> None:
+        verb = first.text
+        if verb in ("flush", "delete", "destroy", "replace"):
+            self._take_away([_bare(token.text) for token in self._statement(first)])
+            return
+        kind = first
+        if verb in ("add", "create", "insert"):
+            following = self._token()
+            if following is None:
+                return
+            kind = following
+        if kind.text == "table":
+            words, block = self._head()
+            if block:
+                self._table(_table_key(words))
+        elif kind.text == "chain":
+            words, block = self._head()
+            if block:
+                self._chain(_chain_key(words))
+        elif kind.text in _OTHER_OBJECTS:
+            self._statement(kind)
+        else:
+            statement = self._statement(kind)
+            words = [_bare(token.text) for token in statement]
+            self._rule(_chain_key(words[1:] if kind.text == "rule" else words), first, statement)
+
+    def _table(self, key: tuple[str, str]) -> None:
+        while (token := self._token()) is not None and token.text != "}":
+            if token.text in _SEPARATORS or self._common(token):
+                continue
+            if token.text == "chain":
+                words, block = self._head()
+                if block:
+                    self._chain((*key, words[0] if words else ""))
+            else:
+                self._statement(token)
+
+    def _chain(self, key: ChainKey) -> None:
+        self.chains.setdefault(key, [])
+        while (token := self._token()) is not None and token.text != "}":
+            if token.text in _SEPARATORS or self._common(token):
+                continue
+            statement = self._statement(token)
+            if token.text not in _OF_CHAIN:
+                self._rule(key, token, statement)
+
+    def _rule(self, key: ChainKey, start: _Token, statement: list[_Token]) -> None:
+        position = Position(self._show(start.file), start.line, start.column)
+        self.chains.setdefault(key, []).append(SourceRule(position, _comment(statement)))
+
+    def _take_away(self, words: list[str]) -> None:
+        """Forget what a command removes; where it removes single rules, nothing is certain any more."""
+        what = words[1] if len(words) > 1 else ""
+        if what == "ruleset":
+            self._forget(lambda key: not words[2:] or key[0] == words[2])
+        elif what == "table":
+            table = _table_key(words[2:])
+            self._forget(lambda key: key[:2] == table)
+        elif what == "chain":
+            chain = _chain_key(words[2:])
+            self._forget(lambda key: key == chain)
+        elif what == "rule":
+            self.unclear.add(_chain_key(words[2:]))
+
+    def _forget(self, gone: Callable[[ChainKey], bool]) -> None:
+        for key in [key for key in self.chains if gone(key)]:
+            del self.chains[key]
+
+
+def _files(pattern: Path) -> list[Path]:
+    """The files that nft reads for an include, in its order; unlike Path.glob, * leaves out hidden ones."""
+    found = (Path(path) for path in sorted(glob.glob(str(pattern))))  # noqa: PTH207 - see above
+    return [path for path in found if not path.is_dir()]
+
+
+def _table_key(words: list[str]) -> tuple[str, str]:
+    """Family, ip unless given, and table at the start of ``words``."""
+    family, *rest = words if words and words[0] in FAMILIES else ("ip", *words)
+    if not rest or rest[0] == "handle":
+        raise UnclearError(" ".join(words))
+    return family, rest[0]
+
+
+def _chain_key(words: list[str]) -> ChainKey:
+    """Family, ip unless given, table and chain at the start of ``words``."""
+    family, table = _table_key(words)
+    rest = words[2 if words[0] in FAMILIES else 1 :]
+    if not rest or rest[0] == "handle":
+        raise UnclearError(" ".join(words))
+    return family, table, rest[0]
+
+
+def _bare(text: str) -> str:
+    return text[1:-1] if text.startswith('"') else text
+
+
+def _comment(statement: list[_Token]) -> str | None:
+    """The comment that ends a rule; "" when it has none."""
+    if len(statement) > 2 and statement[-2].text == "comment":
+        text = statement[-1].text
+        return None if text.startswith("$") else _bare(text)
+    return ""

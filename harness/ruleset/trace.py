@@ -1,0 +1,148 @@
+"""nf_tables' own trace, as the kernel multicasts it: one message per rule or policy that spoke.
+
+See ``enum nft_trace_attributes`` in include/uapi/linux/netfilter/nf_tables.h and
+net/netfilter/nf_tables_trace.c.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from typing import Final
+
+import msgspec
+
+from harness.lab.lab import Host
+from harness.netlink import SOL_NETLINK, Message, attributes, messages
+from harness.observation import Verdict
+
+NETLINK_NETFILTER: Final = 12
+NETLINK_ADD_MEMBERSHIP: Final = 1
+NFNLGRP_NFTRACE: Final = 9
+NFNL_SUBSYS_NFTABLES: Final = 10
+NFT_MSG_TRACE: Final = 17
+TRACE: Final = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_TRACE
+SO_RCVBUFFORCE: Final = 33
+BUFFER: Final = 8 << 20
+"""Receive buffer, bytes; a message takes about 1 KiB of it."""
+RECEIVE: Final = 1 << 16
+
+FAMILIES: Final = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
+"""``enum nfproto``."""
+KINDS: Final = {1: "policy", 2: "return", 3: "rule"}
+"""``enum nft_trace_types``."""
+VERDICTS: Final = {
+    0: Verdict.DROP,
+    1: Verdict.ACCEPT,
+    2: Verdict.STOLEN,
+    3: Verdict.QUEUE,
+    -1: Verdict.CONTINUE,
+    -3: Verdict.JUMP,
+    -4: Verdict.GOTO,
+    -5: Verdict.RETURN,
+}
+"""``NF_*`` of linux/netfilter.h and ``enum nft_verdicts``."""
+NF_VERDICT_MASK: Final = 0xFF
+"""A queue's number stands above it."""
+
+# enum nft_trace_attributes, enum nft_verdict_attributes
+TABLE, CHAIN, RULE_HANDLE, TYPE, VERDICT, ID = 1, 2, 3, 4, 5, 6
+NETWORK_HEADER, TRANSPORT_HEADER, IIF, OIF, MARK, NFPROTO, POLICY = 8, 9, 10, 12, 14, 15, 16
+VERDICT_CODE, VERDICT_CHAIN = 1, 2
+
+_NFGENMSG = struct.Struct("=BBH")
+_S32 = struct.Struct(">i")
+_CONTINUE = _S32.pack(-1)
+_NOTHING = memoryview(b"")
+
+
+class TraceMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """One message of the trace."""
+
+    id: int
+    """Hash of the ``sk_buff``'s address: the same in all hooks that the packet passes, and it may come again."""
+    family: str
+    """Of the table."""
+    table: str
+    chain: str
+    kind: str
+    """``rule``, ``policy`` or ``return``."""
+    verdict: Verdict
+    handle: int = 0
+    """Of the rule; 0 for a policy and for the end of a chain."""
+    target: str = ""
+    """The chain of a jump or goto."""
+    packet_family: str = ""
+    """Of the packet, where the table is for several."""
+    iif: int = 0
+    oif: int = 0
+    """Indexes of the interfaces; only in the first message of each hook and base chain, as are the headers."""
+    network: bytes = b""
+    """The beginning of the network header."""
+    transport: bytes = b""
+    """The beginning of the transport header."""
+    mark: int = 0
+
+
+class Trace:
+    """Listens to the trace of a host's namespace from now on."""
+
+    def __init__(self, host: Host) -> None:
+        self._socket = host.namespace.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_NETFILTER
+        )
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
+        # Without a port of its own the socket counts as the sender and gets nothing (do_one_broadcast
+        # in net/netlink/af_netlink.c).
+        self._socket.bind((0, 0))
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTRACE)
+        self.overruns = 0
+        """How often the kernel said that it had to lose messages."""
+
+    def read(self) -> list[TraceMessage]:
+        """What has come since the last call; it does not wait."""
+        found: list[TraceMessage] = []
+        while True:
+            try:
+                datagram = self._socket.recv(RECEIVE)
+            except BlockingIOError:
+                return found
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                self.overruns += 1
+                continue
+            found += [decode(message) for message in messages(datagram) if message.type == TRACE]
+
+
+def decode(message: Message) -> TraceMessage:
+    """The trace message in a netlink message."""
+    family, _, _ = _NFGENMSG.unpack_from(message.body)
+    found = dict(attributes(message.body[_NFGENMSG.size :]))
+    verdict = dict(attributes(found.get(VERDICT, _NOTHING)))
+    code = _S32.unpack(verdict.get(VERDICT_CODE) or found.get(POLICY) or _CONTINUE)[0]
+    return TraceMessage(
+        id=_number(found.get(ID)),
+        family=FAMILIES.get(family, str(family)),
+        table=_text(found.get(TABLE)),
+        chain=_text(found.get(CHAIN)),
+        kind=KINDS.get(_number(found.get(TYPE)), ""),
+        verdict=VERDICTS[code if code < 0 else code & NF_VERDICT_MASK],
+        handle=_number(found.get(RULE_HANDLE)),
+        target=_text(verdict.get(VERDICT_CHAIN)),
+        packet_family=FAMILIES.get(_number(found.get(NFPROTO)), ""),
+        iif=_number(found.get(IIF)),
+        oif=_number(found.get(OIF)),
+        network=bytes(found.get(NETWORK_HEADER, b"")),
+        transport=bytes(found.get(TRANSPORT_HEADER, b"")),
+        mark=_number(found.get(MARK)),
+    )
+
+
+def _number(payload: memoryview | None) -> int:
+    return int.from_bytes(payload or b"", "big")
+
+
+def _text(payload: memoryview | None) -> str:
+    return bytes(payload or b"").rstrip(b"\0").decode()
