@@ -54,7 +54,38 @@ def kernels(parser: argparse.ArgumentParser) -> None:
     action.set_defaults(run=remove)
 
 
-COMMANDS: tuple[Callable[[argparse.ArgumentParser], None], ...] = (kernels,)
+def check(parser: argparse.ArgumentParser) -> None:
+    """Check scenario files without running them."""
+    from pathlib import Path
+
+    def run(options: argparse.Namespace) -> int:
+        from harness.scenario.load import problems
+        from harness.tracer.layers import NAMES
+
+        errors = [error for path in options.path for error in problems(path, layers=NAMES)]
+        for error in errors:
+            print(error)
+        return 2 if errors else 0
+
+    parser.add_argument("path", nargs="+", type=Path, help="a scenario file, or a folder of them")
+    parser.set_defaults(run=run)
+
+
+def schema(parser: argparse.ArgumentParser) -> None:
+    """Print the JSON Schema of scenario files."""
+
+    def run(options: argparse.Namespace) -> int:
+        from harness.scenario.reference import reference
+        from harness.scenario.schema import as_json
+
+        print(reference() if options.markdown else as_json(), end="")
+        return 0
+
+    parser.add_argument("--markdown", action="store_true", help="print the reference of the language instead")
+    parser.set_defaults(run=run)
+
+
+COMMANDS: tuple[Callable[[argparse.ArgumentParser], None], ...] = (check, kernels, schema)
 """The subcommands: each is named and described by a function that adds its arguments and sets ``run``."""
 
 

@@ -19,6 +19,7 @@ from harness.scenario.network import Network
 from harness.scenario.problem import Problem, unknown
 from harness.scenario.validate import convert
 
+SUFFIXES = (".yaml", ".yml")
 ROOT_MARKS = ("pyproject.toml", "pytest.ini", "tox.ini", ".git")
 """What tells the root of a project. A scenario file reaches nothing above its root."""
 
@@ -85,7 +86,12 @@ def load(path: Path, *, layers: Collection[str] | None = None) -> tuple[Case | B
 
 
 def problems(path: Path, *, layers: Collection[str] | None = None) -> tuple[ScenarioError, ...]:
-    """Everything wrong with a file, in the order of its lines."""
+    """Everything wrong with a file, or with all YAML files below a folder, in the order of the lines."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
+        if not files:
+            return (ScenarioError("has no YAML file", Position(str(path))),)
+        return tuple(error for file in files for error in problems(file, layers=layers))
     loaded = load_all(path, layers=layers)
     found = [*loaded.errors, *(error for case in loaded.cases if isinstance(case, Broken) for error in case.errors)]
     return tuple(sorted(found, key=lambda error: error.position))

@@ -31,6 +31,7 @@ Subnet = IPv4Network | IPv6Network
 DEFAULT: tuple[Subnet, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 """Where a host sends what is for none of its links."""
 EVERYBODY = IPv4Address("255.255.255.255")
+BROADCAST = "ff:ff:ff:ff:ff:ff"
 
 
 class End(NamedTuple):
@@ -173,7 +174,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
         when nobody on the link has the next hop's address.
         """
         here = self.hosts[host]
-        if address.is_multicast:
+        if address.is_multicast or address == EVERYBODY:
             for one in here.interfaces.values():
                 if one.address(address.version) is not None:
                     return NextHop(one, _group_mac(address))
@@ -184,8 +185,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
         if not matching:
             raise Problem(f"{host} has no route to {address}", remedy=f"give {host} a gateway in the lab")
         subnet, via, name = max(matching, key=lambda way: way[0].prefixlen)
-        if via in (subnet.broadcast_address, EVERYBODY) and subnet.version == 4:
-            return NextHop(here.interfaces[name], "ff:ff:ff:ff:ff:ff")
+        if via == subnet.broadcast_address and subnet.version == 4:
+            return NextHop(here.interfaces[name], BROADCAST)
         for neighbour in here.neighbours:
             if (neighbour.interface, neighbour.address) == (name, via):
                 return NextHop(here.interfaces[name], neighbour.mac)
@@ -299,9 +300,10 @@ def _routes(spec: LabSpec, host: str, interfaces: Mapping[End, Interface]) -> It
 
 
 def _group_mac(address: Address) -> str:
-    """Where multicast goes: RFC 1112 section 6.4, RFC 2464 section 7."""
-    packed = address.packed
-    octets = (
-        b"\x01\x00\x5e" + bytes([packed[1] & 0x7F]) + packed[2:] if address.version == 4 else b"\x33\x33" + packed[-4:]
-    )
-    return octets.hex(":")
+    """Where broadcast and multicast go: RFC 1112 section 6.4, RFC 2464 section 7."""
+    if address == EVERYBODY:
+        return BROADCAST
+    octets = address.packed
+    if address.version == 6:
+        return (b"\x33\x33" + octets[-4:]).hex(":")
+    return bytes([0x01, 0x00, 0x5E, octets[1] & 0x7F, *octets[2:]]).hex(":")

@@ -15,12 +15,11 @@ import msgspec
 
 from harness.scenario import icmp
 from harness.scenario.models import ARP, IPv4, IPv6, Send
-from harness.scenario.network import Address, Interface, Network
+from harness.scenario.network import BROADCAST, Address, Interface, Network
 from harness.scenario.problem import Problem, unknown
 
 MTU = 1500
 """Bytes above the Ethernet header that an interface of a lab takes."""
-BROADCAST = "ff:ff:ff:ff:ff:ff"
 
 TRANSPORTS = ("tcp", "udp", "icmp", "icmpv6")
 

@@ -30,7 +30,8 @@ class Problem(HarnessError):
 
     def at(self, position: Position) -> ScenarioError:
         """The same sentence with its place in a file, the keys before it: ``expect.path[2]: …``."""
-        name = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in self.keys).lstrip(".")
+        keys = self.keys[:-1] if self.about_key else self.keys
+        name = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).lstrip(".")
         return ScenarioError(f"{name}: {self.sentence}" if name else self.sentence, position, remedy=self.remedy)
 
 

@@ -160,7 +160,7 @@ def _kind(node: Schema, links: Mapping[str, str]) -> str:
 
 
 # Text that needs no quotes.
-_PLAIN = re.compile(r"(?![0-9.]*$|.*: |.*:$)[A-Za-z0-9][\w ./|:-]*")
+_PLAIN = re.compile(r"(?![0-9]+([.][0-9]*)?$|.*: |.*:$)[A-Za-z0-9][\w ./|:-]*")
 
 
 def _flow(value: Any) -> str:

@@ -114,14 +114,18 @@ def _explain(sentence: str, keys: Keys, about_key: bool, document: Node, model: 
         near = did_you_mean(str(value), names)
         sentence, remedy = f"'{value}' is not one of {one_of(names)}", near if near.startswith("did") else ""
     elif found := re.match(r"Expected `(.*)`, got `(.*)`$", sentence):
-        names = [_WORDS.get(name, name) for name in found[1].split(" | ") if name != "null"]
-        sentence = f"must be {one_of(names)}, not {_shown(value)}"
-        if "str" in found[1] and found[2] in ("int", "float", "bool"):
+        kinds_wanted = [_WORDS.get(name, name) for name in found[1].split(" | ") if name != "null"]
+        sentence = f"must be {one_of(kinds_wanted)}, not {_shown(value)}"
+        if names := [str(name) for kind in wanted for name in _choices(kind)]:
+            remedy = f"it can be {one_of(names)}"
+        elif "str" in found[1] and found[2] in ("int", "float", "bool"):
             remedy = "put it in quotes"
+        elif not keys:
+            remedy = "write ruleset: and scenarios:"
     elif found := re.match(r"Expected `.*` of length (>=|<=) (\d+)$", sentence):
-        size = f"{len(value)}, and {'at least' if found[1] == '>=' else 'at most'} {found[2]} can be"
         unit = "characters" if isinstance(value, str) else "entries"
-        sentence = f"has {size} {unit}" if value else "is empty"
+        limit = f"{'at least' if found[1] == '>=' else 'at most'} {found[2]}"
+        sentence = f"has {len(value)} {unit}, and can have {limit}" if value else "is empty"
     elif bounds := [kind for kind in wanted if isinstance(kind, kinds.IntType) and kind.ge is not None]:
         sentence = f"{value} is not in {bounds[0].ge}…{bounds[0].le}"
     else:
@@ -137,7 +141,8 @@ def _shown(value: Any) -> str:
         return "a mapping" if isinstance(value, dict) else "a list"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return f"'{value}'" if isinstance(value, str) else str(value)
+    text = f"'{value}'" if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else f"{text[:50]}… ({len(text)} characters)"
 
 
 def _advice(told: Mapping[str, Any]) -> str:
@@ -146,7 +151,7 @@ def _advice(told: Mapping[str, Any]) -> str:
         return ""
     advice = f"expected: {told['description'].rstrip('.')}"
     example = next(iter(told.get("examples", ())), None)
-    return f"{advice}, such as {example}" if isinstance(example, str | int) else advice
+    return f"{advice}, such as {_shown(example).strip(chr(39))}" if isinstance(example, str | int) else advice
 
 
 def _wanted(keys: Keys, about_key: bool, model: type[Any]) -> tuple[list[Any], dict[str, Any]]:
@@ -178,5 +183,6 @@ def _wanted(keys: Keys, about_key: bool, model: type[Any]) -> tuple[list[Any], d
 
 
 def _choices(kind: Any) -> Sequence[Any]:
-    """The values of a Literal or an enum, or none."""
-    return getattr(kind, "values", None) or list(getattr(kind, "cls", ()) if hasattr(kind, "cls") else ())
+    """The values of a Literal; none for another kind."""
+    values: Sequence[Any] = getattr(kind, "values", ())
+    return values

@@ -1,0 +1,67 @@
+"""Every file of broken/ is wrong; the .txt beside it says what its author is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import ScenarioError
+from harness.scenario.load import load, load_all, problems
+
+FILES = sorted(Path(__file__).with_name("broken").glob("*.yaml"))
+LAYERS = ("Device", "IPv4", "Netfilter", "Routing", "Xmit")
+
+
+def told(path: Path) -> str:
+    return "".join(f"{error}\n" for error in problems(path, layers=LAYERS))
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+def test_the_author_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    expected = path.with_suffix(".txt").read_text("utf-8").replace("PROJECT", str(Path(__file__).parents[2]))
+    assert told(Path(path.name)) == expected
+
+
+def test_there_are_enough() -> None:
+    assert len(FILES) >= 100
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    assert told(tmp_path / "edge.yaml") == f"{tmp_path}/edge.yaml: cannot be read: no such file or directory\n"
+    with pytest.raises(ScenarioError, match="cannot be read: is a directory"):
+        load(tmp_path)
+
+
+def test_a_huge_file(tmp_path: Path) -> None:
+    path = tmp_path / "edge.yaml"
+    path.write_bytes(b"# " + b"x" * (1 << 20))
+    assert told(path) == f"{path}: is larger than 1 MiB; split it\n"
+
+
+def test_a_file_of_mistakes_ends(tmp_path: Path) -> None:
+    path = tmp_path / "edge.yaml"
+    path.write_text("ruleset: edge.nft\nscenarios:\n" + "  - {nam: x}\n" * 5000)
+    assert 1 <= len(problems(path)) <= 100
+
+
+def test_a_wrong_scenario_does_not_stop_the_others(tmp_path: Path) -> None:
+    (tmp_path / "edge.nft").touch()
+    path = tmp_path / "edge.yaml"
+    good = "  - {name: %s, send: {from: client, to: server, icmp: {}}, expect: {verdict: accept}}\n"
+    path.write_text("ruleset: edge.nft\nscenarios:\n" + good % "a" + "  - {name: b, marks: [slow]}\n" + good % "c")
+    one, broken, three = load(path)
+    assert (one.id, broken.id, three.id) == ("a", "b", "c")
+    assert broken.marks == ("slow",)
+    assert str(broken.errors[0]).startswith(f"{path}:4:5: sends nothing")
+    assert broken.position == (str(path), 4, 5)
+    assert three.where(0, "send") == (str(path), 5, 21)
+
+
+def test_a_wrong_file_stops_all(tmp_path: Path) -> None:
+    path = tmp_path / "edge.yaml"
+    path.write_text("ruleset: edge.nft\nscenarios: [{name: a}]\n")
+    with pytest.raises(ScenarioError, match=r"edge\.yaml:1:10: ruleset: 'edge\.nft' does not exist"):
+        load(path)
+    assert not load_all(path).cases

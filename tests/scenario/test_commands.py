@@ -1,0 +1,57 @@
+"""``nft-harness check`` and ``nft-harness schema``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.cli import main
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def test_check_is_silent_when_all_is_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(REPOSITORY / "scenarios")]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_check_tells_all_mistakes_of_all_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("more").mkdir()
+    Path("more/b.yml").write_text("ruleset: edge.nft\n")
+    Path("a.yaml").write_text("- a\n")
+    Path("more/notes.txt").write_text("- a\n")
+    assert main(["check", "a.yaml", "more", "missing.yaml"]) == 2
+    out, err = capsys.readouterr()
+    assert [line.partition(": ")[0] for line in out.splitlines()] == ["a.yaml:1:1", "more/b.yml:1:1", "missing.yaml"]
+    assert not err
+
+
+def test_check_knows_the_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "edge.nft").touch()
+    (tmp_path / "edge.yaml").write_text("""\
+ruleset: edge.nft
+scenarios:
+  - name: a ping
+    send: {from: client, to: server, icmp: {}}
+    expect: {layers: [IPv4, Netfiler]}
+""")
+    assert main(["check", str(tmp_path)]) == 2
+    assert capsys.readouterr().out == (
+        f"{tmp_path}/edge.yaml:5:29: expect.layers[1]: 'Netfiler' is no layer; did you mean 'Netfilter'?\n"
+    )
+
+
+def test_check_of_a_folder_without_scenarios_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(tmp_path)]) == 2
+    assert capsys.readouterr().out == f"{tmp_path}: has no YAML file\n"
+
+
+def test_schema_prints_what_is_committed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == 0
+    assert capsys.readouterr().out == (REPOSITORY / "harness/scenario.schema.json").read_text("utf-8")
+    assert main(["schema", "--markdown"]) == 0
+    assert capsys.readouterr().out == (REPOSITORY / "docs/scenarios.md").read_text("utf-8")

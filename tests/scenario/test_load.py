@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+from msgspec import UNSET
+
+from harness.errors import ScenarioError
+from harness.scenario.load import Case, load
+from harness.scenario.reference import EXAMPLE
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Path:
+    """The file that the reference begins with."""
+    (tmp_path / "rulesets").mkdir()
+    (tmp_path / "rulesets/edge.nft").touch()
+    path = tmp_path / "edge.yaml"
+    path.write_text(EXAMPLE)
+    return path
+
+
+def test_the_example_of_the_reference(example: Path) -> None:
+    https, answer = load(example)
+    assert isinstance(https, Case)
+    assert isinstance(answer, Case)
+    assert https.name == "HTTPS from the client reaches the web server"
+    assert https.id == "HTTPS-from-the-client-reaches-the-web-server"
+    assert https.ruleset == example.parent / "rulesets/edge.nft"
+    (action,) = https.actions
+    assert action.expect is not UNSET
+    assert action.expect.verdict == "accept"
+    assert [step.expect is UNSET for step in answer.actions] == [True, False]
+
+
+def test_where(example: Path) -> None:
+    https, answer = load(example)
+    assert isinstance(https, Case)
+    assert isinstance(answer, Case)
+    assert https.where(0, "expect", "path", 2) == (str(example), 15, 11)
+    assert https.where(0, "expect", "path", 1, "nft_do_chain", "chain") == (str(example), 14, 33)
+    assert https.where(0, "expect", "with") == (str(example), 8, 7)
+    assert https.where(0) == (str(example), 5, 5)
+    assert answer.where(1, "expect", "verdict") == (str(example), 22, 27)
+
+
+def test_a_case_can_be_sent_to_a_worker(example: Path) -> None:
+    case = load(example)[0]
+    again = pickle.loads(pickle.dumps(case))
+    assert (again.name, again.actions, again.network) == (case.name, case.actions, case.network)
+    assert again.where(0, "expect", "path", 2) == case.where(0, "expect", "path", 2)
+
+
+def test_ids_are_words_and_differ(tmp_path: Path) -> None:
+    (tmp_path / "edge.nft").touch()
+    names = ["a/b::c [1]", "a b c (1)", "Größe: 5 %", "…", "scenario"]
+    rest = "send: {from: client, to: server, icmp: {}}, expect: {verdict: accept}"
+    lines = ["ruleset: edge.nft", "scenarios:", *(f'  - {{name: "{name}", {rest}}}' for name in names)]
+    path = tmp_path / "edge.yaml"
+    path.write_text("\n".join(lines))
+    assert [case.id for case in load(path)] == ["a-b-c-1", "a-b-c-1-2", "Größe-5", "scenario", "scenario-2"]
+
+
+def test_a_ruleset_may_lie_elsewhere_in_the_project(tmp_path: Path) -> None:
+    rest = "scenarios: [{name: a, send: {from: client, to: server, icmp: {}}, expect: {verdict: accept}}]"
+    (tmp_path / "tests/deep").mkdir(parents=True)
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "edge.nft").touch()
+    path = tmp_path / "tests/deep/edge.yaml"
+    path.write_text(f"ruleset: ../../edge.nft\n{rest}\n")
+    (case,) = load(path)
+    assert isinstance(case, Case)
+    assert case.ruleset == tmp_path / "edge.nft"
+
+
+def test_a_link_out_of_the_project_is_no_way_out(tmp_path: Path) -> None:
+    (tmp_path / "outside.nft").touch()
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/edge.nft").symlink_to(tmp_path / "outside.nft")
+    path = tmp_path / "project/edge.yaml"
+    path.write_text("ruleset: edge.nft\nscenarios: [{name: a, send: {from: client, to: server, icmp: {}}}]\n")
+    with pytest.raises(ScenarioError, match=r"'edge\.nft' lies outside of the project"):
+        load(path)
+
+
+def test_a_lab_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "edge.nft").touch()
+    path = tmp_path / "edge.yaml"
+    path.write_text("""\
+lab:
+  hosts:
+    left: {interfaces: {eth0: [10.1.0.2/24]}, gateway: middle}
+    middle: {interfaces: {a: [10.1.0.1/24], b: [10.2.0.1/24]}, forwarding: true, sysctls: {net.ipv4.ip_forward: 1}}
+    right: {interfaces: {eth0: [10.2.0.2/24]}, gateway: middle}
+  links: [[left:eth0, middle:a], [middle:b, right:eth0]]
+  device: middle
+ruleset: edge.nft
+scenarios:
+  - name: through
+    send: {from: left, to: right, udp: {dport: 53}}
+    expect: {delivered: {to: right, sees: {src: 10.1.0.2}}}
+""")
+    (case,) = load(path)
+    assert isinstance(case, Case)
+    assert case.network.device == "middle"
+    assert case.network.hosts["middle"].sysctls == {"net.ipv4.ip_forward": "1"}
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "scenarios").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_shipped_scenarios(path: Path) -> None:
+    assert all(isinstance(case, Case) for case in load(path))

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import msgspec
+import pytest
+
+from harness.scenario.labs import LABS
+from harness.scenario.models import Send
+from harness.scenario.network import Network
+from harness.scenario.packet import Frame, build, fields, summarise
+
+ROUTER = Network.of(LABS["router"])
+
+
+def frame(sender: str = "client", **keys: Any) -> Frame:
+    return build(msgspec.convert({"from": sender, **keys}, Send), ROUTER)
+
+
+@pytest.mark.parametrize(
+    ("keys", "summary"),
+    [
+        (
+            {"to": "server", "tcp": {"dport": 443}},
+            "client 203.0.113.5:40000 → server 10.0.2.2:443 tcp S (IPv4, 40 bytes)",
+        ),
+        (
+            {"to": "server", "ip6": {}, "tcp": {"dport": 443, "flags": "SAEC"}},
+            "client [2001:db8:113::5]:40000 → server [2001:db8:2::2]:443 tcp SAEC (IPv6, 60 bytes)",
+        ),
+        (
+            {"to": "198.51.100.9", "udp": {"dport": 53}, "payload": "é"},
+            "client 203.0.113.5:40000 → 198.51.100.9:53 udp (IPv4, 30 bytes)",
+        ),
+        ({"to": "device", "icmp": {}}, "client 203.0.113.5 → device 203.0.113.1 icmp echo-request (IPv4, 28 bytes)"),
+        (
+            {"to": "server", "icmp": {"type": "destination-unreachable", "code": 3}},
+            "client 203.0.113.5 → server 10.0.2.2 icmp destination-unreachable code 3 (IPv4, 28 bytes)",
+        ),
+        (
+            {"to": "device", "icmpv6": {"type": "nd-neighbor-solicit"}},
+            "client 2001:db8:113::5 → device 2001:db8:113::1 icmpv6 nd-neighbor-solicit (IPv6, 64 bytes)",
+        ),
+        (
+            {"to": "server", "ip": {"src": "198.51.100.7", "proto": 47}},
+            "client 198.51.100.7 → server 10.0.2.2 gre (IPv4, 20 bytes)",
+        ),
+        ({"to": "device", "arp": {}}, "client 203.0.113.5 → device 203.0.113.1 arp request"),
+        ({"ether": {"type": 0x88B5}, "payload": "x"}, "02:00:00:00:01:01 → 02:00:00:00:02:01 type 0x88b5"),
+    ],
+)
+def test_the_summary_says_what_is_sent(keys: dict[str, Any], summary: str) -> None:
+    assert frame(**keys).summary == summary
+
+
+def test_addresses_and_next_hop_come_from_the_lab() -> None:
+    assert fields(frame("server", to="198.51.100.9", tcp={"dport": 80}).data) == {
+        "ether_src": "02:00:00:00:03:01",
+        "ether_dst": "02:00:00:00:02:02",
+        "ether_type": 0x0800,
+        "family": 4,
+        "src": "10.0.2.2",
+        "dst": "198.51.100.9",
+        "ttl": 64,
+        "tos": 0,
+        "length": 40,
+        "proto": 6,
+        "protocol": "tcp",
+        "sport": 40000,
+        "dport": 80,
+        "seq": 1000,
+        "ack": 0,
+        "flags": "S",
+    }
+
+
+def test_what_is_given_is_kept() -> None:
+    given = frame(
+        to="server",
+        ether={"src": "02:00:00:00:00:aa", "dst": "02:00:00:00:00:bb"},
+        ip6={"src": "2001:db8::7", "dst": "2001:db8::8", "hlim": 3, "tc": 184, "fl": 0x12345},
+        udp={"sport": 1, "dport": 2},
+    )
+    found = fields(given.data)
+    assert (found["ether_src"], found["ether_dst"]) == ("02:00:00:00:00:aa", "02:00:00:00:00:bb")
+    assert (found["src"], found["dst"]) == ("2001:db8::7", "2001:db8::8")
+    assert (found["ttl"], found["tos"], found["sport"], found["dport"]) == (3, 184, 1, 2)
+
+
+def test_an_address_that_no_one_has_can_be_sent_to_a_given_neighbour() -> None:
+    sent = frame(to="203.0.113.77", ether={"dst": "02:00:00:00:02:01"}, icmp={})
+    assert (sent.interface, fields(sent.data)["dst"]) == ("eth0", "203.0.113.77")
+
+
+def test_arp_asks_everybody_and_answers_one() -> None:
+    request, reply = (fields(frame(to="device", arp={"op": op}).data) for op in ("request", "reply"))
+    assert (request["ether_dst"], request["op"]) == ("ff:ff:ff:ff:ff:ff", "request")
+    assert (reply["ether_dst"], reply["op"]) == ("02:00:00:00:02:01", "reply")
+
+
+def test_a_neighbour_solicitation_has_its_target() -> None:
+    data = frame(to="device", ip6={"hlim": 255}, icmpv6={"type": "nd-neighbor-solicit"}).data
+    assert data[-16:] == bytes.fromhex("20010db8011300000000000000000001")
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp", "icmp", "icmpv6"])
+def test_scapy_reads_the_same(transport: str) -> None:
+    """Checksums and lengths are right, and our reading agrees with another one."""
+    from scapy.layers.inet import ICMP, IP, TCP, UDP
+    from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
+    from scapy.layers.l2 import Ether
+
+    data = frame(to="server", **{transport: {"dport": 53} if transport in ("tcp", "udp") else {}}, payload="hello").data
+    packet = Ether(data)
+    layer = {"tcp": TCP, "udp": UDP, "icmp": ICMP, "icmpv6": ICMPv6EchoRequest}[transport]
+    field = "cksum" if transport == "icmpv6" else "chksum"
+    checksum = packet[layer].getfieldval(field)
+    packet[layer].delfieldval(field)
+    assert Ether(bytes(packet))[layer].getfieldval(field) == checksum
+    network = packet[IPv6 if transport == "icmpv6" else IP]
+    found = fields(data)
+    assert (found["src"], found["dst"], found["length"]) == (network.src, network.dst, len(network))
+    assert bytes(packet).endswith(b"hello")
+
+
+def test_headers_that_stand_between() -> None:
+    from scapy.layers.inet import IP, UDP
+    from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop
+    from scapy.layers.l2 import Dot1Q, Ether
+    from scapy.packet import Raw
+
+    def read(*layers: Any) -> dict[str, Any]:
+        whole = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+        for layer in layers:
+            whole /= layer
+        return dict(fields(bytes(whole)))
+
+    assert read(Dot1Q(vlan=7), IP(dst="192.0.2.1"), UDP(dport=53)).items() >= {"vlan": 7, "dport": 53}.items()
+    options = (IPv6ExtHdrHopByHop(), IPv6ExtHdrDestOpt(), IPv6ExtHdrFragment(offset=0, m=1))
+    assert read(IPv6(dst="2001:db8::1"), *options, UDP(dport=53))["dport"] == 53
+    assert "dport" not in read(IPv6(dst="2001:db8::1"), IPv6ExtHdrFragment(offset=8), Raw(b"x" * 20))
+    assert "dport" not in read(IP(dst="192.0.2.1", frag=8, proto=17), Raw(b"x" * 20))
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_a_truncated_frame_is_read_up_to_its_end(protocol: str) -> None:
+    data = frame(to="server", **{protocol: {"dport": 53}}).data
+    for size in range(len(data)):
+        fields(data[:size])
+        summarise(data[:size])
+    assert fields(data[:36])["src"] == "203.0.113.5"
+    assert summarise(data) == f"203.0.113.5:40000 → 10.0.2.2:53 {protocol}" + (
+        " S (IPv4, 40 bytes)" if protocol == "tcp" else " (IPv4, 28 bytes)"
+    )
+
+
+def test_reading_needs_no_scapy() -> None:
+    """Its import takes seconds under emulation."""
+    script = "import sys, harness.scenario.load, harness.scenario.packet; assert 'scapy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
