@@ -44,7 +44,7 @@ def test_where(example: Path) -> None:
     assert https.where(0, "expect", "path", 1, "nft_do_chain", "chain") == (str(example), 14, 33)
     assert https.where(0, "expect", "with") == (str(example), 8, 7)
     assert https.where(0) == (str(example), 5, 5)
-    assert answer.where(1, "expect", "verdict") == (str(example), 22, 27)
+    assert answer.where(1, "expect", "verdict") == (str(example), 23, 27)
 
 
 def test_a_case_can_be_sent_to_a_worker(example: Path) -> None:
