@@ -27,7 +27,7 @@ from harness.kernel.images import Image
 
 INIT = Path(__file__).with_name("init.sh")
 
-MODULES = ("virtio_mmio", "virtio_console", "9pnet_virtio", "9p", "overlay")
+MODULES = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
 """What init.sh needs of the kernel, as modules or built in."""
 
 TOOLS = "dmesg grep insmod ip ln mkdir mount mv sh switch_root tail uname usleep".split()

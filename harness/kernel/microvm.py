@@ -98,7 +98,7 @@ def run(
     *,
     accelerator: str,
     memory: int = 2048,
-    cpus: int = 2,
+    cpus: int = 1,
     console: int,
     deadline: float = BOOT_DEADLINE,
 ) -> int:
@@ -168,10 +168,10 @@ def _machine(accelerator: str, memory: int, cpus: int) -> list[str]:
         raise Unsupported("qemu-system-x86_64 is missing", remedy="run apt-get install qemu-system-x86")
     return [
         *(qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
-        *("-machine", "microvm,rtc=on", "-accel", accelerator, "-cpu", _CPU[accelerator]),
+        *("-machine", "q35", "-accel", accelerator, "-cpu", _CPU[accelerator]),
         *("-smp", str(cpus), "-m", str(memory)),
         *("-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap"),
-        *("-device", "virtio-9p-device,fsdev=host,mount_tag=host", "-device", "virtio-serial-device"),
+        *("-device", "virtio-9p-pci,fsdev=host,mount_tag=host", "-device", "virtio-serial-pci"),
     ]
 
 
@@ -241,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kernel", default=images.DEFAULT)
     parser.add_argument("--accelerator", default="tcg", choices=["kvm", "tcg"])
     parser.add_argument("--memory", type=int, default=2048)
-    parser.add_argument("--cpus", type=int, default=2)
+    parser.add_argument("--cpus", type=int, default=1)
     parser.add_argument("--console", type=Path)
     parser.add_argument("--deadline", type=float, default=BOOT_DEADLINE)
     parser.add_argument("--exec", action="store_true")
