@@ -1,11 +1,15 @@
 """What ``nft --handle list ruleset`` prints, read back: chains, and rules with their handles.
 
 nft's JSON has no text of rules and, in 1.0.6, no devices of chains.
+
+A rule may hold rules: ``tcp dport 22 jump { … }``. For nf_tables the block is a chain with a name
+like ``__chain7``; nft prints neither that name nor handles inside, so these come from the kernel.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
@@ -41,7 +45,21 @@ class Listed(NamedTuple):
     handle: int
     text: str
     comment: str
+    block: str = ""
+    """Name of the chain that stands in the rule itself."""
 
+
+class Handle(NamedTuple):
+    """A rule of a block as the kernel lists it."""
+
+    family: str
+    table: str
+    chain: str
+    handle: int
+
+
+ANONYMOUS: Final = re.compile(r"__chain(\d+)$")
+"""Name of a block, with the order of creation (nf_tables_addchain in net/netfilter/nf_tables_api.c)."""
 
 _HANDLE = re.compile(r" # handle (\d+)$")
 _TABLE = re.compile(r"^table (\S+) (\S+) \{")
@@ -53,12 +71,14 @@ _BASE = re.compile(
 _COMMENT = re.compile(r'(?:^|\s)comment "([^"]*)"$')
 _OF_CHAIN = re.compile(r'^\t\t(?:comment "[^"]*"|flags [^;]*;|policy \S+;)$')
 """Lines of a chain that are neither a rule nor its hook."""
+_OPENS_BLOCK = re.compile(r"(?:^|\s)(?:jump|goto) \{$")
 
 
-def read(listing: str) -> tuple[tuple[Chain, ...], tuple[Listed, ...]]:
-    """Chains and rules of ``listing``, in its order."""
+def read(listing: str, handles: Iterable[Handle] = ()) -> tuple[tuple[Chain, ...], tuple[Listed, ...]]:
+    """Chains and rules of ``listing``, in its order; ``handles`` are those of the rules in blocks."""
     chains: list[Chain] = []
     rules: list[Listed] = []
+    blocks: dict[Listed, list[str]] = {}
     family = table = chain = ""
     pending: list[str] = []
     for line in listing.splitlines():
@@ -85,11 +105,40 @@ def read(listing: str) -> tuple[tuple[Chain, ...], tuple[Listed, ...]]:
         elif not pending and (_OF_CHAIN.match(line) or not line.strip()):
             continue
         else:
-            # A rule may take several lines: long sets are wrapped, and a block may follow a jump.
+            # A rule ends with its handle; until then it may take several lines.
             pending.append(line.strip())
             if handle := _HANDLE.search(line):
-                text = _HANDLE.sub("", " ".join(pending))
-                comment = _COMMENT.search(text)
-                rules.append(Listed(family, table, chain, int(handle[1]), text, comment[1] if comment else ""))
+                pending[-1] = _HANDLE.sub("", pending[-1])
+                inside = pending[1:-1] if _OPENS_BLOCK.search(pending[0]) else []
+                text = " ".join([pending[0], *(f"{rule};" for rule in inside), pending[-1]] if inside else pending)
+                rules.append(Listed(family, table, chain, int(handle[1]), text, _comment(text)))
+                if inside:
+                    blocks[rules[-1]] = inside
                 pending.clear()
-    return tuple(chains), tuple(rules)
+    return tuple(chains), tuple(_with_blocks(rules, blocks, handles))
+
+
+def _with_blocks(
+    rules: Iterable[Listed], blocks: Mapping[Listed, list[str]], handles: Iterable[Handle]
+) -> Iterator[Listed]:
+    """Each rule, followed by those of its block where the kernel's list leaves no doubt which they are."""
+    names: dict[tuple[str, str], dict[str, list[int]]] = {}
+    for one in handles:
+        names.setdefault((one.family, one.table), {}).setdefault(one.chain, []).append(one.handle)
+    found: dict[Listed, tuple[str, list[int]]] = {}
+    for table, chains in names.items():
+        holders = sorted((rule for rule in blocks if (rule.family, rule.table) == table), key=lambda rule: rule.handle)
+        # nft makes the chain of a block just before the rule that holds it.
+        created = sorted(chains.items(), key=lambda chain: int(ANONYMOUS.sub(r"\1", chain[0])))
+        if [len(blocks[rule]) for rule in holders] == [len(inside) for _, inside in created]:
+            found |= dict(zip(holders, created, strict=True))
+    for rule in rules:
+        name, inside = found.get(rule, ("", []))
+        yield rule._replace(block=name)
+        for handle, text in zip(sorted(inside), blocks.get(rule, []), strict=False):
+            yield Listed(rule.family, rule.table, name, handle, text, _comment(text))
+
+
+def _comment(text: str) -> str:
+    found = _COMMENT.search(text)
+    return found[1] if found else ""

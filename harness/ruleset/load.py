@@ -13,7 +13,7 @@ from harness.lab.lab import Host
 from harness.observation import Rule
 from harness.ruleset import listing, source
 from harness.ruleset.listing import Chain, Listed
-from harness.ruleset.nft import CONFIGURATION, Nft, RefusedError, as_shown, complaint
+from harness.ruleset.nft import CONFIGURATION, Nft, RefusedError, as_shown, complaint, handles_in_blocks
 
 _TRACE_OFF: Final = re.compile(r"\bmeta nftrace set 0\b")
 
@@ -40,7 +40,7 @@ class Ruleset:
         full = path.absolute()
         folder = full.parent
         try:
-            chains, listed = listing.read(host.namespace.call(_load, full, folder))
+            chains, listed = listing.read(*host.namespace.call(_load, full, folder))
         except RefusedError as refused:
             raise complaint(refused, full, path) from None
         try:
@@ -78,14 +78,14 @@ def placed(listed: Iterable[Listed], written: Mapping[source.ChainKey, list[sour
     chains: dict[source.ChainKey, list[Listed]] = {}
     for rule in listed:
         chains.setdefault((rule.family, rule.table, rule.chain), []).append(rule)
-    for key, rules in chains.items():
+    written = dict(written)
+    for key, rules in chains.items():  # a block's chain comes after that of the rule that holds it
         rules.sort(key=lambda rule: rule.handle)
         found = written.get(key, [])
-        if len(found) == len(rules) and all(
-            one.comment in (None, rule.comment) for one, rule in zip(found, rules, strict=True)
-        ):
+        if [one.comment for one in found] == [rule.comment for rule in rules]:
             for one, rule in zip(found, rules, strict=True):
                 places[rule.family, rule.table, rule.handle] = one.position
+                written[rule.family, rule.table, rule.block] = list(one.block)
     for rule in listed:
         yield Rule(
             family=rule.family,
@@ -98,8 +98,8 @@ def placed(listed: Iterable[Listed], written: Mapping[source.ChainKey, list[sour
         )
 
 
-def _load(path: Path, folder: Path) -> str:
+def _load(path: Path, folder: Path) -> tuple[str, list[listing.Handle]]:
     os.chdir(folder)  # this thread's own: for files included as ./name
     nft = Nft()
     nft.load(path, folder)
-    return nft.ruleset()
+    return nft.ruleset(), handles_in_blocks()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Final
@@ -9,9 +10,14 @@ from typing import Final
 import nftables
 
 from harness.errors import HarnessError, Position, ScenarioError, Unsupported
+from harness.netlink import Netlink, attributes
+from harness.ruleset.listing import ANONYMOUS, Handle
+from harness.ruleset.nfnetlink import FAMILIES, HEADER, NETLINK_NETFILTER, NFT_MSG_GETRULE, number, string
 
 CONFIGURATION: Final = Path("/etc")
 """Where nft looks for included files by itself."""
+
+NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_HANDLE = 1, 2, 3
 
 _MESSAGE = re.compile(r"^(?P<file>.+?):(?P<line>\d+):(?P<column>\d+)-\d+: Error: (?P<text>.*)$", re.MULTILINE)
 
@@ -37,22 +43,39 @@ class Nft:
 
     def run(self, commands: str) -> str:
         """What nft prints on ``commands``. Raises :class:`RefusedError`."""
-        return self._output(*self._nftables.cmd(commands))
+        return self._output(*self._nftables.cmd(commands.encode()))
 
     def load(self, path: Path, folder: Path) -> None:
         """Load the file as ``nft -I folder -f path`` does. Raises :class:`RefusedError`."""
         self._nftables.add_include_path(str(folder))
-        self._output(*self._nftables.cmd_from_file(str(path)))
+        self._output(*self._nftables.cmd_from_file(os.fsencode(path)))
 
     def ruleset(self) -> str:
         """The ruleset as nft lists it, with handles, without counters' values and sets' elements."""
         return self.run("list ruleset")
 
     @staticmethod
-    def _output(code: int, output: str, error: str) -> str:
+    def _output(code: int, output: bytes, error: bytes) -> str:
         if code != 0:
-            raise RefusedError(error.strip() or f"nft failed with {code} and said nothing")
-        return output
+            said = error.decode(errors="replace").strip()
+            if "cache initialization failed" in said:
+                raise Unsupported(f"nf_tables does not answer: {said}", remedy="load it with modprobe nf_tables")
+            raise RefusedError(said or f"nft failed with {code} and said nothing")
+        return output.decode(errors="replace")
+
+
+def handles_in_blocks() -> list[Handle]:
+    """Handles of the rules in blocks, from the kernel, in this thread's network namespace."""
+    found = []
+    with Netlink(NETLINK_NETFILTER) as link:
+        for message in link.dump(NFT_MSG_GETRULE, HEADER.pack(0, 0, 0), "the rules"):
+            family, _, _ = HEADER.unpack_from(message.body)
+            rule = dict(attributes(message.body[HEADER.size :]))
+            chain = string(rule.get(NFTA_RULE_CHAIN))
+            if ANONYMOUS.match(chain):
+                table, handle = string(rule.get(NFTA_RULE_TABLE)), number(rule.get(NFTA_RULE_HANDLE))
+                found.append(Handle(FAMILIES[family], table, chain, handle))
+    return found
 
 
 def version() -> str:

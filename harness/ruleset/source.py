@@ -8,6 +8,7 @@ rules. It follows ``src/scanner.l`` and ``src/parser_bison.y`` of nftables.
 from __future__ import annotations
 
 import glob
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,8 +25,9 @@ class SourceRule(NamedTuple):
     """A rule where it is written."""
 
     position: Position
-    comment: str | None
-    """None when it is written as something else than a string."""
+    comment: str
+    block: tuple[SourceRule, ...] = ()
+    """The rules in braces after its jump or goto."""
 
 
 class UnclearError(Exception):
@@ -128,8 +130,7 @@ class _Walk:
                 self._next.append(token)
                 break
             depth += (token.text == "{") - (token.text == "}")
-            if token.text != "\n":
-                statement.append(token)
+            statement.append(token)
             token = self._token()
         return statement
 
@@ -194,7 +195,8 @@ class _Walk:
         else:
             statement = self._statement(kind)
             words = [_bare(token.text) for token in statement]
-            self._rule(_chain_key(words[1:] if kind.text == "rule" else words), first, statement)
+            key = _chain_key(words[1:] if kind.text == "rule" else words)
+            self._rule(key, statement if kind is first else [first, *statement])
 
     def _table(self, key: tuple[str, str]) -> None:
         while (token := self._token()) is not None and token.text != "}":
@@ -214,11 +216,22 @@ class _Walk:
                 continue
             statement = self._statement(token)
             if token.text not in _OF_CHAIN:
-                self._rule(key, token, statement)
+                self._rule(key, statement)
 
-    def _rule(self, key: ChainKey, start: _Token, statement: list[_Token]) -> None:
-        position = Position(self._show(start.file), start.line, start.column)
-        self.chains.setdefault(key, []).append(SourceRule(position, _comment(statement)))
+    def _rule(self, key: ChainKey, statement: list[_Token]) -> None:
+        self.chains.setdefault(key, []).append(self._written(statement))
+
+    def _written(self, statement: list[_Token]) -> SourceRule:
+        start = statement[0]
+        words = [token.text for token in statement]
+        block: tuple[SourceRule, ...] = ()
+        for place, (word, following) in enumerate(itertools.pairwise(words)):
+            if word in ("jump", "goto") and following == "{":
+                end = len(words) - words[::-1].index("}") - 1
+                block = tuple(self._written(inside) for inside in _split(statement[place + 2 : end]))
+                break
+        comment = _bare(words[-1]) if words[-2:-1] == ["comment"] else ""
+        return SourceRule(Position(self._show(start.file), start.line, start.column), comment, block)
 
     def _take_away(self, words: list[str]) -> None:
         """Forget what a command removes; where it removes single rules, nothing is certain any more."""
@@ -266,9 +279,17 @@ def _bare(text: str) -> str:
     return text[1:-1] if text.startswith('"') else text
 
 
-def _comment(statement: list[_Token]) -> str | None:
-    """The comment that ends a rule; "" when it has none."""
-    if len(statement) > 2 and statement[-2].text == "comment":
-        text = statement[-1].text
-        return None if text.startswith("$") else _bare(text)
-    return ""
+def _split(tokens: list[_Token]) -> Iterator[list[_Token]]:
+    """The statements of a block."""
+    statement: list[_Token] = []
+    depth = 0
+    for token in tokens:
+        depth += (token.text == "{") - (token.text == "}")
+        if depth == 0 and token.text in _SEPARATORS:
+            if statement:
+                yield statement
+            statement = []
+        elif token.text != "\n":
+            statement.append(token)
+    if statement:
+        yield statement

@@ -16,22 +16,16 @@ import msgspec
 from harness.lab.lab import Host
 from harness.netlink import SOL_NETLINK, Message, attributes, messages
 from harness.observation import Verdict
+from harness.ruleset.nfnetlink import FAMILIES, HEADER, NETLINK_NETFILTER, NFT_MSG_TRACE, number, string
 
-NETLINK_NETFILTER: Final = 12
 NETLINK_ADD_MEMBERSHIP: Final = 1
 NFNLGRP_NFTRACE: Final = 9
-NFNL_SUBSYS_NFTABLES: Final = 10
-NFT_MSG_TRACE: Final = 17
-TRACE: Final = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_TRACE
 SO_RCVBUFFORCE: Final = 33
 BUFFER: Final = 8 << 20
 """Receive buffer, bytes; a message takes about 1 KiB of it."""
 RECEIVE: Final = 1 << 16
 
-FAMILIES: Final = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
-"""``enum nfproto``."""
-KINDS: Final = {1: "policy", 2: "return", 3: "rule"}
-"""``enum nft_trace_types``."""
+NFT_TRACETYPE_POLICY: Final = 1
 VERDICTS: Final = {
     0: Verdict.DROP,
     1: Verdict.ACCEPT,
@@ -51,7 +45,6 @@ TABLE, CHAIN, RULE_HANDLE, TYPE, VERDICT, ID = 1, 2, 3, 4, 5, 6
 NETWORK_HEADER, TRANSPORT_HEADER, IIF, OIF, MARK, NFPROTO, POLICY = 8, 9, 10, 12, 14, 15, 16
 VERDICT_CODE, VERDICT_CHAIN = 1, 2
 
-_NFGENMSG = struct.Struct("=BBH")
 _S32 = struct.Struct(">i")
 _CONTINUE = _S32.pack(-1)
 _NOTHING = memoryview(b"")
@@ -67,7 +60,11 @@ class TraceMessage(msgspec.Struct, frozen=True, kw_only=True):
     table: str
     chain: str
     kind: str
-    """``rule``, ``policy`` or ``return``."""
+    """``rule``, ``policy``, or ``return`` at the end of a chain.
+
+    Kernels differ in what they call a return by a rule and the end of a chain (NFT_TRACETYPE_RULE
+    or NFT_TRACETYPE_RETURN); here a message that names a rule is about that rule.
+    """
     verdict: Verdict
     handle: int = 0
     """Of the rule; 0 for a policy and for the end of a chain."""
@@ -113,36 +110,29 @@ class Trace:
                     raise
                 self.overruns += 1
                 continue
-            found += [decode(message) for message in messages(datagram) if message.type == TRACE]
+            found += [decode(message) for message in messages(datagram) if message.type == NFT_MSG_TRACE]
 
 
 def decode(message: Message) -> TraceMessage:
     """The trace message in a netlink message."""
-    family, _, _ = _NFGENMSG.unpack_from(message.body)
-    found = dict(attributes(message.body[_NFGENMSG.size :]))
+    family, _, _ = HEADER.unpack_from(message.body)
+    found = dict(attributes(message.body[HEADER.size :]))
+    handle = number(found.get(RULE_HANDLE))
     verdict = dict(attributes(found.get(VERDICT, _NOTHING)))
     code = _S32.unpack(verdict.get(VERDICT_CODE) or found.get(POLICY) or _CONTINUE)[0]
     return TraceMessage(
-        id=_number(found.get(ID)),
+        id=number(found.get(ID)),
         family=FAMILIES.get(family, str(family)),
-        table=_text(found.get(TABLE)),
-        chain=_text(found.get(CHAIN)),
-        kind=KINDS.get(_number(found.get(TYPE)), ""),
+        table=string(found.get(TABLE)),
+        chain=string(found.get(CHAIN)),
+        kind="policy" if number(found.get(TYPE)) == NFT_TRACETYPE_POLICY else "rule" if handle else "return",
         verdict=VERDICTS[code if code < 0 else code & NF_VERDICT_MASK],
-        handle=_number(found.get(RULE_HANDLE)),
-        target=_text(verdict.get(VERDICT_CHAIN)),
-        packet_family=FAMILIES.get(_number(found.get(NFPROTO)), ""),
-        iif=_number(found.get(IIF)),
-        oif=_number(found.get(OIF)),
+        handle=handle,
+        target=string(verdict.get(VERDICT_CHAIN)),
+        packet_family=FAMILIES.get(number(found.get(NFPROTO)), ""),
+        iif=number(found.get(IIF)),
+        oif=number(found.get(OIF)),
         network=bytes(found.get(NETWORK_HEADER, b"")),
         transport=bytes(found.get(TRANSPORT_HEADER, b"")),
-        mark=_number(found.get(MARK)),
+        mark=number(found.get(MARK)),
     )
-
-
-def _number(payload: memoryview | None) -> int:
-    return int.from_bytes(payload or b"", "big")
-
-
-def _text(payload: memoryview | None) -> str:
-    return bytes(payload or b"").rstrip(b"\0").decode()

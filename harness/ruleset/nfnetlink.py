@@ -1,0 +1,28 @@
+"""What messages of nf_tables have in common. See include/uapi/linux/netfilter/nfnetlink.h."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+NETLINK_NETFILTER: Final = 12
+NFNL_SUBSYS_NFTABLES: Final = 10
+# enum nf_tables_msg_types
+NFT_MSG_GETRULE: Final = NFNL_SUBSYS_NFTABLES << 8 | 7
+NFT_MSG_TRACE: Final = NFNL_SUBSYS_NFTABLES << 8 | 17
+
+FAMILIES: Final = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
+"""``enum nfproto``."""
+
+HEADER: Final = struct.Struct("=BBH")
+"""``struct nfgenmsg``: family, version, resource."""
+
+
+def number(payload: memoryview | None) -> int:
+    """The value of an attribute; 0 when it is missing."""
+    return int.from_bytes(payload or b"", "big")
+
+
+def string(payload: memoryview | None) -> str:
+    """The text of an attribute; "" when it is missing."""
+    return bytes(payload or b"").rstrip(b"\0").decode()
