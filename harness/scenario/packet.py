@@ -149,9 +149,9 @@ _prepared: dict[str, bytes] = {}
 
 
 def _key(send: Send, planned: Plan) -> str:
-    """All that the bytes of a frame depend on."""
+    """All that the bytes of a frame depend on. Not JSON: omit_defaults goes by identity, which pickle loses."""
     ends = planned.source_mac, planned.destination_mac, str(planned.source), str(planned.destination)
-    return msgspec.json.encode((send, ends)).decode()
+    return repr((send, ends))
 
 
 # --- filling in ---------------------------------------------------------------------------------
