@@ -30,11 +30,12 @@ class Tracing:
     def __init__(self, host: Host, ruleset: Ruleset) -> None:
         self._host = host
         self._ruleset = ruleset
-        self._table = unused_table(ruleset)
+        self.table = unused_table(ruleset)
+        """Name of the tables that hold the tracing chains."""
         self._bases: dict[int, Chain] = {}
         self._trace = Trace(host)
         try:
-            host.namespace.call(lambda: Nft().run(commands(ruleset, self._table)))
+            host.namespace.call(lambda: Nft().run(commands(ruleset, self.table)))
         except RefusedError as refused:
             raise HarnessError(f"nft refused the chains that trace the ruleset: {refused}") from None
 
@@ -51,7 +52,7 @@ class Tracing:
         return [(message, self._step(message)) for message in self._trace.read()]
 
     def _step(self, message: TraceMessage) -> Step | None:
-        if message.table == self._table:
+        if message.table == self.table:
             return None
         names = (message.family, message.table, message.chain)
         # A message does not tell its hook. A packet is in one base chain at a time, which speaks first.
