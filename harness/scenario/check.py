@@ -50,6 +50,10 @@ def _check_action(action: Action, network: Network, layers: Collection[str] | No
         family = packet.plan(action.send, network).family
     except Problem as problem:
         yield problem.below("send")
+    if action.send.from_ == network.device:
+        # packet_sendmsg() hands frames to dev_queue_xmit(): net/packet/af_packet.c.
+        why = f"{network.device} is the host under test: a frame injected there would pass by its output hook"
+        yield Problem(why, "send", "from", remedy="send from another host")
     if action.expect is not UNSET:
         for found in _check_expect(action.expect, network, layers):
             yield found.below("expect")

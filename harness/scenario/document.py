@@ -190,6 +190,8 @@ class _Walk:
             if not isinstance(event, ScalarEvent) or event.ctag is not None or event.anchor:
                 raise self.error("a key must be plain text", event)
             key = event.value
+            if "`" in key:  # msgspec's messages set keys in these, unescaped
+                raise self.error("a key cannot hold a '`'", event)
             if key == "<<" and not event.style:
                 raise self.error("'<<' is no key of YAML 1.2", event, "repeat a whole value by alias instead")
             if key in node.children:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -14,7 +15,7 @@ from harness.errors import Position, ScenarioError
 from harness.scenario import document
 from harness.scenario.check import actions, check
 from harness.scenario.labs import LABS
-from harness.scenario.models import Action, LabSpec, ScenarioFile
+from harness.scenario.models import Action, LabSpec, Scenario, ScenarioFile
 from harness.scenario.network import Network
 from harness.scenario.problem import Problem, unknown
 from harness.scenario.validate import convert
@@ -67,7 +68,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     """All that a file gives."""
 
     cases: tuple[Case | Broken, ...]
-    """In the order of the file; none when the file as a whole is wrong."""
+    """In the order of the file; only the broken ones when the file as a whole is wrong."""
     errors: tuple[ScenarioError, ...]
     """What is wrong with the file as a whole: its YAML, lab or ruleset."""
 
@@ -105,50 +106,63 @@ def load_all(path: Path, *, layers: Collection[str] | None = None) -> Loaded:
         return Loaded(cases=(), errors=(error,))
     file, rest, found = convert(root, ScenarioFile)
     whole = [problem for problem in found if not _is_in_scenario(problem)]
-    plan: tuple[Network, Path] | None = None
+    stage: _Stage | None = None
     if file is not None and not whole:
         try:
-            plan = _network(file.lab), _ruleset(path, file.ruleset)
+            stage = _Stage(_network(file.lab), _ruleset(path, file.ruleset), layers)
         except Problem as problem:
             whole.append(problem)
+    # What is left of the list has lost its wrong entries, so the indices are those of `rest`.
+    scenarios = dict(zip(rest.children["scenarios"].children, file.scenarios, strict=True)) if file is not None else {}
+    cases = _cases(path, root.children.get("scenarios"), scenarios, list(filter(_is_in_scenario, found)), stage)
+    return Loaded(cases=tuple(cases), errors=tuple(_located(problem, root, path) for problem in whole))
 
-    scenarios = root.children.get("scenarios")
-    sound = dict(zip(rest.children["scenarios"].children, file.scenarios, strict=True)) if file is not None else {}
-    cases: list[Case | Broken] = []
-    first_lines: dict[str, int] = {}
+
+class _Stage(NamedTuple):
+    """What the scenarios of a file have in common."""
+
+    network: Network
+    ruleset: Path
+    layers: Collection[str] | None
+
+
+def _cases(
+    path: Path,
+    nodes: document.Node | None,
+    scenarios: Mapping[str | int, Scenario],
+    found: Sequence[Problem],
+    stage: _Stage | None,
+) -> Iterator[Case | Broken]:
+    """The scenarios in the order of the file; without a stage, only those that are wrong themselves."""
+    names: dict[str, int] = {}
     ids: set[str] = set()
-    for index, node in scenarios.children.items() if scenarios is not None else ():
-        if isinstance(index, str):
-            break
-        wrong = [problem.inside(2) for problem in found if _is_in_scenario(problem) and problem.keys[1] == index]
-        scenario = sound.get(index)
-        if plan is not None and scenario is not None and not wrong:
-            wrong += check(scenario, plan[0], layers)
-        name = node.nearest("name").value
+    for index, node in nodes.children.items() if nodes is not None and isinstance(nodes.value, list) else ():
+        wrong = [problem.inside(2) for problem in found if problem.keys[1] == index]
+        scenario = scenarios.get(index)
+        if stage is not None and scenario is not None and not wrong:
+            wrong += check(scenario, stage.network, stage.layers)
+        name = node.children["name"].value if "name" in node.children else None
         if not isinstance(name, str):
-            name = f"scenario {index + 1}"
-        elif (line := first_lines.setdefault(name, node.place.line)) != node.place.line:
-            wrong.append(Problem(f"the scenario in line {line} has the same name", "name"))
+            name = f"scenario {len(ids) + 1}"
+        elif name in names:
+            wrong.append(Problem(f"the scenario in line {names[name]} has the same name", "name"))
+        names.setdefault(name, node.place.line)
+        marks = tuple(scenario.marks) if scenario is not None else ()
         identifier = _identifier(name, ids)
         if wrong:
             errors = tuple(_located(problem, node, path) for problem in wrong)
-            marks = tuple(scenario.marks) if scenario is not None else ()
-            cases.append(Broken(file=path, name=name, id=identifier, marks=marks, errors=errors))
-        elif plan is not None and scenario is not None:
-            network, ruleset = plan
-            cases.append(
-                Case(
-                    file=path,
-                    name=name,
-                    id=identifier,
-                    marks=tuple(scenario.marks),
-                    network=network,
-                    ruleset=ruleset,
-                    actions=actions(scenario),
-                    places=node,
-                )
+            yield Broken(file=path, name=name, id=identifier, marks=marks, errors=errors)
+        elif stage is not None and scenario is not None:
+            yield Case(
+                file=path,
+                name=name,
+                id=identifier,
+                marks=marks,
+                network=stage.network,
+                ruleset=stage.ruleset,
+                actions=actions(scenario),
+                places=node,
             )
-    return Loaded(cases=tuple(cases), errors=tuple(_located(problem, root, path) for problem in whole))
 
 
 def _is_in_scenario(problem: Problem) -> bool:
@@ -187,12 +201,16 @@ def _built_in(name: str) -> Network:
 def _ruleset(file: Path, text: str) -> Path:
     """The ruleset that ``file`` names; it must exist and lie in the file's project."""
     folder = file.resolve().parent
-    ruleset = (folder / text).resolve()
+    remedy = "name an nft file, seen from the scenario file"
+    try:
+        ruleset = (folder / text).resolve()
+        is_file, is_folder = ruleset.is_file(), ruleset.is_dir()
+    except (OSError, RuntimeError):  # a name too long, links in a circle
+        raise Problem("leads nowhere", "ruleset", remedy=remedy) from None
     if not ruleset.is_relative_to(root := _project(folder)):
         raise Problem(f"'{text}' lies outside of the project, {root}", "ruleset", remedy="copy it or move it there")
-    if not ruleset.is_file():
-        what = "is a folder" if ruleset.is_dir() else "does not exist"
-        raise Problem(f"'{text}' {what}", "ruleset", remedy="name an nft file, seen from the scenario file")
+    if not is_file:
+        raise Problem(f"'{text}' {'is a folder' if is_folder else 'does not exist'}", "ruleset", remedy=remedy)
     return ruleset
 
 

@@ -195,7 +195,9 @@ class Send(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
     an address says so, else IPv4.
     """
 
-    from_: Annotated[HostName, Meta(description="The host whose interface sends it.", examples=["client"])]
+    from_: Annotated[
+        HostName, Meta(description="The host whose interface sends it; not the host under test.", examples=["client"])
+    ]
     to: Annotated[
         str | None,
         Meta(

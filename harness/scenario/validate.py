@@ -7,19 +7,28 @@ one conversion; only a wrong one is looked into.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from harness.scenario.document import Node
-from harness.scenario.problem import Problem, did_you_mean, one_of, unknown
+from harness.scenario.problem import Problem, did_you_mean, one_of
 
 Keys = tuple[str | int, ...]
 M = TypeVar("M", bound=msgspec.Struct)
 
 MAX_PROBLEMS = 100
 """Told about one file; who has more has another problem."""
+
+
+class _Mistake(NamedTuple):
+    """What msgspec found."""
+
+    keys: Keys
+    about_key: bool
+    """Whether the last key itself is wrong, not its value."""
+    words: str
 
 
 def convert(document: Node, model: type[M]) -> tuple[M | None, Node, list[Problem]]:
@@ -34,50 +43,44 @@ def convert(document: Node, model: type[M]) -> tuple[M | None, Node, list[Proble
         try:
             return msgspec.convert(document.value, model), document, problems
         except msgspec.ValidationError as error:
-            keys, about_key, sentence = _locate(error, document, model)
-            if not any(other[: len(keys)] == keys for other in wrong):
-                problems.append(_explain(sentence, keys, about_key, document, model))
-            if unknown_key := _UNKNOWN_KEY.match(sentence):
-                keys = (*keys, unknown_key[1])
-            if not keys:
-                break
-            wrong.append(keys)
-            document = document.without(*keys)
+            mistake = _locate(str(error), document, model)
+        if not any(keys[: len(mistake.keys)] == mistake.keys for keys in wrong):
+            problems.append(_explain(mistake, document, model))
+        if not mistake.keys:
+            return None, document, problems
+        wrong.append(mistake.keys)
+        document = document.without(*mistake.keys)
+    problems.append(Problem(f"has more than {MAX_PROBLEMS} mistakes", remedy="repair these first"))
     return None, document, problems
 
 
 # --- where --------------------------------------------------------------------------------------
 
-_UNKNOWN_KEY = re.compile(r"Object contains unknown field `(.*)`$")
-_PLACE = re.compile(r" - at (?:`key` in )?`\$(.*)`$")
+_MESSAGE = re.compile(r"(.*?)(?: - at (`key` in )?`\$([^`]*)`)?", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+_UNKNOWN_KEY = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 
 
-def _locate(error: msgspec.ValidationError, document: Node, model: type[Any]) -> tuple[Keys, bool, str]:
-    """The keys that msgspec means, whether the last of them is wrong itself, and its sentence.
+def _locate(text: str, document: Node, model: type[Any]) -> _Mistake:
+    """Read msgspec's message: ``Expected `int`, got `str` - at `$.scenarios[0].send.tcp.dport```.
 
     It names neither keys of a dict (``[...]``) nor which of them is wrong: those are found by
-    trying each alone. Indices count what is left of the document.
+    trying each alone. Its indices count what is left of the document.
     """
-    text = str(error)
-    found = _PLACE.search(text)
-    if found is None:
-        return (), False, text
-    path: list[str] = [name or index for name, index in _STEP.findall(found[1])]
-    about_key = "`key` in" in found[0]
-    if about_key:
-        path.append("...")
+    found = _MESSAGE.fullmatch(text)
+    assert found is not None, text
+    words, in_key, place = found[1], bool(found[2]), found[3] or ""
+    steps = [name or index for name, index in _STEP.findall(place)] + ["..."] * in_key
     keys: Keys = ()
-    for step in path:
+    for step in steps:
         node = document.nearest(*keys)
         if step == "...":
-            key = next((key for key in node.children if _fails_alone(document, keys, key, text, model)), None)
-            if key is None:
-                break
-            keys = (*keys, key)
+            keys = (*keys, next(key for key in node.children if _fails_alone(document, keys, key, text, model)))
         else:
             keys = (*keys, list(node.children)[int(step)] if isinstance(node.value, list) else step)
-    return keys, about_key, text[: found.start()]
+    if unknown_key := _UNKNOWN_KEY.fullmatch(words):
+        return _Mistake((*keys, unknown_key[1]), True, words)
+    return _Mistake(keys, in_key, words)
 
 
 def _fails_alone(document: Node, keys: Keys, key: str | int, text: str, model: type[Any]) -> bool:
@@ -94,35 +97,37 @@ def _fails_alone(document: Node, keys: Keys, key: str | int, text: str, model: t
 # --- what ---------------------------------------------------------------------------------------
 
 
-def _explain(sentence: str, keys: Keys, about_key: bool, document: Node, model: type[Any]) -> Problem:
-    """msgspec's sentence in the words of somebody who writes scenarios."""
+def _explain(mistake: _Mistake, document: Node, model: type[Any]) -> Problem:
+    """The same in the words of somebody who writes scenarios."""
     import msgspec.inspect as kinds  # only for a mistake
 
-    wanted, told = _wanted(keys, about_key, model)
-    value: Any = keys[-1] if about_key else document.nearest(*keys).value
-    if found := _UNKNOWN_KEY.match(sentence):
-        known = [field.encode_name for kind in wanted if isinstance(kind, kinds.StructType) for field in kind.fields]
-        problem = unknown(found[1], known, "key here", *keys, found[1])
-        problem.about_key = True
-        return problem
-    if found := re.match(r"Object missing required field `(.*)`$", sentence):
+    keys, about_key, words = mistake
+    if _UNKNOWN_KEY.fullmatch(words):
+        around, _ = _wanted(keys[:-1], False, model)
+        known = [field.encode_name for kind in around if isinstance(kind, kinds.StructType) for field in kind.fields]
+        remedy = did_you_mean(str(keys[-1]), known)
+        return Problem(f"{_shown(keys[-1])} is no key here", *keys, remedy=remedy, about_key=True)
+    if found := re.fullmatch(r"Object missing required field `(.*)`", words):
         _, told = _wanted((*keys, found[1]), False, model)
         return Problem(f"'{found[1]}' is missing", *keys, remedy=_advice(told))
+
+    wanted, told = _wanted(keys, about_key, model)
+    choices = [str(name) for kind in wanted if isinstance(kind, kinds.LiteralType) for name in kind.values]
+    value: Any = keys[-1] if about_key else document.nearest(*keys).value
     remedy = _advice(told)
-    if sentence.startswith("Invalid enum value"):
-        names = [str(name) for kind in wanted for name in _choices(kind)]
-        near = did_you_mean(str(value), names)
-        sentence, remedy = f"'{value}' is not one of {one_of(names)}", near if near.startswith("did") else ""
-    elif found := re.match(r"Expected `(.*)`, got `(.*)`$", sentence):
-        kinds_wanted = [_WORDS.get(name, name) for name in found[1].split(" | ") if name != "null"]
-        sentence = f"must be {one_of(kinds_wanted)}, not {_shown(value)}"
-        if names := [str(name) for kind in wanted for name in _choices(kind)]:
-            remedy = f"it can be {one_of(names)}"
+    if words.startswith("Invalid enum value"):
+        near = did_you_mean(str(value), choices)
+        sentence, remedy = f"{_shown(value)} is not one of {one_of(choices)}", near if near.startswith("did") else ""
+    elif found := re.fullmatch(r"Expected `(.*)`, got `(.*)`", words):
+        names = [_WORDS.get(name, name) for name in found[1].split(" | ") if name != "null"]
+        sentence = f"must be {one_of(names)}, not {_shown(value)}"
+        if choices:
+            remedy = f"it can be {one_of(choices)}"
         elif "str" in found[1] and found[2] in ("int", "float", "bool"):
             remedy = "put it in quotes"
         elif not keys:
             remedy = "write ruleset: and scenarios:"
-    elif found := re.match(r"Expected `.*` of length (>=|<=) (\d+)$", sentence):
+    elif found := re.fullmatch(r"Expected `.*` of length (>=|<=) (\d+)", words):
         unit = "characters" if isinstance(value, str) else "entries"
         limit = f"{'at least' if found[1] == '>=' else 'at most'} {found[2]}"
         sentence = f"has {len(value)} {unit}, and can have {limit}" if value else "is empty"
@@ -180,9 +185,3 @@ def _wanted(keys: Keys, about_key: bool, model: type[Any]) -> tuple[list[Any], d
             else:
                 found.append(kind)
     return found, told
-
-
-def _choices(kind: Any) -> Sequence[Any]:
-    """The values of a Literal; none for another kind."""
-    values: Sequence[Any] = getattr(kind, "values", ())
-    return values

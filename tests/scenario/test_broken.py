@@ -43,7 +43,8 @@ def test_a_huge_file(tmp_path: Path) -> None:
 def test_a_file_of_mistakes_ends(tmp_path: Path) -> None:
     path = tmp_path / "edge.yaml"
     path.write_text("ruleset: edge.nft\nscenarios:\n" + "  - {nam: x}\n" * 5000)
-    assert 1 <= len(problems(path)) <= 100
+    assert told(path).startswith(f"{path}:1:1: has more than 100 mistakes; repair these first\n")
+    assert len(problems(path)) == 101
 
 
 def test_a_wrong_scenario_does_not_stop_the_others(tmp_path: Path) -> None:
@@ -65,3 +66,31 @@ def test_a_wrong_file_stops_all(tmp_path: Path) -> None:
     with pytest.raises(ScenarioError, match=r"edge\.yaml:1:10: ruleset: 'edge\.nft' does not exist"):
         load(path)
     assert not load_all(path).cases
+
+
+def test_hostile_keys_and_paths(tmp_path: Path) -> None:
+    """Nothing written in a file gets into the reading of msgspec's messages, or out as a traceback."""
+    (tmp_path / "circle.nft").symlink_to("circle.nft")
+    (tmp_path / "edge.nft").touch()
+    path = tmp_path / "edge.yaml"
+    path.write_text("""\
+"x - at $.scenarios.foo": 1
+"$[9]": 1
+"a\\nb": 1
+ruleset: edge.nft
+scenarios: [{name: a, "key in $.lab": 1}]
+""")
+    assert [error.position.line for error in problems(path)] == [1, 2, 3, 5]
+    path.write_text("'x` - at `$.scenarios.foo': 1\n")
+    assert told(path) == f"{path}:1:1: a key cannot hold a '`'\n"
+    for ruleset in ("circle.nft", "x" * 5000):
+        path.write_text(f"ruleset: {ruleset}\nscenarios: [{{name: a}}]\n")
+        assert told(path) == f"{path}:1:10: ruleset: leads nowhere; name an nft file, seen from the scenario file\n"
+
+
+def test_two_scenarios_of_one_line_and_name(tmp_path: Path) -> None:
+    (tmp_path / "edge.nft").touch()
+    path = tmp_path / "edge.yaml"
+    one = "{name: a, send: {from: client, to: server, icmp: {}}, expect: {verdict: accept}}"
+    path.write_text(f"ruleset: edge.nft\nscenarios: [{one}, {one}]\n")
+    assert told(path) == f"{path}:2:102: name: the scenario in line 2 has the same name\n"
