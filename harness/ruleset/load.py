@@ -14,6 +14,7 @@ from harness.observation import Rule
 from harness.ruleset import listing, source
 from harness.ruleset.listing import Chain, Listed
 from harness.ruleset.nft import CONFIGURATION, Nft, RefusedError, as_shown, complaint, handles_in_blocks
+from harness.ruleset.nft import nft_version as nft_version
 
 _TRACE_OFF: Final = re.compile(r"\bmeta nftrace set 0\b")
 

@@ -83,13 +83,13 @@ class TraceMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trace:
-    """Listens to the trace of a host's namespace from now on."""
+    """Listens to the trace of a host's namespace from now on, with ``buffer`` bytes for what is not yet read."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, *, buffer: int = BUFFER) -> None:
         self._socket = host.namespace.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_NETFILTER
         )
-        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, buffer)
         # Without a port of its own the socket counts as the sender and gets nothing (do_one_broadcast
         # in net/netlink/af_netlink.c).
         self._socket.bind((0, 0))

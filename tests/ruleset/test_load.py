@@ -1,0 +1,122 @@
+"""Rulesets loaded into a lab; every rule of the zoo says in its comment where it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.errors import Position, ScenarioError
+from harness.lab.lab import Host, Lab
+from harness.ruleset.load import Ruleset
+from harness.scenario.labs import LABS
+from harness.scenario.network import Network
+
+pytestmark = pytest.mark.kernel
+
+ZOO = Path(__file__).parent / "zoo"
+
+
+@pytest.fixture
+def device() -> Iterator[Host]:
+    with Lab.build(Network.of(LABS["router"])) as lab:
+        yield lab.device
+
+
+@pytest.mark.parametrize(
+    ("name", "rules"), [("blocks", 11), ("commands", 9), ("includes", 7), ("families", 6), ("inline", 8)]
+)
+def test_every_rule_is_known_by_the_place_where_it_starts(device: Host, name: str, rules: int) -> None:
+    ruleset = Ruleset.load(device, ZOO / f"{name}.nft")
+    seen = {
+        rule.text: f"{Path(rule.position.file).relative_to(ZOO)}:{rule.position.line}"
+        for rule in ruleset.rules
+        if rule.position
+    }
+    assert seen == {rule.text: rule.comment for rule in ruleset.rules}
+    assert len(ruleset.rules) == rules
+
+
+def test_positions_call_the_file_as_the_caller_does(device: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ZOO.parent)
+    ruleset = Ruleset.load(device, Path("zoo/includes.nft"))
+    assert {rule.position.file for rule in ruleset.rules if rule.position} == {
+        "zoo/includes.nft",
+        "zoo/parts/sets.nft",
+        "zoo/parts/rules-1.nft",
+        "zoo/parts/rules-2.nft",
+        "zoo/parts/table.nft",
+    }
+
+
+def test_a_rule_reads_as_nft_lists_it_on_one_line_without_counts(device: Host) -> None:
+    ruleset = Ruleset.load(device, ZOO / "blocks.nft")
+    texts = [rule.text for rule in ruleset.rules if rule.chain == "input"]
+    assert texts[:3] == [
+        'ct state vmap { invalid : drop, established : accept, related : accept } comment "blocks.nft:34"',
+        'ip saddr @blocked counter drop comment "blocks.nft:37"',
+        'ip saddr { 10.0.0.0/8, 192.168.0.0/16 } tcp dport { 80, 443 } accept comment "blocks.nft:38"',
+    ]
+
+
+def test_a_rule_is_found_by_its_handle(device: Host) -> None:
+    ruleset = Ruleset.load(device, ZOO / "blocks.nft")
+    for rule in ruleset.rules:
+        assert ruleset.rule(rule.family, rule.table, rule.chain, rule.handle) is rule
+    assert ruleset.rule("inet", "filter", "input", 9999) is None
+
+
+def test_a_base_chain_has_its_hook_priority_policy_and_devices(device: Host) -> None:
+    ruleset = Ruleset.load(device, ZOO / "families.nft")
+    both = ruleset.chain("netdev", "early", "both")
+    wan = ruleset.chain("inet", "early", "wan")
+    assert both is not None
+    assert (both.hook, both.priority, both.policy, both.devices) == ("ingress", 0, "accept", ("lan0", "wan0"))
+    assert wan is not None
+    assert (wan.type, wan.devices, wan.is_base) == ("filter", ("wan0",), True)
+
+
+def test_a_chain_without_a_hook_is_no_base_chain(device: Host) -> None:
+    telnet = Ruleset.load(device, ZOO / "blocks.nft").chain("inet", "filter", "telnet")
+    assert telnet is not None
+    assert not telnet.is_base
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "words"),
+    [
+        ("syntax", "syntax.nft:3:21", "syntax error"),
+        ("included", "syntax.nft:3:21", "tcp dport 22 acept"),
+        ("unknown", "unknown.nft:3:12", "No such file or directory"),
+        ("kernel", "kernel.nft:3:8", "a name may be wrong"),
+        ("missing", "missing.nft:2:1", "not-there.nft"),
+        ("untraced", "untraced.nft:4:3", "ends the trace"),
+    ],
+)
+def test_a_ruleset_that_cannot_be_used_is_refused_at_its_place(device: Host, name: str, place: str, words: str) -> None:
+    with pytest.raises(ScenarioError, match=words) as refused:
+        Ruleset.load(device, ZOO / "broken" / f"{name}.nft")
+    assert str(refused.value.position) == f"{ZOO / 'broken'}/{place}"
+
+
+def test_a_missing_file_is_said_so(device: Host, tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match="Could not open file") as refused:
+        Ruleset.load(device, tmp_path / "none.nft")
+    assert refused.value.position == Position(str(tmp_path / "none.nft"))
+
+
+def test_rules_that_a_command_replaced_have_no_place(device: Host, tmp_path: Path) -> None:
+    file = tmp_path / "replaced.nft"
+    file.write_text(
+        "table ip t { chain c { accept; drop; }; chain d { accept; }; }\nreplace rule ip t c handle 3 drop\n"
+    )
+    ruleset = Ruleset.load(device, file)
+    assert {rule.chain: rule.position for rule in ruleset.rules} == {"c": None, "d": Position(str(file), 1, 51)}
+
+
+def test_a_comment_that_is_not_utf_8_does_no_harm(device: Host, tmp_path: Path) -> None:
+    file = tmp_path / "latin.nft"
+    file.write_bytes(b'table ip t { chain c { accept comment "caf\xe9"; }; }\n')
+    (rule,) = Ruleset.load(device, file).rules
+    assert rule.text.startswith('accept comment "caf')

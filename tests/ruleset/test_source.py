@@ -1,0 +1,97 @@
+"""Where rules stand, read from text alone: no root, no kernel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.ruleset import source
+
+
+def places(tmp_path: Path, text: str, *folders: Path) -> dict[str, list[str]]:
+    """Line and column of every rule by chain."""
+    file = tmp_path / "main.nft"
+    file.write_text(text)
+    found = source.rules(file, (*folders, tmp_path), lambda path: path.name)
+    return {" ".join(key): [str(rule.position) for rule in rules] for key, rules in found.items()}
+
+
+def test_a_rule_ends_with_its_line_or_a_semicolon(tmp_path: Path) -> None:
+    assert places(tmp_path, "table ip t {\n chain c { accept; drop;\n  reject\n }\n}\n") == {
+        "ip t c": ["main.nft:2:12", "main.nft:2:20", "main.nft:3:3"]
+    }
+
+
+def test_braces_and_backslashes_continue_a_rule(tmp_path: Path) -> None:
+    text = (
+        "table ip t {\n chain c {\n  tcp dport {\n   1,\n   2\n  } accept\n  tcp \\\n   dport 3 drop\n  drop\n }\n}\n"
+    )
+    assert places(tmp_path, text) == {"ip t c": ["main.nft:3:3", "main.nft:7:3", "main.nft:9:3"]}
+
+
+def test_strings_and_comments_are_not_read_as_text(tmp_path: Path) -> None:
+    text = 'table ip t { # }\n chain c {\n  log prefix "}; {"; # }\n  drop comment "a # b"\n }\n}\n'
+    assert places(tmp_path, text) == {"ip t c": ["main.nft:3:3", "main.nft:4:3"]}
+
+
+def test_what_belongs_to_the_chain_is_no_rule(tmp_path: Path) -> None:
+    text = (
+        'table ip t { flags dormant; chain c { type filter hook input priority filter - 5; policy drop; comment "x"\n'
+        "define A = { 1,\n 2 }\n drop\n } }\n"
+    )
+    assert places(tmp_path, text) == {"ip t c": ["main.nft:4:2"]}
+
+
+def test_the_family_is_ip_unless_given(tmp_path: Path) -> None:
+    text = "table t { chain c { drop; }; }\nadd rule t c drop\nrule inet t c drop\nip6 t c drop\n"
+    assert places(tmp_path, text) == {
+        "ip t c": ["main.nft:1:21", "main.nft:2:1"],
+        "inet t c": ["main.nft:3:1"],
+        "ip6 t c": ["main.nft:4:1"],
+    }
+
+
+@pytest.mark.parametrize(
+    "command", ["flush ruleset", "flush table ip t", "delete table t", "flush chain t c", "flush ruleset ip"]
+)
+def test_rules_before_a_flush_are_gone(tmp_path: Path, command: str) -> None:
+    assert places(tmp_path, f"table t {{ chain c {{ drop; }}; }}\n{command}\nadd rule t c accept\n") == {
+        "ip t c": ["main.nft:3:1"]
+    }
+
+
+def test_a_chain_that_lost_single_rules_is_left_out(tmp_path: Path) -> None:
+    text = "table t { chain c { drop; }; chain d { drop; }; }\ndelete rule t c handle 2\n"
+    assert places(tmp_path, text) == {"ip t d": ["main.nft:1:40"]}
+
+
+def test_an_included_file_is_read_in_place(tmp_path: Path) -> None:
+    (tmp_path / "inside.nft").write_text("drop\n")
+    text = 'table t { chain c {\n accept\n include "./inside.nft"\n reject\n }\n}\n'
+    assert places(tmp_path, text) == {"ip t c": ["main.nft:2:2", "inside.nft:1:1", "main.nft:4:2"]}
+
+
+def test_a_file_included_by_name_is_searched_in_the_given_order(tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    first.mkdir()
+    (first / "rules.nft").write_text("\n\nadd rule t c drop\n")
+    (tmp_path / "rules.nft").write_text("add rule t c drop\n")
+    assert places(tmp_path, 'include "rules.nft"\n', first) == {"ip t c": ["rules.nft:3:1"]}
+
+
+def test_a_pattern_that_two_folders_match_is_unclear(tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    first.mkdir()
+    for folder in (first, tmp_path):
+        (folder / "rules.nft").write_text("add rule t c drop\n")
+    with pytest.raises(source.UnclearError):
+        places(tmp_path, 'include "rul*.nft"\n', first)
+
+
+def test_a_block_in_a_rule_is_part_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "main.nft"
+    file.write_text("table t { chain c {\n tcp dport 1 jump {\n  accept\n  drop; drop\n }\n reject\n } }\n")
+    (chain,) = source.rules(file, (tmp_path,), lambda path: path.name).values()
+    assert [rule.position.line for rule in chain] == [2, 6]
+    assert [rule.position.line for rule in chain[0].block] == [3, 4, 4]
