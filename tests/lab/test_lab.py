@@ -1,0 +1,178 @@
+"""Labs built in the kernel, looked at with ip(8)."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.capture import Capture
+from harness.errors import HarnessError
+from harness.inject import Sender
+from harness.lab.lab import Host, Lab
+from harness.scenario.labs import LABS
+from harness.scenario.models import HostSpec, LabSpec
+from harness.scenario.network import Network
+from harness.wait import wait_until
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture
+def router() -> Iterator[Lab]:
+    with Lab.build(Network.of(LABS["router"])) as lab:
+        yield lab
+
+
+def ip(host: Host, *arguments: str) -> list[dict[str, Any]]:
+    """What ``ip -json`` says in the host's namespace."""
+
+    def run() -> str:
+        return subprocess.run(["ip", "-json", *arguments], capture_output=True, text=True, check=True).stdout
+
+    found: list[dict[str, Any]] = json.loads(host.namespace.call(run) or "[]")
+    return found
+
+
+def addresses(host: Host) -> dict[str, list[str]]:
+    return {
+        link["ifname"]: [f"{one['local']}/{one['prefixlen']}" for one in link["addr_info"]]
+        for link in ip(host, "address")
+        if link["ifname"] != "lo"
+    }
+
+
+def test_the_device_has_the_addresses_of_the_plan(router: Lab) -> None:
+    assert addresses(router.device) == {
+        "wan0": ["203.0.113.1/24", "2001:db8:113::1/64"],
+        "lan0": ["10.0.2.1/24", "2001:db8:2::1/64"],
+    }
+
+
+def test_the_other_hosts_are_silent(router: Lab) -> None:
+    for name in ("client", "server"):
+        assert addresses(router.hosts[name]) == {"eth0": []}
+
+
+def test_every_link_is_up_and_has_the_address_of_the_plan(router: Lab) -> None:
+    for host in router.hosts.values():
+        links = {link["ifname"]: link for link in ip(host, "link") if link["ifname"] != "lo"}
+        assert {name: link["operstate"] for name, link in links.items()} == dict.fromkeys(host.interfaces, "UP")
+        assert {name: link["ifindex"] for name, link in links.items()} == host.interfaces
+        assert {name: link["address"] for name, link in links.items()} == {
+            name: one.mac for name, one in host.plan.interfaces.items()
+        }
+
+
+def test_the_device_knows_its_neighbours_and_gateways(router: Lab) -> None:
+    neighbours = {(one["dst"], one["dev"], *one["state"]) for one in ip(router.device, "neighbour")}
+    assert {("203.0.113.5", "wan0", "PERMANENT"), ("2001:db8:2::2", "lan0", "PERMANENT")} <= neighbours
+    for family in ("-4", "-6"):
+        (default,) = ip(router.device, family, "route", "show", "default")
+        assert default["dev"] == "wan0"
+
+
+@pytest.mark.parametrize(("lab", "forwarding"), [("router", "1"), ("host", "0")])
+def test_only_a_router_forwards(lab: str, forwarding: str) -> None:
+    with Lab.build(Network.of(LABS[lab])) as built:
+        for key in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+            assert built.device.namespace.call(Path("/proc/sys/net", key).read_text).strip() == forwarding
+
+
+def test_a_host_and_an_interface_are_known_by_number(router: Lab) -> None:
+    server = router.hosts["server"]
+    assert router.by_inum[server.inum] is server
+    assert server.interface(server.interfaces["eth0"]) == "eth0"
+    assert server.interface(1) == "lo"
+    assert server.interface(9999) == ""
+    indexes = [index for host in router.hosts.values() for index in host.interfaces.values()]
+    assert len(set(indexes)) == len(indexes)
+
+
+def test_nobody_says_anything_by_himself(router: Lab) -> None:
+    """No address resolution, router discovery or multicast report after the lab is built."""
+    capture = Capture(router.hosts.values())
+    frame = bytes.fromhex("020000000201020000000101") + struct.pack("!H", 0x88B5) + bytes(46)
+    Sender(router.hosts["client"], "eth0").send(frame)
+    seen: list[bytes] = []
+
+    def arrived() -> bool:
+        seen.extend(one.frame for one in capture.read())
+        return frame in seen
+
+    wait_until(arrived, 5, "a frame")
+    assert seen == [frame]
+
+
+def test_the_lab_is_not_seen_in_the_host() -> None:
+    def host() -> tuple[str, list[str]]:
+        links = subprocess.run(["ip", "-oneline", "link"], capture_output=True, text=True, check=True).stdout
+        return links, sorted(str(path) for path in Path("/run").glob("netns/*"))
+
+    before = host()
+    with Lab.build(Network.of(LABS["router"])):
+        assert host() == before
+    assert host() == before
+
+
+def test_two_labs_at_once_do_not_meet() -> None:
+    with Lab.build(Network.of(LABS["router"])) as one, Lab.build(Network.of(LABS["router"])) as other:
+        capture = Capture(other.hosts.values())
+        own = Capture([one.device])
+        Sender(one.hosts["client"], "eth0").send(b"\xff" * 12 + b"\x88\xb5" + bytes(46))
+        wait_until(own.read, 5, "a frame")
+        assert capture.read() == []
+
+
+def test_a_host_can_have_settings_of_its_interfaces() -> None:
+    spec = LabSpec(
+        hosts={
+            "client": HostSpec(interfaces={"eth0": ["192.0.2.5/24"]}),
+            "device": HostSpec(interfaces={"eth0": ["192.0.2.1/24"]}, sysctls={"net.ipv4.conf.eth0.rp_filter": 1}),
+        },
+        links=[["client:eth0", "device:eth0"]],
+    )
+    with Lab.build(Network.of(spec)) as lab:
+        read = Path("/proc/sys/net/ipv4/conf/eth0/rp_filter").read_text
+        assert lab.device.namespace.call(read).strip() == "1"
+
+
+def test_what_the_kernel_refuses_is_named() -> None:
+    spec = LabSpec(
+        hosts={
+            "client": HostSpec(interfaces={"eth0": ["192.0.2.5/24"]}),
+            "device": HostSpec(interfaces={"..": ["192.0.2.1/24"]}),
+        },
+        links=[["client:eth0", "device:.."]],
+    )
+    words = r"the kernel refused the link client:eth0 to device:\.\. of client"
+    with pytest.raises(HarnessError, match=words), Lab.build(Network.of(spec)):
+        pass
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_the_device_writes_true_checksums(router: Lab, family: socket.AddressFamily) -> None:
+    capture = Capture([router.hosts["server"]])
+    to = "10.0.2.2" if family == socket.AF_INET else "2001:db8:2::2"
+    router.device.namespace.socket(family, socket.SOCK_DGRAM).sendto(b"hello", (to, 9))
+    seen: list[bytes] = []
+    wait_until(lambda: seen.extend(one.frame for one in capture.read()) or seen, 5, "a datagram")
+    (frame,) = seen
+    start, addresses_at = (34, slice(26, 34)) if family == socket.AF_INET else (54, slice(22, 54))
+    datagram = frame[start:]
+    pseudo = frame[addresses_at] + struct.pack("!HH", socket.IPPROTO_UDP, len(datagram))
+    assert ones_complement_sum(pseudo + datagram) == 0xFFFF
+
+
+def ones_complement_sum(data: bytes) -> int:
+    """RFC 1071; 0xffff when a checksum inside is right."""
+    total = sum(struct.unpack(f"!{len(data) // 2 + len(data) % 2}H", data + bytes(len(data) % 2)))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total

@@ -1,0 +1,26 @@
+"""Waiting for facts."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from harness.errors import BrokenMeasurement
+from harness.wait import wait_until
+
+
+def test_a_fact_ends_the_wait() -> None:
+    answers = iter([0, 0, 1])
+    wait_until(lambda: next(answers), 5, "the third answer")
+
+
+def test_a_fact_that_holds_already_takes_no_time() -> None:
+    wait_until(lambda: True, 0, "nothing")
+
+
+def test_a_deadline_is_told_with_what_was_waited_for() -> None:
+    start = time.monotonic()
+    with pytest.raises(BrokenMeasurement, match=r"waited 0\.05 s in vain for the moon"):
+        wait_until(lambda: False, 0.05, "the moon")
+    assert time.monotonic() - start < 2
