@@ -30,7 +30,7 @@ INIT = Path(__file__).with_name("init.sh")
 MODULES = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
 """What init.sh needs of the kernel, as modules or built in."""
 
-TOOLS = "dmesg grep insmod ip ln mkdir mount mv sh switch_root tail uname usleep".split()
+TOOLS = ("dmesg", "grep", "insmod", "ip", "ln", "mkdir", "mount", "mv", "sh", "switch_root", "tail", "uname", "usleep")
 """What init.sh needs of busybox."""
 
 FOLDERS = ("bin", "changes", "dev", "host", "modules", "proc", "root", "sys")
@@ -76,7 +76,7 @@ def _busybox() -> Path:
     if found is None:
         raise Unsupported("busybox is missing", remedy="run apt-get install busybox-static")
     # A dynamic program names its loader, ld-linux or ld-musl, near the start of the file.
-    with open(found, "rb") as file:
+    with Path(found).open("rb") as file:
         if b"/ld-" in file.read(4096):
             raise Unsupported(f"{found} needs shared libraries", remedy="run apt-get install busybox-static")
     return Path(found)
@@ -87,10 +87,8 @@ def _with_dependencies(modules: Path, names: Iterable[str]) -> list[Path]:
 
     What is built into the kernel has none. Source: modules.dep(5), kernel Documentation/kbuild/kbuild.rst.
     """
-    needs = {}
-    for line in (modules / "modules.dep").read_text().splitlines():
-        path, _, needed = line.partition(":")
-        needs[_name(path)] = (path, needed.split())
+    lines = (modules / "modules.dep").read_text().splitlines()
+    needs = {_name(path): (path, needed.split()) for path, _, needed in (line.partition(":") for line in lines)}
     built_in = {_name(path) for path in (modules / "modules.builtin").read_text().splitlines()}
     order: dict[str, None] = {}
     for name in names:

@@ -5,13 +5,19 @@
     python -m harness.kernel.microvm --kernel 6.12 -u -c 'print("hello")'
     python -m harness.kernel.microvm --kernel 6.12 --exec uname -a
 
-The program sees the host's files (its own changes vanish with it), the same working directory and
-the variables of :data:`CARRIED`; it is root there. Its stdin, stdout, stderr and exit status are the
-caller's, so execnet and pytest-xdist take the guest for an ordinary Python:
+The program sees the host's files (its own changes vanish with it), has the same working directory
+and the variables of :data:`CARRIED`, and is root there. Its stdin, stdout, stderr and exit status are
+the caller's, so execnet and pytest-xdist take the guest for an ordinary Python:
 ``pytest -d --tx 'popen//python=python -m harness.kernel.microvm --kernel 6.12'``.
 
+::
+
+    caller ──stdin──> this process ──sockets──> QEMU ──virtio-serial──> the guest's program
+           <─stdout,      │     <──"up", "exit 0"── control ──────────── init
+              stderr──    └── a memory file <── the guest's console, QEMU's complaints
+
 Nothing outlives the caller, however that ends: the kernel kills QEMU when this process ends, and this
-process when its parent does; what QEMU reads and writes are pipes and memory files without a name.
+process when its parent does. No file with a name is made for a guest.
 """
 
 from __future__ import annotations
@@ -27,69 +33,106 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
 from harness.errors import BrokenMeasurement, HarnessError, Unsupported
 from harness.kernel import images
+from harness.kernel.accelerator import accelerator
 from harness.kernel.images import Image
 from harness.kernel.initramfs import initramfs
 from harness.kernel.vmlinux import vmlinux
 
-CARRIED = re.compile(r"(PYTHON|PYTEST|NFT_|LC_|XDG_)\w*|PATH|HOME|LANG|TERM|TZ|USER|VIRTUAL_ENV|CI|NO_COLOR|FORCE_COLOR")
+CARRIED = re.compile(
+    r"(PYTHON|PYTEST|NFT_|LC_|XDG_)\w*|PATH|HOME|USER|LANG|TZ|TERM|COLUMNS|VIRTUAL_ENV|CI|NO_COLOR|FORCE_COLOR"
+)
 """Names of the environment variables that go into the guest."""
 
 BOOT_DEADLINE = 60.0
-"""Seconds until the guest must be up; the emulated boot takes 3 s of one CPU."""
+"""Seconds for the guest to come up; emulated it takes 3 s of one CPU, and the machine may be busy."""
 
-FAILED = 125
-"""Exit status when there is none of the guest's program, as env(1) has it."""
+NO_STATUS = 125
+"""Our exit status when the guest's program has none, as with env(1)."""
 
-KERNEL_COMMAND_LINE = "console=ttyS0 quiet panic=-1 oops=panic reboot=t"
+MEMORY = 2048
+"""MiB; the host gives what is touched, about 400 MiB for a scenario run."""
 
-_PR_SET_PDEATHSIG = 1
+CPUS = 1
+"""Emulated, a second CPU sees the kernel patch its own text half-done: "Oops: int3" (QEMU 7.2)."""
+
+KERNEL_COMMAND_LINE = " ".join(
+    [
+        # What the kernel prints is for one who looks for the cause of a failure: little, and at once.
+        "console=ttyS0 quiet panic=-1 oops=panic reboot=t",
+        # Nobody attacks this guest. Emulated, every guard costs time (boot: 4.8 s of CPU without this line, 3.4 with).
+        "mitigations=off lsm= audit=0 init_on_alloc=0 nokaslr cryptomgr.notests",
+        # It is the host's TSC; a busy host makes the kernel doubt it, and any other clock is an exit to QEMU.
+        "tsc=reliable",
+        # Removing a namespace or detaching a probe waits for several grace periods.
+        "rcupdate.rcu_expedited=1",
+    ]
+)
+"""Source: Linux Documentation/admin-guide/kernel-parameters.txt."""
+
+# Not the smaller "microvm": its only clock is a TSC that Linux has to calibrate by the timer interrupt, and on
+# a busy host it hangs there. Both take the same time to boot.
+MACHINE = "q35,sata=off,smbus=off,usb=off,vmport=off"
+
+# Emulated, a string instruction works byte by byte, and each level of the page tables is walked in software.
+CPU = {"kvm": "host", "tcg": "max,la57=off,erms=off,fsrm=off"}
+
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "--kernel": {"default": images.DEFAULT},
+    "--accelerator": {"choices": list(CPU)},
+    "--console": {"type": Path},
+    "--memory": {"type": int, "default": MEMORY},
+    "--cpus": {"type": int, "default": CPUS},
+    "--deadline": {"type": float, "default": BOOT_DEADLINE},
+}
+"""Of the command line: what :func:`run` takes, and where the console's text shall go."""
+
 _libc = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 
 
 class Guest:
-    """A microVM that is to be a worker of pytest-xdist; it boots when xdist opens its gateway."""
+    """A microVM that is planned as a worker of pytest-xdist; it boots when xdist starts the worker."""
 
-    def __init__(self, image: Image, accelerator: str, name: str) -> None:
+    def __init__(self, image: Image, accelerator: str) -> None:
         self.image = image
         self.accelerator = accelerator
-        self.name = name
-        """The worker's id, shown by xdist as ``[name]``."""
         self._console = _memory_file("console")
 
     @classmethod
-    def plan(cls, image: Image, accelerator: str | None = None, name: str | None = None) -> Guest:
-        """A guest that will boot ``image``; unless told otherwise as fast as this machine can."""
-        return cls(image, accelerator or "tcg", name or _version(image))
+    def plan(cls, image: Image) -> Guest:
+        """A guest that will boot ``image`` as fast as this machine can."""
+        return cls(image, accelerator(image).name)
 
     @property
-    def spec(self) -> str:
-        """What ``pytest --tx`` takes: an execnet specification that has this guest as its Python."""
+    def name(self) -> str:
+        """Its kernel's release without what all of Debian's have: ``6.12.107``, ``6.1.0-50``."""
+        return re.sub(r"(\+deb\d+)?(-amd64)?$", "", self.image.release)
+
+    def spec(self, copy: int = 0) -> str:
+        """What ``pytest --tx`` takes: an execnet specification of a worker whose Python is this guest.
+
+        The worker is called by the guest's name; further copies of the guest have a number behind it.
+        """
         wrapper = [sys.executable, "-m", "harness.kernel.microvm", "--kernel", str(self.image.vmlinuz)]
         wrapper += ["--accelerator", self.accelerator, "--console", f"/proc/{os.getpid()}/fd/{self._console}"]
-        return f"popen//id={self.name}//python={shlex.join(wrapper)}"
+        name = f"{self.name}-{copy}" if copy else self.name
+        # "//" ends a value of execnet's specifications.
+        return f"popen//id={name}//python={re.sub('/+', '/', shlex.join(wrapper))}"
 
     def console(self) -> str:
-        """What the guest's kernel and its early userspace said until now, and QEMU's complaints."""
+        """What the kernel of the guest and its copies, its init script and QEMU have said until now."""
         return _text(self._console)
 
     def describe(self) -> str:
         """For example ``kernel 6.12.107 in a microVM (TCG)``."""
-        return f"kernel {_version(self.image)} in a microVM ({self.accelerator.upper()})"
-
-
-def _version(image: Image) -> str:
-    """The release without what is the same for all of Debian's: ``6.12.107``, ``6.1.0-50``."""
-    return re.sub(r"(\+deb\d+)?(-amd64)?$", "", image.release)
-
-
-def _text(file: int) -> str:
-    return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace").replace("\r\n", "\n")
+        return f"kernel {self.name} in a microVM ({self.accelerator.upper()})"
 
 
 def run(
@@ -97,69 +140,64 @@ def run(
     argv: Sequence[str],
     *,
     accelerator: str,
-    memory: int = 2048,
-    cpus: int = 1,
     console: int,
+    memory: int = MEMORY,
+    cpus: int = CPUS,
     deadline: float = BOOT_DEADLINE,
 ) -> int:
-    """Boot ``image``, run ``argv`` in it on this process's stdin, stdout and stderr; its exit status.
+    """Boot ``image``, run ``argv`` in it on our stdin, stdout and stderr, and return its exit status.
 
-    ``memory`` in MiB. ``console`` is a file descriptor that gets the console's text.
-    Raises :class:`Unsupported` when the guest does not come up within ``deadline`` seconds and
-    :class:`BrokenMeasurement` when it ends without a word (a kernel panic).
+    The file descriptor ``console`` gets what the guest's kernel and QEMU have to say; ``memory`` is
+    in MiB, ``deadline`` in seconds. Raises :class:`Unsupported` when something is missing or the guest
+    does not come up, :class:`BrokenMeasurement` when it ends before its program did.
     """
-    ends = {name: socket.socketpair() for name in ("stdin", "stdout", "stderr", "control")}
-    archive = _memory_file("initramfs", initramfs(image, _command(argv)))
-    inherited = {name: guest.fileno() for name, (_, guest) in ends.items()}
-    qemu = subprocess.Popen(
-        [
-            *_machine(accelerator, memory, cpus),
-            *("-kernel", str(vmlinux(image)), "-initrd", f"/dev/fd/{archive}", "-append", KERNEL_COMMAND_LINE),
-            *("-chardev", f"file,id=console,append=on,path=/dev/fd/{console}", "-serial", "chardev:console"),
-            *_ports(inherited),
-        ],
-        pass_fds=[archive, console, *inherited.values()],
-        stdin=subprocess.DEVNULL,
-        stdout=console,
-        stderr=console,
-        start_new_session=True,  # a terminal's Ctrl-C is for us
-        preexec_fn=_die_with_parent,
-    )
-    os.close(archive)
-    for _, guest in ends.values():
-        guest.close()
-    ours = {name: host for name, (host, _) in ends.items()}
-    outputs = [
-        threading.Thread(target=_copy, args=(ours["stdout"].fileno(), 1)),
-        threading.Thread(target=_copy, args=(ours["stderr"].fileno(), 2)),
+    ports = {name: socket.socketpair() for name in ("stdin", "stdout", "stderr", "control")}
+    ours = {name: here for name, (here, _) in ports.items()}
+    theirs = {name: there.fileno() for name, (_, there) in ports.items()}
+    archive = _memory_file("initramfs", initramfs(image, _script(argv)))
+    qemu = [
+        *_machine(accelerator, memory, cpus),
+        *("-kernel", str(vmlinux(image)), "-initrd", f"/dev/fd/{archive}", "-append", KERNEL_COMMAND_LINE),
+        *("-chardev", f"file,id=console,append=on,path=/dev/fd/{console}", "-serial", "chardev:console"),
+        *_virtio(theirs),
     ]
-    try:
+    with _running(qemu, inherit=[archive, *theirs.values()], output=console):
+        os.close(archive)
+        for _, there in ports.values():
+            there.close()
+        threading.Thread(target=_send, args=(0, ours["stdin"]), daemon=True).start()
+        outputs = [
+            threading.Thread(target=_receive, args=(ours["stdout"], 1)),
+            threading.Thread(target=_receive, args=(ours["stderr"], 2)),
+        ]
         for thread in outputs:
             thread.start()
-        threading.Thread(target=_feed, args=(0, ours["stdin"]), daemon=True).start()
-        return _follow(ours["control"], deadline)
-    finally:
-        qemu.kill()
-        qemu.wait()
-        for thread in outputs:
-            thread.join()
+        status = _wait(ours["control"], deadline)
+    # A write in the guest returns when QEMU has it: all of the program's output is in our sockets.
+    for thread in outputs:
+        thread.join()
+    if isinstance(status, HarnessError):
+        raise status
+    return status
 
 
-def _follow(control: socket.socket, deadline: float) -> int:
-    """Read what the guest says about itself: ``up``, then ``exit STATUS``."""
-    with control.makefile() as words:
-        control.settimeout(deadline)
-        try:
-            up = words.readline()
-        except TimeoutError:
-            raise Unsupported(f"the guest did not come up within {deadline:g} s") from None
-        if not up:
-            raise Unsupported("the guest ended before it was up")
-        control.settimeout(None)
-        last = words.readline().split()
-    if not last:
-        raise BrokenMeasurement("the guest ended without a word")
-    return int(last[1])
+def _script(argv: Sequence[str]) -> str:
+    """The last step of the guest's boot; file descriptor 3 is the port "control"."""
+    variables = {name: value for name, value in os.environ.items() if CARRIED.fullmatch(name)}
+    variables["PYTHONDONTWRITEBYTECODE"] = "1"  # it would be written into memory and vanish
+    # By its whole path: busybox's sh takes its own "ip" for any other.
+    program = shutil.which(argv[0]) or argv[0]
+    return "\n".join(
+        [
+            "echo up >&3",
+            *(f"export {name}={shlex.quote(value)}" for name, value in variables.items()),
+            "(",
+            f"cd {shlex.quote(str(Path.cwd()))} && exec {shlex.join([program, *argv[1:]])}",
+            ") </run/guest/stdin >/run/guest/stdout 2>/run/guest/stderr 3>&-",
+            'echo "exit $?" >&3',
+            "read -r forever <&3",  # the host ends the guest
+        ]
+    )
 
 
 def _machine(accelerator: str, memory: int, cpus: int) -> list[str]:
@@ -168,49 +206,66 @@ def _machine(accelerator: str, memory: int, cpus: int) -> list[str]:
         raise Unsupported("qemu-system-x86_64 is missing", remedy="run apt-get install qemu-system-x86")
     return [
         *(qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
-        *("-machine", "q35", "-accel", accelerator, "-cpu", _CPU[accelerator]),
-        *("-smp", str(cpus), "-m", str(memory)),
-        *("-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap"),
-        *("-device", "virtio-9p-pci,fsdev=host,mount_tag=host", "-device", "virtio-serial-pci"),
+        *("-machine", MACHINE, "-accel", accelerator, "-cpu", CPU[accelerator], "-smp", str(cpus), "-m", str(memory)),
     ]
 
 
-_CPU = {"kvm": "host", "tcg": "max,la57=off,erms=off,fsrm=off"}
+def _virtio(ports: Mapping[str, int]) -> list[str]:
+    """The host's files, and ports with their names; each port is a connected socket that QEMU inherits."""
+    share = "local,id=host,path=/,readonly=on,security_model=none,multidevs=remap"
+    devices = ["-fsdev", share, "-device", "virtio-9p-pci,fsdev=host,mount_tag=host", "-device", "virtio-serial-pci"]
+    for name, fd in ports.items():
+        devices += ["-chardev", f"socket,id={name},fd={fd}", "-device", f"virtserialport,chardev={name},name={name}"]
+    return devices
 
 
-def _ports(ports: Mapping[str, int]) -> list[str]:
-    """The ports of the guest, by name; each is a connected socket that QEMU inherits."""
-    arguments = []
-    for name, number in ports.items():
-        arguments += ["-chardev", f"socket,id={name},fd={number}", "-device", f"virtserialport,chardev={name},name={name}"]
-    return arguments
-
-
-def _command(argv: Sequence[str]) -> str:
-    """The script that ends the guest's boot; file descriptor 3 is the port "control"."""
-    carried = {name: value for name, value in os.environ.items() if CARRIED.fullmatch(name)}
-    # A .pyc file written there would vanish with the guest.
-    carried["PYTHONDONTWRITEBYTECODE"] = "1"
-    # By its whole path, or busybox's sh would take a program of its own by that name.
-    program = shutil.which(argv[0]) or argv[0]
-    ports = "/run/guest"
-    return "\n".join(
-        [
-            "echo up >&3",
-            f"cd {shlex.quote(os.getcwd())}",
-            *(f"export {name}={shlex.quote(value)}" for name, value in carried.items()),
-            f"{shlex.join([program, *argv[1:]])} <{ports}/stdin >{ports}/stdout 2>{ports}/stderr 3>&-",
-            'echo "exit $?" >&3',
-            "read -r forever <&3",  # the host ends the guest, which must not end by itself
-        ]
+@contextmanager
+def _running(command: Sequence[str], *, inherit: Sequence[int], output: int) -> Iterator[None]:
+    """A process that ends with the block, or with us."""
+    process = subprocess.Popen(
+        command,
+        pass_fds=[output, *inherit],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,  # the terminal's Ctrl-C is for us
+        preexec_fn=_die_with_parent,
     )
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
-def _memory_file(name: str, content: bytes = b"") -> int:
-    number = os.memfd_create(name)
-    with open(number, "wb", closefd=False) as file:
-        file.write(content)
-    return number
+def _wait(control: socket.socket, deadline: float) -> int | HarnessError:
+    """Listen to what the guest says of itself: "up", then "exit STATUS"."""
+    words = control.makefile()
+    control.settimeout(deadline)
+    try:
+        if not words.readline():
+            return Unsupported("the guest ended before it was up")
+    except TimeoutError:
+        return Unsupported(f"the guest was not up within {deadline:g} s")
+    control.settimeout(None)
+    last = words.readline().split()
+    return int(last[1]) if last else BrokenMeasurement("the guest ended before its program did")
+
+
+def _send(source: int, port: socket.socket) -> None:
+    try:
+        while data := os.read(source, 1 << 16):
+            port.sendall(data, socket.MSG_NOSIGNAL)
+        port.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # the guest has ended and reads no more
+
+
+def _receive(port: socket.socket, target: int) -> None:
+    with open(target, "wb", buffering=0, closefd=False) as file:
+        while data := port.recv(1 << 16):
+            while data:
+                data = data[file.write(data) or 0 :]
 
 
 def _die_with_parent() -> None:
@@ -218,55 +273,58 @@ def _die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _copy(source: int, target: int) -> None:
-    """Copy bytes as they come, until the end of ``source``."""
-    with open(target, "wb", buffering=0, closefd=False) as file:
-        while data := os.read(source, 65536):
-            while data:
-                data = data[file.write(data) or 0 :]
+def _memory_file(name: str, content: bytes = b"") -> int:
+    fd = os.memfd_create(name)
+    with open(fd, "wb", closefd=False) as file:
+        file.write(content)
+    return fd
 
 
-def _feed(source: int, port: socket.socket) -> None:
-    try:
-        _copy(source, port.fileno())
-        port.shutdown(socket.SHUT_WR)
-    except OSError:
-        pass  # the guest has ended and reads no more
+def _text(fd: int) -> str:
+    text = os.pread(fd, os.fstat(fd).st_size, 0).decode(errors="replace")
+    return text.replace("\r", "").replace("\0", "")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Be the Python, or the program, of a guest; the command line of this module."""
+def main(arguments: Sequence[str]) -> int:
+    """Be the Python, or with ``--exec`` the program, of a guest; the exit status is its own.
+
+    Our own options come first. Of a guest that did not come up or died, one sentence and the end of
+    its console go to stderr, and the status is :data:`NO_STATUS`.
+    """
     _die_with_parent()
-    parser = argparse.ArgumentParser(prog="python -m harness.kernel.microvm", allow_abbrev=False)
-    parser.add_argument("--kernel", default=images.DEFAULT)
-    parser.add_argument("--accelerator", default="tcg", choices=["kvm", "tcg"])
-    parser.add_argument("--memory", type=int, default=2048)
-    parser.add_argument("--cpus", type=int, default=1)
-    parser.add_argument("--console", type=Path)
-    parser.add_argument("--deadline", type=float, default=BOOT_DEADLINE)
-    parser.add_argument("--exec", action="store_true")
-    options, rest = parser.parse_known_args(arguments)
-    argv = rest if options.exec else [sys.executable, *rest]
+    # Like any program in a pipe: end when nobody reads on.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    parser = argparse.ArgumentParser(add_help=False)
+    for name, details in OPTIONS.items():
+        parser.add_argument(name, **details)
+    own = 0
+    while own < len(arguments) and arguments[own] in OPTIONS:
+        own += 2
+    options = parser.parse_args(arguments[:own])
+    rest = arguments[own:]
+    argv = rest[1:] if rest[:1] == ["--exec"] else [sys.executable, *rest]
+    console = os.open(options.console, os.O_RDWR | os.O_APPEND) if options.console else _memory_file("console")
     try:
-        image = images.get(options.kernel)
-        console = os.open(options.console, os.O_RDWR | os.O_APPEND) if options.console else _memory_file("console")
-        try:
-            return run(
-                image,
-                argv,
-                accelerator=options.accelerator,
-                memory=options.memory,
-                cpus=options.cpus,
-                console=console,
-                deadline=options.deadline,
+        image = images.find(options.kernel)
+        if image is None:
+            raise Unsupported(
+                f"no kernel image {options.kernel!r} is here", remedy=f"run nft-harness kernels fetch {options.kernel}"
             )
-        except HarnessError as error:
-            print(f"nft-harness: {error}", file=sys.stderr)
-            print(_text(console), file=sys.stderr)
-            return FAILED
+        return run(
+            image,
+            argv,
+            accelerator=options.accelerator or accelerator(image).name,
+            console=console,
+            memory=options.memory,
+            cpus=options.cpus,
+            deadline=options.deadline,
+        )
+    except HarnessError as error:
+        sys.stderr.write("".join(f"nft-harness: {line}\n" for line in [str(error), *_text(console).splitlines()[-40:]]))
+        return NO_STATUS
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

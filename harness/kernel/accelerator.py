@@ -1,0 +1,74 @@
+"""What a guest's CPU is made of: KVM where that has been seen to work, else QEMU's emulator (TCG).
+
+That ``/dev/kvm`` exists and opens says little: on some paravirtual hosts every guest then hangs. So
+one is booted, with a deadline, and the answer is kept until the machine boots again.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from harness.kernel.images import Image, cache_dir
+
+TRIAL_DEADLINE = 5.0
+"""Seconds for a guest to come up by KVM; it takes less than one."""
+
+_KVM = Path("/dev/kvm")
+
+
+class Accelerator(NamedTuple):
+    """How QEMU runs a guest."""
+
+    name: str
+    """``kvm`` or ``tcg``, as QEMU's option ``-accel`` has it."""
+    reason: str
+    """Why this one; part of a sentence."""
+
+
+def accelerator(image: Image) -> Accelerator:
+    """The fastest accelerator that boots ``image`` here; the first call may take :data:`TRIAL_DEADLINE`."""
+    if not _KVM.exists():
+        return Accelerator("tcg", f"there is no {_KVM}")
+    if not os.access(_KVM, os.R_OK | os.W_OK):
+        return Accelerator("tcg", f"{_KVM} is not open to this user")
+    answers = cache_dir() / "accelerator.json"
+    # Another boot, kernel or image may behave differently.
+    circumstances = "/".join([_boot_id(), platform.release(), image.release])
+    try:
+        known = msgspec.json.decode(answers.read_bytes(), type=dict[str, Accelerator])
+    except (OSError, msgspec.DecodeError):
+        known = {}
+    if circumstances not in known:
+        known = {key: answer for key, answer in known.items() if key.startswith(_boot_id())}
+        known[circumstances] = _try_kvm(image)
+        answers.parent.mkdir(parents=True, exist_ok=True)
+        part = answers.with_suffix(f".{os.getpid()}")
+        part.write_bytes(msgspec.json.encode(known))
+        part.rename(answers)
+    return known[circumstances]
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _try_kvm(image: Image) -> Accelerator:
+    wrapper = [sys.executable, "-m", "harness.kernel.microvm", "--kernel", str(image.vmlinuz)]
+    wrapper += ["--accelerator", "kvm", "--deadline", str(TRIAL_DEADLINE), "--exec", "true"]
+    start = time.monotonic()
+    try:
+        # The wrapper kills its QEMU at the deadline; should even that hang, we go on without it.
+        trial = subprocess.run(wrapper, stdin=subprocess.DEVNULL, capture_output=True, timeout=3 * TRIAL_DEADLINE)
+    except subprocess.TimeoutExpired:
+        return Accelerator("tcg", f"{_KVM} is there, but QEMU hangs with it")
+    if trial.returncode == 0:
+        return Accelerator("kvm", f"a trial guest ran within {time.monotonic() - start:.1f} s")
+    return Accelerator("tcg", f"{_KVM} is there, but a trial guest did not come up with it in {TRIAL_DEADLINE:g} s")
