@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from harness.errors import BrokenMeasurement
+from harness.inject import cookie_of
 from harness.lab.lab import Host
 
 ETH_P_ALL: Final = 0x0003
@@ -44,43 +45,53 @@ class Captured(msgspec.Struct, frozen=True, kw_only=True):
     """Nanoseconds of CLOCK_MONOTONIC, as ``bpf_ktime_get_ns`` gives them."""
     frame: bytes
     """From the Ethernet header on."""
+    cookie: int
+    """SO_COOKIE of the socket that captured it; the tracer sees the same in ``packet_rcv``."""
 
 
 class Capture:
-    """Captures at all interfaces of ``hosts``, ``lo`` as well, what arrives there from now on."""
+    """Captures at the interfaces of ``hosts`` what arrives there from now on.
+
+    Each interface has a socket of its own: one for all interfaces would be shown the frames of
+    every namespace, only to drop them, and that would be seen on the way of packets elsewhere.
+    """
 
     def __init__(self, hosts: Iterable[Host]) -> None:
-        self._sockets = [(host, _listening(host)) for host in hosts]
+        self._sockets = [
+            (host, interface, _listening(host, interface)) for host in hosts for interface in host.interfaces
+        ]
 
     def read(self) -> list[Captured]:
-        """What has arrived since the last call, per host in the order of arrival; it does not wait.
+        """What has arrived since the last call, per interface in the order of arrival; it does not wait.
 
         Raises :class:`~harness.errors.BrokenMeasurement` when frames were lost for want of room.
         """
         realtime = time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         frames: list[Captured] = []
-        for host, listening in self._sockets:
-            frames += _arrived(host, listening, realtime)
+        for host, interface, listening in self._sockets:
+            frames += _arrived(host, interface, listening, realtime)
             _, lost = _STATISTICS.unpack(listening.getsockopt(SOL_PACKET, PACKET_STATISTICS, _STATISTICS.size))
             if lost:
                 raise BrokenMeasurement(f"{lost} frames that arrived at {host.name} were lost before they were read")
         return frames
 
 
-def _listening(host: Host) -> socket.socket:
-    listening = host.namespace.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(ETH_P_ALL))
+def _listening(host: Host, interface: str) -> socket.socket:
+    listening = host.namespace.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
     listening.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
     listening.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     listening.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
     listening.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+    listening.bind((interface, ETH_P_ALL))
     return listening
 
 
-def _arrived(host: Host, listening: socket.socket, realtime: int) -> Iterator[Captured]:
+def _arrived(host: Host, interface: str, listening: socket.socket, realtime: int) -> Iterator[Captured]:
     """What the socket holds; ``realtime`` is how far that clock is ahead of the monotonic one, in ns."""
+    cookie = cookie_of(listening)
     while True:
         try:
-            frame, ancillary, flags, source = listening.recvmsg(LARGEST, ANCILLARY)
+            frame, ancillary, flags, _ = listening.recvmsg(LARGEST, ANCILLARY)
         except BlockingIOError:
             return
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
@@ -92,7 +103,7 @@ def _arrived(host: Host, listening: socket.socket, realtime: int) -> Iterator[Ca
                 stamp = seconds * 1_000_000_000 + nanoseconds - realtime
             elif (level, kind) == (SOL_PACKET, PACKET_AUXDATA):
                 frame = _with_vlan(frame, payload)
-        yield Captured(host=host.name, device=source[0], time=stamp, frame=frame)
+        yield Captured(host=host.name, device=interface, time=stamp, frame=frame, cookie=cookie)
 
 
 def _with_vlan(frame: bytes, auxdata: bytes) -> bytes:

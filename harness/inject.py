@@ -26,9 +26,8 @@ class Sender:
         # Protocol 0 in both calls: a packet socket gets frames only of a protocol that it names.
         self._socket = host.namespace.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self._socket.bind((interface, 0))
-        packed = self._socket.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8)
-        self.cookie: int = struct.unpack("=Q", packed)[0]
-        """What ``sock_gen_cookie(skb->sk)`` is for every packet sent here; no two sockets share it."""
+        self.cookie = cookie_of(self._socket)
+        """What ``skb->sk->sk_cookie`` is for every packet sent here."""
 
     def send(self, frame: bytes) -> None:
         """Send ``frame``, from the Ethernet header on, as it is.
@@ -42,3 +41,9 @@ class Sender:
                 f"{self.host.name}:{self.interface} could not send a frame of {len(frame)} bytes: "
                 f"{os.strerror(refused.errno or 0)}"
             ) from None
+
+
+def cookie_of(opened: socket.socket) -> int:
+    """The number by which the kernel tells a socket from all others since it was booted."""
+    cookie: int = struct.unpack("=Q", opened.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8))[0]
+    return cookie

@@ -16,6 +16,7 @@ from harness.ruleset.listing import Chain, Listed
 from harness.ruleset.nft import CONFIGURATION, Nft, RefusedError, as_shown, complaint, handles_in_blocks
 from harness.ruleset.nft import nft_version as nft_version
 
+_STRING: Final = re.compile(r'"[^"]*"')
 _TRACE_OFF: Final = re.compile(r"\bmeta nftrace set 0\b")
 
 
@@ -38,6 +39,8 @@ class Ruleset:
 
         Raises :class:`~harness.errors.ScenarioError` at the place that nft complains of.
         """
+        if not path.is_file():
+            raise ScenarioError("there is no such ruleset", Position(str(path)))
         full = path.absolute()
         folder = full.parent
         try:
@@ -50,7 +53,7 @@ class Ruleset:
             written = {}
         rules = list(placed(listed, written))
         for rule in rules:
-            if _TRACE_OFF.search(rule.text):
+            if _TRACE_OFF.search(_STRING.sub("", rule.text)):
                 raise ScenarioError(
                     f"this rule ends the trace of a packet, so the rules after it could not be seen: {rule.text}",
                     rule.position or Position(str(path)),

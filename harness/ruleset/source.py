@@ -97,7 +97,6 @@ class _Walk:
         self._include_folders = include_folders
         self._show = show
         self._sources = [_tokens(path)]
-        self._next: list[_Token] = []
 
     def file(self) -> None:
         while (token := self._token()) is not None:
@@ -110,13 +109,14 @@ class _Walk:
 
     def _token(self) -> _Token | None:
         """The next token; a file included is read in place, as nft's scanner does."""
-        if self._next:
-            return self._next.pop()
         while self._sources:
             if (token := next(self._sources[-1], None)) is not None:
                 return token
             self._sources.pop()
         return None
+
+    def _put_back(self, token: _Token) -> None:
+        self._sources.append(iter((token,)))
 
     def _statement(self, first: _Token) -> list[_Token]:
         """``first`` and what follows up to the end of the statement; braces inside are part of it."""
@@ -127,7 +127,7 @@ class _Walk:
             if depth == 0 and token.text in _SEPARATORS:
                 break
             if depth == 0 and token.text == "}":
-                self._next.append(token)
+                self._put_back(token)
                 break
             depth += (token.text == "{") - (token.text == "}")
             statement.append(token)
@@ -141,7 +141,7 @@ class _Walk:
             if token.text == "{":
                 return words, True
             if token.text == "}":
-                self._next.append(token)
+                self._put_back(token)
                 break
             words.append(_bare(token.text))
         return words, False

@@ -100,10 +100,17 @@ def test_a_ruleset_that_cannot_be_used_is_refused_at_its_place(device: Host, nam
     assert str(refused.value.position) == f"{ZOO / 'broken'}/{place}"
 
 
-def test_a_missing_file_is_said_so(device: Host, tmp_path: Path) -> None:
-    with pytest.raises(ScenarioError, match="Could not open file") as refused:
-        Ruleset.load(device, tmp_path / "none.nft")
-    assert refused.value.position == Position(str(tmp_path / "none.nft"))
+@pytest.mark.parametrize("name", ["none.nft", "no-folder/none.nft", "."])
+def test_a_missing_file_is_said_so(device: Host, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ScenarioError, match="there is no such ruleset") as refused:
+        Ruleset.load(device, tmp_path / name)
+    assert refused.value.position == Position(str(tmp_path / name))
+
+
+def test_a_comment_may_speak_of_the_trace(device: Host, tmp_path: Path) -> None:
+    file = tmp_path / "comment.nft"
+    file.write_text('table ip t { chain c { accept comment "not meta nftrace set 0"; }; }\n')
+    assert len(Ruleset.load(device, file).rules) == 1
 
 
 def test_rules_that_a_command_replaced_have_no_place(device: Host, tmp_path: Path) -> None:

@@ -72,6 +72,12 @@ def test_an_included_file_is_read_in_place(tmp_path: Path) -> None:
     assert places(tmp_path, text) == {"ip t c": ["main.nft:2:2", "inside.nft:1:1", "main.nft:4:2"]}
 
 
+def test_an_included_file_ends_before_what_follows_on_the_line(tmp_path: Path) -> None:
+    (tmp_path / "inside.nft").write_text("drop\n")
+    text = 'table t { chain c { include "./inside.nft" }\n chain d { drop; }\n}\n'
+    assert places(tmp_path, text) == {"ip t c": ["inside.nft:1:1"], "ip t d": ["main.nft:2:12"]}
+
+
 def test_a_file_included_by_name_is_searched_in_the_given_order(tmp_path: Path) -> None:
     first = tmp_path / "first"
     first.mkdir()
