@@ -24,7 +24,7 @@ ETHER_ADDRESSES: Final = 12
 """Bytes before the place of a VLAN tag."""
 
 BUFFER: Final = 8 << 20
-"""Receive buffer of each host, bytes."""
+"""Receive buffer of each interface, bytes."""
 LARGEST: Final = 1 << 17
 """Bytes of the longest frame: the largest MTU of a virtual wire is 65535."""
 ANCILLARY: Final = 256
