@@ -1,9 +1,6 @@
 #!/bin/sh
-# First program of the guest, in its initramfs: makes the host's root folder the guest's own and
-# hands over to /command, which the host has written for this one boot. All tools are busybox's.
-#
-# The command talks to the host by the ports of a virtio-serial device: stdin, stdout, stderr, and
-# "control", on which the guest says "up" and, when all is done, "exit STATUS".
+# First program of the guest, in its initramfs: makes the host's root folder the guest's own, opens
+# the ports to the host and hands over to session.sh. All tools are busybox's.
 
 fail() {
 	dmesg | tail -n 20
@@ -35,6 +32,7 @@ mount --move /proc /root/proc
 mount --move /sys /root/sys
 mount -t tmpfs -o mode=755 run /root/run
 mkdir -p /root/run/guest /root/run/lock /root/run/netns /root/dev/pts /root/dev/shm
+ln -s /proc/self/fd /root/dev/fd
 mount -t devpts -o ptmxmode=666 devpts /root/dev/pts
 mount -t tmpfs shm /root/dev/shm
 mount -t bpf bpf /root/sys/fs/bpf
@@ -54,7 +52,7 @@ echo nft-harness >/root/proc/sys/kernel/hostname
 ulimit -l unlimited
 ip link set lo up
 
-# The host names the ports through the driver, a moment after the device appeared.
+# The ports get their names from the host, a moment after the device appeared.
 for name in stdin stdout stderr control; do
 	until port=$(grep -lx $name /root/sys/class/virtio-ports/*/name 2>/dev/null); do
 		usleep 1000
@@ -63,6 +61,7 @@ for name in stdin stdout stderr control; do
 	port=/dev/${port##*/}
 	ln -s "$port" /root/run/guest/$name
 done
-exec 3>"/root$port" # control, kept open to the end
-mv /bin /command /root/run/guest/
-exec /root/run/guest/bin/switch_root /root /run/guest/bin/sh /run/guest/command
+exec 3>"/root$port" # control, the last
+
+mv /bin /session.sh /command /root/run/guest/
+exec /root/run/guest/bin/switch_root /root /run/guest/bin/sh /run/guest/session.sh

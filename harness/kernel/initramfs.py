@@ -1,10 +1,11 @@
-"""The guest's first file system: busybox, the modules that reach the host's files, two scripts.
+"""The guest's first file system: busybox, the modules that reach the host's files, three scripts.
 
 ::
 
     /init            init.sh of this folder
+    /session.sh      of this folder too
     /command         what to run in the guest when it is up
-    /bin             busybox, and the names by which init.sh calls it
+    /bin             busybox, and the names by which the scripts call it
     /modules/NN.ko   kernel modules in the order of loading, unpacked: that is 17 times faster here
     /modules.path    where the host keeps all modules of this kernel
 
@@ -25,13 +26,16 @@ from pathlib import Path
 from harness.errors import Unsupported
 from harness.kernel.images import Image
 
-INIT = Path(__file__).with_name("init.sh")
+SCRIPTS = Path(__file__).parent
 
 MODULES = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
 """What init.sh needs of the kernel, as modules or built in."""
 
-TOOLS = ("dmesg", "grep", "insmod", "ip", "ln", "mkdir", "mount", "mv", "sh", "switch_root", "tail", "uname", "usleep")
-"""What init.sh needs of busybox."""
+TOOLS = (
+    *("cat", "dmesg", "grep", "insmod", "ip", "ln", "mkdir", "mkfifo", "mount", "mv"),
+    *("sh", "switch_root", "tail", "uname", "usleep"),
+)
+"""What the scripts need of busybox."""
 
 FOLDERS = ("bin", "changes", "dev", "host", "modules", "proc", "root", "sys")
 
@@ -53,7 +57,8 @@ def initramfs(image: Image, command: str) -> bytes:
             ),
             _entry("modules.path", stat.S_IFREG | 0o644, f"{modules.resolve()}\n".encode()),
             _entry("command", stat.S_IFREG | 0o644, command.encode()),
-            _entry("init", stat.S_IFREG | 0o755, INIT.read_bytes()),
+            _entry("session.sh", stat.S_IFREG | 0o644, (SCRIPTS / "session.sh").read_bytes()),
+            _entry("init", stat.S_IFREG | 0o755, (SCRIPTS / "init.sh").read_bytes()),
             _entry("TRAILER!!!", 0),
         ]
     )

@@ -13,7 +13,7 @@ the caller's, so execnet and pytest-xdist take the guest for an ordinary Python:
 ::
 
     caller ──stdin──> this process ──sockets──> QEMU ──virtio-serial──> the guest's program
-           <─stdout,      │     <──"up", "exit 0"── control ──────────── init
+           <─stdout,      │     <──"up", "exit 0"── control ────────── session.sh
               stderr──    └── a memory file <── the guest's console, QEMU's complaints
 
 Nothing outlives the caller, however that ends: the kernel kills QEMU when this process ends, and this
@@ -154,7 +154,7 @@ def run(
     ports = {name: socket.socketpair() for name in ("stdin", "stdout", "stderr", "control")}
     ours = {name: here for name, (here, _) in ports.items()}
     theirs = {name: there.fileno() for name, (_, there) in ports.items()}
-    archive = _memory_file("initramfs", initramfs(image, _script(argv)))
+    archive = _memory_file("initramfs", initramfs(image, _command(argv)))
     qemu = [
         *_machine(accelerator, memory, cpus),
         *("-kernel", str(vmlinux(image)), "-initrd", f"/dev/fd/{archive}", "-append", KERNEL_COMMAND_LINE),
@@ -173,7 +173,7 @@ def run(
         for thread in outputs:
             thread.start()
         status = _wait(ours["control"], deadline)
-    # A write in the guest returns when QEMU has it: all of the program's output is in our sockets.
+    # A write to a port returns when QEMU has it: all of the program's output is in our sockets.
     for thread in outputs:
         thread.join()
     if isinstance(status, HarnessError):
@@ -181,21 +181,16 @@ def run(
     return status
 
 
-def _script(argv: Sequence[str]) -> str:
-    """The last step of the guest's boot; file descriptor 3 is the port "control"."""
+def _command(argv: Sequence[str]) -> str:
+    """The script that session.sh runs."""
     variables = {name: value for name, value in os.environ.items() if CARRIED.fullmatch(name)}
     variables["PYTHONDONTWRITEBYTECODE"] = "1"  # it would be written into memory and vanish
     # By its whole path: busybox's sh takes its own "ip" for any other.
     program = shutil.which(argv[0]) or argv[0]
     return "\n".join(
         [
-            "echo up >&3",
             *(f"export {name}={shlex.quote(value)}" for name, value in variables.items()),
-            "(",
             f"cd {shlex.quote(str(Path.cwd()))} && exec {shlex.join([program, *argv[1:]])}",
-            ") </run/guest/stdin >/run/guest/stdout 2>/run/guest/stderr 3>&-",
-            'echo "exit $?" >&3',
-            "read -r forever <&3",  # the host ends the guest
         ]
     )
 
