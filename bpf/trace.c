@@ -15,7 +15,8 @@
 enum kind {
 	BIRTH,		/* a: cookie of the sending socket, 0 if the kernel made it */
 	COPY,		/* a: the sk_buff it was copied from */
-	HOP,		/* a: the chain for nft_do_chain; b: hook | family << 8 where there is one */
+	HOP,		/* a: the chain for nft_do_chain, the capturing socket's cookie for packet_rcv;
+			   b: hook | family << 8 where there is one */
 	RETURN,		/* a: the function's result */
 	RULE,		/* a: handle of the rule or 0; b: id of the packet in nf_tables' trace */
 	DROP,		/* a: who gave it up; b: enum skb_drop_reason */
@@ -42,7 +43,12 @@ enum trait {
 	LISTS = 4,	/* its result is a list of copies, joined by sk_buff.next */
 	RELEASES = 8,	/* called once the last reference to the sk_buff is gone */
 	CHAIN = 16,	/* its second argument is an nf_tables chain */
+	NOTIFIES = 32,	/* it reports an evaluation to nf_tables' trace */
+	CAPTURES = 64,	/* its third argument leads to a capturing socket */
 };
+
+/* Cookies are function | position of the argument << 16, and this for a struct nft_pktinfo. */
+#define PKTINFO (1 << 24)
 
 enum count { ENTERED, REFUSED, UNTRACKED, COUNTS };
 
@@ -55,8 +61,9 @@ struct packet {
 };
 
 struct call {
-	u64 skb;
-	u32 function;
+	u64 skb;	/* 0 if nobody knows it */
+	u16 function;
+	u16 trait;
 	u32 number;
 };
 
@@ -174,6 +181,23 @@ static __always_inline struct packet *remember(u64 skb, struct packet *packet)
 	return packet;
 }
 
+/* Threads are told apart by id; the idle threads all have id 0, and one each per CPU. */
+static __always_inline u64 thread(void)
+{
+	u64 id = (u32)bpf_get_current_pid_tgid();
+
+	return id ? id : 1ULL << 32 | bpf_get_smp_processor_id();
+}
+
+/* Inside skb_clone() and its kin an unknown sk_buff is the copy in the making, not yet filled in. */
+static __always_inline bool copying(void)
+{
+	u64 id = thread();
+	struct calls *under_way = calls.lookup(&id);
+
+	return under_way && under_way->depth && under_way->call[(under_way->depth - 1) & (CALLS - 1)].trait & COPIES;
+}
+
 static __always_inline struct packet *born(u64 skb, u16 function)
 {
 	struct packet packet = {}, *kept;
@@ -192,6 +216,8 @@ static __always_inline struct packet *born(u64 skb, u16 function)
 	} else if (!packet.netns || !hosts.lookup(&packet.netns)) {
 		return 0;
 	}
+	if (copying())
+		return 0;
 	next = births.lookup(&zero);
 	if (!next)
 		return 0;
@@ -212,15 +238,7 @@ static __always_inline struct packet *follow(u64 skb, u16 function)
 	return packet;
 }
 
-/* Threads are told apart by id; the idle threads all have id 0, and one each per CPU. */
-static __always_inline u64 thread(void)
-{
-	u64 id = (u32)bpf_get_current_pid_tgid();
-
-	return id ? id : 1ULL << 32 | bpf_get_smp_processor_id();
-}
-
-static __always_inline void enter(u64 skb, u32 function, struct packet *packet)
+static __always_inline void enter(u64 skb, u32 function, u32 trait, struct packet *packet)
 {
 	u64 id = thread();
 	struct calls *under_way = calls.lookup(&id);
@@ -246,6 +264,7 @@ static __always_inline void enter(u64 skb, u32 function, struct packet *packet)
 
 	under_way->call[top].skb = packet ? skb : 0;
 	under_way->call[top].function = function;
+	under_way->call[top].trait = trait;
 	under_way->call[top].number = packet ? packet->number : 0;
 	under_way->depth++;
 }
@@ -267,74 +286,76 @@ static __always_inline void name_chain(u64 chain)
 	chains.update(&chain, blank);
 }
 
-static __always_inline int hop(struct pt_regs *ctx, u64 skb, u64 a, u64 b)
+/*
+ * An argument of the function, by position. By way of the stack, since the verifier wants every
+ * access to ctx at a constant offset and the compiler would make it one at a variable offset.
+ */
+static __always_inline u64 argument(struct pt_regs *ctx, u64 position)
 {
-	u32 function = bpf_get_attach_cookie_(ctx);
-	u32 *traits_of = traits.lookup(&function);
+	volatile u64 arguments[8] = {
+		PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx), PT_REGS_PARM4(ctx), PT_REGS_PARM5(ctx)
+	};
+
+	return arguments[position & 7];
+}
+
+/*
+ * nft_trace_notify() is called once for each message of nf_tables' trace, and ties the message to
+ * the packet: a becomes the handle of the rule, b the packet's id in the trace. Until v6.4 all it
+ * wanted to know was in its only argument.
+ */
+static __always_inline u64 pktinfo_of(struct pt_regs *ctx, u64 position, u32 trait, u64 *a, u64 *b)
+{
+	u64 pktinfo = argument(ctx, position), state;
+
+	if (trait & NOTIFIES) {
+#ifdef TRACEINFO_PKT
+		u64 info = pktinfo, rule = read_u64(info + TRACEINFO_RULE);
+
+		pktinfo = read_u64(info + TRACEINFO_PKT);
+#else
+		u64 info = PT_REGS_PARM4(ctx), rule = PT_REGS_PARM3(ctx);
+#endif
+		if (rule)
+			*a = (read_u64(rule) >> RULE_HANDLE_SHIFT) & ((1ULL << RULE_HANDLE_BITS) - 1);
+#ifdef TRACEINFO_SKBID
+		*b = read_u32(info + TRACEINFO_SKBID);
+#endif
+		return pktinfo;
+	}
+	state = read_u64(pktinfo + PKTINFO_STATE);
+	*b = read_u8(state + STATE_HOOK) | (u64)read_u8(state + STATE_PF) << 8;
+	return pktinfo;
+}
+
+/* On entry to every traced function. The cookie says which it is and where it has the packet. */
+int entered(struct pt_regs *ctx)
+{
+	u64 cookie = bpf_get_attach_cookie_(ctx), position = cookie >> 16 & 0xff, a = 0, b = 0, skb;
+	u32 function = cookie & 0xffff, *traits_of = traits.lookup(&function);
 	u32 trait = traits_of ? *traits_of : 0;
 	struct packet *packet;
 
+	if (cookie & PKTINFO)
+		skb = read_u64(pktinfo_of(ctx, position, trait, &a, &b) + PKTINFO_SKB);
+	else
+		skb = argument(ctx, position);
 	if (!skb)
 		return 0;
 	packet = follow(skb, function);
 	if (trait & (RETURNS | COPIES))
-		enter(skb, function, packet);
+		enter(skb, function, trait, packet);
 	if (!packet)
 		return 0;
 	if (trait & CHAIN) {
 		a = PT_REGS_PARM2(ctx);
 		name_chain(a);
+	} else if (trait & CAPTURES) {
+		a = read_u64(read_u64(PT_REGS_PARM3(ctx) + PACKET_TYPE_PRIV) + SOCK_COOKIE);
 	}
-	emit(HOP, function, skb, packet, a, b);
+	emit(trait & NOTIFIES ? RULE : HOP, function, skb, packet, a, b);
 	if (trait & RELEASES)
 		packet->released = 1;
-	return 0;
-}
-
-static __always_inline int hop_pktinfo(struct pt_regs *ctx, u64 info)
-{
-	u64 state = read_u64(info + PKTINFO_STATE);
-	u64 where = read_u8(state + STATE_HOOK) | (u64)read_u8(state + STATE_PF) << 8;
-
-	return hop(ctx, read_u64(info + PKTINFO_SKB), 0, where);
-}
-
-int skb_0(struct pt_regs *ctx) { return hop(ctx, PT_REGS_PARM1(ctx), 0, 0); }
-int skb_1(struct pt_regs *ctx) { return hop(ctx, PT_REGS_PARM2(ctx), 0, 0); }
-int skb_2(struct pt_regs *ctx) { return hop(ctx, PT_REGS_PARM3(ctx), 0, 0); }
-int skb_3(struct pt_regs *ctx) { return hop(ctx, PT_REGS_PARM4(ctx), 0, 0); }
-int skb_4(struct pt_regs *ctx) { return hop(ctx, PT_REGS_PARM5(ctx), 0, 0); }
-
-int pktinfo_0(struct pt_regs *ctx) { return hop_pktinfo(ctx, PT_REGS_PARM1(ctx)); }
-int pktinfo_1(struct pt_regs *ctx) { return hop_pktinfo(ctx, PT_REGS_PARM2(ctx)); }
-int pktinfo_2(struct pt_regs *ctx) { return hop_pktinfo(ctx, PT_REGS_PARM3(ctx)); }
-int pktinfo_3(struct pt_regs *ctx) { return hop_pktinfo(ctx, PT_REGS_PARM4(ctx)); }
-int pktinfo_4(struct pt_regs *ctx) { return hop_pktinfo(ctx, PT_REGS_PARM5(ctx)); }
-
-/*
- * nft_trace_notify(), once for each message of nf_tables' trace: it ties the message to the
- * packet. Until v6.4 all it wanted to know was in its only argument.
- */
-int trace_notify(struct pt_regs *ctx)
-{
-	u32 function = bpf_get_attach_cookie_(ctx);
-#ifdef TRACEINFO_PKT
-	u64 info = PT_REGS_PARM1(ctx);
-	u64 pktinfo = read_u64(info + TRACEINFO_PKT), rule = read_u64(info + TRACEINFO_RULE);
-#else
-	u64 pktinfo = PT_REGS_PARM1(ctx), rule = PT_REGS_PARM3(ctx), info = PT_REGS_PARM4(ctx);
-#endif
-	u64 skb = read_u64(pktinfo + PKTINFO_SKB), handle = 0, id = 0;
-	struct packet *packet = skb ? follow(skb, function) : 0;
-
-	if (!packet)
-		return 0;
-	if (rule)
-		handle = (read_u64(rule) >> RULE_HANDLE_SHIFT) & ((1ULL << RULE_HANDLE_BITS) - 1);
-#ifdef TRACEINFO_SKBID
-	id = read_u32(info + TRACEINFO_SKBID);
-#endif
-	emit(RULE, function, skb, packet, handle, id);
 	return 0;
 }
 
@@ -359,8 +380,7 @@ static __always_inline void adopt(u64 copy, struct call *call, u32 trait)
 
 int returned(struct pt_regs *ctx)
 {
-	u32 function = bpf_get_attach_cookie_(ctx);
-	u32 *traits_of = traits.lookup(&function);
+	u32 function = bpf_get_attach_cookie_(ctx) & 0xffff, *traits_of = traits.lookup(&function);
 	u32 trait = traits_of ? *traits_of : 0;
 	struct packet unplaced = {}, *packet;
 	u64 id = thread(), depth;

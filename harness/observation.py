@@ -103,7 +103,8 @@ class Delivery(Value, kw_only=True):
     host: str
     device: str
     frame: bytes
-    """From the Ethernet header on, as the host's interface received it."""
+    """From the Ethernet header on, as the host's interface received it; b"" on the device under
+    test, where it is known only that the host took the packet in."""
 
 
 class Loss(Value, kw_only=True):
@@ -170,3 +171,8 @@ class Observation(Value, kw_only=True):
     """Names of the functions that were armed; empty when functions were not traced."""
     replies: tuple[Delivery, ...] = ()
     """Frames that arrived and belong to no injected packet: what hosts answered."""
+
+    @property
+    def injected(self) -> tuple[PacketSeen, ...]:
+        """The packets that the scenario sent, in order."""
+        return tuple(packet for packet in self.packets if packet.injected)

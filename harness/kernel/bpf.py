@@ -1,10 +1,11 @@
-"""bpf(2) and perf_event_open(2), as far as BCC does not offer them.
+"""bpf(2) and perf_event_open(2): maps, programs, links, and what the kernel tells about them.
 
-Only what the tracer needs: links of many function probes at once, single probes with a cookie,
-and what the kernel tells about a program or a link. Layouts are those of ``union bpf_attr``,
-``struct bpf_prog_info`` and ``struct bpf_link_info`` in include/uapi/linux/bpf.h, and of ``struct
-perf_event_attr`` in include/uapi/linux/perf_event.h; they are append-only, so a longer kernel
-struct is no harm.
+BCC compiles the tracer's program, but only the system call loads a program that was compiled
+before, attaches one to a thousand functions at once, or tells how often it was skipped. Layouts
+are those of ``union bpf_attr``, ``struct bpf_prog_info`` and ``struct bpf_link_info`` in
+include/uapi/linux/bpf.h, and of ``struct perf_event_attr`` in include/uapi/linux/perf_event.h.
+
+All functions raise :class:`OSError` as the system call fails. Descriptors close on exec.
 """
 
 from __future__ import annotations
@@ -12,23 +13,31 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
-SYS_BPF = 321
-SYS_PERF_EVENT_OPEN = 298
+SYS_BPF: Final = 321
+SYS_PERF_EVENT_OPEN: Final = 298
 
-BPF_PROG_LOAD = 5
-BPF_OBJ_GET_INFO_BY_FD = 15
-BPF_LINK_CREATE = 28
+# enum bpf_cmd
+MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_DELETE_ELEM, MAP_GET_NEXT_KEY, PROG_LOAD = range(6)
+OBJ_GET_INFO_BY_FD, RAW_TRACEPOINT_OPEN, LINK_CREATE = 15, 17, 28
+# enum bpf_map_type, enum bpf_prog_type, enum bpf_attach_type
+PERCPU_MAPS: Final = (5, 6)
+PROG_TYPE_KPROBE, PROG_TYPE_RAW_TRACEPOINT = 2, 17
+PERF_EVENT, TRACE_KPROBE_MULTI = 41, 42
+KPROBE_MULTI_RETURN: Final = 1
 
-BPF_PROG_TYPE_KPROBE = 2
-BPF_PERF_EVENT = 41
-BPF_TRACE_KPROBE_MULTI = 42
-BPF_F_KPROBE_MULTI_RETURN = 1
+# An instruction that loads the address of a map names it by descriptor (BPF_LD | BPF_IMM | BPF_DW).
+LOAD_IMM64: Final = 0x18
+PSEUDO_MAP_FD: Final = 1
+INSTRUCTION: Final = struct.Struct("<BBhi")
 
-PERF_FLAG_FD_CLOEXEC = 8
-KPROBE_PMU = Path("/sys/bus/event_source/devices/kprobe")
+PERF_FLAG_FD_CLOEXEC: Final = 8
+KPROBE_PMU: Final = Path("/sys/bus/event_source/devices/kprobe")
+
+_LOG_BYTES: Final = 1 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -47,29 +56,144 @@ def _bpf(command: int, attributes: bytes) -> int:
     return _syscall(SYS_BPF, ctypes.c_int(command), buffer, ctypes.c_uint(len(attributes)))
 
 
-def load_nothing(attach_type: int = 0) -> int:
-    """Load a kprobe program that only returns 0; its file descriptor. For feature tests.
+class Map:
+    """A BPF map; keys and values are bytes."""
 
-    Raises :class:`OSError` as bpf(2) does.
+    def __init__(self, kind: int, key_size: int, value_size: int, max_entries: int, name: str = "") -> None:
+        """``kind`` is a number of ``enum bpf_map_type``, sizes are in bytes."""
+        attributes = struct.pack(
+            "<IIIIIII16s", kind, key_size, value_size, max_entries, 0, 0, 0, name.encode()[:15]
+        )
+        self.descriptor = _bpf(MAP_CREATE, attributes)
+        copies = _possible_cpus() if kind in PERCPU_MAPS else 1
+        self._key = ctypes.create_string_buffer(max(key_size, 1))
+        self._next = ctypes.create_string_buffer(max(key_size, 1))
+        # Values of per-CPU maps lie in a row, each filled up to 8 bytes.
+        self._value = ctypes.create_string_buffer((value_size + 7 & ~7) * copies if copies > 1 else max(value_size, 1))
+        self._key_size = key_size
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value, all CPUs' in a row in a per-CPU map; None when there is none."""
+        try:
+            self._element(MAP_LOOKUP_ELEM, key, self._value)
+        except FileNotFoundError:
+            return None
+        return self._value.raw
+
+    def __setitem__(self, key: bytes, value: bytes) -> None:
+        self._value.raw = value.ljust(len(self._value), b"\0")
+        self._element(MAP_UPDATE_ELEM, key, self._value)
+
+    def keys(self) -> list[bytes]:
+        """All keys of a hash."""
+        keys: list[bytes] = []
+        address = 0
+        while True:
+            attributes = struct.pack("<I4xQQ", self.descriptor, address, ctypes.addressof(self._next))
+            try:
+                _bpf(MAP_GET_NEXT_KEY, attributes)
+            except FileNotFoundError:
+                return keys
+            keys.append(self._next.raw[: self._key_size])
+            self._key.raw = keys[-1]
+            address = ctypes.addressof(self._key)
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Keys with their values; what is deleted meanwhile is left out."""
+        for key in self.keys():
+            if (value := self.get(key)) is not None:
+                yield key, value
+
+    def clear(self) -> None:
+        """Delete all elements of a hash."""
+        for key in self.keys():
+            try:
+                self._element(MAP_DELETE_ELEM, key)
+            except FileNotFoundError:
+                continue  # a program was quicker
+
+    def close(self) -> None:
+        """Let go of the map; it lives on while a program uses it."""
+        os.close(self.descriptor)
+
+    def _element(self, command: int, key: bytes, value: ctypes.Array[ctypes.c_char] | None = None) -> None:
+        self._key.raw = key
+        address = ctypes.addressof(value) if value is not None else 0
+        _bpf(command, struct.pack("<I4xQQQ", self.descriptor, ctypes.addressof(self._key), address, 0))
+
+
+def _possible_cpus() -> int:
+    """Number of CPUs that per-CPU maps have values for (Documentation/bpf/map_array.rst)."""
+    last = Path("/sys/devices/system/cpu/possible").read_text().strip().rpartition("-")[2].rpartition(",")[2]
+    return int(last) + 1
+
+
+def load_program(kind: int, instructions: bytes, *, attach_type: int = 0, name: str = "") -> int:
+    """Load a program of ``enum bpf_prog_type`` ``kind`` under the GPL; its descriptor.
+
+    The verifier's last words are added to the :class:`OSError` when it refuses the program.
     """
-    instructions = ctypes.create_string_buffer(struct.pack("<BBhi", 0xB7, 0, 0, 0) + struct.pack("<BBhi", 0x95, 0, 0, 0))
+    code = ctypes.create_string_buffer(instructions, len(instructions))
     licence = ctypes.create_string_buffer(b"GPL")
-    attributes = struct.pack(
-        "<IIQQIIQII16sII",
-        BPF_PROG_TYPE_KPROBE,
-        2,
-        ctypes.addressof(instructions),
-        ctypes.addressof(licence),
-        0,
-        0,
-        0,
-        0,
-        0,
-        b"nothing",
-        0,
-        attach_type,
-    )
-    return _bpf(BPF_PROG_LOAD, attributes)
+
+    def load(log: ctypes.Array[ctypes.c_char] | None) -> int:
+        return _bpf(
+            PROG_LOAD,
+            struct.pack(
+                "<IIQQIIQII16sII",
+                kind,
+                len(instructions) // INSTRUCTION.size,
+                ctypes.addressof(code),
+                ctypes.addressof(licence),
+                1 if log else 0,
+                len(log) if log else 0,
+                ctypes.addressof(log) if log else 0,
+                0,
+                0,
+                name.encode()[:15],
+                0,
+                attach_type,
+            ),
+        )
+
+    try:
+        return load(None)
+    except PermissionError as error:
+        log = ctypes.create_string_buffer(_LOG_BYTES)
+        try:
+            return load(log)
+        except OSError:
+            words = log.value.decode(errors="replace").strip().splitlines()[-3:]
+            raise PermissionError(error.errno, "; ".join([error.strerror, *words])) from None
+
+
+def relocate(instructions: bytes, relocations: Mapping[int, int]) -> bytes:
+    """Write map descriptors into instructions: ``relocations`` is descriptor by instruction number."""
+    code = bytearray(instructions)
+    for number, descriptor in relocations.items():
+        struct.pack_into("<i", code, number * INSTRUCTION.size + 4, descriptor)
+    return bytes(code)
+
+
+def map_loads(instructions: bytes) -> dict[int, int]:
+    """Descriptors of the maps that the instructions name, by instruction number."""
+    return {
+        number: immediate
+        for number, (opcode, registers, _, immediate) in enumerate(INSTRUCTION.iter_unpack(instructions))
+        if opcode == LOAD_IMM64 and registers >> 4 == PSEUDO_MAP_FD
+    }
+
+
+def load_nothing(attach_type: int = 0) -> int:
+    """Load a kprobe program that only returns 0; its descriptor. For feature tests."""
+    r0_is_0, leave = INSTRUCTION.pack(0xB7, 0, 0, 0), INSTRUCTION.pack(0x95, 0, 0, 0)
+    return load_program(PROG_TYPE_KPROBE, r0_is_0 + leave, attach_type=attach_type)
+
+
+def open_raw_tracepoint(program: int, name: str) -> int:
+    """Attach a program to a tracepoint (from v4.17); the link's descriptor."""
+    string = ctypes.create_string_buffer(name.encode())
+    return _bpf(RAW_TRACEPOINT_OPEN, struct.pack("<QI4x", ctypes.addressof(string), program))
 
 
 def link_functions(program: int, names: Sequence[str], cookies: Sequence[int], *, returns: bool = False) -> int:
@@ -78,23 +202,21 @@ def link_functions(program: int, names: Sequence[str], cookies: Sequence[int], *
     The program reads the cookie of the function that it was called for by
     ``bpf_get_attach_cookie()``. Closing the descriptor detaches it from all.
 
-    Raises :class:`OSError`: ``ESRCH`` or ``EINVAL`` when one of the functions cannot be traced.
+    Fails with ``ESRCH`` or ``EINVAL`` when one of the functions cannot be traced.
     """
-    strings = [ctypes.c_char_p(name.encode()) for name in names]
-    pointers = (ctypes.c_char_p * len(strings))(*strings)
+    strings = (ctypes.c_char_p * len(names))(*(name.encode() for name in names))
     values = (ctypes.c_uint64 * len(cookies))(*cookies)
-    flags = BPF_F_KPROBE_MULTI_RETURN if returns else 0
     return _bpf(
-        BPF_LINK_CREATE,
+        LINK_CREATE,
         struct.pack(
             "<IIIIIIQQQ",
             program,
             0,
-            BPF_TRACE_KPROBE_MULTI,
+            TRACE_KPROBE_MULTI,
             0,
-            flags,
-            len(strings),
-            ctypes.addressof(pointers),
+            KPROBE_MULTI_RETURN if returns else 0,
+            len(names),
+            ctypes.addressof(strings),
             0,
             ctypes.addressof(values),
         ),
@@ -106,13 +228,13 @@ def link_function(program: int, name: str, cookie: int, *, returns: bool = False
 
     Needs the kprobe PMU (v4.17) and cookies (v5.15). Closing both detaches it.
 
-    Raises :class:`OSError`: ``ENOENT`` when there is no such function, ``EINVAL`` when it cannot
-    be probed.
+    Fails with ``ENOENT`` when there is no such function, ``EINVAL`` when it cannot be probed.
     """
     symbol = ctypes.create_string_buffer(name.encode())
     kind = int((KPROBE_PMU / "type").read_text())
     retprobe = int((KPROBE_PMU / "format/retprobe").read_text().removeprefix("config:"))
-    # type, size, config, sample_period, sample_type, read_format, flags, wakeup, bp_type, config1 (the symbol), config2
+    # type, size, config, sample_period, sample_type, read_format, flags, wakeup_events, bp_type,
+    # config1 (here the symbol), config2
     attributes = struct.pack(
         "<IIQQQQQIIQQ", kind, 72, int(returns) << retprobe, 0, 0, 0, 0, 0, 0, ctypes.addressof(symbol), 0
     )
@@ -126,7 +248,7 @@ def link_function(program: int, name: str, cookie: int, *, returns: bool = False
         ctypes.c_ulong(PERF_FLAG_FD_CLOEXEC),
     )
     try:
-        link = _bpf(BPF_LINK_CREATE, struct.pack("<IIIIQ", program, probe, BPF_PERF_EVENT, 0, cookie))
+        link = _bpf(LINK_CREATE, struct.pack("<IIIIQ", program, probe, PERF_EVENT, 0, cookie))
     except OSError:
         os.close(probe)
         raise
@@ -135,16 +257,16 @@ def link_function(program: int, name: str, cookie: int, *, returns: bool = False
 
 def _info(descriptor: int, size: int) -> bytes:
     buffer = ctypes.create_string_buffer(size)
-    _bpf(BPF_OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", descriptor, size, ctypes.addressof(buffer)))
+    _bpf(OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", descriptor, size, ctypes.addressof(buffer)))
     return buffer.raw
 
 
 def recursion_misses(program: int) -> int:
     """How often the kernel skipped the program because another ran on that CPU (from v5.12)."""
-    return int(struct.unpack_from("<Q", _info(program, 224), 208)[0])
+    return int(struct.unpack_from("<Q", _info(program, 216), 208)[0])
 
 
 def link_misses(link: int) -> int:
     """How often the probes of a kprobe.multi link were skipped (from v6.7; 0 before)."""
     # struct bpf_link_info: type, id, prog_id, pad; kprobe_multi: addrs, count, flags, missed
-    return int(struct.unpack_from("<Q", _info(link, 48), 32)[0])
+    return int(struct.unpack_from("<Q", _info(link, 40), 32)[0])

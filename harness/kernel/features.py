@@ -52,7 +52,7 @@ def _attach(attach_type: int, attach: Callable[[int], tuple[int, ...]], what: st
 def kprobe_multi() -> Answer:
     """Many functions by one link (CONFIG_FPROBE, from v5.18)."""
     return _attach(
-        bpf.BPF_TRACE_KPROBE_MULTI,
+        bpf.TRACE_KPROBE_MULTI,
         lambda program: (bpf.link_functions(program, [SOME_FUNCTION], [0]),),
         "probes on many functions (kprobe.multi)",
     )

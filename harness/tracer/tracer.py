@@ -7,10 +7,14 @@ module, :meth:`Tracer.extend` arms its functions too.
 
 from __future__ import annotations
 
-import ctypes
+import os
+import struct
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from functools import cached_property
+from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -20,17 +24,19 @@ from harness.observation import Loss
 from harness.tracer import attach, events, program
 from harness.tracer.discover import Function
 
-if TYPE_CHECKING:
-    from bcc import BPF
-
 # enum trait and enum count in bpf/trace.c
-RETURNS, COPIES, LISTS, RELEASES, CHAIN = 1, 2, 4, 8, 16
+RETURNS, COPIES, LISTS, RELEASES, CHAIN, NOTIFIES, CAPTURES = 1, 2, 4, 8, 16, 32, 64
 ENTERED, REFUSED, UNTRACKED = range(3)
 
+NOTIFY = "nft_trace_notify"
+
 TRAITS = {
+    NOTIFY: NOTIFIES,
     "nft_do_chain": RETURNS | CHAIN,
     "nf_hook_slow": RETURNS,
     "ip_route_input_noref": RETURNS,
+    "packet_rcv": CAPTURES,
+    "tpacket_rcv": CAPTURES,
     "skb_clone": COPIES,
     "skb_copy": COPIES,
     "skb_copy_expand": COPIES,
@@ -52,12 +58,14 @@ SOURCES = {"skb_morph": 1}
 ALLOCATORS = ("__alloc_skb", "__build_skb", "build_skb", "slab_build_skb", "napi_build_skb")
 """Functions that give out an address as a new sk_buff; only the first is there on every kernel."""
 
-NOTIFY = "nft_trace_notify"
-
 FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 """enum nfproto, as nft(8) calls them."""
 
-RING_BYTES = 8 << 20
+U32 = struct.Struct("<I")
+U64 = struct.Struct("<Q")
+PACKET = struct.Struct("<QIIII")
+CHAIN_NAMES = struct.Struct("<Q256s256s")
+"""``struct packet`` and ``struct chain`` in bpf/trace.c."""
 
 
 class Recording(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +96,7 @@ class Watch:
     def alive(self) -> int:
         """Number of sk_buffs of this scenario that the kernel has not released yet."""
         self.drain()
-        return sum(not packet.released for packet in self._tracer.table("packets").values())
+        return sum(not PACKET.unpack(packet)[-1] for _, packet in self._tracer.maps["packets"].items())
 
     def finish(self) -> Recording:
         """Stop recording and give what was recorded."""
@@ -114,25 +122,25 @@ class Watch:
 class Tracer:
     """The compiled program and everything it is attached to."""
 
-    def __init__(self, constants: Mapping[str, int], *, ring_bytes: int = RING_BYTES) -> None:
+    def __init__(self, source: program.Object, *, ring_bytes: int = program.RING_BYTES) -> None:
         self.engine = attach.engine()
         self.functions: list[Function] = []
         self.refused: dict[str, str] = {}
         """Functions that the kernel would not let us trace, and why."""
-        self._programs: dict[str, int] = {}
         with ExitStack() as undo:
-            self._bpf: BPF = program.compile_program(constants, ring_bytes=ring_bytes)
-            undo.callback(self._bpf.cleanup)
-            self.ring = events.Ring(self.table("events").map_fd, ring_bytes)
+            self._loaded = undo.enter_context(program.Loaded(source, ring_bytes=ring_bytes))
+            self.maps = self._loaded.maps
+            self.ring = events.Ring(self.maps[program.RING].descriptor, ring_bytes)
             undo.callback(self.ring.close)
             undo.callback(self.engine.close)
-            allocators = {name: 0 for name in ALLOCATORS}
-            refused = self.engine.attach(self._load("allocated"), allocators, returns=True)
+            refused = self.engine.attach(self._probe("allocated"), dict.fromkeys(ALLOCATORS, 0), returns=True)
             if ALLOCATORS[0] in refused:
                 raise Unsupported(
                     f"{ALLOCATORS[0]} cannot be traced ({refused[ALLOCATORS[0]]}), so packets cannot be told apart",
                     remedy="choose another kernel with --nft-kernel",
                 )
+            drops = self._loaded.program("raw_tracepoint__kfree_skb", bpf.PROG_TYPE_RAW_TRACEPOINT)
+            undo.callback(os.close, bpf.open_raw_tracepoint(drops, "kfree_skb"))
             self._undo = undo.pop_all()
 
     def __enter__(self) -> Self:
@@ -149,20 +157,18 @@ class Tracer:
         """Arm more functions; those the kernel refuses are kept in :attr:`refused`."""
         first = len(self.functions)
         self.functions += functions
-        numbered = list(enumerate(self.functions))[first:]
-        groups: dict[str, dict[str, int]] = {}
-        returns: dict[str, int] = {}
-        for number, function in numbered:
-            trait = TRAITS.get(function.name, 0)
-            if trait:
-                self.table("traits")[ctypes.c_uint32(number)] = ctypes.c_uint32(trait)
-            if trait & (RETURNS | COPIES):
-                returns[function.kernel_name] = number
-            groups.setdefault(_entry_program(function), {})[function.kernel_name] = number
+        entries, returns = {}, {}
+        for number, function in enumerate(functions, first):
+            position = SOURCES.get(function.name, function.position)
+            pktinfo = function.carries == "nft_pktinfo"
+            entries[function.kernel_name] = program.cookie(number, position, pktinfo=pktinfo)
+            if trait := TRAITS.get(function.name, 0):
+                self.maps["traits"][U32.pack(number)] = U32.pack(trait)
+                if trait & (RETURNS | COPIES):
+                    returns[function.kernel_name] = number
         # Returns first: a call whose return is not seen would be taken for one still under way.
-        self.refused |= self.engine.attach(self._load("returned"), returns, returns=True)
-        for name, cookies in groups.items():
-            self.refused |= self.engine.attach(self._load(name), cookies)
+        self.refused |= self.engine.attach(self._probe("returned"), returns, returns=True)
+        self.refused |= self.engine.attach(self._probe("entered"), entries)
 
     @property
     def traced(self) -> frozenset[str]:
@@ -176,14 +182,14 @@ class Tracer:
         ``senders`` are the cookies (SO_COOKIE) of the sockets that inject.
         """
         self.silence()
-        self.table("chains").clear()
+        self.maps["chains"].clear()
         self.ring.read()
         watch = Watch(self)
         try:
             for cookie in senders:
-                self.table("senders")[ctypes.c_uint64(cookie)] = ctypes.c_uint32(1)
+                self.maps["senders"][U64.pack(cookie)] = U32.pack(1)
             for inum in hosts:
-                self.table("hosts")[ctypes.c_uint32(inum)] = ctypes.c_uint32(1)
+                self.maps["hosts"][U32.pack(inum)] = U32.pack(1)
             yield watch
         finally:
             self.silence()
@@ -191,39 +197,51 @@ class Tracer:
     def silence(self) -> None:
         """Know no packet any more, and none as new."""
         for name in ("senders", "hosts", "packets", "calls"):
-            self.table(name).clear()
+            self.maps[name].clear()
 
     def counts(self) -> tuple[int, ...]:
         """Since arming: events entered, refused, packets untracked; program runs missed."""
-        table = self.table("counts")
-        counted = [sum(table[ctypes.c_int(which)]) for which in (ENTERED, REFUSED, UNTRACKED)]
-        missed = sum(map(bpf.recursion_misses, self._programs.values())) + self.engine.missed()
+        counted = []
+        for which in (ENTERED, REFUSED, UNTRACKED):
+            per_cpu = self.maps["counts"].get(U32.pack(which)) or b""
+            counted.append(sum(count for (count,) in U64.iter_unpack(per_cpu)))
+        missed = sum(map(bpf.recursion_misses, self._loaded.programs.values())) + self.engine.missed()
         return *counted, missed
 
     def chains(self) -> dict[int, str]:
         """Names of the chains met, by address."""
-        return {
-            address.value: " ".join([FAMILIES.get(chain.family, "?"), chain.table.decode(), chain.name.decode()])
-            for address, chain in self.table("chains").items()
-        }
+        names = {}
+        for address, chain in self.maps["chains"].items():
+            family, *texts = CHAIN_NAMES.unpack(chain)
+            table, name = (text.partition(b"\0")[0].decode() for text in texts)
+            names[U64.unpack(address)[0]] = f"{FAMILIES.get(family, family)} {table} {name}"
+        return names
 
     def symbols(self, addresses: Iterable[int]) -> dict[int, str]:
         """Names of the functions that the addresses lie in."""
-        return {address: self._bpf.ksym(address).decode() for address in set(addresses)}
+        wanted = set(addresses)
+        return {address: self._symbols.name(address) for address in wanted} if wanted else {}
 
-    def table(self, name: str) -> Any:
-        """A map of the program, as BCC presents it."""
-        return self._bpf[name]
+    @cached_property
+    def _symbols(self) -> Symbols:
+        return Symbols(Path("/proc/kallsyms").read_text())
 
-    def _load(self, name: str) -> int:
-        if name not in self._programs:
-            kind = bpf.BPF_TRACE_KPROBE_MULTI if self.engine.everything else -1
-            self._programs[name] = self._bpf.load_func(name, self._bpf.KPROBE, attach_type=kind).fd
-        return self._programs[name]
+    def _probe(self, name: str) -> int:
+        kind = bpf.TRACE_KPROBE_MULTI if self.engine.everything else 0
+        return self._loaded.program(name, bpf.PROG_TYPE_KPROBE, kind)
 
 
-def _entry_program(function: Function) -> str:
-    if function.name == NOTIFY:
-        return "trace_notify"
-    position = SOURCES.get(function.name, function.position)
-    return program.FUNCTION_PROGRAMS[function.carries, position]
+class Symbols:
+    """The functions of ``/proc/kallsyms`` by address."""
+
+    def __init__(self, text: str) -> None:
+        functions = sorted(
+            (int(line[:16], 16), line[19:].partition("\t")[0]) for line in text.splitlines() if line[17] in "tTwW"
+        )
+        self._addresses = [address for address, _ in functions]
+        self._names = [name for _, name in functions]
+
+    def name(self, address: int) -> str:
+        """The function that ``address`` lies in; "" below all of them."""
+        index = bisect_right(self._addresses, address) - 1
+        return self._names[index] if index >= 0 else ""

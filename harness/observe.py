@@ -1,0 +1,282 @@
+"""The join: what the oracles saw becomes one Observation.
+
+Three watched: the functions of the kernel, nf_tables' own trace, and the interfaces of the other
+hosts. Functions know which packet they met, the other two do not; but the functions by which the
+kernel reports to them (``nft_trace_notify``, ``packet_rcv``) are traced as well, so each message
+and each frame is matched with the call that made it. Where the numbers differ, something was not
+seen and the measurement is broken.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import NamedTuple
+
+import msgspec
+
+from harness.capture import Captured
+from harness.errors import BrokenMeasurement
+from harness.judge import refuse_loss
+from harness.observation import Delivery, Drop, Hop, Observation, PacketSeen, Step, Verdict
+from harness.ruleset.trace import TraceMessage
+from harness.tracer.events import Event, Kind
+from harness.tracer.tracer import NOTIFY, Recording
+
+NF_VERDICTS = (Verdict.DROP, Verdict.ACCEPT, Verdict.STOLEN, Verdict.QUEUE)
+"""NF_DROP, NF_ACCEPT, NF_STOLEN, NF_QUEUE (include/uapi/linux/netfilter.h)."""
+NF_VERDICT_MASK = 0xFF
+
+INET_HOOKS = ("prerouting", "input", "forward", "output", "postrouting", "ingress")
+HOOKS = {
+    1: INET_HOOKS,
+    2: INET_HOOKS,
+    10: INET_HOOKS,
+    7: ("prerouting", "input", "forward", "output", "postrouting", "brouting"),
+    3: ("input", "output", "forward"),
+    5: ("ingress", "egress"),
+}
+"""Hook names by ``enum nfproto`` and hook number."""
+
+CAPTURES = "packet_rcv"
+"""By this the kernel hands a frame to a capturing socket (net/packet/af_packet.c)."""
+
+CHAIN = "nft_do_chain"
+
+TAKEN_IN = frozenset({"ip_local_deliver_finish", "ip6_input_finish", "arp_process"})
+"""By these a host keeps a packet for itself, its input hook behind it."""
+
+
+class Scene(NamedTuple):
+    """What the join must know of the lab and the kernel."""
+
+    device: str
+    """Name of the host under test."""
+    tracing_table: str
+    """Name of the tables that hold the harness's own tracing chains; these are left out."""
+    host: Callable[[int], str]
+    """Name of the host by number of its namespace; "" for others."""
+    interface: Callable[[int, int], str]
+    """Name of an interface by number of the namespace and index; "" for others."""
+    drop_reasons: Mapping[int, str]
+    """``enum skb_drop_reason`` of the kernel."""
+    kernel: str
+    engine: str
+    traced: frozenset[str]
+
+
+def observe(
+    scene: Scene,
+    recording: Recording,
+    messages: Sequence[tuple[TraceMessage, Step | None]],
+    captured: Iterable[Captured],
+    *,
+    injected: Sequence[bytes],
+    sender: str,
+    trace_lost: int = 0,
+) -> Observation:
+    """Join what was recorded while ``sender`` injected the frames ``injected``.
+
+    ``messages`` are those of nf_tables' trace in order of arrival, each with the step that it
+    means, or None for an evaluation that is not the user's. ``trace_lost`` counts overruns there.
+
+    Raises :class:`BrokenMeasurement` when something was lost, or the oracles do not fit together.
+    """
+    loss = msgspec.structs.replace(recording.loss, trace=trace_lost)
+    refuse_loss(loss)
+    births = [event for event in recording.events if event.kind == Kind.BIRTH]
+    origin = {event.packet: event for event in births}
+    steps = _steps(recording, messages, origin)
+    deliveries, replies = _deliveries(recording, captured, origin)
+    by_packet = defaultdict(list)
+    for event in recording.events:
+        by_packet[event.packet].append(event)
+
+    sent = iter(injected)
+    packets = []
+    for number, birth in enumerate(births):
+        story = _Story(scene, recording, birth)
+        for event in by_packet[birth.packet]:
+            story.tell(event)
+        ours = bool(birth.a)
+        hops = tuple(story.hops)
+        packets.append(
+            PacketSeen(
+                number=number,
+                sender=scene.host(birth.netns),
+                frame=next(sent, b"") if ours else b"",
+                injected=ours,
+                hops=hops,
+                steps=tuple(steps[birth.packet]),
+                deliveries=(*deliveries[birth.packet], *_taken_in(scene, hops)),
+                drop=story.drop,
+            )
+        )
+    recognised = sum(packet.injected for packet in packets)
+    if recognised != len(injected):
+        raise BrokenMeasurement(f"{len(injected)} packets were sent from {sender}, {recognised} seen at birth")
+    return Observation(
+        packets=tuple(packets),
+        loss=loss,
+        kernel=scene.kernel,
+        engine=scene.engine,
+        device=scene.device,
+        traced=scene.traced,
+        replies=tuple(replies),
+    )
+
+
+class _Story:
+    """Makes hops of the events of one packet, told in order."""
+
+    def __init__(self, scene: Scene, recording: Recording, birth: Event) -> None:
+        self.hops: list[Hop] = []
+        self.drop: Drop | None = None
+        self._scene = scene
+        self._recording = recording
+        self._birth = birth
+        self._open: dict[tuple[int, int], list[int]] = defaultdict(list)
+        self._hidden: set[int] = set()
+
+    def tell(self, event: Event) -> None:
+        if self._hides(event):
+            return
+        if event.kind == Kind.HOP:
+            self._open[event.skb, event.function].append(len(self.hops))
+            self.hops.append(self._hop(event))
+        elif event.kind == Kind.RETURN:
+            self._return(event)
+        elif event.kind == Kind.DROP:
+            self._dropped(event)
+
+    def _hides(self, event: Event) -> bool:
+        """Whether the event is part of a tracing chain, from its nft_do_chain() to the return of it."""
+        if event.kind == Kind.HOP and event.skb not in self._hidden:
+            if self._recording.functions[event.function].name != CHAIN:
+                return False
+            _, _, table = self._recording.chains.get(event.a, "").partition(" ")
+            if table.partition(" ")[0] != self._scene.tracing_table:
+                return False
+            self._hidden.add(event.skb)
+            # nft_do_chain_inet() or its kin, which did nothing else
+            if self.hops and self.hops[-1].function.startswith("nft_do_chain_"):
+                self.hops.pop()
+            return True
+        if event.skb not in self._hidden:
+            return False
+        if event.kind == Kind.RETURN:
+            self._hidden.discard(event.skb)
+        return True
+
+    def _hop(self, event: Event) -> Hop:
+        function = self._recording.functions[event.function]
+        detail = {}
+        if function.name == CHAIN:
+            detail["chain"] = self._recording.chains.get(event.a, "")
+        if function.carries == "nft_pktinfo":
+            detail["hook"] = hook_name(event.b >> 8, event.b & 0xFF)
+        return Hop(
+            time=event.time - self._birth.time,
+            cpu=event.cpu,
+            host=self._scene.host(event.netns),
+            device=self._scene.interface(event.netns, event.ifindex),
+            function=function.name,
+            layer=function.layer,
+            detail=detail,
+        )
+
+    def _return(self, event: Event) -> None:
+        calls = self._open[event.skb, event.function]
+        if not calls:
+            raise BrokenMeasurement(f"{self._recording.functions[event.function].name} returned, but was not entered")
+        self._annotate(calls.pop(), **_result(self._recording.functions[event.function].name, event.a))
+
+    def _dropped(self, event: Event) -> None:
+        reason = self._scene.drop_reasons.get(event.b, str(event.b))
+        if self.hops:
+            self._annotate(len(self.hops) - 1, reason=reason)
+        host = self._scene.host(event.netns)
+        # Hosts other than the device are silent: what reaches them always ends in a drop.
+        if self.drop is None and host in (self._scene.device, self._scene.host(self._birth.netns)):
+            self.drop = Drop(host=host, function=self._recording.symbols.get(event.a, ""), reason=reason)
+
+    def _annotate(self, index: int, **detail: str) -> None:
+        hop = self.hops[index]
+        self.hops[index] = msgspec.structs.replace(hop, detail={**hop.detail, **detail})
+
+
+def hook_name(family: int, hook: int) -> str:
+    """Name of a hook by ``enum nfproto`` and number, as nft(8) writes it."""
+    names = HOOKS.get(family, ())
+    return names[hook] if hook < len(names) else f"{family}:{hook}"
+
+
+def _result(function: str, value: int) -> dict[str, str]:
+    value &= 0xFFFFFFFF
+    if function == CHAIN:
+        code = value & NF_VERDICT_MASK
+        verdict = NF_VERDICTS[code] if code < len(NF_VERDICTS) else code
+        # NF_DROP_REASON() frees the packet on the spot and returns NF_STOLEN with an error above it
+        # (include/linux/netfilter.h).
+        if verdict is Verdict.STOLEN and value >> 16:
+            verdict = Verdict.DROP
+        return {"verdict": str(verdict)}
+    return {"result": str(value - (1 << 32) if value >> 31 else value)}
+
+
+def _steps(
+    recording: Recording, messages: Sequence[tuple[TraceMessage, Step | None]], origin: Mapping[int, Event]
+) -> dict[int, list[Step]]:
+    reported = [event for event in recording.events if event.kind == Kind.RULE]
+    if len(reported) != len(messages):
+        raise BrokenMeasurement(f"{NOTIFY} was called {len(reported)} times, but {len(messages)} messages arrived")
+    steps = defaultdict(list)
+    for event, (message, step) in zip(reported, messages, strict=True):
+        # At the end of a chain the message names no rule, though the function is handed the last one.
+        if message.handle and event.a != message.handle:
+            raise BrokenMeasurement(
+                f"nf_tables' trace tells of rule {message.handle} in {message.family} {message.table} "
+                f"{message.chain} where {NOTIFY} was called for rule {event.a}"
+            )
+        if step:
+            steps[event.packet].append(msgspec.structs.replace(step, time=event.time - origin[event.packet].time))
+    return steps
+
+
+def _deliveries(
+    recording: Recording, captured: Iterable[Captured], origin: Mapping[int, Event]
+) -> tuple[dict[int, list[Delivery]], list[Delivery]]:
+    calls = defaultdict(list)
+    for event in recording.events:
+        if event.kind == Kind.HOP and recording.functions[event.function].name == CAPTURES:
+            calls[event.a].append(event)
+    deliveries: dict[int, list[Delivery]] = defaultdict(list)
+    replies = []
+    # Calls for sockets that are not ours, of a tcpdump on the machine for instance, are left over.
+    for cookie, frames in groupby(sorted(captured, key=attrgetter("cookie")), key=attrgetter("cookie")):
+        arrived = list(frames)
+        if len(calls[cookie]) != len(arrived):
+            raise BrokenMeasurement(
+                f"{arrived[0].host} was handed {len(calls[cookie])} frames at {arrived[0].device}, "
+                f"but captured {len(arrived)}"
+            )
+        for event, frame in zip(calls[cookie], arrived, strict=True):
+            birth = origin[event.packet]
+            delivery = Delivery(
+                time=event.time - birth.time, host=frame.host, device=frame.device, frame=frame.frame
+            )
+            if birth.a:
+                deliveries[event.packet].append(delivery)
+            else:
+                replies.append(delivery)
+    return deliveries, replies
+
+
+def _taken_in(scene: Scene, hops: Iterable[Hop]) -> Iterable[Delivery]:
+    """The device captures nothing; that it keeps a packet shows in a function, without the bytes."""
+    for hop in hops:
+        if hop.host == scene.device and hop.function in TAKEN_IN:
+            yield Delivery(time=hop.time, host=hop.host, device=hop.device, frame=b"")
+            return
