@@ -177,6 +177,8 @@ def run(
     for thread in outputs:
         thread.join()
     if isinstance(status, HarnessError):
+        if panic := re.search(r"Kernel panic - not syncing: (.*)", _text(console)):
+            status.sentence += f": kernel panic, {panic[1]}"
         raise status
     return status
 
@@ -283,8 +285,8 @@ def _text(fd: int) -> str:
 def main(arguments: Sequence[str]) -> int:
     """Be the Python, or with ``--exec`` the program, of a guest; the exit status is its own.
 
-    Our own options come first. Of a guest that did not come up or died, one sentence and the end of
-    its console go to stderr, and the status is :data:`NO_STATUS`.
+    Our own options come first. Of a guest that did not come up or died, one sentence goes to stderr
+    and, unless that is kept elsewhere, its console; the status is :data:`NO_STATUS`.
     """
     _die_with_parent()
     # Like any program in a pipe: end when nobody reads on.
@@ -315,7 +317,8 @@ def main(arguments: Sequence[str]) -> int:
             deadline=options.deadline,
         )
     except HarnessError as error:
-        sys.stderr.write("".join(f"nft-harness: {line}\n" for line in [str(error), *_text(console).splitlines()[-40:]]))
+        told = [] if options.console else _text(console).splitlines()
+        sys.stderr.write("".join(f"nft-harness: {line}\n" for line in [str(error), *told]))
         return NO_STATUS
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
