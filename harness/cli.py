@@ -85,7 +85,30 @@ def schema(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
-COMMANDS: tuple[Callable[[argparse.ArgumentParser], None], ...] = (check, kernels, schema)
+def discover(parser: argparse.ArgumentParser) -> None:
+    """List the kernel functions that are handed a packet, and whether they can be traced."""
+    from pathlib import Path
+
+    def run(options: argparse.Namespace) -> int:
+        from harness.tracer import listing
+        from harness.tracer.discover import Survey
+
+        every = Survey().functions()
+        functions = listing.select(every, layer=options.layer, priority=options.priority, match=options.match)
+        if options.output:
+            options.output.write_bytes(listing.to_json(functions))
+        else:
+            print("\n".join(listing.to_lines(functions)))
+        return 0
+
+    parser.add_argument("--layer", help="only this layer of the network stack, e.g. Netfilter")
+    parser.add_argument("--priority", type=int, choices=(0, 1, 2), help="0 critical, 1 important, 2 other")
+    parser.add_argument("--match", metavar="GLOB", help="only names like this, e.g. 'ip_*'")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write JSON there instead of a table")
+    parser.set_defaults(run=run)
+
+
+COMMANDS: tuple[Callable[[argparse.ArgumentParser], None], ...] = (check, discover, kernels, schema)
 """The subcommands: each is named and described by a function that adds its arguments and sets ``run``."""
 
 

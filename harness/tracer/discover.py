@@ -244,15 +244,13 @@ class Survey:
             return f"{(self._sys / 'kernel/btf' / module).stat().st_size}"
 
     def _tracefs(self, name: str) -> bytes:
-        for folder in ("kernel/tracing", "kernel/debug/tracing"):
-            try:
-                return (self._sys / folder / name).read_bytes()
-            except OSError as error:
-                failure = error
-        raise Unsupported(
-            f"the kernel does not tell which functions can be traced: {name}: {failure.strerror}",
-            remedy="run as root on a kernel with CONFIG_DYNAMIC_FTRACE; mount -t tracefs tracefs /sys/kernel/tracing",
-        )
+        try:
+            return (self._sys / "kernel/tracing" / name).read_bytes()
+        except OSError as error:
+            raise Unsupported(
+                f"the kernel does not tell which functions can be traced: {name}: {error.strerror}",
+                remedy="run as root, mount -t tracefs tracefs /sys/kernel/tracing; CONFIG_DYNAMIC_FTRACE=y is needed",
+            ) from None
 
     def _blacklist(self) -> bytes:
         try:

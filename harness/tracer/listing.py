@@ -1,0 +1,64 @@
+"""The functions of a kernel as people and programs read them: ``nft-harness discover``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+import msgspec
+
+from harness.errors import HarnessError
+from harness.tracer import layers
+from harness.tracer.discover import Function, Functions, Untraceable
+
+
+def select(functions: Functions, *, layer: str | None, priority: int | None, match: str | None) -> Functions:
+    """Those of one layer, of one priority, with a name like the glob ``match``; None stands for all.
+
+    Raises :class:`HarnessError` when there is no such layer, or no function at all is left.
+    """
+    if layer is not None and layer not in (*layers.NAMES, layers.UNKNOWN):
+        near = get_close_matches(layer.title(), layers.NAMES, 1) or layers.NAMES
+        raise HarnessError(f"there is no layer {layer!r}", remedy=f"use {' or '.join(near)}")
+
+    def wanted(function: Function | Untraceable) -> bool:
+        place = layers.place(function.name)
+        return (
+            layer in (None, place.layer)
+            and priority in (None, place.priority)
+            and (match is None or fnmatchcase(function.name, match))
+        )
+
+    chosen = Functions(
+        tuple(function for function in functions.traceable if wanted(function)),
+        tuple(function for function in functions.untraceable if wanted(function)),
+    )
+    if not chosen.traceable and not chosen.untraceable:
+        near = functions.near(match.strip("*")) if match else []
+        raise HarnessError(
+            f"no function that is handed a packet {f'is like {match!r}' if match else 'is of this layer and priority'}",
+            remedy=f"did you mean {', '.join(near)}?" if near else "nft-harness discover lists all",
+        )
+    return chosen
+
+
+def to_json(functions: Functions) -> bytes:
+    """``{"traceable": [...], "untraceable": [...]}``, one member a line."""
+    return msgspec.json.format(msgspec.json.encode(functions)) + b"\n"
+
+
+def to_lines(functions: Functions) -> Iterator[str]:
+    """A table in the order of the layers, then what can't be traced, then the sums."""
+    order = {layer: number for number, layer in enumerate(layers.NAMES)}
+
+    def rank(function: Function) -> tuple[int, int, str]:
+        return order.get(function.layer, len(order)), function.priority, function.name
+
+    yield f"{'LAYER':12}{'PRIORITY':10}{'ARGUMENT':16}{'MODULE':18}FUNCTION"
+    for function in sorted(functions, key=rank):
+        argument = f"{function.position + 1}: {function.carries}"
+        yield f"{function.layer:12}{function.priority:<10}{argument:16}{function.module:18}{function.kernel_name}"
+    for missing in sorted(functions.untraceable, key=lambda function: function.name):
+        yield f"not traceable: {missing.name}: {missing.reason}"
+    yield f"{len(functions)} functions can be traced, {len(functions.untraceable)} can't"
