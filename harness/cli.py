@@ -96,7 +96,10 @@ def discover(parser: argparse.ArgumentParser) -> None:
         every = Survey().functions()
         functions = listing.select(every, layer=options.layer, priority=options.priority, match=options.match)
         if options.output:
-            options.output.write_bytes(listing.to_json(functions))
+            try:
+                options.output.write_bytes(listing.to_json(functions))
+            except OSError as error:
+                raise HarnessError(f"{options.output} can't be written: {error.strerror}") from None
         else:
             print("\n".join(listing.to_lines(functions)))
         return 0

@@ -3,10 +3,10 @@
 BTF knows the arguments of every function, ``available_filter_functions`` those that the kernel's
 function tracer can stop at. What is left out is kept too, with the reason in words.
 
-Covered are functions with an argument ``struct sk_buff *`` or ``struct nft_pktinfo *`` that comes in
-a register. Not covered, because the packet has to be searched for: ``struct sk_buff **``, lists of
-packets (``struct list_head *``, as in ``ip_list_rcv``), and functions that have no more than a
-``struct nf_hook_state *``.
+Covered are functions with an argument ``struct sk_buff *``, ``struct nft_pktinfo *`` or, where a
+kernel has the latter in it, ``struct nft_traceinfo *`` that comes in a register. Not covered, because
+the packet has to be searched for: ``struct sk_buff **``, lists of packets (``struct list_head *``, as
+in ``ip_list_rcv``), and functions that have no more than a ``struct nf_hook_state *``.
 
 Nothing here changes from one boot to the next, so it is asked once per kernel, and once per module:
 :class:`Survey` remembers, and can be stored.
@@ -14,7 +14,6 @@ Nothing here changes from one boot to the next, so it is asked once per kernel, 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import zlib
 from collections import Counter
@@ -31,11 +30,12 @@ from harness.tracer.btf import Argument, Btf
 KERNEL = "vmlinux"
 """The kernel itself, where else a module is named."""
 
-PACKETS = {"sk_buff *": "sk_buff", "nft_pktinfo *": "nft_pktinfo"}
-"""Arguments by which a packet can be found, the better one first, and the struct that they point to."""
+PACKETS = {"sk_buff *": "sk_buff", "nft_pktinfo *": "nft_pktinfo", "nft_traceinfo *": "nft_traceinfo"}
+"""Arguments by which a packet can be found, the better one first, and the struct that they point to. The last
+leads to a packet until v6.4 only; from then on whoever has it has a ``struct nft_pktinfo *`` too."""
 ELSEWHERE = ("sk_buff **", "nf_hook_state *")
 """Arguments by which it can't."""
-STRUCTS = ("sk_buff", "nft_pktinfo", "nf_hook_state")
+STRUCTS = (*PACKETS.values(), "nf_hook_state")
 
 REGISTERS = 5
 """Arguments that a probe can read: rdi, rsi, rdx, rcx, r8 of the System V calling convention. No function
@@ -59,7 +59,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     """Which argument leads to the packet, from 0."""
     carries: str
-    """The struct that this argument points to: ``sk_buff`` or ``nft_pktinfo``."""
+    """The struct that this argument points to: ``sk_buff``, ``nft_pktinfo`` or ``nft_traceinfo``."""
     layer: str
     priority: int
     """``CRITICAL``, ``IMPORTANT`` or ``OTHER`` of :mod:`harness.tracer.layers`."""
@@ -164,16 +164,8 @@ class Survey:
             if stored.identity == identity:
                 self._memory = stored
 
-    @classmethod
-    def stored(cls, folder: Path) -> Survey:
-        """The survey of this kernel that is kept in ``folder``, or a new one."""
-        try:
-            return cls(_file(folder, os.uname().release).read_bytes())
-        except OSError:
-            return cls()
-
     def to_bytes(self) -> bytes:
-        """All that is known, in JSON: for :func:`store`, or for a survey in another process on the same kernel."""
+        """All that is known, in JSON, for a survey in another process on the same kernel."""
         return msgspec.json.encode(self._memory)
 
     # -- functions --------------------------------------------------------------------------------
@@ -408,30 +400,3 @@ def sort_out(
         if name not in packets:
             refuse(name, f"it has no packet, only a struct {argument.type}")
     return tuple(traceable), tuple(untraceable)
-
-
-def store(folder: Path, memory: bytes) -> None:
-    """Keep a survey for :meth:`Survey.stored`; ``memory`` may come from a guest with another kernel.
-
-    Raises OSError when ``folder`` can't be written to.
-    """
-    release = msgspec.json.decode(memory, type=Memory).identity.split()[0]
-    path = _file(folder, release)
-    draft = path.with_suffix(f".{os.getpid()}")
-    folder.mkdir(parents=True, exist_ok=True)
-    draft.write_bytes(memory)
-    draft.replace(path)
-
-
-def _file(folder: Path, release: str) -> Path:
-    return folder / f"functions-{Path(release).name}.json"
-
-
-def discover(folder: Path | None = None) -> Functions:
-    """Functions of the running kernel; what is known of it is read from ``folder``, and kept there if that can be."""
-    survey = Survey.stored(folder) if folder else Survey()
-    functions = survey.functions()
-    if folder and survey.learned:
-        with contextlib.suppress(OSError):
-            store(folder, survey.to_bytes())
-    return functions

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import struct
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from harness.cli import main
 from harness.errors import HarnessError, Unsupported
 from harness.tracer import listing
 from harness.tracer.btf import Argument, Btf
-from harness.tracer.discover import KERNEL, Function, Functions, Stops, Survey, Untraceable, discover, sort_out, store
+from harness.tracer.discover import KERNEL, Function, Functions, Stops, Survey, Untraceable, sort_out
 
 AVAILABLE = b"""\
 ip_rcv
@@ -177,12 +176,6 @@ def test_a_module_loaded_later_is_seen_and_one_unloaded_is_gone(sys_folder: Path
     assert survey.functions().names == {"ip_rcv"}
 
 
-def test_a_guest_s_survey_is_stored_under_the_guest_s_release(tmp_path: Path) -> None:
-    store(tmp_path / "cache", b'{"identity": "6.1.0-50-amd64 0 0", "parts": {}}')
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["functions-6.1.0-50-amd64.json"]
-    assert Survey.stored(tmp_path / "absent").to_bytes()
-
-
 def test_without_a_list_of_traceable_functions_a_remedy_is_named(sys_folder: Path) -> None:
     (sys_folder / "kernel/tracing/available_filter_functions").unlink()
     with pytest.raises(Unsupported, match=r"available_filter_functions: No such file.*mount -t tracefs"):
@@ -224,15 +217,24 @@ def test_an_empty_selection_is_said(selection: dict[str, str], sentence: str) ->
     assert str(caught.value).startswith(sentence)
 
 
+def test_a_file_that_cannot_be_written_is_said(
+    sys_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Survey, "functions", lambda _: functions("ip_rcv"))
+    assert main(["discover", "--output", str(sys_folder / "absent" / "functions.json")]) == 2
+    assert "functions.json can't be written: No such file or directory" in capsys.readouterr().err
+    assert main(["discover", "--output", str(sys_folder / "functions.json")]) == 0
+    assert b"ip_rcv" in (sys_folder / "functions.json").read_bytes()
+
+
 @pytest.mark.kernel
-def test_the_kernel_we_stand_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    known = discover(tmp_path)
+def test_the_kernel_we_stand_on(capsys: pytest.CaptureFixture[str]) -> None:
+    survey = Survey()
+    known = survey.functions()
     assert len(known) > 1000
     assert {"ip_rcv", "nf_hook_slow", "__dev_queue_xmit"} <= known.names
     unknown = [function.name for function in known if function.layer == "Unknown"]
     assert len(unknown) < len(known) / 100, unknown
-    (path,) = tmp_path.iterdir()
-    assert path.name == f"functions-{os.uname().release}.json"
-    assert discover(tmp_path) == known
+    assert Survey(survey.to_bytes()).functions() == known
     assert main(["discover", "--layer", "IPv4", "--priority", "0"]) == 0
     assert "1: sk_buff      vmlinux           ip_rcv\n" in capsys.readouterr().out
