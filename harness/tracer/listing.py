@@ -55,10 +55,10 @@ def to_lines(functions: Functions) -> Iterator[str]:
     def rank(function: Function) -> tuple[int, int, str]:
         return order.get(function.layer, len(order)), function.priority, function.name
 
-    yield f"{'LAYER':12}{'PRIORITY':10}{'ARGUMENT':16}{'MODULE':18}FUNCTION"
+    yield f"{'LAYER':12}{'PRIORITY':10}{'ARGUMENT':18}{'MODULE':18}FUNCTION"
     for function in sorted(functions, key=rank):
         argument = f"{function.position + 1}: {function.carries}"
-        yield f"{function.layer:12}{function.priority:<10}{argument:16}{function.module:18}{function.kernel_name}"
+        yield f"{function.layer:12}{function.priority:<10}{argument:18}{function.module:18}{function.kernel_name}"
     for missing in sorted(functions.untraceable, key=lambda function: function.name):
         yield f"not traceable: {missing.name}: {missing.reason}"
     yield f"{len(functions)} functions can be traced, {len(functions.untraceable)} can't"

@@ -189,9 +189,9 @@ def test_selection_and_table() -> None:
     known = functions("ip_rcv", "ipv6_rcv", "ip_forward", "nft_do_chain", "skb_push")
     chosen = listing.select(known, layer="IPv4", priority=0, match="ip_*")
     assert list(listing.to_lines(chosen)) == [
-        "LAYER       PRIORITY  ARGUMENT        MODULE            FUNCTION",
-        "IPv4        0         1: sk_buff      vmlinux           ip_forward",
-        "IPv4        0         1: sk_buff      vmlinux           ip_rcv",
+        "LAYER       PRIORITY  ARGUMENT          MODULE            FUNCTION",
+        "IPv4        0         1: sk_buff        vmlinux           ip_forward",
+        "IPv4        0         1: sk_buff        vmlinux           ip_rcv",
         "2 functions can be traced, 0 can't",
     ]
     everything = list(listing.to_lines(listing.select(known, layer=None, priority=None, match=None)))
@@ -237,4 +237,4 @@ def test_the_kernel_we_stand_on(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(unknown) < len(known) / 100, unknown
     assert Survey(survey.to_bytes()).functions() == known
     assert main(["discover", "--layer", "IPv4", "--priority", "0"]) == 0
-    assert "1: sk_buff      vmlinux           ip_rcv\n" in capsys.readouterr().out
+    assert "1: sk_buff        vmlinux           ip_rcv\n" in capsys.readouterr().out
