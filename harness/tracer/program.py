@@ -19,7 +19,7 @@ import msgspec
 
 from harness.errors import Unsupported
 from harness.kernel import bpf
-from harness.tracer.btf import Btf
+from harness.tracer.discover import Layout
 
 SOURCES = next(
     folder for folder in (Path(__file__).parents[1] / "bpf", Path(__file__).parents[2] / "bpf") if folder.is_dir()
@@ -66,8 +66,8 @@ def cookie(function: int, position: int, *, pktinfo: bool) -> int:
     return function | position << 16 | (PKTINFO if pktinfo else 0)
 
 
-def constants(nf_tables: Btf) -> dict[str, int]:
-    """The ``-D`` constants of bpf/trace.c for this kernel; ``nf_tables`` is that module's BTF."""
+def constants(nf_tables: Layout) -> dict[str, int]:
+    """The ``-D`` constants of bpf/trace.c for this kernel; ``nf_tables`` is that module's layout of structs."""
     values = {name: nf_tables.offset(*member) for name, member in OFFSETS.items()}
     values |= {name: nf_tables.offset(*member) for name, member in OPTIONAL.items() if nf_tables.has(*member)}
     family, bits = nf_tables.bitfield("nft_table", "family")

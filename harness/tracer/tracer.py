@@ -1,14 +1,16 @@
 """The tracer: armed once per process, recording while a scenario watches.
 
 Arming attaches the programs to every function that can be traced; nothing is recorded until
-:meth:`Tracer.watch` names the namespaces and sockets of a scenario. When a ruleset pulls in a
-module, :meth:`Tracer.extend` arms its functions too.
+:meth:`Tracer.watch` names the namespaces and sockets of a scenario. A ruleset may pull in modules,
+so it is armed again, for what has come since, when a scenario's ruleset is loaded.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import struct
+import subprocess
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -21,8 +23,9 @@ import msgspec
 from harness.errors import Unsupported
 from harness.kernel import bpf
 from harness.observation import Loss
-from harness.tracer import attach, events, program
-from harness.tracer.discover import Function
+from harness.tracer import attach, events, layers, program
+from harness.tracer.discover import KERNEL, Function
+from harness.tracer.kept import Kept
 
 # enum trait and enum count in bpf/trace.c
 RETURNS, COPIES, LISTS, RELEASES, CHAIN, NOTIFIES, CAPTURES = 1, 2, 4, 8, 16, 32, 64
@@ -60,6 +63,9 @@ ALLOCATORS = ("__alloc_skb", "__build_skb", "build_skb", "slab_build_skb", "napi
 
 FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 """enum nfproto, as nft(8) calls them."""
+
+NF_TABLES_BTF = Path("/sys/kernel/btf/nf_tables")
+"""There when nf_tables is loaded as a module; part of a kernel, its types are the kernel's."""
 
 U32 = struct.Struct("<I")
 U64 = struct.Struct("<Q")
@@ -122,8 +128,12 @@ class Watch:
 class Tracer:
     """The compiled program and everything it is attached to."""
 
-    def __init__(self, source: program.Object, *, ring_bytes: int = program.RING_BYTES) -> None:
+    def __init__(self, kept: Kept, *, ring_bytes: int = program.RING_BYTES) -> None:
         self.engine = attach.engine()
+        self.kernel = os.uname().release
+        _load_nf_tables()
+        self._survey = kept.survey
+        source = kept.object(program.constants(self._survey.layout(_home_of_nf_tables())))
         self.functions: list[Function] = []
         self.refused: dict[str, str] = {}
         """Functions that the kernel would not let us trace, and why."""
@@ -153,8 +163,27 @@ class Tracer:
         """Detach and free everything."""
         self._undo.close()
 
-    def extend(self, functions: Collection[Function]) -> None:
-        """Arm more functions; those the kernel refuses are kept in :attr:`refused`."""
+    def arm(self, named: Collection[str] = ()) -> None:
+        """Arm every traceable function of the kernel and of the modules loaded by now.
+
+        An engine that cannot carry all of them gets the critical ones, and those ``named``.
+        """
+        armed = {function.kernel_name for function in self.functions}
+        self._arm(
+            [
+                function
+                for function in self._survey.functions()
+                if function.kernel_name not in armed
+                and (
+                    self.engine.everything
+                    or function.priority == layers.CRITICAL
+                    or function.name in TRAITS
+                    or function.name in named
+                )
+            ]
+        )
+
+    def _arm(self, functions: Collection[Function]) -> None:
         first = len(self.functions)
         self.functions += functions
         entries, returns = {}, {}
@@ -169,6 +198,12 @@ class Tracer:
         # Returns first: a call whose return is not seen would be taken for one still under way.
         self.refused |= self.engine.attach(self._probe("returned"), returns, returns=True)
         self.refused |= self.engine.attach(self._probe("entered"), entries)
+
+    @cached_property
+    def drop_reasons(self) -> dict[int, str]:
+        """The kernel's own reasons to drop a packet: ``enum skb_drop_reason``, prefix left out."""
+        reasons = self._survey.layout().enum("skb_drop_reason")
+        return {number: name.removeprefix("SKB_DROP_REASON_") for number, name in reasons.items()}
 
     @property
     def traced(self) -> frozenset[str]:
@@ -229,6 +264,17 @@ class Tracer:
     def _probe(self, name: str) -> int:
         kind = bpf.TRACE_KPROBE_MULTI if self.engine.everything else 0
         return self._loaded.program(name, bpf.PROG_TYPE_KPROBE, kind)
+
+
+def _load_nf_tables() -> None:
+    """Have nf_tables loaded, if it is a module: the layout of its structs is asked for before any ruleset."""
+    modprobe = shutil.which("modprobe", path=f"{os.environ.get('PATH', '')}:/sbin:/usr/sbin")
+    if modprobe and not NF_TABLES_BTF.exists():
+        subprocess.run([modprobe, "--quiet", "nf_tables"], check=False)
+
+
+def _home_of_nf_tables() -> str:
+    return NF_TABLES_BTF.name if NF_TABLES_BTF.exists() else KERNEL
 
 
 class Symbols:

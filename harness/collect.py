@@ -1,0 +1,128 @@
+"""A scenario file becomes pytest items: measured in setup, judged in the call.
+
+That split gives each bad outcome its own word in pytest: a broken scenario or measurement is an
+*error*, a ruleset that does not do what was expected *failed*, and what this kernel cannot do is
+*skipped* with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from _pytest._code.code import ReprEntryNative, ReprExceptionInfo, ReprFileLocation, ReprTraceback
+
+from harness.errors import HarnessError, Position, ScenarioError
+from harness.judge import Mismatch, judge
+from harness.report.terminal import explain
+from harness.scenario.load import Broken, Case
+from harness.session import SESSION
+
+if TYPE_CHECKING:
+    from _pytest._code.code import ExceptionInfo
+
+    from harness.run import Sight
+
+
+class ScenarioFile(pytest.File):
+    """A file of scenarios."""
+
+    def collect(self) -> Iterator[ScenarioItem]:
+        """One item per scenario; what is wrong with the file as a whole is an item as well."""
+        loaded = self.config.stash[SESSION].load(self.path)
+        for number, error in enumerate(loaded.errors):
+            yield ScenarioItem.from_parent(self, name=f"file-{number}" if number else "file", case=error)
+        for case in loaded.cases:
+            yield ScenarioItem.from_parent(self, name=case.id, case=case)
+
+
+class Failed(Exception):
+    """The ruleset did not do what was expected; the text says it all."""
+
+    def __init__(self, text: str, position: Position, summary: str) -> None:
+        super().__init__(text)
+        self.position = position
+        self.summary = summary
+
+
+class ScenarioItem(pytest.Item):
+    """One scenario."""
+
+    def __init__(self, *, case: Case | Broken | ScenarioError, **kwargs: object) -> None:
+        super().__init__(**kwargs)  # type: ignore[arg-type]
+        self.case = case
+        self.sights: tuple[Sight, ...] = ()
+        if not isinstance(case, ScenarioError):
+            for mark in case.marks:
+                self.add_marker(mark)
+
+    def setup(self) -> None:
+        """Measure: build the lab, load the ruleset, send the packets, watch them."""
+        match self.case:
+            case ScenarioError() as error:
+                raise error
+            case Broken(errors=errors):
+                raise ScenariosBroken(errors)
+            case Case() as case:
+                self.sights = self.config.stash[SESSION].run(case)
+
+    def runtest(self) -> None:
+        """Judge what was seen; the first step that went wrong tells the story."""
+        assert isinstance(self.case, Case)
+        colour = self.config.stash[SESSION].colour
+        for sight in self.sights:
+            case, number = self.case, sight.action
+            mismatches = judge(
+                sight.expect, sight.observation, sight.packet, at=lambda keys, n=number: case.where(n, *keys)
+            )
+            if mismatches:
+                text = explain(
+                    case.name,
+                    case.where(number, *mismatches[0].keys),
+                    sight.summary,
+                    sight.expect,
+                    mismatches,
+                    sight.observation,
+                    sight.packet,
+                    colour=colour,
+                )
+                raise Failed(text, case.where(number, *mismatches[0].keys), _summary(mismatches))
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        """The place of the scenario in its file."""
+        match self.case:
+            case Case() as case:
+                line = case.where(0).line
+            case Broken(position=position) | ScenarioError(position=position):
+                line = position.line
+        return self.path, max(line - 1, 0), self.name
+
+
+class ScenariosBroken(HarnessError):
+    """Everything that is wrong in one scenario."""
+
+    def __init__(self, errors: tuple[ScenarioError, ...]) -> None:
+        super().__init__("\n".join(map(str, errors)))
+        self.position = errors[0].position
+
+
+def _summary(mismatches: tuple[Mismatch, ...]) -> str:
+    first = mismatches[0]
+    more = f", and {len(mismatches) - 1} more" if len(mismatches) > 1 else ""
+    return f"{first.key}: expected {first.expected}, seen {first.seen}{more}"
+
+
+def representation(item: ScenarioItem, excinfo: ExceptionInfo[BaseException]) -> ReprExceptionInfo | None:
+    """What the user reads of a bad end, without a traceback; None for a bug of ours."""
+    error = excinfo.value
+    if not isinstance(error, HarnessError | Failed):
+        return None
+    path, line, _ = item.reportinfo()
+    place: Position = getattr(error, "position", Position(str(path), line + 1))
+    summary = error.summary if isinstance(error, Failed) else str(error).splitlines()[0]
+    return ReprExceptionInfo(
+        reprtraceback=ReprTraceback([ReprEntryNative([f"{error}\n"])], None, style="native"),
+        reprcrash=ReprFileLocation(place.file, place.line, summary),
+    )

@@ -1,0 +1,90 @@
+"""Sends a pytest session to the kernels it shall run on: each is a worker of pytest-xdist.
+
+A microVM is a Python to execnet, so all that is done here is to choose the places and to write
+them into xdist's options; distributing, reporting and stopping are xdist's own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import msgspec
+import pytest
+
+from harness.errors import HarnessError
+from harness.kernel import where
+from harness.kernel.microvm import Guest
+from harness.kernel.progress import shown
+from harness.kernel.where import AUTO, Place
+from harness.ruleset.nft import nft_version
+from harness.scenario.files import scenario_files
+
+
+class Distribution(msgspec.Struct, frozen=True):
+    """Where a session runs: places, each with the guest that is to be booted for it, if any."""
+
+    places: list[tuple[Place, Guest | None]]
+    copies: int
+    """Workers for each guest."""
+
+    @property
+    def guests(self) -> list[Guest]:
+        """The microVMs."""
+        return [guest for _, guest in self.places if guest]
+
+    def header(self) -> list[str]:
+        """Lines for pytest's header: where the session runs, and why."""
+        return [
+            f"nft-harness: {guest.describe() if guest else place}: {place.reason}; nft {nft_version()}"
+            for place, guest in self.places
+        ]
+
+    def specs(self) -> list[str]:
+        """What xdist's ``--tx`` takes; nothing when this process is the only place."""
+        if not self.guests and len(self.places) == 1:
+            return []
+        guests = [guest.spec(copy) for guest in self.guests for copy in range(self.copies)]
+        return guests + [f"popen//id={where.HOST}" for _, guest in self.places if not guest]
+
+    def last_words(self, worker: str) -> str:
+        """What the kernel of a worker said on its console; "" for a worker on the host."""
+        return "".join(guest.console() for guest in self.guests if worker.startswith(guest.name))
+
+
+DISTRIBUTION = pytest.StashKey[Distribution]()
+
+
+def distribute(config: pytest.Config) -> None:
+    """Choose where the session runs, and have xdist run it there.
+
+    Sessions without scenarios are left alone unless a kernel is asked for on the command line.
+    Raises :class:`pytest.UsageError` when no kernel can be had.
+    """
+    asked: list[str] | None = config.option.nft_kernel
+    if is_worker(config) or config.option.collectonly or not (asked or any(scenario_files(config.args))):
+        return
+    try:
+        with shown(sys.stderr) as progress:
+            places = where.choose(asked or _default(config), progress)
+            guests = [(place, Guest.plan(place.image) if place.image else None) for place in places]
+    except HarnessError as error:
+        raise pytest.UsageError(f"nft-harness: {error}") from None
+    copies = config.option.numprocesses or 1
+    if len(places) > 1 and copies > 1:
+        raise pytest.UsageError("nft-harness: -n gives one kernel several workers, but several kernels were asked for")
+    distribution = config.stash[DISTRIBUTION] = Distribution(guests, copies)
+    if specs := distribution.specs():
+        config.option.tx = specs
+        config.option.dist = "each" if len(places) > 1 else "load"
+        config.option.maxworkerrestart = "0"
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this is a worker of pytest-xdist."""
+    return hasattr(config, "workerinput")
+
+
+def _default(config: pytest.Config) -> list[str]:
+    """The kernels to use when the command line names none."""
+    return os.environ.get("NFT_KERNEL", "").split() or config.getini("nft_kernel") or [AUTO]

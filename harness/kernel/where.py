@@ -1,0 +1,51 @@
+"""Where scenarios run: on the host's kernel, or on another one in a microVM.
+
+A choice is made from what was asked for (``auto``, ``host``, a kernel version, a path) and from
+what the host's kernel turns out to be able to do. It always comes with its reason, and never ends
+in less being checked than was asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import msgspec
+
+from harness.kernel import features, images
+from harness.kernel.images import Image
+from harness.kernel.progress import Progress
+
+AUTO = "auto"
+HOST = "host"
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """A kernel to run scenarios on."""
+
+    image: Image | None
+    """What a microVM is to boot; None for the host's own kernel."""
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the host's kernel {os.uname().release}" if self.image is None else f"kernel {self.image.release}"
+
+
+def choose(requests: Sequence[str], progress: Progress) -> list[Place]:
+    """A place for each of ``requests``; kernel images that are missing are fetched.
+
+    Raises :class:`~harness.errors.Unsupported` when one cannot be had here.
+    """
+    return [_choose(request, progress) for request in dict.fromkeys(requests)]
+
+
+def _choose(request: str, progress: Progress) -> Place:
+    probes = features.function_probes()
+    if request == HOST:
+        probes.require("leave out --nft-kernel host and a microVM is used, or run as root on a kernel with kprobes")
+        return Place(image=None, reason="asked for")
+    if request == AUTO and probes.able:
+        return Place(image=None, reason="it has function probes")
+    if request == AUTO:
+        return Place(image=images.get(images.DEFAULT, progress), reason=probes.reason)
+    return Place(image=images.get(request, progress), reason="asked for")

@@ -1,0 +1,84 @@
+"""pytest's hooks, in the order in which pytest calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import collect, distribute
+from harness.scenario.files import is_scenario_file
+from harness.session import SESSION, Session
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options, each with its ini setting."""
+    group = parser.getgroup("nft-harness")
+    group.addoption(
+        "--nft-kernel",
+        action="append",
+        metavar="KERNEL",
+        help="kernel to run on: auto (default), host, a version such as 6.12, or a folder with vmlinuz and modules; "
+        "several times for several kernels (environment: NFT_KERNEL)",
+    )
+    parser.addini("nft_kernel", "kernels to run on, as --nft-kernel", type="args", default=[])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Choose the kernels before xdist looks at its options."""
+    distribute.distribute(config)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Open the session."""
+    config.stash[SESSION] = Session(config)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say where the session runs, and why."""
+    distribution = config.stash.get(distribute.DISTRIBUTION, None)
+    return distribution.header() if distribution else []
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Take YAML files below a folder ``scenarios``."""
+    if is_scenario_file(file_path):
+        return collect.ScenarioFile.from_parent(parent, path=file_path)
+    return None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the user's errors as sentences."""
+    report = yield
+    if isinstance(item, collect.ScenarioItem) and call.excinfo and report.failed:
+        report.longrepr = collect.representation(item, call.excinfo) or report.longrepr
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Keep what was learned of the kernel."""
+    session.config.stash[SESSION].finish()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker what the controller knows."""
+    node.config.stash[SESSION].tell(node.workerinput)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Hear what a worker has learned, or what its kernel said last."""
+    node.config.stash[SESSION].worker_ended(node.gateway.id, getattr(node, "workeroutput", {}), error)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Close the session."""
+    if session := config.stash.get(SESSION, None):
+        session.close()

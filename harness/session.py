@@ -1,0 +1,120 @@
+"""What lives as long as a pytest session: the armed tracer, and what its processes tell each other.
+
+The controller reads the scenario files and builds their frames, for that is slow in an emulated
+guest; a worker in a guest tells the controller what it learned of its kernel, for it cannot write
+to the cache itself.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness import distribute
+from harness.kernel.images import cache_dir
+from harness.scenario import packet
+from harness.scenario.files import scenario_files
+from harness.scenario.load import Case, Loaded, load_all
+from harness.tracer import kept, layers
+
+if TYPE_CHECKING:
+    from harness.run import Sight
+    from harness.tracer.tracer import Tracer
+
+COLOUR, CASES, FRAMES, LEARNED = "nft_colour", "nft_cases", "nft_frames", "nft_learned"
+"""Keys of what controller and workers tell each other."""
+
+
+class Session:
+    """A pytest session: the controller's, a worker's, or one that does everything itself."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="nft-harness")
+        self._kept = kept.Kept(cache_dir())
+        self._tracer: Tracer | None = None
+        self._loaded: dict[Path, Loaded] = {}
+        self._prepared: Future[dict[str, bytes]] | None = None
+        if distribute.is_worker(config):
+            told: dict[str, Any] = config.workerinput  # type: ignore[attr-defined]
+            self._colour: bool | None = told[COLOUR]
+            self._loaded = pickle.loads(told[CASES])
+            packet.use(told[FRAMES])
+            return
+        self._colour = None
+        if distribute.DISTRIBUTION in config.stash and config.stash[distribute.DISTRIBUTION].guests:
+            self._prepared = self._thread.submit(self._prepare, list(scenario_files(config.args)))
+
+    @property
+    def colour(self) -> bool:
+        """Whether the reader sees colours."""
+        if self._colour is None:
+            reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+            self._colour = bool(reporter and reporter.hasmarkup)
+        return self._colour
+
+    # -- where scenarios run ----------------------------------------------------------------------
+
+    def load(self, path: Path) -> Loaded:
+        """The scenarios of a file."""
+        return self._loaded.get(path) or load_all(path, layers=layers.NAMES)
+
+    def run(self, case: Case) -> tuple[Sight, ...]:
+        """Run a scenario on this process's kernel; what was seen of each step that expects something."""
+        from harness.run import run
+        from harness.tracer.tracer import Tracer
+
+        if self._tracer is None:
+            self._tracer = Tracer(self._kept)
+        return run(case, self._tracer)
+
+    def finish(self) -> None:
+        """Hand on what was learned of this kernel, or keep it if that can be done from here."""
+        news = self._kept.news()
+        if distribute.is_worker(self._config):
+            self._config.workeroutput[LEARNED] = news  # type: ignore[attr-defined]
+        else:
+            self._keep(news)
+
+    def close(self) -> None:
+        """Disarm and free everything."""
+        self._thread.shutdown()
+        if self._tracer:
+            self._tracer.close()
+
+    # -- the controller ---------------------------------------------------------------------------
+
+    def tell(self, told: dict[str, Any]) -> None:
+        """Put into a worker's input what the controller knows."""
+        told[COLOUR] = self.colour
+        told[FRAMES] = self._prepared.result() if self._prepared else {}
+        told[CASES] = pickle.dumps(self._loaded)
+
+    def worker_ended(self, name: str, output: dict[str, Any], error: object) -> None:
+        """Keep what a worker learned; show what its kernel said last if it did not end in order."""
+        self._keep(output.get(LEARNED, {}))
+        distribution = self._config.stash.get(distribute.DISTRIBUTION, None)
+        if error and distribution and (words := distribution.last_words(name)):
+            writer = self._config.get_terminal_writer()
+            writer.line()
+            writer.sep("-", f"console of {name}")
+            writer.write(words)
+
+    def _prepare(self, files: Iterable[Path]) -> dict[str, bytes]:
+        self._loaded = {path: load_all(path, layers=layers.NAMES) for path in files}
+        cases = [case for loaded in self._loaded.values() for case in loaded.cases if isinstance(case, Case)]
+        return packet.prepare((action.send, case.network) for case in cases for action in case.actions)
+
+    def _keep(self, news: dict[str, bytes]) -> None:
+        # A cache that cannot be written to costs time in the next run and nothing else.
+        with suppress(OSError):
+            kept.store(cache_dir(), news)
+
+
+SESSION = pytest.StashKey[Session]()

@@ -1,0 +1,78 @@
+"""What is kept between runs: the survey of a kernel, and the compiled program.
+
+Both depend on nothing but the kernel's build and our own sources, and both take seconds to make
+under emulation. A guest can read the cache folder but not write to it, so what was learned there
+is handed to the host as :meth:`Kept.news`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from harness.tracer import program
+from harness.tracer.discover import Survey
+
+SURVEYS = "surveys"
+PROGRAMS = "programs"
+
+
+class Kept:
+    """The cache folder ``folder``, read, and what should be added to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._news: dict[str, bytes] = {}
+        release = os.uname().release
+        self._survey_name = f"{SURVEYS}/{release}.json"
+        self.survey = Survey(self._read(self._survey_name))
+
+    def object(self, values: Mapping[str, int]) -> program.Object:
+        """bpf/trace.c compiled with the constants ``values``."""
+        name = f"{PROGRAMS}/{_key(values)}.msgpack"
+        if stored := self._read(name):
+            return msgspec.msgpack.decode(stored, type=program.Object)
+        compiled = program.compile_object(values)
+        self._news[name] = msgspec.msgpack.encode(compiled)
+        return compiled
+
+    def news(self) -> dict[str, bytes]:
+        """Files to be added to the cache folder by :func:`store`; names are relative to it."""
+        survey = {self._survey_name: self.survey.to_bytes()} if self.survey.learned else {}
+        return self._news | survey
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return (self._folder / name).read_bytes()
+        except OSError:
+            return b""
+
+
+def store(folder: Path, news: Mapping[str, bytes]) -> None:
+    """Write files so that whoever reads meanwhile finds the old one or the new one, whole.
+
+    Raises :class:`OSError` when ``folder`` cannot be written to.
+    """
+    for name, content in news.items():
+        path = folder / Path(name).parent.name / Path(name).name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink()
+            raise
+
+
+def _key(values: Mapping[str, int]) -> str:
+    digest = hashlib.sha256(repr(sorted(values.items())).encode())
+    for source in (Path(program.__file__), *sorted(path for path in program.SOURCES.rglob("*") if path.is_file())):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:32]
