@@ -1,4 +1,4 @@
-"""A scenario file becomes pytest items: measured in setup, judged in the call.
+"""A scenario file becomes pytest items: measured and judged in setup, reported in the call.
 
 That split gives each bad outcome its own word in pytest: a broken scenario or measurement is an
 *error*, a ruleset that does not do what was expected *failed*, and what this kernel cannot do is
@@ -7,16 +7,17 @@ That split gives each bad outcome its own word in pytest: a broken scenario or m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from _pytest._code.code import ReprEntryNative, ReprExceptionInfo, ReprFileLocation, ReprTraceback
 
-from harness.errors import HarnessError, Position, ScenarioError
-from harness.judge import Mismatch, judge
-from harness.report.terminal import explain
+from harness.errors import HarnessError, Position, ScenarioError, Unsupported
+from harness.judge import Keys, Mismatch, judge
+from harness.report.terminal import escape, explain
 from harness.scenario.load import Broken, Case
 from harness.session import SESSION
 
@@ -53,42 +54,48 @@ class ScenarioItem(pytest.Item):
     def __init__(self, *, case: Case | Broken | ScenarioError, **kwargs: object) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]
         self.case = case
-        self.sights: tuple[Sight, ...] = ()
+        self.failure: Failed | None = None
         if not isinstance(case, ScenarioError):
             for mark in case.marks:
                 self.add_marker(mark)
 
     def setup(self) -> None:
-        """Measure: build the lab, load the ruleset, send the packets, watch them."""
+        """Measure and judge: whatever goes wrong here says nothing about the ruleset."""
         match self.case:
             case ScenarioError() as error:
                 raise error
             case Broken(errors=errors):
                 raise ScenariosBroken(errors)
             case Case() as case:
-                self.sights = self.config.stash[SESSION].run(case)
+                try:
+                    self.failure = self._judge(case, self.config.stash[SESSION].run(case))
+                except Unsupported as lacking:
+                    if self.config.option.nft_require:
+                        raise
+                    pytest.skip(f"unsupported here: {lacking}")
 
     def runtest(self) -> None:
-        """Judge what was seen; the first step that went wrong tells the story."""
-        assert isinstance(self.case, Case)
-        colour = self.config.stash[SESSION].colour
-        for sight in self.sights:
-            case, number = self.case, sight.action
-            mismatches = judge(
-                sight.expect, sight.observation, sight.packet, at=lambda keys, n=number: case.where(n, *keys)
-            )
-            if mismatches:
+        """Say whether the ruleset did what was expected."""
+        if self.failure:
+            raise self.failure
+
+    def _judge(self, case: Case, sights: Iterable[Sight]) -> Failed | None:
+        """All that differs in the first step where anything does; what follows it would follow from it."""
+        for sight in sights:
+            at = functools.partial(_position, case, sight.action)
+            if mismatches := judge(sight.expect, sight.observation, sight.packet, at=at):
                 text = explain(
                     case.name,
-                    case.where(number, *mismatches[0].keys),
+                    mismatches[0].position,
                     sight.summary,
                     sight.expect,
                     mismatches,
                     sight.observation,
                     sight.packet,
-                    colour=colour,
+                    colour=self.config.stash[SESSION].colour,
                 )
-                raise Failed(text, case.where(number, *mismatches[0].keys), _summary(mismatches))
+                return Failed(text, mismatches[0].position, _summary(mismatches))
+        return None
 
     def reportinfo(self) -> tuple[Path, int, str]:
         """The place of the scenario in its file."""
@@ -108,10 +115,14 @@ class ScenariosBroken(HarnessError):
         self.position = errors[0].position
 
 
+def _position(case: Case, action: int, keys: Keys) -> Position:
+    return case.where(action, *keys)
+
+
 def _summary(mismatches: tuple[Mismatch, ...]) -> str:
     first = mismatches[0]
     more = f", and {len(mismatches) - 1} more" if len(mismatches) > 1 else ""
-    return f"{first.key}: expected {first.expected}, seen {first.seen}{more}"
+    return escape(f"{first.key}: expected {first.expected}, seen {first.seen}{more}")
 
 
 def representation(item: ScenarioItem, excinfo: ExceptionInfo[BaseException]) -> ReprExceptionInfo | None:

@@ -32,7 +32,7 @@ class Value(msgspec.Struct, frozen=True):
     """Base of the values here: frozen and comparable."""
 
 
-class Hop(Value, kw_only=True):
+class Hop(Value, frozen=True, kw_only=True):
     """One traced kernel function met by a packet."""
 
     time: int
@@ -51,7 +51,7 @@ class Hop(Value, kw_only=True):
     "NETFILTER_DROP"}`` for the functions that free a dropped packet."""
 
 
-class Rule(Value, kw_only=True):
+class Rule(Value, frozen=True, kw_only=True):
     """One rule of the loaded ruleset."""
 
     family: str
@@ -60,6 +60,8 @@ class Rule(Value, kw_only=True):
     handle: int
     text: str
     """As ``nft list ruleset`` prints it, counters left out, on one line."""
+    written: str = ""
+    """As it stands in the user's file, where it was found there."""
     comment: str = ""
     position: Position | None = None
     """Where it stands in the user's file; None when it was not loaded from text."""
@@ -70,7 +72,7 @@ class Rule(Value, kw_only=True):
         return f"{self.family} {self.table} {self.chain}"
 
 
-class Step(Value, kw_only=True):
+class Step(Value, frozen=True, kw_only=True):
     """One nf_tables evaluation that ended a rule, a chain or a hook."""
 
     time: int
@@ -95,7 +97,7 @@ class Step(Value, kw_only=True):
         return f"{self.family} {self.table} {self.chain}"
 
 
-class Delivery(Value, kw_only=True):
+class Delivery(Value, frozen=True, kw_only=True):
     """A frame that arrived at a host of the lab."""
 
     time: int
@@ -107,7 +109,7 @@ class Delivery(Value, kw_only=True):
     test, where it is known only that the host took the packet in."""
 
 
-class Loss(Value, kw_only=True):
+class Loss(Value, frozen=True, kw_only=True):
     """What could not be seen, per channel. Zero everywhere is the contract."""
 
     entered: int = 0
@@ -130,7 +132,7 @@ class Loss(Value, kw_only=True):
         return unaccounted + self.refused + self.missed + self.untracked + self.trace
 
 
-class Drop(Value, kw_only=True):
+class Drop(Value, frozen=True, kw_only=True):
     """The kernel's own word on why it freed a packet."""
 
     host: str
@@ -140,7 +142,7 @@ class Drop(Value, kw_only=True):
     """As in ``enum skb_drop_reason`` without ``SKB_DROP_REASON_``, e.g. ``NETFILTER_DROP``."""
 
 
-class PacketSeen(Value, kw_only=True):
+class PacketSeen(Value, frozen=True, kw_only=True):
     """All that was seen of one packet: one injected, or one that the kernel made in answer."""
 
     number: int
@@ -156,7 +158,7 @@ class PacketSeen(Value, kw_only=True):
     drop: Drop | None = None
 
 
-class Observation(Value, kw_only=True):
+class Observation(Value, frozen=True, kw_only=True):
     """Everything that one scenario showed."""
 
     packets: tuple[PacketSeen, ...]

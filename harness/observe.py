@@ -175,7 +175,7 @@ class _Story:
         detail = {}
         if function.name == CHAIN:
             detail["chain"] = self._recording.chains.get(event.a, "")
-        if function.carries == "nft_pktinfo":
+        if function.carries != "sk_buff":
             detail["hook"] = hook_name(event.b >> 8, event.b & 0xFF)
         return Hop(
             time=event.time - self._birth.time,
@@ -200,7 +200,7 @@ class _Story:
         host = self._scene.host(event.netns)
         # Hosts other than the device are silent: what reaches them always ends in a drop.
         if self.drop is None and host in (self._scene.device, self._scene.host(self._birth.netns)):
-            self.drop = Drop(host=host, function=self._recording.symbols.get(event.a, ""), reason=reason)
+            self.drop = Drop(host=host, function=self._recording.symbol(event.a), reason=reason)
 
     def _annotate(self, index: int, **detail: str) -> None:
         hop = self.hops[index]
@@ -264,9 +264,7 @@ def _deliveries(
             )
         for event, frame in zip(calls[cookie], arrived, strict=True):
             birth = origin[event.packet]
-            delivery = Delivery(
-                time=event.time - birth.time, host=frame.host, device=frame.device, frame=frame.frame
-            )
+            delivery = Delivery(time=event.time - birth.time, host=frame.host, device=frame.device, frame=frame.frame)
             if birth.a:
                 deliveries[event.packet].append(delivery)
             else:

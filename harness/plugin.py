@@ -23,6 +23,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="kernel to run on: auto (default), host, a version such as 6.12, or a folder with vmlinuz and modules; "
         "several times for several kernels (environment: NFT_KERNEL)",
     )
+    group.addoption(
+        "--nft-require",
+        action="store_true",
+        help="what this machine cannot do is an error instead of a skipped scenario",
+    )
     parser.addini("nft_kernel", "kernels to run on, as --nft-kernel", type="args", default=[])
 
 

@@ -65,9 +65,7 @@ def run(case: Case, tracer: Tracer) -> tuple[Sight, ...]:
         return tuple(sights)
 
 
-def _measure(
-    lab: Lab, tracer: Tracer, tracing: Tracing, capture: Capture, sender: Sender, frame: Frame
-) -> Observation:
+def _measure(lab: Lab, tracer: Tracer, tracing: Tracing, capture: Capture, sender: Sender, frame: Frame) -> Observation:
     """Send one frame and watch it to its end."""
     captured: list[Captured] = []
 

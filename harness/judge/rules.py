@@ -30,8 +30,9 @@ def _stands_at(wanted: str, position: Position | None) -> bool:
 
 
 def same_rule(text: str, rule: Rule) -> bool:
-    """Whether ``text`` is the text of ``rule``, however spaced and quoted, with or without counter and comment."""
-    return _canonical(text) == _canonical(rule.text)
+    """Whether ``text`` is the text of ``rule``, as written or as nft lists it, spacing, quotes, counter and
+    comment aside."""
+    return _canonical(text) in {_canonical(known) for known in (rule.text, rule.written) if known}
 
 
 _IGNORED = re.compile(

@@ -61,9 +61,7 @@ class Map:
 
     def __init__(self, kind: int, key_size: int, value_size: int, max_entries: int, name: str = "") -> None:
         """``kind`` is a number of ``enum bpf_map_type``, sizes are in bytes."""
-        attributes = struct.pack(
-            "<IIIIIII16s", kind, key_size, value_size, max_entries, 0, 0, 0, name.encode()[:15]
-        )
+        attributes = struct.pack("<IIIIIII16s", kind, key_size, value_size, max_entries, 0, 0, 0, name.encode()[:15])
         self.descriptor = _bpf(MAP_CREATE, attributes)
         copies = _possible_cpus() if kind in PERCPU_MAPS else 1
         self._key = ctypes.create_string_buffer(max(key_size, 1))
@@ -164,7 +162,7 @@ def load_program(kind: int, instructions: bytes, *, attach_type: int = 0, name: 
             return load(log)
         except OSError:
             words = log.value.decode(errors="replace").strip().splitlines()[-3:]
-            raise PermissionError(error.errno, "; ".join([error.strerror, *words])) from None
+            raise PermissionError(error.errno, "; ".join([str(error.strerror), *words])) from None
 
 
 def relocate(instructions: bytes, relocations: Mapping[int, int]) -> bytes:

@@ -78,7 +78,7 @@ def placed(listed: Iterable[Listed], written: Mapping[source.ChainKey, list[sour
     they are written. A chain that differs in number of rules or in a comment gets no places.
     """
     listed = tuple(listed)
-    places: dict[tuple[str, str, int], Position] = {}
+    places: dict[tuple[str, str, int], source.SourceRule] = {}
     chains: dict[source.ChainKey, list[Listed]] = {}
     for rule in listed:
         chains.setdefault((rule.family, rule.table, rule.chain), []).append(rule)
@@ -88,9 +88,10 @@ def placed(listed: Iterable[Listed], written: Mapping[source.ChainKey, list[sour
         found = written.get(key, [])
         if [one.comment for one in found] == [rule.comment for rule in rules]:
             for one, rule in zip(found, rules, strict=True):
-                places[rule.family, rule.table, rule.handle] = one.position
+                places[rule.family, rule.table, rule.handle] = one
                 written[rule.family, rule.table, rule.block] = list(one.block)
     for rule in listed:
+        place = places.get((rule.family, rule.table, rule.handle))
         yield Rule(
             family=rule.family,
             table=rule.table,
@@ -98,7 +99,8 @@ def placed(listed: Iterable[Listed], written: Mapping[source.ChainKey, list[sour
             handle=rule.handle,
             text=rule.text,
             comment=rule.comment,
-            position=places.get((rule.family, rule.table, rule.handle)),
+            written=place.text if place else "",
+            position=place.position if place else None,
         )
 
 

@@ -25,6 +25,8 @@ class SourceRule(NamedTuple):
     """A rule where it is written."""
 
     position: Position
+    text: str
+    """As it stands there, white space folded."""
     comment: str
     block: tuple[SourceRule, ...] = ()
     """The rules in braces after its jump or goto."""
@@ -231,7 +233,8 @@ class _Walk:
                 block = tuple(self._written(inside) for inside in _split(statement[place + 2 : end]))
                 break
         comment = _bare(words[-1]) if words[-2:-1] == ["comment"] else ""
-        return SourceRule(Position(self._show(start.file), start.line, start.column), comment, block)
+        position = Position(self._show(start.file), start.line, start.column)
+        return SourceRule(position, " ".join(words), comment, block)
 
     def _take_away(self, words: list[str]) -> None:
         """Forget what a command removes; where it removes single rules, nothing is certain any more."""
