@@ -111,7 +111,21 @@ def discover(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
-COMMANDS: tuple[Callable[[argparse.ArgumentParser], None], ...] = (check, discover, kernels, schema)
+def vm(parser: argparse.ArgumentParser) -> None:
+    """Run a command in another kernel, as root on this machine's files; what it writes vanishes."""
+    from harness.kernel.images import DEFAULT
+
+    def run(options: argparse.Namespace) -> int:
+        from harness.kernel import microvm
+
+        return microvm.main(["--kernel", options.kernel, "--exec", *options.argv])
+
+    parser.add_argument("--kernel", default=DEFAULT, help=f"a version or a path; default: {DEFAULT}")
+    parser.add_argument("argv", nargs="+", metavar="COMMAND", help="a program and its arguments, after --")
+    parser.set_defaults(run=run)
+
+
+COMMANDS: tuple[Callable[[argparse.ArgumentParser], None], ...] = (check, discover, kernels, schema, vm)
 """The subcommands: each is named and described by a function that adds its arguments and sets ``run``."""
 
 
