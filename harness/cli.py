@@ -111,6 +111,22 @@ def discover(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
+def doctor(parser: argparse.ArgumentParser) -> None:
+    """Say what this machine can do, and where scenarios would run."""
+
+    def run(_: argparse.Namespace) -> int:
+        from harness.doctor import examine, place
+
+        missing = []
+        for finding in examine():
+            print(finding, flush=True)
+            missing += [finding.what] if finding.needed and not finding.able else []
+        print(f"scenarios cannot run here: {', '.join(missing)}" if missing else place())
+        return 1 if missing else 0
+
+    parser.set_defaults(run=run)
+
+
 def vm(parser: argparse.ArgumentParser) -> None:
     """Run a command in another kernel, as root on this machine's files; what it writes vanishes."""
     from harness.kernel.images import DEFAULT
@@ -125,7 +141,7 @@ def vm(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
-COMMANDS: tuple[Callable[[argparse.ArgumentParser], None], ...] = (check, discover, kernels, schema, vm)
+COMMANDS: tuple[Callable[[argparse.ArgumentParser], None], ...] = (check, discover, doctor, kernels, schema, vm)
 """The subcommands: each is named and described by a function that adds its arguments and sets ``run``."""
 
 

@@ -31,7 +31,7 @@ def download_kernel(suite: str, series: str, folder: Path, progress: Progress) -
     Raises :class:`Unsupported` when this machine has no apt, archive or keyring, when the archive
     can't be reached or verified, and when it has no such kernel.
     """
-    _require()
+    require()
     failures = []
     for archive in _archives():
         apt = _Apt(folder, archive, suite)
@@ -52,7 +52,8 @@ def unpack(package: Path, folder: Path) -> None:
     _run(["dpkg-deb", "--extract", str(package), str(folder)])
 
 
-def _require() -> None:
+def require() -> None:
+    """Raise :class:`Unsupported` unless this machine can fetch and verify Debian's kernels."""
     if platform.machine() != "x86_64":
         raise Unsupported(f"kernel images are for x86_64, and this machine is {platform.machine()}")
     for tool in ("apt-get", "dpkg-deb"):

@@ -49,7 +49,7 @@ def initramfs(image: Image, command: str) -> bytes:
     return b"".join(
         [
             *(_entry(folder, stat.S_IFDIR | 0o755) for folder in FOLDERS),
-            _entry("bin/busybox", stat.S_IFREG | 0o755, _busybox().read_bytes()),
+            _entry("bin/busybox", stat.S_IFREG | 0o755, busybox().read_bytes()),
             *(_entry(f"bin/{tool}", stat.S_IFLNK | 0o777, b"busybox") for tool in TOOLS),
             *(
                 _entry(f"modules/{number:02}.ko", stat.S_IFREG | 0o644, _unpacked(path))
@@ -75,8 +75,8 @@ def _padded(part: bytes) -> bytes:
     return part + b"\0" * (-len(part) % 4)
 
 
-def _busybox() -> Path:
-    """A busybox that runs without shared libraries: there are none in the initramfs."""
+def busybox() -> Path:
+    """A busybox that runs without shared libraries: there are none in the initramfs. Raises :class:`Unsupported`."""
     found = shutil.which("busybox")
     if found is None:
         raise Unsupported("busybox is missing", remedy="run apt-get install busybox-static")
