@@ -7,7 +7,7 @@ one is booted, with a deadline, and the answer is kept until the machine boots a
 from __future__ import annotations
 
 import os
-import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from harness.errors import Unsupported
 from harness.kernel.images import Image, cache_dir
 
 TRIAL_DEADLINE = 5.0
@@ -33,31 +34,37 @@ class Accelerator(NamedTuple):
     """Why this one; part of a sentence."""
 
 
+def qemu() -> str:
+    """The path of QEMU. Raises :class:`Unsupported` when it is missing."""
+    found = shutil.which("qemu-system-x86_64")
+    if found is None:
+        raise Unsupported("qemu-system-x86_64 is missing", remedy="run apt-get install qemu-system-x86")
+    return found
+
+
 def accelerator(image: Image) -> Accelerator:
-    """The fastest accelerator that boots ``image`` here; the first call may take :data:`TRIAL_DEADLINE`."""
+    """The fastest accelerator that works here; the first call after a boot tries it with ``image``.
+
+    Raises :class:`Unsupported` when QEMU is missing.
+    """
+    qemu()
     if not _KVM.exists():
         return Accelerator("tcg", f"there is no {_KVM}")
     if not os.access(_KVM, os.R_OK | os.W_OK):
         return Accelerator("tcg", f"{_KVM} is not open to this user")
-    answers = cache_dir() / "accelerator.json"
-    # Another boot, kernel or image may behave differently.
-    circumstances = "/".join([_boot_id(), platform.release(), image.release])
+    place = cache_dir() / "accelerator.json"
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     try:
-        known = msgspec.json.decode(answers.read_bytes(), type=dict[str, Accelerator])
+        known = msgspec.json.decode(place.read_bytes(), type=dict[str, Accelerator])
     except (OSError, msgspec.DecodeError):
         known = {}
-    if circumstances not in known:
-        known = {key: answer for key, answer in known.items() if key.startswith(_boot_id())}
-        known[circumstances] = _try_kvm(image)
-        answers.parent.mkdir(parents=True, exist_ok=True)
-        part = answers.with_suffix(f".{os.getpid()}")
+    if boot not in known:
+        known = {boot: _try_kvm(image)}
+        place.parent.mkdir(parents=True, exist_ok=True)
+        part = place.with_suffix(f".{os.getpid()}")
         part.write_bytes(msgspec.json.encode(known))
-        part.rename(answers)
-    return known[circumstances]
-
-
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        part.rename(place)
+    return known[boot]
 
 
 def _try_kvm(image: Image) -> Accelerator:

@@ -41,7 +41,7 @@ from typing import Any
 
 from harness.errors import BrokenMeasurement, HarnessError, Unsupported
 from harness.kernel import images
-from harness.kernel.accelerator import accelerator
+from harness.kernel.accelerator import accelerator, qemu
 from harness.kernel.images import Image
 from harness.kernel.initramfs import initramfs
 from harness.kernel.vmlinux import vmlinux
@@ -108,8 +108,13 @@ class Guest:
 
     @classmethod
     def plan(cls, image: Image) -> Guest:
-        """A guest that will boot ``image`` as fast as this machine can."""
-        return cls(image, accelerator(image).name)
+        """A guest that will boot ``image`` as fast as this machine can.
+
+        Raises :class:`Unsupported` when QEMU, busybox or a kernel module is missing.
+        """
+        chosen = accelerator(image).name
+        initramfs(image, "")  # complain now, not from a worker
+        return cls(image, chosen)
 
     @property
     def name(self) -> str:
@@ -156,13 +161,13 @@ def run(
     ours = {name: here for name, (here, _) in ports.items()}
     theirs = {name: there.fileno() for name, (_, there) in ports.items()}
     archive = _memory_file("initramfs", initramfs(image, _command(argv)))
-    qemu = [
+    command = [
         *_machine(accelerator, memory, cpus),
         *("-kernel", str(vmlinux(image)), "-initrd", f"/dev/fd/{archive}", "-append", KERNEL_COMMAND_LINE),
         *("-chardev", f"file,id=console,append=on,path=/dev/fd/{console}", "-serial", "chardev:console"),
         *_virtio(theirs),
     ]
-    with _running(qemu, inherit=[archive, *theirs.values()], output=console):
+    with _running(command, inherit=[archive, *theirs.values()], output=console):
         # What is not compiled here the guest compiles at each boot anew: the whole package in 3 s, emulated.
         compileall.compile_dir(Path(__file__).parents[1], quiet=2)
         os.close(archive)
@@ -201,11 +206,8 @@ def _command(argv: Sequence[str]) -> str:
 
 
 def _machine(accelerator: str, memory: int, cpus: int) -> list[str]:
-    qemu = shutil.which("qemu-system-x86_64")
-    if qemu is None:
-        raise Unsupported("qemu-system-x86_64 is missing", remedy="run apt-get install qemu-system-x86")
     return [
-        *(qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
+        *(qemu(), "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-machine", MACHINE, "-accel", accelerator, "-cpu", CPU[accelerator], "-smp", str(cpus), "-m", str(memory)),
     ]
 

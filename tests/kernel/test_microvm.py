@@ -264,6 +264,10 @@ class TestPlanning:
         spec = execnet.XSpec(microvm.Guest(self.IMAGE, "tcg").spec())
         assert "--kernel '/x y/vmlinuz' " in spec.python
 
+    @pytest.fixture(autouse=True)
+    def with_qemu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(accelerator, "qemu", lambda: "/usr/bin/qemu-system-x86_64")
+
     def test_without_kvm_it_is_emulated(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(accelerator, "_KVM", tmp_path / "kvm")
         assert accelerator.accelerator(self.IMAGE) == ("tcg", f"there is no {tmp_path}/kvm")
@@ -293,7 +297,7 @@ class TestMissing:
 
     def test_qemu(self, image: Image) -> None:
         with pytest.raises(Unsupported, match="qemu-system-x86_64 is missing; run apt-get install qemu-system-x86"):
-            microvm._machine("tcg", 2048, 1)
+            microvm.Guest.plan(image)
 
     def test_busybox(self, image: Image) -> None:
         with pytest.raises(Unsupported, match="busybox is missing; run apt-get install busybox-static"):
