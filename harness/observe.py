@@ -9,7 +9,8 @@ seen and the measurement is broken.
 
 from __future__ import annotations
 
-from collections import defaultdict
+import sys
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
@@ -232,8 +233,19 @@ def _steps(
     reported = [event for event in recording.events if event.kind == Kind.RULE]
     if len(reported) != len(messages):
         raise BrokenMeasurement(f"{NOTIFY} was called {len(reported)} times, but {len(messages)} messages arrived")
+    # Several CPUs may report at once, and then only calls and messages with the same id are in the same order.
+    # Before v6.4 the kernel computes the id too late for us to see it.
+    has_ids = any(event.b for event in reported)
+    arrived: dict[int, deque[tuple[TraceMessage, Step | None]]] = defaultdict(deque)
+    for message, step in messages:
+        arrived[message.id if has_ids else 0].append((message, step))
     steps = defaultdict(list)
-    for event, (message, step) in zip(reported, messages, strict=True):
+    for event in reported:
+        # The kernel puts the id into the message without turning it to network byte order.
+        number = int.from_bytes(event.b.to_bytes(4, sys.byteorder), "big")
+        if not arrived[number]:
+            raise BrokenMeasurement(f"{NOTIFY} was called for packet {number:08x}, of which no message arrived")
+        message, step = arrived[number].popleft()
         # At the end of a chain the message names no rule, though the function is handed the last one.
         if message.handle and event.a != message.handle:
             raise BrokenMeasurement(
