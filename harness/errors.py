@@ -13,7 +13,8 @@ A ruleset that does not do what was expected is no exception but data: see
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import copyreg
+from typing import Any, NamedTuple
 
 
 class Position(NamedTuple):
@@ -35,6 +36,10 @@ class HarnessError(Exception):
         super().__init__(sentence)
         self.sentence = sentence
         self.remedy = remedy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception is unpickled by calling its class with its args; ours want more than that.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
         return f"{self.sentence}; {self.remedy}" if self.remedy else self.sentence

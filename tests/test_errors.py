@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from harness.errors import BrokenMeasurement, HarnessError, Position, ScenarioError, Unsupported
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ScenarioError("a wrong port", Position("edge.yaml", 3, 7), remedy="choose another"),
+        Unsupported("no probes", remedy="boot another kernel"),
+        BrokenMeasurement("3 events lost"),
+    ],
+)
+def test_an_error_travels_to_another_process_and_says_the_same(error: HarnessError) -> None:
+    arrived = pickle.loads(pickle.dumps(error))
+    assert type(arrived) is type(error)
+    assert str(arrived) == str(error)
+    assert vars(arrived) == vars(error)
