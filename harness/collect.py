@@ -22,7 +22,7 @@ from harness.scenario.load import Broken, Case
 from harness.session import SESSION
 
 if TYPE_CHECKING:
-    from _pytest._code.code import ExceptionInfo
+    from _pytest._code.code import ExceptionInfo, Traceback
 
     from harness.run import Sight
 
@@ -78,6 +78,10 @@ class ScenarioItem(pytest.Item):
         """Say whether the ruleset did what was expected."""
         if self.failure:
             raise self.failure
+
+    def _traceback_filter(self, excinfo: ExceptionInfo[BaseException]) -> Traceback:
+        """Of a bug of ours show what is ours: to print pytest's way to it takes a minute under emulation."""
+        return excinfo.traceback.cut(path=__file__)
 
     def _judge(self, case: Case, sights: Iterable[Sight]) -> Failed | None:
         """All that differs in the first step where anything does; what follows it would follow from it."""
