@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from ipaddress import ip_address
+from collections.abc import Callable, Iterator, Sequence
 
 from harness.errors import BrokenMeasurement, Position, Unsupported
 from harness.judge.decision import REFUSED, Outcome, arrivals, outcome
 from harness.judge.rules import is_rule
+from harness.judge.sees import describe_sees, wanted_fields
 from harness.judge.way import differing, hops_on, layers_of, located, meets, parse_entry, walk
 from harness.judge.words import describe_entry, describe_hop, describe_loss, describe_step
 from harness.observation import Loss, Observation, PacketSeen, Value, Verdict
 from harness.scenario import icmp
 from harness.scenario.models import Delivered, Expect, PathEntry, Sees
-from harness.scenario.packet import fields
+from harness.scenario.packet import fields, summarise
 from harness.scenario.problem import Problem, one_of
 
 Keys = tuple[str | int, ...]
@@ -60,6 +60,7 @@ def judge(expect: Expect, observation: Observation, packet: PacketSeen, *, at: A
             *_with(expect, seen),
             *_rule(expect, seen, packet, device),
             *_delivered(expect, packet),
+            *_reply(expect, observation, packet),
             *_layers(expect, packet, device),
             *_path(expect, packet, device),
             *_never(expect, packet, device),
@@ -137,32 +138,36 @@ def _delivered(expect: Expect, packet: PacketSeen) -> _Found:
         yield keys, wanted.to, ", ".join(arrived) or "nowhere", ""
     elif wanted.sees:
         frames = [one.frame for one in packet.deliveries if one.host == wanted.to and one.frame]
-        yield from _sees(wanted.sees, frames)
+        yield from _sees(wanted.sees, frames, "expect", "delivered", "sees")
 
 
-def _sees(sees: Sees, frames: Sequence[bytes]) -> _Found:
-    """Compare with the frame that fits best: a copy that fits in all is enough."""
-    wanted = {name: value for name in sees.__struct_fields__ if (value := getattr(sees, name)) is not None}
-    differing: Mapping[str, str | int] | None = None
+def _reply(expect: Expect, observation: Observation, packet: PacketSeen) -> _Found:
+    if expect.reply is None:
+        return
+    keys: Keys = ("expect", "reply")
+    frames = [one.frame for one in observation.replies if one.host == packet.sender]
+    if expect.reply == "none":
+        if frames:
+            yield keys, "none", "; ".join(map(summarise, frames)), ""
+    elif not frames:
+        yield keys, describe_sees(expect.reply), "none", f"{packet.sender} got nothing in answer"
+    else:
+        yield from _sees(expect.reply, frames, *keys)
+
+
+def _sees(sees: Sees, frames: Sequence[bytes], *keys: str | int) -> _Found:
+    """Compare with the frame that fits best: one that fits in all is enough."""
+    wanted = wanted_fields(sees)
+    best: dict[Keys, str] | None = None
     for frame in frames:
         found = fields(frame)
-        differs = {name: found.get(name, "nothing") for name in wanted if not _same(wanted[name], found.get(name))}
-        if differing is None or len(differs) < len(differing):
-            differing = differs
-    if differing is None:
-        differing = dict.fromkeys(wanted, "not captured there")
-    for name, value in differing.items():
-        yield ("expect", "delivered", "sees", name), str(wanted[name]), str(value), ""
-
-
-def _same(wanted: str | int, found: str | int | None) -> bool:
-    """Compare a field; addresses may be written in several ways (2001:db8::1, 2001:DB8:0::1)."""
-    if wanted == found or not isinstance(wanted, str) or not isinstance(found, str):
-        return wanted == found
-    try:
-        return ip_address(wanted) == ip_address(found)
-    except ValueError:
-        return False
+        differing = {key: str(found.get(one.field, "nothing")) for key, one in wanted.items() if not one.fits(found)}
+        if best is None or len(differing) < len(best):
+            best = differing
+    if best is None:
+        best = dict.fromkeys(wanted, "not captured there")
+    for key, value in best.items():
+        yield (*keys, *key), str(wanted[key].value), value, ""
 
 
 def _layers(expect: Expect, packet: PacketSeen, device: str) -> _Found:

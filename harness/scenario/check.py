@@ -69,9 +69,13 @@ def _check_expect(expect: Expect, network: Network, layers: Collection[str] | No
         if delivered.sees is not None:
             if delivered.to == "nowhere":
                 yield Problem("a packet that arrives nowhere is seen by nobody", "delivered", "sees")
-            yield from _check_sees(delivered.sees)
+            for problem in _check_sees(delivered.sees):
+                yield problem.below("delivered", "sees")
     elif delivered is not None:
         yield from _check_receiver(delivered, network, "delivered")
+    if isinstance(expect.reply, Sees):
+        for problem in _check_sees(expect.reply):
+            yield problem.below("reply")
     for index, layer in enumerate(expect.layers or ()):
         if layers is not None and layer not in layers:
             yield unknown(layer, layers, "layer", "layers", index)
@@ -88,13 +92,22 @@ def _check_receiver(name: str, network: Network, *keys: str) -> Iterator[Problem
 
 def _check_sees(sees: Sees) -> Iterator[Problem]:
     if sees == Sees():
-        yield Problem("says nothing", "delivered", "sees", remedy="give at least one field, such as src")
+        yield Problem("says nothing", remedy="give at least one field, such as src")
     for key in ("src", "dst"):
         if (text := getattr(sees, key)) is not None:
             try:
                 ip_address(text)
             except ValueError:
-                yield Problem(f"'{text}' is not an address", "delivered", "sees", key)
+                yield Problem(f"'{text}' is not an address", key)
+    protocols = [key for key in ("tcp", "udp", "icmp", "icmpv6", "arp") if getattr(sees, key) is not None]
+    if len(protocols) > 1:
+        yield Problem(f"a packet cannot be {protocols[0]} and {protocols[1]} at once", protocols[1])
+    for key, header in (("icmp", sees.icmp), ("icmpv6", sees.icmpv6)):
+        if header is not None:
+            try:
+                icmp.numbers(header, key)
+            except Problem as problem:
+                yield problem.below(key)
 
 
 def _check_entry(entry: PathEntry, network: Network) -> Iterator[Problem]:

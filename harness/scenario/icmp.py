@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from harness.scenario.models import SeesICMP
 from harness.scenario.problem import Problem, unknown
 
 # nft(8), "ICMP TYPE TYPE" and "ICMPV6 TYPE TYPE".
@@ -104,6 +105,26 @@ def check_reject(text: str) -> int | None:
 def number(name: str | int, types: Mapping[str, int]) -> int:
     """The number of an ICMP type of ``TYPES`` or ``TYPES_V6``; raises Problem without keys."""
     return name if isinstance(name, int) else types[_known(name, types, "type that nft knows by name")]
+
+
+def numbers(header: SeesICMP, protocol: str) -> tuple[int | None, int | None]:
+    """Type and code that ``header`` asks for, None for any; raises Problem, with the key that is wrong."""
+    types, codes = (TYPES, CODES) if protocol == "icmp" else (TYPES_V6, CODES_V6)
+    kind = code = None
+    try:
+        kind = None if header.type is None else number(header.type, types)
+    except Problem as problem:
+        raise problem.below("type") from None
+    if isinstance(header.code, int):
+        code = header.code
+    elif header.code is not None:
+        if kind != types["destination-unreachable"]:
+            remedy = "write its number, or type: destination-unreachable"
+            raise Problem("only codes of destination-unreachable have names", "code", remedy=remedy)
+        if header.code not in codes:
+            raise unknown(header.code, codes, "code of destination-unreachable", "code")
+        code = codes[header.code]
+    return kind, code
 
 
 def _known(name: str, names: Mapping[str, object], noun: str) -> str:

@@ -40,6 +40,9 @@ Mac = Annotated[
 Byte = Annotated[int, Meta(ge=0, le=255)]
 Word = Annotated[int, Meta(ge=0, le=65535)]
 Port = Word
+Number32 = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
+CodePoint = Annotated[int, Meta(ge=0, le=63)]
+VlanId = Annotated[int, Meta(ge=0, le=4094)]
 
 
 # --- labs ---------------------------------------------------------------------------------------
@@ -221,8 +224,42 @@ class Send(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
 # --- expectations -------------------------------------------------------------------------------
 
 
+class SeesTCP(Model, frozen=True, kw_only=True):
+    """TCP header of a packet that arrived; `{}` asks only that it is TCP."""
+
+    flags: Annotated[
+        Annotated[str, Meta(pattern="^[FSRPAUECN]*$")] | None,
+        Meta(description="All flags that it has.", examples=["SA", "RA"]),
+    ] = None
+    seq: Annotated[Number32 | None, Meta(description="Sequence number.", examples=[0])] = None
+    ack: Annotated[Number32 | None, Meta(description="Acknowledgement number.", examples=[1001])] = None
+
+
+class SeesUDP(Model, frozen=True, kw_only=True):
+    """UDP header of a packet that arrived; its ports are `sport` and `dport`."""
+
+
+class SeesICMP(Model, frozen=True, kw_only=True):
+    """ICMP or ICMPv6 header of a packet that arrived; `{}` asks only for the protocol."""
+
+    type: Annotated[
+        str | Byte | None,
+        Meta(description="Name as nft writes it, or number.", examples=["echo-reply", "destination-unreachable", 3]),
+    ] = None
+    code: Annotated[
+        str | Byte | None,
+        Meta(description="Number; or name, for destination-unreachable.", examples=["port-unreachable", 3]),
+    ] = None
+
+
+class SeesARP(Model, frozen=True, kw_only=True):
+    """An ARP message that arrived; its addresses are `src` and `dst`."""
+
+    op: Annotated[Literal["request", "reply"] | None, Meta(description="Operation.", examples=["reply"])] = None
+
+
 class Sees(Model, frozen=True, kw_only=True):
-    """The packet as it arrived; each key given must hold."""
+    """A packet as it arrived; each key given must hold."""
 
     src: Annotated[str | None, Meta(description="Source address.", examples=["203.0.113.1"])] = None
     dst: Annotated[str | None, Meta(description="Destination address.", examples=["10.0.2.2"])] = None
@@ -230,6 +267,23 @@ class Sees(Model, frozen=True, kw_only=True):
     dport: Annotated[Port | None, Meta(description="Destination port.", examples=[8080])] = None
     ttl: Annotated[Byte | None, Meta(description="Time to live or hop limit.", examples=[63])] = None
     tos: Annotated[Byte | None, Meta(description="Type of service or traffic class.", examples=[0xB8])] = None
+    dscp: Annotated[
+        CodePoint | None,
+        Meta(description="Differentiated services code point: the upper six bits of `tos`.", examples=[46]),
+    ] = None
+    vlan: Annotated[
+        VlanId | None,
+        Meta(description="VLAN of the innermost tag; 0 for a packet without one.", examples=[10]),
+    ] = None
+    length: Annotated[Word | None, Meta(description="Bytes from the IP header on.", examples=[40])] = None
+    tcp: Annotated[SeesTCP | None, Meta(description="TCP header.", examples=[{"flags": "RA"}])] = None
+    udp: Annotated[SeesUDP | None, Meta(description="UDP header.", examples=[{}])] = None
+    icmp: Annotated[
+        SeesICMP | None,
+        Meta(description="ICMP header.", examples=[{"type": "destination-unreachable", "code": "port-unreachable"}]),
+    ] = None
+    icmpv6: Annotated[SeesICMP | None, Meta(description="ICMPv6 header.", examples=[{"type": "echo-reply"}])] = None
+    arp: Annotated[SeesARP | None, Meta(description="ARP message.", examples=[{"op": "reply"}])] = None
 
 
 class Delivered(Model, frozen=True, kw_only=True):
@@ -295,6 +349,13 @@ class Expect(Model, frozen=True, kw_only=True, rename={"with_": "with"}):
     delivered: Annotated[
         str | Delivered | None,
         Meta(description="The host where the packet arrives, or `nowhere`.", examples=["server", "nowhere"]),
+    ] = None
+    reply: Annotated[
+        Literal["none"] | Sees | None,
+        Meta(
+            description="What the sender gets in answer, by the device or another host that answers, or `none`.",
+            examples=[{"tcp": {"flags": "RA"}}, {"icmp": {"type": "echo-reply"}}, "none"],
+        ),
     ] = None
     layers: Annotated[
         Annotated[list[str], Meta(min_length=1)] | None,

@@ -320,8 +320,8 @@ def fields(frame: bytes) -> Mapping[str, str | int]:
     """The headers of ``frame``, from Ethernet on, as flat fields; those it does not have are absent.
 
     ``ether_src ether_dst ether_type vlan``; ``src dst`` (text, of IP or ARP); ``family`` (4, 6),
-    ``ttl`` (or hop limit), ``tos`` (or traffic class), ``length`` (bytes, IP header included),
-    ``proto`` (number), ``protocol`` (name); ``sport dport``; ``flags seq ack`` of TCP; ``type
+    ``ttl`` (or hop limit), ``tos`` (or traffic class), ``dscp`` (its upper bits), ``length`` (bytes,
+    IP header included), ``proto`` (number), ``protocol`` (name); ``sport dport``; ``flags seq ack`` of TCP; ``type
     code`` of ICMP and ICMPv6; ``op`` of ARP. A truncated frame gives the fields up to there.
     """
     found: dict[str, str | int] = {}
@@ -359,14 +359,14 @@ def _read_ethernet(frame: bytes, found: dict[str, str | int]) -> None:
 def _read_ipv4(packet: bytes, found: dict[str, str | int]) -> None:
     first, tos, length, _, fragment, ttl, proto, source, destination = struct.unpack_from(">BBHHHBBxx4s4s", packet)
     found |= {"family": 4, "src": str(IPv4Address(source)), "dst": str(IPv4Address(destination))}
-    found |= {"ttl": ttl, "tos": tos, "length": length}
+    found |= {"ttl": ttl, "tos": tos, "dscp": tos >> 2, "length": length}
     _read_transport(proto, packet[(first & 15) * 4 : length], found, first_fragment=not fragment & 0x1FFF)
 
 
 def _read_ipv6(packet: bytes, found: dict[str, str | int]) -> None:
     first, length, proto, hops, source, destination = struct.unpack_from(">IHBB16s16s", packet)
     found |= {"family": 6, "src": str(IPv6Address(source)), "dst": str(IPv6Address(destination))}
-    found |= {"ttl": hops, "tos": first >> 20 & 0xFF, "length": length + 40}
+    found |= {"ttl": hops, "tos": first >> 20 & 0xFF, "dscp": first >> 22 & 0x3F, "length": length + 40}
     at, first_fragment = 40, True
     while proto in _EXTENSIONS and first_fragment:
         header, (proto, size) = proto, struct.unpack_from(">BB", packet, at)

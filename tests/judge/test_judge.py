@@ -456,3 +456,51 @@ def test_a_reject_is_a_drop_to_the_hook() -> None:
     answer = hop("nft_do_chain", "Netfilter", chain=FORWARD, verdict="drop")
     packet = changed(dropped(step("drop", rule("reject with tcp reset"))), hops=(answer,))
     assert complaints({"verdict": "reject", "with": "tcp reset"}, packet) == []
+
+
+# --- what came back -----------------------------------------------------------------------------
+
+
+def answered(expect: object, *frames: bytes, host: str = "client") -> list[str]:
+    """Return what ``judge`` says of ``reply: expect`` when ``frames`` arrived at ``host``."""
+    packet = dropped(step("drop"))
+    replies = tuple(arrival(host, data) for data in frames)
+    seen = msgspec.structs.replace(observation(packet), replies=replies)
+    wanted = msgspec.convert({"reply": expect}, Expect)
+    return [f"{one.key}: {one.expected} / {one.seen}" for one in judge(wanted, seen, packet, at=place)]
+
+
+def unreachable(code: int) -> bytes:
+    body = struct.pack(">BBHI", 3, code, 0, 0)
+    ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(body), 1, 0, 64, 1, 0)
+    return bytes(12) + b"\x08\x00" + ip + ip_address("10.0.2.2").packed + ip_address("203.0.113.5").packed + body
+
+
+@pytest.mark.parametrize(
+    "expect",
+    [
+        {"icmp": {}},
+        {"icmp": {"type": "destination-unreachable", "code": "port-unreachable"}},
+        {"icmp": {"type": 3, "code": 3}, "src": "10.0.2.2", "ttl": 64},
+    ],
+)
+def test_the_reply_that_came(expect: object) -> None:
+    assert answered(expect, frame(), unreachable(3)) == []
+
+
+def test_another_reply_came() -> None:
+    expect = {"icmp": {"type": "destination-unreachable", "code": "port-unreachable"}}
+    assert answered(expect, frame(), unreachable(13)) == ["expect.reply.icmp.code: port-unreachable / 13"]
+    assert answered({"tcp": {"flags": "RA"}}, frame()) == ["expect.reply.tcp.flags: RA / S"]
+
+
+def test_no_reply() -> None:
+    assert answered("none") == []
+    assert answered({"tcp": {"flags": "RA"}}) == ["expect.reply: tcp, flags RA / none"]
+    assert answered({"tcp": {}}, frame(), host="server") == ["expect.reply: tcp / none"]
+    assert answered("none", frame()) == ["expect.reply: none / 203.0.113.5:40000 → 10.0.2.2:443 tcp S (IPv4, 40 bytes)"]
+
+
+def test_flags_have_no_order_and_no_tag_is_vlan_0() -> None:
+    assert answered({"tcp": {"flags": "AS"}, "vlan": 0}, frame()[:47] + b"\x12" + frame()[48:]) == []
+    assert answered({"vlan": 7}, frame()) == ["expect.reply.vlan: 7 / nothing"]

@@ -68,6 +68,7 @@ def test_addresses_and_next_hop_come_from_the_lab() -> None:
         "dst": "198.51.100.9",
         "ttl": 64,
         "tos": 0,
+        "dscp": 0,
         "length": 40,
         "proto": 6,
         "protocol": "tcp",
