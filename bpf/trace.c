@@ -20,6 +20,10 @@ enum kind {
 	RETURN,		/* a: the function's result */
 	RULE,		/* a: handle of the rule or 0; b: id of the packet in nf_tables' trace */
 	DROP,		/* a: who gave it up; b: enum skb_drop_reason */
+	FROM,		/* a, b: address that a live packet comes from; ifindex: port | protocol << 16;
+			   function: the EtherType */
+	TO,		/* the same of where it goes */
+	STACK,		/* a: number in `stacks`, of the event before */
 };
 
 /* Layout known to harness/tracer/events.py. */
@@ -45,10 +49,19 @@ enum trait {
 	CHAIN = 16,	/* its second argument is an nf_tables chain */
 	NOTIFIES = 32,	/* it reports an evaluation to nf_tables' trace */
 	CAPTURES = 64,	/* its third argument leads to a capturing socket */
+	QUIET = 128,	/* only there to know packets; no hop */
+	DECIDES = 256,	/* its first argument is an nf_tables expression that gives a verdict */
 };
 
 /* Cookies are function | position of the argument << 16, and this for a struct nft_pktinfo. */
 #define PKTINFO (1 << 24)
+
+/* How packets are chosen that nobody in `senders` sent, the only element of `live`. */
+enum choice {
+	LAB,		/* those that appear in a namespace in `hosts` */
+	LISTED,		/* those of the namespaces in `hosts` that are wanted(), with their addresses */
+	ANYWHERE,	/* those of all namespaces that are wanted(), with their addresses */
+};
 
 enum count { ENTERED, REFUSED, UNTRACKED, COUNTS };
 
@@ -58,6 +71,9 @@ struct packet {
 	u32 netns;
 	u32 ifindex;
 	u32 released;
+	u32 live;
+	u32 unused;
+	u64 flow;	/* hash of what FROM and TO told last */
 };
 
 struct call {
@@ -65,6 +81,7 @@ struct call {
 	u16 function;
 	u16 trait;
 	u32 number;
+	u32 live;
 };
 
 /* Calls under way in one thread, innermost last: they return in that order. */
@@ -88,6 +105,7 @@ BPF_HASH(packets, u64, struct packet, 65536);
 BPF_HASH(calls, u64, struct calls, 4096);
 BPF_HASH(chains, u64, struct chain, 1024);
 BPF_ARRAY(traits, u32, FUNCTIONS);
+BPF_ARRAY(live, u32, 1);
 BPF_PERCPU_ARRAY(births, u32, 1);
 BPF_PERCPU_ARRAY(counts, u64, COUNTS);
 BPF_PERCPU_ARRAY(blank_calls, struct calls, 1);
@@ -107,6 +125,14 @@ static __always_inline u64 read_u64(u64 address)
 static __always_inline u32 read_u32(u64 address)
 {
 	u32 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), (void *)address);
+	return value;
+}
+
+static __always_inline u16 read_u16(u64 address)
+{
+	u16 value = 0;
 
 	bpf_probe_read_kernel(&value, sizeof(value), (void *)address);
 	return value;
@@ -133,7 +159,7 @@ static __always_inline u32 netns_of(u64 net)
 	return net ? read_u32(net + NET_INUM) : 0;
 }
 
-static __always_inline void emit(u8 kind, u16 function, u64 skb, struct packet *packet, u64 a, u64 b)
+static __always_inline void emit_at(u8 kind, u16 function, u64 skb, struct packet *packet, u64 a, u64 b, u32 ifindex)
 {
 	struct event *event;
 
@@ -149,11 +175,125 @@ static __always_inline void emit(u8 kind, u16 function, u64 skb, struct packet *
 	event->b = b;
 	event->packet = packet->number;
 	event->netns = packet->netns;
-	event->ifindex = packet->ifindex;
+	event->ifindex = ifindex;
 	event->function = function;
 	event->kind = kind;
 	event->cpu = bpf_get_smp_processor_id();
 	events.ringbuf_submit(event, BPF_RB_NO_WAKEUP);
+}
+
+static __always_inline void emit(u8 kind, u16 function, u64 skb, struct packet *packet, u64 a, u64 b)
+{
+	emit_at(kind, function, skb, packet, a, b, packet->ifindex);
+}
+
+#ifdef STACKS
+BPF_STACK_TRACE(stacks, STACKS);
+#define emit_stack(ctx, function, skb, packet) \
+	emit(STACK, function, skb, packet, (u32)stacks.get_stackid(ctx, 0), 0)
+#else
+#define emit_stack(ctx, function, skb, packet)
+#endif
+
+/*
+ * The linear data of an sk_buff as a pcap expression sees it: from an Ethernet header on, which is
+ * made up from skb->protocol where the packet has none (yet).
+ */
+struct view {
+	u64 network;	/* address of the network header */
+	u32 here;	/* bytes there from it on */
+	u32 length;	/* of the whole packet, Ethernet header included */
+	u16 protocol;
+	u16 ethernet;	/* whether an Ethernet header is in front of it */
+};
+
+#define ETHERNET 14
+#define ETH_P_IP 0x0800
+#define ETH_P_IPV6 0x86dd
+
+static __always_inline void look(u64 skb, struct view *view)
+{
+	u64 head = read_u64(skb + SKB_HEAD);
+	u16 network = read_u16(skb + SKB_NETWORK), mac = read_u16(skb + SKB_MAC);
+	u32 tail = read_u32(skb + SKB_TAIL), data = read_u64(skb + SKB_DATA) - head;
+
+	view->network = head + network;
+	view->here = tail > network ? tail - network : 0;
+	view->length = read_u32(skb + SKB_LEN) + data - network + ETHERNET;
+	view->protocol = bpf_ntohs(read_u16(skb + SKB_PROTOCOL));
+	view->ethernet = mac != 0xffff && mac + ETHERNET == network;
+}
+
+/* A load of an expression; what is not there makes the expression false. */
+#define LOAD(value, bytes, at) \
+	if (!load(&view, at, bytes, &value)) \
+		return 0
+
+static __always_inline bool load(struct view *view, u32 at, u32 bytes, u32 *value)
+{
+	u8 raw[4] = {};
+
+	if (at < ETHERNET) {
+		if (at == ETHERNET - 2 && bytes == 2) {
+			*value = view->protocol;
+			return 1;
+		}
+		if (!view->ethernet)
+			return 0;
+	} else if (at > 0xffff || at - ETHERNET + bytes > view->here) {
+		return 0;
+	}
+	if (bpf_probe_read_kernel(raw, bytes, (void *)(view->network + at - ETHERNET)))
+		return 0;
+	*value = bytes == 4 ? (u32)raw[0] << 24 | raw[1] << 16 | raw[2] << 8 | raw[3] :
+		 bytes == 2 ? raw[0] << 8 | raw[1] : raw[0];
+	return 1;
+}
+
+/* Whether the user's expression, from harness/tracer/pcap.py, is true of a packet. */
+static __always_inline bool wanted(u64 skb)
+{
+#ifdef WANTED
+	struct view view;
+
+	look(skb, &view);
+	WANTED
+#else
+	return 1;
+#endif
+}
+
+/* Tell a live packet's addresses when they are new: at birth, and as NAT and tunnels change them. */
+static __always_inline void address(u64 skb, struct packet *packet)
+{
+	u64 head = read_u64(skb + SKB_HEAD) + read_u16(skb + SKB_NETWORK), flow, from[2] = {}, to[2] = {};
+	u16 protocol = bpf_ntohs(read_u16(skb + SKB_PROTOCOL));
+	u32 ports = 0, next, length;
+	u8 first = read_u8(head);
+
+	if (protocol == ETH_P_IP && first >> 4 == 4) {
+		bpf_probe_read_kernel(from, 4, (void *)(head + 12));
+		bpf_probe_read_kernel(to, 4, (void *)(head + 16));
+		next = read_u8(head + 9);
+		/* Only the first fragment has ports. */
+		length = bpf_ntohs(read_u16(head + 6)) & 0x1fff ? 0 : (first & 15) * 4;
+	} else if (protocol == ETH_P_IPV6 && first >> 4 == 6) {
+		bpf_probe_read_kernel(from, 16, (void *)(head + 8));
+		bpf_probe_read_kernel(to, 16, (void *)(head + 24));
+		next = read_u8(head + 6);
+		length = 40;
+	} else {
+		return;
+	}
+	if (length && (next == 6 || next == 17 || next == 132 || next == 33))
+		ports = read_u32(head + length);
+	flow = from[0] ^ from[1] * 3 ^ to[0] * 0x9e3779b97f4a7c15ULL ^ to[1] * 5 ^ (u64)ports << 17 ^ next << 8 ^ 1;
+	if (flow == packet->flow)
+		return;
+	packet->flow = flow;
+	next <<= 16;
+	emit_at(FROM, protocol, skb, packet, from[0], from[1], next | bpf_ntohs(ports & 0xffff));
+	emit_at(TO, protocol, skb, packet, to[0], to[1], next | bpf_ntohs(ports >> 16));
 }
 
 /* Where the packet is, from skb->dev; a pointer that is none (the field is a union) is passed over. */
@@ -198,6 +338,22 @@ static __always_inline bool copying(void)
 	return under_way && under_way->depth && under_way->call[(under_way->depth - 1) & (CALLS - 1)].trait & COPIES;
 }
 
+/* Whether to follow a packet that no sender of ours has sent. */
+static __always_inline bool chosen(u64 skb, u64 sk, struct packet *packet)
+{
+	u32 zero = 0, *choice = live.lookup(&zero);
+
+	if (!choice)
+		return 0;
+	if (*choice == LAB)
+		return packet->netns && hosts.lookup(&packet->netns);
+	/* What has neither device nor protocol is no packet of a network (yet). */
+	if (!packet->netns && sk && read_u16(skb + SKB_PROTOCOL))
+		packet->netns = netns_of(read_u64(sk + SOCK_NET));
+	packet->live = 1;
+	return packet->netns && (*choice == ANYWHERE || hosts.lookup(&packet->netns)) && wanted(skb);
+}
+
 static __always_inline struct packet *born(u64 skb, u16 function)
 {
 	struct packet packet = {}, *kept;
@@ -213,7 +369,7 @@ static __always_inline struct packet *born(u64 skb, u16 function)
 	if (cookie) {
 		if (!packet.netns)
 			packet.netns = netns_of(read_u64(sk + SOCK_NET));
-	} else if (!packet.netns || !hosts.lookup(&packet.netns)) {
+	} else if (!chosen(skb, sk, &packet)) {
 		return 0;
 	}
 	if (copying())
@@ -223,8 +379,11 @@ static __always_inline struct packet *born(u64 skb, u16 function)
 		return 0;
 	packet.number = bpf_get_smp_processor_id() << 24 | ((*next)++ & 0xffffff);
 	kept = remember(skb, &packet);
-	if (kept)
+	if (kept) {
 		emit(BIRTH, function, skb, kept, cookie, 0);
+		if (kept->live)
+			address(skb, kept);
+	}
 	return kept;
 }
 
@@ -235,6 +394,8 @@ static __always_inline struct packet *follow(u64 skb, u16 function)
 	if (!packet)
 		return born(skb, function);
 	locate(skb, packet);
+	if (packet->live)
+		address(skb, packet);
 	return packet;
 }
 
@@ -266,6 +427,7 @@ static __always_inline void enter(u64 skb, u32 function, u32 trait, struct packe
 	under_way->call[top].function = function;
 	under_way->call[top].trait = trait;
 	under_way->call[top].number = packet ? packet->number : 0;
+	under_way->call[top].live = packet ? packet->live : 0;
 	under_way->depth++;
 }
 
@@ -328,6 +490,14 @@ static __always_inline u64 pktinfo_of(struct pt_regs *ctx, u64 position, u32 tra
 	return pktinfo;
 }
 
+/* What nft_immediate_eval() is about to give: 1 << 32 | a verdict's code, or 0 for a value of another kind. */
+static __always_inline u64 decision(u64 expression)
+{
+	if (read_u8(expression + IMMEDIATE_DREG))
+		return 0;
+	return 1ULL << 32 | read_u32(expression + IMMEDIATE_DATA);
+}
+
 /* On entry to every traced function. The cookie says which it is and where it has the packet. */
 int entered(struct pt_regs *ctx)
 {
@@ -353,7 +523,12 @@ int entered(struct pt_regs *ctx)
 	} else if (trait & CAPTURES) {
 		a = read_u64(read_u64(PT_REGS_PARM3(ctx) + PACKET_TYPE_PRIV) + SOCK_COOKIE);
 	}
-	emit(trait & NOTIFIES ? RULE : HOP, function, skb, packet, a, b);
+	if (trait & DECIDES)
+		a = decision(PT_REGS_PARM1(ctx));
+	if (!(trait & QUIET)) {
+		emit(trait & NOTIFIES ? RULE : HOP, function, skb, packet, a, b);
+		emit_stack(ctx, function, skb, packet);
+	}
 	if (trait & RELEASES)
 		packet->released = 1;
 	return 0;
@@ -363,7 +538,7 @@ static __always_inline void adopt(u64 copy, struct call *call, u32 trait)
 {
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < SEGMENTS; i++) {
-		struct packet packet = { .number = call->number }, *kept;
+		struct packet packet = { .number = call->number, .live = call->live }, *kept;
 
 		if (!copy || copy >= -4095UL || copy == call->skb)
 			return;
@@ -430,7 +605,9 @@ RAW_TRACEPOINT_PROBE(kfree_skb)
 	u64 skb = ctx->args[0];
 	struct packet *packet = packets.lookup(&skb);
 
-	if (packet)
+	if (packet) {
 		emit(DROP, 0, skb, packet, ctx->args[1], (u32)ctx->args[2]);
+		emit_stack(ctx, 0, skb, packet);
+	}
 	return 0;
 }

@@ -7,7 +7,7 @@ they differ in how many functions they can carry and in what they know of missed
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from harness.errors import Unsupported
@@ -94,15 +94,25 @@ class Kprobe:
             os.close(self._descriptors.pop())
 
 
-def engine() -> Engine:
-    """The best engine that this kernel allows.
+AUTO = "auto"
+ENGINES: tuple[tuple[type[KprobeMulti | Kprobe], Callable[[], features.Answer]], ...] = (
+    (KprobeMulti, features.kprobe_multi),
+    (Kprobe, features.kprobe),
+)
+"""The engines, the best first, each with the question whether this kernel allows it."""
+NAMES = (AUTO, *(engine.name for engine, _ in ENGINES))
 
-    Raises :class:`Unsupported` when it has no function probes.
+
+def engine(name: str = AUTO) -> Engine:
+    """The engine called ``name``, or the best that this kernel allows.
+
+    Raises :class:`Unsupported` when the kernel does not allow it, or has no function probes at all.
     """
-    if features.kprobe_multi().able:
-        return KprobeMulti()
-    if features.kprobe().able:
-        return Kprobe()
+    for make, allowed in ENGINES:
+        if name == make.name:
+            allowed().require(f"leave out --nft-tracer {name}")
+        if name in (AUTO, make.name) and allowed().able:
+            return make()
     raise Unsupported(
         features.function_probes().reason, remedy="choose a kernel image with --nft-kernel, for example 6.12"
     )

@@ -24,6 +24,9 @@ class Kind(enum.IntEnum):
     RETURN = 3
     RULE = 4
     DROP = 5
+    FROM = 6
+    TO = 7
+    STACK = 8
 
 
 class Event(NamedTuple):

@@ -32,7 +32,7 @@ class Kept:
         self._survey_name = f"{SURVEYS}/{release}.json"
         self.survey = Survey(self._read(self._survey_name))
 
-    def object(self, values: Mapping[str, int]) -> program.Object:
+    def object(self, values: Mapping[str, int | str]) -> program.Object:
         """bpf/trace.c compiled with the constants ``values``."""
         name = f"{PROGRAMS}/{_key(values)}.msgpack"
         if stored := self._read(name):
@@ -71,7 +71,7 @@ def store(folder: Path, news: Mapping[str, bytes]) -> None:
             raise
 
 
-def _key(values: Mapping[str, int]) -> str:
+def _key(values: Mapping[str, int | str]) -> str:
     digest = hashlib.sha256(repr(sorted(values.items())).encode())
     for source in (Path(program.__file__), *sorted(path for path in program.SOURCES.rglob("*") if path.is_file())):
         digest.update(source.read_bytes())

@@ -10,7 +10,7 @@ comes out, an :class:`Object`, is plain data: it can be kept and loaded into the
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -36,6 +36,13 @@ OFFSETS = {
     "SKB_NEXT": ("sk_buff", "next"),
     "SKB_DEV": ("sk_buff", "dev"),
     "SKB_SK": ("sk_buff", "sk"),
+    "SKB_HEAD": ("sk_buff", "head"),
+    "SKB_DATA": ("sk_buff", "data"),
+    "SKB_TAIL": ("sk_buff", "tail"),
+    "SKB_LEN": ("sk_buff", "len"),
+    "SKB_PROTOCOL": ("sk_buff", "protocol"),
+    "SKB_MAC": ("sk_buff", "mac_header"),
+    "SKB_NETWORK": ("sk_buff", "network_header"),
     "DEV_IFINDEX": ("net_device", "ifindex"),
     "DEV_NET": ("net_device", "nd_net.net"),
     "NET_INUM": ("net", "ns.inum"),
@@ -73,6 +80,11 @@ def constants(nf_tables: Layout) -> dict[str, int]:
     family, bits = nf_tables.bitfield("nft_table", "family")
     values |= {"TABLE_FAMILY": family // 8, "TABLE_FAMILY_MASK": (1 << bits) - 1}
     shift, bits = nf_tables.bitfield("nft_rule_dp", "handle")
+    # Of struct nft_immediate_expr, that nft_immediate_eval() finds behind the head of its struct nft_expr.
+    head = nf_tables.offset("nft_expr", "data")
+    values |= {
+        f"IMMEDIATE_{name.upper()}": head + nf_tables.offset("nft_immediate_expr", name) for name in ("data", "dreg")
+    }
     return values | {"RULE_HANDLE_SHIFT": shift, "RULE_HANDLE_BITS": bits}
 
 
@@ -100,7 +112,7 @@ class Object(msgspec.Struct, frozen=True):
     programs: dict[str, Code]
 
 
-def compile_object(values: Mapping[str, int]) -> Object:
+def compile_object(values: Mapping[str, int | str]) -> Object:
     """Compile bpf/trace.c with BCC; ``values`` are its :func:`constants`."""
     os.environ["BCC_KERNEL_SOURCE"] = str(SOURCES / "shim")
     try:
@@ -163,6 +175,11 @@ class Loaded:
             self.programs[name] = bpf.load_program(kind, instructions, attach_type=attach_type, name=name)
             self._undo.callback(os.close, self.programs[name])
         return self.programs[name]
+
+    def instructions(self) -> Iterator[tuple[str, bytes]]:
+        """The loaded programs by name, maps named by their place in the object."""
+        for name in self.programs:
+            yield name, self._source.programs[name].instructions
 
     def __enter__(self) -> Self:
         return self

@@ -24,11 +24,12 @@ from harness.errors import Unsupported
 from harness.kernel import bpf
 from harness.observation import Loss
 from harness.tracer import attach, events, layers, program
-from harness.tracer.discover import KERNEL, Function
+from harness.tracer.discover import KERNEL, Function, Functions
 from harness.tracer.kept import Kept
 
-# enum trait and enum count in bpf/trace.c
-RETURNS, COPIES, LISTS, RELEASES, CHAIN, NOTIFIES, CAPTURES = 1, 2, 4, 8, 16, 32, 64
+# enum trait, enum choice and enum count in bpf/trace.c
+RETURNS, COPIES, LISTS, RELEASES, CHAIN, NOTIFIES, CAPTURES, QUIET, DECIDES = (1 << bit for bit in range(9))
+LAB, LISTED, ANYWHERE = range(3)
 ENTERED, REFUSED, UNTRACKED = range(3)
 
 NOTIFY = "nft_trace_notify"
@@ -36,6 +37,7 @@ NOTIFY = "nft_trace_notify"
 TRAITS = {
     NOTIFY: NOTIFIES,
     "nft_do_chain": RETURNS | CHAIN,
+    "nft_immediate_eval": DECIDES,
     "nf_hook_slow": RETURNS,
     "ip_route_input_noref": RETURNS,
     "packet_rcv": CAPTURES,
@@ -74,9 +76,11 @@ NF_TABLES_BTF = Path("/sys/kernel/btf/nf_tables")
 
 U32 = struct.Struct("<I")
 U64 = struct.Struct("<Q")
-PACKET = struct.Struct("<QIIII")
+PACKET = struct.Struct("<QIIIIIIQ")
 CHAIN_NAMES = struct.Struct("<Q256s256s")
 """``struct packet`` and ``struct chain`` in bpf/trace.c."""
+RELEASED = 4
+"""Number of that member of ``struct packet``."""
 
 
 class Recording(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +102,7 @@ class Watch:
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
         self._batches: list[bytes] = []
+        self._taken = 0
         self._before = tracer.counts()
 
     def drain(self) -> None:
@@ -107,10 +112,18 @@ class Watch:
     def alive(self) -> int:
         """Number of sk_buffs of this scenario that the kernel has not released yet."""
         self.drain()
-        return sum(not PACKET.unpack(packet)[-1] for _, packet in self._tracer.maps["packets"].items())
+        return sum(not PACKET.unpack(packet)[RELEASED] for _, packet in self._tracer.maps["packets"].items())
+
+    def take(self) -> list[events.Event]:
+        """What was drained since the last call, oldest first; for who does not want to wait for the end."""
+        self.drain()
+        taken = events.decode(b"".join(self._batches))
+        self._batches.clear()
+        self._taken += len(taken)
+        return taken
 
     def finish(self) -> Recording:
-        """Stop recording and give what was recorded."""
+        """Stop recording and give what was recorded and not taken."""
         self._tracer.silence()
         while True:
             # A program may still have been running on another CPU.
@@ -126,19 +139,29 @@ class Watch:
             functions=tuple(self._tracer.functions),
             chains=self._tracer.chains(),
             symbol=self._tracer.symbol,
-            loss=Loss(entered=entered, received=len(seen), refused=refused, untracked=untracked, missed=missed),
+            loss=Loss(
+                entered=entered, received=self._taken + len(seen), refused=refused, untracked=untracked, missed=missed
+            ),
         )
 
 
 class Tracer:
     """The compiled program and everything it is attached to."""
 
-    def __init__(self, kept: Kept, *, ring_bytes: int = program.RING_BYTES) -> None:
-        self.engine = attach.engine()
+    def __init__(
+        self,
+        kept: Kept,
+        *,
+        ring_bytes: int = program.RING_BYTES,
+        engine: str = attach.AUTO,
+        extras: Mapping[str, int | str] | None = None,
+    ) -> None:
+        """``engine`` is one of :data:`attach.NAMES`, ``extras`` are more constants for bpf/trace.c."""
+        self.engine = attach.engine(engine)
         self.kernel = os.uname().release
         _load_modules()
         self._survey = kept.survey
-        source = kept.object(program.constants(self._survey.layout(_home_of_nf_tables())))
+        source = kept.object({**program.constants(self._survey.layout(_home_of_nf_tables())), **(extras or {})})
         self.functions: list[Function] = []
         self.refused: dict[str, str] = {}
         """Functions that the kernel would not let us trace, and why."""
@@ -188,7 +211,24 @@ class Tracer:
             ]
         )
 
-    def _arm(self, functions: Collection[Function]) -> None:
+    def known(self) -> Functions:
+        """The functions of the kernel and of the modules loaded by now."""
+        return self._survey.functions()
+
+    def arm_only(self, functions: Collection[Function]) -> None:
+        """Arm ``functions`` and, without events, those by which packets are known through copies."""
+        chosen = {function.kernel_name for function in functions}
+        self._arm(functions)
+        self._arm(
+            [
+                function
+                for function in self._survey.functions()
+                if function.kernel_name not in chosen and TRAITS.get(function.name, 0) & COPIES
+            ],
+            QUIET,
+        )
+
+    def _arm(self, functions: Collection[Function], quiet: int = 0) -> None:
         first = len(self.functions)
         self.functions += functions
         entries, returns = {}, {}
@@ -196,7 +236,7 @@ class Tracer:
             position = SOURCES.get(function.name, function.position)
             pktinfo = function.carries != "sk_buff"
             entries[function.kernel_name] = program.cookie(number, position, pktinfo=pktinfo)
-            if trait := TRAITS.get(function.name, 0):
+            if trait := TRAITS.get(function.name, 0) | quiet:
                 self.maps["traits"][U32.pack(number)] = U32.pack(trait)
                 if trait & (RETURNS | COPIES):
                     returns[function.kernel_name] = number
@@ -234,8 +274,16 @@ class Tracer:
         finally:
             self.silence()
 
+    @contextmanager
+    def live(self, *, hosts: Collection[int] = ()) -> Iterator[Watch]:
+        """Record whatever packet is wanted, with its addresses, in the namespaces ``hosts``; in all when empty."""
+        with self.watch(hosts=hosts, senders=()) as watch:
+            self.maps["live"][U32.pack(0)] = U32.pack(LISTED if hosts else ANYWHERE)
+            yield watch
+
     def silence(self) -> None:
         """Know no packet any more, and none as new."""
+        self.maps["live"][U32.pack(0)] = U32.pack(LAB)
         for name in ("senders", "hosts", "packets", "calls"):
             self.maps[name].clear()
 
@@ -264,6 +312,17 @@ class Tracer:
     @cached_property
     def _symbols(self) -> Symbols:
         return Symbols(Path("/proc/kallsyms").read_text())
+
+    def listing(self) -> str:
+        """The programs' instructions, in hexadecimal, one a line: opcode, registers, offset, constant."""
+        return "\n".join(
+            f"{name}:\n"
+            + "\n".join(
+                f"{number:6} {opcode:02x} {registers:02x} {offset:6} {constant:#x}"
+                for number, (opcode, registers, offset, constant) in enumerate(bpf.INSTRUCTION.iter_unpack(code))
+            )
+            for name, code in self._loaded.instructions()
+        )
 
     def _probe(self, name: str) -> int:
         kind = bpf.TRACE_KPROBE_MULTI if self.engine.everything else 0

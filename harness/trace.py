@@ -1,0 +1,204 @@
+"""``nft-harness trace``: follow packets through the running kernel, or through another one beside a command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import select
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.errors import BrokenMeasurement, HarnessError, Unsupported
+from harness.judge import refuse_loss
+from harness.kernel import features, images, progress
+from harness.kernel.images import cache_dir
+from harness.report.live import Line, Teller, grouped
+from harness.tracer import kept, live
+
+INSIDE = "--inside"
+"""Hidden option: we are in the microVM, and the end of our standard input is the user's Ctrl-C."""
+
+
+def main(options: argparse.Namespace, arguments: list[str]) -> int:
+    """Trace as ``options`` say, here or, when this kernel can't, in a microVM with the same ``arguments``.
+
+    The exit status: 0 done, 2 bad input or not possible, 3 something was lost.
+    """
+    choice = live.Choice(
+        functions=[*options.functions, *(live.read_config(options.config) if options.config else ())],
+        max_functions=options.max_functions,
+        netns=options.netns,
+        expression=live.expression(options.filter, options.proto),
+        stack=options.stack,
+        engine=options.nft_tracer,
+    )
+    choice.extras()  # refuses a wrong expression before anything is booted
+    probes = features.function_probes()
+    if not probes.able and not options.inside:
+        return _in_a_guest(options, arguments, probes.reason)
+    try:
+        return _trace(choice, options)
+    except BrokenMeasurement as broken:
+        print(f"nft-harness: {broken}", file=sys.stderr)
+        return 3
+
+
+def _trace(choice: live.Choice, options: argparse.Namespace) -> int:
+    with ExitStack() as stack:
+        interrupted = stack.enter_context(interruptible())
+        store = kept.Kept(cache_dir())
+        trace = stack.enter_context(live.Trace(store, choice))
+        with suppress(OSError):  # a cache that can't be written to costs time, and only that
+            kept.store(cache_dir(), store.news())
+        for name, why in sorted(trace.refused.items()):
+            print(f"nft-harness: {name} can't be traced: {why}", file=sys.stderr)
+        if options.dump_program:
+            print(trace.program())
+        if options.dump_metadata:
+            print(json.dumps(live.metadata(trace.functions), indent=1))
+        command: list[subprocess.Popen[bytes]] = []
+
+        def ready() -> None:
+            print(f"nft-harness: {trace.armed} functions traced by {trace.engine}", file=sys.stderr, flush=True)
+            if options.ready_file:
+                options.ready_file.write_text(f"{os.getpid()}\n")
+            if options.argv:
+                command.append(_start(options.argv, inside=options.inside))
+
+        over = when_over(
+            interrupted,
+            duration=options.duration,
+            command=lambda: command[0] if command else None,
+            input_ends=options.inside,
+        )
+        teller = Teller(
+            trace.functions, chain=trace.chain, symbol=trace.symbol, stack=trace.stack, reasons=trace.reasons
+        )
+        started = time.monotonic()
+        batches = trace.events(over, ready, settle=bool(options.argv))
+        if options.dump_events:
+            batches = _dumped(batches)
+        _show((line for batch in batches for line in teller.tell(batch)), options)
+        statistics = teller.statistics(armed=trace.armed, seconds=time.monotonic() - started, loss=trace.loss)
+        if options.json:
+            print(msgspec.json.encode({"statistics": statistics}).decode(), flush=True)
+        else:
+            print(f"\n{statistics}", flush=True)
+        for process in command:
+            if process.poll() is None:
+                process.terminate()
+            if status := process.wait():
+                print(f"nft-harness: {shlex.join(options.argv)} ended with status {status}", file=sys.stderr)
+        refuse_loss(trace.loss)
+        return 0
+
+
+def _show(lines: Iterable[Line], options: argparse.Namespace) -> None:
+    if options.json:
+        for line in lines:
+            print(msgspec.json.encode(line).decode())
+    elif options.group == "packet":
+        for text in grouped(lines):
+            print(text)
+    else:
+        for line in lines:
+            print(line)
+
+
+def _dumped(batches: Iterable[list[Any]]) -> Iterator[list[Any]]:
+    for batch in batches:
+        for event in batch:
+            print(event._asdict())
+        yield batch
+
+
+def _start(argv: list[str], *, inside: bool) -> subprocess.Popen[bytes]:
+    """Start the command; it ends with us. In a microVM its standard input is ours to listen to, so it has none."""
+    try:
+        return subprocess.Popen(["setpriv", "--pdeathsig", "TERM", *argv], stdin=subprocess.DEVNULL if inside else None)
+    except OSError as error:
+        raise HarnessError(f"{argv[0]} can't be run: {error.strerror}") from None
+
+
+def _in_a_guest(options: argparse.Namespace, arguments: list[str], reason: str) -> int:
+    if not options.argv:
+        raise Unsupported(
+            f"{reason}, and a microVM has no traffic of its own",
+            remedy="give a command to run in it: nft-harness trace -- COMMAND",
+        )
+    with progress.shown(sys.stderr) as tell:
+        image = images.get(options.kernel, tell)
+    print(f"nft-harness: tracing kernel {image.release} in a microVM: {reason}", file=sys.stderr)
+    for path in (options.ready_file,):
+        if path:
+            raise Unsupported(f"{path} would be written in the microVM and vanish", remedy="trace on the host for that")
+    vm = [sys.executable, "-m", "harness.kernel.microvm", "--kernel", str(image.vmlinuz), "--exec"]
+    command = [*vm, sys.executable, "-m", "harness.cli", "trace", INSIDE, *arguments]
+    # In a session of its own the terminal's Ctrl-C does not end it: it ends when it has shown the statistics.
+    with interruptible() as interrupted:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        try:
+            while process.poll() is None:
+                if interrupted() and process.stdin:
+                    process.stdin.close()
+                    process.stdin = None
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(live.TICK_S)
+        finally:
+            process.kill()
+    return process.returncode
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Within, Ctrl-C and SIGTERM end nothing; the function says whether one came."""
+    came: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda number, _: came.append(number)) for number in signals]
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+def when_over(
+    interrupted: Callable[[], bool],
+    *,
+    duration: float | None,
+    command: Callable[[], subprocess.Popen[bytes] | None],
+    input_ends: bool,
+) -> Callable[[], bool]:
+    """A function that says whether the trace shall end.
+
+    That is when interrupted, after ``duration`` seconds from the first call on, when the command
+    has ended, or with ``input_ends`` when nobody can write to our standard input any more.
+    """
+    deadline: list[float] = []
+
+    def over() -> bool:
+        if duration is not None and not deadline:
+            deadline.append(time.monotonic() + duration)
+        process = command()
+        return (
+            interrupted()
+            or (bool(deadline) and time.monotonic() >= deadline[0])
+            or (process is not None and process.poll() is not None)
+            or (input_ends and _ended(sys.stdin.fileno()))
+        )
+
+    return over
+
+
+def _ended(descriptor: int) -> bool:
+    return bool(select.select([descriptor], [], [], 0)[0]) and not os.read(descriptor, 1)

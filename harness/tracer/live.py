@@ -1,0 +1,239 @@
+"""Following whatever packets pass, on a live machine or beside a command: ``nft-harness trace``."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from harness.errors import HarnessError
+from harness.observation import Loss
+from harness.tracer import layers, pcap, program
+from harness.tracer.discover import Function, Functions
+from harness.tracer.events import Event
+from harness.tracer.kept import Kept
+from harness.tracer.tracer import Tracer, Watch
+
+
+TICK_S = 0.02
+"""Between two looks into the ring buffer, seconds: a third of the time in which 3 million events a second fill it."""
+SETTLED_S = 0.1
+"""After a command has ended, seconds without an event until its packets count as done."""
+STACKS = 16384
+"""Different stacks that are kept."""
+DEPTH = 127
+"""Functions of a stack; PERF_MAX_STACK_DEPTH."""
+MOST = program.MAX_FUNCTIONS
+PRIORITIES = "critical, important, other"
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """What to trace."""
+
+    functions: Sequence[str] = ()
+    """Names or globs; all when empty."""
+    max_functions: int | None = None
+    netns: Sequence[str] = ()
+    """Names below /run/netns, process ids, or paths; all namespaces when empty."""
+    expression: str = ""
+    """Of pcap-filter(7); every packet when empty."""
+    stack: bool = False
+    engine: str = "auto"
+
+    def extras(self) -> dict[str, int | str]:
+        """Constants of bpf/trace.c that come from this choice."""
+        extras: dict[str, int | str] = {}
+        if self.expression:
+            extras["WANTED"] = pcap.in_c(self.expression)
+        if self.stack:
+            extras["STACKS"] = STACKS
+        return extras
+
+
+def expression(text: str, protocols: Sequence[str]) -> str:
+    """One pcap expression of the user's own and the protocols of ``--proto``."""
+    either = " or ".join(protocols)
+    return " and ".join(f"({part})" for part in (either, text) if part)
+
+
+def select_functions(functions: Functions, choice: Choice, *, everything: bool) -> list[Function]:
+    """The functions to arm: those asked for, else all, or the critical ones if the engine can't carry all.
+
+    The most telling ones are left by ``max_functions``. Raises :class:`HarnessError` for a name that
+    is nowhere and a glob without a match.
+    """
+    if choice.functions:
+        chosen: dict[str, Function] = {}
+        for glob in choice.functions:
+            found = [function for function in functions if fnmatchcase(function.name, glob)]
+            if not found:
+                raise HarnessError(
+                    f"{glob} can't be traced: {_why_not(functions, glob)}", remedy=_near(functions, glob)
+                )
+            chosen |= {function.kernel_name: function for function in found}
+        selected = list(chosen.values())
+    else:
+        selected = [function for function in functions if everything or function.priority == layers.CRITICAL]
+    if choice.max_functions is not None:
+        selected = sorted(selected, key=lambda function: function.priority)[: choice.max_functions]
+    if len(selected) > MOST:
+        raise HarnessError(f"{len(selected)} functions are more than can be traced at once", remedy=f"at most {MOST}")
+    return selected
+
+
+def _why_not(functions: Functions, glob: str) -> str:
+    if any(character in glob for character in "*?["):
+        return "no function that is handed a packet has such a name"
+    return functions.why_not(glob)
+
+
+def _near(functions: Functions, glob: str) -> str:
+    near = functions.near(glob.strip("*"))
+    return f"did you mean {', '.join(near)}?" if near else "nft-harness discover lists what can be"
+
+
+def read_config(path: Path) -> list[str]:
+    """Names of the functions in a file that ``nft-harness discover`` wrote, or one like it.
+
+    That is an object whose ``functions`` (or ``traceable``) are names or objects with a ``name``.
+    """
+    remedy = 'write {"functions": ["ip_rcv", …]}, or make one by nft-harness discover --config FILE'
+    try:
+        content = msgspec.json.decode(path.read_bytes())
+    except OSError as error:
+        raise HarnessError(f"{path} can't be read: {error.strerror}") from None
+    except msgspec.DecodeError as error:
+        raise HarnessError(f"{path} is no JSON: {error}", remedy=remedy) from None
+    try:
+        listed = msgspec.convert(content, Config)
+    except msgspec.ValidationError as error:
+        raise HarnessError(f"{path}: {error}", remedy=remedy) from None
+    names = [entry if isinstance(entry, str) else entry.name for entry in listed.functions or listed.traceable]
+    if not names:
+        raise HarnessError(f"{path} names no function", remedy=remedy)
+    return names
+
+
+class Named(msgspec.Struct, frozen=True):
+    """A function in a file; what else the file says of it is known anyway."""
+
+    name: str
+
+
+class Config(msgspec.Struct, frozen=True):
+    """What may stand in such a file."""
+
+    functions: list[str | Named] = []
+    traceable: list[str | Named] = []
+
+
+def namespace(name: str) -> int:
+    """Number of a network namespace: by its name below /run/netns, a process in it, or a path."""
+    named = Path("/run/netns")
+    path = Path(f"/proc/{name}/ns/net") if name.isdecimal() else Path(name) if "/" in name else named / name
+    try:
+        return path.stat().st_ino
+    except OSError as error:
+        known = sorted(entry.name for entry in named.iterdir()) if named.is_dir() else []
+        near = get_close_matches(name, known, 1) or known
+        remedy = f"there is {', '.join(near)}" if near else "give a process id or a path, such as /proc/PID/ns/net"
+        raise HarnessError(f"there is no network namespace {name}: {path}: {error.strerror}", remedy=remedy) from None
+
+
+class Trace:
+    """A tracer armed for a choice; the lines of what it sees, then the statistics."""
+
+    def __init__(self, kept: Kept, choice: Choice) -> None:
+        hosts = [namespace(name) for name in choice.netns]  # before anything that takes time
+        self._tracer = Tracer(kept, engine=choice.engine, extras=choice.extras())
+        try:
+            everything = self._tracer.engine.everything
+            functions = select_functions(self._tracer.known(), choice, everything=everything)
+            self._tracer.arm_only(functions)
+        except BaseException:
+            self._tracer.close()
+            raise
+        self.armed = sum(function.kernel_name not in self._tracer.refused for function in functions)
+        self.refused = dict(self._tracer.refused)
+        """Functions that the kernel would not let us trace, and why."""
+        self.engine = self._tracer.engine.name
+        self.functions = self._tracer.functions
+        """By the number that events carry."""
+        self.symbol = self._tracer.symbol
+        self.reasons = self._tracer.drop_reasons
+        self.loss = Loss()
+        """What was lost, once the events have come to their end."""
+        self._chains: dict[int, str] = {}
+        self._hosts = hosts
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tracer.close()
+
+    def events(self, over: Callable[[], bool], ready: Callable[[], None], *, settle: bool) -> Iterator[list[Event]]:
+        """What is seen until ``over()``, in order; with ``settle`` and then until nothing more comes.
+
+        ``ready()`` is called once every packet is seen. At the end there is :attr:`loss`.
+        """
+        with self._tracer.live(hosts=self._hosts) as watch:
+            ready()
+            yield from _batches(watch, over, settle=settle)
+            recording = watch.finish()
+        self.loss = recording.loss
+        yield recording.events
+
+    def program(self) -> str:
+        """The instructions that the kernel runs, for ``--dump-program``."""
+        return self._tracer.listing()
+
+    def chain(self, address: int) -> str:
+        """Name of a chain met, ``family table chain``."""
+        if address not in self._chains:
+            self._chains.update(self._tracer.chains())
+        return self._chains.get(address, "")
+
+    def stack(self, number: int) -> tuple[str, ...]:
+        """The functions of a stack, the innermost first."""
+        raw = self._tracer.maps["stacks"].get(struct.pack("<I", number & 0xFFFFFFFF)) if number < 1 << 31 else None
+        addresses = struct.unpack(f"<{len(raw) // 8}Q", raw) if raw else ()
+        return tuple(self._tracer.symbol(address) for address in addresses[:DEPTH] if address)
+
+
+def _batches(watch: Watch, over: Callable[[], bool], *, settle: bool) -> Iterator[list[Event]]:
+    """Events as they come, in parts of a size after which the ring buffer wants to be looked at again."""
+    part = 4096
+    quiet_since = 0.0
+    while True:
+        events = watch.take()
+        for start in range(0, len(events), part):
+            yield events[start : start + part]
+            watch.drain()
+        if events:
+            quiet_since = 0.0
+        elif over():
+            quiet_since = quiet_since or time.monotonic()
+            if not settle or time.monotonic() - quiet_since >= SETTLED_S:
+                return
+        if over() and not settle:
+            return
+        if len(events) < part:
+            select.select([], [], [], TICK_S)
+
+
+def metadata(functions: Collection[Function]) -> Mapping[str, Any]:
+    """What the program is told of each function, by number, for ``--dump-metadata``."""
+    return {str(number): msgspec.to_builtins(function) for number, function in enumerate(functions)}
