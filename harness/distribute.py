@@ -36,7 +36,15 @@ class Distribution(msgspec.Struct, frozen=True):
     def header(self) -> list[str]:
         """Lines for pytest's header: where the session runs, and why."""
         return [
-            f"nft-harness: {guest.describe() if guest else place}: {place.reason}; nft {nft_version()}"
+            "; ".join(
+                part
+                for part in (
+                    f"nft-harness: {guest.describe() if guest else place}: {place.reason}",
+                    place.engine(),
+                    f"nft {nft_version()}",
+                )
+                if part
+            )
             for place, guest in self.places
         ]
 

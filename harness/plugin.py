@@ -71,6 +71,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     session.config.stash[SESSION].finish()
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what was traced."""
+    for line in config.stash[SESSION].summary():
+        terminalreporter.write_line(line)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Tell a worker what the controller knows."""

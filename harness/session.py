@@ -7,6 +7,7 @@ to the cache itself.
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from harness.run import Sight
     from harness.tracer.tracer import Tracer
 
-COLOUR, CASES, FRAMES, LEARNED = "nft_colour", "nft_cases", "nft_frames", "nft_learned"
+COLOUR, CASES, FRAMES, LEARNED, ARMED = "nft_colour", "nft_cases", "nft_frames", "nft_learned", "nft_armed"
 """Keys of what controller and workers tell each other."""
 
 
@@ -41,6 +42,7 @@ class Session:
         self._tracer: Tracer | None = None
         self._loaded: dict[Path, Loaded] = {}
         self._prepared: Future[dict[str, bytes]] | None = None
+        self._armed: dict[str, str] = {}
         if distribute.is_worker(config):
             told: dict[str, Any] = config.workerinput  # type: ignore[attr-defined]
             self._colour: bool | None = told[COLOUR]
@@ -77,10 +79,17 @@ class Session:
     def finish(self) -> None:
         """Hand on what was learned of this kernel, or keep it if that can be done from here."""
         news = self._kept.news()
+        armed = {os.uname().release: str(self._tracer)} if self._tracer else {}
         if distribute.is_worker(self._config):
+            self._config.workeroutput[ARMED] = armed  # type: ignore[attr-defined]
             self._config.workeroutput[LEARNED] = news  # type: ignore[attr-defined]
         else:
+            self._armed |= armed
             self._keep(news)
+
+    def summary(self) -> list[str]:
+        """What was armed on each kernel, one line each."""
+        return [f"nft-harness: {armed} on kernel {release}" for release, armed in self._armed.items()]
 
     def close(self) -> None:
         """Disarm and free everything."""
@@ -98,6 +107,7 @@ class Session:
 
     def worker_ended(self, name: str, output: dict[str, Any], error: object) -> None:
         """Keep what a worker learned; show what its kernel said last if it did not end in order."""
+        self._armed |= output.get(ARMED, {})
         self._keep(output.get(LEARNED, {}))
         distribution = self._config.stash.get(distribute.DISTRIBUTION, None)
         if error and distribution and (words := distribution.last_words(name)):

@@ -27,6 +27,16 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     """What a microVM is to boot; None for the host's own kernel."""
     reason: str
 
+    def engine(self) -> str:
+        """How functions will be traced there, as far as can be said beforehand; "" when it can't."""
+        if self.image is None:
+            many = features.kprobe_multi().able
+        elif self.image.config:
+            many = "\nCONFIG_FPROBE=y\n" in self.image.config.read_text()
+        else:
+            return ""
+        return "functions by kprobe.multi" if many else "functions by kprobe, only critical ones and those named"
+
     def __str__(self) -> str:
         return f"the host's kernel {os.uname().release}" if self.image is None else f"kernel {self.image.release}"
 

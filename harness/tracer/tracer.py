@@ -250,6 +250,12 @@ class Tracer:
         reasons = self._survey.layout().enum("skb_drop_reason")
         return {number: name.removeprefix("SKB_DROP_REASON_") for number, name in reasons.items()}
 
+    def __str__(self) -> str:
+        """How functions are traced, e.g. ``1654 functions by kprobe.multi``, ``231 of 1571 functions by kprobe``."""
+        known = len(self._survey.functions().names)
+        some = f"{len(self.traced)} of {known}" if len(self.traced) < known else f"{known}"
+        return f"{some} functions by {self.engine.name}"
+
     @property
     def traced(self) -> frozenset[str]:
         """Names of the functions that are armed."""

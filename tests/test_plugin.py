@@ -1,0 +1,320 @@
+"""The plugin as pytest's users meet it: a folder of scenarios, a command line, and what is then read."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from harness.kernel import features, images
+from harness.wait import wait_until
+
+pytest_plugins = ["pytester"]
+
+RULESET = """\
+table inet filter {
+	chain forward {
+		type filter hook forward priority filter; policy drop;
+		tcp dport 443 accept
+	}
+}
+"""
+WEB = """\
+ruleset: web.nft
+scenarios:
+  - name: HTTPS passes
+    marks: [smoke]
+    send: {from: client, to: server, tcp: {dport: 443}}
+    expect: {verdict: accept, delivered: server}
+  - name: SSH is dropped
+    send: {from: client, to: server, tcp: {dport: 22}}
+    expect: {verdict: drop}
+"""
+BROKEN = """\
+ruleset: web.nft
+scenarios:
+  - name: a good one
+    send: {from: client, to: server, tcp: {dport: 443}}
+    expect: {verdict: accept}
+  - name: a misspelt host
+    send: {from: clint, to: server, tcp: {dport: 443}}
+    expect: {verdict: accept}
+"""
+
+A_KERNEL_OF_NAMES = '''
+"""A kernel that shows nothing wrong, except where a scenario's name asks for it."""
+import pytest
+from harness import session
+from harness.errors import BrokenMeasurement, Unsupported
+from harness.kernel import features, where
+
+features.function_probes = lambda: features.Answer(True)
+features.kprobe_multi = lambda: features.Answer(True)
+
+def run(self, case):
+    if "unsupported" in case.name:
+        raise Unsupported("this kernel has no VRF", remedy="modprobe vrf")
+    if "lossy" in case.name:
+        raise BrokenMeasurement("lost 3 of 212 events")
+    return ()
+
+session.Session.run = run
+'''
+
+
+CACHE = images.cache_dir().parent
+"""Asked for before pytester moves the home folder."""
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A user's project with a folder of scenarios; kernel images are those of this machine."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))
+    monkeypatch.delenv("NFT_KERNEL", raising=False)
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    pytester.makeini("[pytest]\nmarkers = smoke\n")
+    scenarios = pytester.mkdir("scenarios")
+    (scenarios / "web.nft").write_text(RULESET)
+    (scenarios / "web.yaml").write_text(WEB)
+    return pytester
+
+
+@pytest.fixture
+def anywhere(project: pytest.Pytester) -> pytest.Pytester:
+    """The same, with scenarios that run in this process and on no kernel."""
+    project.makeconftest(A_KERNEL_OF_NAMES)
+    return project
+
+
+@pytest.fixture
+def kernel() -> str:
+    """A kernel that this machine can boot."""
+    for program in ("qemu-system-x86_64", "busybox"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed, so no microVM can be booted")
+    if images.find(images.DEFAULT) is None:
+        pytest.skip(f"no kernel image is here; run nft-harness kernels fetch {images.DEFAULT}")
+    return images.DEFAULT
+
+
+def write(project: pytest.Pytester, name: str, text: str) -> None:
+    (project.path / "scenarios" / name).write_text(text)
+
+
+def run(project: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    result = project.runpytest_subprocess(*arguments, timeout=180)
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+    assert "INTERNALERROR" not in result.stdout.str()
+    return result
+
+
+class TestCollection:
+    def test_each_scenario_is_a_test_called_by_its_name(self, project: pytest.Pytester) -> None:
+        result = run(project, "--collect-only", "-q")
+        assert result.outlines[:2] == [
+            "scenarios/web.yaml::HTTPS-passes",
+            "scenarios/web.yaml::SSH-is-dropped",
+        ]
+
+    def test_yaml_elsewhere_is_not_ours(self, project: pytest.Pytester) -> None:
+        (project.path / "compose.yaml").write_text("services: {}\n")
+        assert not any("compose" in line for line in run(project, "--collect-only", "-q").outlines)
+
+    def test_k_and_m_choose(self, anywhere: pytest.Pytester) -> None:
+        run(anywhere, "-k", "SSH").assert_outcomes(passed=1, deselected=1)
+        run(anywhere, "-m", "smoke").assert_outcomes(passed=1, deselected=1)
+        run(anywhere, "scenarios/web.yaml::SSH-is-dropped").assert_outcomes(passed=1)
+
+    def test_x_stops_at_the_first(self, anywhere: pytest.Pytester) -> None:
+        write(anywhere, "a.yaml", BROKEN)
+        result = run(anywhere, "-x")
+        result.assert_outcomes(passed=1, errors=1)
+        result.stdout.fnmatch_lines(["*stopping after 1 failures*"])
+
+    def test_lf_runs_what_failed(self, anywhere: pytest.Pytester) -> None:
+        write(anywhere, "a.yaml", BROKEN)
+        run(anywhere).assert_outcomes(passed=3, errors=1)
+        run(anywhere, "--lf").assert_outcomes(errors=1)
+
+    def test_python_tests_run_beside_them(self, anywhere: pytest.Pytester) -> None:
+        anywhere.makepyfile(test_x="def test_x(): pass")
+        run(anywhere).assert_outcomes(passed=3)
+
+
+class TestEnds:
+    def test_a_broken_scenario_is_an_error_and_the_others_run(self, anywhere: pytest.Pytester) -> None:
+        write(anywhere, "a.yaml", BROKEN)
+        result = run(anywhere)
+        result.assert_outcomes(passed=3, errors=1)
+        result.stdout.fnmatch_lines(["*a.yaml:7:18: send.from: 'clint' is no host of the lab; did you mean 'client'?*"])
+
+    def test_a_broken_file_is_an_error_and_the_others_run(self, anywhere: pytest.Pytester) -> None:
+        write(anywhere, "a.yaml", BROKEN.replace("web.nft", "gone.nft"))
+        write(anywhere, "b.yaml", "ruleset: web.nft\nscenarios: []\n")
+        result = run(anywhere)
+        assert result.parseoutcomes()["passed"] == 2
+        result.stdout.fnmatch_lines(["*a.yaml:1:10: ruleset: 'gone.nft' does not exist*"])
+        result.stdout.fnmatch_lines(["*b.yaml:2:12: scenarios: is empty*"])
+
+    def test_what_this_kernel_cannot_do_is_skipped_with_the_reason(self, anywhere: pytest.Pytester) -> None:
+        write(anywhere, "web.yaml", WEB.replace("SSH is dropped", "unsupported"))
+        result = run(anywhere, "-rs")
+        result.assert_outcomes(passed=1, skipped=1)
+        result.stdout.fnmatch_lines(["*unsupported here: this kernel has no VRF; modprobe vrf*"])
+
+    def test_nft_require_makes_that_an_error(self, anywhere: pytest.Pytester) -> None:
+        write(anywhere, "web.yaml", WEB.replace("SSH is dropped", "unsupported"))
+        result = run(anywhere, "--nft-require")
+        result.assert_outcomes(passed=1, errors=1)
+        result.stdout.fnmatch_lines(["this kernel has no VRF; modprobe vrf"])
+
+    def test_a_broken_measurement_is_an_error(self, anywhere: pytest.Pytester) -> None:
+        write(anywhere, "web.yaml", WEB.replace("SSH is dropped", "lossy"))
+        result = run(anywhere)
+        result.assert_outcomes(passed=1, errors=1)
+        result.stdout.fnmatch_lines(["lost 3 of 212 events"])
+
+    def test_junit_tells_errors_from_failures_and_skips(self, anywhere: pytest.Pytester) -> None:
+        write(anywhere, "web.yaml", WEB.replace("HTTPS passes", "lossy").replace("SSH is dropped", "unsupported"))
+        write(anywhere, "a.yaml", BROKEN)
+        run(anywhere, "--junitxml", "out.xml")
+        suite = ET.parse(anywhere.path / "out.xml").getroot()[0]
+        assert {key: suite.get(key) for key in ("tests", "errors", "failures", "skipped")} == {
+            "tests": "4",
+            "errors": "2",
+            "failures": "0",
+            "skipped": "1",
+        }
+        errors = [error.get("message") for error in suite.iter("error")]
+        assert any(message and "clint" in message for message in errors)
+
+
+class TestPlace:
+    def test_the_header_says_where_and_why(self, anywhere: pytest.Pytester) -> None:
+        result = run(anywhere)
+        release = re.escape(os.uname().release)
+        assert re.search(
+            rf"^nft-harness: the host's kernel {release}: it has function probes; functions by kprobe.multi; nft ",
+            result.stdout.str(),
+            re.MULTILINE,
+        )
+
+    def test_a_session_without_scenarios_is_left_alone(self, project: pytest.Pytester) -> None:
+        shutil.rmtree(project.path / "scenarios")
+        project.makepyfile(test_x="def test_x(): pass")
+        result = run(project)
+        result.assert_outcomes(passed=1)
+        assert "nft-harness:" not in result.stdout.str()
+        assert "worker" not in result.stdout.str()
+
+    def test_a_kernel_that_nobody_has(self, project: pytest.Pytester) -> None:
+        result = run(project, "--nft-kernel", "nonsense")
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert "there is no kernel image 'nonsense'; use one of 6.1, 6.12, 7.2" in result.stderr.str()
+
+    def test_the_host_where_it_cannot_trace(self, project: pytest.Pytester) -> None:
+        if features.function_probes().able:
+            pytest.skip("this kernel can trace functions")
+        result = run(project, "--nft-kernel", "host")
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert features.function_probes().reason in result.stderr.str()
+        assert "leave out --nft-kernel host" in result.stderr.str()
+
+    def test_a_file_that_is_no_kernel(self, project: pytest.Pytester) -> None:
+        (project.path / "vmlinuz").write_text("not a kernel")
+        result = run(project, "--nft-kernel", "./vmlinuz")
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert "vmlinuz is not a kernel image; give a bzImage" in result.stderr.str()
+
+    def test_without_qemu(self, project: pytest.Pytester, kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", str(project.mkdir("bin")))
+        result = run(project, "--nft-kernel", kernel)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert "qemu-system-x86_64 is missing; run apt-get install qemu-system-x86" in result.stderr.str()
+
+    def test_copies_and_several_kernels_do_not_mix(self, project: pytest.Pytester, kernel: str) -> None:
+        path = str(images.find(kernel).vmlinuz)  # type: ignore[union-attr]
+        result = run(project, "--nft-kernel", kernel, "--nft-kernel", path, "-n", "2")
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert "-n gives one kernel several workers" in result.stderr.str()
+
+
+def qemus(project: pytest.Pytester) -> list[str]:
+    """The processes that run in the project's folder, except ours: QEMU and its wrapper."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if (folder / "cwd").readlink() == project.path and folder.name != str(os.getpid()):
+                found.append((folder / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue  # it has ended meanwhile, or is another user's
+    return [command for command in found if "qemu" in command or "microvm" in command]
+
+
+class TestMicrovm:
+    """These boot a guest, a few seconds each."""
+
+    def test_a_failure_is_told_at_its_line_in_the_words_of_a_firewall(
+        self, project: pytest.Pytester, kernel: str
+    ) -> None:
+        write(project, "web.yaml", WEB.replace("verdict: drop", "verdict: accept"))
+        write(project, "broken.yaml", BROKEN)
+        result = run(project, "--nft-kernel", kernel, "--junitxml", "out.xml")
+        result.assert_outcomes(passed=2, failed=1, errors=1)
+        result.stdout.fnmatch_lines(
+            [
+                "nft-harness: kernel 6.12.* in a microVM (*): asked for; functions by kprobe.multi; nft *",
+                "*scenarios/web.yaml:9:23: SSH is dropped",
+                "*expect.verdict*accept*seen*drop*",
+                "*policy drop*",
+                "nft-harness: * functions by kprobe.multi on kernel 6.12.*",
+            ]
+        )
+        failures = list(ET.parse(project.path / "out.xml").getroot().iter("failure"))
+        assert len(failures) == 1
+        assert "seen drop" in failures[0].get("message", "")
+        assert qemus(project) == []
+
+    def test_a_panic_is_an_error_with_the_last_words(self, project: pytest.Pytester, kernel: str) -> None:
+        project.makeconftest(
+            """
+            from pathlib import Path
+            import pytest
+
+            @pytest.hookimpl(tryfirst=True)
+            def pytest_runtest_setup(item):
+                if "SSH" in item.name:
+                    Path("/proc/sysrq-trigger").write_text("c")
+            """
+        )
+        result = run(project, "--nft-kernel", kernel)
+        assert result.ret == pytest.ExitCode.TESTS_FAILED
+        result.assert_outcomes(passed=1, failed=1)
+        result.stdout.fnmatch_lines(["*console of 6.12*", "*Kernel panic - not syncing: sysrq triggered crash*"])
+        result.stdout.fnmatch_lines(["*SSH-is-dropped*"])
+        assert result.duration < 60
+        assert qemus(project) == []
+
+    @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+    def test_a_killed_run_leaves_no_guest(self, project: pytest.Pytester, kernel: str, end: signal.Signals) -> None:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pytest", "--nft-kernel", kernel],
+            cwd=project.path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            wait_until(lambda: len(qemus(project)) >= 2, 60, "the guest to boot")
+            process.send_signal(end)
+            process.wait(30)
+            wait_until(lambda: not qemus(project), 10, "QEMU to end")
+        finally:
+            process.kill()
+            process.wait()
