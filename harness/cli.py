@@ -127,6 +127,43 @@ def doctor(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
+def trace(parser: argparse.ArgumentParser) -> None:
+    """Follow packets through the kernel's functions, here or beside a command in a microVM."""
+    from pathlib import Path
+
+    from harness.kernel.images import DEFAULT
+
+    def run(options: argparse.Namespace) -> int:
+        from harness import trace
+
+        return trace.main(options, sys.argv[sys.argv.index("trace") + 1 :])
+
+    def protocols(text: str) -> list[str]:
+        return [name for name in text.split(",") if name]
+
+    add = parser.add_argument
+    add("--functions", nargs="+", default=[], metavar="GLOB", help="only these, e.g. ip_rcv 'nf_*'; default: all")
+    add("--config", type=Path, metavar="FILE", help="only the functions in this file of nft-harness discover")
+    add("--discover", action="store_true", help="all that the kernel has; the default")
+    add("--max-functions", type=int, metavar="N", help="the N that tell most")
+    add("--netns", action="append", default=[], metavar="NAME", help="a name, a process id or a path; default: all")
+    add("--proto", type=protocols, default=[], metavar="NAMES", help="tcp,udp")
+    add("--filter", default="", metavar="EXPRESSION", help="as tcpdump has them, see pcap-filter(7): 'tcp port 80'")
+    add("--duration", type=float, metavar="SECONDS", help="default: until the command ends, or Ctrl-C")
+    add("--stack", action="store_true", help="how the kernel came there, under each line")
+    add("--group", choices=("time", "packet"), default="time", help="packet: at the end, packet by packet")
+    add("--json", action="store_true", help="an object a line")
+    add("--ready-file", type=Path, metavar="FILE", help="made once every packet is seen")
+    add("--nft-tracer", default="auto", choices=("auto", "kprobe.multi", "kprobe"), help="how to attach")
+    add("--kernel", default=DEFAULT, help=f"of the microVM, when one is needed; default: {DEFAULT}")
+    add("--dump-program", action="store_true", help="show the instructions that the kernel runs")
+    add("--dump-metadata", action="store_true", help="show the functions by their numbers in events")
+    add("--dump-events", action="store_true", help="show every event raw, before its line")
+    add("--inside", action="store_true", help=argparse.SUPPRESS)
+    add("argv", nargs="*", metavar="-- COMMAND", help="a program and its arguments")
+    parser.set_defaults(run=run)
+
+
 def vm(parser: argparse.ArgumentParser) -> None:
     """Run a command in another kernel, as root on this machine's files; what it writes vanishes."""
     from harness.kernel.images import DEFAULT
@@ -141,7 +178,7 @@ def vm(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
-COMMANDS: tuple[Callable[[argparse.ArgumentParser], None], ...] = (check, discover, doctor, kernels, schema, vm)
+COMMANDS: tuple[Callable[[argparse.ArgumentParser], None], ...] = (check, discover, doctor, kernels, schema, trace, vm)
 """The subcommands: each is named and described by a function that adds its arguments and sets ``run``."""
 
 

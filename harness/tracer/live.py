@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import select
-import signal
 import struct
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -25,7 +20,6 @@ from harness.tracer.discover import Function, Functions
 from harness.tracer.events import Event
 from harness.tracer.kept import Kept
 from harness.tracer.tracer import Tracer, Watch
-
 
 TICK_S = 0.02
 """Between two looks into the ring buffer, seconds: a third of the time in which 3 million events a second fill it."""
