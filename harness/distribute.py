@@ -59,6 +59,11 @@ class Distribution(msgspec.Struct, frozen=True):
         """What the kernel of a worker said on its console; "" for a worker on the host."""
         return "".join(guest.console() for guest in self.guests if worker.startswith(guest.name))
 
+    def not_up(self) -> str:
+        """What to tell when a guest did not come up: all that the guests' kernels have said."""
+        said = [f"{guest.describe()} said:\n{console}" for guest in self.guests if (console := guest.console())]
+        return "\n".join(["nft-harness: a microVM did not come up (the reason is above)", *said])
+
 
 DISTRIBUTION = pytest.StashKey[Distribution]()
 

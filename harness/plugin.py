@@ -42,6 +42,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SESSION] = Session(config)
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> Generator[None, object, object]:
+    """Tell of a guest that did not come up what its kernel said; xdist boots them in here."""
+    try:
+        return (yield)
+    except (OSError, EOFError):
+        distribution = session.config.stash.get(distribute.DISTRIBUTION, None)
+        if distribution is None or not distribution.guests:
+            raise
+        raise pytest.UsageError(distribution.not_up()) from None
+
+
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """Say where the session runs, and why."""
     distribution = config.stash.get(distribute.DISTRIBUTION, None)

@@ -282,6 +282,19 @@ class TestMicrovm:
         assert "seen drop" in failures[0].get("message", "")
         assert qemus(project) == []
 
+    def test_a_guest_that_does_not_come_up(self, project: pytest.Pytester, kernel: str) -> None:
+        image = images.find(kernel)
+        assert image
+        modules = project.mkdir("lib") / "modules"
+        modules.symlink_to(image.modules / "lib/modules")
+        header = image.vmlinuz.read_bytes()[:0x8000]
+        (project.path / "vmlinuz").write_bytes(header + b"\x0f\x0b" * (1 << 20))  # ud2: three faults and it ends
+        result = run(project, "--nft-kernel", "./vmlinuz")
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert "the guest ended before it was up" in result.stdout.str() + result.stderr.str()
+        assert "a microVM did not come up" in result.stderr.str()
+        assert qemus(project) == []
+
     def test_a_panic_is_an_error_with_the_last_words(self, project: pytest.Pytester, kernel: str) -> None:
         project.makeconftest(
             """

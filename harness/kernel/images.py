@@ -80,7 +80,7 @@ def find(version_or_path: str) -> Image | None:
     Raises :class:`Unsupported` when there is no kernel image at the path.
     """
     if "/" in version_or_path:
-        return read(Path(version_or_path).expanduser())
+        return read(Path(version_or_path).expanduser().absolute())
     fitting = [image for image in images() if version_or_path in (image.series, image.release)]
     return fitting[-1] if fitting else None
 
