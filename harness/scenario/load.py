@@ -17,6 +17,7 @@ from harness.scenario.check import actions, check
 from harness.scenario.labs import LABS
 from harness.scenario.models import Action, LabSpec, Scenario, ScenarioFile
 from harness.scenario.network import Network
+from harness.scenario.parameters import expand, without_consequences
 from harness.scenario.problem import Problem, unknown
 from harness.scenario.validate import convert
 
@@ -95,7 +96,8 @@ def problems(path: Path, *, layers: Collection[str] | None = None) -> tuple[Scen
         return tuple(error for file in files for error in problems(file, layers=layers))
     loaded = load_all(path, layers=layers)
     found = [*loaded.errors, *(error for case in loaded.cases if isinstance(case, Broken) for error in case.errors)]
-    return tuple(sorted(found, key=lambda error: error.position))
+    told = {str(error): error for error in found}  # one mistake may be in many scenarios made from one
+    return tuple(sorted(told.values(), key=lambda error: error.position))
 
 
 def load_all(path: Path, *, layers: Collection[str] | None = None) -> Loaded:
@@ -104,7 +106,9 @@ def load_all(path: Path, *, layers: Collection[str] | None = None) -> Loaded:
         root = document.read(path)
     except ScenarioError as error:
         return Loaded(cases=(), errors=(error,))
-    file, rest, found = convert(root, ScenarioFile)
+    root, found = expand(root)
+    file, rest, more = convert(root, ScenarioFile)
+    found = without_consequences([*found, *more])
     whole = [problem for problem in found if not _is_in_scenario(problem)]
     stage: _Stage | None = None
     if file is not None and not whole:

@@ -7,7 +7,7 @@ otherwise; a key that is not here is refused.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -427,6 +427,20 @@ class Scenario(Model, frozen=True, kw_only=True):
                     },
                 ]
             ],
+        ),
+    ] = UNSET
+    each: Annotated[
+        Annotated[list[Annotated[dict[str, Any], Meta(min_length=1)]], Meta(min_length=1)] | UnsetType,
+        Meta(
+            description="Makes a scenario of each entry, whose values take the place of `$name` in it.",
+            examples=[[{"port": 80, "verdict": "accept"}, {"port": 23, "verdict": "drop"}]],
+        ),
+    ] = UNSET
+    matrix: Annotated[
+        Annotated[dict[str, Annotated[list[Any], Meta(min_length=1)]], Meta(min_length=1)] | UnsetType,
+        Meta(
+            description="As `each`, for every combination of the values.",
+            examples=[{"port": [80, 443], "host": ["client", "server"]}],
         ),
     ] = UNSET
     marks: Annotated[

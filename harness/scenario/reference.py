@@ -10,7 +10,7 @@ from typing import Any
 from harness.scenario import icmp
 from harness.scenario.labs import LABS
 from harness.scenario.network import Network
-from harness.scenario.schema import Schema, schema
+from harness.scenario.schema import Schema, models
 
 EXAMPLE = """\
 # yaml-language-server: $schema=../harness/scenario.schema.json
@@ -59,6 +59,8 @@ What holds everywhere:
 - Only `true` and `false` are booleans: `on`, `yes`, `12:30` and `02:00:00:00:00:01` are text.
 - Each key of `expect` is optional, and each that is given must hold. A scenario that expects nothing
   is an error.
+- `$name` stands for a value of `each` or `matrix`, whole or within a text. What is no parameter there stays as
+  it is: `rule: ip daddr $web accept` may speak of a variable of the ruleset.
 - A ruleset must lie in the project of its scenario file: below the nearest folder upwards that has
   a `pyproject.toml`, `pytest.ini`, `tox.ini` or `.git`, or else below the scenario file's own.
 """
@@ -66,7 +68,7 @@ What holds everywhere:
 
 def reference() -> str:
     """The text of ``docs/scenarios.md``."""
-    whole = schema()
+    whole = models()
     definitions = list(_definitions(whole))
     links = {name: f"[`{path}`](#{_anchor(path)})" for path, name in definitions}
     parts = [HEAD, "## The file\n", f"{whole['description']}\n", _table(whole, links)]
@@ -154,6 +156,8 @@ def _kind(node: Schema, links: Mapping[str, str]) -> str:
             return f"list of {_kind(items, links)}"
         case {"type": "object", "additionalProperties": values}:
             return f"mapping to {_kind(values, links)}"
+        case {"type": ("array" | "object") as kind}:
+            return {"array": "list", "object": "mapping"}[kind]
         case {"type": kind}:
             return {"string": "text", "integer": "number", "boolean": "`true` or `false`"}[kind]
     raise ValueError(f"the reference has no words for {node}")

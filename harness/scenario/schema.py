@@ -21,8 +21,19 @@ _BEYOND_MODELS: Schema = {
 }
 
 
+_PARAMETER: Schema = {"type": "string", "pattern": r"^\$[A-Za-z_]\w*$"}
+"""``$name``, which ``each`` and ``matrix`` replace by a value of any kind."""
+
+
 def schema() -> Schema:
     """The JSON Schema of a scenario file: draft 7, which editors understand."""
+    whole = models()
+    inside = {name: _with_parameters(node) for name, node in whole["definitions"].items()}
+    return {**whole, "definitions": inside}
+
+
+def models() -> Schema:
+    """The same without parameters, as the models say it."""
     (root,), components = msgspec.json.schema_components([ScenarioFile], ref_template="#/definitions/{name}")
     definitions = {name: {**_clean(node), **_BEYOND_MODELS.get(name, {})} for name, node in components.items()}
     file = definitions.pop(root["$ref"].rpartition("/")[2])
@@ -54,3 +65,24 @@ def _clean(node: Any) -> Any:
     if "$ref" in node and len(node) > 1:
         node = {**{key: value for key, value in node.items() if key != "$ref"}, "allOf": [{"$ref": node["$ref"]}]}
     return node
+
+
+def _with_parameters(node: Schema) -> Schema:
+    """``node``, a definition, with a parameter allowed for each value of it that is no text anyway."""
+
+    def allow(value: Schema) -> Schema:
+        outer: Schema = {key: value[key] for key in ("description", "examples", "default") if key in value}
+        inner = {key: one for key, one in value.items() if key not in outer}
+        if "items" in inner:
+            inner["items"] = allow(inner["items"])
+        if "additionalProperties" in inner and isinstance(inner["additionalProperties"], dict):
+            inner["additionalProperties"] = allow(inner["additionalProperties"])
+        if not inner or inner == {"type": "string"}:
+            return {**outer, **inner}
+        kinds = inner["anyOf"] if set(inner) == {"anyOf"} else [inner]
+        return {**outer, "anyOf": [*kinds, _PARAMETER]}
+
+    properties = {
+        key: value if key in ("name", "each", "matrix") else allow(value) for key, value in node["properties"].items()
+    }
+    return {**node, "properties": properties}
