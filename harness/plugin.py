@@ -28,6 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="what this machine cannot do is an error instead of a skipped scenario",
     )
+    group.addoption("--nft-results", metavar="DIR", help="store what was seen of each scenario there, as JSON")
     parser.addini("nft_kernel", "kernels to run on, as --nft-kernel", type="args", default=[])
 
 
@@ -38,8 +39,12 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Open the session."""
+    """Open the session, and the reports where they are written."""
     config.stash[SESSION] = Session(config)
+    if not distribute.is_worker(config):
+        from harness.reports import Reports
+
+        config.pluginmanager.register(Reports(config), "nft-harness-reports")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -71,10 +76,12 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show the user's errors as sentences."""
+    """Show the user's errors as sentences, and send with the report what the reports read."""
     report = yield
-    if isinstance(item, collect.ScenarioItem) and call.excinfo and report.failed:
-        report.longrepr = collect.representation(item, call.excinfo) or report.longrepr
+    if isinstance(item, collect.ScenarioItem):
+        if call.excinfo and report.failed:
+            report.longrepr = collect.representation(item, call.excinfo) or report.longrepr
+        collect.attach(item, report)
     return report
 
 

@@ -13,6 +13,7 @@ from harness.observation import Observation, PacketSeen, Value
 from harness.observe import Scene, observe
 from harness.ruleset.load import Ruleset
 from harness.ruleset.tracing import Tracing
+from harness.scenario.files import shortened
 from harness.scenario.load import Case
 from harness.scenario.models import Action, Expect
 from harness.scenario.packet import Frame, build
@@ -34,6 +35,7 @@ class Sight(Value, frozen=True, kw_only=True):
     """The injected packet in one line."""
     observation: Observation
     packet: PacketSeen
+    ruleset: Ruleset
 
 
 def run(case: Case, tracer: Tracer) -> tuple[Sight, ...]:
@@ -43,7 +45,7 @@ def run(case: Case, tracer: Tracer) -> tuple[Sight, ...]:
     """
     with ExitStack() as scene:
         lab = scene.enter_context(Lab.build(case.network))
-        ruleset = Ruleset.load(lab.device, case.ruleset)
+        ruleset = Ruleset.load(lab.device, shortened(case.ruleset))
         tracing = Tracing(lab.device, ruleset)
         capture = Capture(host for host in lab.hosts.values() if host is not lab.device)
         tracer.arm(_named(case.actions))
@@ -60,6 +62,7 @@ def run(case: Case, tracer: Tracer) -> tuple[Sight, ...]:
                         summary=frame.summary,
                         observation=observation,
                         packet=observation.injected[0],
+                        ruleset=ruleset,
                     )
                 )
         return tuple(sights)

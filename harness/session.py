@@ -20,7 +20,7 @@ import pytest
 from harness import distribute
 from harness.kernel.images import cache_dir
 from harness.scenario import packet
-from harness.scenario.files import scenario_files
+from harness.scenario.files import scenario_files, shortened
 from harness.scenario.load import Case, Loaded, load_all
 from harness.tracer import kept, layers
 
@@ -65,7 +65,7 @@ class Session:
 
     def load(self, path: Path) -> Loaded:
         """The scenarios of a file."""
-        return self._loaded.get(path) or load_all(path, layers=layers.NAMES)
+        return self._loaded.get(path) or load_all(shortened(path), layers=layers.NAMES)
 
     def run(self, case: Case) -> tuple[Sight, ...]:
         """Run a scenario on this process's kernel; what was seen of each step that expects something."""
@@ -117,7 +117,7 @@ class Session:
             writer.write(words)
 
     def _prepare(self, files: Iterable[Path]) -> dict[str, bytes]:
-        self._loaded = {path: load_all(path, layers=layers.NAMES) for path in files}
+        self._loaded = {path: load_all(shortened(path), layers=layers.NAMES) for path in files}
         cases = [case for loaded in self._loaded.values() for case in loaded.cases if isinstance(case, Case)]
         return packet.prepare((action.send, case.network) for case in cases for action in case.actions)
 

@@ -14,6 +14,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from harness.errors import Position
+
 FAMILIES: Final = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
 
 
@@ -29,6 +31,8 @@ class Chain(msgspec.Struct, frozen=True, kw_only=True):
     policy: str = ""
     devices: tuple[str, ...] = ()
     """Of a chain at ingress or egress."""
+    position: Position | None = None
+    """Where its policy is written, or its hook if that is not; None when that was not found."""
 
     @property
     def is_base(self) -> bool:

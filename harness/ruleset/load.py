@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from harness.errors import Position, ScenarioError
 from harness.lab.lab import Host
 from harness.observation import Rule
@@ -48,10 +50,10 @@ class Ruleset:
         except RefusedError as refused:
             raise complaint(refused, full, path) from None
         try:
-            written = source.rules(full, (CONFIGURATION, folder), lambda file: as_shown(file, full, path))
+            written = source.read(full, (CONFIGURATION, folder), lambda file: as_shown(file, full, path))
         except source.UnclearError:
-            written = {}
-        rules = list(placed(listed, written))
+            written = source.Source({}, {})
+        rules = list(placed(listed, written.rules))
         for rule in rules:
             if _TRACE_OFF.search(_STRING.sub("", rule.text)):
                 raise ScenarioError(
@@ -59,7 +61,10 @@ class Ruleset:
                     rule.position or Position(str(path)),
                     remedy="leave meta nftrace to the harness",
                 )
-        return cls(chains, rules)
+        places = (written.policies.get((chain.family, chain.table, chain.name)) for chain in chains)
+        return cls(
+            (msgspec.structs.replace(chain, position=place) for chain, place in zip(chains, places, strict=True)), rules
+        )
 
     def rule(self, family: str, table: str, chain: str, handle: int) -> Rule | None:
         """The rule with ``handle``; None when there is none."""

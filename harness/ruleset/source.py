@@ -32,6 +32,15 @@ class SourceRule(NamedTuple):
     """The rules in braces after its jump or goto."""
 
 
+class Source(NamedTuple):
+    """What is written where."""
+
+    rules: dict[ChainKey, list[SourceRule]]
+    """By chain, in the order of loading. A chain changed by a command that takes rules away is left out."""
+    policies: dict[ChainKey, Position]
+    """The policy of a base chain, or its hook where no policy is written."""
+
+
 class UnclearError(Exception):
     """The text cannot be followed with certainty, so no position may be told."""
 
@@ -57,18 +66,16 @@ _OTHER_OBJECTS: Final = (
 )
 
 
-def rules(
-    path: Path, include_folders: tuple[Path, ...], show: Callable[[Path], str]
-) -> dict[ChainKey, list[SourceRule]]:
-    """The rules written in ``path`` and what it includes, by chain in the order of loading.
+def read(path: Path, include_folders: tuple[Path, ...], show: Callable[[Path], str]) -> Source:
+    """The rules and policies written in ``path`` and what it includes.
 
     ``include_folders`` are searched as ``nft -I`` does; relative files named with ``./`` are taken
-    from the last of them. ``show`` turns a path into the name for the user. A chain changed by a
-    command that takes rules away is left out. Raises :class:`UnclearError`.
+    from the last of them. ``show`` turns a path into the name for the user. Raises :class:`UnclearError`.
     """
     walk = _Walk(path, include_folders, show)
     walk.file()
-    return {key: found for key, found in walk.chains.items() if key not in walk.unclear}
+    rules = {key: found for key, found in walk.chains.items() if key not in walk.unclear}
+    return Source(rules, {key: place for key, place in walk.policies.items() if key in walk.chains})
 
 
 def _tokens(path: Path) -> Iterator[_Token]:
@@ -96,6 +103,7 @@ class _Walk:
     def __init__(self, path: Path, include_folders: tuple[Path, ...], show: Callable[[Path], str]) -> None:
         self.chains: dict[ChainKey, list[SourceRule]] = {}
         self.unclear: set[ChainKey] = set()
+        self.policies: dict[ChainKey, Position] = {}
         self._include_folders = include_folders
         self._show = show
         self._sources = [_tokens(path)]
@@ -219,6 +227,8 @@ class _Walk:
             statement = self._statement(token)
             if token.text not in _OF_CHAIN:
                 self._rule(key, statement)
+            elif token.text == "policy" or (token.text == "type" and key not in self.policies):
+                self.policies[key] = self._position(token)
 
     def _rule(self, key: ChainKey, statement: list[_Token]) -> None:
         self.chains.setdefault(key, []).append(self._written(statement))
@@ -233,8 +243,10 @@ class _Walk:
                 block = tuple(self._written(inside) for inside in _split(statement[place + 2 : end]))
                 break
         comment = _bare(words[-1]) if words[-2:-1] == ["comment"] else ""
-        position = Position(self._show(start.file), start.line, start.column)
-        return SourceRule(position, " ".join(words), comment, block)
+        return SourceRule(self._position(start), " ".join(words), comment, block)
+
+    def _position(self, token: _Token) -> Position:
+        return Position(self._show(token.file), token.line, token.column)
 
     def _take_away(self, words: list[str]) -> None:
         """Forget what a command removes; where it removes single rules, nothing is certain any more."""

@@ -24,3 +24,8 @@ def scenario_files(arguments: Iterable[str]) -> Iterator[Path]:
         for folder, folders, files in os.walk(path):
             folders[:] = sorted(name for name in folders if not name.startswith((".", "node_modules")))
             yield from (file for name in sorted(files) if is_scenario_file(file := Path(folder, name)))
+
+
+def shortened(path: Path) -> Path:
+    """Return ``path`` as the user would write it here: relative when it lies below the current folder."""
+    return path.relative_to(here) if path.is_relative_to(here := Path.cwd()) else path

@@ -13,7 +13,7 @@ def places(tmp_path: Path, text: str, *folders: Path) -> dict[str, list[str]]:
     """Line and column of every rule by chain."""
     file = tmp_path / "main.nft"
     file.write_text(text)
-    found = source.rules(file, (*folders, tmp_path), lambda path: path.name)
+    found = source.read(file, (*folders, tmp_path), lambda path: path.name).rules
     return {" ".join(key): [str(rule.position) for rule in rules] for key, rules in found.items()}
 
 
@@ -98,6 +98,24 @@ def test_a_pattern_that_two_folders_match_is_unclear(tmp_path: Path) -> None:
 def test_a_block_in_a_rule_is_part_of_it(tmp_path: Path) -> None:
     file = tmp_path / "main.nft"
     file.write_text("table t { chain c {\n tcp dport 1 jump {\n  accept\n  drop; drop\n }\n reject\n } }\n")
-    (chain,) = source.rules(file, (tmp_path,), lambda path: path.name).values()
+    (chain,) = source.read(file, (tmp_path,), lambda path: path.name).rules.values()
     assert [rule.position.line for rule in chain] == [2, 6]
     assert [rule.position.line for rule in chain[0].block] == [3, 4, 4]
+
+
+def test_a_policy_stands_where_it_is_written_else_at_the_hook(tmp_path: Path) -> None:
+    file = tmp_path / "main.nft"
+    file.write_text(
+        "table ip t {\n"
+        " chain a { type filter hook input priority 0; policy drop; }\n"
+        " chain b {\n  type filter hook output priority 0;\n  accept\n }\n"
+        " chain c { policy accept; type filter hook forward priority 0; }\n"
+        " chain regular { accept; }\n"
+        "}\nchain ip t gone { type filter hook input priority 1; }\ndelete chain ip t gone\n"
+    )
+    found = source.read(file, (tmp_path,), lambda path: path.name).policies
+    assert {" ".join(key): str(place) for key, place in found.items()} == {
+        "ip t a": "main.nft:2:47",
+        "ip t b": "main.nft:4:3",
+        "ip t c": "main.nft:7:12",
+    }

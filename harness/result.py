@@ -1,0 +1,242 @@
+"""The stored form of what became of a scenario: all that a report needs, and nothing of pytest or the kernel.
+
+A worker makes a :class:`Result` for every scenario, pytest's report carries it to the controller as
+JSON, and every report is made from results alone. ``--nft-results`` stores them, one file each;
+``nft-harness report`` reads them again.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from harness.errors import HarnessError, Position
+from harness.judge import Mismatch
+from harness.observation import Observation, PacketSeen, Rule, Step, Value, Verdict
+from harness.scenario.network import Network
+
+VERSION = 1
+"""Of the stored form. It grows when a reader of the version before would misread a file."""
+
+SUFFIX = ".nft-result.json"
+
+OutcomeName = Literal["passed", "failed", "error", "skipped"]
+"""``failed``: the ruleset did not do what was expected. ``error``: the scenario or the measurement is
+broken. ``skipped``: this kernel cannot do it."""
+
+
+class LabInterface(Value, frozen=True, kw_only=True):
+    """An interface of the lab, as far as a picture shows it."""
+
+    host: str
+    name: str
+    addresses: tuple[str, ...]
+    """With prefix length, e.g. ``10.0.2.1/24``."""
+    peer: tuple[str, str]
+    """Host and interface at the other end of the link."""
+
+
+class LabPlan(Value, frozen=True, kw_only=True):
+    """The lab, as far as a picture shows it."""
+
+    hosts: tuple[str, ...]
+    device: str
+    """The host under test."""
+    interfaces: tuple[LabInterface, ...]
+
+    @classmethod
+    def of(cls, network: Network) -> LabPlan:
+        """Take what a picture shows from ``network``."""
+        return cls(
+            hosts=tuple(network.hosts),
+            device=network.device,
+            interfaces=tuple(
+                LabInterface(
+                    host=one.host,
+                    name=one.name,
+                    addresses=tuple(map(str, one.addresses)),
+                    peer=(one.peer.host, one.peer.interface),
+                )
+                for one in network.interfaces
+            ),
+        )
+
+
+class Policy(Value, frozen=True, kw_only=True):
+    """The policy of a base chain: what decides when no rule does."""
+
+    family: str
+    table: str
+    chain: str
+    hook: str
+    verdict: str
+    position: Position | None = None
+    """Where it is written, or where the chain's hook is if it is not; None when neither was found."""
+
+    @property
+    def chain_path(self) -> str:
+        """``family table chain``, the name used in scenarios."""
+        return f"{self.family} {self.table} {self.chain}"
+
+
+class RulesetPlan(Value, frozen=True, kw_only=True):
+    """The ruleset that was loaded."""
+
+    file: str
+    """Relative to the folder that pytest was called in, as all positions here, where it lies below that."""
+    rules: tuple[Rule, ...]
+    """In the order of nft's listing: by table, by chain, in the order of evaluation."""
+    policies: tuple[Policy, ...]
+    texts: Mapping[str, str] = {}
+    """The content of each file in which a rule or policy stands, as it was during the run."""
+
+    @property
+    def positions(self) -> Iterator[Position]:
+        """Where rules and policies stand, as far as known."""
+        yield from (rule.position for rule in self.rules if rule.position)
+        yield from (policy.position for policy in self.policies if policy.position)
+
+
+class Sent(Value, frozen=True, kw_only=True):
+    """What one step of a scenario sent, and what became of it."""
+
+    action: int
+    """Number of the step, from 0."""
+    summary: str
+    """The packet in one line."""
+    packet: int
+    """Its number in the observation."""
+    observation: Observation
+    """Without the names of all functions that were armed: they are 1,700, and the same each time."""
+    verdict: Verdict | None = None
+    """None when no base chain saw the packet, or when nothing could be judged."""
+    with_: str = msgspec.field(name="with", default="")
+    """For a reject: with what."""
+    decided: tuple[Step, ...] = ()
+    """The steps that decided."""
+    ended: str = ""
+    """Where and why the packet's way ended, as a part of a sentence."""
+    mismatches: tuple[Mismatch, ...] = ()
+
+    @property
+    def seen(self) -> PacketSeen:
+        """The packet sent."""
+        return next(packet for packet in self.observation.packets if packet.number == self.packet)
+
+
+class Result(Value, frozen=True, kw_only=True):
+    """What became of one scenario on one kernel."""
+
+    version: int = VERSION
+    id: str
+    """pytest's node id, e.g. ``scenarios/edge.yaml::HTTPS-reaches-the-web-server``."""
+    name: str
+    """As written in the scenario file."""
+    position: Position
+    """Where the scenario begins."""
+    outcome: OutcomeName
+    message: str = ""
+    """The failure text, the error or the reason of a skip; no colours."""
+    kernel: str = ""
+    """``uname -r``; "" when the scenario did not get as far as a kernel."""
+    engine: str = ""
+    """How functions were traced, e.g. ``kprobe.multi``."""
+    sent: tuple[Sent, ...] = ()
+    """One for each step that expects something, in order."""
+    ruleset: RulesetPlan | None = None
+    lab: LabPlan | None = None
+    seconds: float = 0.0
+    """How long the scenario took, from its lab to its judgement."""
+
+
+def encode(result: Result) -> bytes:
+    """Return ``result`` as JSON."""
+    return msgspec.json.encode(result)
+
+
+class _Version(msgspec.Struct):
+    version: int
+
+
+def decode(text: bytes, source: str = "result") -> Result:
+    """Return what :func:`encode` made.
+
+    Raises :class:`~harness.errors.HarnessError`, naming ``source``, for anything else.
+    """
+    try:
+        version = msgspec.json.decode(text, type=_Version).version
+        if version != VERSION:
+            raise HarnessError(
+                f"{source} is a stored result of version {version}, and this nft-harness reads version {VERSION}",
+                remedy="run the scenarios again",
+            )
+        return msgspec.json.decode(text, type=Result)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise HarnessError(f"{source} is not a stored result: {error}", remedy="run the scenarios again") from None
+
+
+def with_texts(result: Result, folder: Path, known: dict[str, str]) -> Result:
+    """Return ``result`` with the content of its ruleset's files, read from ``folder``.
+
+    ``known`` holds what was read before. A file that cannot be read any more is left out.
+    """
+    if result.ruleset is None:
+        return result
+    texts = {}
+    for name in dict.fromkeys((result.ruleset.file, *(position.file for position in result.ruleset.positions))):
+        if name not in known:
+            try:
+                known[name] = (folder / name).read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                continue
+        texts[name] = known[name]
+    return msgspec.structs.replace(result, ruleset=msgspec.structs.replace(result.ruleset, texts=texts))
+
+
+def store(results: Iterable[Result], folder: Path) -> None:
+    """Write every result to a file of its own below ``folder``, which is made if need be.
+
+    Raises :class:`~harness.errors.HarnessError` when that cannot be done.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for result in results:
+            (folder / _file_name(result)).write_bytes(encode(result))
+    except OSError as error:
+        raise HarnessError(f"results can't be stored in {folder}: {error.strerror}") from None
+
+
+def _file_name(result: Result) -> str:
+    """A readable name that is the same in every run and no other result's."""
+    whole = f"{result.id}-{result.kernel}"
+    readable = re.sub(r"[^\w.-]+", "-", whole, flags=re.ASCII).strip("-.")
+    return f"{readable[:180]}-{zlib.crc32(whole.encode()):08x}{SUFFIX}"
+
+
+def load(paths: Iterable[Path]) -> list[Result]:
+    """Read stored results from files and folders, in the order of their scenario files.
+
+    Raises :class:`~harness.errors.HarnessError` for a file that is none, and when there is nothing.
+    """
+    results = []
+    for path in paths:
+        files = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
+        if not files:
+            raise HarnessError(f"{path} holds no stored results (*{SUFFIX})", remedy="pytest --nft-results makes them")
+        for file in files:
+            try:
+                text = file.read_bytes()
+            except OSError as error:
+                raise HarnessError(f"{file} can't be read: {error.strerror}") from None
+            results.append(decode(text, str(file)))
+    return sorted(results, key=order)
+
+
+def order(result: Result) -> tuple[str, int, str]:
+    """Key that sorts results as their scenarios stand in their files, one kernel after the other."""
+    return result.position.file, result.position.line, result.kernel

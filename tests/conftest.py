@@ -1,0 +1,154 @@
+"""Results made by hand, for what reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from harness.errors import Position
+from harness.judge import Mismatch
+from harness.observation import Delivery, Hop, Loss, Observation, PacketSeen, Rule, Step, Verdict
+from harness.result import LabInterface, LabPlan, OutcomeName, Policy, Result, RulesetPlan, Sent
+
+TEXT = """table inet edge {
+	chain forward {
+		type filter hook forward priority filter; policy drop;
+		ct state established accept
+		tcp dport 443 accept
+		tcp dport 22 accept # nobody tries
+	}
+}
+"""
+FILE = "rulesets/edge.nft"
+LAB = LabPlan(
+    hosts=("client", "device", "server"),
+    device="device",
+    interfaces=(
+        LabInterface(host="client", name="eth0", addresses=("203.0.113.5/24",), peer=("device", "wan0")),
+        LabInterface(host="device", name="wan0", addresses=("203.0.113.1/24",), peer=("client", "eth0")),
+        LabInterface(host="device", name="lan0", addresses=("10.0.2.1/24",), peer=("server", "eth0")),
+        LabInterface(host="server", name="eth0", addresses=("10.0.2.2/24",), peer=("device", "lan0")),
+    ),
+)
+WAY = [
+    ("client", "eth0", "__dev_queue_xmit", "Xmit"),
+    ("device", "wan0", "netif_receive_skb", "Device"),
+    ("device", "wan0", "ip_rcv", "IPv4"),
+    ("device", "wan0", "nft_do_chain", "Netfilter"),
+    ("device", "lan0", "ip_output", "IPv4"),
+    ("device", "lan0", "__dev_queue_xmit", "Xmit"),
+    ("server", "eth0", "netif_rx", "Device"),
+]
+
+
+def rule(line: int, handle: int, text: str) -> Rule:
+    place = Position(FILE, line, 3)
+    return Rule(family="inet", table="edge", chain="forward", handle=handle, text=text, written=text, position=place)
+
+
+RULES = (
+    rule(4, 3, "ct state established accept"),
+    rule(5, 4, "tcp dport 443 accept"),
+    rule(6, 5, "tcp dport 22 accept"),
+)
+POLICY = Policy(
+    family="inet", table="edge", chain="forward", hook="forward", verdict="drop", position=Position(FILE, 3, 45)
+)
+RULESET = RulesetPlan(file=FILE, rules=RULES, policies=(POLICY,), texts={FILE: TEXT})
+
+
+def step(verdict: Verdict, by: Rule | None) -> Step:
+    kind = "rule" if by else "policy"
+    return Step(
+        time=900,
+        host="device",
+        hook="forward",
+        family="inet",
+        table="edge",
+        chain="forward",
+        kind=kind,
+        verdict=verdict,
+        rule=by,
+    )
+
+
+@pytest.fixture
+def make_result() -> Callable[..., Result]:
+    """Makes the result of a packet to port 443, which a rule accepts, or to another one, which the policy drops."""
+
+    def make(
+        name: str = "HTTPS is let in",
+        *,
+        outcome: OutcomeName = "passed",
+        accepted: bool = True,
+        kernel: str = "6.12.1",
+        line: int = 5,
+        message: str = "",
+        **more: Any,
+    ) -> Result:
+        decided = step(Verdict.ACCEPT, RULES[1]) if accepted else step(Verdict.DROP, None)
+        way = WAY if accepted else WAY[:4]
+        packet = PacketSeen(
+            number=0,
+            sender="client",
+            frame=bytes(54),
+            hops=tuple(
+                Hop(
+                    time=number * 1500,
+                    cpu=0,
+                    host=host,
+                    device=device,
+                    function=function,
+                    layer=layer,
+                    detail={"chain": "inet edge forward", "hook": "forward", "verdict": str(decided.verdict)}
+                    if function == "nft_do_chain"
+                    else {},
+                )
+                for number, (host, device, function, layer) in enumerate(way)
+            ),
+            steps=(decided,),
+            deliveries=(Delivery(time=11000, host="server", device="eth0", frame=bytes(54)),) if accepted else (),
+        )
+        sent = Sent(
+            action=0,
+            summary=f"client 203.0.113.5:40000 → server 10.0.2.2:{443 if accepted else 23} tcp S (IPv4, 40 bytes)",
+            packet=0,
+            observation=Observation(
+                packets=(packet,),
+                loss=Loss(entered=7, received=7),
+                kernel=kernel,
+                engine="kprobe.multi",
+                device="device",
+            ),
+            verdict=decided.verdict,
+            decided=(decided,),
+            ended="delivered to server" if accepted else "dropped on device by inet edge forward, policy drop",
+            mismatches=(
+                Mismatch(
+                    keys=("expect", "verdict"),
+                    position=Position("scenarios/edge.yaml", line + 2),
+                    expected="x",
+                    seen="y",
+                ),
+            )
+            if outcome == "failed"
+            else (),
+        )
+        result = {
+            "id": f"scenarios/edge.yaml::{name.replace(' ', '-')}",
+            "name": name,
+            "position": Position("scenarios/edge.yaml", line),
+            "outcome": outcome,
+            "message": message,
+            "kernel": kernel,
+            "engine": "kprobe.multi",
+            "sent": (sent,),
+            "ruleset": RULESET,
+            "lab": LAB,
+            "seconds": 0.25,
+        }
+        return Result(**{**result, **more})
+
+    return make

@@ -1,0 +1,86 @@
+"""What the controller makes of the reports that it hears."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness import result
+from harness.reports import BROKEN, Reports
+from harness.result import Result
+
+Make = Callable[..., Result]
+
+
+class Run:
+    """A session that hears what it is told, and is then finished."""
+
+    def __init__(self, **options: Any) -> None:
+        given = {
+            "nft_results": None,
+            "nft_html": None,
+            "nft_cov": False,
+            "nft_cov_report": [],
+            "nft_cov_fail_under": None,
+            **options,
+        }
+        config = SimpleNamespace(
+            option=SimpleNamespace(**given),
+            invocation_params=SimpleNamespace(dir=Path()),
+            pluginmanager=SimpleNamespace(get_plugin=lambda name: None),
+        )
+        self.reports = Reports(config)  # type: ignore[arg-type]
+        self.said: list[str] = []
+
+    def hear(self, *results: Result, **attributes: Any) -> None:
+        for one in results or (None,):
+            text = result.encode(one) if one else b""
+            self.reports.pytest_runtest_logreport(SimpleNamespace(nft_result=text, **attributes))  # type: ignore[arg-type]
+
+    def finish(self, exitstatus: int = 0) -> int:
+        session = SimpleNamespace(exitstatus=exitstatus)
+        self.reports.pytest_sessionfinish(session)  # type: ignore[arg-type]
+        writer = SimpleNamespace(write_line=lambda line, **_: self.said.append(line))
+        self.reports.pytest_terminal_summary(writer)  # type: ignore[arg-type]
+        return session.exitstatus
+
+
+def test_the_exit_status_tells_a_broken_run_from_a_failed_one() -> None:
+    for before, broken, after in [(0, False, 0), (1, False, 1), (1, True, BROKEN), (0, True, BROKEN), (2, True, 2)]:
+        run = Run()
+        run.hear(nft_broken=broken)
+        assert run.finish(before) == after
+
+
+def test_reports_of_other_tests_are_let_pass() -> None:
+    run = Run(nft_results="nowhere")
+    run.reports.pytest_runtest_logreport(SimpleNamespace())  # type: ignore[arg-type]
+    assert run.finish() == 0
+
+
+def test_results_are_stored(tmp_path: Path, make_result: Make) -> None:
+    run = Run(nft_results=str(tmp_path))
+    run.hear(make_result("two", line=9), make_result("one"))
+    assert run.finish() == 0
+    assert [one.name for one in result.load([tmp_path])] == ["one", "two"]
+    assert run.said == [f"nft-harness: 2 results are in {tmp_path}"]
+
+
+def test_a_report_that_cannot_be_written_breaks_the_run(tmp_path: Path, make_result: Make) -> None:
+    (tmp_path / "file").touch()
+    run = Run(nft_results=str(tmp_path / "file"))
+    run.hear(make_result())
+    assert run.finish() == BROKEN
+    assert "can't be stored" in run.said[0]
+
+
+@pytest.mark.parametrize("outcome", ["passed", "failed", "error", "skipped"])
+def test_every_outcome_is_stored(tmp_path: Path, make_result: Make, outcome: str) -> None:
+    run = Run(nft_results=str(tmp_path))
+    run.hear(make_result(outcome=outcome))
+    run.finish()
+    assert [one.outcome for one in result.load([tmp_path])] == [outcome]
