@@ -11,6 +11,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -35,8 +36,8 @@ class Kept:
     def object(self, values: Mapping[str, int | str]) -> program.Object:
         """bpf/trace.c compiled with the constants ``values``."""
         name = f"{PROGRAMS}/{_key(values)}.msgpack"
-        if stored := self._read(name):
-            return msgspec.msgpack.decode(stored, type=program.Object)
+        with suppress(msgspec.DecodeError):  # not there, or damaged: made anew
+            return msgspec.msgpack.decode(self._read(name), type=program.Object)
         compiled = program.compile_object(values)
         self._news[name] = msgspec.msgpack.encode(compiled)
         return compiled
@@ -59,7 +60,9 @@ def store(folder: Path, news: Mapping[str, bytes]) -> None:
     Raises :class:`OSError` when ``folder`` cannot be written to.
     """
     for name, content in news.items():
-        path = folder / Path(name).parent.name / Path(name).name
+        if str(Path(name).parent) not in (SURVEYS, PROGRAMS):
+            continue  # a guest says the names
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent)
         try:

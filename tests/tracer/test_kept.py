@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.tracer import program
+from harness.tracer.kept import Kept, store
+
+OBJECT = program.Object(
+    maps=(program.MapSpec("events", 27, 0, 0, 4096),),
+    programs={"entered": program.Code(b"\x95" + bytes(7), {})},
+)
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
+    """What the compiler was called with."""
+    calls: list[dict[str, int]] = []
+
+    def compile_object(values: dict[str, int]) -> program.Object:
+        calls.append(values)
+        return OBJECT
+
+    monkeypatch.setattr(program, "compile_object", compile_object)
+    return calls
+
+
+def test_what_was_compiled_once_is_not_compiled_again(tmp_path: Path, compiled: list[dict[str, int]]) -> None:
+    first = Kept(tmp_path)
+    assert first.object({"SKB_DEV": 16}) == OBJECT
+    store(tmp_path, first.news())
+    again = Kept(tmp_path)
+    assert again.object({"SKB_DEV": 16}) == OBJECT
+    assert compiled == [{"SKB_DEV": 16}]
+    assert again.news() == {}
+
+
+def test_another_kernel_has_a_program_of_its_own(tmp_path: Path, compiled: list[dict[str, int]]) -> None:
+    kept = Kept(tmp_path)
+    kept.object({"SKB_DEV": 16})
+    kept.object({"SKB_DEV": 24})
+    assert len(compiled) == len(kept.news()) == 2
+
+
+def test_other_sources_make_another_program(
+    tmp_path: Path, compiled: list[dict[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = tmp_path / "bpf"
+    sources.mkdir()
+    (sources / "trace.c").write_text("/* one */")
+    monkeypatch.setattr(program, "SOURCES", sources)
+    kept = Kept(tmp_path)
+    kept.object({})
+    (sources / "trace.c").write_text("/* two */")
+    kept.object({})
+    assert len(kept.news()) == 2
+
+
+def test_a_damaged_file_is_made_anew(tmp_path: Path, compiled: list[dict[str, int]]) -> None:
+    kept = Kept(tmp_path)
+    kept.object({})
+    (name,) = kept.news()
+    store(tmp_path, {name: b"\xc1 cut short"})
+    assert Kept(tmp_path).object({}) == OBJECT
+    assert len(compiled) == 2
+
+
+def test_a_survey_that_is_not_this_kernels_is_not_believed(tmp_path: Path) -> None:
+    (tmp_path / "surveys").mkdir()
+    for file in ("surveys/x.json", Kept(tmp_path)._survey_name):
+        (tmp_path / file).write_bytes(b'{"identity": "of another kernel", "parts": {}}')
+    assert Kept(tmp_path).news() == {}
+
+
+def test_files_are_stored_whole_and_nothing_else_is(tmp_path: Path) -> None:
+    store(tmp_path, {"programs/a.msgpack": b"new"})
+    store(tmp_path, {"programs/a.msgpack": b"newer"})
+    assert (tmp_path / "programs/a.msgpack").read_bytes() == b"newer"
+    assert [path.name for path in (tmp_path / "programs").iterdir()] == ["a.msgpack"]
+
+
+def test_a_guest_writes_nowhere_but_into_the_cache(tmp_path: Path) -> None:
+    store(tmp_path / "cache", {"../outside": b"", f"{tmp_path}/absolute": b"", "surveys/x.json": b"{}"})
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["x.json"]

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from harness.errors import Unsupported
+from harness.kernel import bpf
+from harness.tracer import program
+from harness.tracer.discover import Survey
+from harness.tracer.tracer import NF_TABLES_BTF, _home_of_nf_tables, _load_modules
+
+
+@pytest.fixture(scope="module")
+def values() -> dict[str, int]:
+    """The constants of the kernel that this test runs on."""
+    if os.geteuid():
+        pytest.skip("BCC makes the maps while it compiles, which needs root")
+    _load_modules()
+    try:
+        return program.constants(Survey().layout(_home_of_nf_tables()))
+    except Unsupported as lacking:
+        pytest.skip(f"this kernel tells too little of itself: {lacking} ({NF_TABLES_BTF})")
+
+
+@pytest.fixture(scope="module")
+def compiled(values: dict[str, int]) -> program.Object:
+    pytest.importorskip("bcc", reason="python3-bpfcc is not installed")
+    return program.compile_object(values)
+
+
+def descriptors() -> set[str]:
+    return {path.name for path in Path("/proc/self/fd").iterdir()}
+
+
+def test_every_offset_is_one(values: dict[str, int]) -> None:
+    assert values.keys() >= program.OFFSETS.keys()
+    assert all(0 <= value < 1 << 16 for name, value in values.items())
+
+
+def test_it_compiles_without_kernel_headers(compiled: program.Object) -> None:
+    assert compiled.programs.keys() >= {"entered", "returned", "allocated", "raw_tracepoint__kfree_skb"}
+    maps = {spec.name: spec for spec in compiled.maps}
+    assert maps.keys() >= {"events", "packets", "hosts", "senders", "traits", "counts"}
+    for code in compiled.programs.values():
+        assert len(code.instructions) % bpf.INSTRUCTION.size == 0
+        assert set(code.maps.values()) <= maps.keys()
+        assert set(code.maps) == set(bpf.map_loads(code.instructions))
+
+
+def test_it_survives_being_stored(compiled: program.Object) -> None:
+    stored = msgspec.msgpack.encode(compiled)
+    assert msgspec.msgpack.decode(stored, type=program.Object) == compiled
+
+
+def test_it_loads_and_leaves_no_descriptor(compiled: program.Object) -> None:
+    before = descriptors()
+    with program.Loaded(compiled, ring_bytes=os.sysconf("SC_PAGESIZE")) as loaded:
+        loaded.program("raw_tracepoint__kfree_skb", bpf.PROG_TYPE_RAW_TRACEPOINT)
+        assert loaded.maps.keys() == {spec.name for spec in compiled.maps}
+        loaded.maps["hosts"][(7).to_bytes(4, "little")] = (1).to_bytes(4, "little")
+        assert loaded.maps["hosts"].get((7).to_bytes(4, "little")) == (1).to_bytes(4, "little")
+        loaded.maps["hosts"].clear()
+        assert loaded.maps["hosts"].keys() == []
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize(("function", "position", "pktinfo"), [(0, 0, False), (8191, 4, True)])
+def test_cookies_hold_all_three(function: int, position: int, pktinfo: bool) -> None:
+    cookie = program.cookie(function, position, pktinfo=pktinfo)
+    assert (cookie & 0xFFFF, cookie >> 16 & 0xFF, bool(cookie & program.PKTINFO)) == (function, position, pktinfo)
