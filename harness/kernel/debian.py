@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from harness.errors import Unsupported
@@ -25,12 +26,24 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
 def download_kernel(suite: str, series: str, folder: Path, progress: Progress) -> list[Path]:
-    """Download the packages of the newest kernel of ``series`` that ``suite`` has.
+    """Download the packages of the newest kernel of ``series`` that ``suite`` has; see :func:`download`.
 
-    ``folder`` must exist and be empty; the packages are put there, beside apt's own folders.
-    Raises :class:`Unsupported` when this machine has no apt, archive or keyring, when the archive
-    can't be reached or verified, and when it has no such kernel.
+    Raises :class:`Unsupported` also when ``suite`` has no such kernel.
     """
+    return _download(suite, lambda apt: _packages(apt, suite, series), folder, progress)
+
+
+def download(suite: str, package: str, folder: Path, progress: Progress) -> Path:
+    """Download ``package``, without those that it depends on.
+
+    ``folder`` must exist and be empty; the package is put there, beside apt's own folders.
+    Raises :class:`Unsupported` when this machine has no apt, archive or keyring, and when the archive
+    can't be reached or verified.
+    """
+    return _download(suite, lambda _: [package], folder, progress)[0]
+
+
+def _download(suite: str, choose: Callable[[_Apt], list[str]], folder: Path, progress: Progress) -> list[Path]:
     require()
     failures = []
     for archive in _archives():
@@ -40,8 +53,8 @@ def download_kernel(suite: str, series: str, folder: Path, progress: Progress) -
         except Unsupported as failure:
             failures.append(failure)
             continue
-        packages = _packages(apt, suite, series)
-        step = f"downloading Linux {packages[0].removeprefix('linux-image-')}"
+        packages = choose(apt)
+        step = f"downloading {packages[0]}".replace("linux-image-", "Linux ")
         apt.run("apt-get", "download", *packages, step=step, progress=progress)
         return sorted(folder.glob("*.deb"))
     raise failures[0]

@@ -89,6 +89,6 @@ class Ring:
         self._producer_map.close()
 
 
-def decode(records: bytes) -> list[Event]:
+def decode(records: bytes | memoryview) -> list[Event]:
     """The events in what :meth:`Ring.read` gave, oldest first."""
     return sorted(map(Event._make, RECORD.iter_unpack(records)), key=itemgetter(0))

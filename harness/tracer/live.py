@@ -25,6 +25,8 @@ TICK_S = 0.02
 """Between two looks into the ring buffer, seconds: a third of the time in which 3 million events a second fill it."""
 SETTLED_S = 0.1
 """After a command has ended, seconds without an event until its packets count as done."""
+PART = 4096
+"""Events that are decoded and shown before the ring buffer is looked at again."""
 STACKS = 16384
 """Different stacks that are kept."""
 DEPTH = 127
@@ -208,23 +210,17 @@ class Trace:
 
 
 def _batches(watch: Watch, over: Callable[[], bool], *, settle: bool) -> Iterator[list[Event]]:
-    """Events as they come, in parts of a size after which the ring buffer wants to be looked at again."""
-    part = 4096
-    quiet_since = 0.0
+    last = time.monotonic()
     while True:
-        events = watch.take()
-        for start in range(0, len(events), part):
-            yield events[start : start + part]
-            watch.drain()
-        if events:
-            quiet_since = 0.0
-        elif over():
-            quiet_since = quiet_since or time.monotonic()
-            if not settle or time.monotonic() - quiet_since >= SETTLED_S:
-                return
-        if over() and not settle:
+        ending = over()
+        if events := watch.take(PART):
+            last = time.monotonic()
+            yield events
+        elif ending and (not settle or time.monotonic() - last >= SETTLED_S):
             return
-        if len(events) < part:
+        if len(events) < PART:
+            if ending and not settle:
+                return
             select.select([], [], [], TICK_S)
 
 

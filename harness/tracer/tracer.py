@@ -12,6 +12,7 @@ import shutil
 import struct
 import subprocess
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -101,7 +102,7 @@ class Watch:
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
-        self._batches: list[bytes] = []
+        self._batches: deque[bytes | memoryview] = deque()
         self._taken = 0
         self._before = tracer.counts()
 
@@ -114,11 +115,21 @@ class Watch:
         self.drain()
         return sum(not PACKET.unpack(packet)[RELEASED] for _, packet in self._tracer.maps["packets"].items())
 
-    def take(self) -> list[events.Event]:
-        """What was drained since the last call, oldest first; for who does not want to wait for the end."""
+    def take(self, most: int) -> list[events.Event]:
+        """The next events, ``most`` of them or all, oldest first; for who does not want to wait for the end.
+
+        Decoding takes longer than the kernel takes to fill the buffer: so few at a time, and the buffer is
+        emptied before each.
+        """
         self.drain()
-        taken = events.decode(b"".join(self._batches))
-        self._batches.clear()
+        size = most * events.RECORD.size
+        while self._batches and not self._batches[0]:
+            self._batches.popleft()
+        if not self._batches:
+            return []
+        batch = memoryview(self._batches.popleft())
+        self._batches.appendleft(batch[size:])
+        taken = events.decode(batch[:size])
         self._taken += len(taken)
         return taken
 
