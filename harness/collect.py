@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from harness.ruleset.load import Ruleset
     from harness.run import Sight
 
+REPORTS = ("nft_results", "nft_cov", "nft_cov_report", "nft_cov_fail_under")
+"""Options that ask for results."""
+
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -181,7 +184,7 @@ def attach(item: ScenarioItem, report: pytest.TestReport) -> None:
         vars(report).update(
             nft_broken=report.when == "setup" and report.failed,
             nft_paths=paths(item) if options.verbose > 0 and report.passed else "",
-            nft_result=encode(result(item, report)) if options.nft_results else b"",
+            nft_result=encode(result(item, report)) if any(getattr(options, name) for name in REPORTS) else b"",
         )
 
 

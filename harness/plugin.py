@@ -29,6 +29,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="what this machine cannot do is an error instead of a skipped scenario",
     )
     group.addoption("--nft-results", metavar="DIR", help="store what was seen of each scenario there, as JSON")
+    group.addoption("--nft-cov", action="store_true", help="show which rules and policies the scenarios met")
+    group.addoption(
+        "--nft-cov-report",
+        action="append",
+        default=[],
+        metavar="KIND:PATH",
+        help="write rule coverage as html:DIR, lcov:FILE or xml:FILE (Cobertura); may be given several times",
+    )
+    group.addoption(
+        "--nft-cov-fail-under", type=float, metavar="PERCENT", help="fail when less of the rules and policies is met"
+    )
     parser.addini("nft_kernel", "kernels to run on, as --nft-kernel", type="args", default=[])
 
 

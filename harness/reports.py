@@ -26,6 +26,20 @@ class Reports:
         self._broken = 0
         self._said: list[tuple[str, bool]] = []
         """Lines for the summary, and whether they are bad news."""
+        self._table: list[str] = []
+        if self._covers:
+            try:
+                from harness.report import coverage
+
+                for report in self._options.nft_cov_report:
+                    coverage.split(report)
+            except HarnessError as error:
+                raise pytest.UsageError(f"nft-harness: {error}") from None
+
+    @property
+    def _covers(self) -> bool:
+        options = self._options
+        return bool(options.nft_cov or options.nft_cov_report or options.nft_cov_fail_under is not None)
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -43,6 +57,8 @@ class Reports:
         self._results.sort(key=result.order)
         try:
             self._write()
+            if self._covers and not self._cover() and session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
         except HarnessError as error:
             self._broken += 1
             self._said.append((str(error), True))
@@ -50,7 +66,11 @@ class Reports:
             session.exitstatus = BROKEN
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Say what was written."""
+        """Show rule coverage, and say what was written."""
+        if self._table:
+            terminalreporter.section("rule coverage")
+            for line in self._table:
+                terminalreporter.write_line(line)
         for line, bad in self._said:
             terminalreporter.write_line(f"nft-harness: {line}", red=bad)
 
@@ -58,3 +78,17 @@ class Reports:
         if self._options.nft_results:
             result.store(self._results, folder := Path(self._options.nft_results))
             self._said.append((f"{len(self._results)} results are in {folder}", False))
+
+    def _cover(self) -> bool:
+        """Report rule coverage; whether there is enough of it."""
+        from harness.report.coverage import RuleCoverage
+
+        covered = RuleCoverage(self._results, self._folder)
+        if self._options.nft_cov:
+            self._table = list(covered.lines())
+        self._said += [(covered.write(report), False) for report in self._options.nft_cov_report]
+        least: float | None = self._options.nft_cov_fail_under
+        if least is None or covered.percent >= least:
+            return True
+        self._said.append((f"rule coverage is {covered.percent:.1f} %, and {least:g} % were asked for", True))
+        return False

@@ -84,3 +84,21 @@ def test_every_outcome_is_stored(tmp_path: Path, make_result: Make, outcome: str
     run.hear(make_result(outcome=outcome))
     run.finish()
     assert [one.outcome for one in result.load([tmp_path])] == [outcome]
+
+
+def test_too_little_rule_coverage_fails_the_run(
+    tmp_path: Path, make_result: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rulesets").mkdir()
+    (tmp_path / "rulesets/edge.nft").write_text("what stood there when the tests ran\n" * 8)
+    monkeypatch.chdir(tmp_path)
+    for least, status in [(25, 0), (26, 1)]:
+        run = Run(nft_cov_fail_under=least)
+        run.hear(make_result())
+        assert run.finish() == status
+    assert run.said == ["nft-harness: rule coverage is 25.0 %, and 26 % were asked for"]
+
+
+def test_an_unknown_coverage_report_is_refused_at_the_start() -> None:
+    with pytest.raises(pytest.UsageError, match="'pdf:x' is no coverage report"):
+        Run(nft_cov_report=["pdf:x"])

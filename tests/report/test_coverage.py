@@ -1,0 +1,94 @@
+"""Rule coverage: what counts as met, and the reports of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import msgspec
+import pytest
+
+from harness.errors import HarnessError, Position
+from harness.report.met import places
+from harness.result import Result
+
+coverage = pytest.importorskip("harness.report.coverage", reason="coverage.py is not installed")
+
+Make = Callable[..., Result]
+
+
+def test_a_rule_is_met_when_it_matched_and_evaluated_when_a_later_one_did(make_result: Make) -> None:
+    found = {place.position.line: place.fate for place in places([make_result()])}
+    assert found == {3: "never decided", 4: "evaluated, never matched", 5: "decided", 6: "never evaluated"}
+
+
+def test_a_policy_says_that_every_rule_was_evaluated(make_result: Make) -> None:
+    found = {place.position.line: place.fate for place in places([make_result(accepted=False)])}
+    assert found == {3: "decided", **dict.fromkeys((4, 5, 6), "evaluated, never matched")}
+
+
+def test_results_add_up_over_scenarios_and_kernels(make_result: Make) -> None:
+    results = [make_result("one", kernel="6.1"), make_result("one", kernel="7.2"), make_result("two", accepted=False)]
+    found = {place.position.line: list(place.matched) for place in places(results)}
+    assert found == {3: ["two"], 4: [], 5: ["one"], 6: []}
+
+
+def test_the_table_is_followed_by_what_nobody_met(make_result: Make) -> None:
+    covered = coverage.RuleCoverage([make_result(), make_result("no", accepted=False)], Path("/somewhere"))
+    text = "\n".join(covered.lines())
+    assert re.search(r"rulesets/edge\.nft +4 +2 +50% +4, 6\n", text)
+    assert covered.percent == 50
+    assert "rulesets/edge.nft:6  inet edge forward  evaluated, never matched  tcp dport 22 accept" in text
+
+
+def test_a_line_with_several_rules_is_covered_when_all_are(make_result: Make) -> None:
+    one = make_result()
+    assert one.ruleset is not None
+    rules = [
+        msgspec.structs.replace(rule, position=Position("rulesets/edge.nft", 4, rule.handle))
+        for rule in one.ruleset.rules
+    ]
+    ruleset = msgspec.structs.replace(one.ruleset, rules=tuple(rules), policies=())
+    assert coverage.RuleCoverage([msgspec.structs.replace(one, ruleset=ruleset)], Path()).percent == 0
+
+
+def test_nothing_to_cover_is_said(make_result: Make) -> None:
+    covered = coverage.RuleCoverage([make_result(ruleset=None, sent=())], Path())
+    assert list(covered.lines()) == ["no rule of any ruleset was found in its file: nothing to cover"]
+    assert covered.percent == 100
+
+
+def test_every_report_names_the_files_and_the_scenarios(tmp_path: Path, make_result: Make) -> None:
+    covered = coverage.RuleCoverage([make_result("HTTPS </script>")], tmp_path)
+    for kind, path in (("html", "html"), ("lcov", "lcov.info"), ("xml", "cobertura.xml")):
+        assert covered.write(f"{kind}:{tmp_path / path}") == f"rule coverage is in {tmp_path / path}"
+    assert "DA:5,1" in (tmp_path / "lcov.info").read_text()
+    lines = ElementTree.parse(tmp_path / "cobertura.xml").iter("line")
+    assert {line.get("number"): line.get("hits") for line in lines} == {"3": "0", "4": "0", "5": "1", "6": "0"}
+    page = next((tmp_path / "html").glob("*_nft.html")).read_text()
+    assert "HTTPS [/script] (decided)" in page
+    assert "nobody tries" in page
+
+
+def test_a_report_that_cannot_be_written_is_said(tmp_path: Path, make_result: Make) -> None:
+    covered = coverage.RuleCoverage([make_result()], tmp_path)
+    (tmp_path / "file").touch()
+    for kind in coverage.KINDS:
+        with pytest.raises(HarnessError, match="rule coverage can't be written to"):
+            covered.write(f"{kind}:{tmp_path / 'file' / 'below'}")
+
+
+@pytest.mark.parametrize("report", ["html", "html:", "pdf:x", ""])
+def test_an_unknown_report_is_refused(report: str) -> None:
+    with pytest.raises(HarnessError, match="there are html:FOLDER, lcov:FILE, xml:FILE"):
+        coverage.split(report)
+
+
+def test_a_file_that_changed_between_results_is_refused(make_result: Make) -> None:
+    one = make_result()
+    assert one.ruleset is not None
+    other = msgspec.structs.replace(one.ruleset, texts={"rulesets/edge.nft": "other"})
+    with pytest.raises(HarnessError, match=r"rulesets/edge\.nft changed between the results"):
+        coverage.RuleCoverage([one, msgspec.structs.replace(one, ruleset=other)], Path())
