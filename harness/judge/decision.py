@@ -115,7 +115,7 @@ def _compare_with_functions(evaluations: list[list[Step]], packet: PacketSeen, d
 
 def _compare_with_arrivals(last: Step, packet: PacketSeen, device: str) -> None:
     for delivery in packet.deliveries:
-        if delivery.host != packet.sender:
+        if delivery.host != packet.sender and delivery.time >= last.time:
             raise BrokenMeasurement(
                 f"the nf_tables trace says that {device} dropped the packet ({describe_decision(last)}), "
                 f"but it arrived at {delivery.host} {delivery.device}"
@@ -161,9 +161,14 @@ def _concrete(answer: str, family: str, version: str | int | None) -> str:
     return f"{kind} {code}"
 
 
+FORWARDING = frozenset({"ip_forward", "ip6_forward"})
+"""By these a router passes a packet on (net/ipv4/ip_forward.c, net/ipv6/ip6_output.c)."""
+
+
 def arrivals(packet: PacketSeen) -> tuple[str, ...]:
-    """Return the hosts where ``packet`` arrived, in order, each once."""
-    return tuple(dict.fromkeys(delivery.host for delivery in packet.deliveries))
+    """Return the hosts where ``packet`` arrived, in order, each once; not the routers that passed it on."""
+    routers = {hop.host for hop in located(packet) if hop.function in FORWARDING}
+    return tuple(dict.fromkeys(delivery.host for delivery in packet.deliveries if delivery.host not in routers))
 
 
 def ended(packet: PacketSeen, seen: Outcome, device: str) -> str:

@@ -94,7 +94,7 @@ def _verdict(expect: Expect, seen: Outcome, packet: PacketSeen) -> _Found:
         elif (expect.verdict, seen.verdict) == ("reject", Verdict.DROP):
             note = "dropped in silence: the sender got no answer"
         yield keys, expect.verdict, str(seen), note
-    elif seen.verdict is Verdict.ACCEPT and expect.delivered is None and not packet.deliveries:
+    elif seen.verdict is Verdict.ACCEPT and expect.delivered is None and not arrivals(packet):
         note = "say `delivered: nowhere` if that is meant"
         yield keys, "accept, and the packet arrives", "accept, but it arrived nowhere", note
 

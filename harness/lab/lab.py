@@ -122,10 +122,16 @@ def _end(one: network.Interface, hosts: Mapping[str, Host]) -> rtnl.VethEnd:
 
 def _settle(host: Host) -> None:
     """Switch the interfaces on; a host that is not silent gets its addresses, routes and neighbours."""
-    requests = [rtnl.up(index) for index in (rtnl.LOOPBACK, *host.interfaces.values())]
+    requests = []
+    for name, bridge in host.plan.bridges.items():
+        requests.append(rtnl.bridge(name, host.interfaces[name], host.plan.interfaces[name].mac))
+        requests += [rtnl.port(host.interfaces[port], host.interfaces[name], port) for port in bridge.ports]
+        requests += [rtnl.station(one.mac, host.interfaces[one.port]) for one in bridge.stations]
+    requests += [rtnl.up(index) for index in (rtnl.LOOPBACK, *host.interfaces.values())]
     if not host.plan.silent:
         for one in host.plan.interfaces.values():
-            rtnl.checksum_in_software(one.name)
+            if one.name not in host.plan.bridges:  # what a bridge sends leaves by its ports
+                rtnl.checksum_in_software(one.name)
             requests += [rtnl.address(own, host.interfaces[one.name]) for own in one.addresses]
         requests += [rtnl.neighbour(one, host.interfaces[one.interface]) for one in host.plan.neighbours]
         requests += [rtnl.route(one, host.interfaces[one.interface]) for one in host.plan.routes]
@@ -140,7 +146,7 @@ def _ask(host: str, requests: list[Request]) -> None:
         if refused.errno == errno.EOPNOTSUPP:
             raise Unsupported(
                 f"this kernel can't make {refused.what} of {host}: {refused.strerror}",
-                remedy="load its module: modprobe veth for links, modprobe ipv6 for IPv6 addresses",
+                remedy="load its module: modprobe veth for links, modprobe bridge for bridges, modprobe ipv6 for IPv6",
             ) from None
         raise HarnessError(f"the kernel refused {refused.what} of {host}: {refused.strerror}") from None
 

@@ -25,12 +25,14 @@ RT_TABLE_MAIN, RTPROT_STATIC, RTN_UNICAST = 254, 4, 1
 IFF_UP, IF_OPER_UP = 1, 6
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_NET_NS_FD = 1, 3, 16, 18, 28
 IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 31, 32
+IFLA_MASTER = 10
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
+IFLA_BR_FORWARD_DELAY, IFLA_BR_MCAST_SNOOPING = 1, 23
 # linux/if_addr.h
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 IFA_F_NODAD, IFA_F_PERMANENT = 0x02, 0x80
 # linux/neighbour.h
-NDA_DST, NDA_LLADDR, NUD_PERMANENT = 1, 2, 0x80
+NDA_DST, NDA_LLADDR, NUD_NOARP, NUD_PERMANENT, NTF_MASTER = 1, 2, 0x40, 0x80, 0x04
 # linux/sockios.h, linux/ethtool.h
 SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17
 
@@ -73,6 +75,34 @@ def _end(end: VethEnd) -> bytes:
             attribute(IFLA_NUM_RX_QUEUES, struct.pack("=I", 1)),
         ]
     )
+
+
+def bridge(name: str, index: int, mac: str) -> Request:
+    """A bridge that forwards at once and says nothing by itself: no spanning tree, no multicast snooping."""
+    settings = nested(
+        IFLA_INFO_DATA,
+        attribute(IFLA_BR_FORWARD_DELAY, struct.pack("=I", 0)),
+        attribute(IFLA_BR_MCAST_SNOOPING, b"\0"),
+    )
+    body = _LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0) + text(IFLA_IFNAME, name)
+    body += attribute(IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
+    return Request(
+        RTM_NEWLINK, NEW, body + nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge"), settings), f"bridge {name}"
+    )
+
+
+def port(index: int, bridge: int, name: str) -> Request:
+    """Make the interface ``name`` a port of the bridge with index ``bridge``."""
+    body = _LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0) + attribute(IFLA_MASTER, struct.pack("=I", bridge))
+    return Request(RTM_NEWLINK, CHANGE, body, f"bridge port {name}")
+
+
+def station(mac: str, index: int) -> Request:
+    """An Ethernet address that the bridge need not learn: behind the port with ``index``."""
+    # NUD_PERMANENT would make it the bridge's own (fdb_to_nud in net/bridge/br_fdb.c).
+    head = _NEIGHBOUR.pack(socket.AF_BRIDGE, index, NUD_NOARP, NTF_MASTER, 0)
+    body = head + attribute(NDA_LLADDR, bytes.fromhex(mac.replace(":", "")))
+    return Request(RTM_NEWNEIGH, NEW, body, f"bridge station {mac}")
 
 
 def up(index: int) -> Request:

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 FOLDER = "scenarios"
+LABS = "labs"
+"""In a folder of this name lie labs, which scenario files name, and no scenarios."""
 SUFFIXES = (".yaml", ".yml")
 
 
 def is_scenario_file(path: Path) -> bool:
-    """Whether pytest collects the file as scenarios: any YAML below a folder ``scenarios``."""
-    return path.suffix in SUFFIXES and FOLDER in path.parent.parts
+    """Whether pytest collects the file as scenarios: any YAML below a folder ``scenarios``, labs aside."""
+    return path.suffix in SUFFIXES and FOLDER in path.parent.parts and path.parent.name != LABS
 
 
 def scenario_files(arguments: Iterable[str]) -> Iterator[Path]:

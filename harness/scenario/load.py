@@ -14,14 +14,15 @@ import msgspec
 from harness.errors import Position, ScenarioError
 from harness.scenario import document
 from harness.scenario.check import actions, check
-from harness.scenario.labs import LABS
+from harness.scenario.files import LABS as LABS_FOLDER
+from harness.scenario.files import SUFFIXES
+from harness.scenario.labs import LABS, rename
 from harness.scenario.models import Action, LabSpec, Scenario, ScenarioFile
 from harness.scenario.network import Network
 from harness.scenario.parameters import expand, without_consequences
 from harness.scenario.problem import Problem, unknown
 from harness.scenario.validate import convert
 
-SUFFIXES = (".yaml", ".yml")
 ROOT_MARKS = ("pyproject.toml", "pytest.ini", "tox.ini", ".git")
 """What tells the root of a project. A scenario file reaches nothing above its root."""
 
@@ -90,7 +91,7 @@ def load(path: Path, *, layers: Collection[str] | None = None) -> tuple[Case | B
 def problems(path: Path, *, layers: Collection[str] | None = None) -> tuple[ScenarioError, ...]:
     """Everything wrong with a file, or with all YAML files below a folder, in the order of the lines."""
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
+        files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.parent.name != LABS_FOLDER)
         if not files:
             return (ScenarioError("has no YAML file", Position(str(path))),)
         return tuple(error for file in files for error in problems(file, layers=layers))
@@ -110,16 +111,19 @@ def load_all(path: Path, *, layers: Collection[str] | None = None) -> Loaded:
     file, rest, more = convert(root, ScenarioFile)
     found = without_consequences([*found, *more])
     whole = [problem for problem in found if not _is_in_scenario(problem)]
+    elsewhere: list[ScenarioError] = []  # in the file of the lab
     stage: _Stage | None = None
     if file is not None and not whole:
         try:
-            stage = _Stage(_network(file.lab), _ruleset(path, file.ruleset), layers)
+            stage = _Stage(_network(path, file.lab, file.interfaces), _ruleset(path, file.ruleset), layers)
         except Problem as problem:
             whole.append(problem)
+        except ScenarioError as error:
+            elsewhere.append(error)
     # What is left of the list has lost its wrong entries, so the indices are those of `rest`.
     scenarios = dict(zip(rest.children["scenarios"].children, file.scenarios, strict=True)) if file is not None else {}
     cases = _cases(path, root.children.get("scenarios"), scenarios, list(filter(_is_in_scenario, found)), stage)
-    return Loaded(cases=tuple(cases), errors=tuple(_located(problem, root, path) for problem in whole))
+    return Loaded(cases=tuple(cases), errors=(*(_located(problem, root, path) for problem in whole), *elsewhere))
 
 
 class _Stage(NamedTuple):
@@ -186,13 +190,28 @@ def _identifier(name: str, taken: set[str]) -> str:
     return identifier
 
 
-def _network(lab: str | LabSpec) -> Network:
-    if isinstance(lab, str):
-        if lab not in LABS:
-            raise unknown(lab, LABS, "built-in lab", "lab")
+def _network(file: Path, lab: str | LabSpec, names: Mapping[str, str]) -> Network:
+    if isinstance(lab, LabSpec):
+        spec = lab
+    elif lab.endswith(SUFFIXES):
+        found = _inside(file, lab, "lab", "a YAML file with hosts: and links:")
+        if found.parent.name != LABS_FOLDER:
+            raise Problem(
+                f"'{lab}' is not in a folder {LABS_FOLDER}", "lab", remedy="else pytest took it for scenarios"
+            )
+        spec = _lab(found)
+    elif lab not in LABS:
+        raise unknown(lab, LABS, "built-in lab", "lab")
+    elif not names:
         return _built_in(lab)
+    else:
+        spec = LABS[lab]
     try:
-        return Network.of(lab)
+        spec = rename(spec, names)
+    except Problem as problem:
+        raise problem.below("interfaces") from None
+    try:
+        return Network.of(spec)
     except Problem as problem:
         raise problem.below("lab") from None
 
@@ -202,20 +221,38 @@ def _built_in(name: str) -> Network:
     return Network.of(LABS[name])
 
 
-def _ruleset(file: Path, text: str) -> Path:
-    """The ruleset that ``file`` names; it must exist and lie in the file's project."""
-    folder = file.resolve().parent
-    remedy = "name an nft file, seen from the scenario file"
+def _lab(path: Path) -> LabSpec:
+    """The lab in a file of its own. Raises :class:`~harness.errors.ScenarioError` in that file."""
+    root = document.read(path)
+    spec, _, found = convert(root, LabSpec)
+    if found or spec is None:
+        raise _located(found[0], root, path)
     try:
-        ruleset = (folder / text).resolve()
-        is_file, is_folder = ruleset.is_file(), ruleset.is_dir()
+        Network.of(spec)
+    except Problem as problem:
+        raise _located(problem, root, path) from None
+    return spec
+
+
+def _ruleset(file: Path, text: str) -> Path:
+    """The ruleset that ``file`` names, absolute."""
+    return _inside(file, text, "ruleset", "an nft file")
+
+
+def _inside(file: Path, text: str, key: str, what: str) -> Path:
+    """What ``file`` calls ``text``, absolute: it must exist and lie in the file's project."""
+    folder = file.resolve().parent
+    remedy = f"name {what}, seen from the scenario file"
+    try:
+        found = (folder / text).resolve()
+        is_file, is_folder = found.is_file(), found.is_dir()
     except (OSError, RuntimeError):  # a name too long, links in a circle
-        raise Problem("leads nowhere", "ruleset", remedy=remedy) from None
-    if not ruleset.is_relative_to(root := _project(folder)):
-        raise Problem(f"'{text}' lies outside of the project, {root}", "ruleset", remedy="copy it or move it there")
+        raise Problem("leads nowhere", key, remedy=remedy) from None
+    if not found.is_relative_to(root := _project(folder)):
+        raise Problem(f"'{text}' lies outside of the project, {root}", key, remedy="copy it or move it there")
     if not is_file:
-        raise Problem(f"'{text}' {'is a folder' if is_folder else 'does not exist'}", "ruleset", remedy=remedy)
-    return ruleset
+        raise Problem(f"'{text}' {'is a folder' if is_folder else 'does not exist'}", key, remedy=remedy)
+    return found
 
 
 @functools.cache

@@ -58,6 +58,14 @@ class HostSpec(Model, frozen=True, kw_only=True):
             examples=[{"wan0": ["203.0.113.1/24", "2001:db8:113::1/64"]}],
         ),
     ]
+    bridges: Annotated[
+        dict[InterfaceName, Annotated[list[InterfaceName], Meta(min_length=1)]],
+        Meta(
+            description="Bridges of the host and their ports; each is also one of `interfaces`, and the ports have no "
+            "addresses.",
+            examples=[{"br0": ["port0", "port1"]}],
+        ),
+    ] = {}
     gateway: Annotated[
         HostName | None,
         Meta(description="The neighbouring host that takes what is for none of its links.", examples=["device"]),
@@ -453,8 +461,19 @@ class ScenarioFile(Model, frozen=True, kw_only=True):
     """A scenario file: a lab, a ruleset, and what the ruleset must do with which packets."""
 
     lab: Annotated[
-        str | LabSpec, Meta(description="A built-in lab, or one of your own.", examples=["router", "host"])
+        str | LabSpec,
+        Meta(
+            description="A built-in lab, one of your own, or a YAML file in a folder `labs` that holds one.",
+            examples=["router", "labs/office.yaml"],
+        ),
     ] = "router"
+    interfaces: Annotated[
+        dict[InterfaceName, InterfaceName],
+        Meta(
+            description="New names for interfaces of the device under test, as the ruleset has them.",
+            examples=[{"wan0": "enp1s0", "lan0": "enp2s0"}],
+        ),
+    ] = {}
     ruleset: Annotated[
         str,
         Meta(

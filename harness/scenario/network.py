@@ -45,7 +45,7 @@ class End(NamedTuple):
 
 
 class Interface(msgspec.Struct, frozen=True, kw_only=True):
-    """An interface of a host; it is an end of exactly one link."""
+    """An interface of a host: an end of exactly one link, or a bridge over such ends."""
 
     host: str
     name: str
@@ -53,7 +53,9 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True):
     """Locally administered, the same in every run: ``02:00:00:00:HOST:INTERFACE``, counted from 1."""
     addresses: tuple[AddressOnLink, ...]
     peer: End
-    """The other end of the link."""
+    """The other end of the link; for a bridge, its first port."""
+    reaches: tuple[End, ...]
+    """The other interfaces with an address that are reached without a router."""
 
     @property
     def end(self) -> End:
@@ -81,11 +83,26 @@ class Neighbour(NamedTuple):
     mac: str
 
 
+class Station(NamedTuple):
+    """An Ethernet address that a bridge need not learn."""
+
+    port: str
+    mac: str
+
+
+class Bridge(NamedTuple):
+    """A bridge of a host; its own interface has the same name."""
+
+    ports: tuple[str, ...]
+    stations: tuple[Station, ...]
+
+
 class Host(msgspec.Struct, frozen=True, kw_only=True):
     """One host of the lab."""
 
     name: str
     interfaces: Mapping[str, Interface]
+    bridges: Mapping[str, Bridge]
     routes: tuple[Route, ...]
     neighbours: tuple[Neighbour, ...]
     forwarding: bool
@@ -126,6 +143,10 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
                 name: Host(
                     name=name,
                     interfaces={one.name: one for one in interfaces.values() if one.host == name},
+                    bridges={
+                        bridge: Bridge(tuple(ports), tuple(_stations(spec, name, bridge, interfaces)))
+                        for bridge, ports in host.bridges.items()
+                    },
                     routes=tuple(_routes(spec, name, interfaces)),
                     neighbours=tuple(_neighbours(name, interfaces)),
                     forwarding=host.forwarding,
@@ -149,6 +170,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
         seen: dict[End, Interface] = {}
         pairs = []
         for one in self.interfaces:
+            if one.name in self.hosts[one.host].bridges:
+                continue
             if one.peer in seen:
                 pairs.append((seen[one.peer], one))
             seen[one.end] = one
@@ -164,8 +187,9 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
         That of the interface facing ``towards`` when they share a link, else the host's first;
         None when the host has no address of that version.
         """
-        facing_first = sorted(self.hosts[host].interfaces.values(), key=lambda one: one.peer.host != towards)
-        return next((own for one in facing_first if (own := one.address(family)) is not None), None)
+        own = self.hosts[host].interfaces.values()
+        facing_first = sorted(own, key=lambda one: all(end.host != towards for end in one.reaches))
+        return next((found for one in facing_first if (found := one.address(family)) is not None), None)
 
     def route(self, host: str, address: Address) -> NextHop:
         """How ``host`` sends to ``address``: by the longest prefix, as the kernel would.
@@ -197,6 +221,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
 
 def _interfaces(spec: LabSpec) -> dict[End, Interface]:
     """Every interface of the lab by its end, in the order of the file."""
+    _check_bridges(spec)
     peers = _peers(spec)
     owners: dict[Address, End] = {}
     interfaces = {}
@@ -204,7 +229,8 @@ def _interfaces(spec: LabSpec) -> dict[End, Interface]:
         subnets: dict[Subnet, str] = {}
         for index, (interface, texts) in enumerate(host.interfaces.items(), 1):
             end = End(name, interface)
-            if end not in peers:
+            bridge = host.bridges.get(interface)
+            if bridge is None and end not in peers:
                 raise Problem(
                     f"{end} is not linked to anything",
                     "hosts",
@@ -226,8 +252,62 @@ def _interfaces(spec: LabSpec) -> dict[End, Interface]:
                 subnets[address.network] = interface
                 addresses.append(address)
             mac = f"02:00:00:00:{number:02x}:{index:02x}"
-            interfaces[end] = Interface(host=name, name=interface, mac=mac, addresses=tuple(addresses), peer=peers[end])
+            interfaces[end] = Interface(
+                host=name,
+                name=interface,
+                mac=mac,
+                addresses=tuple(addresses),
+                peer=End(name, bridge[0]) if bridge else peers[end],
+                reaches=tuple(
+                    one for one in _segment(spec, end, peers) if spec.hosts[one.host].interfaces[one.interface]
+                ),
+            )
     return interfaces
+
+
+def _check_bridges(spec: LabSpec) -> None:
+    for name, host in spec.hosts.items():
+        owners: dict[str, str] = {}
+        for bridge, ports in host.bridges.items():
+            keys = ("hosts", name, "bridges", bridge)
+            if bridge not in host.interfaces:
+                remedy = f"give it its addresses, or none: interfaces: {{{bridge}: []}}"
+                raise Problem(f"{name} has no interface {bridge}", *keys, remedy=remedy, about_key=True)
+            for index, port in enumerate(ports):
+                if port not in host.interfaces:
+                    raise unknown(port, host.interfaces, f"interface of {name}", *keys, index)
+                if port in host.bridges:
+                    raise Problem(f"{port} is a bridge itself", *keys, index)
+                if port in owners:
+                    raise Problem(f"{port} is already a port of {owners[port]}", *keys, index)
+                if host.interfaces[port]:
+                    keys = ("hosts", name, "interfaces", port)
+                    raise Problem(f"a port of {bridge} has no addresses", *keys, remedy=f"give them to {bridge}")
+                owners[port] = bridge
+
+
+def _segment(spec: LabSpec, start: End, peers: Mapping[End, End], *, without: End | None = None) -> list[End]:
+    """All other ends that ``start`` reaches over wires and bridges, nearest first; ``without`` is no way there."""
+    found, at = [start], 0
+    while at < len(found):
+        here = found[at]
+        at += 1
+        near = [peers[here]] if here in peers else []
+        for bridge, ports in spec.hosts[here.host].bridges.items():
+            ends = [End(here.host, one) for one in (bridge, *ports)]
+            if here in ends and ends[0] != without:
+                near += ends
+        found += [end for end in dict.fromkeys(near) if end not in found]
+    return found[1:]
+
+
+def _stations(spec: LabSpec, host: str, bridge: str, interfaces: Mapping[End, Interface]) -> Iterator[Station]:
+    """Who is behind which port: what the bridge would learn from traffic that a lab does not have."""
+    peers = {end: one.peer for end, one in interfaces.items() if end.interface not in spec.hosts[end.host].bridges}
+    for port in spec.hosts[host].bridges[bridge]:
+        for end in _segment(spec, End(host, port), peers, without=End(host, bridge)):
+            if interfaces[end].addresses:
+                yield Station(port, interfaces[end].mac)
 
 
 def _address_on_link(text: str, *keys: str | int) -> AddressOnLink:
@@ -258,6 +338,8 @@ def _peers(spec: LabSpec) -> dict[End, End]:
             if interface not in own:
                 raise unknown(interface, own, f"interface of {host}", *keys)
             end = End(host, interface)
+            if interface in spec.hosts[host].bridges:
+                raise Problem(f"{end} is a bridge", *keys, remedy="link its ports")
             if end in peers or end in ends:
                 raise Problem(
                     f"{end} is linked twice", *keys, remedy="a wire has two ends; give each its own interface"
@@ -271,10 +353,10 @@ def _peers(spec: LabSpec) -> dict[End, End]:
 def _neighbours(host: str, interfaces: Mapping[End, Interface]) -> Iterator[Neighbour]:
     """Everybody who can be reached without a gateway."""
     for one in interfaces.values():
-        if one.host == host:
-            peer = interfaces[one.peer]
-            for address in peer.addresses:
-                yield Neighbour(one.name, address.ip, peer.mac)
+        if one.host == host and one.addresses:
+            for end in one.reaches:
+                for address in interfaces[end].addresses:
+                    yield Neighbour(one.name, address.ip, interfaces[end].mac)
 
 
 def _routes(spec: LabSpec, host: str, interfaces: Mapping[End, Interface]) -> Iterator[Route]:
@@ -287,9 +369,10 @@ def _routes(spec: LabSpec, host: str, interfaces: Mapping[End, Interface]) -> It
         raise unknown(gateway, spec.hosts, "host of the lab", *keys)
     found: dict[int, tuple[Address, str]] = {}
     for one in interfaces.values():
-        if one.host == host and one.peer.host == gateway:
+        if one.host == host:
             own_subnets = {own.network for own in one.addresses}
-            for address in interfaces[one.peer].addresses:
+            near = [address for end in one.reaches if end.host == gateway for address in interfaces[end].addresses]
+            for address in near:
                 if address.network in own_subnets:
                     found.setdefault(address.version, (address.ip, one.name))
     if not found:

@@ -504,3 +504,12 @@ def test_no_reply() -> None:
 def test_flags_have_no_order_and_no_tag_is_vlan_0() -> None:
     assert answered({"tcp": {"flags": "AS"}, "vlan": 0}, frame()[:47] + b"\x12" + frame()[48:]) == []
     assert answered({"vlan": 7}, frame()) == ["expect.reply.vlan: 7 / nothing"]
+
+
+def test_a_router_on_the_way_is_no_destination() -> None:
+    way = (hop("ip_rcv", host="edge"), hop("ip_forward", host="edge"), hop("ip_rcv"))
+    at_edge = Delivery(time=1, host="edge", device="wan", frame=frame())
+    late = msgspec.structs.replace(step("drop"), time=2)
+    packet = changed(steps=(late,), hops=way, deliveries=(at_edge,))
+    assert complaints({"verdict": "drop", "delivered": "nowhere"}, packet) == []
+    assert complaints({"delivered": "edge"}, packet) == ["expect.delivered: edge / nowhere"]

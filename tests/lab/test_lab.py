@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from harness.capture import Capture
@@ -17,8 +18,9 @@ from harness.errors import HarnessError
 from harness.inject import Sender
 from harness.lab.lab import Host, Lab
 from harness.scenario.labs import LABS
-from harness.scenario.models import HostSpec, LabSpec
+from harness.scenario.models import HostSpec, LabSpec, Send
 from harness.scenario.network import Network
+from harness.scenario.packet import build
 from harness.wait import wait_until
 
 pytestmark = pytest.mark.kernel
@@ -176,3 +178,23 @@ def ones_complement_sum(data: bytes) -> int:
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total
+
+
+def test_a_bridge_has_its_ports_and_stations() -> None:
+    with Lab.build(Network.of(LABS["bridge"])) as lab:
+        links = {link["ifname"]: link for link in ip(lab.device, "-details", "link")}
+        assert links["br0"]["operstate"] == "UP"
+        assert [links[port].get("master") for port in ("port0", "port1")] == ["br0", "br0"]
+        assert addresses(lab.device)["br0"] == ["192.0.2.10/24", "2001:db8:192::10/64"]
+        sender = Sender(lab.hosts["client"], "eth0")
+        capture = Capture([lab.hosts["server"]])
+        frame = build(msgspec.convert({"from": "client", "to": "server", "icmp": {}}, Send), lab.network)
+        sender.send(frame.data)
+        arrived: list[bytes] = []
+
+        def came() -> bool:
+            arrived.extend(one.frame for one in capture.read())
+            return bool(arrived)
+
+        wait_until(came, 5, "the frame to cross the bridge")
+        assert arrived == [frame.data]

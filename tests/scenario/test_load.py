@@ -112,3 +112,43 @@ scenarios:
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "scenarios").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_shipped_scenarios(path: Path) -> None:
     assert all(isinstance(case, Case) for case in load(path))
+
+
+LAB = """\
+hosts:
+  client: {interfaces: {eth0: [192.0.2.5/24]}, gateway: fw}
+  fw: {interfaces: {eth0: [192.0.2.1/24]}}
+links: [["client:eth0", "fw:eth0"]]
+device: fw
+"""
+WITH_LAB = """\
+lab: labs/office.yaml
+ruleset: edge.nft
+scenarios: [{name: a, send: {from: client, to: fw, icmp: {}}, expect: {verdict: accept}}]
+"""
+
+
+def test_a_lab_in_a_file_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "labs").mkdir()
+    (tmp_path / "labs/office.yaml").write_text(LAB)
+    (tmp_path / "edge.nft").touch()
+    (tmp_path / "edge.yaml").write_text(WITH_LAB)
+    (case,) = load(tmp_path / "edge.yaml")
+    assert isinstance(case, Case)
+    assert case.network.device == "fw"
+
+
+def test_a_mistake_in_the_file_of_a_lab_is_told_there(tmp_path: Path) -> None:
+    (tmp_path / "labs").mkdir()
+    (tmp_path / "edge.nft").touch()
+    (tmp_path / "edge.yaml").write_text(WITH_LAB)
+    for wrong, sentence in (
+        (
+            LAB.replace("192.0.2.1/24", "192.0.2.1"),
+            r"office\.yaml:3:28: hosts\.fw\.interfaces\.eth0\[0\]: .* no prefix length",
+        ),
+        (LAB.replace("device", "devise"), r"office\.yaml:5:1: 'devise' is no key here; did you mean 'device'"),
+    ):
+        (tmp_path / "labs/office.yaml").write_text(wrong)
+        with pytest.raises(ScenarioError, match=sentence):
+            load(tmp_path / "edge.yaml")

@@ -4,9 +4,9 @@ from ipaddress import ip_address
 
 import pytest
 
-from harness.scenario.labs import LABS
+from harness.scenario.labs import LABS, rename
 from harness.scenario.models import HostSpec, LabSpec
-from harness.scenario.network import Neighbour, Network
+from harness.scenario.network import Neighbour, Network, Station
 from harness.scenario.problem import Problem
 
 ROUTER = Network.of(LABS["router"])
@@ -17,7 +17,8 @@ def test_the_built_in_labs_fit_together(name: str) -> None:
     network = Network.of(LABS[name])
     interfaces = list(network.interfaces)
     assert len({one.mac for one in interfaces}) == len(interfaces)
-    assert len(network.links) * 2 == len(interfaces)
+    bridges = [bridge for host in network.hosts.values() for bridge in host.bridges]
+    assert len(network.links) * 2 + len(bridges) == len(interfaces)
     assert not network.hosts[network.device].silent
 
 
@@ -89,3 +90,38 @@ def test_the_longest_prefix_wins() -> None:
         network.route("one", ip_address("11.0.0.2"))
     with pytest.raises(Problem, match="one has no IPv6 address"):
         network.route("one", ip_address("ff02::1"))
+
+
+# --- bridges ------------------------------------------------------------------------------------
+
+BRIDGE = Network.of(LABS["bridge"])
+
+
+def test_a_bridge_makes_one_link_of_many() -> None:
+    hop = BRIDGE.route("client", ip_address("192.0.2.6"))
+    assert (hop.interface.name, hop.mac) == ("eth0", "02:00:00:00:03:01")
+    own = BRIDGE.route("client", ip_address("192.0.2.10"))
+    assert own.mac == BRIDGE.hosts["device"].interfaces["br0"].mac
+
+
+def test_a_bridge_knows_who_is_behind_which_port() -> None:
+    bridge = BRIDGE.hosts["device"].bridges["br0"]
+    assert bridge.ports == ("port0", "port1")
+    assert bridge.stations == (Station("port0", "02:00:00:00:01:01"), Station("port1", "02:00:00:00:03:01"))
+    assert [str(one) for one in BRIDGE.hosts["device"].interfaces["br0"].reaches] == ["client:eth0", "server:eth0"]
+
+
+def test_interfaces_are_called_as_the_ruleset_wants() -> None:
+    network = Network.of(rename(LABS["bridge"], {"port0": "enp1s0", "br0": "lan"}))
+    device = network.hosts["device"]
+    assert list(device.interfaces) == ["enp1s0", "port1", "lan"]
+    assert device.bridges["lan"].ports == ("enp1s0", "port1")
+    assert [f"{one.end} {other.end}" for one, other in network.links] == [
+        "client:eth0 device:enp1s0",
+        "device:port1 server:eth0",
+    ]
+
+
+def test_two_interfaces_may_change_names() -> None:
+    swapped = rename(LABS["router"], {"wan0": "lan0", "lan0": "wan0"})
+    assert Network.of(swapped).hosts["device"].interfaces["wan0"].address(4) == ip_address("10.0.2.1")
