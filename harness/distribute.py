@@ -86,6 +86,9 @@ def distribute(config: pytest.Config) -> None:
     copies = config.option.numprocesses or 1
     if len(places) > 1 and copies > 1:
         raise pytest.UsageError("nft-harness: -n gives one kernel several workers, but several kernels were asked for")
+    names = [guest.name for _, guest in guests if guest]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise pytest.UsageError(f"nft-harness: kernel {twice} was asked for twice; results could not be told apart")
     distribution = config.stash[DISTRIBUTION] = Distribution(guests, copies)
     if specs := distribution.specs():
         config.option.tx = specs

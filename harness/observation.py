@@ -171,6 +171,8 @@ class Observation(Value, frozen=True, kw_only=True):
     """Name of the host under test."""
     traced: frozenset[str] = frozenset()
     """Names of the functions that were armed; empty when functions were not traced."""
+    untraceable: Mapping[str, str] = {}
+    """Functions that the scenario names and that were not armed, with the reason as the end of a sentence."""
     replies: tuple[Delivery, ...] = ()
     """Frames that arrived and belong to no injected packet: what hosts answered."""
 

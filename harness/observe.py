@@ -66,6 +66,8 @@ class Scene(NamedTuple):
     kernel: str
     engine: str
     traced: frozenset[str]
+    untraceable: Mapping[str, str] = {}
+    """Functions named and not armed, and why."""
 
 
 def observe(
@@ -125,6 +127,7 @@ def observe(
         engine=scene.engine,
         device=scene.device,
         traced=scene.traced,
+        untraceable=scene.untraceable,
         replies=tuple(replies),
     )
 

@@ -94,6 +94,7 @@ def _measure(lab: Lab, tracer: Tracer, tracing: Tracing, capture: Capture, sende
         kernel=tracer.kernel,
         engine=tracer.engine.name,
         traced=tracer.traced,
+        untraceable=tracer.untraceable,
     )
     return observe(
         scene,

@@ -246,8 +246,10 @@ def _untraced(names: Sequence[str], observation: Observation, *keys: str | int) 
     import difflib  # only for a mistake: an import costs much in the microVM
 
     near = [found for name in names for found in difflib.get_close_matches(name, observation.traced)]
+    whys = dict.fromkeys(observation.untraceable[name] for name in names if name in observation.untraceable)
+    why = f": {'; '.join(whys)}" if whys else " (inlined, absent or misspelt)"
     return Problem(
-        f"kernel {observation.kernel} cannot trace {one_of(names)} (inlined, absent or misspelt)",
+        f"kernel {observation.kernel} cannot trace {one_of(names)}{why}",
         *keys,
         remedy=f"did you mean {one_of(dict.fromkeys(near))}?" if near else "give an alternative that it can: 'a | b'",
     )

@@ -102,7 +102,7 @@ class Functions(msgspec.Struct, frozen=True, dict=True):
         for function in self.untraceable:
             if function.name == name:
                 return function.reason
-        return "this kernel has no such function that is handed a packet"
+        return "it has no such function that is handed a packet"
 
     def near(self, name: str, count: int = 3) -> list[str]:
         """Names that ``name`` may be a slip of, the nearest first."""

@@ -176,6 +176,8 @@ class Tracer:
         self.functions: list[Function] = []
         self.refused: dict[str, str] = {}
         """Functions that the kernel would not let us trace, and why."""
+        self.untraceable: dict[str, str] = {}
+        """Functions last named to :meth:`arm` that are not armed, and why."""
         with ExitStack() as undo:
             self._loaded = undo.enter_context(program.Loaded(source, ring_bytes=ring_bytes))
             self.maps = self._loaded.maps
@@ -208,10 +210,11 @@ class Tracer:
         An engine that cannot carry all of them gets the critical ones, and those ``named``.
         """
         armed = {function.kernel_name for function in self.functions}
+        functions = self._survey.functions()
         self._arm(
             [
                 function
-                for function in self._survey.functions()
+                for function in functions
                 if function.kernel_name not in armed
                 and (
                     self.engine.everything
@@ -221,6 +224,12 @@ class Tracer:
                 )
             ]
         )
+        lacking = set(named) - self.traced
+        refused = {f.name: self.refused[f.kernel_name] for f in self.functions if f.kernel_name in self.refused}
+        self.untraceable = {
+            name: f"it refuses a probe there ({refused[name]})" if name in refused else functions.why_not(name)
+            for name in sorted(lacking)
+        }
 
     def known(self) -> Functions:
         """The functions of the kernel and of the modules loaded by now."""

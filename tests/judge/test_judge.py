@@ -403,6 +403,12 @@ def test_a_function_that_cannot_be_traced_is_named_with_near_ones() -> None:
         complaints({"never": ["qqq | zzz"]})
 
 
+def test_the_reason_why_a_function_cannot_be_traced_is_told() -> None:
+    seen = msgspec.structs.replace(observation(PASSED), untraceable={"ip_forward_finsh": "it is inlined"})
+    with pytest.raises(ScenarioError, match=r"cannot trace ip_forward_finsh: it is inlined; did you mean"):
+        judge(Expect(path=["ip_forward_finsh"]), seen, PASSED, at=place)
+
+
 def test_one_alternative_that_can_be_traced_is_enough() -> None:
     assert complaints({"path": ["ip_rcv_of_tomorrow | ip_rcv"]}) == []
     assert complaints({"never": ["kfree_skb_reason | sk_skb_reason_drop"]}) == []

@@ -90,7 +90,7 @@ def test_names_are_explained() -> None:
     known = functions("ip_rcv", "ipv6_rcv", "ip_forward", "nft_do_chain")
     assert known.why_not("ip_rcv") == ""
     assert known.why_not("dst_output") == "it is inlined"
-    assert known.why_not("ip_rvc") == "this kernel has no such function that is handed a packet"
+    assert known.why_not("ip_rvc") == "it has no such function that is handed a packet"
     assert known.near("ip_rvc")[0] == "ip_rcv"
     assert known.near("zzz") == []
     assert [f.name for f in known.named(["ip_forward", "absent"])] == ["ip_forward"]

@@ -1,0 +1,152 @@
+"""One scenario on the real kernel: what is seen, that it is always the same, and that nothing is left."""
+
+from __future__ import annotations
+
+import functools
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.errors import BrokenMeasurement
+from harness.judge import outcome
+from harness.kernel import bpf
+from harness.kernel.images import cache_dir
+from harness.observation import Verdict
+from harness.ruleset import tracing
+from harness.ruleset.trace import Trace
+from harness.run import Sight, run
+from harness.scenario.load import Case, load
+from harness.tracer.kept import Kept
+from harness.tracer.tracer import Tracer
+from harness.wait import wait_until
+
+pytestmark = pytest.mark.kernel
+
+TIMES = 50
+EDGE = Path(__file__).parents[1] / "scenarios/edge.yaml"
+BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID = 11, 12
+
+
+@pytest.fixture(scope="module")
+def kept() -> Kept:
+    return Kept(cache_dir())
+
+
+@pytest.fixture(scope="module")
+def tracer(kept: Kept) -> Iterator[Tracer]:
+    with Tracer(kept) as tracer:
+        yield tracer
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    found = load(EDGE)[0]
+    assert isinstance(found, Case)
+    return found
+
+
+def identifiers(command: int) -> set[int]:
+    """Of all BPF programs or maps in the kernel: bpf(2), ``BPF_*_GET_NEXT_ID``."""
+    found, last = set(), 0
+    while True:
+        attributes = bpf.ctypes.create_string_buffer(struct.pack("<III", last, 0, 0), 12)
+        try:
+            bpf._syscall(bpf.SYS_BPF, bpf.ctypes.c_int(command), attributes, bpf.ctypes.c_uint(12))
+        except FileNotFoundError:
+            return found
+        last = struct.unpack_from("<I", attributes, 4)[0]
+        found.add(last)
+
+
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def resident() -> int:
+    """Memory of this process in KiB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") // 1024
+
+
+def way(sight: Sight) -> list[str]:
+    """The functions on the device, in order."""
+    hops = sight.observation.injected[0].hops
+    return [hop.function for hop in hops if hop.host == "device"]
+
+
+def in_order(wanted: list[str], seen: list[str]) -> bool:
+    rest = iter(seen)
+    return all(name in rest for name in wanted)
+
+
+def test_a_forwarded_packet_is_seen_by_all_who_watch(case: Case, tracer: Tracer) -> None:
+    (sight,) = run(case, tracer)
+    seen, packet = sight.observation, sight.packet
+    assert seen.loss.total == 0
+    assert seen.loss.entered == seen.loss.received > 20
+    assert seen.kernel == os.uname().release
+    assert seen.injected == (packet,)
+    assert packet.sender == "client"
+    assert in_order(["ip_rcv", "nft_do_chain", "ip_forward", "nft_do_chain", "ip_output"], way(sight))
+    assert list(dict.fromkeys(hop.host for hop in packet.hops)) == ["client", "device", "server"]
+    assert [hop.time for hop in packet.hops] == sorted(hop.time for hop in packet.hops)
+    assert not any(hop.detail.get("chain", "").startswith("inet harness") for hop in packet.hops)
+    decided = outcome(packet, "device")
+    assert decided.verdict is Verdict.ACCEPT
+    rule = decided.decided[-1].rule
+    assert rule
+    assert rule.position
+    assert Path(rule.position.file).name == "edge.nft"
+    assert "80, 443" in rule.text
+    (arrival,) = packet.deliveries
+    assert (arrival.host, arrival.device) == ("server", "eth0")
+    # From the IP header on but for TTL and checksum it is what was sent.
+    assert arrival.frame[26:] == packet.frame[26:]
+    assert arrival.frame[22] == packet.frame[22] - 1
+
+
+def test_it_is_always_the_same_and_leaves_nothing(case: Case, tracer: Tracer) -> None:
+    (first,) = run(case, tracer)
+    verdict = str(outcome(first.packet, "device"))
+    run(case, tracer)
+    held, memory, namespaces = descriptors(), resident(), set(Path("/run").glob("netns/*"))
+    for number in range(TIMES):
+        (sight,) = run(case, tracer)
+        assert sight.observation.loss.total == 0, number
+        assert str(outcome(sight.packet, "device")) == verdict, number
+        assert way(sight) == way(first), number
+    assert descriptors() <= held
+    assert set(Path("/run").glob("netns/*")) == namespaces
+    # Where BCC has just compiled, the heap it left behind fills up in steps of 6 MiB.
+    assert resident() - memory < 16 << 10
+
+
+def test_a_closed_tracer_leaves_no_program_and_no_map(case: Case, kept: Kept) -> None:
+    before = [identifiers(command) for command in (BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID)]
+    held = descriptors()
+    with Tracer(kept) as tracer:
+        run(case, tracer)
+        assert identifiers(BPF_PROG_GET_NEXT_ID) > before[0]
+        assert identifiers(BPF_MAP_GET_NEXT_ID) > before[1]
+    wait_until(
+        lambda: [identifiers(command) for command in (BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID)] == before,
+        10,
+        "the kernel to free programs and maps",
+    )
+    assert descriptors() == held
+
+
+class TestLoss:
+    def test_a_ring_that_is_too_small(self, case: Case, kept: Kept) -> None:
+        with Tracer(kept, ring_bytes=os.sysconf("SC_PAGESIZE")) as tracer:
+            with pytest.raises(BrokenMeasurement, match=r"lost \d+ of \d+ events"):
+                run(case, tracer)
+            # It says so of what was lost and of nothing after it.
+            assert tracer.counts()[1] > 0
+
+    def test_a_trace_that_overruns(self, case: Case, tracer: Tracer, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tracing, "Trace", functools.partial(Trace, buffer=0))
+        with pytest.raises(BrokenMeasurement, match="lost"):
+            run(case, tracer)
