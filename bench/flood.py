@@ -162,7 +162,7 @@ def inside(options: argparse.Namespace) -> None:
             )
             slow = min(flood.run(packets) for _ in range(3))
             say("armed, nothing wanted", f"{slow:.2f} s, {slow / bare:.2f}x untraced")
-            with tracer.live(hosts=[1]):
+            with tracer.watch(hosts=[1], senders=[1]):
                 slow = min(flood.run(packets) for _ in range(3))
             say("armed, others wanted", f"{slow:.2f} s, {slow / bare:.2f}x untraced")
             slow = traced(flood, tracer, packets, "all functions")
@@ -201,7 +201,9 @@ def pwru(flood: Flood, program: str, packets: int, bare: float) -> None:
         started = time.monotonic()
         with output.open("w") as out, Path(folder, "errors").open("w") as err:
             process = subprocess.Popen(
-                [program, "--all-kmods", "--ready-file", str(ready), "icmp"], stdout=out, stderr=err
+                [program, "--all-kmods", "--backend", "kprobe-multi", "--ready-file", str(ready), "icmp"],
+                stdout=out,
+                stderr=err,
             )
             try:
                 wait_until(lambda: ready.exists() or process.poll() is not None, DEADLINE_S, "pwru")

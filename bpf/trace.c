@@ -56,8 +56,12 @@ enum trait {
 /* Cookies are function | position of the argument << 16, and this for a struct nft_pktinfo. */
 #define PKTINFO (1 << 24)
 
-/* How packets are chosen that nobody in `senders` sent, the only element of `live`. */
+/*
+ * How packets are chosen that nobody in `senders` sent, in the low byte of `recording`; above it is
+ * a number that changes from one recording to the next.
+ */
 enum choice {
+	OFF,		/* none at all */
 	LAB,		/* those that appear in a namespace in `hosts` */
 	LISTED,		/* those of the namespaces in `hosts` that are wanted(), with their addresses */
 	ANYWHERE,	/* those of all namespaces that are wanted(), with their addresses */
@@ -91,6 +95,8 @@ struct calls {
 	struct call call[CALLS];
 };
 
+#define STRANGERS 64
+
 #define NAME 256
 struct chain {
 	u64 family;
@@ -105,7 +111,8 @@ BPF_HASH(packets, u64, struct packet, 65536);
 BPF_HASH(calls, u64, struct calls, 4096);
 BPF_HASH(chains, u64, struct chain, 1024);
 BPF_ARRAY(traits, u32, FUNCTIONS);
-BPF_ARRAY(live, u32, 1);
+BPF_ARRAY(recording, u32, 1);
+BPF_ARRAY(strangers, u64, STRANGERS);
 BPF_PERCPU_ARRAY(births, u32, 1);
 BPF_PERCPU_ARRAY(counts, u64, COUNTS);
 BPF_PERCPU_ARRAY(blank_calls, struct calls, 1);
@@ -338,28 +345,68 @@ static __always_inline bool copying(void)
 	return under_way && under_way->depth && under_way->call[(under_way->depth - 1) & (CALLS - 1)].trait & COPIES;
 }
 
-/* Whether to follow a packet that no sender of ours has sent. */
-static __always_inline bool chosen(u64 skb, u64 sk, struct packet *packet)
+/*
+ * While a lab is recorded, most functions meet packets of others, so that has to be found out fast:
+ * `strangers` holds devices that are none of the lab's, each with the recording's number behind its
+ * address. A lab has its devices before it is recorded, and keeps them.
+ */
+static __always_inline u64 *stranger(u64 dev)
 {
-	u32 zero = 0, *choice = live.lookup(&zero);
+	u32 slot = (dev >> 12 ^ dev >> 6) & (STRANGERS - 1);
 
-	if (!choice)
+	return strangers.lookup(&slot);
+}
+
+static __always_inline u64 as_stranger(u64 dev, u32 state)
+{
+	return dev << 16 | state >> 8;
+}
+
+static __always_inline bool strange(u64 skb, u32 state)
+{
+	u64 dev = read_u64(skb + SKB_DEV), *slot = stranger(dev);
+
+	return slot && dev && *slot == as_stranger(dev, state);
+}
+
+static __always_inline u32 now_recording(void)
+{
+	u32 zero = 0, *state = recording.lookup(&zero);
+
+	return state ? *state : OFF;
+}
+
+/* Whether to follow a packet that no sender of ours has sent. */
+static __always_inline bool chosen(u64 skb, u64 sk, u32 state, struct packet *packet)
+{
+	u64 *slot;
+
+	if ((state & 0xff) == LAB) {
+		if (!packet->netns)
+			return 0;
+		if (hosts.lookup(&packet->netns))
+			return 1;
+		slot = stranger(packet->dev);
+		if (slot)
+			*slot = as_stranger(packet->dev, state);
 		return 0;
-	if (*choice == LAB)
-		return packet->netns && hosts.lookup(&packet->netns);
+	}
 	/* What has neither device nor protocol is no packet of a network (yet). */
 	if (!packet->netns && sk && read_u16(skb + SKB_PROTOCOL))
 		packet->netns = netns_of(read_u64(sk + SOCK_NET));
 	packet->live = 1;
-	return packet->netns && (*choice == ANYWHERE || hosts.lookup(&packet->netns)) && wanted(skb);
+	return packet->netns && ((state & 0xff) == ANYWHERE || hosts.lookup(&packet->netns)) && wanted(skb);
 }
 
-static __always_inline struct packet *born(u64 skb, u16 function)
+static __always_inline struct packet *born(u64 skb, u16 function, u32 state)
 {
 	struct packet packet = {}, *kept;
-	u64 sk = read_u64(skb + SKB_SK), cookie = 0;
+	u64 sk, cookie = 0;
 	u32 zero = 0, *next;
 
+	if (strange(skb, state))
+		return 0;
+	sk = read_u64(skb + SKB_SK);
 	if (sk) {
 		cookie = read_u64(sk + SOCK_COOKIE);
 		if (!cookie || !senders.lookup(&cookie))
@@ -369,7 +416,7 @@ static __always_inline struct packet *born(u64 skb, u16 function)
 	if (cookie) {
 		if (!packet.netns)
 			packet.netns = netns_of(read_u64(sk + SOCK_NET));
-	} else if (!chosen(skb, sk, &packet)) {
+	} else if (!chosen(skb, sk, state, &packet)) {
 		return 0;
 	}
 	if (copying())
@@ -387,12 +434,8 @@ static __always_inline struct packet *born(u64 skb, u16 function)
 	return kept;
 }
 
-static __always_inline struct packet *follow(u64 skb, u16 function)
+static __always_inline struct packet *follow(u64 skb, struct packet *packet)
 {
-	struct packet *packet = packets.lookup(&skb);
-
-	if (!packet)
-		return born(skb, function);
 	locate(skb, packet);
 	if (packet->live)
 		address(skb, packet);
@@ -498,21 +541,77 @@ static __always_inline u64 decision(u64 expression)
 	return 1ULL << 32 | read_u32(expression + IMMEDIATE_DATA);
 }
 
-/* On entry to every traced function. The cookie says which it is and where it has the packet. */
-int entered(struct pt_regs *ctx)
+/*
+ * On entry to a function of which no more is wanted than that the packet met it, and which has it in
+ * the argument that the program is called after. The cookie, that kprobe.multi has to search for
+ * among all its functions, is asked for only when the packet is one of ours.
+ */
+static __always_inline int met(struct pt_regs *ctx, u64 skb)
 {
-	u64 cookie = bpf_get_attach_cookie_(ctx), position = cookie >> 16 & 0xff, a = 0, b = 0, skb;
-	u32 function = cookie & 0xffff, *traits_of = traits.lookup(&function);
-	u32 trait = traits_of ? *traits_of : 0;
+	u32 function, state = now_recording();
 	struct packet *packet;
 
+	if ((state & 0xff) == OFF || !skb)
+		return 0;
+	packet = packets.lookup(&skb);
+	if (!packet && strange(skb, state))
+		return 0;
+	function = bpf_get_attach_cookie_(ctx) & 0xffff;
+	packet = packet ? follow(skb, packet) : born(skb, function, state);
+	if (!packet)
+		return 0;
+	emit(HOP, function, skb, packet, 0, 0);
+	emit_stack(ctx, function, skb, packet);
+	return 0;
+}
+
+int met_1(struct pt_regs *ctx)
+{
+	return met(ctx, PT_REGS_PARM1(ctx));
+}
+
+int met_2(struct pt_regs *ctx)
+{
+	return met(ctx, PT_REGS_PARM2(ctx));
+}
+
+int met_3(struct pt_regs *ctx)
+{
+	return met(ctx, PT_REGS_PARM3(ctx));
+}
+
+int met_4(struct pt_regs *ctx)
+{
+	return met(ctx, PT_REGS_PARM4(ctx));
+}
+
+int met_5(struct pt_regs *ctx)
+{
+	return met(ctx, PT_REGS_PARM5(ctx));
+}
+
+/* On entry to every other traced function. The cookie says which it is and where it has the packet. */
+int entered(struct pt_regs *ctx)
+{
+	u64 cookie, position, a = 0, b = 0, skb;
+	u32 function, trait, *traits_of, state = now_recording();
+	struct packet *packet;
+
+	if ((state & 0xff) == OFF)
+		return 0;
+	cookie = bpf_get_attach_cookie_(ctx);
+	position = cookie >> 16 & 0xff;
+	function = cookie & 0xffff;
+	traits_of = traits.lookup(&function);
+	trait = traits_of ? *traits_of : 0;
 	if (cookie & PKTINFO)
 		skb = read_u64(pktinfo_of(ctx, position, trait, &a, &b) + PKTINFO_SKB);
 	else
 		skb = argument(ctx, position);
 	if (!skb)
 		return 0;
-	packet = follow(skb, function);
+	packet = packets.lookup(&skb);
+	packet = packet ? follow(skb, packet) : born(skb, function, state);
 	if (trait & (RETURNS | COPIES))
 		enter(skb, function, trait, packet);
 	if (!packet)

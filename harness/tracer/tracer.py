@@ -30,7 +30,7 @@ from harness.tracer.kept import Kept
 
 # enum trait, enum choice and enum count in bpf/trace.c
 RETURNS, COPIES, LISTS, RELEASES, CHAIN, NOTIFIES, CAPTURES, QUIET, DECIDES = (1 << bit for bit in range(9))
-LAB, LISTED, ANYWHERE = range(3)
+OFF, LAB, LISTED, ANYWHERE = range(4)
 ENTERED, REFUSED, UNTRACKED = range(3)
 
 NOTIFY = "nft_trace_notify"
@@ -176,8 +176,7 @@ class Tracer:
         self.functions: list[Function] = []
         self.refused: dict[str, str] = {}
         """Functions that the kernel would not let us trace, and why."""
-        self.untraceable: dict[str, str] = {}
-        """Functions last named to :meth:`arm` that are not armed, and why."""
+        self._recordings = 0
         with ExitStack() as undo:
             self._loaded = undo.enter_context(program.Loaded(source, ring_bytes=ring_bytes))
             self.maps = self._loaded.maps
@@ -251,18 +250,24 @@ class Tracer:
     def _arm(self, functions: Collection[Function], quiet: int = 0) -> None:
         first = len(self.functions)
         self.functions += functions
-        entries, returns = {}, {}
+        entries: dict[str, dict[str, int]] = {}
+        """Cookies of the functions by the program that is called on their entry."""
+        returns = {}
         for number, function in enumerate(functions, first):
             position = SOURCES.get(function.name, function.position)
             pktinfo = function.carries != "sk_buff"
-            entries[function.kernel_name] = program.cookie(number, position, pktinfo=pktinfo)
-            if trait := TRAITS.get(function.name, 0) | quiet:
+            trait = TRAITS.get(function.name, 0) | quiet
+            plain = not trait and not pktinfo
+            cookies = entries.setdefault(f"met_{position + 1}" if plain else "entered", {})
+            cookies[function.kernel_name] = program.cookie(number, position, pktinfo=pktinfo)
+            if trait:
                 self.maps["traits"][U32.pack(number)] = U32.pack(trait)
-                if trait & (RETURNS | COPIES):
-                    returns[function.kernel_name] = number
+            if trait & (RETURNS | COPIES):
+                returns[function.kernel_name] = number
         # Returns first: a call whose return is not seen would be taken for one still under way.
         self.refused |= self.engine.attach(self._probe("returned"), returns, returns=True)
-        self.refused |= self.engine.attach(self._probe("entered"), entries)
+        for name, cookies in entries.items():
+            self.refused |= self.engine.attach(self._probe(name), cookies)
 
     @cached_property
     def drop_reasons(self) -> dict[int, str]:
@@ -296,6 +301,7 @@ class Tracer:
                 self.maps["senders"][U64.pack(cookie)] = U32.pack(1)
             for inum in hosts:
                 self.maps["hosts"][U32.pack(inum)] = U32.pack(1)
+            self._record(LAB)
             yield watch
         finally:
             self.silence()
@@ -304,14 +310,18 @@ class Tracer:
     def live(self, *, hosts: Collection[int] = ()) -> Iterator[Watch]:
         """Record whatever packet is wanted, with its addresses, in the namespaces ``hosts``; in all when empty."""
         with self.watch(hosts=hosts, senders=()) as watch:
-            self.maps["live"][U32.pack(0)] = U32.pack(LISTED if hosts else ANYWHERE)
+            self._record(LISTED if hosts else ANYWHERE)
             yield watch
 
     def silence(self) -> None:
         """Know no packet any more, and none as new."""
-        self.maps["live"][U32.pack(0)] = U32.pack(LAB)
+        self._record(OFF)
         for name in ("senders", "hosts", "packets", "calls"):
             self.maps[name].clear()
+
+    def _record(self, choice: int) -> None:
+        self._recordings = self._recordings + 1 & 0xFFFF
+        self.maps["recording"][U32.pack(0)] = U32.pack(choice | self._recordings << 8)
 
     def counts(self) -> tuple[int, ...]:
         """Since arming: events entered, refused, packets untracked; program runs missed."""
