@@ -71,6 +71,32 @@ def check(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
+def report(parser: argparse.ArgumentParser) -> None:
+    """Make reports of stored results again."""
+    from pathlib import Path
+
+    def run(options: argparse.Namespace) -> int:
+        from harness import result
+
+        results = result.load(options.results)
+        for one in results if not options.html else ():
+            print(f"{one.outcome:8}{one.position}: {one.name}" + (f" ({one.kernel})" if one.kernel else ""))
+        if options.html:
+            from harness.report import html
+
+            html.write(results, options.html)
+        if options.cov:
+            from harness.report.coverage import RuleCoverage
+
+            print("\n".join(RuleCoverage(results, Path()).lines()))
+        return 0
+
+    parser.add_argument("results", nargs="+", type=Path, help="what pytest --nft-results stored: folders or files")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the report to read in a browser")
+    parser.add_argument("--cov", action="store_true", help="show rule coverage")
+    parser.set_defaults(run=run)
+
+
 def schema(parser: argparse.ArgumentParser) -> None:
     """Print the JSON Schema of scenario files."""
 
@@ -178,7 +204,16 @@ def vm(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
-COMMANDS: tuple[Callable[[argparse.ArgumentParser], None], ...] = (check, discover, doctor, kernels, schema, trace, vm)
+COMMANDS: tuple[Callable[[argparse.ArgumentParser], None], ...] = (
+    check,
+    discover,
+    doctor,
+    kernels,
+    report,
+    schema,
+    trace,
+    vm,
+)
 """The subcommands: each is named and described by a function that adds its arguments and sets ``run``."""
 
 

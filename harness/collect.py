@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from harness.ruleset.load import Ruleset
     from harness.run import Sight
 
-REPORTS = ("nft_results", "nft_cov", "nft_cov_report", "nft_cov_fail_under")
+REPORTS = ("nft_results", "nft_html", "nft_cov", "nft_cov_report", "nft_cov_fail_under")
 """Options that ask for results."""
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")

@@ -29,6 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="what this machine cannot do is an error instead of a skipped scenario",
     )
     group.addoption("--nft-results", metavar="DIR", help="store what was seen of each scenario there, as JSON")
+    group.addoption("--nft-html", metavar="FILE", help="write a report to read in a browser")
     group.addoption("--nft-cov", action="store_true", help="show which rules and policies the scenarios met")
     group.addoption(
         "--nft-cov-report",

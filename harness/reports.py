@@ -78,6 +78,11 @@ class Reports:
         if self._options.nft_results:
             result.store(self._results, folder := Path(self._options.nft_results))
             self._said.append((f"{len(self._results)} results are in {folder}", False))
+        if self._options.nft_html:
+            from harness.report import html
+
+            html.write(self._results, file := Path(self._options.nft_html))
+            self._said.append((f"the report is in {file}", False))
 
     def _cover(self) -> bool:
         """Report rule coverage; whether there is enough of it."""

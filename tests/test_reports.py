@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness import result
+from harness.cli import main
 from harness.reports import BROKEN, Reports
 from harness.result import Result
 
@@ -102,3 +103,23 @@ def test_too_little_rule_coverage_fails_the_run(
 def test_an_unknown_coverage_report_is_refused_at_the_start() -> None:
     with pytest.raises(pytest.UsageError, match="'pdf:x' is no coverage report"):
         Run(nft_cov_report=["pdf:x"])
+
+
+def test_a_report_for_the_browser_is_written_and_made_again(tmp_path: Path, make_result: Make) -> None:
+    run = Run(nft_results=str(tmp_path / "results"), nft_html=str(tmp_path / "report.html"))
+    run.hear(make_result())
+    assert run.finish() == 0
+    assert f"nft-harness: the report is in {tmp_path / 'report.html'}" in run.said
+    assert main(["report", str(tmp_path / "results"), "--html", str(tmp_path / "again.html")]) == 0
+    assert (tmp_path / "again.html").read_text() == (tmp_path / "report.html").read_text()
+
+
+def test_stored_results_are_listed_and_broken_ones_refused(
+    tmp_path: Path, make_result: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result.store([make_result()], tmp_path)
+    assert main(["report", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "passed  scenarios/edge.yaml:5: HTTPS is let in (6.12.1)\n"
+    next(tmp_path.iterdir()).write_text("{")
+    assert main(["report", str(tmp_path)]) == 2
+    assert "is not a stored result" in capsys.readouterr().err

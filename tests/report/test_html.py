@@ -1,0 +1,213 @@
+"""The page for the browser: what stands in it, and how it behaves in Chromium."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from harness.errors import HarnessError
+from harness.report import html
+from harness.report.picture import draw
+from harness.result import LabInterface, LabPlan, Result
+
+Make = Callable[..., Result]
+EVIL = '</script><img src=x onerror=alert(1)> "quoted" & \x1b[31mred'
+
+
+class Page(HTMLParser):
+    """The text of a page, and what it refers to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("href", "src"):
+                self.links.append(value or "")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_everything_of_a_scenario_is_in_the_page(make_result: Make) -> None:
+    page = Page(html.render([make_result(), make_result("SSH is kept out", accepted=False, outcome="failed", line=9)]))
+    for words in (
+        "2 scenarios",
+        "1 failed",
+        "client 203.0.113.5:40000 → server 10.0.2.2:443 tcp S (IPv4, 40 bytes)",
+        "delivered to server",
+        "tcp dport 443 accept",
+        "rulesets/edge.nft:5",
+        "policy drop",
+        "nft_do_chain inet edge forward → drop",
+        "Lost 0 of 7 events",
+        "functions by kprobe.multi on Linux 6.12.1",
+        "# nobody tries",
+    ):
+        assert words in page.text, words
+
+
+def test_the_page_needs_nothing_else(make_result: Make) -> None:
+    page = Page(html.render([make_result(), make_result(kernel="7.2")]))
+    assert all(link.startswith("#") for link in page.links)
+    assert {link[1:] for link in page.links} <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+    assert not {"link", "img", "iframe"} & set(page.tags)
+
+
+def test_no_name_can_be_markup_or_move_a_cursor(make_result: Make) -> None:
+    one = make_result(EVIL, message=EVIL, outcome="failed")
+    assert one.ruleset is not None
+    texts = {"rulesets/edge.nft": EVIL * 3}
+    text = html.render([msgspec.structs.replace(one, ruleset=msgspec.structs.replace(one.ruleset, texts=texts))])
+    page = Page(text)
+    assert "img" not in page.tags
+    assert page.tags.count("script") == 1
+    assert "\x1b" not in text
+    assert '</script><img src=x onerror=alert(1)> "quoted" & \\x1b[31mred' in page.text
+
+
+def test_a_scenario_that_never_ran_is_shown(make_result: Make) -> None:
+    bare = make_result(
+        outcome="error", message="scenarios/edge.yaml:3: wrong", sent=(), ruleset=None, lab=None, kernel=""
+    )
+    assert "scenarios/edge.yaml:3: wrong" in Page(html.render([bare])).text
+    assert "0 scenarios" in Page(html.render([])).text
+
+
+def test_kernels_stand_side_by_side(make_result: Make) -> None:
+    page = Page(html.render([make_result(kernel="6.1"), make_result(kernel="7.2", outcome="failed")]))
+    assert "Kernels side by side" in page.text
+    assert "Kernels side by side" not in Page(html.render([make_result()])).text
+
+
+def test_a_page_that_cannot_be_written_is_said(tmp_path: Path, make_result: Make) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(HarnessError, match="the HTML report can't be written"):
+        html.write([make_result()], tmp_path / "file" / "report.html")
+
+
+def test_the_picture_follows_the_packet(make_result: Make) -> None:
+    result = make_result()
+    assert result.lab is not None
+    picture = draw(result.lab, result.sent[0].seen, "device")
+    assert [box.name for box in picture.boxes] == ["client", "device", "server"]
+    assert [box.mark for box in picture.boxes] == ["", "", "delivered"]
+    assert picture.words == "The packet went client → device → server, delivered at server"
+    dropped = make_result(accepted=False)
+    assert draw(result.lab, dropped.sent[0].seen, "device").words.endswith("client → device, dropped at device")
+
+
+def test_hosts_that_are_no_neighbours_in_the_picture_are_joined_by_a_bow(make_result: Make) -> None:
+    def end(host: str, name: str, peer: tuple[str, str]) -> LabInterface:
+        return LabInterface(host=host, name=name, addresses=(), peer=peer)
+
+    ring = LabPlan(
+        hosts=("a", "b", "c"),
+        device="a",
+        interfaces=(
+            end("a", "0", ("b", "0")),
+            end("b", "0", ("a", "0")),
+            end("b", "1", ("c", "0")),
+            end("c", "0", ("b", "1")),
+            end("c", "1", ("a", "1")),
+            end("a", "1", ("c", "1")),
+        ),
+    )
+    links = draw(ring, make_result().sent[0].seen, "a").links
+    assert [("C" in link) for link in sorted(links)] == [False, True, False] or sum("C" in link for link in links) == 1
+
+
+def test_a_thousand_scenarios_are_written_in_time_and_space(tmp_path: Path, make_result: Make) -> None:
+    one = make_result()
+    packet = one.sent[0].seen
+    long = msgspec.structs.replace(packet, hops=tuple(hop for hop in packet.hops for _ in range(20)))
+    sent = msgspec.structs.replace(
+        one.sent[0], observation=msgspec.structs.replace(one.sent[0].observation, packets=(long,))
+    )
+    results = [make_result(f"scenario {number}", sent=(sent,), line=number) for number in range(1000)]
+    started = time.monotonic()
+    html.write(results, tmp_path / "report.html")
+    assert time.monotonic() - started < 10  # 3 on a machine that has nothing else to do
+    assert (tmp_path / "report.html").stat().st_size < 10_000_000
+
+
+# --- in the browser ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    if None in programs:
+        pytest.skip("needs Chromium: apt-get install chromium chromium-driver")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs[0]
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1]))
+    yield driver
+    driver.quit()
+
+
+def shown(browser: Any) -> list[str]:
+    cards = browser.find_elements("css selector", "main > .card")
+    return [card.get_attribute("id") for card in cards if card.is_displayed()]
+
+
+def test_search_filter_and_links_work(browser: Any, tmp_path: Path, make_result: Make) -> None:
+    from selenium.webdriver.support.select import Select
+
+    results = [
+        make_result(EVIL),
+        make_result("SSH is kept out", accepted=False, outcome="failed", line=9),
+        make_result("HTTPS on another kernel", kernel="7.2", line=12),
+    ]
+    html.write(results, tmp_path / "report.html")
+    browser.get((tmp_path / "report.html").as_uri())
+    assert shown(browser) == ["r0", "r1", "r2"]
+    assert browser.find_element("css selector", "#r1").get_attribute("open"), "a failure is open in a short report"
+
+    browser.find_element("css selector", "body").send_keys("/policy drop")
+    assert browser.switch_to.active_element.get_attribute("id") == "search"
+    assert shown(browser) == ["r1"]
+    assert browser.find_element("id", "shown").text == "1 of 3 shown"
+    browser.find_element("id", "search").clear()
+    browser.find_element("id", "search").send_keys("443")
+    assert shown(browser) == ["r0", "r2"]
+    Select(browser.find_element("id", "kernel")).select_by_visible_text("7.2")
+    assert shown(browser) == ["r2"]
+
+    browser.find_element("css selector", "#r2 > summary").click()
+    link = browser.find_element("css selector", "#r2 td a")
+    assert link.text == "rulesets/edge.nft:5"
+    link.click()
+    line = browser.find_element("css selector", "tr:target")
+    assert line.is_displayed()
+    assert "tcp dport 443 accept" in line.text
+    assert browser.get_log("browser") == []
+
+
+def test_a_thousand_scenarios_are_usable_soon(browser: Any, tmp_path: Path, make_result: Make) -> None:
+    html.write([make_result(f"scenario {number}", line=number) for number in range(1000)], tmp_path / "report.html")
+    started = time.monotonic()
+    browser.get((tmp_path / "report.html").as_uri())
+    browser.find_element("id", "search").send_keys("999")
+    assert browser.find_element("id", "shown").text == "1 of 1000 shown"
+    assert time.monotonic() - started < 10  # 2 on a machine that has nothing else to do
