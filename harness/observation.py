@@ -176,6 +176,11 @@ class Observation(Value, frozen=True, kw_only=True):
     replies: tuple[Delivery, ...] = ()
     """Frames that arrived and belong to no injected packet: what hosts answered."""
 
+    counters: Mapping[str, int] = {}
+    """Packets that named counters have counted, by ``family table name``: those that were asked for."""
+    elements: Mapping[str, tuple[str, ...]] = {}
+    """Elements of sets and keys of maps, as nft(8) writes them, by ``family table name``: likewise."""
+
     @property
     def injected(self) -> tuple[PacketSeen, ...]:
         """The packets that the scenario sent, in order."""

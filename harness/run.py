@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 
+import msgspec
+
 from harness.capture import Capture, Captured
-from harness.errors import BrokenMeasurement
+from harness.errors import BrokenMeasurement, ScenarioError
 from harness.inject import Sender
 from harness.lab.lab import Lab
 from harness.observation import Observation, PacketSeen, Value
 from harness.observe import Scene, observe
+from harness.ruleset import state
 from harness.ruleset.load import Ruleset
+from harness.ruleset.nft import RefusedError
 from harness.ruleset.tracing import Tracing
 from harness.scenario.files import shortened
 from harness.scenario.load import Case
-from harness.scenario.models import Action, Expect
+from harness.scenario.models import Action, Expect, Send
 from harness.scenario.packet import Frame, build
 from harness.tracer.tracer import Tracer
 from harness.wait import wait_until
@@ -51,10 +55,15 @@ def run(case: Case, tracer: Tracer) -> tuple[Sight, ...]:
         tracer.arm(_named(case.actions))
         sights = []
         for number, action in enumerate(case.actions):
+            if isinstance(action.nft, str):
+                _change(lab, case, number, action.nft)
+                continue
+            assert isinstance(action.send, Send)
             frame = build(action.send, case.network)
             sender = Sender(lab.hosts[frame.sender], frame.interface)
             observation = _measure(lab, tracer, tracing, capture, sender, frame)
             if isinstance(action.expect, Expect):
+                observation = _with_state(observation, lab, case, number, action.expect)
                 sights.append(
                     Sight(
                         action=number,
@@ -66,6 +75,30 @@ def run(case: Case, tracer: Tracer) -> tuple[Sight, ...]:
                     )
                 )
         return tuple(sights)
+
+
+def _change(lab: Lab, case: Case, number: int, command: str) -> None:
+    try:
+        state.change(lab.device, command)
+    except RefusedError as refused:
+        said = str(refused).splitlines()[0].partition("Error: ")
+        raise ScenarioError(f"nft: {said[2] or said[0]}", case.where(number, "nft")) from None
+
+
+def _with_state(observation: Observation, lab: Lab, case: Case, number: int, expect: Expect) -> Observation:
+    """``observation`` with the counters and sets that ``expect`` speaks of."""
+    if not (expect.counters or expect.elements):
+        return observation
+    try:
+        return msgspec.structs.replace(
+            observation,
+            counters=state.counters(lab.device, expect.counters or ()),
+            elements=state.elements(lab.device, expect.elements or ()),
+        )
+    except state.MissingError as missing:
+        key = "counters" if missing.name in (expect.counters or ()) else "elements"
+        place = case.where(number, "expect", key, missing.name)
+        raise ScenarioError(missing.sentence, place, remedy=missing.remedy) from None
 
 
 def _measure(lab: Lab, tracer: Tracer, tracing: Tracing, capture: Capture, sender: Sender, frame: Frame) -> Observation:

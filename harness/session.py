@@ -119,7 +119,7 @@ class Session:
     def _prepare(self, files: Iterable[Path]) -> dict[str, bytes]:
         self._loaded = {path: load_all(shortened(path), layers=layers.NAMES) for path in files}
         cases = [case for loaded in self._loaded.values() for case in loaded.cases if isinstance(case, Case)]
-        return packet.prepare((action.send, case.network) for case in cases for action in case.actions)
+        return packet.prepare((send, case.network) for case in cases for send in case.sends)
 
     def _keep(self, news: dict[str, bytes]) -> None:
         # A cache that cannot be written to costs time in the next run and nothing else.

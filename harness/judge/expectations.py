@@ -61,6 +61,7 @@ def judge(expect: Expect, observation: Observation, packet: PacketSeen, *, at: A
             *_rule(expect, seen, packet, device),
             *_delivered(expect, packet),
             *_reply(expect, observation, packet),
+            *_state(expect, observation),
             *_layers(expect, packet, device),
             *_path(expect, packet, device),
             *_never(expect, packet, device),
@@ -168,6 +169,24 @@ def _sees(sees: Sees, frames: Sequence[bytes], *keys: str | int) -> _Found:
         best = dict.fromkeys(wanted, "not captured there")
     for key, value in best.items():
         yield (*keys, *key), str(wanted[key].value), value, ""
+
+
+def _state(expect: Expect, observation: Observation) -> _Found:
+    """What the packet, and those before it, left behind in counters and sets."""
+    for name, count in (expect.counters or {}).items():
+        if observation.counters.get(name) != count:
+            yield ("expect", "counters", name), str(count), str(observation.counters.get(name, "not counted")), ""
+    for name, elements in (expect.elements or {}).items():
+        wanted = {" ".join(str(one).split()) for one in elements}
+        found = set(observation.elements.get(name, ()))
+        if wanted != found:
+            parts = [f"{word} {', '.join(sorted(more))}" for word, more in _differences(wanted, found) if more]
+            seen = ", ".join(sorted(found)) or "no element"
+            yield ("expect", "elements", name), ", ".join(sorted(wanted)) or "no element", seen, "; ".join(parts)
+
+
+def _differences(wanted: set[str], found: set[str]) -> tuple[tuple[str, set[str]], ...]:
+    return ("lacks", wanted - found), ("has beside that", found - wanted)
 
 
 def _layers(expect: Expect, packet: PacketSeen, device: str) -> _Found:

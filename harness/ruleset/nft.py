@@ -29,7 +29,7 @@ class RefusedError(Exception):
 class Nft:
     """A libnftables context; it belongs to the network namespace of the thread that makes it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, json: bool = False) -> None:
         try:
             import nftables  # only here, so that a machine without it can say so
 
@@ -39,6 +39,9 @@ class Nft:
                 f"libnftables can't be used: {missing}",
                 remedy="install python3-nftables (it serves the system's Python)",
             ) from None
+        if json:  # values of counters and elements of sets included
+            self._nftables.set_json_output(True)
+            return
         # What `nft --handle --stateless --terse --numeric-priority` sets: counters and the elements
         # of named sets are of no use here, and there may be many.
         self._nftables.set_handle_output(True)

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from msgspec import UNSET
 
 from harness.scenario import icmp, packet
-from harness.scenario.models import Action, Delivered, Expect, HopDetail, PathEntry, Scenario, Sees
+from harness.scenario.models import Action, Delivered, Expect, HopDetail, PathEntry, Scenario, Sees, Send
 from harness.scenario.network import Network
 from harness.scenario.problem import Problem, unknown
 
@@ -45,6 +45,9 @@ def actions(scenario: Scenario) -> tuple[Action, ...]:
 
 
 def _check_action(action: Action, network: Network, layers: Collection[str] | None) -> Iterator[Problem]:
+    if action.nft is not UNSET or action.send is UNSET:
+        yield from _check_change(action)
+        return
     family = None
     try:
         family = packet.plan(action.send, network).family
@@ -57,7 +60,27 @@ def _check_action(action: Action, network: Network, layers: Collection[str] | No
     if action.expect is not UNSET:
         for found in _check_expect(action.expect, network, layers):
             yield found.below("expect")
-        yield from _check_reject(action, family)
+        yield from _check_reject(action.expect, action.send, family)
+
+
+# What changes rules or chains would have to be traced and indexed anew.
+_CHANGE = re.compile(r"(add|create|delete|destroy) element\s+\w+\s+\S+\s+\S+\s+{.*}|flush (set|map)\s+\w+\s+\S+\s+\S+")
+
+
+def _check_change(action: Action) -> Iterator[Problem]:
+    if action.nft is UNSET:
+        yield Problem("does nothing", remedy="add send: with a packet, or nft: with a change of a set")
+        return
+    if action.send is not UNSET:
+        yield Problem("a step sends a packet or changes a set", "nft", remedy="make two steps of it", about_key=True)
+    elif action.expect is not UNSET:
+        remedy = "expect it of a packet in a later step"
+        yield Problem("a step that sends nothing expects nothing", "expect", remedy=remedy, about_key=True)
+    if not _CHANGE.fullmatch(action.nft.strip()) or ";" in action.nft or "\n" in action.nft.strip():
+        remedy = (
+            "write 'add element FAMILY TABLE SET { … }', or create, delete, destroy; or 'flush set FAMILY TABLE SET'"
+        )
+        yield Problem("is no change of a set's elements", "nft", remedy=remedy)
 
 
 def _check_expect(expect: Expect, network: Network, layers: Collection[str] | None) -> Iterator[Problem]:
@@ -76,6 +99,14 @@ def _check_expect(expect: Expect, network: Network, layers: Collection[str] | No
     if isinstance(expect.reply, Sees):
         for problem in _check_sees(expect.reply):
             yield problem.below("reply")
+    for key, names in (("counters", expect.counters), ("elements", expect.elements)):
+        for name in names or ():
+            words = name.split()
+            if len(words) != 3:
+                remedy = "as in 'inet filter blocked'"
+                yield Problem(f"'{name}' is not family, table and name", key, name, remedy=remedy, about_key=True)
+            elif words[0] not in FAMILIES:
+                yield unknown(words[0], FAMILIES, "family", key, name)
     for index, layer in enumerate(expect.layers or ()):
         if layers is not None and layer not in layers:
             yield unknown(layer, layers, "layer", "layers", index)
@@ -144,10 +175,9 @@ def _check_detail(detail: HopDetail, functions: Collection[str], network: Networ
             yield unknown(words[0], FAMILIES, "family", "chain")
 
 
-def _check_reject(action: Action, family: int | None) -> Iterator[Problem]:
+def _check_reject(expect: Expect, send: Send, family: int | None) -> Iterator[Problem]:
     """``with``, against the verdict and the packet."""
-    expect = action.expect
-    if expect is UNSET or expect.with_ is None:
+    if expect.with_ is None:
         return
     keys = ("expect", "with")
     if expect.verdict != "reject":
@@ -160,7 +190,5 @@ def _check_reject(action: Action, family: int | None) -> Iterator[Problem]:
         return
     if answers is not None and family is not None and answers != family:
         yield Problem(f"an IPv{family} packet is not answered with '{expect.with_}'", *keys)
-    if expect.with_.split()[0] == "tcp" and (
-        action.send.udp or action.send.icmp or action.send.icmpv6 or action.send.arp
-    ):
+    if expect.with_.split()[0] == "tcp" and (send.udp or send.icmp or send.icmpv6 or send.arp):
         yield Problem("only a TCP packet is answered with a reset", *keys)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+from msgspec import UNSET
 
 from harness.errors import Position, ScenarioError
 from harness.scenario import document
@@ -17,7 +18,7 @@ from harness.scenario.check import actions, check
 from harness.scenario.files import LABS as LABS_FOLDER
 from harness.scenario.files import SUFFIXES
 from harness.scenario.labs import LABS, rename
-from harness.scenario.models import Action, LabSpec, Scenario, ScenarioFile
+from harness.scenario.models import Action, LabSpec, Scenario, ScenarioFile, Send
 from harness.scenario.network import Network
 from harness.scenario.parameters import expand, without_consequences
 from harness.scenario.problem import Problem, unknown
@@ -42,6 +43,11 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     actions: tuple[Action, ...]
     places: document.Node
     """The scenario as it stands in the file; ask :meth:`where`."""
+
+    @property
+    def sends(self) -> tuple[Send, ...]:
+        """The packets, in order."""
+        return tuple(action.send for action in self.actions if action.send is not UNSET)
 
     def where(self, action: int, *keys: str | int) -> Position:
         """The place of a value, e.g. ``where(0, "expect", "path", 2)``; else of what is around it."""

@@ -41,6 +41,7 @@ Byte = Annotated[int, Meta(ge=0, le=255)]
 Word = Annotated[int, Meta(ge=0, le=65535)]
 Port = Word
 Number32 = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
+Count = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
 CodePoint = Annotated[int, Meta(ge=0, le=63)]
 VlanId = Annotated[int, Meta(ge=0, le=4094)]
 
@@ -114,6 +115,7 @@ class Ether(Model, frozen=True, kw_only=True):
     src: Annotated[Mac | None, Meta(description="Source address.", examples=["02:00:00:00:00:01"])] = None
     dst: Annotated[Mac | None, Meta(description="Destination address.", examples=["ff:ff:ff:ff:ff:ff"])] = None
     type: Annotated[Word | None, Meta(description="EtherType.", examples=[0x88B5])] = None
+    vlan: Annotated[VlanId | None, Meta(description="VLAN, in an 802.1Q tag.", examples=[10])] = None
 
 
 class IPv4(Model, frozen=True, kw_only=True):
@@ -134,6 +136,9 @@ class IPv4(Model, frozen=True, kw_only=True):
     ] = ""
     frag: Annotated[int, Meta(ge=0, le=8191, description="Fragment offset, in units of 8 bytes.", examples=[185])] = 0
     proto: Annotated[Byte | None, Meta(description="Protocol number.", examples=[47])] = None
+    checksum: Annotated[
+        Word | None, Meta(description="Checksum, to give a wrong one; without it, the right one.", examples=[0xBAD])
+    ] = None
 
 
 class IPv6(Model, frozen=True, kw_only=True):
@@ -158,6 +163,10 @@ class TCP(Model, frozen=True, kw_only=True):
     seq: Annotated[int, Meta(ge=0, le=0xFFFFFFFF, description="Sequence number.", examples=[1001])] = 1000
     ack: Annotated[int, Meta(ge=0, le=0xFFFFFFFF, description="Acknowledgement number.", examples=[2001])] = 0
     window: Annotated[Word, Meta(description="Window, in bytes.", examples=[1024])] = 64240
+    mss: Annotated[Word | None, Meta(description="Option: maximum segment size, in bytes.", examples=[1460])] = None
+    checksum: Annotated[
+        Word | None, Meta(description="Checksum, to give a wrong one; without it, the right one.", examples=[0xBAD])
+    ] = None
 
 
 class UDP(Model, frozen=True, kw_only=True):
@@ -165,6 +174,9 @@ class UDP(Model, frozen=True, kw_only=True):
 
     sport: Annotated[Port, Meta(description="Source port.", examples=[1024])] = 40000
     dport: Annotated[Port, Meta(description="Destination port.", examples=[53])]
+    checksum: Annotated[
+        Word | None, Meta(description="Checksum, to give a wrong one; without it, the right one.", examples=[0xBAD])
+    ] = None
 
 
 class ICMP(Model, frozen=True, kw_only=True):
@@ -198,6 +210,19 @@ class ARP(Model, frozen=True, kw_only=True):
     dst: Annotated[str | None, Meta(description="Target's protocol address.", examples=["203.0.113.1"])] = None
 
 
+class Hex(Model, frozen=True, kw_only=True):
+    """Bytes in hexadecimal."""
+
+    hex: Annotated[
+        str,
+        Meta(
+            pattern="^\\s*([0-9A-Fa-f]{2}\\s*)*$",
+            description="Two digits for each byte, with or without spaces between bytes.",
+            examples=["16 03 01", "deadbeef"],
+        ),
+    ]
+
+
 class Send(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
     """A packet, and where it starts.
 
@@ -225,7 +250,11 @@ class Send(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
     icmp: Annotated[ICMP | None, Meta(description="ICMP header.", examples=[{"type": "echo-request"}])] = None
     icmpv6: Annotated[ICMPv6 | None, Meta(description="ICMPv6 header.", examples=[{"type": "echo-request"}])] = None
     payload: Annotated[
-        str, Meta(description="Bytes after the last header, as UTF-8 text.", examples=["GET / HTTP/1.0"])
+        str | Hex,
+        Meta(
+            description="Bytes after the last header, as UTF-8 text or in hexadecimal.",
+            examples=["GET / HTTP/1.0", {"hex": "16 03 01"}],
+        ),
     ] = ""
 
 
@@ -241,6 +270,7 @@ class SeesTCP(Model, frozen=True, kw_only=True):
     ] = None
     seq: Annotated[Number32 | None, Meta(description="Sequence number.", examples=[0])] = None
     ack: Annotated[Number32 | None, Meta(description="Acknowledgement number.", examples=[1001])] = None
+    mss: Annotated[Word | None, Meta(description="Option: maximum segment size, in bytes.", examples=[1360])] = None
 
 
 class SeesUDP(Model, frozen=True, kw_only=True):
@@ -365,6 +395,22 @@ class Expect(Model, frozen=True, kw_only=True, rename={"with_": "with"}):
             examples=[{"tcp": {"flags": "RA"}}, {"icmp": {"type": "echo-reply"}}, "none"],
         ),
     ] = None
+    counters: Annotated[
+        Annotated[dict[str, Count], Meta(min_length=1)] | None,
+        Meta(
+            description="Named counters by family, table and name, and how many packets each counts afterwards, since "
+            "the ruleset was loaded.",
+            examples=[{"inet filter refused": 1}],
+        ),
+    ] = None
+    elements: Annotated[
+        Annotated[dict[str, list[str | int]], Meta(min_length=1)] | None,
+        Meta(
+            description="Sets and maps by family, table and name, and all elements (of a map: keys) that each has "
+            "afterwards, in any order, as nft writes them.",
+            examples=[{"inet filter blocked": ["203.0.113.5", "198.51.100.0/24"]}],
+        ),
+    ] = None
     layers: Annotated[
         Annotated[list[str], Meta(min_length=1)] | None,
         Meta(
@@ -389,9 +435,18 @@ class Expect(Model, frozen=True, kw_only=True, rename={"with_": "with"}):
 
 
 class Action(Model, frozen=True, kw_only=True):
-    """One packet sent, and what must become of it."""
+    """One packet sent and what must become of it; or a change of the ruleset's sets."""
 
-    send: Annotated[Send, Meta(description="The packet.", examples=[{"from": "client", "to": "server", "icmp": {}}])]
+    send: Annotated[
+        Send | UnsetType, Meta(description="The packet.", examples=[{"from": "client", "to": "server", "icmp": {}}])
+    ] = UNSET
+    nft: Annotated[
+        str | UnsetType,
+        Meta(
+            description="Instead of a packet: an nft command that changes elements of a set or map.",
+            examples=["add element inet edge blocked { 203.0.113.5 }"],
+        ),
+    ] = UNSET
     expect: Annotated[
         Expect | UnsetType,
         Meta(

@@ -230,9 +230,13 @@ def _check_upper_layer(send: Send, family: int, transports: Sequence[str]) -> No
 
 
 def _check_size(send: Send, family: int) -> None:
-    size = (20 if family == 4 else 40) + (20 if send.tcp else 8) + len(send.payload.encode())
+    size = (20 if family == 4 else 40) + (20 if send.tcp else 8) + len(_payload(send))
     if size > MTU:
         raise Problem(f"makes a packet of {size} bytes, and the interfaces of a lab take {MTU}", "payload")
+
+
+def _payload(send: Send) -> bytes:
+    return send.payload.encode() if isinstance(send.payload, str) else bytes.fromhex(send.payload.hex)
 
 
 def _has(network: Network, host: str | None, family: int) -> bool:
@@ -254,6 +258,11 @@ def _bytes(send: Send, planned: Plan) -> bytes:
     frame = l2.Ether(src=planned.source_mac, dst=planned.destination_mac)
     if send.ether is not None and send.ether.type is not None:
         frame.type = send.ether.type
+    if send.ether is not None and send.ether.vlan is not None:
+        frame.type = 0x8100
+        frame /= l2.Dot1Q(vlan=send.ether.vlan)
+        if send.ether.type is not None:
+            frame[l2.Dot1Q].type = send.ether.type
     source, destination = str(planned.source), str(planned.destination)
     if send.arp is not None:
         reply = send.arp.op == "reply"
@@ -269,6 +278,7 @@ def _bytes(send: Send, planned: Plan) -> bytes:
         frame /= inet.IP(src=source, dst=destination, ttl=ip.ttl, tos=ip.tos, id=ip.id, flags=ip.flags, frag=ip.frag)
         if ip.proto is not None:
             frame[inet.IP].proto = ip.proto
+        frame[inet.IP].chksum = ip.checksum
     elif planned.family == 6:
         ip6 = send.ip6 or IPv6()
         frame /= inet6.IPv6(src=source, dst=destination, hlim=ip6.hlim, tc=ip6.tc, fl=ip6.fl)
@@ -276,10 +286,17 @@ def _bytes(send: Send, planned: Plan) -> bytes:
             frame[inet6.IPv6].nh = ip6.nh
     if (tcp := send.tcp) is not None:
         frame /= inet.TCP(
-            sport=tcp.sport, dport=tcp.dport, flags=tcp.flags, seq=tcp.seq, ack=tcp.ack, window=tcp.window
+            sport=tcp.sport,
+            dport=tcp.dport,
+            flags=tcp.flags,
+            seq=tcp.seq,
+            ack=tcp.ack,
+            window=tcp.window,
+            chksum=tcp.checksum,
+            options=[] if tcp.mss is None else [("MSS", tcp.mss)],
         )
     elif send.udp is not None:
-        frame /= inet.UDP(sport=send.udp.sport, dport=send.udp.dport)
+        frame /= inet.UDP(sport=send.udp.sport, dport=send.udp.dport, chksum=send.udp.checksum)
     elif (echo := send.icmp) is not None:
         frame /= inet.ICMP(type=icmp.number(echo.type, icmp.TYPES), code=echo.code, id=echo.id, seq=echo.seq)
     elif (message := send.icmpv6) is not None:
@@ -290,9 +307,9 @@ def _bytes(send: Send, planned: Plan) -> bytes:
             body = struct.pack(">HH", message.id, message.seq)
         elif number in icmp.NEIGHBOUR_V6 and planned.destination:
             body += planned.destination.packed
-        frame /= inet6.ICMPv6Unknown(type=number, code=message.code, msgbody=body + send.payload.encode())
-    if send.payload and send.icmpv6 is None:
-        frame /= Raw(send.payload.encode())
+        frame /= inet6.ICMPv6Unknown(type=number, code=message.code, msgbody=body + _payload(send))
+    if (payload := _payload(send)) and send.icmpv6 is None:
+        frame /= Raw(payload)
     return bytes(frame)
 
 
@@ -321,8 +338,8 @@ def fields(frame: bytes) -> Mapping[str, str | int]:
 
     ``ether_src ether_dst ether_type vlan``; ``src dst`` (text, of IP or ARP); ``family`` (4, 6),
     ``ttl`` (or hop limit), ``tos`` (or traffic class), ``dscp`` (its upper bits), ``length`` (bytes,
-    IP header included), ``proto`` (number), ``protocol`` (name); ``sport dport``; ``flags seq ack`` of TCP; ``type
-    code`` of ICMP and ICMPv6; ``op`` of ARP. A truncated frame gives the fields up to there.
+    IP header included), ``proto`` (number), ``protocol`` (name); ``sport dport``; ``flags seq ack
+    mss`` of TCP; ``type code`` of ICMP and ICMPv6; ``op`` of ARP. A truncated frame gives the fields up to there.
     """
     found: dict[str, str | int] = {}
     try:
@@ -386,8 +403,18 @@ def _read_transport(proto: int, data: bytes, found: dict[str, str | int], *, fir
     if name == "tcp":
         found["seq"], found["ack"], bits = struct.unpack_from(">IIH", data, 4)
         found["flags"] = "".join(flag for bit, flag in enumerate(_FLAGS) if bits >> bit & 1)
+        _read_options(data[20 : (bits >> 12) * 4], found)
     elif name in ("icmp", "icmpv6"):
         found["type"], found["code"] = struct.unpack_from(">BB", data)
+
+
+def _read_options(options: bytes, found: dict[str, str | int]) -> None:
+    """Of TCP's options only the maximum segment size (RFC 9293 section 3.2)."""
+    at = 0
+    while at < len(options) and options[at]:
+        if options[at] == 2:
+            (found["mss"],) = struct.unpack_from(">H", options, at + 2)
+        at += 1 if options[at] == 1 else max(options[at + 1], 2)
 
 
 def _summary(found: Mapping[str, str | int], sender: str | None = None, receiver: str | None = None) -> str:

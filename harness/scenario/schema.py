@@ -16,6 +16,7 @@ Schema = dict[str, Any]
 # the loader knows: nft-harness check.
 _BEYOND_MODELS: Schema = {
     "Scenario": {"oneOf": [{"required": ["send", "expect"]}, {"required": ["steps"]}]},
+    "Action": {"oneOf": [{"required": ["send"]}, {"required": ["nft"], "not": {"required": ["expect"]}}]},
     "Expect": {"minProperties": 1},
     "Sees": {"minProperties": 1},
 }

@@ -519,3 +519,31 @@ def test_a_router_on_the_way_is_no_destination() -> None:
     packet = changed(steps=(late,), hops=way, deliveries=(at_edge,))
     assert complaints({"verdict": "drop", "delivered": "nowhere"}, packet) == []
     assert complaints({"delivered": "edge"}, packet) == ["expect.delivered: edge / nowhere"]
+
+
+# --- what it left behind ------------------------------------------------------------------------
+
+
+def left(expect: dict[str, object], **state: object) -> list[str]:
+    seen = msgspec.structs.replace(observation(PASSED), **state)
+    wanted = msgspec.convert(expect, Expect)
+    return [
+        f"{one.keys[-1]}: {one.expected} / {one.seen} / {one.note}" for one in judge(wanted, seen, PASSED, at=place)
+    ]
+
+
+def test_counters() -> None:
+    name = "inet filter web"
+    assert left({"counters": {name: 1}}, counters={name: 1}) == []
+    assert left({"counters": {name: 2}}, counters={name: 1}) == ["inet filter web: 2 / 1 / "]
+
+
+def test_elements_in_any_order() -> None:
+    name = "inet filter blocked"
+    held = {name: ("192.0.2.1", "192.0.2.2")}
+    assert left({"elements": {name: ["192.0.2.2", "192.0.2.1"]}}, elements=held) == []
+    assert left({"elements": {name: []}}, elements={name: ()}) == []
+    assert left({"elements": {name: [22]}}, elements={name: ("22",)}) == []
+    assert left({"elements": {name: ["192.0.2.3", "192.0.2.1"]}}, elements=held) == [
+        "inet filter blocked: 192.0.2.1, 192.0.2.3 / 192.0.2.1, 192.0.2.2 / lacks 192.0.2.3; has beside that 192.0.2.2"
+    ]

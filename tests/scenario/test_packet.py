@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import pickle
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from harness.scenario import packet
 from harness.scenario.labs import LABS
 from harness.scenario.models import Send
 from harness.scenario.network import Network
@@ -180,3 +183,26 @@ def test_scapy_is_needed_for_building_only(tmp_path: Path) -> None:
     """
     done = subprocess.run([sys.executable, "-c", script, tmp_path], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     assert done.stdout.splitlines() == [build(*packet).summary for packet in packets]
+
+
+def test_a_vlan_tag_stands_before_what_is_in_it() -> None:
+    found = fields(frame(to="server", ether={"vlan": 10}, tcp={"dport": 443}).data)
+    assert (found["vlan"], found["ether_type"], found["dport"]) == (10, 0x0800, 443)
+    found = fields(frame(to="device", ether={"vlan": 20}, arp={}).data)
+    assert (found["vlan"], found["op"]) == (20, "request")
+
+
+def test_options_checksums_and_bytes() -> None:
+    data = frame(
+        to="server", ip={"checksum": 0xBAD}, tcp={"dport": 443, "mss": 1400, "checksum": 7}, payload={"hex": "16 0301"}
+    ).data
+    assert (data[24:26], data[50:52], data[-3:]) == (b"\x0b\xad", b"\0\x07", b"\x16\x03\x01")
+    assert fields(data)["mss"] == 1400
+
+
+@pytest.mark.parametrize("options", [b"\1\1\2\4\5\xb4", b"\2", b"\3", b"\5\0\5\0", b"\2\4\5"])
+def test_tcp_options_however_broken(options: bytes) -> None:
+    found: dict[str, str | int] = {}
+    with contextlib.suppress(struct.error, IndexError):
+        packet._read_options(options, found)
+    assert found.get("mss") in (None, 1460)

@@ -1,0 +1,69 @@
+"""What packets leave behind in a ruleset: counts and the elements of sets. See libnftables-json(5)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from harness.errors import HarnessError
+from harness.lab.lab import Host
+from harness.ruleset.nft import Nft, RefusedError
+
+
+class MissingError(HarnessError):
+    """The ruleset has no such counter, set or map; ``name`` is it."""
+
+    def __init__(self, name: str, what: str) -> None:
+        super().__init__(f"the ruleset has no {what} {name}", remedy="write family, table and name as nft lists them")
+        self.name = name
+
+
+def counters(host: Host, names: Iterable[str]) -> dict[str, int]:
+    """Packets counted by the counters ``names``, each ``family table name``."""
+    return {name: _object(host, name, "counter")["packets"] for name in names}
+
+
+def elements(host: Host, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """What the sets and maps ``names``, each ``family table name``, hold; of a map the keys."""
+    found = {}
+    for name in names:
+        held = _object(host, name, "set", "map").get("elem", [])
+        found[name] = tuple(_text(one[0] if isinstance(one, list) else one) for one in held)
+    return found
+
+
+def change(host: Host, command: str) -> None:
+    """Run an nft command. Raises :class:`~harness.ruleset.nft.RefusedError`."""
+    host.namespace.call(lambda: Nft().run(command))
+
+
+def _object(host: Host, name: str, *kinds: str) -> dict[str, Any]:
+    for kind in kinds:
+        try:
+            said = json.loads(host.namespace.call(_run, f"list {kind} {name}"))
+        except RefusedError:
+            continue
+        for one in said["nftables"]:
+            if kind in one:
+                found: dict[str, Any] = one[kind]
+                return found
+    raise MissingError(name, " or ".join(kinds))
+
+
+def _run(command: str) -> str:
+    return Nft(json=True).run(command)
+
+
+def _text(element: Any) -> str:
+    """An element in nft's words, without its timeout, counter and comment."""
+    match element:
+        case {"elem": {"val": value}}:
+            return _text(value)
+        case {"prefix": {"addr": address, "len": length}}:
+            return f"{address}/{length}"
+        case {"range": [first, last]}:
+            return f"{_text(first)}-{_text(last)}"
+        case {"concat": parts}:
+            return " . ".join(map(_text, parts))
+    return str(element)

@@ -1,0 +1,70 @@
+"""What is read of counters and sets, in the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.lab.lab import Lab
+from harness.ruleset import state
+from harness.ruleset.load import Ruleset
+from harness.ruleset.nft import RefusedError
+from harness.scenario.labs import LABS
+from harness.scenario.network import Network
+
+pytestmark = pytest.mark.kernel
+
+RULESET = """\
+table inet t {
+	counter hits { packets 7 bytes 420; }
+	set plain { type inet_service; elements = { 22, 80-90 }; flags interval; }
+	set nets { type ipv4_addr; flags interval; elements = { 192.0.2.0/24, 198.51.100.7 } }
+	set timed { type ipv4_addr; flags timeout; elements = { 192.0.2.1 timeout 1h comment "x" } }
+	set empty { type ipv4_addr; }
+	map pairs { type ipv4_addr . inet_service : verdict; elements = { 10.0.0.1 . 443 : drop } }
+	chain input { type filter hook input priority 0; counter name hits; }
+}
+"""
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    path = tmp_path / "a.nft"
+    path.write_text(RULESET)
+    with Lab.build(Network.of(LABS["host"])) as lab:
+        Ruleset.load(lab.device, path)
+        yield lab
+
+
+def test_counters(lab: Lab) -> None:
+    assert state.counters(lab.device, ["inet t hits"]) == {"inet t hits": 7}
+
+
+@pytest.mark.parametrize(
+    ("name", "held"),
+    [
+        ("plain", {"22", "80-90"}),
+        ("nets", {"192.0.2.0/24", "198.51.100.7"}),
+        ("timed", {"192.0.2.1"}),
+        ("empty", set()),
+        ("pairs", {"10.0.0.1 . 443"}),
+    ],
+)
+def test_elements_as_nft_writes_them(lab: Lab, name: str, held: set[str]) -> None:
+    assert set(state.elements(lab.device, [f"inet t {name}"])[f"inet t {name}"]) == held
+
+
+def test_what_is_not_there(lab: Lab) -> None:
+    with pytest.raises(state.MissingError, match="the ruleset has no set or map inet t plane"):
+        state.elements(lab.device, ["inet t plane"])
+    with pytest.raises(state.MissingError, match="the ruleset has no counter inet t plain"):
+        state.counters(lab.device, ["inet t plain"])
+
+
+def test_a_change(lab: Lab) -> None:
+    state.change(lab.device, "add element inet t empty { 192.0.2.9 }")
+    assert state.elements(lab.device, ["inet t empty"]) == {"inet t empty": ("192.0.2.9",)}
+    with pytest.raises(RefusedError):
+        state.change(lab.device, "add element inet t missing { 192.0.2.9 }")
