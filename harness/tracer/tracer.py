@@ -176,6 +176,8 @@ class Tracer:
         self.functions: list[Function] = []
         self.refused: dict[str, str] = {}
         """Functions that the kernel would not let us trace, and why."""
+        self.untraceable: dict[str, str] = {}
+        """Functions last named to :meth:`arm` that are not armed, and why."""
         self._recordings = 0
         with ExitStack() as undo:
             self._loaded = undo.enter_context(program.Loaded(source, ring_bytes=ring_bytes))
