@@ -41,6 +41,10 @@ SILENT_IPV6: Final = {"net.ipv6.conf.all.disable_ipv6": "1", "net.ipv6.conf.defa
 FORWARDING: Final = {"net.ipv4.ip_forward": "1"}
 FORWARDING_IPV6: Final = {"net.ipv6.conf.all.forwarding": "1"}
 
+FIRST_INDEX: Final = 100
+"""Of the lab's interfaces. Tunnel modules that are loaded (gre, ipip, sit, …) give every new namespace
+interfaces of their own, from 2 on (Documentation/admin-guide/sysctl/net.rst, fb_tunnels_only_for_init_net)."""
+
 MAF_TIMER_RUNNING: Final = 0x01
 """A group's report is still to be sent (include/net/if_inet6.h)."""
 
@@ -87,7 +91,7 @@ class Lab:
         :class:`~harness.errors.HarnessError` when the kernel refuses a part of the plan.
         """
         with ExitStack() as stack:
-            indexes = iter(range(rtnl.LOOPBACK + 1, 1 << 31))
+            indexes = iter(range(FIRST_INDEX, 1 << 31))
             hosts = {}
             for planned in plan.hosts.values():
                 namespace = stack.enter_context(Namespace(planned.name))
