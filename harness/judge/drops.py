@@ -22,7 +22,7 @@ _CHECKSUM = "leave the checksum to the harness, or correct it in `send`"
 REASONS = {
     "NOT_SPECIFIED": Reason("the kernel gives no reason"),
     "NO_SOCKET": Reason(
-        "no socket listens there", "nothing is wrong with the ruleset: no program listens on that port"
+        "no socket listens there", "the ruleset let it in: if it was meant for another host, no rule sent it there"
     ),
     "PKT_TOO_SMALL": Reason("shorter than its headers say"),
     "PKT_TOO_BIG": Reason(
