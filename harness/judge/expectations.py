@@ -12,7 +12,7 @@ from harness.judge.way import differing, hops_on, layers_of, located, meets, par
 from harness.judge.words import describe_entry, describe_hop, describe_loss, describe_step
 from harness.observation import Loss, Observation, PacketSeen, Value, Verdict
 from harness.scenario import icmp
-from harness.scenario.models import Delivered, Expect, PathEntry, Sees
+from harness.scenario.models import Delivered, Dropped, Expect, PathEntry, Sees
 from harness.scenario.packet import fields, summarise
 from harness.scenario.problem import Problem, one_of
 
@@ -59,6 +59,8 @@ def judge(expect: Expect, observation: Observation, packet: PacketSeen, *, at: A
             *_verdict(expect, seen, packet),
             *_with(expect, seen),
             *_rule(expect, seen, packet, device),
+            *_rules(expect, packet, device),
+            *_dropped(expect, packet, device),
             *_delivered(expect, packet),
             *_reply(expect, observation, packet),
             *_state(expect, observation),
@@ -121,6 +123,34 @@ def _rule(expect: Expect, seen: Outcome, packet: PacketSeen, device: str) -> _Fo
             note = f"it was met, but did not decide: it said {said}"
     decided = "; ".join(describe_step(step) for step in seen.deciding)
     yield ("expect", "rule"), str(expect.rule), decided or "no rule and no policy: no base chain saw it", note
+
+
+def _rules(expect: Expect, packet: PacketSeen, device: str) -> _Found:
+    met = [step for step in packet.steps if step.host == device]
+    rest = iter(met)
+    for index, name in enumerate(expect.rules or ()):
+        if not any(is_rule(name, step) for step in rest):  # consumes up to and including the step
+            seen = "; ".join(describe_step(step) for step in met) or "no rule and no policy"
+            note = "met earlier: the order differs" if any(is_rule(name, step) for step in met) else "not met"
+            yield ("expect", "rules", index), str(name), seen, note
+            return
+
+
+def _dropped(expect: Expect, packet: PacketSeen, device: str) -> _Found:
+    if expect.dropped is None:
+        return
+    keys: Keys = ("expect", "dropped")
+    wanted = expect.dropped if isinstance(expect.dropped, Dropped) else Dropped(reason=expect.dropped)
+    host, drop = wanted.host or device, packet.drop
+    if drop is None or drop.host != host:
+        words = " in ".join(filter(None, (wanted.reason, wanted.function)))
+        yield keys, f"{words} on {host}", f"{drop.reason} on {drop.host}" if drop else "not dropped", ""
+        return
+    for key, found in (("reason", drop.reason), ("function", drop.function)):
+        value: str | None = getattr(wanted, key)
+        names = [name.strip().removeprefix("SKB_DROP_REASON_") for name in (value or found).split("|")]
+        if found not in names:
+            yield (*keys, key) if wanted is expect.dropped else keys, str(value), found, ""
 
 
 def _delivered(expect: Expect, packet: PacketSeen) -> _Found:

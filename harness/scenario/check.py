@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from msgspec import UNSET
 
 from harness.scenario import icmp, packet
-from harness.scenario.models import Action, Delivered, Expect, HopDetail, PathEntry, Scenario, Sees, Send
+from harness.scenario.models import Action, Delivered, Dropped, Expect, HopDetail, PathEntry, Scenario, Sees, Send
 from harness.scenario.network import Network
 from harness.scenario.problem import Problem, unknown
 
@@ -96,6 +96,11 @@ def _check_expect(expect: Expect, network: Network, layers: Collection[str] | No
                 yield problem.below("delivered", "sees")
     elif delivered is not None:
         yield from _check_receiver(delivered, network, "delivered")
+    if isinstance(expect.dropped, Dropped):
+        if expect.dropped == Dropped():
+            yield Problem("says nothing", "dropped", remedy="give the reason or the function")
+        if expect.dropped.host is not None and expect.dropped.host not in network.hosts:
+            yield unknown(expect.dropped.host, network.hosts, "host of the lab", "dropped", "host")
     if isinstance(expect.reply, Sees):
         for problem in _check_sees(expect.reply):
             yield problem.below("reply")

@@ -333,6 +333,28 @@ class Delivered(Model, frozen=True, kw_only=True):
     ] = None
 
 
+class Dropped(Model, frozen=True, kw_only=True):
+    """How the kernel gave the packet up; each key given must hold."""
+
+    reason: Annotated[
+        str | None,
+        Meta(
+            description="The kernel's reason without `SKB_DROP_REASON_`, or alternatives `a | b`: kernels differ.",
+            examples=["NETFILTER_DROP", "IP_RPFILTER", "IP_INHDR | NOT_SPECIFIED"],
+        ),
+    ] = None
+    function: Annotated[
+        str | None,
+        Meta(
+            description="The function that gave it up, or alternatives.",
+            examples=["ip_rcv_finish_core", "ip_forward | ip6_forward"],
+        ),
+    ] = None
+    host: Annotated[
+        HostName | None, Meta(description="On this host; without it, on the device under test.", examples=["edge"])
+    ] = None
+
+
 class HopDetail(Model, frozen=True, kw_only=True):
     """What a function of the path must have met; each key given must hold."""
 
@@ -382,6 +404,21 @@ class Expect(Model, frozen=True, kw_only=True, rename={"with_": "with"}):
             description="The deciding rule: its text, comment, handle or file:line; or `policy`, or "
             "`inet filter forward policy`.",
             examples=["tcp dport 443 accept", "edge.nft:18", 9, "policy"],
+        ),
+    ] = None
+    rules: Annotated[
+        Annotated[list[str | int], Meta(min_length=1)] | None,
+        Meta(
+            description="Rules and policies that the packet meets, in this order, named as in `rule`; others may stand "
+            "between. Met is a rule that said something: a verdict, a jump, or to go on after all its tests held.",
+            examples=[["iifname wan0 jump from_wan", "tcp dport 443 accept"]],
+        ),
+    ] = None
+    dropped: Annotated[
+        str | Dropped | None,
+        Meta(
+            description="The kernel's reason to give the packet up, whoever decided it.",
+            examples=["NETFILTER_DROP", {"reason": "IP_RPFILTER"}],
         ),
     ] = None
     delivered: Annotated[

@@ -547,3 +547,35 @@ def test_elements_in_any_order() -> None:
     assert left({"elements": {name: ["192.0.2.3", "192.0.2.1"]}}, elements=held) == [
         "inet filter blocked: 192.0.2.1, 192.0.2.3 / 192.0.2.1, 192.0.2.2 / lacks 192.0.2.3; has beside that 192.0.2.2"
     ]
+
+
+def test_rules_met_in_order() -> None:
+    jump = step("jump", rule("iifname wan0 jump web", handle=3, comment="outside"), target="web")
+    packet = changed(steps=(jump, step("accept", HTTPS)))
+    assert complaints({"rules": ["outside", "tcp dport { 22, 443 } accept"]}, packet) == []
+    seen = (
+        "inet filter forward, rulesets/edge.nft:18 (handle 3): iifname wan0 jump web; "
+        "inet filter forward, rulesets/edge.nft:18 (handle 9): tcp dport { 22, 443 } accept"
+    )
+    assert complaints({"rules": [9, "outside"]}, packet) == [
+        f"expect.rules[1]: outside / {seen} / met earlier: the order differs"
+    ]
+    assert complaints({"rules": ["policy"]}, packet) == [f"expect.rules[0]: policy / {seen} / not met"]
+
+
+def test_why_the_kernel_gave_it_up() -> None:
+    drop = Drop(host="device", function="ip_rcv_finish_core", reason="IP_RPFILTER")
+    packet = changed(steps=(), deliveries=(), hops=(hop("ip_rcv"),), drop=drop)
+    assert complaints({"dropped": "IP_RPFILTER"}, packet) == []
+    assert complaints({"dropped": "NOT_SPECIFIED | SKB_DROP_REASON_IP_RPFILTER"}, packet) == []
+    assert complaints({"dropped": {"function": "ip_rcv | ip_rcv_finish_core"}}, packet) == []
+    assert complaints({"dropped": "IP_CSUM"}, packet) == ["expect.dropped: IP_CSUM / IP_RPFILTER"]
+    assert complaints({"dropped": {"reason": "IP_RPFILTER", "function": "ip_rcv"}}, packet) == [
+        "expect.dropped.function: ip_rcv / ip_rcv_finish_core"
+    ]
+    assert complaints({"dropped": {"reason": "IP_RPFILTER", "host": "edge"}}, packet) == [
+        "expect.dropped: IP_RPFILTER on edge / IP_RPFILTER on device"
+    ]
+    assert complaints({"dropped": "IP_CSUM"}, changed(packet, drop=None)) == [
+        "expect.dropped: IP_CSUM on device / not dropped"
+    ]
