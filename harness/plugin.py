@@ -11,6 +11,7 @@ import pytest
 from harness import collect, distribute
 from harness.scenario.files import is_scenario_file
 from harness.session import SESSION, Session
+from harness.tracer import attach
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,6 +23,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="KERNEL",
         help="kernel to run on: auto (default), host, a version such as 6.12, or a folder with vmlinuz and modules; "
         "several times for several kernels (environment: NFT_KERNEL)",
+    )
+    group.addoption(
+        "--nft-tracer",
+        choices=attach.NAMES,
+        default=attach.AUTO,
+        help="how functions are traced: kprobe.multi carries all of them, kprobe a chosen few; "
+        "auto (default) takes the best that the kernel has",
     )
     group.addoption(
         "--nft-require",

@@ -73,7 +73,7 @@ class Session:
         from harness.tracer.tracer import Tracer
 
         if self._tracer is None:
-            self._tracer = Tracer(self._kept)
+            self._tracer = Tracer(self._kept, engine=self._config.option.nft_tracer)
         return run(case, self._tracer)
 
     def finish(self) -> None:
