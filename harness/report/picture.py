@@ -69,14 +69,16 @@ def draw(lab: LabPlan, packet: PacketSeen, device: str) -> Picture:
     )
     tallest = max((len(box.interfaces) for box in boxes), default=0)
     bottom = TOP + HEIGHT + tallest * LINE + 12
-    far = any(abs(places[one.host] - places[one.peer[0]]) > 1 for one in lab.interfaces)
+    # A bridge has no other end: its peer is the bridge itself.
+    linked = [one for one in lab.interfaces if one.peer[0] in places and one.peer[0] != one.host]
+    far = any(abs(places[one.host] - places[one.peer[0]]) > 1 for one in linked)
     return Picture(
         width=20 + len(order) * (WIDTH + GAP) - GAP,
         height=bottom + (40 if far else 0),
         boxes=boxes,
         links=tuple(
             _path(boxes[places[one.host]], boxes[places[one.peer[0]]], bottom, TOP + HEIGHT // 2)
-            for one in lab.interfaces
+            for one in linked
             if (one.host, one.name) < one.peer
         ),
         way=tuple(_path(boxes[places[a]], boxes[places[b]], bottom, TOP + 8) for a, b in _pairs(visits)),

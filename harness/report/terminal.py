@@ -22,7 +22,6 @@ from harness.judge import (
     describe_hop,
     describe_loss,
     ended,
-    layers_of,
     located,
     outcome,
 )
@@ -257,32 +256,43 @@ def _cut(text: str, columns: int) -> str:
 
 
 def _outline(page: Page, observation: Observation, packet: PacketSeen) -> list[str]:
-    """Return one paragraph for each host passed."""
+    """Return a line for each host passed; for the device also its layers, and each chain with its verdict."""
     if not packet.hops:
         return [page.paint("no function was traced")]
-    lines: list[str] = []
+    rows = []
     for host, visit in groupby(located(packet), key=attrgetter("host")):
         hops = list(visit)
         devices = " → ".join(dict.fromkeys(hop.device for hop in hops if hop.device))
-        head = " ".join(word for word in (host, devices) if word)
-        words = [*_words(hops), f"({len(hops)} {'functions' if len(hops) > 1 else 'function'})"]
-        pieces = page.wrap(f"{head}: {'  '.join(words)}", LABEL + 2, hanging=" " * 4)
-        lines += [page.paint(piece, "bold" if host == observation.device else "") for piece in pieces]
+        count = f"{len(hops)} {'functions' if len(hops) > 1 else 'function'}"
+        words = f"{count}: {'  '.join(_words(hops))}" if host == observation.device else count
+        rows.append((host, devices, words))
+    hosts, devices_column = (max(len(escape(row[column])) for row in rows) + 2 for column in range(2))
+    lines = []
+    for host, devices, words in rows:
+        head = page.paint(host, "bold" if host == observation.device else "", hosts)
+        head += page.paint(devices, "", devices_column)
+        indent = LABEL + 2 + hosts + devices_column
+        first, *more = page.wrap(words, indent)
+        lines.append(head + page.paint(first))
+        lines += [" " * (hosts + devices_column) + page.paint(piece) for piece in more]
     return lines
 
 
+_PLUMBING = frozenset({"Buffer", "Checksum", "Dissect", "Free", "Netfilter", "Packet"})
+"""Layers that say little about a packet's way: they are met between all others."""
+
+
 def _words(hops: Sequence[Hop]) -> list[str]:
-    """Return the layers of ``hops``, with each chain and its verdict where it stood."""
+    """Return the layers of ``hops``, each once up to the next chain, and each chain with its verdict."""
     words: list[str] = []
-    run: list[Hop] = []
+    run: dict[str, None] = {}
     for hop in hops:
-        run.append(hop)
         if hop.function == "nft_do_chain" and hop.detail:
-            words += layers_of(run)
-            words.append(f"[{describe_hop(hop).removeprefix('nft_do_chain ')}]")
-            run = []
-    words += layers_of(run)
-    return [word for number, word in enumerate(words) if not number or words[number - 1] != word]
+            words += [*run, f"[{describe_hop(hop).removeprefix('nft_do_chain ')}]"]
+            run = {}
+        elif hop.layer not in _PLUMBING:
+            run[hop.layer] = None
+    return [*words, *run]
 
 
 # --- arrivals -----------------------------------------------------------------------------------

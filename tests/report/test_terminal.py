@@ -197,8 +197,8 @@ def test_a_changed_packet() -> None:
           expect.delivered  server  seen  nowhere
           packet    client 203.0.113.5:40000 → server 10.0.2.2:22 tcp S (IPv4, 40 bytes)
           decided   nothing: no base chain of the ruleset saw the packet
-          path      client eth0: Xmit  (1 function)
-                    device wan0: Device  IPv4  (3 functions)
+          path      client  eth0  1 function
+                    device  wan0  3 functions: Device  IPv4
           ended     dropped by the kernel on device in ip_rcv_finish_core: IP_RPFILTER (reverse path filter:
                     the way back to its source is not the interface it came in by)
           arrived   nowhere
@@ -225,9 +225,8 @@ def test_a_reject_and_what_the_sender_got() -> None:
           decided   inet filter forward, rulesets/edge.nft:7 (handle 3)
                       tcp dport 22 reject with icmp admin-prohibited
           rules     inet filter forward  edge.nft:7  reject  tcp dport 22 reject with icmp admin-prohibited
-          path      client eth0: Xmit  (1 function)
-                    device wan0: Device  IPv4  Routing  Netfilter  [inet filter forward → drop]  Netfilter
-                        (6 functions)
+          path      client  eth0  1 function
+                    device  wan0  6 functions: Device  IPv4  Routing  [inet filter forward → drop]
           ended     rejected with icmp admin-prohibited on device by inet filter forward,
                     rulesets/edge.nft:7 (nf_hook_slow: NETFILTER_DROP)
           arrived   nowhere
@@ -322,10 +321,10 @@ def test_lines_fit_a_terminal() -> None:
 def test_outline_of_a_packet_that_passed() -> None:
     assert page(outline(observation(ACCEPTED), ACCEPTED)) == page(
         """
-        path      client eth0: Xmit  (1 function)
-                  device wan0 → lan0: Device  IPv4  Routing  Netfilter  [inet filter forward → accept]
-                      IPv4  Xmit  (11 functions)
-                  server eth0: Device  (1 function)
+        path      client  eth0         1 function
+                  device  wan0 → lan0  11 functions: Device  IPv4  Routing  [inet filter forward → accept]
+                                       IPv4  Xmit
+                  server  eth0         1 function
         ended     delivered to server
         """
     )
