@@ -97,6 +97,25 @@ def report(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
+def lab(parser: argparse.ArgumentParser) -> None:
+    """Draw labs."""
+    from pathlib import Path
+
+    def show(options: argparse.Namespace) -> int:
+        from harness.scenario import drawing
+        from harness.scenario.load import load_lab
+
+        network = load_lab(options.file)
+        print(drawing.mermaid(network) if options.mermaid else drawing.text(network), end="")
+        return 0
+
+    actions = parser.add_subparsers(required=True, metavar="show")
+    action = actions.add_parser("show", help="draw the lab of a scenario file, or of a file in a folder labs")
+    action.add_argument("file", type=Path, help="the file")
+    action.add_argument("--mermaid", action="store_true", help="print a Mermaid diagram")
+    action.set_defaults(run=show)
+
+
 def schema(parser: argparse.ArgumentParser) -> None:
     """Print the JSON Schema of scenario files."""
 
@@ -209,6 +228,7 @@ COMMANDS: tuple[Callable[[argparse.ArgumentParser], None], ...] = (
     discover,
     doctor,
     kernels,
+    lab,
     report,
     schema,
     trace,

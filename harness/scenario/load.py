@@ -132,6 +132,36 @@ def load_all(path: Path, *, layers: Collection[str] | None = None) -> Loaded:
     return Loaded(cases=tuple(cases), errors=(*(_located(problem, root, path) for problem in whole), *elsewhere))
 
 
+def load_lab(path: Path) -> Network:
+    """The lab of a scenario file, or of a file that holds a lab.
+
+    Raises :class:`~harness.errors.ScenarioError` when it is wrong; the scenarios do not matter.
+    """
+    root = document.read(path)
+    if "hosts" in root.children:
+        return Network.of(_lab(path))
+    file, _, found = convert(_lab_only(root), _LabOnly)
+    try:
+        if found or file is None:
+            raise found[0]
+        return _network(path, file.lab, file.interfaces)
+    except Problem as problem:
+        raise _located(problem, root, path) from None
+
+
+class _LabOnly(msgspec.Struct, frozen=True):
+    """What of a scenario file makes its lab."""
+
+    lab: str | LabSpec = "router"
+    interfaces: dict[str, str] = {}
+
+
+def _lab_only(root: document.Node) -> document.Node:
+    for key in [key for key in root.children if key not in ("lab", "interfaces")]:
+        root = root.without(key)
+    return root
+
+
 class _Stage(NamedTuple):
     """What the scenarios of a file have in common."""
 
