@@ -11,13 +11,13 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 
-from harness.scenario.document import Node
+from harness.scenario.document import MAX_VALUES, Node
 from harness.scenario.problem import Problem
 
 MAX_SCENARIOS = 1000
 """Made from one."""
 
-EACH, MATRIX = "each", "matrix"
+EACH, MATRIX = _KEYS = ("each", "matrix")
 NAME = re.compile(r"[A-Za-z_]\w*")
 _USE = re.compile(r"\$([A-Za-z_]\w*)")
 
@@ -38,7 +38,7 @@ def expand(root: Node) -> tuple[Node, list[Problem]]:
     for node in scenarios.children.values():
         index = len(expanded.children)
         try:
-            made = list(_expand(node))
+            made = list(_expand(node, MAX_VALUES - expanded.count))
         except Problem as problem:
             problems.append(problem.below("scenarios", index))
             made = [node]
@@ -50,9 +50,6 @@ def expand(root: Node) -> tuple[Node, list[Problem]]:
     return copy, problems
 
 
-_KEYS = (EACH, MATRIX)
-
-
 def without_consequences(problems: list[Problem]) -> list[Problem]:
     """``problems`` without those of a scenario whose parameters are wrong: they may come from that."""
     about_parameters = [problem for problem in problems if problem.keys[2:3] in ((EACH,), (MATRIX,))]
@@ -60,7 +57,8 @@ def without_consequences(problems: list[Problem]) -> list[Problem]:
     return [one for one in problems if len(one.keys) < 2 or one.keys[1] not in scenarios or one in about_parameters]
 
 
-def _expand(scenario: Node) -> Iterator[Node]:
+def _expand(scenario: Node, room: int) -> Iterator[Node]:
+    """What is made of ``scenario``, in at most ``room`` values."""
     if not any(key in scenario.children for key in _KEYS):
         yield scenario
         return
@@ -73,6 +71,9 @@ def _expand(scenario: Node) -> Iterator[Node]:
     body = scenario
     for key in _KEYS:
         body = body.without(key)
+    if body.count * len(sets) > room:
+        keys = (EACH,) if EACH in scenario.children else (MATRIX,)
+        raise Problem(f"makes more than {MAX_VALUES:,} values of the file", *keys, remedy="split the file")
     made = [(_fill_completely(body, parameters, scenario), parameters) for parameters in sets]
     names = {str(one.children["name"].value) for one, _ in made if "name" in one.children}
     for one, parameters in made:
