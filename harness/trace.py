@@ -7,6 +7,7 @@ import json
 import os
 import select
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,6 +42,10 @@ def main(options: argparse.Namespace, arguments: list[str]) -> int:
         stack=options.stack,
         engine=options.nft_tracer,
     )
+    if options.max_functions is not None and options.max_functions < 1:
+        raise HarnessError(f"--max-functions {options.max_functions} leaves nothing to trace", remedy="give 1 or more")
+    if options.argv and not shutil.which(options.argv[0]):
+        raise HarnessError(f"there is no command {options.argv[0]}", remedy="give its path")
     choice.extras()  # refuses a wrong expression before anything is booted
     probes = features.function_probes()
     if not probes.able and not options.inside:

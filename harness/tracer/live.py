@@ -60,8 +60,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
 def expression(text: str, protocols: Sequence[str]) -> str:
     """One pcap expression of the user's own and the protocols of ``--proto``."""
-    either = " or ".join(protocols)
-    return " and ".join(f"({part})" for part in (either, text) if part)
+    parts = [part for part in (" or ".join(protocols), text) if part]
+    return " and ".join(f"({part})" for part in parts) if len(parts) > 1 else "".join(parts)
 
 
 def select_functions(functions: Functions, choice: Choice, *, everything: bool) -> list[Function]:
