@@ -128,6 +128,13 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     node.config.stash[SESSION].worker_ended(node.gateway.id, getattr(node, "workeroutput", {}), error)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_handlecrashitem(report: pytest.TestReport) -> None:
+    """A kernel that died says nothing about the ruleset: that is an error, as in setup, and no failure."""
+    report.when = "setup"
+    report.nft_broken = True  # type: ignore[attr-defined]
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Close the session."""
     if session := config.stash.get(SESSION, None):
