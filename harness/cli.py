@@ -140,12 +140,17 @@ def discover(parser: argparse.ArgumentParser) -> None:
 
         every = Survey().functions()
         functions = listing.select(every, layer=options.layer, priority=options.priority, match=options.match)
-        if options.output:
+        files = [
+            (options.output, listing.to_json(functions)),
+            (options.config, listing.config(functions, options.max_trace)),
+        ]
+        for path, content in files:
             try:
-                options.output.write_bytes(listing.to_json(functions))
+                if path:
+                    path.write_bytes(content)
             except OSError as error:
-                raise HarnessError(f"{options.output} can't be written: {error.strerror}") from None
-        else:
+                raise HarnessError(f"{path} can't be written: {error.strerror}") from None
+        if not options.output and not options.config:
             print("\n".join(listing.to_lines(functions)))
         return 0
 
@@ -153,6 +158,8 @@ def discover(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--priority", type=int, choices=(0, 1, 2), help="0 critical, 1 important, 2 other")
     parser.add_argument("--match", metavar="GLOB", help="only names like this, e.g. 'ip_*'")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write JSON there instead of a table")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="write a file for nft-harness trace --config")
+    parser.add_argument("--max-trace", type=int, metavar="N", help="name only the N that tell most in that file")
     parser.set_defaults(run=run)
 
 

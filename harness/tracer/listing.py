@@ -48,6 +48,12 @@ def to_json(functions: Functions) -> bytes:
     return msgspec.json.format(msgspec.json.encode(functions)) + b"\n"
 
 
+def config(functions: Functions, most: int | None = None) -> bytes:
+    """A file for ``nft-harness trace --config``: ``{"functions": [...]}`` with the ``most`` telling ones, or all."""
+    telling = sorted(functions, key=lambda function: function.priority)[:most]
+    return msgspec.json.format(msgspec.json.encode({"functions": telling})) + b"\n"
+
+
 def to_lines(functions: Functions) -> Iterator[str]:
     """A table in the order of the layers, then what can't be traced, then the sums."""
     order = {layer: number for number, layer in enumerate(layers.NAMES)}
