@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness import distribute
+from harness.kernel import preload
 from harness.kernel.images import cache_dir
 from harness.scenario import packet
 from harness.scenario.files import scenario_files, shortened
@@ -82,7 +83,7 @@ class Session:
         armed = {os.uname().release: str(self._tracer)} if self._tracer else {}
         if distribute.is_worker(self._config):
             self._config.workeroutput[ARMED] = armed  # type: ignore[attr-defined]
-            self._config.workeroutput[LEARNED] = news  # type: ignore[attr-defined]
+            self._config.workeroutput[LEARNED] = news | preload.news()  # type: ignore[attr-defined]
         else:
             self._armed |= armed
             self._keep(news)

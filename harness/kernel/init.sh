@@ -24,7 +24,7 @@ for readahead in /sys/class/bdi/9p-*/read_ahead_kb; do
 done
 mount -t tmpfs -o mode=755 changes /changes
 mkdir /changes/new /changes/work
-mount -t overlay -o lowerdir=/host,upperdir=/changes/new,workdir=/changes/work root /root ||
+mount -t overlay -o lowerdir=/preload:/host,upperdir=/changes/new,workdir=/changes/work root /root ||
 	fail "nothing can be mounted over the host's root folder"
 
 mount --move /dev /root/dev
@@ -52,6 +52,11 @@ echo nft-harness >/root/proc/sys/kernel/hostname
 ulimit -l unlimited
 ip link set lo up
 
+# If one can't be loaded now, modprobe will say why when it is needed.
+for module in /usual/*; do
+	insmod "$module"
+done 2>/dev/null
+
 # The ports get their names from the host, a moment after the device appeared.
 for name in stdin stdout stderr control; do
 	until port=$(grep -lx $name /root/sys/class/virtio-ports/*/name 2>/dev/null); do
@@ -64,4 +69,7 @@ done
 exec 3>"/root$port" # control, the last
 
 mv /bin /session.sh /command /root/run/guest/
-exec /root/run/guest/bin/switch_root /root /run/guest/bin/sh /run/guest/session.sh
+# What switch_root does, but without deleting the initramfs: /preload is in use.
+cd /root || fail "the new root folder can't be entered"
+run/guest/bin/mount --move . /
+exec run/guest/bin/chroot . /run/guest/bin/sh /run/guest/session.sh

@@ -7,7 +7,9 @@
     /command         what to run in the guest when it is up
     /bin             busybox, and the names by which the scripts call it
     /modules/NN.ko   kernel modules in the order of loading, unpacked: that is 17 times faster here
+    /usual/NN.ko     those that scenarios need, in the same way
     /modules.path    where the host keeps all modules of this kernel
+    /preload         files of the host that the guest will need, under their paths there
 
 It is made for each boot, in memory: that takes less time than to look whether a stored one is
 still right. No root and no cpio(1) is needed, the format "newc" is a header before each file.
@@ -20,28 +22,34 @@ import lzma
 import re
 import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from harness.errors import Unsupported
 from harness.kernel.images import Image
+from harness.kernel.modules import USUAL
 
 SCRIPTS = Path(__file__).parent
 
 MODULES = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
 """What init.sh needs of the kernel, as modules or built in."""
 
+CRC32C = "crc32c_generic"
+"""What libcrc32c, where nf_tables needs it, asks for by the algorithm's name; so no dependency shows it."""
+
 TOOLS = (
-    *("cat", "dmesg", "grep", "insmod", "ip", "ln", "mkdir", "mkfifo", "mount", "mv"),
-    *("sh", "switch_root", "tail", "uname", "usleep"),
+    *("cat", "chroot", "dmesg", "grep", "insmod", "ip", "ln", "mkdir", "mkfifo", "mount", "mv"),
+    *("sh", "tail", "uname", "usleep"),
 )
 """What the scripts need of busybox."""
 
-FOLDERS = ("bin", "changes", "dev", "host", "modules", "proc", "root", "sys")
+FOLDERS = ("bin", "changes", "dev", "host", "modules", "preload", "proc", "root", "sys", "usual")
 
 
-def initramfs(image: Image, command: str) -> bytes:
+def initramfs(image: Image, command: str, preload: Iterable[Path] = ()) -> bytes:
     """The archive that boots ``image`` and then gives ``command``, a shell script, to busybox's sh.
+
+    The guest will find the files ``preload`` in its memory, and all others on the host.
 
     Raises :class:`Unsupported` when busybox or a module is missing.
     """
@@ -51,23 +59,44 @@ def initramfs(image: Image, command: str) -> bytes:
             *(_entry(folder, stat.S_IFDIR | 0o755) for folder in FOLDERS),
             _entry("bin/busybox", stat.S_IFREG | 0o755, busybox().read_bytes()),
             *(_entry(f"bin/{tool}", stat.S_IFLNK | 0o777, b"busybox") for tool in TOOLS),
-            *(
-                _entry(f"modules/{number:02}.ko", stat.S_IFREG | 0o644, _unpacked(path))
-                for number, path in enumerate(_with_dependencies(modules, MODULES))
+            *_unpacked("modules", needed := _with_dependencies(modules, MODULES)),
+            *_unpacked(
+                "usual",
+                [path for path in _with_dependencies(modules, (CRC32C, *USUAL), optional=True) if path not in needed],
             ),
             _entry("modules.path", stat.S_IFREG | 0o644, f"{modules.resolve()}\n".encode()),
             _entry("command", stat.S_IFREG | 0o644, command.encode()),
             _entry("session.sh", stat.S_IFREG | 0o644, (SCRIPTS / "session.sh").read_bytes()),
+            *_preloaded(preload),
             _entry("init", stat.S_IFREG | 0o755, (SCRIPTS / "init.sh").read_bytes()),
             _entry("TRAILER!!!", 0),
         ]
     )
 
 
-def _entry(path: str, mode: int, content: bytes = b"") -> bytes:
+def _preloaded(files: Iterable[Path]) -> Iterator[bytes]:
+    """Entries for ``files`` and the folders they are in; a file that is no longer there is left out."""
+    folders = {Path("/")}
+    for file in files:
+        try:
+            about = file.stat()
+            content = file.read_bytes()
+        except OSError:
+            continue
+        missing = [folder for folder in reversed(file.parents) if folder not in folders]
+        folders.update(missing)
+        for folder in missing:
+            yield _entry(f"preload{folder}", (of := folder.stat()).st_mode, owner=(of.st_uid, of.st_gid))
+        # Python compiles a source again whose time is not the one it knows.
+        yield _entry(
+            f"preload{file}", about.st_mode, content, owner=(about.st_uid, about.st_gid), time=int(about.st_mtime)
+        )
+
+
+def _entry(path: str, mode: int, content: bytes = b"", *, owner: tuple[int, int] = (0, 0), time: int = 0) -> bytes:
     name = path.encode() + b"\0"
     # inode, mode, uid, gid, links, mtime, size, device and rdev, length of the name, checksum.
-    fields = (0, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name), 0)
+    fields = (0, mode, *owner, 1, time, len(content), 0, 0, 0, 0, len(name), 0)
     return _padded(b"070701" + b"".join(b"%08x" % field for field in fields) + name) + _padded(content)
 
 
@@ -87,7 +116,7 @@ def busybox() -> Path:
     return Path(found)
 
 
-def _with_dependencies(modules: Path, names: Iterable[str]) -> list[Path]:
+def _with_dependencies(modules: Path, names: Iterable[str], *, optional: bool = False) -> list[Path]:
     """The files of the modules ``names`` and of all they need, needed ones first.
 
     What is built into the kernel has none. Source: modules.dep(5), kernel Documentation/kbuild/kbuild.rst.
@@ -101,7 +130,7 @@ def _with_dependencies(modules: Path, names: Iterable[str]) -> list[Path]:
             path, needed = needs[name]
             # modules.dep lists the nearest need first: the last one needs nothing.
             order |= dict.fromkeys([*reversed(needed), path])
-        elif name not in built_in:
+        elif name not in built_in and not optional:
             raise Unsupported(f"Linux {modules.name} has no module {name}, so it can't boot in a microVM")
     return [modules / path for path in order]
 
@@ -110,6 +139,9 @@ def _name(path: str) -> str:
     return re.sub(r"\.ko(\.\w+)?$", "", Path(path).name).replace("-", "_")
 
 
-def _unpacked(module: Path) -> bytes:
-    content = module.read_bytes()
-    return lzma.decompress(content) if module.suffix == ".xz" else content
+def _unpacked(folder: str, modules: Iterable[Path]) -> Iterator[bytes]:
+    for number, path in enumerate(modules):
+        content = path.read_bytes()
+        if path.suffix == ".xz":
+            content = lzma.decompress(content)
+        yield _entry(f"{folder}/{number:02}.ko", stat.S_IFREG | 0o644, content)

@@ -34,13 +34,13 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from harness.errors import BrokenMeasurement, HarnessError, Unsupported
-from harness.kernel import images
+from harness.kernel import images, preload
 from harness.kernel.accelerator import accelerator, qemu
 from harness.kernel.images import Image
 from harness.kernel.initramfs import initramfs
@@ -91,6 +91,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "--memory": {"type": int, "default": MEMORY},
     "--cpus": {"type": int, "default": CPUS},
     "--deadline": {"type": float, "default": BOOT_DEADLINE},
+    "--until": {"choices": ["exit", "eof"], "default": "exit"},
 }
 """Of the command line: what :func:`run` takes, and where the console's text shall go."""
 
@@ -127,7 +128,9 @@ class Guest:
         The worker is called by the guest's name; further copies of the guest have a number behind it.
         """
         wrapper = [sys.executable, "-m", "harness.kernel.microvm", "--kernel", str(self.image.vmlinuz)]
-        wrapper += ["--accelerator", self.accelerator, "--console", f"/proc/{os.getpid()}/fd/{self._console}"]
+        # When execnet has closed its end, everything of the worker's has arrived.
+        wrapper += ["--until", "eof", "--accelerator", self.accelerator]
+        wrapper += ["--console", f"/proc/{os.getpid()}/fd/{self._console}"]
         name = f"{self.name}-{copy}" if copy else self.name
         # "//" ends a value of execnet's specifications.
         return f"popen//id={name}//python={re.sub('/+', '/', shlex.join(wrapper))}"
@@ -150,30 +153,43 @@ def run(
     memory: int = MEMORY,
     cpus: int = CPUS,
     deadline: float = BOOT_DEADLINE,
+    until: str = "exit",
 ) -> int:
     """Boot ``image``, run ``argv`` in it on our stdin, stdout and stderr, and return its exit status.
 
     The file descriptor ``console`` gets what the guest's kernel and QEMU have to say; ``memory`` is
-    in MiB, ``deadline`` in seconds. Raises :class:`Unsupported` when something is missing or the guest
-    does not come up, :class:`BrokenMeasurement` when it ends before its program did.
+    in MiB, ``deadline`` in seconds. With ``until="eof"`` the end of our stdin ends the guest as well, with
+    status 0: a program in the guest takes a second to detach its probes and to go.
+
+    Raises :class:`Unsupported` when something is missing or the guest does not come up,
+    :class:`BrokenMeasurement` when it ends before its program did.
     """
     ports = {name: socket.socketpair() for name in ("stdin", "stdout", "stderr", "control")}
     ours = {name: here for name, (here, _) in ports.items()}
     theirs = {name: there.fileno() for name, (_, there) in ports.items()}
-    archive = _memory_file("initramfs", initramfs(image, _command(argv)))
+    archive = _memory_file("initramfs", initramfs(image, _command(argv), preload.files()))
     command = [
         *_machine(accelerator, memory, cpus),
         *("-kernel", str(vmlinux(image)), "-initrd", f"/dev/fd/{archive}", "-append", KERNEL_COMMAND_LINE),
         *("-chardev", f"file,id=console,append=on,path=/dev/fd/{console}", "-serial", "chardev:console"),
         *_virtio(theirs),
     ]
+    unwanted = threading.Event()
+
+    def at_eof() -> None:
+        if until == "exit":
+            ours["stdin"].shutdown(socket.SHUT_WR)
+        else:
+            unwanted.set()
+            ours["control"].shutdown(socket.SHUT_RD)  # _wait() returns
+
     with _running(command, inherit=[archive, *theirs.values()], output=console):
         # What is not compiled here the guest compiles at each boot anew: the whole package in 3 s, emulated.
         compileall.compile_dir(Path(__file__).parents[1], quiet=2)
         os.close(archive)
         for _, there in ports.values():
             there.close()
-        threading.Thread(target=_send, args=(0, ours["stdin"]), daemon=True).start()
+        threading.Thread(target=_send, args=(0, ours["stdin"], at_eof), daemon=True).start()
         outputs = [
             threading.Thread(target=_receive, args=(ours["stdout"], 1)),
             threading.Thread(target=_receive, args=(ours["stderr"], 2)),
@@ -184,6 +200,8 @@ def run(
     # A write to a port returns when QEMU has it: all of the program's output is in our sockets.
     for thread in outputs:
         thread.join()
+    if unwanted.is_set():
+        return 0
     if isinstance(status, HarnessError):
         if panic := re.search(r"Kernel panic - not syncing: (.*)", _text(console)):
             status.sentence += f": kernel panic, {panic[1]}"
@@ -254,11 +272,11 @@ def _wait(control: socket.socket, deadline: float) -> int | HarnessError:
     return int(last[1]) if last else BrokenMeasurement("the guest ended before its program did")
 
 
-def _send(source: int, port: socket.socket) -> None:
+def _send(source: int, port: socket.socket, at_eof: Callable[[], None]) -> None:
     try:
         while data := os.read(source, 1 << 16):
             port.sendall(data, socket.MSG_NOSIGNAL)
-        port.shutdown(socket.SHUT_WR)
+        at_eof()
     except OSError:
         pass  # the guest has ended and reads no more
 
@@ -320,6 +338,7 @@ def main(arguments: Sequence[str]) -> int:
             memory=options.memory,
             cpus=options.cpus,
             deadline=options.deadline,
+            until=options.until,
         )
     except HarnessError as error:
         told = [] if options.console else _text(console).splitlines()

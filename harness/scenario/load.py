@@ -13,13 +13,13 @@ import msgspec
 from msgspec import UNSET
 
 from harness.errors import Position, ScenarioError
-from harness.scenario import document
 from harness.scenario.check import actions, check
 from harness.scenario.files import LABS as LABS_FOLDER
 from harness.scenario.files import SUFFIXES
 from harness.scenario.labs import LABS, rename
 from harness.scenario.models import Action, LabSpec, Scenario, ScenarioFile, Send
 from harness.scenario.network import Network
+from harness.scenario.node import Node
 from harness.scenario.parameters import expand, without_consequences
 from harness.scenario.problem import Problem, unknown
 from harness.scenario.validate import convert
@@ -41,7 +41,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     ruleset: Path
     """Absolute; it exists."""
     actions: tuple[Action, ...]
-    places: document.Node
+    places: Node
     """The scenario as it stands in the file; ask :meth:`where`."""
 
     @property
@@ -107,10 +107,17 @@ def problems(path: Path, *, layers: Collection[str] | None = None) -> tuple[Scen
     return tuple(sorted(told.values(), key=lambda error: error.position))
 
 
+def _read(path: Path) -> Node:
+    # Its YAML parser is a third of this package's imports, and a worker in a guest is handed what others read.
+    from harness.scenario.document import read
+
+    return read(path)
+
+
 def load_all(path: Path, *, layers: Collection[str] | None = None) -> Loaded:
     """The scenarios of a file and what is wrong with the file, without raising either."""
     try:
-        root = document.read(path)
+        root = _read(path)
     except ScenarioError as error:
         return Loaded(cases=(), errors=(error,))
     root, found = expand(root)
@@ -137,7 +144,7 @@ def load_lab(path: Path) -> Network:
 
     Raises :class:`~harness.errors.ScenarioError` when it is wrong; the scenarios do not matter.
     """
-    root = document.read(path)
+    root = _read(path)
     if "hosts" in root.children:
         return Network.of(_lab(path))
     file, _, found = convert(_lab_only(root), _LabOnly)
@@ -156,7 +163,7 @@ class _LabOnly(msgspec.Struct, frozen=True):
     interfaces: dict[str, str] = {}
 
 
-def _lab_only(root: document.Node) -> document.Node:
+def _lab_only(root: Node) -> Node:
     for key in [key for key in root.children if key not in ("lab", "interfaces")]:
         root = root.without(key)
     return root
@@ -172,7 +179,7 @@ class _Stage(NamedTuple):
 
 def _cases(
     path: Path,
-    nodes: document.Node | None,
+    nodes: Node | None,
     scenarios: Mapping[str | int, Scenario],
     found: Sequence[Problem],
     stage: _Stage | None,
@@ -213,7 +220,7 @@ def _is_in_scenario(problem: Problem) -> bool:
     return len(problem.keys) > 1 and problem.keys[0] == "scenarios"
 
 
-def _located(problem: Problem, root: document.Node, path: Path) -> ScenarioError:
+def _located(problem: Problem, root: Node, path: Path) -> ScenarioError:
     node = root.nearest(*problem.keys)
     return problem.at(Position(str(path), *(node.key if problem.about_key else node.place)))
 
@@ -259,7 +266,7 @@ def _built_in(name: str) -> Network:
 
 def _lab(path: Path) -> LabSpec:
     """The lab in a file of its own. Raises :class:`~harness.errors.ScenarioError` in that file."""
-    root = document.read(path)
+    root = _read(path)
     spec, _, found = convert(root, LabSpec)
     if found or spec is None:
         raise _located(found[0], root, path)

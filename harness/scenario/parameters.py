@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 
-from harness.scenario.document import MAX_VALUES, Node
+from harness.scenario.node import MAX_VALUES, Node
 from harness.scenario.problem import Problem
 
 MAX_SCENARIOS = 1000

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from harness.scenario.document import Node
+from harness.scenario.node import Node
 from harness.scenario.problem import Problem, did_you_mean, one_of
 
 Keys = tuple[str | int, ...]

@@ -8,9 +8,7 @@ so it is armed again, for what has come since, when a scenario's ruleset is load
 from __future__ import annotations
 
 import os
-import shutil
 import struct
-import subprocess
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -22,7 +20,7 @@ from typing import Self
 import msgspec
 
 from harness.errors import Unsupported
-from harness.kernel import bpf
+from harness.kernel import bpf, modules
 from harness.observation import Loss
 from harness.tracer import attach, events, layers, program
 from harness.tracer.discover import KERNEL, Function, Functions
@@ -66,11 +64,6 @@ ALLOCATORS = ("__alloc_skb", "__build_skb", "build_skb", "slab_build_skb", "napi
 
 FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 """enum nfproto, as nft(8) calls them."""
-
-MODULES = (
-    *("veth", "nf_tables", "nft_ct", "nft_chain_nat", "nft_fib_inet", "nft_limit", "nft_log", "nft_masq"),
-    *("nft_redir", "nft_reject_inet", "nf_log_syslog"),
-)
 
 NF_TABLES_BTF = Path("/sys/kernel/btf/nf_tables")
 """There when nf_tables is loaded as a module; part of a kernel, its types are the kernel's."""
@@ -170,7 +163,7 @@ class Tracer:
         """``engine`` is one of :data:`attach.NAMES`, ``extras`` are more constants for bpf/trace.c."""
         self.engine = attach.engine(engine)
         self.kernel = os.uname().release
-        _load_modules()
+        modules.load()  # before nf_tables' layout is asked for
         self._survey = kept.survey
         source = kept.object({**program.constants(self._survey.layout(_home_of_nf_tables())), **(extras or {})})
         self.functions: list[Function] = []
@@ -365,17 +358,6 @@ class Tracer:
     def _probe(self, name: str) -> int:
         kind = bpf.TRACE_KPROBE_MULTI if self.engine.everything else 0
         return self._loaded.program(name, bpf.PROG_TYPE_KPROBE, kind)
-
-
-def _load_modules() -> None:
-    """Have nf_tables loaded, whose layout is asked for before any ruleset, and what most rulesets use.
-
-    The kernel would load each of them when a ruleset first names it, by a modprobe of its own; all at
-    once they take a quarter of the time. What is built in or not there is passed over.
-    """
-    modprobe = shutil.which("modprobe", path=f"{os.environ.get('PATH', '')}:/sbin:/usr/sbin")
-    if modprobe:
-        subprocess.run([modprobe, "--quiet", "--all", *MODULES], check=False)
 
 
 def _home_of_nf_tables() -> str:

@@ -7,10 +7,10 @@ import msgspec
 import pytest
 
 from harness.errors import Unsupported
-from harness.kernel import bpf
+from harness.kernel import bpf, modules
 from harness.tracer import program
 from harness.tracer.discover import Survey
-from harness.tracer.tracer import NF_TABLES_BTF, _home_of_nf_tables, _load_modules
+from harness.tracer.tracer import NF_TABLES_BTF, _home_of_nf_tables
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def values() -> dict[str, int]:
     """The constants of the kernel that this test runs on."""
     if os.geteuid():
         pytest.skip("BCC makes the maps while it compiles, which needs root")
-    _load_modules()
+    modules.load()
     try:
         return program.constants(Survey().layout(_home_of_nf_tables()))
     except Unsupported as lacking:

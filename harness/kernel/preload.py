@@ -1,0 +1,48 @@
+"""What a guest will read, handed to it with its first file system.
+
+Each file that the guest opens on the host costs it milliseconds: an import is five questions and
+answers across the virtual bus. So a worker in a guest tells which files its process came to use, the
+list is kept, and the next guest finds these files in its memory when it boots. They are read from the
+host at every boot, so an edited file is the edited one in the guest too; a list that is wrong or
+missing costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.kernel.images import cache_dir
+
+NAME = f"preload/{zlib.crc32(sys.prefix.encode()):08x}.txt"
+"""Where in the cache folder the list is kept: one for each Python environment."""
+
+
+def files() -> list[Path]:
+    """The files of the list, under their real paths."""
+    return [Path(name).resolve() for name in _listed()]
+
+
+def news() -> dict[str, bytes]:
+    """The list as it should be for a process like this one, by :data:`NAME`; nothing when it is so already."""
+    listed, used = set(_listed()), set(_in_use())
+    return {} if used <= listed else {NAME: "\n".join(sorted(listed | used)).encode()}
+
+
+def _listed() -> list[str]:
+    try:
+        return (cache_dir() / NAME).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _in_use() -> Iterator[str]:
+    # Nothing is asked of the file system: that would take a second or two.
+    for module in list(sys.modules.values()):
+        yield from filter(None, (getattr(module, "__file__", None), getattr(module, "__cached__", None)))
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        *_, name = line.split(maxsplit=5)
+        if name.startswith("/"):  # the program and its libraries
+            yield name

@@ -1,0 +1,67 @@
+"""A value of a YAML document that knows its place; :mod:`harness.scenario.document` reads it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+MAX_VALUES = 100_000
+"""Values in a file after aliases are expanded; ten levels of ten aliases would be 10**10."""
+
+
+class Place(NamedTuple):
+    """Line and column, from 1."""
+
+    line: int
+    column: int
+
+
+class Node:
+    """A value of the document, and those inside it."""
+
+    __slots__ = ("children", "count", "key", "place", "value")
+
+    def __init__(self, value: Any, place: Place) -> None:
+        self.value = value
+        """A str, int, float, bool, list or dict."""
+        self.place = place
+        self.key = place
+        """Where its key stands, for a value in a mapping."""
+        self.children: dict[str | int, Node] = {}
+        """By key of a mapping, by index of a sequence."""
+        self.count = 1
+        """Values in it, itself included."""
+
+    def used_at(self, place: Place) -> Node:
+        """The same value where an alias stands for it."""
+        alias = Node(self.value, place)
+        alias.children, alias.count = self.children, self.count
+        return alias
+
+    def put(self, key: str | int, key_place: Place, child: Node) -> None:
+        """Add ``child`` to this mapping or sequence."""
+        child.key = key_place
+        self.children[key] = child
+        self.count += child.count
+        if isinstance(key, int):
+            self.value.append(child.value)
+        else:
+            self.value[key] = child.value
+
+    def without(self, key: str | int, *rest: str | int) -> Node:
+        """A copy that lacks what stands at the keys; indices of the others stay as they are."""
+        copy = Node([] if isinstance(self.value, list) else {}, self.place)
+        for name, child in self.children.items():
+            if name != key:
+                copy.put(name, child.key, child)
+            elif rest:
+                copy.put(name, child.key, child.without(*rest))
+        return copy
+
+    def nearest(self, *keys: str | int) -> Node:
+        """The value at the keys, or the nearest around it that exists."""
+        node = self
+        for key in keys:
+            if key not in node.children:
+                break
+            node = node.children[key]
+        return node
