@@ -201,7 +201,7 @@ def pwru(flood: Flood, program: str, packets: int, bare: float) -> None:
         started = time.monotonic()
         with output.open("w") as out, Path(folder, "errors").open("w") as err:
             process = subprocess.Popen(
-                [program, "--all-kmods", "--backend", "kprobe-multi", "--ready-file", str(ready), "icmp"],
+                [program, "--backend", "kprobe-multi", "--ready-file", str(ready), "icmp"],
                 stdout=out,
                 stderr=err,
             )
