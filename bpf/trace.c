@@ -195,12 +195,15 @@ static __always_inline void emit(u8 kind, u16 function, u64 skb, struct packet *
 }
 
 #ifdef STACKS
-BPF_STACK_TRACE(stacks, STACKS);
-#define emit_stack(ctx, function, skb, packet) \
-	emit(STACK, function, skb, packet, (u32)stacks.get_stackid(ctx, 0), 0)
-#else
-#define emit_stack(ctx, function, skb, packet)
+BPF_TABLE("stacktrace", int, struct bpf_stacktrace, stacks, STACKS);
 #endif
+
+static __always_inline void emit_stack(void *ctx, u16 function, u64 skb, struct packet *packet)
+{
+#ifdef STACKS
+	emit(STACK, function, skb, packet, (u32)stacks.get_stackid(ctx, 0), 0);
+#endif
+}
 
 /*
  * The linear data of an sk_buff as a pcap expression sees it: from an Ethernet header on, which is
@@ -488,7 +491,8 @@ static __always_inline void name_chain(u64 chain)
 	blank->family = read_u8(table + TABLE_FAMILY) & TABLE_FAMILY_MASK;
 	bpf_probe_read_kernel_str(blank->table, NAME, (void *)read_u64(table + TABLE_NAME));
 	bpf_probe_read_kernel_str(blank->name, NAME, (void *)read_u64(chain + CHAIN_NAME));
-	chains.update(&chain, blank);
+	if (chains.update(&chain, blank))
+		add(UNTRACKED);
 }
 
 /*

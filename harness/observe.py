@@ -46,6 +46,9 @@ CAPTURES = "packet_rcv"
 
 CHAIN = "nft_do_chain"
 
+TRACING = "nft_trace_"
+"""What the kernel runs only because it traces begins like this (net/netfilter/nf_tables_trace.c)."""
+
 TAKEN_IN = frozenset({"ip_local_deliver_finish", "ip6_input_finish", "arp_process"})
 """By these a host keeps a packet for itself, its input hook behind it."""
 
@@ -156,7 +159,10 @@ class _Story:
             self._dropped(event)
 
     def _hides(self, event: Event) -> bool:
-        """Whether the event is part of a tracing chain, from its nft_do_chain() to the return of it."""
+        """Whether the event is our own doing: nf_tables tracing, or a tracing chain from its
+        nft_do_chain() to the return of that."""
+        if event.kind == Kind.HOP and self._recording.functions[event.function].name.lstrip("_").startswith(TRACING):
+            return True
         if event.kind == Kind.HOP and event.skb not in self._hidden:
             if self._recording.functions[event.function].name != CHAIN:
                 return False
