@@ -101,7 +101,8 @@ def _trace(choice: live.Choice, options: argparse.Namespace) -> int:
         for process in command:
             if process.poll() is None:
                 process.terminate()
-            if status := process.wait():
+                process.wait()
+            elif status := process.returncode:
                 print(f"nft-harness: {shlex.join(options.argv)} ended with status {status}", file=sys.stderr)
         refuse_loss(trace.loss)
         return 0
