@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import compileall
 import ctypes
+import functools
 import os
 import re
 import shlex
@@ -249,7 +250,7 @@ def _running(command: Sequence[str], *, inherit: Sequence[int], output: int) -> 
         stdout=output,
         stderr=output,
         start_new_session=True,  # the terminal's Ctrl-C is for us
-        preexec_fn=_die_with_parent,
+        preexec_fn=functools.partial(_die_with, os.getpid()),
     )
     try:
         yield
@@ -288,9 +289,14 @@ def _receive(port: socket.socket, target: int) -> None:
                 data = data[file.write(data) or 0 :]
 
 
-def _die_with_parent() -> None:
-    """Have the kernel kill this process when the one that started it ends. Source: prctl(2)."""
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when ``parent``, which started it, ends; or has ended by now.
+
+    Source: prctl(2), PR_SET_PDEATHSIG.
+    """
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _memory_file(name: str, content: bytes = b"") -> int:
@@ -311,7 +317,7 @@ def main(arguments: Sequence[str]) -> int:
     Our own options come first. Of a guest that did not come up or died, one sentence goes to stderr
     and, unless that is kept elsewhere, its console; the status is :data:`NO_STATUS`.
     """
-    _die_with_parent()
+    _die_with(os.getppid())
     # Like any program in a pipe: end when nobody reads on.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     parser = argparse.ArgumentParser(add_help=False)
