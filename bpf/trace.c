@@ -547,11 +547,12 @@ static __always_inline u64 decision(u64 expression)
 
 /*
  * On entry to a function of which no more is wanted than that the packet met it, and which has it in
- * the argument that the program is called after. The cookie, that kprobe.multi has to search for
+ * its first argument: that is two functions of three. The cookie, that kprobe.multi has to search for
  * among all its functions, is asked for only when the packet is one of ours.
  */
-static __always_inline int met(struct pt_regs *ctx, u64 skb)
+int met(struct pt_regs *ctx)
 {
+	u64 skb = PT_REGS_PARM1(ctx);
 	u32 function, state = now_recording();
 	struct packet *packet;
 
@@ -567,31 +568,6 @@ static __always_inline int met(struct pt_regs *ctx, u64 skb)
 	emit(HOP, function, skb, packet, 0, 0);
 	emit_stack(ctx, function, skb, packet);
 	return 0;
-}
-
-int met_1(struct pt_regs *ctx)
-{
-	return met(ctx, PT_REGS_PARM1(ctx));
-}
-
-int met_2(struct pt_regs *ctx)
-{
-	return met(ctx, PT_REGS_PARM2(ctx));
-}
-
-int met_3(struct pt_regs *ctx)
-{
-	return met(ctx, PT_REGS_PARM3(ctx));
-}
-
-int met_4(struct pt_regs *ctx)
-{
-	return met(ctx, PT_REGS_PARM4(ctx));
-}
-
-int met_5(struct pt_regs *ctx)
-{
-	return met(ctx, PT_REGS_PARM5(ctx));
 }
 
 /* On entry to every other traced function. The cookie says which it is and where it has the packet. */

@@ -14,22 +14,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import pytest
 from _pytest._code.code import ReprEntryNative, ReprExceptionInfo, ReprFileLocation, ReprTraceback
 
 from harness.errors import BrokenMeasurement, HarnessError, Position, ScenarioError, Unsupported
-from harness.judge import Keys, Mismatch, Outcome, describe_loss, describe_step, ended, judge, outcome
-from harness.report.terminal import escape, explain, outline
-from harness.result import LabPlan, OutcomeName, Policy, Result, RulesetPlan, Sent, encode
-from harness.scenario.files import shortened
-from harness.scenario.load import Broken, Case
+from harness.judge import Keys, Mismatch, Outcome, describe_loss, describe_step, escape, judge, outcome
+from harness.scenario.case import Broken, Case
 from harness.session import SESSION
 
 if TYPE_CHECKING:
     from _pytest._code.code import ExceptionInfo, Traceback
 
-    from harness.ruleset.load import Ruleset
     from harness.run import Sight
 
 REPORTS = ("nft_results", "nft_html", "nft_cov", "nft_cov_report", "nft_cov_fail_under")
@@ -110,6 +105,8 @@ class ScenarioItem(pytest.Item):
             mismatches = judge(sight.expect, sight.observation, sight.packet, at=at)
             self.mismatches[sight.action] = mismatches
             if mismatches:
+                from harness.report.terminal import explain  # dear in an emulated guest, and mostly not needed
+
                 text = explain(
                     case.name,
                     mismatches[0].position,
@@ -167,7 +164,7 @@ def representation(item: ScenarioItem, excinfo: ExceptionInfo[BaseException]) ->
 
 def properties(sights: tuple[Sight, ...]) -> Iterator[tuple[str, object]]:
     """What JUnit's readers see of a scenario: verdict, rule, kernel and loss, step by step."""
-    outcomes = [_outcome(sight) for sight in sights]
+    outcomes = [decided(sight) for sight in sights]
     steps: Mapping[str, list[str]] = {
         "nft.verdict": [str(one) for one in outcomes if one],
         "nft.rule": [escape(describe_step(step)) for one in outcomes if one for step in one.deciding],
@@ -181,86 +178,33 @@ def attach(item: ScenarioItem, report: pytest.TestReport) -> None:
     """Put what was seen into the report in which ``item`` ends; xdist carries it to the controller."""
     if report.when == "call" or (report.when == "setup" and not report.passed):
         options = item.config.option
+        wanted = any(getattr(options, name) for name in REPORTS)
         vars(report).update(
             nft_broken=report.when == "setup" and report.failed,
             nft_paths=paths(item) if options.verbose > 0 and report.passed else "",
-            nft_result=encode(result(item, report)) if any(getattr(options, name) for name in REPORTS) else b"",
+            nft_result=_recorded(item, report) if wanted else b"",
         )
+
+
+def _recorded(item: ScenarioItem, report: pytest.TestReport) -> bytes:
+    from harness.record import record
+    from harness.result import encode
+
+    return encode(record(item, report))
 
 
 def paths(item: ScenarioItem) -> str:
     """The way that each packet took, in a few lines."""
+    from harness.report.terminal import outline
+
     return "\n".join(
         outline(one.observation, one.packet, colour=item.config.stash[SESSION].colour) for one in item.sights
     )
 
 
-def result(item: ScenarioItem, report: pytest.TestReport) -> Result:
-    """What became of ``item``, whose last ``report`` this is, for the reports to read."""
-    case, sights = item.case, item.sights
-    how: OutcomeName = "error" if report.when == "setup" and report.failed else report.outcome
-    return Result(
-        id=item.nodeid,
-        name=item.name if isinstance(case, ScenarioError) else case.name,
-        position=Position(str(shortened(item.path)), item.reportinfo()[1] + 1),
-        outcome=how,
-        message=_message(report),
-        kernel=sights[0].observation.kernel if sights else "",
-        engine=sights[0].observation.engine if sights else "",
-        sent=tuple(_sent(sight, item.mismatches.get(sight.action, ())) for sight in sights),
-        ruleset=_ruleset(shortened(case.ruleset), sights[0].ruleset) if sights and isinstance(case, Case) else None,
-        lab=LabPlan.of(case.network) if isinstance(case, Case) else None,
-        seconds=item.seconds,
-    )
-
-
-def _message(report: pytest.TestReport) -> str:
-    if isinstance(report.longrepr, tuple):  # a skip: file, line, reason
-        return str(report.longrepr[2])
-    if isinstance(report.longrepr, ReprExceptionInfo) and isinstance(report.longrepr.reprtraceback, ReprTraceback):
-        entries = report.longrepr.reprtraceback.reprentries
-        if all(isinstance(entry, ReprEntryNative) for entry in entries):
-            return _COLOUR.sub("", "".join(line for entry in entries for line in entry.lines)).rstrip()
-    return report.longreprtext
-
-
-def _sent(sight: Sight, mismatches: tuple[Mismatch, ...]) -> Sent:
-    seen = _outcome(sight)
-    return Sent(
-        action=sight.action,
-        summary=sight.summary,
-        packet=sight.packet.number,
-        observation=msgspec.structs.replace(sight.observation, traced=frozenset()),
-        verdict=seen.verdict if seen else None,
-        with_=seen.with_ if seen else "",
-        decided=seen.deciding if seen else (),
-        ended=ended(sight.packet, seen, sight.observation.device) if seen else "",
-        mismatches=mismatches,
-    )
-
-
-def _outcome(sight: Sight) -> Outcome | None:
+def decided(sight: Sight) -> Outcome | None:
     """What the ruleset decided; None when the oracles disagree about that."""
     try:
         return outcome(sight.packet, sight.observation.device)
     except BrokenMeasurement:
         return None
-
-
-def _ruleset(file: Path, loaded: Ruleset) -> RulesetPlan:
-    return RulesetPlan(
-        file=str(file),
-        rules=loaded.rules,
-        policies=tuple(
-            Policy(
-                family=chain.family,
-                table=chain.table,
-                chain=chain.name,
-                hook=chain.hook,
-                verdict=chain.policy,
-                position=chain.position,
-            )
-            for chain in loaded.chains
-            if chain.is_base
-        ),
-    )

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 
 from harness.errors import HarnessError
-from harness.kernel import where
-from harness.kernel.microvm import Guest
-from harness.kernel.progress import shown
-from harness.kernel.where import AUTO, Place
-from harness.ruleset.nft import nft_version
 from harness.scenario.files import scenario_files
+
+# What only the controller needs is imported where it is used: an emulated guest pays for each module.
+if TYPE_CHECKING:
+    from harness.kernel.microvm import Guest
+    from harness.kernel.where import Place
 
 
 class Distribution(msgspec.Struct, frozen=True):
@@ -35,6 +36,8 @@ class Distribution(msgspec.Struct, frozen=True):
 
     def header(self) -> list[str]:
         """Lines for pytest's header: where the session runs, and why."""
+        from harness.ruleset.nft import nft_version
+
         return [
             "; ".join(
                 part
@@ -53,7 +56,7 @@ class Distribution(msgspec.Struct, frozen=True):
         if not self.guests and len(self.places) == 1:
             return []
         guests = [guest.spec(copy) for guest in self.guests for copy in range(self.copies)]
-        return guests + [f"popen//id={where.HOST}" for _, guest in self.places if not guest]
+        return guests + ["popen//id=host" for _, guest in self.places if not guest]
 
     def last_words(self, worker: str) -> str:
         """What the kernel of a worker said on its console; "" for a worker on the host."""
@@ -77,6 +80,10 @@ def distribute(config: pytest.Config) -> None:
     asked: list[str] | None = config.option.nft_kernel
     if is_worker(config) or config.option.collectonly or not (asked or any(scenario_files(config.args))):
         return
+    from harness.kernel import where
+    from harness.kernel.microvm import Guest
+    from harness.kernel.progress import shown
+
     try:
         with shown(sys.stderr) as progress:
             places = where.choose(asked or _default(config), progress)
@@ -107,4 +114,4 @@ def is_worker(config: pytest.Config) -> bool:
 
 def _default(config: pytest.Config) -> list[str]:
     """The kernels to use when the command line names none."""
-    return os.environ.get("NFT_KERNEL", "").split() or config.getini("nft_kernel") or [AUTO]
+    return os.environ.get("NFT_KERNEL", "").split() or config.getini("nft_kernel") or ["auto"]

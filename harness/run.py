@@ -17,8 +17,8 @@ from harness.ruleset import state
 from harness.ruleset.load import Ruleset
 from harness.ruleset.nft import RefusedError
 from harness.ruleset.tracing import Tracing
+from harness.scenario.case import Case
 from harness.scenario.files import shortened
-from harness.scenario.load import Case
 from harness.scenario.models import Action, Expect, Send
 from harness.scenario.packet import Frame, build
 from harness.tracer.tracer import Tracer

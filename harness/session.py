@@ -21,8 +21,8 @@ from harness import distribute
 from harness.kernel import preload
 from harness.kernel.images import cache_dir
 from harness.scenario import packet
+from harness.scenario.case import Case, Loaded
 from harness.scenario.files import scenario_files, shortened
-from harness.scenario.load import Case, Loaded, load_all
 from harness.tracer import kept, layers
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Session:
 
     def load(self, path: Path) -> Loaded:
         """The scenarios of a file."""
-        return self._loaded.get(path) or load_all(shortened(path), layers=layers.NAMES)
+        return self._loaded.get(path) or _read(path)
 
     def run(self, case: Case) -> tuple[Sight, ...]:
         """Run a scenario on this process's kernel; what was seen of each step that expects something."""
@@ -118,7 +118,7 @@ class Session:
             writer.write(words)
 
     def _prepare(self, files: Iterable[Path]) -> dict[str, bytes]:
-        self._loaded = {path: load_all(shortened(path), layers=layers.NAMES) for path in files}
+        self._loaded = {path: _read(path) for path in files}
         cases = [case for loaded in self._loaded.values() for case in loaded.cases if isinstance(case, Case)]
         return packet.prepare((send, case.network) for case in cases for send in case.sends)
 
@@ -126,6 +126,12 @@ class Session:
         # A cache that cannot be written to costs time in the next run and nothing else.
         with suppress(OSError):
             kept.store(cache_dir(), news)
+
+
+def _read(path: Path) -> Loaded:
+    from harness.scenario.load import load_all  # workers are told what is in the files
+
+    return load_all(shortened(path), layers=layers.NAMES)
 
 
 SESSION = pytest.StashKey[Session]()

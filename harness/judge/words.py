@@ -49,3 +49,10 @@ def describe_loss(loss: Loss) -> str:
     if unaccounted := abs(loss.entered - loss.received - loss.refused):
         parts.append(f"unaccounted {unaccounted}")
     return f"{loss.total} of {loss.entered} events ({', '.join(parts)})"
+
+
+def escape(text: str) -> str:
+    """Return ``text`` on one line, with control and other unprintable characters spelled out: ``\\x1b``."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -13,11 +13,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from harness import __version__
 from harness.errors import HarnessError, Position
-from harness.judge import describe_hop, describe_loss, located
+from harness.judge import describe_hop, describe_loss, escape, located
 from harness.observation import Delivery, Hop, PacketSeen, Step
 from harness.report.met import Place, places
 from harness.report.picture import HEIGHT, LINE, WIDTH, draw
-from harness.report.terminal import escape
 from harness.result import Result, Sent
 from harness.scenario.packet import fields, summarise
 

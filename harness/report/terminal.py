@@ -22,6 +22,7 @@ from harness.judge import (
     describe_hop,
     describe_loss,
     ended,
+    escape,
     located,
     outcome,
 )
@@ -35,13 +36,6 @@ LABEL = 10
 """Columns of the labels on the left, behind an indentation of 2."""
 
 _SGR = {"bold": "1", "faint": "2", "good": "32", "bad": "31", "bad bold": "1;31"}
-
-
-def escape(text: str) -> str:
-    """Return ``text`` on one line, with control and other unprintable characters spelled out: ``\\x1b``."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class Page:

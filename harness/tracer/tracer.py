@@ -252,8 +252,8 @@ class Tracer:
             position = SOURCES.get(function.name, function.position)
             pktinfo = function.carries != "sk_buff"
             trait = TRAITS.get(function.name, 0) | quiet
-            plain = not trait and not pktinfo
-            cookies = entries.setdefault(f"met_{position + 1}" if plain else "entered", {})
+            plain = not trait and not pktinfo and position == 0
+            cookies = entries.setdefault("met" if plain else "entered", {})
             cookies[function.kernel_name] = program.cookie(number, position, pktinfo=pktinfo)
             if trait:
                 self.maps["traits"][U32.pack(number)] = U32.pack(trait)

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from harness.errors import Position
-from harness.judge import judge
+from harness.judge import escape, judge
 from harness.observation import Delivery, Drop, Hop, Loss, Observation, PacketSeen, Rule, Step, Verdict
-from harness.report.terminal import escape, explain, outline
+from harness.report.terminal import explain, outline
 from harness.scenario.models import Expect
 
 NAME = "SSH from outside is refused"

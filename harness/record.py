@@ -1,0 +1,87 @@
+"""What became of a scenario, put into the form in which results are stored."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+from _pytest._code.code import ReprEntryNative, ReprExceptionInfo, ReprTraceback
+
+from harness.collect import ScenarioItem, decided
+from harness.errors import Position, ScenarioError
+from harness.judge import Mismatch, ended
+from harness.result import LabPlan, OutcomeName, Policy, Result, RulesetPlan, Sent
+from harness.scenario.case import Case
+from harness.scenario.files import shortened
+
+if TYPE_CHECKING:
+    from harness.ruleset.load import Ruleset
+    from harness.run import Sight
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def record(item: ScenarioItem, report: pytest.TestReport) -> Result:
+    """What became of ``item``, whose last ``report`` this is, for the reports to read."""
+    case, sights = item.case, item.sights
+    how: OutcomeName = "error" if report.when == "setup" and report.failed else report.outcome
+    return Result(
+        id=item.nodeid,
+        name=item.name if isinstance(case, ScenarioError) else case.name,
+        position=Position(str(shortened(item.path)), item.reportinfo()[1] + 1),
+        outcome=how,
+        message=_message(report),
+        kernel=sights[0].observation.kernel if sights else "",
+        engine=sights[0].observation.engine if sights else "",
+        sent=tuple(_sent(sight, item.mismatches.get(sight.action, ())) for sight in sights),
+        ruleset=_ruleset(shortened(case.ruleset), sights[0].ruleset) if sights and isinstance(case, Case) else None,
+        lab=LabPlan.of(case.network) if isinstance(case, Case) else None,
+        seconds=item.seconds,
+    )
+
+
+def _message(report: pytest.TestReport) -> str:
+    if isinstance(report.longrepr, tuple):  # a skip: file, line, reason
+        return str(report.longrepr[2])
+    if isinstance(report.longrepr, ReprExceptionInfo) and isinstance(report.longrepr.reprtraceback, ReprTraceback):
+        entries = report.longrepr.reprtraceback.reprentries
+        if all(isinstance(entry, ReprEntryNative) for entry in entries):
+            return _COLOUR.sub("", "".join(line for entry in entries for line in entry.lines)).rstrip()
+    return report.longreprtext
+
+
+def _sent(sight: Sight, mismatches: tuple[Mismatch, ...]) -> Sent:
+    seen = decided(sight)
+    return Sent(
+        action=sight.action,
+        summary=sight.summary,
+        packet=sight.packet.number,
+        observation=msgspec.structs.replace(sight.observation, traced=frozenset()),
+        verdict=seen.verdict if seen else None,
+        with_=seen.with_ if seen else "",
+        decided=seen.deciding if seen else (),
+        ended=ended(sight.packet, seen, sight.observation.device) if seen else "",
+        mismatches=mismatches,
+    )
+
+
+def _ruleset(file: Path, loaded: Ruleset) -> RulesetPlan:
+    return RulesetPlan(
+        file=str(file),
+        rules=loaded.rules,
+        policies=tuple(
+            Policy(
+                family=chain.family,
+                table=chain.table,
+                chain=chain.name,
+                hook=chain.hook,
+                verdict=chain.policy,
+                position=chain.position,
+            )
+            for chain in loaded.chains
+            if chain.is_base
+        ),
+    )

@@ -1,0 +1,69 @@
+"""Scenarios as they come out of their files, ready to run or broken; :mod:`harness.scenario.load` makes them.
+
+They travel from the process that reads the files to the one that runs them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+from msgspec import UNSET
+
+from harness.errors import Position, ScenarioError
+from harness.scenario.models import Action, Send
+from harness.scenario.network import Network
+from harness.scenario.node import Node
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """One scenario, ready to run."""
+
+    file: Path
+    """As it was given to :func:`load`."""
+    name: str
+    id: str
+    """The name as one word, unique in the file: ``HTTPS-from-the-client-reaches-the-web-server``."""
+    marks: tuple[str, ...]
+    network: Network
+    ruleset: Path
+    """Absolute; it exists."""
+    actions: tuple[Action, ...]
+    places: Node
+    """The scenario as it stands in the file; ask :meth:`where`."""
+
+    @property
+    def sends(self) -> tuple[Send, ...]:
+        """The packets, in order."""
+        return tuple(action.send for action in self.actions if action.send is not UNSET)
+
+    def where(self, action: int, *keys: str | int) -> Position:
+        """The place of a value, e.g. ``where(0, "expect", "path", 2)``; else of what is around it."""
+        steps = ("steps", action) if "steps" in self.places.children else ()
+        return Position(str(self.file), *self.places.nearest(*steps, *keys).place)
+
+
+class Broken(msgspec.Struct, frozen=True, kw_only=True):
+    """A scenario that cannot be run because of what is written in it."""
+
+    file: Path
+    name: str
+    id: str
+    marks: tuple[str, ...]
+    """Those that are right, so that ``-m`` chooses it as it would choose the repaired one."""
+    errors: tuple[ScenarioError, ...]
+    """At least one."""
+
+    @property
+    def position(self) -> Position:
+        """The place of the first error."""
+        return self.errors[0].position
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a file gives."""
+
+    cases: tuple[Case | Broken, ...]
+    """In the order of the file; only the broken ones when the file as a whole is wrong."""
+    errors: tuple[ScenarioError, ...]
+    """What is wrong with the file as a whole: its YAML, lab or ruleset."""
