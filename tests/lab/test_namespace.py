@@ -123,9 +123,10 @@ def test_a_wrong_setting_is_refused(name: str, value: str, error: type[HarnessEr
 
 
 def test_only_root_may_make_one() -> None:
-    script = "from harness.lab.namespace import Namespace\ntry: Namespace('a')\nexcept Exception as e: print(e)"
+    # Imported as root: the checkout may be where nobody else can read.
+    script = "os.setgid(65534); os.setuid(65534)\ntry: Namespace('a')\nexcept Exception as e: print(e)"
     done = subprocess.run(
-        [sys.executable, "-c", f"import os; os.setgid(65534); os.setuid(65534)\n{script}"],
+        [sys.executable, "-c", f"import os\nfrom harness.lab.namespace import Namespace\n{script}"],
         capture_output=True,
         text=True,
         check=False,
