@@ -110,7 +110,8 @@ def test_sudo_installs_and_an_archive_out_of_order_does_not_matter(machine: Mach
         pytest.skip(f"this machine lacks more than the test hides: {missing}")
     qemu = machine.bin / "qemu-system-x86_64"
     machine.add(
-        "apt-get", f'case "$*" in *update*) exit 100 ;; *install*qemu-system-x86*) echo "#!" >{qemu}; chmod +x {qemu} ;; esac'
+        "apt-get",
+        f'case "$*" in *update*) exit 100 ;; *install*qemu-system-x86*) echo "#!" >{qemu}; chmod +x {qemu} ;; esac',
     )
     machine.add("chmod", 'exec /bin/chmod "$@"')
     machine.add("sudo", '"$@"')
