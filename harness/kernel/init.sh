@@ -24,31 +24,31 @@ for readahead in /sys/class/bdi/9p-*/read_ahead_kb; do
 done
 mount -t tmpfs -o mode=755 changes /changes
 mkdir /changes/new /changes/work
-mount -t overlay -o lowerdir=/preload:/host,upperdir=/changes/new,workdir=/changes/work root /root ||
+mount -t overlay -o lowerdir=/preload:/host,upperdir=/changes/new,workdir=/changes/work root /guest ||
 	fail "nothing can be mounted over the host's root folder"
 
-mount --move /dev /root/dev
-mount --move /proc /root/proc
-mount --move /sys /root/sys
-mount -t tmpfs -o mode=755 run /root/run
-mkdir -p /root/run/guest /root/run/lock /root/run/netns /root/dev/pts /root/dev/shm
-ln -s /proc/self/fd /root/dev/fd
-mount -t devpts -o ptmxmode=666 devpts /root/dev/pts
-mount -t tmpfs shm /root/dev/shm
-mount -t bpf bpf /root/sys/fs/bpf
-mount -t debugfs debugfs /root/sys/kernel/debug
-mount -t tracefs tracefs /root/sys/kernel/tracing
+mount --move /dev /guest/dev
+mount --move /proc /guest/proc
+mount --move /sys /guest/sys
+mount -t tmpfs -o mode=755 run /guest/run
+mkdir -p /guest/run/guest /guest/run/lock /guest/run/netns /guest/dev/pts /guest/dev/shm
+ln -s /proc/self/fd /guest/dev/fd
+mount -t devpts -o ptmxmode=666 devpts /guest/dev/pts
+mount -t tmpfs shm /guest/dev/shm
+mount -t bpf bpf /guest/sys/fs/bpf
+mount -t debugfs debugfs /guest/sys/kernel/debug
+mount -t tracefs tracefs /guest/sys/kernel/tracing
 
 # The modules of this kernel, where modprobe looks for them.
 read -r modules </modules.path
-mkdir -p "/root/lib/modules/$(uname -r)"
-mount --bind "/root$modules" "/root/lib/modules/$(uname -r)" || fail "no modules in $modules"
+mkdir -p "/guest/lib/modules/$(uname -r)"
+mount --bind "/guest$modules" "/guest/lib/modules/$(uname -r)" || fail "no modules in $modules"
 
 # Tracing needs addresses and events; BPF needs its compiler.
-echo 0 >/root/proc/sys/kernel/kptr_restrict
-echo -1 >/root/proc/sys/kernel/perf_event_paranoid
-echo 1 >/root/proc/sys/net/core/bpf_jit_enable
-echo nft-harness >/root/proc/sys/kernel/hostname
+echo 0 >/guest/proc/sys/kernel/kptr_restrict
+echo -1 >/guest/proc/sys/kernel/perf_event_paranoid
+echo 1 >/guest/proc/sys/net/core/bpf_jit_enable
+echo nft-harness >/guest/proc/sys/kernel/hostname
 ulimit -l unlimited
 ip link set lo up
 
@@ -59,17 +59,17 @@ done 2>/dev/null
 
 # The ports get their names from the host, a moment after the device appeared.
 for name in stdin stdout stderr control; do
-	until port=$(grep -lx $name /root/sys/class/virtio-ports/*/name 2>/dev/null); do
+	until port=$(grep -lx $name /guest/sys/class/virtio-ports/*/name 2>/dev/null); do
 		usleep 1000
 	done
 	port=${port%/name}
 	port=/dev/${port##*/}
-	ln -s "$port" /root/run/guest/$name
+	ln -s "$port" /guest/run/guest/$name
 done
-exec 3>"/root$port" # control, the last
+exec 3>"/guest$port" # control, the last
 
-mv /bin /session.sh /command /root/run/guest/
+mv /bin /session.sh /command /guest/run/guest/
 # What switch_root does, but without deleting the initramfs: /preload is in use.
-cd /root || fail "the new root folder can't be entered"
+cd /guest || fail "the new root folder can't be entered"
 run/guest/bin/mount --move . /
 exec run/guest/bin/chroot . /run/guest/bin/sh /run/guest/session.sh

@@ -43,7 +43,7 @@ TOOLS = (
 )
 """What the scripts need of busybox."""
 
-FOLDERS = ("bin", "changes", "dev", "host", "modules", "preload", "proc", "root", "sys", "usual")
+FOLDERS = ("bin", "changes", "dev", "guest", "host", "modules", "preload", "proc", "sys", "usual")
 
 
 def initramfs(image: Image, command: str, preload: Iterable[Path] = ()) -> bytes:
