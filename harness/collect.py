@@ -8,7 +8,6 @@ That split gives each bad outcome its own word in pytest: a broken scenario or m
 from __future__ import annotations
 
 import functools
-import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 
 REPORTS = ("nft_results", "nft_html", "nft_cov", "nft_cov_report", "nft_cov_fail_under")
 """Options that ask for results."""
-
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class ScenarioFile(pytest.File):

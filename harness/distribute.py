@@ -90,11 +90,9 @@ def distribute(config: pytest.Config) -> None:
             guests = [(place, Guest.plan(place.image) if place.image else None) for place in places]
     except HarnessError as error:
         raise pytest.UsageError(f"nft-harness: {error}") from None
-    if not config.pluginmanager.has_plugin("xdist"):
-        if any(guest for _, guest in guests):
-            raise pytest.UsageError("nft-harness: a microVM is a worker of pytest-xdist; leave out -p no:xdist")
-        return
-    copies = config.option.numprocesses or 1
+    if any(guest for _, guest in guests) and not config.pluginmanager.has_plugin("xdist"):
+        raise pytest.UsageError("nft-harness: a microVM is a worker of pytest-xdist; leave out -p no:xdist")
+    copies = getattr(config.option, "numprocesses", None) or 1  # xdist's option
     if len(places) > 1 and copies > 1:
         raise pytest.UsageError("nft-harness: -n gives one kernel several workers, but several kernels were asked for")
     names = [guest.name for _, guest in guests if guest]
