@@ -39,7 +39,7 @@ CRC32C = "crc32c_generic"
 
 TOOLS = (
     *("cat", "chroot", "dmesg", "grep", "insmod", "ip", "ln", "mkdir", "mkfifo", "mount", "mv"),
-    *("sh", "tail", "uname", "usleep"),
+    *("sh", "sleep", "tail", "uname", "usleep"),
 )
 """What the scripts need of busybox."""
 

@@ -55,6 +55,9 @@ CARRIED = re.compile(
 BOOT_DEADLINE = 60.0
 """Seconds for the guest to come up; emulated it takes 3 s of one CPU, and the machine may be busy."""
 
+SILENCE = 60.0
+"""Seconds without a word from the guest after which its kernel hangs; session.sh says one every 2 s."""
+
 NO_STATUS = 125
 """Our exit status when the guest's program has none, as with env(1)."""
 
@@ -92,6 +95,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "--memory": {"type": int, "default": MEMORY},
     "--cpus": {"type": int, "default": CPUS},
     "--deadline": {"type": float, "default": BOOT_DEADLINE},
+    "--silence": {"type": float, "default": SILENCE},
     "--until": {"choices": ["exit", "eof"], "default": "exit"},
 }
 """Of the command line: what :func:`run` takes, and where the console's text shall go."""
@@ -154,16 +158,18 @@ def run(
     memory: int = MEMORY,
     cpus: int = CPUS,
     deadline: float = BOOT_DEADLINE,
+    silence: float = SILENCE,
     until: str = "exit",
 ) -> int:
     """Boot ``image``, run ``argv`` in it on our stdin, stdout and stderr, and return its exit status.
 
     The file descriptor ``console`` gets what the guest's kernel and QEMU have to say; ``memory`` is
-    in MiB, ``deadline`` in seconds. With ``until="eof"`` the end of our stdin ends the guest as well, with
+    in MiB; ``deadline`` are the seconds until the guest must be up, ``silence`` those after which it hangs
+    when nothing is heard of it. With ``until="eof"`` the end of our stdin ends the guest as well, with
     status 0: a program in the guest takes a second to detach its probes and to go.
 
     Raises :class:`Unsupported` when something is missing or the guest does not come up,
-    :class:`BrokenMeasurement` when it ends before its program did.
+    :class:`BrokenMeasurement` when it hangs or ends before its program did.
     """
     ports = {name: socket.socketpair() for name in ("stdin", "stdout", "stderr", "control")}
     ours = {name: here for name, (here, _) in ports.items()}
@@ -197,7 +203,7 @@ def run(
         ]
         for thread in outputs:
             thread.start()
-        status = _wait(ours["control"], deadline)
+        status = _wait(ours["control"], deadline, silence)
     # A write to a port returns when QEMU has it: all of the program's output is in our sockets.
     for thread in outputs:
         thread.join()
@@ -259,8 +265,8 @@ def _running(command: Sequence[str], *, inherit: Sequence[int], output: int) -> 
         process.wait()
 
 
-def _wait(control: socket.socket, deadline: float) -> int | HarnessError:
-    """Listen to what the guest says of itself: "up", then "exit STATUS"."""
+def _wait(control: socket.socket, deadline: float, silence: float) -> int | HarnessError:
+    """Listen to what the guest says of itself: "up", "alive" again and again, then "exit STATUS"."""
     words = control.makefile()
     control.settimeout(deadline)
     try:
@@ -268,9 +274,14 @@ def _wait(control: socket.socket, deadline: float) -> int | HarnessError:
             return Unsupported("the guest ended before it was up")
     except TimeoutError:
         return Unsupported(f"the guest was not up within {deadline:g} s")
-    control.settimeout(None)
-    last = words.readline().split()
-    return int(last[1]) if last else BrokenMeasurement("the guest ended before its program did")
+    control.settimeout(silence)
+    try:
+        while word := words.readline():
+            if word.startswith("exit "):
+                return int(word.split()[1])
+    except TimeoutError:
+        return BrokenMeasurement(f"the guest hangs: nothing was heard of it for {silence:g} s")
+    return BrokenMeasurement("the guest ended before its program did")
 
 
 def _send(source: int, port: socket.socket, at_eof: Callable[[], None]) -> None:
@@ -344,6 +355,7 @@ def main(arguments: Sequence[str]) -> int:
             memory=options.memory,
             cpus=options.cpus,
             deadline=options.deadline,
+            silence=options.silence,
             until=options.until,
         )
     except HarnessError as error:

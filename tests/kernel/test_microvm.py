@@ -171,6 +171,20 @@ class TestWhenTheGuestFails:
         assert result.returncode == microvm.NO_STATUS
         assert result.stderr.startswith("nft-harness: the guest was not up within 0.05 s\n")
 
+    def test_a_kernel_that_hangs_is_ended(self, image: Image) -> None:
+        # A real-time task that never yields the only CPU, and no share left for others: nothing else will run.
+        hog = (
+            "import os, pathlib\n"
+            "pathlib.Path('/proc/sys/kernel/sched_rt_runtime_us').write_text('-1')\n"
+            "others = pathlib.Path('/sys/kernel/debug/sched/fair_server/cpu0/runtime')\n"
+            "others.exists() and others.write_text('0')\n"
+            "os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(99))\n"
+            "while True: pass"
+        )
+        result = guest(image, "--silence", "5", "-c", hog)
+        assert result.returncode == microvm.NO_STATUS
+        assert "the guest hangs: nothing was heard of it for 5 s" in result.stderr
+
     def test_a_qemu_that_refuses_is_quoted(self, image: Image) -> None:
         result = guest(image, "--cpus", "100000", "-c", "")
         assert result.returncode == microvm.NO_STATUS
