@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Self
 
 import msgspec
 
 from harness.capture import Capture, Captured
-from harness.errors import BrokenMeasurement, ScenarioError
+from harness.errors import BrokenMeasurement, Position, ScenarioError, Unsupported
 from harness.inject import Sender
 from harness.lab.lab import Lab
 from harness.observation import Observation, PacketSeen, Value
@@ -20,6 +23,7 @@ from harness.ruleset.tracing import Tracing
 from harness.scenario.case import Case
 from harness.scenario.files import shortened
 from harness.scenario.models import Action, Expect, Send
+from harness.scenario.network import Network
 from harness.scenario.packet import Frame, build
 from harness.tracer.tracer import Tracer
 from harness.wait import wait_until
@@ -27,6 +31,10 @@ from harness.wait import wait_until
 SETTLED_S = 5.0
 """Seconds within which the kernel is done with an ordinary packet. What it then still holds, in a
 queue or waiting for more fragments, is told as it was seen until then."""
+
+
+Where = Callable[..., Position]
+"""Where a value of a step stands, by its keys: ``where("expect", "path", 2)``."""
 
 
 class Sight(Value, frozen=True, kw_only=True):
@@ -47,97 +55,113 @@ def run(case: Case, tracer: Tracer) -> tuple[Sight, ...]:
 
     Raises :class:`~harness.errors.HarnessError` when that cannot be done or not be believed.
     """
-    with ExitStack() as scene:
-        lab = scene.enter_context(Lab.build(case.network))
-        ruleset = Ruleset.load(lab.device, shortened(case.ruleset))
-        tracing = Tracing(lab.device, ruleset)
-        capture = Capture(host for host in lab.hosts.values() if host is not lab.device)
-        tracer.arm(_named(case.actions))
-        sights = []
-        for number, action in enumerate(case.actions):
-            if isinstance(action.nft, str):
-                _change(lab, case, number, action.nft)
-                continue
-            assert isinstance(action.send, Send)
-            frame = build(action.send, case.network)
-            sender = Sender(lab.hosts[frame.sender], frame.interface)
-            observation = _measure(lab, tracer, tracing, capture, sender, frame)
-            if isinstance(action.expect, Expect):
-                observation = _with_state(observation, lab, case, number, action.expect)
-                sights.append(
-                    Sight(
-                        action=number,
-                        expect=action.expect,
-                        summary=frame.summary,
-                        observation=observation,
-                        packet=observation.injected[0],
-                        ruleset=ruleset,
-                    )
-                )
-        return tuple(sights)
+    with Stage.open(case.network, case.ruleset, tracer) as stage:
+        stage.arm(case.actions)
+        seen = (stage.act(action, number, partial(case.where, number)) for number, action in enumerate(case.actions))
+        return tuple(sight for sight in seen if sight and isinstance(case.actions[sight.action].expect, Expect))
 
 
-def _change(lab: Lab, case: Case, number: int, command: str) -> None:
-    try:
-        state.change(lab.device, command)
-    except RefusedError as refused:
-        said = str(refused).splitlines()[0].partition("Error: ")
-        raise ScenarioError(f"nft: {said[2] or said[0]}", case.where(number, "nft")) from None
+class Stage:
+    """A lab whose device has loaded a ruleset, and all that watches it."""
 
+    def __init__(self, lab: Lab, ruleset: Ruleset, tracer: Tracer) -> None:
+        self.ruleset = ruleset
+        self._lab = lab
+        self._tracer = tracer
+        self._tracing = Tracing(lab.device, ruleset)
+        self._capture = Capture(host for host in lab.hosts.values() if host is not lab.device)
 
-def _with_state(observation: Observation, lab: Lab, case: Case, number: int, expect: Expect) -> Observation:
-    """``observation`` with the counters and sets that ``expect`` speaks of."""
-    if not (expect.counters or expect.elements):
-        return observation
-    try:
-        return msgspec.structs.replace(
-            observation,
-            counters=state.counters(lab.device, expect.counters or ()),
-            elements=state.elements(lab.device, expect.elements or ()),
+    @classmethod
+    @contextmanager
+    def open(cls, network: Network, ruleset: Path, tracer: Tracer) -> Iterator[Self]:
+        """Build the lab and load the ruleset; nothing of either is left after the ``with``."""
+        if not ruleset.exists():
+            # Those of the project were there when the scenario was read; others are the machine's.
+            raise Unsupported(f"{ruleset} is not on this machine", remedy="install what it belongs to")
+        with Lab.build(network) as lab:
+            yield cls(lab, Ruleset.load(lab.device, shortened(ruleset)), tracer)
+
+    def arm(self, actions: Iterable[Action]) -> None:
+        """Trace all functions, those in modules that the ruleset has pulled in and those that ``actions`` name."""
+        self._tracer.arm(_named(actions))
+
+    def act(self, action: Action, number: int, where: Where) -> Sight | None:
+        """Do what a step says; what was seen of its packet, None of a step that sends none."""
+        if isinstance(action.nft, str):
+            self._change(action.nft, where)
+            return None
+        assert isinstance(action.send, Send)
+        frame = build(action.send, self._lab.network)
+        observation = self._measure(Sender(self._lab.hosts[frame.sender], frame.interface), frame)
+        expect = action.expect if isinstance(action.expect, Expect) else Expect()
+        return Sight(
+            action=number,
+            expect=expect,
+            summary=frame.summary,
+            observation=self._with_state(observation, expect, where),
+            packet=observation.injected[0],
+            ruleset=self.ruleset,
         )
-    except state.MissingError as missing:
-        key = "counters" if missing.name in (expect.counters or ()) else "elements"
-        place = case.where(number, "expect", key, missing.name)
-        raise ScenarioError(missing.sentence, place, remedy=missing.remedy) from None
 
+    def _change(self, command: str, where: Where) -> None:
+        try:
+            state.change(self._lab.device, command)
+        except RefusedError as refused:
+            said = str(refused).splitlines()[0].partition("Error: ")
+            raise ScenarioError(f"nft: {said[2] or said[0]}", where("nft")) from None
 
-def _measure(lab: Lab, tracer: Tracer, tracing: Tracing, capture: Capture, sender: Sender, frame: Frame) -> Observation:
-    """Send one frame and watch it to its end."""
-    captured: list[Captured] = []
+    def _with_state(self, observation: Observation, expect: Expect, where: Where) -> Observation:
+        """``observation`` with the counters and sets that ``expect`` speaks of."""
+        if not (expect.counters or expect.elements):
+            return observation
+        try:
+            return msgspec.structs.replace(
+                observation,
+                counters=state.counters(self._lab.device, expect.counters or ()),
+                elements=state.elements(self._lab.device, expect.elements or ()),
+            )
+        except state.MissingError as missing:
+            key = "counters" if missing.name in (expect.counters or ()) else "elements"
+            raise ScenarioError(missing.sentence, where("expect", key, missing.name), remedy=missing.remedy) from None
 
-    def settled() -> bool:
-        captured.extend(capture.read())  # a frame lives on until it is read
-        return not watch.alive()
+    def _measure(self, sender: Sender, frame: Frame) -> Observation:
+        """Send one frame and watch it to its end."""
+        lab, tracer, tracing, capture = self._lab, self._tracer, self._tracing, self._capture
+        captured: list[Captured] = []
 
-    tracing.read()
-    capture.read()
-    overruns = tracing.overruns
-    with tracer.watch(hosts=lab.by_inum, senders=[sender.cookie]) as watch:
-        sender.send(frame.data)
-        with suppress(BrokenMeasurement):
-            wait_until(settled, SETTLED_S, "the kernel to be done with the packet")
-        captured.extend(capture.read())
-        recording = watch.finish()
-    scene = Scene(
-        device=lab.device.name,
-        tracing_table=tracing.table,
-        host=lambda inum: lab.by_inum[inum].name if inum in lab.by_inum else "",
-        interface=lambda inum, index: lab.by_inum[inum].interface(index) if inum in lab.by_inum else "",
-        drop_reasons=tracer.drop_reasons,
-        kernel=tracer.kernel,
-        engine=tracer.engine.name,
-        traced=tracer.traced,
-        untraceable=tracer.untraceable,
-    )
-    return observe(
-        scene,
-        recording,
-        tracing.read(),
-        captured,
-        injected=[frame.data],
-        sender=frame.sender,
-        trace_lost=tracing.overruns - overruns,
-    )
+        def settled() -> bool:
+            captured.extend(capture.read())  # a frame lives on until it is read
+            return not watch.alive()
+
+        tracing.read()
+        capture.read()
+        overruns = tracing.overruns
+        with tracer.watch(hosts=lab.by_inum, senders=[sender.cookie]) as watch:
+            sender.send(frame.data)
+            with suppress(BrokenMeasurement):
+                wait_until(settled, SETTLED_S, "the kernel to be done with the packet")
+            captured.extend(capture.read())
+            recording = watch.finish()
+        scene = Scene(
+            device=lab.device.name,
+            tracing_table=tracing.table,
+            host=lambda inum: lab.by_inum[inum].name if inum in lab.by_inum else "",
+            interface=lambda inum, index: lab.by_inum[inum].interface(index) if inum in lab.by_inum else "",
+            drop_reasons=tracer.drop_reasons,
+            kernel=tracer.kernel,
+            engine=tracer.engine.name,
+            traced=tracer.traced,
+            untraceable=tracer.untraceable,
+        )
+        return observe(
+            scene,
+            recording,
+            tracing.read(),
+            captured,
+            injected=[frame.data],
+            sender=frame.sender,
+            trace_lost=tracing.overruns - overruns,
+        )
 
 
 def _named(actions: Iterable[Action]) -> set[str]:
