@@ -79,12 +79,16 @@ def report(parser: argparse.ArgumentParser) -> None:
         from harness import result
 
         results = result.load(options.results)
-        for one in results if not options.html else ():
+        for one in results if not (options.html or options.pcapng) else ():
             print(f"{one.outcome:8}{one.position}: {one.name}" + (f" ({one.kernel})" if one.kernel else ""))
         if options.html:
             from harness.report import html
 
             html.write(results, options.html)
+        if options.pcapng:
+            from harness.report import captures
+
+            captures.write(results, options.pcapng)
         if options.cov:
             from harness.report.coverage import RuleCoverage
 
@@ -93,6 +97,7 @@ def report(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("results", nargs="+", type=Path, help="what pytest --nft-results stored: folders or files")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report to read in a browser")
+    parser.add_argument("--pcapng", type=Path, metavar="DIR", help="write captures for Wireshark")
     parser.add_argument("--cov", action="store_true", help="show rule coverage")
     parser.set_defaults(run=run)
 

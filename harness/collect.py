@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from harness.run import Sight
 
-REPORTS = ("nft_results", "nft_html", "nft_cov", "nft_cov_report", "nft_cov_fail_under")
+REPORTS = ("nft_results", "nft_html", "nft_pcapng", "nft_cov", "nft_cov_report", "nft_cov_fail_under")
 """Options that ask for results."""
 
 

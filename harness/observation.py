@@ -149,6 +149,8 @@ class PacketSeen(Value, frozen=True, kw_only=True):
     """Order of birth in the scenario, from 0."""
     sender: str
     """Host whose kernel it was born in."""
+    born: int = 0
+    """When, in nanoseconds since 1970: what the times of its hops, steps and deliveries count from."""
     frame: bytes
     """What was injected, from the Ethernet header on; b"" for a packet that the kernel made."""
     injected: bool = True

@@ -71,6 +71,8 @@ class Scene(NamedTuple):
     traced: frozenset[str]
     untraceable: Mapping[str, str] = {}
     """Functions named and not armed, and why."""
+    epoch: int = 0
+    """How far CLOCK_REALTIME is ahead of CLOCK_MONOTONIC, nanoseconds."""
 
 
 def observe(
@@ -112,6 +114,7 @@ def observe(
             PacketSeen(
                 number=number,
                 sender=scene.host(birth.netns),
+                born=birth.time + scene.epoch,
                 frame=next(sent, b"") if ours else b"",
                 injected=ours,
                 hops=hops,
@@ -286,9 +289,8 @@ def _deliveries(
         for event, frame in zip(calls[cookie], arrived, strict=True):
             birth = origin[event.packet]
             delivery = Delivery(time=event.time - birth.time, host=frame.host, device=frame.device, frame=frame.frame)
-            if birth.a:
-                deliveries[event.packet].append(delivery)
-            else:
+            deliveries[event.packet].append(delivery)
+            if not birth.a:
                 replies.append(delivery)
     return deliveries, replies
 

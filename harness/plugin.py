@@ -38,6 +38,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--nft-results", metavar="DIR", help="store what was seen of each scenario there, as JSON")
     group.addoption("--nft-html", metavar="FILE", help="write a report to read in a browser")
+    group.addoption(
+        "--nft-pcapng", metavar="DIR", help="write captures for Wireshark: each interface, and the way of each packet"
+    )
     group.addoption("--nft-cov", action="store_true", help="show which rules and policies the scenarios met")
     group.addoption(
         "--nft-cov-report",

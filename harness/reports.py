@@ -83,6 +83,11 @@ class Reports:
 
             html.write(self._results, file := Path(self._options.nft_html))
             self._said.append((f"the report is in {file}", False))
+        if self._options.nft_pcapng:
+            from harness.report import captures
+
+            count = captures.write(self._results, folder := Path(self._options.nft_pcapng))
+            self._said.append((f"{count} captures are in {folder}", False))
 
     def _cover(self) -> bool:
         """Report rule coverage; whether there is enough of it."""

@@ -206,16 +206,16 @@ def store(results: Iterable[Result], folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for result in results:
-            (folder / _file_name(result)).write_bytes(encode(result))
+            (folder / f"{file_stem(result)}{SUFFIX}").write_bytes(encode(result))
     except OSError as error:
         raise HarnessError(f"results can't be stored in {folder}: {error.strerror}") from None
 
 
-def _file_name(result: Result) -> str:
-    """A readable name that is the same in every run and no other result's."""
+def file_stem(result: Result) -> str:
+    """A readable name for files of ``result``: the same in every run, and no other result's."""
     whole = f"{result.id}-{result.kernel}"
     readable = re.sub(r"[^\w.-]+", "-", whole, flags=re.ASCII).strip("-.")
-    return f"{readable[:180]}-{zlib.crc32(whole.encode()):08x}{SUFFIX}"
+    return f"{readable[:180]}-{zlib.crc32(whole.encode()):08x}"
 
 
 def load(paths: Iterable[Path]) -> list[Result]:

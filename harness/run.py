@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -152,6 +153,7 @@ class Stage:
             engine=tracer.engine.name,
             traced=tracer.traced,
             untraceable=tracer.untraceable,
+            epoch=time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC),
         )
         return observe(
             scene,

@@ -1,7 +1,8 @@
-"""Results made by hand, for what reads them."""
+"""Results made by hand, for what reads them; and programs that tests need."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,23 @@ from harness.errors import Position
 from harness.judge import Mismatch
 from harness.observation import Delivery, Hop, Loss, Observation, PacketSeen, Rule, Step, Verdict
 from harness.result import LabInterface, LabPlan, OutcomeName, Policy, Result, RulesetPlan, Sent
+
+
+@pytest.fixture(scope="session")
+def program(pytestconfig: pytest.Config) -> Callable[[str, str], str]:
+    """Finds a program that a test needs and says which Debian package has it if not: a skip, or an error with
+    ``--nft-require``."""
+
+    def find(name: str, package: str) -> str:
+        if found := shutil.which(name):
+            return found
+        why = f"needs {name}: apt-get install {package}"
+        if pytestconfig.option.nft_require:
+            pytest.fail(why, pytrace=False)
+        pytest.skip(why)
+
+    return find
+
 
 TEXT = """table inet edge {
 	chain forward {

@@ -24,6 +24,7 @@ class Run:
         given = {
             "nft_results": None,
             "nft_html": None,
+            "nft_pcapng": None,
             "nft_cov": False,
             "nft_cov_report": [],
             "nft_cov_fail_under": None,
@@ -112,6 +113,25 @@ def test_a_report_for_the_browser_is_written_and_made_again(tmp_path: Path, make
     assert f"nft-harness: the report is in {tmp_path / 'report.html'}" in run.said
     assert main(["report", str(tmp_path / "results"), "--html", str(tmp_path / "again.html")]) == 0
     assert (tmp_path / "again.html").read_text() == (tmp_path / "report.html").read_text()
+
+
+def test_captures_are_written_and_made_again(tmp_path: Path, make_result: Make) -> None:
+    run = Run(nft_results=str(tmp_path / "results"), nft_pcapng=str(tmp_path / "captures"))
+    run.hear(make_result())
+    assert run.finish() == 0
+    assert f"nft-harness: 2 captures are in {tmp_path / 'captures'}" in run.said
+    assert main(["report", str(tmp_path / "results"), "--pcapng", str(tmp_path / "again")]) == 0
+    made, again = (sorted((tmp_path / folder).rglob("*.pcapng")) for folder in ("captures", "again"))
+    assert [file.name for file in made] == ["interfaces.pcapng", "step1-packet1.pcapng"]
+    assert [file.read_bytes() for file in made] == [file.read_bytes() for file in again]
+
+
+def test_captures_that_cannot_be_written_break_the_run(tmp_path: Path, make_result: Make) -> None:
+    (tmp_path / "file").touch()
+    run = Run(nft_pcapng=str(tmp_path / "file"))
+    run.hear(make_result())
+    assert run.finish() == BROKEN
+    assert "captures can't be written to" in run.said[0]
 
 
 def test_stored_results_are_listed_and_broken_ones_refused(

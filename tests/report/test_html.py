@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
@@ -162,10 +161,8 @@ def test_a_thousand_scenarios_are_written_in_time_and_space(tmp_path: Path, make
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in programs:
-        pytest.skip("needs Chromium: apt-get install chromium chromium-driver")
+def browser(program: Callable[[str, str], str]) -> Iterator[Any]:
+    programs = [program("chromium", "chromium"), program("chromedriver", "chromium-driver")]
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     options = webdriver.ChromeOptions()
     options.binary_location = programs[0]
