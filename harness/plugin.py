@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from harness import collect, distribute
+from harness.scenario import project
 from harness.scenario.files import is_scenario_file
 from harness.session import SESSION, Session
 from harness.tracer import attach
@@ -53,6 +54,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--nft-cov-fail-under", type=float, metavar="PERCENT", help="fail when less of the rules and policies is met"
     )
     parser.addini("nft_kernel", "kernels to run on, as --nft-kernel", type="args", default=[])
+    # Read by harness.scenario.project, which nft-harness check uses as well.
+    parser.addini(project.ALLOW, "files and folders that scenarios may name outside of their project", type="paths")
 
 
 @pytest.hookimpl(tryfirst=True)

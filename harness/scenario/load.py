@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+from msgspec import UNSET
 
 from harness.errors import Position, ScenarioError
+from harness.scenario import project
 from harness.scenario.case import Broken, Case, Loaded
 from harness.scenario.check import actions, check
 from harness.scenario.files import LABS as LABS_FOLDER
@@ -23,9 +25,6 @@ from harness.scenario.node import Node
 from harness.scenario.parameters import expand, without_consequences
 from harness.scenario.problem import Problem, unknown
 from harness.scenario.validate import convert
-
-ROOT_MARKS = ("pyproject.toml", "pytest.ini", "tox.ini", ".git")
-"""What tells the root of a project. A scenario file reaches nothing above its root."""
 
 
 def load(path: Path, *, layers: Collection[str] | None = None) -> tuple[Case | Broken, ...]:
@@ -75,7 +74,7 @@ def load_all(path: Path, *, layers: Collection[str] | None = None) -> Loaded:
     stage: _Stage | None = None
     if file is not None and not whole:
         try:
-            stage = _Stage(_network(path, file.lab, file.interfaces), _ruleset(path, file.ruleset), layers)
+            stage = _Stage(file, _network(path, file.lab, file.interfaces), _ruleset(path, file.ruleset), layers)
         except Problem as problem:
             whole.append(problem)
         except ScenarioError as error:
@@ -119,6 +118,7 @@ def _lab_only(root: Node) -> Node:
 class _Stage(NamedTuple):
     """What the scenarios of a file have in common."""
 
+    file: ScenarioFile
     network: Network
     ruleset: Path
     layers: Collection[str] | None
@@ -137,8 +137,16 @@ def _cases(
     for index, node in nodes.children.items() if nodes is not None and isinstance(nodes.value, list) else ():
         wrong = [problem.inside(2) for problem in found if problem.keys[1] == index]
         scenario = scenarios.get(index)
+        elsewhere: list[ScenarioError] = []
+        own = stage
         if stage is not None and scenario is not None and not wrong:
-            wrong += check(scenario, stage.network, stage.layers)
+            try:
+                own = _own(path, scenario, stage)
+                wrong += check(scenario, own.network, own.layers)
+            except Problem as problem:
+                wrong.append(problem)
+            except ScenarioError as error:
+                elsewhere.append(error)
         name = node.children["name"].value if "name" in node.children else None
         if not isinstance(name, str):
             name = f"scenario {len(ids) + 1}"
@@ -147,20 +155,34 @@ def _cases(
         names.setdefault(name, node.place.line)
         marks = tuple(scenario.marks) if scenario is not None else ()
         identifier = _identifier(name, ids)
-        if wrong:
-            errors = tuple(_located(problem, node, path) for problem in wrong)
+        if wrong or elsewhere:
+            errors = (*(_located(problem, node, path) for problem in wrong), *elsewhere)
             yield Broken(file=path, name=name, id=identifier, marks=marks, errors=errors)
-        elif stage is not None and scenario is not None:
+        elif own is not None and scenario is not None:
             yield Case(
                 file=path,
                 name=name,
                 id=identifier,
                 marks=marks,
-                network=stage.network,
-                ruleset=stage.ruleset,
+                network=own.network,
+                ruleset=own.ruleset,
                 actions=actions(scenario),
                 places=node,
             )
+
+
+def _own(path: Path, scenario: Scenario, stage: _Stage) -> _Stage:
+    """The stage of ``scenario``: that of the file, but for what the scenario says itself."""
+    network, ruleset = stage.network, stage.ruleset
+    lab = stage.file.lab if scenario.lab is UNSET else scenario.lab
+    names = stage.file.interfaces if scenario.lab is UNSET else {}
+    if scenario.interfaces is not UNSET:
+        names = scenario.interfaces
+    if (lab, names) != (stage.file.lab, stage.file.interfaces):
+        network = _network(path, lab, names)
+    if scenario.ruleset is not UNSET:
+        ruleset = _ruleset(path, scenario.ruleset)
+    return stage._replace(network=network, ruleset=ruleset)
 
 
 def _is_in_scenario(problem: Problem) -> bool:
@@ -230,7 +252,10 @@ def _ruleset(file: Path, text: str) -> Path:
 
 
 def _inside(file: Path, text: str, key: str, what: str) -> Path:
-    """What ``file`` calls ``text``, absolute: it must exist and lie in the file's project."""
+    """What ``file`` calls ``text``, absolute: it must exist and lie in the file's project.
+
+    What lies elsewhere, and is allowed to, need not exist: another machine may have it.
+    """
     folder = file.resolve().parent
     remedy = f"name {what}, seen from the scenario file"
     try:
@@ -238,14 +263,12 @@ def _inside(file: Path, text: str, key: str, what: str) -> Path:
         is_file, is_folder = found.is_file(), found.is_dir()
     except (OSError, RuntimeError):  # a name too long, links in a circle
         raise Problem("leads nowhere", key, remedy=remedy) from None
-    if not found.is_relative_to(root := _project(folder)):
-        raise Problem(f"'{text}' lies outside of the project, {root}", key, remedy="copy it or move it there")
+    if not found.is_relative_to(root := project.root(folder)):
+        if not project.allows(root, found):
+            remedy = f"copy it or move it there, or allow it: {project.ALLOW} in the project's pytest settings"
+            raise Problem(f"'{text}' lies outside of the project, {root}", key, remedy=remedy)
+        if not is_folder:
+            return found
     if not is_file:
         raise Problem(f"'{text}' {'is a folder' if is_folder else 'does not exist'}", key, remedy=remedy)
     return found
-
-
-@functools.cache
-def _project(folder: Path) -> Path:
-    """The nearest folder upwards that is a project's root, else ``folder`` itself."""
-    return next((one for one in (folder, *folder.parents) if any((one / mark).exists() for mark in ROOT_MARKS)), folder)

@@ -543,6 +543,24 @@ class Scenario(Model, frozen=True, kw_only=True):
             examples=[{"port": [80, 443], "host": ["client", "server"]}],
         ),
     ] = UNSET
+    lab: Annotated[
+        str | LabSpec | UnsetType, Meta(description="A lab for this scenario alone.", examples=["bridge"])
+    ] = UNSET
+    interfaces: Annotated[
+        dict[InterfaceName, InterfaceName] | UnsetType,
+        Meta(
+            description="New names for interfaces of the device under test, for this scenario alone. With a `lab` of "
+            "its own a scenario does not use those of the file.",
+            examples=[{"eth0": "ens3"}],
+        ),
+    ] = UNSET
+    ruleset: Annotated[
+        str | UnsetType,
+        Meta(
+            description="A ruleset for this scenario alone; with `matrix`, the same scenario for several.",
+            examples=["rulesets/edge-next.nft"],
+        ),
+    ] = UNSET
     marks: Annotated[
         list[Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="A name.", examples=["slow"])]],
         Meta(description="pytest marks, for `-m`.", examples=[["slow"]]),

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 
 import pytest
 from msgspec import UNSET
 
 from harness.errors import ScenarioError
-from harness.scenario.load import Case, load
+from harness.scenario.load import Broken, Case, load
 from harness.scenario.reference import EXAMPLE
 
 REPOSITORY = Path(__file__).parents[2]
@@ -152,3 +153,97 @@ def test_a_mistake_in_the_file_of_a_lab_is_told_there(tmp_path: Path) -> None:
         (tmp_path / "labs/office.yaml").write_text(wrong)
         with pytest.raises(ScenarioError, match=sentence):
             load(tmp_path / "edge.yaml")
+
+
+REST = "send: {from: client, to: device, icmp: {}}, expect: {verdict: accept}"
+
+
+class TestOutsideOfTheProject:
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        """A scenario file whose ruleset is that of the machine."""
+        (tmp_path / "etc").mkdir()
+        (tmp_path / "etc/edge.nft").touch()
+        (tmp_path / "project").mkdir()
+        path = tmp_path / "project/edge.yaml"
+        path.write_text(f"ruleset: ../etc/edge.nft\nscenarios:\n- {{name: A, {REST}}}\n")
+        return path
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("pyproject.toml", '[tool.pytest.ini_options]\nnft_allow = ["../etc"]\n'),
+            ("pytest.ini", "[pytest]\nnft_allow = ../etc\n"),
+            ("tox.ini", "[pytest]\nnft_allow =\n  elsewhere\n  ../etc/edge.nft\n"),
+            ("setup.cfg", "[tool:pytest]\nnft_allow = ../etc\n"),
+        ],
+    )
+    def test_what_the_settings_of_pytest_allow(self, file: Path, name: str, text: str) -> None:
+        (file.parent / name).write_text(text)
+        (case,) = load(file)
+        assert isinstance(case, Case)
+        assert case.ruleset == file.parent.parent / "etc/edge.nft"
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            '[tool.pytest.ini_options]\nnft_allow = ["../etc2", "elsewhere"]\n',
+            '[tool.pytest.ini_options]\nnft_allow = "../etc"\n',
+        ],
+    )
+    def test_all_else_is_refused(self, file: Path, text: str) -> None:
+        (file.parent / "pyproject.toml").write_text(text)
+        with pytest.raises(ScenarioError, match=r"'\.\./etc/edge\.nft' lies outside of the project.*nft_allow"):
+            load(file)
+
+    def test_settings_that_cannot_be_read_are_named(self, file: Path) -> None:
+        (file.parent / "pyproject.toml").write_text("[tool.pytest\n")
+        with pytest.raises(ScenarioError, match=r"pyproject\.toml: cannot be read"):
+            load(file)
+
+    def test_what_another_machine_may_have_is_not_looked_for(self, file: Path) -> None:
+        (file.parent / "pytest.ini").write_text("[pytest]\nnft_allow = ../etc\n")
+        (file.parent.parent / "etc/edge.nft").unlink()
+        assert isinstance(load(file)[0], Case)
+
+
+class TestOfAScenarioAlone:
+    def test_lab_interfaces_and_ruleset(self, tmp_path: Path) -> None:
+        for name in ("old", "new"):
+            (tmp_path / f"{name}.nft").touch()
+        path = tmp_path / "edge.yaml"
+        path.write_text(
+            "interfaces: {wan0: eth1}\nruleset: old.nft\nscenarios:\n"
+            f"- {{name: A, {REST}}}\n"
+            f"- {{name: B, ruleset: new.nft, {REST}}}\n"
+            f"- {{name: C, lab: host, {REST}}}\n"
+            f"- {{name: D, lab: host, interfaces: {{eth0: ens3}}, {REST}}}\n"
+        )
+        found = []
+        for case in load(path):
+            assert isinstance(case, Case)
+            found.append((case.ruleset.stem, list(case.network.hosts[case.network.device].interfaces)))
+        assert found == [
+            ("old", ["eth1", "lan0"]),
+            ("new", ["eth1", "lan0"]),
+            ("old", ["eth0"]),
+            ("old", ["ens3"]),
+        ]
+
+    @pytest.mark.parametrize(
+        ("own", "sentence"),
+        [
+            ("ruleset: nwe.nft", r":3:22: ruleset: 'nwe\.nft' does not exist"),
+            ("lab: huost", r":3:18: lab: .*did you mean 'host'"),
+            ("interfaces: {wan7: eth1}", r":3:32: interfaces\.wan7: .*did you mean 'wan0'"),
+        ],
+    )
+    def test_a_mistake_breaks_that_scenario_alone(self, tmp_path: Path, own: str, sentence: str) -> None:
+        (tmp_path / "edge.nft").touch()
+        path = tmp_path / "edge.yaml"
+        path.write_text(f"ruleset: edge.nft\nscenarios:\n- {{name: A, {own}, {REST}}}\n- {{name: B, {REST}}}\n")
+        broken, good = load(path)
+        assert isinstance(good, Case)
+        assert isinstance(broken, Broken)
+        assert re.search(sentence, str(broken.errors[0]))
