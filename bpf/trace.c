@@ -379,24 +379,37 @@ static __always_inline u32 now_recording(void)
 	return state ? *state : OFF;
 }
 
+/* On its way out of a host a packet has no device until it is routed and has passed the output hook. */
+static __always_inline u32 netns_before_device(u64 skb, u64 sk)
+{
+	u64 route;
+
+	/* What has neither device nor protocol is no packet of a network (yet). */
+	if (!read_u16(skb + SKB_PROTOCOL))
+		return 0;
+	if (sk)
+		return netns_of(read_u64(sk + SOCK_NET));
+	route = read_u64(skb + SKB_DST) & ~1ULL;	/* SKB_DST_NOREF */
+	return route ? netns_of(read_u64(read_u64(route + DST_DEV) + DEV_NET)) : 0;
+}
+
 /* Whether to follow a packet that no sender of ours has sent. */
 static __always_inline bool chosen(u64 skb, u64 sk, u32 state, struct packet *packet)
 {
 	u64 *slot;
 
+	if (!packet->netns)
+		packet->netns = netns_before_device(skb, sk);
 	if ((state & 0xff) == LAB) {
 		if (!packet->netns)
 			return 0;
 		if (hosts.lookup(&packet->netns))
 			return 1;
 		slot = stranger(packet->dev);
-		if (slot)
+		if (slot && packet->dev)
 			*slot = as_stranger(packet->dev, state);
 		return 0;
 	}
-	/* What has neither device nor protocol is no packet of a network (yet). */
-	if (!packet->netns && sk && read_u16(skb + SKB_PROTOCOL))
-		packet->netns = netns_of(read_u64(sk + SOCK_NET));
 	packet->live = 1;
 	return packet->netns && ((state & 0xff) == ANYWHERE || hosts.lookup(&packet->netns)) && wanted(skb);
 }
