@@ -13,7 +13,7 @@ import msgspec
 
 from harness.capture import Capture, Captured
 from harness.errors import BrokenMeasurement, Position, ScenarioError, Unsupported
-from harness.inject import Sender
+from harness.inject import Sender, sender
 from harness.lab.lab import Lab
 from harness.observation import Observation, PacketSeen, Value
 from harness.observe import Scene, observe
@@ -93,7 +93,7 @@ class Stage:
             return None
         assert isinstance(action.send, Send)
         frame = build(action.send, self._lab.network)
-        observation = self._measure(Sender(self._lab.hosts[frame.sender], frame.interface), frame)
+        observation = self._measure(sender(self._lab.hosts[frame.sender], frame), frame)
         expect = action.expect if isinstance(action.expect, Expect) else Expect()
         return Sight(
             action=number,
@@ -125,7 +125,7 @@ class Stage:
             key = "counters" if missing.name in (expect.counters or ()) else "elements"
             raise ScenarioError(missing.sentence, where("expect", key, missing.name), remedy=missing.remedy) from None
 
-    def _measure(self, sender: Sender, frame: Frame) -> Observation:
+    def _measure(self, way: Sender, frame: Frame) -> Observation:
         """Send one frame and watch it to its end."""
         lab, tracer, tracing, capture = self._lab, self._tracer, self._tracing, self._capture
         captured: list[Captured] = []
@@ -137,8 +137,8 @@ class Stage:
         tracing.read()
         capture.read()
         overruns = tracing.overruns
-        with tracer.watch(hosts=lab.by_inum, senders=[sender.cookie]) as watch:
-            sender.send(frame.data)
+        with tracer.watch(hosts=lab.by_inum, senders=[way.cookie]) as watch:
+            way.send(frame.data)
             with suppress(BrokenMeasurement):
                 wait_until(settled, SETTLED_S, "the kernel to be done with the packet")
             captured.extend(capture.read())

@@ -10,7 +10,7 @@ import pytest
 
 from harness.capture import Capture, Captured
 from harness.errors import BrokenMeasurement
-from harness.inject import Sender
+from harness.inject import Wire
 from harness.lab.lab import Lab
 from harness.scenario.labs import LABS
 from harness.scenario.network import Network
@@ -46,7 +46,7 @@ def arrived(capture: Capture, count: int) -> list[Captured]:
 def test_frames_come_in_order_with_host_and_interface(lab: Lab) -> None:
     capture = Capture(lab.hosts.values())
     for name in ("client", "server"):
-        sender = Sender(lab.hosts[name], "eth0")
+        sender = Wire(lab.hosts[name], "eth0")
         for number in range(3):
             sender.send(frame(number))
     seen = [(one.host, one.device, one.frame) for one in arrived(capture, 6)]
@@ -55,13 +55,13 @@ def test_frames_come_in_order_with_host_and_interface(lab: Lab) -> None:
 
 def test_what_a_host_sends_is_not_what_arrives_there(lab: Lab) -> None:
     capture = Capture(lab.hosts.values())
-    Sender(lab.device, "wan0").send(frame(1))
+    Wire(lab.device, "wan0").send(frame(1))
     assert [one.host for one in arrived(capture, 1)] == ["client"]
 
 
 def test_the_time_is_that_of_the_monotonic_clock(lab: Lab) -> None:
     capture = Capture([lab.device])
-    sender = Sender(lab.hosts["client"], "eth0")
+    sender = Wire(lab.hosts["client"], "eth0")
     before = time.monotonic_ns()
     sender.send(frame(1))
     (one,) = arrived(capture, 1)
@@ -72,21 +72,21 @@ def test_the_time_is_that_of_the_monotonic_clock(lab: Lab) -> None:
 def test_a_vlan_tag_is_where_it_was(lab: Lab) -> None:
     tagged = BROADCAST + bytes(6) + struct.pack("!HH", 0x8100, 42) + EXPERIMENTAL + bytes(46)
     capture = Capture([lab.device])
-    Sender(lab.hosts["client"], "eth0").send(tagged)
+    Wire(lab.hosts["client"], "eth0").send(tagged)
     assert [one.frame for one in arrived(capture, 1)] == [tagged]
 
 
 def test_the_longest_frame_arrives_whole(lab: Lab) -> None:
     capture = Capture([lab.device])
     longest = frame(1, 1498)
-    Sender(lab.hosts["client"], "eth0").send(longest)
+    Wire(lab.hosts["client"], "eth0").send(longest)
     assert [one.frame for one in arrived(capture, 1)] == [longest]
 
 
 def test_lost_frames_break_the_measurement(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.capture.BUFFER", 4096)
     capture = Capture([lab.device])
-    sender = Sender(lab.hosts["client"], "eth0")
+    sender = Wire(lab.hosts["client"], "eth0")
     for number in range(100):
         sender.send(frame(number))
     with pytest.raises(BrokenMeasurement, match=r"\d+ frames that arrived at device were lost"):

@@ -10,7 +10,7 @@ from msgspec import UNSET
 
 from harness.scenario import icmp, packet
 from harness.scenario.models import Action, Delivered, Dropped, Expect, HopDetail, PathEntry, Scenario, Sees, Send
-from harness.scenario.network import Network
+from harness.scenario.network import LOOPBACK, Network
 from harness.scenario.problem import Problem, unknown
 
 HOOKS = ("ingress", "prerouting", "input", "forward", "output", "postrouting", "egress")
@@ -53,13 +53,13 @@ def _check_action(action: Action, network: Network, layers: Collection[str] | No
         family = packet.plan(action.send, network).family
     except Problem as problem:
         yield problem.below("send")
-    if action.send.from_ == network.device:
-        # packet_sendmsg() hands frames to dev_queue_xmit(): net/packet/af_packet.c.
-        why = f"{network.device} is the host under test: a frame injected there would pass by its output hook"
-        yield Problem(why, "send", "from", remedy="send from another host")
     if action.expect is not UNSET:
         for found in _check_expect(action.expect, network, layers):
             yield found.below("expect")
+        if action.send.from_ == network.device and action.expect.reply is not None:
+            why = f"what comes back to {network.device}, the host under test, is not captured"
+            remedy = "make it a step of its own, sent from the other host"
+            yield Problem(why, "expect", "reply", remedy=remedy, about_key=True)
         yield from _check_reject(action.expect, action.send, family)
 
 
@@ -163,7 +163,7 @@ def _check_detail(detail: HopDetail, functions: Collection[str], network: Networ
         yield unknown(detail.host, network.hosts, "host of the lab", "host")
     elif detail.device is not None:
         interfaces = network.hosts[detail.host or network.device].interfaces
-        if detail.device not in interfaces:
+        if detail.device not in interfaces and detail.device != LOOPBACK:
             yield unknown(detail.device, interfaces, f"interface of {detail.host or network.device}", "device")
     for key in ("chain", "hook", "verdict"):
         if getattr(detail, key) is not None and "nft_do_chain" not in functions:

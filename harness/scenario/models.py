@@ -232,7 +232,12 @@ class Send(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
     """
 
     from_: Annotated[
-        HostName, Meta(description="The host whose interface sends it; not the host under test.", examples=["client"])
+        HostName,
+        Meta(
+            description="The host that sends it. The host under test, and routers, send through their own kernel, from "
+            "the output hook on; the others from an interface.",
+            examples=["client", "device"],
+        ),
     ]
     to: Annotated[
         str | None,

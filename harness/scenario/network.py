@@ -32,6 +32,9 @@ DEFAULT: tuple[Subnet, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 """Where a host sends what is for none of its links."""
 EVERYBODY = IPv4Address("255.255.255.255")
 BROADCAST = "ff:ff:ff:ff:ff:ff"
+NO_MAC = "00:00:00:00:00:00"
+LOOPBACK = "lo"
+"""The interface by which a host reaches itself; no lab has to name it."""
 
 
 class End(NamedTuple):
@@ -191,13 +194,17 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
         facing_first = sorted(own, key=lambda one: all(end.host != towards for end in one.reaches))
         return next((found for one in facing_first if (found := one.address(family)) is not None), None)
 
-    def route(self, host: str, address: Address) -> NextHop:
+    def route(self, host: str, address: Address, *, local: bool = False) -> NextHop:
         """How ``host`` sends to ``address``: by the longest prefix, as the kernel would.
+
+        With ``local`` it reaches itself, by its loopback interface.
 
         Raises :class:`~harness.scenario.problem.Problem`, without keys, when it has no route or
         when nobody on the link has the next hop's address.
         """
         here = self.hosts[host]
+        if local and (address.is_loopback or self.owner(address) == host):
+            return NextHop(_loopback(host), NO_MAC)
         if address.is_multicast or address == EVERYBODY:
             for one in here.interfaces.values():
                 if one.address(address.version) is not None:
@@ -217,6 +224,10 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
         if via in (own.ip for own in here.interfaces[name].addresses):
             raise Problem(f"{via} is {host}'s own address")
         raise Problem(f"nobody on the link of {host}:{name} has {via}", remedy="say who takes it with ether: {dst: …}")
+
+
+def _loopback(host: str) -> Interface:
+    return Interface(host=host, name=LOOPBACK, mac=NO_MAC, addresses=(), peer=End(host, LOOPBACK), reaches=())
 
 
 def _interfaces(spec: LabSpec) -> dict[End, Interface]:

@@ -10,19 +10,23 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from harness.scenario import icmp
 from harness.scenario.models import ARP, IPv4, IPv6, Send
-from harness.scenario.network import BROADCAST, Address, Interface, Network
+from harness.scenario.network import BROADCAST, LOOPBACK, Address, Interface, Network
 from harness.scenario.problem import Problem, unknown
 
 MTU = 1500
 """Bytes above the Ethernet header that an interface of a lab takes."""
 
 TRANSPORTS = ("tcp", "udp", "icmp", "icmpv6")
+
+
+Through = Literal["wire", "output"]
+"""How a packet leaves: as a frame that an interface sends, or through the output hook of its host's kernel."""
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +36,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     """The host it starts from."""
     interface: str
     """The sender's interface that it leaves by."""
+    through: Through
     data: bytes
     """From the Ethernet header on, without frame check sequence."""
     summary: str
@@ -43,6 +48,7 @@ class Plan(NamedTuple):
 
     interface: Interface
     """Where it leaves."""
+    through: Through
     source_mac: str
     destination_mac: str
     family: int | None
@@ -88,8 +94,9 @@ def plan(send: Send, network: Network) -> Plan:
     _check_size(send, family)
 
     ether = send.ether
+    through = _through(send, network, family)
     try:
-        hop = network.route(send.from_, destination)
+        hop = network.route(send.from_, destination, local=through == "output")
         interface, next_mac = hop.interface, hop.mac
     except Problem as problem:
         if ether is None or ether.dst is None:
@@ -97,12 +104,13 @@ def plan(send: Send, network: Network) -> Plan:
         interface, next_mac = next(iter(network.hosts[send.from_].interfaces.values())), ether.dst
     if send.arp is not None and send.arp.op == "request":
         next_mac = BROADCAST
-    source = given_source or interface.address(family)
+    source = given_source or (destination if interface.name == LOOPBACK else interface.address(family))
     if source is None:
         remedy = f"give one with {_layer(send, family)}: {{src: …}}"
         raise Problem(f"{interface.end} has no IPv{family} address to send from", remedy=remedy)
     return Plan(
         interface=interface,
+        through=through,
         source_mac=(ether and ether.src) or interface.mac,
         destination_mac=(ether and ether.dst) or next_mac,
         family=family,
@@ -122,6 +130,7 @@ def build(send: Send, network: Network) -> Frame:
     return Frame(
         sender=send.from_,
         interface=planned.interface.name,
+        through=planned.through,
         data=data,
         summary=_summary(fields(data), send.from_, receiver),
     )
@@ -187,7 +196,7 @@ def _addresses(send: Send, network: Network) -> tuple[int | None, Address | None
             raise unknown(send.to, network.hosts, "host of the lab and no address", "to") from None
         settle(address.version, send.to, "to")
         destination = destination or address
-    if send.to == send.from_ and destination is None:
+    if send.to == send.from_ and destination is None and network.hosts[send.from_].silent:
         raise Problem(f"{send.to} would send to itself", "to")
     return family, source, destination
 
@@ -212,12 +221,29 @@ def _plan_raw(send: Send, network: Network) -> Plan:
     peer = network.hosts[interface.peer.host].interfaces[interface.peer.interface]
     return Plan(
         interface=interface,
+        through="wire",
         source_mac=send.ether.src or interface.mac,
         destination_mac=send.ether.dst or peer.mac,
         family=None,
         source=None,
         destination=None,
     )
+
+
+def _through(send: Send, network: Network, family: int) -> Through:
+    """What a silent host sends is a frame: its kernel knows no addresses. Others send as programs on them do."""
+    if network.hosts[send.from_].silent or send.arp is not None:
+        return "wire"
+    if send.from_ != network.device and send.ether is not None:
+        return "wire"
+    why = f"the kernel of {send.from_} writes the {{}} of what {send.from_} sends"
+    if send.ether is not None:
+        raise Problem(why.format("Ethernet header"), "ether", remedy="leave ether: out", about_key=True)
+    if family == 4 and send.ip is not None and send.ip.checksum is not None:  # raw_send_hdrinc() in net/ipv4/raw.c
+        raise Problem(why.format("IPv4 checksum"), "ip", "checksum", remedy="leave it out", about_key=True)
+    if family == 4 and send.ip is not None and send.ip.id == 0:
+        raise Problem(f"the kernel of {send.from_} takes 0 for none, and chooses one", "ip", "id")
+    return "output"
 
 
 def _check_upper_layer(send: Send, family: int, transports: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from harness.capture import Capture
 from harness.errors import HarnessError
-from harness.inject import Sender
+from harness.inject import Wire
 from harness.lab.lab import Host, Lab
 from harness.scenario.labs import LABS
 from harness.scenario.models import HostSpec, LabSpec, Send
@@ -101,7 +101,7 @@ def test_nobody_says_anything_by_himself(router: Lab) -> None:
     """No address resolution, router discovery or multicast report after the lab is built."""
     capture = Capture(router.hosts.values())
     frame = bytes.fromhex("020000000201020000000101") + struct.pack("!H", 0x88B5) + bytes(46)
-    Sender(router.hosts["client"], "eth0").send(frame)
+    Wire(router.hosts["client"], "eth0").send(frame)
     seen: list[bytes] = []
 
     def arrived() -> bool:
@@ -127,7 +127,7 @@ def test_two_labs_at_once_do_not_meet() -> None:
     with Lab.build(Network.of(LABS["router"])) as one, Lab.build(Network.of(LABS["router"])) as other:
         capture = Capture(other.hosts.values())
         own = Capture([one.device])
-        Sender(one.hosts["client"], "eth0").send(b"\xff" * 12 + b"\x88\xb5" + bytes(46))
+        Wire(one.hosts["client"], "eth0").send(b"\xff" * 12 + b"\x88\xb5" + bytes(46))
         wait_until(own.read, 5, "a frame")
         assert capture.read() == []
 
@@ -186,7 +186,7 @@ def test_a_bridge_has_its_ports_and_stations() -> None:
         assert links["br0"]["operstate"] == "UP"
         assert [links[port].get("master") for port in ("port0", "port1")] == ["br0", "br0"]
         assert addresses(lab.device)["br0"] == ["192.0.2.10/24", "2001:db8:192::10/64"]
-        sender = Sender(lab.hosts["client"], "eth0")
+        sender = Wire(lab.hosts["client"], "eth0")
         capture = Capture([lab.hosts["server"]])
         frame = build(msgspec.convert({"from": "client", "to": "server", "icmp": {}}, Send), lab.network)
         sender.send(frame.data)

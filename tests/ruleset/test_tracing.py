@@ -10,7 +10,7 @@ import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 
-from harness.inject import Sender
+from harness.inject import Wire
 from harness.lab.lab import Lab
 from harness.observation import Step, Verdict
 from harness.ruleset.listing import Chain
@@ -48,7 +48,7 @@ class Edge:
     def __init__(self, lab: Lab, ruleset: Ruleset) -> None:
         self.lab = lab
         self.tracing = Tracing(lab.device, ruleset)
-        self._sender = Sender(lab.hosts["client"], "eth0")
+        self._sender = Wire(lab.hosts["client"], "eth0")
         ours, device = (lab.network.hosts[name].interfaces[at] for name, at in (("client", "eth0"), ("device", "wan0")))
         self._ether = Ether(src=ours.mac, dst=device.mac)
 

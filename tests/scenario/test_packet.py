@@ -206,3 +206,27 @@ def test_tcp_options_however_broken(options: bytes) -> None:
     with contextlib.suppress(struct.error, IndexError):
         packet._read_options(options, found)
     assert found.get("mss") in (None, 1460)
+
+
+@pytest.mark.parametrize(
+    ("sender", "keys", "through", "interface"),
+    [
+        ("client", {"to": "server", "icmp": {}}, "wire", "eth0"),
+        ("device", {"to": "server", "icmp": {}}, "output", "lan0"),
+        ("device", {"to": "client", "arp": {}}, "wire", "wan0"),
+        ("device", {"ether": {"type": 0x88B5}, "payload": "x"}, "wire", "wan0"),
+        ("device", {"to": "127.0.0.53", "udp": {"dport": 53}}, "output", "lo"),
+        ("device", {"to": "::1", "udp": {"dport": 53}}, "output", "lo"),
+        ("device", {"to": "device", "tcp": {"dport": 80}}, "output", "lo"),
+    ],
+)
+def test_what_a_host_with_addresses_sends_goes_through_its_kernel(
+    sender: str, keys: dict[str, Any], through: str, interface: str
+) -> None:
+    made = frame(sender, **keys)
+    assert (made.through, made.interface) == (through, interface)
+
+
+def test_a_host_calls_itself_from_the_address_that_it_calls() -> None:
+    found = fields(frame("device", to="device", ip6={}, icmpv6={}).data)
+    assert found["src"] == found["dst"] == "2001:db8:113::1"
