@@ -38,8 +38,11 @@ class ScenarioFile(pytest.File):
         loaded = self.config.stash[SESSION].load(self.path)
         for number, error in enumerate(loaded.errors):
             yield ScenarioItem.from_parent(self, name=f"file-{number}" if number else "file", case=error)
-        for case in loaded.cases:
-            yield ScenarioItem.from_parent(self, name=case.id, case=case)
+        times: int = self.config.option.nft_repeat
+        for turn in range(times):
+            for case in loaded.cases:
+                name = f"{case.id}[{turn + 1}]" if times > 1 else case.id
+                yield ScenarioItem.from_parent(self, name=name, case=case)
 
 
 class Failed(Exception):

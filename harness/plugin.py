@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="what this machine cannot do is an error instead of a skipped scenario",
     )
+    group.addoption(
+        "--nft-repeat",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="run every scenario N times, to find one that does not always end alike; stop at the first with -x",
+    )
     group.addoption("--nft-results", metavar="DIR", help="store what was seen of each scenario there, as JSON")
     group.addoption("--nft-html", metavar="FILE", help="write a report to read in a browser")
     group.addoption(
@@ -56,6 +64,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("nft_kernel", "kernels to run on, as --nft-kernel", type="args", default=[])
     # Read by harness.scenario.project, which nft-harness check uses as well.
     parser.addini(project.ALLOW, "files and folders that scenarios may name outside of their project", type="paths")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is no number of times")
+    return int(text)
 
 
 @pytest.hookimpl(tryfirst=True)

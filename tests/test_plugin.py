@@ -144,6 +144,13 @@ class TestCollection:
         run(anywhere).assert_outcomes(passed=3, errors=1)
         run(anywhere, "--lf").assert_outcomes(errors=1)
 
+    def test_nft_repeat_runs_all_so_many_times(self, anywhere: pytest.Pytester) -> None:
+        run(anywhere, "--nft-repeat=3").assert_outcomes(passed=6)
+        result = run(anywhere, "--nft-repeat=2", "--collect-only", "-q")
+        result.stdout.fnmatch_lines(["*::HTTPS-passes[[]1]", "*::SSH-is-dropped[[]1]", "*::HTTPS-passes[[]2]"])
+        result = run(anywhere, "--nft-repeat=0")
+        result.stderr.fnmatch_lines(["*--nft-repeat: 0 is no number of times"])
+
     def test_python_tests_run_beside_them(self, anywhere: pytest.Pytester) -> None:
         anywhere.makepyfile(test_x="def test_x(): pass")
         run(anywhere).assert_outcomes(passed=3)
