@@ -72,33 +72,48 @@ def check(parser: argparse.ArgumentParser) -> None:
 
 
 def report(parser: argparse.ArgumentParser) -> None:
-    """Make reports of stored results again."""
+    """Make reports of stored results again, of several runs taken together."""
     from pathlib import Path
+
+    from harness.report import kinds
 
     def run(options: argparse.Namespace) -> int:
         from harness import result
 
         results = result.load(options.results)
-        for one in results if not (options.html or options.pcapng) else ():
-            print(f"{one.outcome:8}{one.position}: {one.name}" + (f" ({one.kernel})" if one.kernel else ""))
-        if options.html:
-            from harness.report import html
+        if changed := result.changed(results, Path()):
+            say = f"{', '.join(changed)}: not what stood there in the run, whose lines the reports name"
+            print(f"nft-harness: {say}", file=sys.stderr)
+        asked = list(kinds.asked(options))
+        for kind, path in asked:
+            kinds.write(kind, results, Path(path), Path())
+        if options.nft_github:
+            from harness.report import github
 
-            html.write(results, options.html)
-        if options.pcapng:
-            from harness.report import captures
+            for command in github.commands(results, Path()):
+                print(command)
+        if not kinds.covers(options):
+            if not asked and not options.nft_github:
+                for one in results:
+                    print(f"{one.outcome:8}{one.position}: {one.name}" + (f" ({one.kernel})" if one.kernel else ""))
+            return 0
+        from harness.report.coverage import RuleCoverage
 
-            captures.write(results, options.pcapng)
-        if options.cov:
-            from harness.report.coverage import RuleCoverage
+        covered = RuleCoverage(results, Path())
+        if options.nft_cov:
+            print("\n".join(covered.lines()))
+        return 1 if covered.percent < (options.nft_cov_fail_under or 0) else 0
 
-            print("\n".join(RuleCoverage(results, Path()).lines()))
-        return 0
-
-    parser.add_argument("results", nargs="+", type=Path, help="what pytest --nft-results stored: folders or files")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write the report to read in a browser")
-    parser.add_argument("--pcapng", type=Path, metavar="DIR", help="write captures for Wireshark")
-    parser.add_argument("--cov", action="store_true", help="show rule coverage")
+    parser.add_argument(
+        "results", nargs="+", type=Path, help="what pytest --nft-results or --nft-jsonl stored: folders or files"
+    )
+    for kind in kinds.KINDS:
+        parser.add_argument(f"--{kind.name}", dest=kind.option, metavar=kind.path, help=f"write {kind.what}")
+    parser.add_argument("--github", dest="nft_github", action="store_true", help="print annotations for GitHub Actions")
+    parser.add_argument("--cov", dest="nft_cov", action="store_true", help="show rule coverage")
+    parser.add_argument(
+        "--cov-fail-under", dest="nft_cov_fail_under", type=float, metavar="PERCENT", help="exit with 1 if it is less"
+    )
     parser.set_defaults(run=run)
 
 

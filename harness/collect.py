@@ -18,6 +18,7 @@ from _pytest._code.code import ReprEntryNative, ReprExceptionInfo, ReprFileLocat
 
 from harness.errors import BrokenMeasurement, HarnessError, Position, ScenarioError, Unsupported
 from harness.judge import Keys, Mismatch, Outcome, describe_loss, describe_step, escape, judge, outcome
+from harness.report import kinds
 from harness.scenario.case import Broken, Case
 from harness.session import SESSION
 
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from _pytest._code.code import ExceptionInfo, Traceback
 
     from harness.run import Sight
-
-REPORTS = ("nft_results", "nft_html", "nft_pcapng", "nft_cov", "nft_cov_report", "nft_cov_fail_under")
-"""Options that ask for results."""
 
 
 class ScenarioFile(pytest.File):
@@ -178,11 +176,14 @@ def attach(item: ScenarioItem, report: pytest.TestReport) -> None:
     """Put what was seen into the report in which ``item`` ends; xdist carries it to the controller."""
     if report.when == "call" or (report.when == "setup" and not report.passed):
         options = item.config.option
-        wanted = any(getattr(options, name) for name in REPORTS)
+        if item.failure and report.failed:
+            # Readers of pytest's reports, such as a plugin for annotations, then point at the expectation.
+            file, _, name = report.location
+            report.location = file, item.failure.position.line - 1, name
         vars(report).update(
             nft_broken=report.when == "setup" and report.failed,
             nft_paths=paths(item) if options.verbose > 0 and report.passed else "",
-            nft_result=_recorded(item, report) if wanted else b"",
+            nft_result=_recorded(item, report) if kinds.wanted(options) else b"",
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness import collect, distribute
+from harness.report import kinds
 from harness.scenario import project
 from harness.scenario.files import is_scenario_file
 from harness.session import SESSION, Session
@@ -46,18 +47,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run every scenario N times, to find one that does not always end alike; stop at the first with -x",
     )
     group.addoption("--nft-results", metavar="DIR", help="store what was seen of each scenario there, as JSON")
-    group.addoption("--nft-html", metavar="FILE", help="write a report to read in a browser")
+    for kind in kinds.KINDS:
+        group.addoption(f"--nft-{kind.name}", metavar=kind.path, help=f"write {kind.what}")
     group.addoption(
-        "--nft-pcapng", metavar="DIR", help="write captures for Wireshark: each interface, and the way of each packet"
+        "--nft-github",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help="annotate scenarios and rules in GitHub Actions; auto (default): when run there",
     )
     group.addoption("--nft-cov", action="store_true", help="show which rules and policies the scenarios met")
-    group.addoption(
-        "--nft-cov-report",
-        action="append",
-        default=[],
-        metavar="KIND:PATH",
-        help="write rule coverage as html:DIR, lcov:FILE or xml:FILE (Cobertura); may be given several times",
-    )
     group.addoption(
         "--nft-cov-fail-under", type=float, metavar="PERCENT", help="fail when less of the rules and policies is met"
     )
@@ -74,7 +72,9 @@ def _count(text: str) -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Choose the kernels before xdist looks at its options."""
+    """Choose the reports and the kernels before xdist looks at its options."""
+    if not distribute.is_worker(config):
+        kinds.by_environment(config.option)
     distribute.distribute(config)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import msgspec
 import pytest
@@ -33,6 +33,7 @@ def record(item: ScenarioItem, report: pytest.TestReport) -> Result:
         name=item.name if isinstance(case, ScenarioError) else case.name,
         position=Position(str(shortened(item.path)), item.reportinfo()[1] + 1),
         outcome=how,
+        where=_where(item, report),
         message=_message(report),
         kernel=sights[0].observation.kernel if sights else "",
         engine=sights[0].observation.engine if sights else "",
@@ -43,13 +44,29 @@ def record(item: ScenarioItem, report: pytest.TestReport) -> Result:
     )
 
 
+def _where(item: ScenarioItem, report: pytest.TestReport) -> Position | None:
+    if item.failure:
+        return item.failure.position
+    if _is_for_the_user(report.longrepr) and (crash := report.longrepr.reprcrash):
+        return Position(str(shortened(Path(crash.path))), crash.lineno)
+    return None
+
+
+def _is_for_the_user(longrepr: object) -> TypeGuard[ReprExceptionInfo]:
+    """Whether it tells of the user's files, and not of a bug of ours by a traceback."""
+    return (
+        isinstance(longrepr, ReprExceptionInfo)
+        and isinstance(longrepr.reprtraceback, ReprTraceback)
+        and all(isinstance(entry, ReprEntryNative) for entry in longrepr.reprtraceback.reprentries)
+    )
+
+
 def _message(report: pytest.TestReport) -> str:
     if isinstance(report.longrepr, tuple):  # a skip: file, line, reason
         return str(report.longrepr[2])
-    if isinstance(report.longrepr, ReprExceptionInfo) and isinstance(report.longrepr.reprtraceback, ReprTraceback):
+    if _is_for_the_user(report.longrepr):
         entries = report.longrepr.reprtraceback.reprentries
-        if all(isinstance(entry, ReprEntryNative) for entry in entries):
-            return _COLOUR.sub("", "".join(line for entry in entries for line in entry.lines)).rstrip()
+        return _COLOUR.sub("", "".join(line for entry in entries for line in entry.lines)).rstrip()
     return report.longreprtext
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from harness import result
-from harness.errors import HarnessError
+from harness.errors import HarnessError, Position
+from harness.report import kinds
 
 BROKEN = 6
 """Exit status of a run in which something could not be measured: a scenario or a measurement was
@@ -22,31 +24,27 @@ class Reports:
         self._folder = config.invocation_params.dir
         self._plugins = config.pluginmanager
         self._results: list[result.Result] = []
-        self._texts: dict[str, str] = {}
+        self._texts: dict[str, str | None] = {}
         self._broken = 0
         self._said: list[tuple[str, bool]] = []
         """Lines for the summary, and whether they are bad news."""
         self._table: list[str] = []
-        if self._covers:
+        self._annotations: list[str] = []
+        if kinds.covers(self._options):
             try:
-                from harness.report import coverage
-
-                for report in self._options.nft_cov_report:
-                    coverage.split(report)
+                import harness.report.coverage  # noqa: F401  # what it needs is missed now, not at the end
             except HarnessError as error:
                 raise pytest.UsageError(f"nft-harness: {error}") from None
-
-    @property
-    def _covers(self) -> bool:
-        options = self._options
-        return bool(options.nft_cov or options.nft_cov_report or options.nft_cov_fail_under is not None)
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what a scenario's report carries; with ``-v``, show the way of its packets."""
-        self._broken += getattr(report, "nft_broken", False)
+        broken = getattr(report, "nft_broken", False)
+        self._broken += broken
         if text := getattr(report, "nft_result", b""):
             self._results.append(result.with_texts(result.decode(text), self._folder, self._texts))
+        elif broken and kinds.wanted(self._options):
+            self._results.append(_crashed(report))
         terminal = self._plugins.get_plugin("terminalreporter")
         if terminal and (paths := getattr(report, "nft_paths", "")):
             terminal.ensure_newline()
@@ -55,50 +53,78 @@ class Reports:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write what was asked for, and tell a broken run from one that failed."""
         self._results.sort(key=result.order)
-        try:
-            self._write()
-            if self._covers and not self._cover() and session.exitstatus == pytest.ExitCode.OK:
-                session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        except HarnessError as error:
-            self._broken += 1
-            self._said.append((str(error), True))
+        for write in (self._store, *map(self._writer, kinds.asked(self._options)), self._annotate):
+            self._attempt(write)
+        if not self._attempt(self._cover) and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self._broken and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             session.exitstatus = BROKEN
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Show rule coverage, and say what was written."""
+        """Show rule coverage and annotations, and say what was written."""
         if self._table:
             terminalreporter.section("rule coverage")
-            for line in self._table:
-                terminalreporter.write_line(line)
+        for line in (*self._table, *self._annotations):
+            terminalreporter.write_line(line)
         for line, bad in self._said:
             terminalreporter.write_line(f"nft-harness: {line}", red=bad)
 
-    def _write(self) -> None:
+    def _attempt(self, write: Callable[[], bool]) -> bool:
+        """Call ``write``; a report that can't be made breaks the run and leaves the others alone."""
+        try:
+            return write()
+        except HarnessError as error:
+            self._broken += 1
+            self._said.append((str(error), True))
+            return True
+
+    def _store(self) -> bool:
         if self._options.nft_results:
             result.store(self._results, folder := Path(self._options.nft_results))
             self._said.append((f"{len(self._results)} results are in {folder}", False))
-        if self._options.nft_html:
-            from harness.report import html
+        return True
 
-            html.write(self._results, file := Path(self._options.nft_html))
-            self._said.append((f"the report is in {file}", False))
-        if self._options.nft_pcapng:
-            from harness.report import captures
+    def _writer(self, asked: tuple[kinds.Kind, str]) -> Callable[[], bool]:
+        kind, path = asked
 
-            count = captures.write(self._results, folder := Path(self._options.nft_pcapng))
-            self._said.append((f"{count} captures are in {folder}", False))
+        def write() -> bool:
+            self._said.append((kinds.write(kind, self._results, Path(path), self._folder), False))
+            return True
+
+        return write
+
+    def _annotate(self) -> bool:
+        if self._options.nft_github == "yes":
+            from harness.report import github
+
+            # pytest-github-actions-annotate-failures knows of failed tests, and of no more.
+            others = self._plugins.has_plugin("annotate_errors")
+            self._annotations = list(github.commands(self._results, self._folder, failed=not others))
+        return True
 
     def _cover(self) -> bool:
         """Report rule coverage; whether there is enough of it."""
+        least: float | None = self._options.nft_cov_fail_under
+        if not self._options.nft_cov and least is None:
+            return True
         from harness.report.coverage import RuleCoverage
 
         covered = RuleCoverage(self._results, self._folder)
         if self._options.nft_cov:
             self._table = list(covered.lines())
-        self._said += [(covered.write(report), False) for report in self._options.nft_cov_report]
-        least: float | None = self._options.nft_cov_fail_under
         if least is None or covered.percent >= least:
             return True
         self._said.append((f"rule coverage is {covered.percent:.1f} %, and {least:g} % were asked for", True))
         return False
+
+
+def _crashed(report: pytest.TestReport) -> result.Result:
+    """What there is to say of a scenario whose kernel died under it."""
+    file, line, name = report.location
+    return result.Result(
+        id=report.nodeid,
+        name=name,
+        position=Position(file, (line or 0) + 1),
+        outcome="error",
+        message=report.longreprtext,
+    )

@@ -18,12 +18,15 @@ import msgspec
 from harness.errors import HarnessError, Position
 from harness.judge import Mismatch
 from harness.observation import Observation, PacketSeen, Rule, Step, Value, Verdict
+from harness.save import save
 from harness.scenario.network import Network
 
 VERSION = 1
 """Of the stored form. It grows when a reader of the version before would misread a file."""
 
 SUFFIX = ".nft-result.json"
+LINES = ".jsonl"
+"""Suffix of a file with a result on each line."""
 
 OutcomeName = Literal["passed", "failed", "error", "skipped"]
 """``failed``: the ruleset did not do what was expected. ``error``: the scenario or the measurement is
@@ -140,6 +143,8 @@ class Result(Value, frozen=True, kw_only=True):
     position: Position
     """Where the scenario begins."""
     outcome: OutcomeName
+    where: Position | None = None
+    """What to look at: the expectation that was not met, or the mistake; None when that is not known."""
     message: str = ""
     """The failure text, the error or the reason of a skip; no colours."""
     kernel: str = ""
@@ -180,7 +185,7 @@ def decode(text: bytes, source: str = "result") -> Result:
         raise HarnessError(f"{source} is not a stored result: {error}", remedy="run the scenarios again") from None
 
 
-def with_texts(result: Result, folder: Path, known: dict[str, str]) -> Result:
+def with_texts(result: Result, folder: Path, known: dict[str, str | None]) -> Result:
     """Return ``result`` with the content of its ruleset's files, read from ``folder``.
 
     ``known`` holds what was read before. A file that cannot be read any more is left out.
@@ -190,12 +195,17 @@ def with_texts(result: Result, folder: Path, known: dict[str, str]) -> Result:
     texts = {}
     for name in dict.fromkeys((result.ruleset.file, *(position.file for position in result.ruleset.positions))):
         if name not in known:
-            try:
-                known[name] = (folder / name).read_text(encoding="utf-8", errors="replace")
-            except OSError:
-                continue
-        texts[name] = known[name]
+            known[name] = _text(folder / name)
+        if (text := known[name]) is not None:
+            texts[name] = text
     return msgspec.structs.replace(result, ruleset=msgspec.structs.replace(result.ruleset, texts=texts))
+
+
+def _text(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
 
 
 def store(results: Iterable[Result], folder: Path) -> None:
@@ -206,7 +216,7 @@ def store(results: Iterable[Result], folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for result in results:
-            (folder / f"{file_stem(result)}{SUFFIX}").write_bytes(encode(result))
+            save(folder / f"{file_stem(result)}{SUFFIX}", encode(result))
     except OSError as error:
         raise HarnessError(f"results can't be stored in {folder}: {error.strerror}") from None
 
@@ -233,8 +243,17 @@ def load(paths: Iterable[Path]) -> list[Result]:
                 text = file.read_bytes()
             except OSError as error:
                 raise HarnessError(f"{file} can't be read: {error.strerror}") from None
-            results.append(decode(text, str(file)))
+            if file.suffix == LINES:
+                results += [decode(line, f"{file}:{number}") for number, line in enumerate(text.splitlines(), 1)]
+            else:
+                results.append(decode(text, str(file)))
     return sorted(results, key=order)
+
+
+def changed(results: Iterable[Result], folder: Path) -> list[str]:
+    """Return the rulesets' files that are not what they were in the run, by their names relative to ``folder``."""
+    texts = {item: None for result in results if result.ruleset for item in result.ruleset.texts.items()}
+    return list(dict.fromkeys(name for name, text in texts if _text(folder / name) != text))
 
 
 def order(result: Result) -> tuple[str, int, str]:

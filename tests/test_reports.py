@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +13,7 @@ import pytest
 
 from harness import result
 from harness.cli import main
+from harness.report import kinds
 from harness.reports import BROKEN, Reports
 from harness.result import Result
 
@@ -20,20 +23,19 @@ Make = Callable[..., Result]
 class Run:
     """A session that hears what it is told, and is then finished."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, others: str = "", **options: Any) -> None:
         given = {
+            **dict.fromkeys((kind.option for kind in kinds.KINDS), None),
             "nft_results": None,
-            "nft_html": None,
-            "nft_pcapng": None,
+            "nft_github": "no",
             "nft_cov": False,
-            "nft_cov_report": [],
             "nft_cov_fail_under": None,
             **options,
         }
         config = SimpleNamespace(
             option=SimpleNamespace(**given),
             invocation_params=SimpleNamespace(dir=Path()),
-            pluginmanager=SimpleNamespace(get_plugin=lambda name: None),
+            pluginmanager=SimpleNamespace(get_plugin=lambda name: None, has_plugin=lambda name: name == others),
         )
         self.reports = Reports(config)  # type: ignore[arg-type]
         self.said: list[str] = []
@@ -101,16 +103,11 @@ def test_too_little_rule_coverage_fails_the_run(
     assert run.said == ["nft-harness: rule coverage is 25.0 %, and 26 % were asked for"]
 
 
-def test_an_unknown_coverage_report_is_refused_at_the_start() -> None:
-    with pytest.raises(pytest.UsageError, match="'pdf:x' is no coverage report"):
-        Run(nft_cov_report=["pdf:x"])
-
-
 def test_a_report_for_the_browser_is_written_and_made_again(tmp_path: Path, make_result: Make) -> None:
     run = Run(nft_results=str(tmp_path / "results"), nft_html=str(tmp_path / "report.html"))
     run.hear(make_result())
     assert run.finish() == 0
-    assert f"nft-harness: the report is in {tmp_path / 'report.html'}" in run.said
+    assert f"nft-harness: html is in {tmp_path / 'report.html'}" in run.said
     assert main(["report", str(tmp_path / "results"), "--html", str(tmp_path / "again.html")]) == 0
     assert (tmp_path / "again.html").read_text() == (tmp_path / "report.html").read_text()
 
@@ -119,7 +116,7 @@ def test_captures_are_written_and_made_again(tmp_path: Path, make_result: Make) 
     run = Run(nft_results=str(tmp_path / "results"), nft_pcapng=str(tmp_path / "captures"))
     run.hear(make_result())
     assert run.finish() == 0
-    assert f"nft-harness: 2 captures are in {tmp_path / 'captures'}" in run.said
+    assert f"nft-harness: pcapng is in {tmp_path / 'captures'}" in run.said
     assert main(["report", str(tmp_path / "results"), "--pcapng", str(tmp_path / "again")]) == 0
     made, again = (sorted((tmp_path / folder).rglob("*.pcapng")) for folder in ("captures", "again"))
     assert [file.name for file in made] == ["interfaces.pcapng", "step1-packet1.pcapng"]
@@ -143,3 +140,99 @@ def test_stored_results_are_listed_and_broken_ones_refused(
     next(tmp_path.iterdir()).write_text("{")
     assert main(["report", str(tmp_path)]) == 2
     assert "is not a stored result" in capsys.readouterr().err
+
+
+def test_every_report_is_made_again_from_any_stored_form(tmp_path: Path, make_result: Make) -> None:
+    pytest.importorskip("coverage", reason="coverage.py is not installed")
+    result.store([make_result(outcome="failed")], tmp_path / "results")
+    for folder, source in (("first", "results"), ("second", "first/results.jsonl")):
+        names = {kind.name: "results.jsonl" if kind.name == "jsonl" else kind.name for kind in kinds.KINDS}
+        options = [f"--{kind}={tmp_path / folder / name}" for kind, name in names.items()]
+        assert main(["report", str(tmp_path / source), *options]) == 0
+    for name in ("html", "results.jsonl", "summary", "gitlab", "sarif", "cov-lcov"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes(), name
+    assert (tmp_path / "first/cov-html/index.html").exists()
+
+
+@pytest.mark.parametrize("kind", kinds.KINDS, ids=lambda kind: kind.name)
+def test_a_path_that_cannot_be_written_breaks_the_run_and_no_other_report(
+    tmp_path: Path, make_result: Make, monkeypatch: pytest.MonkeyPatch, kind: kinds.Kind
+) -> None:
+    pytest.importorskip("coverage", reason="coverage.py is not installed")
+    (tmp_path / "file").touch()
+    (tmp_path / "rulesets").mkdir()
+    (tmp_path / "rulesets/edge.nft").write_text("what stood there when the tests ran\n" * 8)
+    monkeypatch.chdir(tmp_path)
+    run = Run(**{kind.option: str(tmp_path / "file/below"), "nft_results": str(tmp_path / "results")})
+    run.hear(make_result())
+    assert run.finish() == BROKEN
+    assert any(
+        re.search(r"can't be written to .*/file/below: .*(Not a directory|File exists)", line) for line in run.said
+    )
+    assert len(list((tmp_path / "results").iterdir())) == 1
+
+
+def test_a_full_disk_is_said(make_result: Make) -> None:
+    run = Run(nft_html="/dev/full")
+    run.hear(make_result())
+    assert run.finish() == BROKEN
+    assert run.said == ["nft-harness: html can't be written to /dev/full: No space left on device"]
+
+
+def test_annotations_leave_to_another_plugin_what_it_says(make_result: Make) -> None:
+    for others, commands in (("", ["error", "warning"]), ("annotate_errors", ["warning"])):
+        run = Run(nft_github="yes", others=others)
+        run.hear(make_result(outcome="failed"))
+        run.finish()
+        assert [line.split()[0] for line in run.said] == [f"::{command}" for command in commands]
+
+
+def test_in_github_actions_annotations_and_summary_come_unasked(
+    tmp_path: Path, make_result: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chosen(**given: str) -> tuple[str, str | None]:
+        options = Namespace(**{"nft_github": "auto", "nft_summary": None, **given})
+        kinds.by_environment(options)
+        return options.nft_github, options.nft_summary
+
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    assert chosen() == ("no", None)
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    assert chosen() == ("yes", str(tmp_path / "summary.md"))
+    assert chosen(nft_github="no", nft_summary="mine.md") == ("no", "mine.md")
+
+    (tmp_path / "summary.md").write_text("what another command said\n")
+    run = Run(nft_summary=str(tmp_path / "summary.md"))
+    run.hear(make_result())
+    run.finish()
+    assert (tmp_path / "summary.md").read_text().startswith("what another command said\n\n## ✅ 1 passed\n")
+
+
+def test_a_session_without_scenarios_writes_no_summary_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    assert Run(nft_summary=str(tmp_path / "summary.md")).finish() == 0
+    assert not (tmp_path / "summary.md").exists()
+
+
+def test_a_scenario_whose_kernel_died_is_in_every_report(tmp_path: Path) -> None:
+    run = Run(nft_results=str(tmp_path))
+    died = {"nodeid": "s/a.yaml::x", "location": ("s/a.yaml", 4, "x"), "longreprtext": "worker 'vm' crashed"}
+    run.hear(nft_broken=True, **died)
+    assert run.finish() == BROKEN
+    (one,) = result.load([tmp_path])
+    assert (one.outcome, str(one.position), one.message) == ("error", "s/a.yaml:5", "worker 'vm' crashed")
+
+
+def test_a_ruleset_that_changed_since_is_said(
+    tmp_path: Path, make_result: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one = make_result()
+    assert one.ruleset is not None
+    result.store([one], tmp_path / "results")
+    (tmp_path / "rulesets").mkdir()
+    for text, said in ((one.ruleset.texts["rulesets/edge.nft"], False), ("changed", True)):
+        (tmp_path / "rulesets/edge.nft").write_text(text)
+        assert main(["report", "results"]) == 0
+        assert ("rulesets/edge.nft: not what stood there in the run" in capsys.readouterr().err) == said

@@ -68,7 +68,7 @@ def test_the_rulesets_text_is_kept_as_it_was_in_the_run(tmp_path: Path, make_res
     bare = msgspec.structs.replace(made, ruleset=msgspec.structs.replace(made.ruleset, texts={}))
     (tmp_path / "rulesets").mkdir()
     (tmp_path / "rulesets/edge.nft").write_text("as it was")
-    known: dict[str, str] = {}
+    known: dict[str, str | None] = {}
     first = result.with_texts(bare, tmp_path, known)
     (tmp_path / "rulesets/edge.nft").write_text("changed since")
     second = result.with_texts(bare, tmp_path, known)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from harness.judge.decision import Outcome, arrivals, ended, outcome
 from harness.judge.expectations import Keys, Mismatch, judge, refuse_loss
 from harness.judge.way import PathRow, align, hops_on, layers_of, located
-from harness.judge.words import describe_entry, describe_hop, describe_loss, describe_step, escape
+from harness.judge.words import describe_decision, describe_entry, describe_hop, describe_loss, describe_step, escape
 
 __all__ = [
     "Keys",
@@ -19,6 +19,7 @@ __all__ = [
     "PathRow",
     "align",
     "arrivals",
+    "describe_decision",
     "describe_entry",
     "describe_hop",
     "describe_loss",

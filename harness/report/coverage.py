@@ -27,9 +27,6 @@ from harness.result import Result
 
 _PLAIN = str.maketrans("<>", "[]")
 
-KINDS = {"html": "a folder", "lcov": "a file", "xml": "a file"}
-"""Reports that can be written, and to what."""
-
 
 class _Ruleset(FileReporter):
     """An nft file, as it was during the run."""
@@ -120,36 +117,23 @@ class RuleCoverage:
             cells = [escape(cell).ljust(width) for cell, width in zip(row, widths, strict=False)]
             yield "  ".join(["", *cells, escape(row[3])])
 
-    def write(self, report: str) -> str:
-        """Write ``report``, which is ``html:FOLDER``, ``lcov:FILE`` or ``xml:FILE``; what was written where.
+    def write(self, kind: str, path: Path) -> None:
+        """Write coverage.py's report ``html`` to the folder ``path``, or ``lcov`` or ``xml`` to the file.
 
+        Nothing is written where there is nothing to cover.
         Raises :class:`~harness.errors.HarnessError` when that cannot be done.
         """
-        kind, path = split(report)
+        if not self._table:
+            return
         try:
-            if not self._table:
-                return f"no {kind} report: there is nothing to cover"
             if kind == "html":
-                self._coverage.html_report(directory=path, show_contexts=True, title="Rule coverage")
+                self._coverage.html_report(directory=str(path), show_contexts=True, title="Rule coverage")
             elif kind == "lcov":
-                self._coverage.lcov_report(outfile=path)
+                self._coverage.lcov_report(outfile=str(path))
             else:
-                self._coverage.xml_report(outfile=path)
+                self._coverage.xml_report(outfile=str(path))
         except (OSError, coverage.CoverageException) as error:
             raise HarnessError(f"rule coverage can't be written to {path}: {error}") from None
-        return f"rule coverage is in {path}"
-
-
-def split(report: str) -> tuple[str, str]:
-    """Return kind and path of an option ``KIND:PATH``.
-
-    Raises :class:`~harness.errors.HarnessError` for anything else.
-    """
-    kind, _, path = report.partition(":")
-    if kind not in KINDS or not path:
-        known = ", ".join(f"{kind}:{what.removeprefix('a ').upper()}" for kind, what in KINDS.items())
-        raise HarnessError(f"'{report}' is no coverage report", remedy=f"there are {known}")
-    return kind, path
 
 
 def _contexts(places: Iterable[Place]) -> set[str]:

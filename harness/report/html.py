@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from harness import __version__
-from harness.errors import HarnessError, Position
+from harness.errors import Position
 from harness.judge import describe_hop, describe_loss, escape, located
-from harness.observation import Delivery, Hop, PacketSeen, Step
+from harness.observation import Delivery, Hop, PacketSeen
+from harness.report.findings import position, said
 from harness.report.met import Place, places
 from harness.report.picture import HEIGHT, LINE, WIDTH, draw
 from harness.result import Result, Sent
@@ -51,19 +51,6 @@ def render(results: Iterable[Result]) -> str:
     )
 
 
-def write(results: Iterable[Result], file: Path) -> None:
-    """Write the page to ``file``.
-
-    Raises :class:`~harness.errors.HarnessError` when that cannot be done.
-    """
-    page = render(results)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise HarnessError(f"the HTML report can't be written to {file}: {error.strerror}") from None
-
-
 def _card(number: int, result: Result, texts: dict[tuple[str, str], int]) -> dict[str, Any]:
     def anchor(position: Position | None) -> str:
         text = result.ruleset.texts.get(position.file) if result.ruleset and position else None
@@ -80,31 +67,20 @@ def _card(number: int, result: Result, texts: dict[tuple[str, str], int]) -> dic
 
 def _step(result: Result, sent: Sent, anchor: Any) -> dict[str, Any]:
     packet, device = sent.seen, sent.observation.device
-    policies = {policy.chain_path: policy.position for policy in result.ruleset.policies} if result.ruleset else {}
-
-    def position(step: Step) -> Position | None:
-        return step.rule.position if step.rule else policies.get(step.chain_path) if step.kind == "policy" else None
-
     return {
         "sent": sent,
         "picture": draw(result.lab, packet, device) if result.lab else None,
         "visits": _visits(packet),
         "rules": [
-            (step, _said(step), place, anchor(place), step in sent.decided)
+            (step, said(step), place, anchor(place), step in sent.decided)
             for step in packet.steps
             if step.host == device
-            for place in (position(step),)
+            for place in (position(result.ruleset, step),)
         ],
         "arrived": [_arrived(one) for one in packet.deliveries],
         "answers": [_arrived(one) for one in sent.observation.replies],
         "loss": describe_loss(sent.observation.loss),
     }
-
-
-def _said(step: Step) -> str:
-    if step.rule:
-        return step.rule.written or step.rule.text
-    return f"policy {step.verdict}" if step.kind == "policy" else "end of the chain"
 
 
 def _visits(packet: PacketSeen) -> list[dict[str, Any]]:

@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from harness.errors import HarnessError
 from harness.report import html
 from harness.report.picture import draw
 from harness.result import LabInterface, LabPlan, Result
@@ -95,12 +94,6 @@ def test_kernels_stand_side_by_side(make_result: Make) -> None:
     assert "Kernels side by side" not in Page(html.render([make_result()])).text
 
 
-def test_a_page_that_cannot_be_written_is_said(tmp_path: Path, make_result: Make) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(HarnessError, match="the HTML report can't be written"):
-        html.write([make_result()], tmp_path / "file" / "report.html")
-
-
 def test_the_picture_follows_the_packet(make_result: Make) -> None:
     result = make_result()
     assert result.lab is not None
@@ -152,7 +145,7 @@ def test_a_thousand_scenarios_are_written_in_time_and_space(tmp_path: Path, make
     )
     results = [make_result(f"scenario {number}", sent=(sent,), line=number) for number in range(1000)]
     started = time.monotonic()
-    html.write(results, tmp_path / "report.html")
+    (tmp_path / "report.html").write_text(html.render(results))
     assert time.monotonic() - started < 10  # 3 on a machine that has nothing else to do
     assert (tmp_path / "report.html").stat().st_size < 10_000_000
 
@@ -187,7 +180,7 @@ def test_search_filter_and_links_work(browser: Any, tmp_path: Path, make_result:
         make_result("SSH is kept out", accepted=False, outcome="failed", line=9),
         make_result("HTTPS on another kernel", kernel="7.2", line=12),
     ]
-    html.write(results, tmp_path / "report.html")
+    (tmp_path / "report.html").write_text(html.render(results))
     browser.get((tmp_path / "report.html").as_uri())
     assert shown(browser) == ["r0", "r1", "r2"]
     assert browser.find_element("css selector", "#r1").get_attribute("open"), "a failure is open in a short report"
@@ -213,7 +206,8 @@ def test_search_filter_and_links_work(browser: Any, tmp_path: Path, make_result:
 
 
 def test_a_thousand_scenarios_are_usable_soon(browser: Any, tmp_path: Path, make_result: Make) -> None:
-    html.write([make_result(f"scenario {number}", line=number) for number in range(1000)], tmp_path / "report.html")
+    results = [make_result(f"scenario {number}", line=number) for number in range(1000)]
+    (tmp_path / "report.html").write_text(html.render(results))
     started = time.monotonic()
     browser.get((tmp_path / "report.html").as_uri())
     browser.find_element("id", "search").send_keys("999")

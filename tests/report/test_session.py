@@ -51,7 +51,7 @@ def test_every_report_tells_the_same(pytester: pytest.Pytester, monkeypatch: pyt
     (folder / "web.yaml").write_text(SCENARIOS)
     options = [
         *("--nft-kernel", images.DEFAULT, "--nft-results", "results", "--nft-html", "report.html"),
-        *("--nft-cov", "--nft-cov-report", "lcov:lcov.info", "--junitxml", "junit.xml"),
+        *("--nft-cov", "--nft-cov-lcov", "lcov.info", "--junitxml", "junit.xml"),
     ]
     run = pytester.runpytest_subprocess(*options, timeout=180)
 

@@ -1,0 +1,153 @@
+"""What a reader is to be pointed at, line by line: the common ground of the reports for CI.
+
+A failed scenario gives two: one where its expectation stands, and one where the rule stands that
+decided otherwise, for either may be what a change got wrong.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from harness.errors import Position
+from harness.judge import describe_decision, escape
+from harness.observation import Step, Value
+from harness.report.met import places
+from harness.result import Result, RulesetPlan, Sent
+
+Kind = Literal["failed", "error", "decided", "never-met"]
+"""``failed``: an expectation that was not met. ``error``: a mistake in a scenario, or a broken
+measurement. ``decided``: a rule or policy that decided otherwise than expected. ``never-met``: a rule
+that no packet of the run matched."""
+
+
+class Finding(Value, frozen=True, kw_only=True):
+    """A place in one of the user's files, and what is to be said about it. All texts are escaped."""
+
+    kind: Kind
+    position: Position
+    title: str
+    """One line."""
+    text: str
+    """Lines."""
+    related: tuple[Position, ...] = ()
+    """Of a ``failed`` one: where it was decided."""
+
+
+def findings(results: Iterable[Result]) -> list[Finding]:
+    """Return all that ``results`` give, what is bad first, each once however many kernels saw it."""
+    results = list(results)
+    kernels: dict[Finding, list[str]] = {}
+    for result in results:
+        for finding in _of(result):
+            kernels.setdefault(finding, []).append(result.kernel)
+    several = len({result.kernel for result in results if result.kernel}) > 1
+    return [
+        *(_on(finding, seen) if several else finding for finding, seen in kernels.items()),
+        *_decided(results),
+        *_never_met(results),
+    ]
+
+
+def _of(result: Result) -> Iterator[Finding]:
+    where = result.where or result.position
+    if result.outcome == "failed":
+        sent = next((one for one in result.sent if one.mismatches), None)
+        yield Finding(
+            kind="failed",
+            position=where,
+            title=escape(result.name),
+            text="\n".join(_story(sent)) if sent else _lines(result.message),
+            related=tuple(dict.fromkeys(_deciding(result.ruleset, sent))) if sent else (),
+        )
+    elif result.outcome == "error":
+        yield Finding(kind="error", position=where, title=escape(result.name), text=_lines(result.message))
+
+
+def _on(finding: Finding, kernels: Iterable[str]) -> Finding:
+    seen = ", ".join(escape(kernel) for kernel in kernels if kernel)
+    return Finding(
+        kind=finding.kind,
+        position=finding.position,
+        title=finding.title,
+        text=f"{finding.text}\non Linux {seen}" if seen else finding.text,
+        related=finding.related,
+    )
+
+
+def _decided(results: Iterable[Result]) -> Iterator[Finding]:
+    """One for each place that decided otherwise than expected, with all that it decided."""
+    found: dict[Position, tuple[str, dict[str, None]]] = {}
+    for result in results:
+        for sent in (one for one in result.sent if one.mismatches and result.outcome == "failed"):
+            for step in deciders(sent):
+                if place := position(result.ruleset, step):
+                    where = result.where or result.position
+                    line = f"“{escape(result.name)}” ({where.file}:{where.line}): {'; '.join(_differences(sent))}"
+                    found.setdefault(place, (said(step), {}))[1][line] = None
+    for place, (text, lines) in found.items():
+        yield Finding(kind="decided", position=place, title=f"decided here: {escape(text)}", text="\n".join(lines))
+
+
+def _never_met(results: Iterable[Result]) -> Iterator[Finding]:
+    for place in places(results):
+        if not place.matched and not place.is_policy:
+            text = f"{place.chain_path}: no scenario met this rule ({place.fate}): {place.text}"
+            yield Finding(kind="never-met", position=place.position, title="rule never met", text=escape(text))
+
+
+def _story(sent: Sent) -> Iterator[str]:
+    yield from _differences(sent)
+    yield escape(f"packet: {sent.summary}")
+    for step in deciders(sent):
+        yield escape(f"decided: {describe_decision(step)}: {said(step)}")
+    if sent.ended:
+        yield escape(f"ended: {sent.ended}")
+
+
+def _differences(sent: Sent) -> list[str]:
+    return [escape(f"{one.key}: expected {one.expected}, seen {one.seen}") for one in sent.mismatches]
+
+
+def _deciding(ruleset: RulesetPlan | None, sent: Sent) -> Iterator[Position]:
+    yield from (place for step in deciders(sent) if (place := position(ruleset, step)))
+
+
+def _lines(text: str) -> str:
+    return "\n".join(map(escape, text.splitlines()))
+
+
+def deciders(sent: Sent) -> Sequence[Step]:
+    """Return the steps that say why: rules where any decided, else policies."""
+    return [step for step in sent.decided if step.kind != "policy"] or sent.decided
+
+
+def said(step: Step) -> str:
+    """Return what stands in the user's file for ``step``."""
+    if step.rule:
+        return step.rule.written or step.rule.text
+    return f"policy {step.verdict}" if step.kind == "policy" else "end of the chain"
+
+
+def position(ruleset: RulesetPlan | None, step: Step) -> Position | None:
+    """Return where the rule or policy of ``step`` stands; None when that is not known."""
+    if step.rule:
+        return step.rule.position
+    policies = ruleset.policies if ruleset and step.kind == "policy" else ()
+    return next((policy.position for policy in policies if policy.chain_path == step.chain_path), None)
+
+
+def in_repository(file: str, folder: Path) -> str:
+    """Return ``file``, a name relative to ``folder``, as CI wants it: seen from the repository's root.
+
+    The root is what CI says it is, or else the nearest folder above that holds ``.git``, or else
+    ``folder``. A file outside of it keeps its name.
+    """
+    folder = folder.resolve()
+    told = os.environ.get("GITHUB_WORKSPACE") or os.environ.get("CI_PROJECT_DIR")
+    above = (one for one in (folder, *folder.parents) if (one / ".git").exists())
+    root = Path(told).resolve() if told else next(above, folder)
+    full = Path(os.path.normpath(folder / file))
+    return full.relative_to(root).as_posix() if full.is_relative_to(root) else file

@@ -1,0 +1,42 @@
+"""Annotations of GitHub Actions: findings as workflow commands.
+
+https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from harness.report.findings import Finding, findings, in_repository
+from harness.result import Result
+
+_COMMANDS = {"failed": "error", "error": "error", "decided": "warning"}
+"""GitHub shows ten of each command in a step: the places of rules do not take those of scenarios. Rules
+that nothing met are no news in every run; SARIF has them."""
+
+_DATA = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})
+_PROPERTY = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A", ":": "%3A", ",": "%2C"})
+"""As in the runner (src/Runner.Common/ActionCommand.cs)."""
+
+
+def commands(results: Iterable[Result], folder: Path, *, failed: bool = True) -> Iterator[str]:
+    """Yield a workflow command for each place to be pointed at.
+
+    ``failed`` is False where another plugin annotates scenarios that failed.
+    """
+    for finding in findings(results):
+        if finding.kind in _COMMANDS and (failed or finding.kind != "failed"):
+            yield _command(_COMMANDS[finding.kind], finding, folder)
+
+
+def _command(name: str, finding: Finding, folder: Path) -> str:
+    place = finding.position
+    properties = {
+        "file": in_repository(place.file, folder),
+        "line": str(place.line or 1),
+        "col": str(place.column) if place.column else "",
+        "title": finding.title,
+    }
+    told = ",".join(f"{key}={value.translate(_PROPERTY)}" for key, value in properties.items() if value)
+    return f"::{name} {told}::{finding.text.translate(_DATA)}"

@@ -1,0 +1,128 @@
+"""The summary of a CI job, in Markdown as GitHub and GitLab show it; of a failure with a Mermaid diagram.
+
+GitHub takes up to 1 MiB a step (`GITHUB_STEP_SUMMARY`), of which this leaves some to others.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
+
+from harness.judge import escape, located
+from harness.observation import Step, Verdict
+from harness.report.findings import position, said
+from harness.report.met import places
+from harness.result import OutcomeName, Result, Sent
+
+SIZE = 900_000
+"""Bytes, at most."""
+DIAGRAMS = 20
+"""At most: a browser draws each anew."""
+_LABEL = 60
+"""Characters of a line in a diagram."""
+
+
+def render(results: Sequence[Result]) -> str:
+    """Return the summary of ``results``."""
+    counts = Counter(result.outcome for result in results)
+    told = ", ".join(f"{counts[one]} {one}" for one in ("failed", "error", "skipped", "passed") if counts[one])
+    parts = [f"## {_icon(counts)} {told or 'no scenario ran'}\n", *_facts(results)]
+    bad = [result for result in results if result.outcome in ("failed", "error")]
+    size = sum(len(part.encode()) for part in parts)
+    for number, result in enumerate(bad):
+        part = "\n".join(_failure(result, diagram=number < DIAGRAMS))
+        size += len(part.encode(errors="replace"))
+        if size > SIZE:
+            parts.append(f"… and {len(bad) - number} more\n")
+            break
+        parts.append(part)
+    reasons = Counter(result.message for result in results if result.outcome == "skipped")
+    parts += [f"- {count} skipped: {markdown(reason)}" for reason, count in reasons.most_common(10)]
+    return "\n".join(parts) + "\n"
+
+
+def _icon(counts: Mapping[OutcomeName, int]) -> str:
+    return "❌" if counts["failed"] else "⚠️" if counts["error"] else "✅"
+
+
+def _facts(results: Sequence[Result]) -> Iterator[str]:
+    kernels = sorted({result.kernel for result in results if result.kernel})
+    facts = [f"on Linux {', '.join(map(markdown, kernels))}"] if kernels else []
+    rules = [place for place in places(results) if not place.is_policy]
+    if rules:
+        met = sum(bool(place.matched) for place in rules)
+        facts.append(f"{met} of {len(rules)} rules met ({met / len(rules):.0%})")
+    if facts:
+        yield f"{'; '.join(facts)}\n"
+
+
+def _failure(result: Result, *, diagram: bool) -> Iterator[str]:
+    where = result.where or result.position
+    kernel = f" on {html.escape(escape(result.kernel))}" if result.kernel else ""
+    yield (
+        f"<details open><summary><b>{html.escape(escape(result.name))}</b> ({result.outcome}): "
+        f"<code>{html.escape(escape(f'{where.file}:{where.line}'))}</code>{kernel}</summary>\n"
+    )
+    sent = next((one for one in result.sent if one.mismatches), None)
+    if sent and diagram:
+        yield _fenced("mermaid", mermaid(result, sent))
+    yield _fenced("text", "\n".join(map(escape, result.message.splitlines())))
+    yield "</details>\n"
+
+
+def _fenced(language: str, text: str) -> str:
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}\n"
+
+
+def markdown(text: str) -> str:
+    """Return ``text`` so that Markdown shows it as it is, on one line and not at the beginning of it."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&$@!])", r"\\\1", escape(text))
+
+
+def mermaid(result: Result, sent: Sent) -> str:
+    """Return a Mermaid flowchart of the way of the packet ``sent``: hosts, interfaces, and each rule that spoke."""
+    device = sent.observation.device
+    lines = ["flowchart LR"]
+    before, left_by = "", ""
+    for number, (host, visit) in enumerate(groupby(located(sent.seen), key=attrgetter("host"))):
+        devices = [hop.device for hop in visit if hop.device]
+        steps = [step for step in sent.seen.steps if step.host == host] if host == device else []
+        nodes = [f"v{number}s{place}" for place in range(len(steps))] or [f"v{number}"]
+        if steps:
+            lines += [f"  subgraph h{number}[{_label(host)}]", "    direction LR"]
+            lines += [f"    {node}{_node(result, sent, step)}" for node, step in zip(nodes, steps, strict=True)]
+            lines += [f"    {' --> '.join(nodes)}", "  end"] if len(nodes) > 1 else ["  end"]
+        else:
+            lines.append(f"  {nodes[0]}([{_label(host)}])")
+        if before:
+            ends = dict.fromkeys(name for name in (left_by, *devices[:1]) if name)
+            lines.append(f"  {before} -->{f'|{_label(*ends)}|' if ends else ''} {nodes[0]}")
+        before, left_by = nodes[-1], devices[-1] if devices else ""
+    if before:
+        lines.append(f"  {before} --> ended[/{_label(*_wrapped(sent.ended or 'ended'))}/]")
+        lines.append("  classDef decided stroke-width:3px")
+    return "\n".join(lines)
+
+
+def _node(result: Result, sent: Sent, step: Step) -> str:
+    place = position(result.ruleset, step)
+    where = f"{place.file}:{place.line}" if place else ""
+    verdict = "" if step.kind == "policy" or step.verdict is Verdict.CONTINUE else f"→ {step.verdict} {step.target}"
+    label = _label(*(line for line in (step.chain_path, *_wrapped(said(step)), where, verdict.rstrip()) if line))
+    return f"[{label}]{':::decided' if step in sent.decided else ''}"
+
+
+def _wrapped(text: str) -> list[str]:
+    return [text[:_LABEL], text[_LABEL : 2 * _LABEL - 1] + "…"] if len(text) > _LABEL else [text]
+
+
+def _label(*lines: str) -> str:
+    """Return a quoted label; what Mermaid or a browser could take for their own is spelled by number."""
+    safe = [re.sub(r"[^\w .,:/→…-]", lambda found: f"#{ord(found[0])};", escape(line)) for line in lines]
+    return f'"{"<br>".join(safe)}"'

@@ -1,0 +1,29 @@
+"""Files that are there as a whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def save(path: Path, content: str | bytes) -> None:
+    """Write ``content`` to ``path``, whose folder is made if need be; text as UTF-8.
+
+    What stood there before stays until all is written; a device or a pipe is written to as it is.
+    Raises :class:`OSError`.
+    """
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
+    new = path.with_name(f".{path.name[:200]}.{os.getpid()}")
+    try:
+        new.write_bytes(data)
+        new.replace(path)
+    except OSError:
+        with suppress(OSError):
+            new.unlink()
+        raise
