@@ -118,8 +118,57 @@ BPF_PERCPU_ARRAY(counts, u64, COUNTS);
 BPF_PERCPU_ARRAY(blank_calls, struct calls, 1);
 BPF_PERCPU_ARRAY(blank_chain, struct chain, 1);
 
-/* BCC 0.26 does not declare this helper (kernel v5.15). */
+/* BCC 0.26 does not declare these helpers (kernel v5.15, v5.17). */
 static u64 (*bpf_get_attach_cookie_)(void *ctx) = (void *)BPF_FUNC_get_attach_cookie;
+static long (*bpf_get_func_arg_)(void *ctx, u32 number, u64 *value) = (void *)BPF_FUNC_get_func_arg;
+static long (*bpf_get_func_ret_)(void *ctx, u64 *value) = (void *)BPF_FUNC_get_func_ret;
+
+/*
+ * What a program is called with: by kprobes the registers, by fentry and fexit, where FENTRY is
+ * defined, the function's arguments. Both know an argument by position and the result.
+ */
+#ifdef FENTRY
+typedef u64 context;
+
+static __always_inline u64 argument(context *ctx, u64 position)
+{
+	u64 value = 0;
+
+	bpf_get_func_arg_(ctx, position, &value);
+	return value;
+}
+
+static __always_inline u64 result(context *ctx)
+{
+	u64 value = 0;
+
+	bpf_get_func_ret_(ctx, &value);
+	return value;
+}
+#else
+typedef struct pt_regs context;
+
+/*
+ * A position that is no constant goes by way of the stack, since the verifier wants every access to
+ * ctx at a constant offset and the compiler would make it one at a variable offset.
+ */
+static __always_inline u64 argument(context *ctx, u64 position)
+{
+	if (__builtin_constant_p(position))
+		return position == 0 ? PT_REGS_PARM1(ctx) : position == 1 ? PT_REGS_PARM2(ctx) :
+		       position == 2 ? PT_REGS_PARM3(ctx) : position == 3 ? PT_REGS_PARM4(ctx) : PT_REGS_PARM5(ctx);
+	volatile u64 arguments[8] = {
+		PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx), PT_REGS_PARM4(ctx), PT_REGS_PARM5(ctx)
+	};
+
+	return arguments[position & 7];
+}
+
+static __always_inline u64 result(context *ctx)
+{
+	return PT_REGS_RC(ctx);
+}
+#endif
 
 static __always_inline u64 read_u64(u64 address)
 {
@@ -509,24 +558,11 @@ static __always_inline void name_chain(u64 chain)
 }
 
 /*
- * An argument of the function, by position. By way of the stack, since the verifier wants every
- * access to ctx at a constant offset and the compiler would make it one at a variable offset.
- */
-static __always_inline u64 argument(struct pt_regs *ctx, u64 position)
-{
-	volatile u64 arguments[8] = {
-		PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx), PT_REGS_PARM4(ctx), PT_REGS_PARM5(ctx)
-	};
-
-	return arguments[position & 7];
-}
-
-/*
  * nft_trace_notify() is called once for each message of nf_tables' trace, and ties the message to
  * the packet: a becomes the handle of the rule, b the packet's id in the trace. Until v6.4 all it
  * wanted to know was in its only argument.
  */
-static __always_inline u64 pktinfo_of(struct pt_regs *ctx, u64 position, u32 trait, u64 *a, u64 *b)
+static __always_inline u64 pktinfo_of(context *ctx, u64 position, u32 trait, u64 *a, u64 *b)
 {
 	u64 pktinfo = argument(ctx, position), state;
 
@@ -536,7 +572,7 @@ static __always_inline u64 pktinfo_of(struct pt_regs *ctx, u64 position, u32 tra
 
 		pktinfo = read_u64(info + TRACEINFO_PKT);
 #else
-		u64 info = PT_REGS_PARM4(ctx), rule = PT_REGS_PARM3(ctx);
+		u64 info = argument(ctx, 3), rule = argument(ctx, 2);
 #endif
 		if (rule)
 			*a = (read_u64(rule) >> RULE_HANDLE_SHIFT) & ((1ULL << RULE_HANDLE_BITS) - 1);
@@ -563,9 +599,9 @@ static __always_inline u64 decision(u64 expression)
  * its first argument: that is two functions of three. The cookie, that kprobe.multi has to search for
  * among all its functions, is asked for only when the packet is one of ours.
  */
-int met(struct pt_regs *ctx)
+int met(context *ctx)
 {
-	u64 skb = PT_REGS_PARM1(ctx);
+	u64 skb = argument(ctx, 0);
 	u32 function, state = now_recording();
 	struct packet *packet;
 
@@ -584,7 +620,7 @@ int met(struct pt_regs *ctx)
 }
 
 /* On entry to every other traced function. The cookie says which it is and where it has the packet. */
-int entered(struct pt_regs *ctx)
+int entered(context *ctx)
 {
 	u64 cookie, position, a = 0, b = 0, skb;
 	u32 function, trait, *traits_of, state = now_recording();
@@ -610,13 +646,13 @@ int entered(struct pt_regs *ctx)
 	if (!packet)
 		return 0;
 	if (trait & CHAIN) {
-		a = PT_REGS_PARM2(ctx);
+		a = argument(ctx, 1);
 		name_chain(a);
 	} else if (trait & CAPTURES) {
-		a = read_u64(read_u64(PT_REGS_PARM3(ctx) + PACKET_TYPE_PRIV) + SOCK_COOKIE);
+		a = read_u64(read_u64(argument(ctx, 2) + PACKET_TYPE_PRIV) + SOCK_COOKIE);
 	}
 	if (trait & DECIDES)
-		a = decision(PT_REGS_PARM1(ctx));
+		a = decision(argument(ctx, 0));
 	if (!(trait & QUIET)) {
 		emit(trait & NOTIFIES ? RULE : HOP, function, skb, packet, a, b);
 		emit_stack(ctx, function, skb, packet);
@@ -645,7 +681,7 @@ static __always_inline void adopt(u64 copy, struct call *call, u32 trait)
 	add(UNTRACKED);
 }
 
-int returned(struct pt_regs *ctx)
+int returned(context *ctx)
 {
 	u32 function = bpf_get_attach_cookie_(ctx) & 0xffff, *traits_of = traits.lookup(&function);
 	u32 trait = traits_of ? *traits_of : 0;
@@ -667,26 +703,26 @@ int returned(struct pt_regs *ctx)
 		return 0;
 	if (!call.skb) {
 		/* The copy of a stranger is a stranger, whoever had its address before. */
-		u64 copy = PT_REGS_RC(ctx);
+		u64 copy = result(ctx);
 
 		if (trait & COPIES)
 			packets.delete(&copy);
 		return 0;
 	}
 	if (trait & COPIES) {
-		adopt(PT_REGS_RC(ctx), &call, trait);
+		adopt(result(ctx), &call, trait);
 		return 0;
 	}
 	packet = packets.lookup(&call.skb);
 	unplaced.number = call.number;
-	emit(RETURN, function, call.skb, packet ? packet : &unplaced, PT_REGS_RC(ctx), 0);
+	emit(RETURN, function, call.skb, packet ? packet : &unplaced, result(ctx), 0);
 	return 0;
 }
 
 /* On return of the functions that allocate sk_buffs: whoever had the address before is gone. */
-int allocated(struct pt_regs *ctx)
+int allocated(context *ctx)
 {
-	u64 skb = PT_REGS_RC(ctx);
+	u64 skb = result(ctx);
 
 	packets.delete(&skb);
 	return 0;

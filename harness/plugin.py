@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--nft-tracer",
         choices=attach.NAMES,
         default=attach.AUTO,
-        help="how functions are traced: kprobe.multi carries all of them, kprobe a chosen few; "
+        help="how functions are traced: kprobe.multi carries all of them, fentry and kprobe a chosen few; "
         "auto (default) takes the best that the kernel has",
     )
     group.addoption(

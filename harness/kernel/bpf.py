@@ -22,11 +22,11 @@ SYS_PERF_EVENT_OPEN: Final = 298
 
 # enum bpf_cmd
 MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_DELETE_ELEM, MAP_GET_NEXT_KEY, PROG_LOAD = range(6)
-OBJ_GET_INFO_BY_FD, RAW_TRACEPOINT_OPEN, LINK_CREATE = 15, 17, 28
+OBJ_GET_INFO_BY_FD, RAW_TRACEPOINT_OPEN, BTF_GET_FD_BY_ID, BTF_GET_NEXT_ID, LINK_CREATE = 15, 17, 19, 23, 28
 # enum bpf_map_type, enum bpf_prog_type, enum bpf_attach_type
 PERCPU_MAPS: Final = (5, 6)
-PROG_TYPE_KPROBE, PROG_TYPE_RAW_TRACEPOINT = 2, 17
-PERF_EVENT, TRACE_KPROBE_MULTI = 41, 42
+PROG_TYPE_KPROBE, PROG_TYPE_RAW_TRACEPOINT, PROG_TYPE_TRACING = 2, 17, 26
+TRACE_FENTRY, TRACE_FEXIT, PERF_EVENT, TRACE_KPROBE_MULTI = 24, 25, 41, 42
 KPROBE_MULTI_RETURN: Final = 1
 
 # An instruction that loads the address of a map names it by descriptor (BPF_LD | BPF_IMM | BPF_DW).
@@ -126,8 +126,13 @@ def _possible_cpus() -> int:
     return int(last) + 1
 
 
-def load_program(kind: int, instructions: bytes, *, attach_type: int = 0, name: str = "") -> int:
+def load_program(
+    kind: int, instructions: bytes, *, attach_type: int = 0, name: str = "", function: int = 0, btf: int = 0
+) -> int:
     """Load a program of ``enum bpf_prog_type`` ``kind`` under the GPL; its descriptor.
+
+    A tracing program is for one ``function``, by its number in the kernel's BTF or in that of a module,
+    ``btf`` then being a descriptor from :func:`open_btf`.
 
     The verifier's last words are added to the :class:`OSError` when it refuses the program.
     """
@@ -138,7 +143,7 @@ def load_program(kind: int, instructions: bytes, *, attach_type: int = 0, name: 
         return _bpf(
             PROG_LOAD,
             struct.pack(
-                "<IIQQIIQII16sII",
+                "<IIQQIIQII16sII36xII",
                 kind,
                 len(instructions) // INSTRUCTION.size,
                 ctypes.addressof(code),
@@ -151,6 +156,8 @@ def load_program(kind: int, instructions: bytes, *, attach_type: int = 0, name: 
                 name.encode()[:15],
                 0,
                 attach_type,
+                function,
+                btf,
             ),
         )
 
@@ -251,6 +258,33 @@ def link_function(program: int, name: str, cookie: int, *, returns: bool = False
         os.close(probe)
         raise
     return link, probe
+
+
+def link_trampoline(program: int, cookie: int, *, returns: bool = False) -> int:
+    """Have a tracing program called for the function that it was loaded for; the link's descriptor.
+
+    Cookies are there from v5.19. Closing the descriptor detaches it.
+    """
+    attach_type = TRACE_FEXIT if returns else TRACE_FENTRY
+    return _bpf(LINK_CREATE, struct.pack("<IIIIIIQ", program, 0, attach_type, 0, 0, 0, cookie))
+
+
+def open_btf(module: str) -> int:
+    """The descriptor of a loaded module's BTF; raises :class:`FileNotFoundError` when there is none."""
+    number = 0
+    while True:
+        attributes = ctypes.create_string_buffer(struct.pack("<III", number, 0, 0), 12)
+        _syscall(SYS_BPF, ctypes.c_int(BTF_GET_NEXT_ID), attributes, ctypes.c_uint(12))
+        number = struct.unpack_from("<I", attributes, 4)[0]
+        descriptor = _bpf(BTF_GET_FD_BY_ID, struct.pack("<III", number, 0, 0))
+        name = ctypes.create_string_buffer(64)
+        # struct bpf_btf_info: btf, btf_size, id, name, name_len, kernel_btf
+        info = struct.pack("<QIIQII", 0, 0, 0, ctypes.addressof(name), len(name), 0)
+        buffer = ctypes.create_string_buffer(info, len(info))
+        _bpf(OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", descriptor, len(info), ctypes.addressof(buffer)))
+        if name.value.decode() == module:
+            return descriptor
+        os.close(descriptor)
 
 
 def _info(descriptor: int, size: int) -> bytes:

@@ -7,22 +7,35 @@ they differ in how many functions they can carry and in what they know of missed
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, Protocol
 
 from harness.errors import Unsupported
-from harness.kernel import bpf, features
+from harness.kernel import bpf
+from harness.tracer.discover import KERNEL, Survey
+from harness.tracer.program import Loaded
+
+
+class Symbol(NamedTuple):
+    """A function as the kernel's own tables name it."""
+
+    name: str
+    module: str = KERNEL
 
 
 class Engine(Protocol):
-    """A way to attach programs to functions, holding what it attached until closed."""
+    """A way to attach the programs of ``loaded`` to functions, holding what it attached until closed."""
 
     name: str
     everything: bool
     """Whether it can carry every traceable function, or only a chosen few."""
+    constants: Mapping[str, int]
+    """What bpf/trace.c must be compiled with."""
 
-    def attach(self, program: int, cookies: Mapping[str, int], *, returns: bool = False) -> dict[str, str]:
-        """Call ``program`` on entry to (or return from) the functions; reasons for those refused."""
+    def __init__(self, loaded: Loaded, survey: Survey) -> None: ...
+
+    def attach(self, program: str, cookies: Mapping[Symbol, int], *, returns: bool = False) -> dict[str, str]:
+        """Call ``program`` on entry to (or return from) the functions; reasons by name for those refused."""
 
     def missed(self) -> int:
         """Calls that the kernel skipped, as far as it tells per attachment."""
@@ -36,23 +49,28 @@ class KprobeMulti:
 
     name = "kprobe.multi"
     everything = True
+    constants: Mapping[str, int] = {}
 
-    def __init__(self) -> None:
+    def __init__(self, loaded: Loaded, survey: Survey) -> None:
+        self._loaded = loaded
         self._links: list[int] = []
 
-    def attach(self, program: int, cookies: Mapping[str, int], *, returns: bool = False) -> dict[str, str]:
+    def attach(self, program: str, cookies: Mapping[Symbol, int], *, returns: bool = False) -> dict[str, str]:
         """See :class:`Engine`. A refused function refuses the link, so it is searched for by halves."""
-        names = list(cookies)
-        if not names:
+        if not cookies:
             return {}
+        descriptor = self._loaded.program(program, bpf.PROG_TYPE_KPROBE, bpf.TRACE_KPROBE_MULTI)
+        return self._link(descriptor, [(symbol.name, cookie) for symbol, cookie in cookies.items()], returns)
+
+    def _link(self, program: int, functions: list[tuple[str, int]], returns: bool) -> dict[str, str]:
+        names, cookies = zip(*functions, strict=True)
         try:
-            self._links.append(bpf.link_functions(program, names, list(cookies.values()), returns=returns))
+            self._links.append(bpf.link_functions(program, names, cookies, returns=returns))
         except OSError as error:
-            if len(names) == 1:
+            if len(functions) == 1:
                 return {names[0]: error.strerror or str(error)}
-            half = len(names) // 2
-            parts = ({name: cookies[name] for name in part} for part in (names[:half], names[half:]))
-            return {name: why for part in parts for name, why in self.attach(program, part, returns=returns).items()}
+            half = len(functions) // 2
+            return self._link(program, functions[:half], returns) | self._link(program, functions[half:], returns)
         return {}
 
     def missed(self) -> int:
@@ -65,23 +83,86 @@ class KprobeMulti:
             os.close(self._links.pop())
 
 
+class Fentry:
+    """A trampoline for each function, and a program loaded for each: for a chosen few.
+
+    The cheapest to be called by, and it tells of every run that the kernel skipped. The verifier
+    looks at a program once for each function, which is what attaching costs.
+    """
+
+    name = "fentry"
+    everything = False
+    constants: Mapping[str, int] = {"FENTRY": 1}
+
+    def __init__(self, loaded: Loaded, survey: Survey) -> None:
+        self._loaded = loaded
+        self._survey = survey
+        self._btfs: dict[str, int] = {}
+        """Descriptors of the modules' BTF."""
+        self._programs: list[int] = []
+        self._links: list[int] = []
+
+    def attach(self, program: str, cookies: Mapping[Symbol, int], *, returns: bool = False) -> dict[str, str]:
+        """See :class:`Engine`."""
+        refused = {}
+        for symbol, cookie in cookies.items():
+            try:
+                self._attach(program, symbol, cookie, returns)
+            except Unsupported as error:
+                refused[symbol.name] = str(error)
+            except OSError as error:
+                refused[symbol.name] = error.strerror or str(error)
+        return refused
+
+    def _attach(self, program: str, symbol: Symbol, cookie: int, returns: bool) -> None:
+        if "." in symbol.name:
+            raise Unsupported("the compiler specialised it, and fentry knows only functions as they are in the source")
+        number = self._survey.function_id(symbol.name, symbol.module)
+        if symbol.module != KERNEL and symbol.module not in self._btfs:
+            self._btfs[symbol.module] = bpf.open_btf(symbol.module)
+        descriptor = self._loaded.load(
+            program,
+            bpf.PROG_TYPE_TRACING,
+            bpf.TRACE_FEXIT if returns else bpf.TRACE_FENTRY,
+            function=number,
+            btf=self._btfs.get(symbol.module, 0),
+        )
+        self._programs.append(descriptor)
+        self._links.append(bpf.link_trampoline(descriptor, cookie, returns=returns))
+
+    def missed(self) -> int:
+        """See :class:`Engine`."""
+        return sum(map(bpf.recursion_misses, self._programs))
+
+    def close(self) -> None:
+        """See :class:`Engine`."""
+        for descriptors in (self._links, self._programs):
+            while descriptors:
+                os.close(descriptors.pop())
+        while self._btfs:
+            os.close(self._btfs.popitem()[1])
+
+
 class Kprobe:
     """A kprobe for each function: slow to attach, so for a chosen few."""
 
     name = "kprobe"
     everything = False
+    constants: Mapping[str, int] = {}
 
-    def __init__(self) -> None:
+    def __init__(self, loaded: Loaded, survey: Survey) -> None:
+        self._loaded = loaded
         self._descriptors: list[int] = []
 
-    def attach(self, program: int, cookies: Mapping[str, int], *, returns: bool = False) -> dict[str, str]:
+    def attach(self, program: str, cookies: Mapping[Symbol, int], *, returns: bool = False) -> dict[str, str]:
         """See :class:`Engine`."""
+        descriptor = self._loaded.program(program, bpf.PROG_TYPE_KPROBE)
         refused = {}
-        for name, cookie in cookies.items():
+        for symbol, cookie in cookies.items():
             try:
-                self._descriptors += bpf.link_function(program, name, cookie, returns=returns)
+                self._descriptors += bpf.link_function(descriptor, symbol.name, cookie, returns=returns)
             except OSError as error:
-                refused[name] = error.strerror or str(error)
+                refused[symbol.name] = error.strerror or str(error)
         return refused
 
     def missed(self) -> int:
@@ -95,24 +176,11 @@ class Kprobe:
 
 
 AUTO = "auto"
-ENGINES: tuple[tuple[type[KprobeMulti | Kprobe], Callable[[], features.Answer]], ...] = (
-    (KprobeMulti, features.kprobe_multi),
-    (Kprobe, features.kprobe),
-)
-"""The engines, the best first, each with the question whether this kernel allows it."""
-NAMES = (AUTO, *(engine.name for engine, _ in ENGINES))
+ENGINES: tuple[type[Engine], ...] = (KprobeMulti, Kprobe, Fentry)
+"""The engines, the best first."""
+NAMES = (AUTO, *(engine.name for engine in ENGINES))
 
 
-def engine(name: str = AUTO) -> Engine:
-    """The engine called ``name``, or the best that this kernel allows.
-
-    Raises :class:`Unsupported` when the kernel does not allow it, or has no function probes at all.
-    """
-    for make, allowed in ENGINES:
-        if name == make.name:
-            allowed().require(f"leave out --nft-tracer {name}")
-        if name in (AUTO, make.name) and allowed().able:
-            return make()
-    raise Unsupported(
-        features.function_probes().reason, remedy="choose a kernel image with --nft-kernel, for example 6.12"
-    )
+def candidates(name: str = AUTO) -> Iterator[type[Engine]]:
+    """The engines to try, the best first: the one called ``name``, or all."""
+    return (engine for engine in ENGINES if name in (AUTO, engine.name))

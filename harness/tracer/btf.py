@@ -237,6 +237,13 @@ class Btf:
         pairs = zip(rows[::2], rows[1::2], strict=True)
         return tuple(Parameter(btf._text(name), btf._spell(kind) if kind else "...") for name, kind in pairs)
 
+    def function(self, name: str) -> int:
+        """Number of one of this BTF's own functions, by which programs are loaded for it."""
+        found = self._names(_FUNCTIONS).get(name.encode())
+        if found is None:
+            raise Unsupported(f"the BTF of {self.name} has no function {name}")
+        return found
+
     def arguments(self, structs: Sequence[str]) -> Iterator[Argument]:
         """Where functions are handed a pointer to one of ``structs``, or a pointer to such a pointer.
 

@@ -132,6 +132,7 @@ class Part(msgspec.Struct, kw_only=True):
     """``struct.member`` → where it is; None for one that is not there."""
     sizes: dict[str, int] = {}
     enums: dict[str, dict[int, str]] = {}
+    function_ids: dict[str, int] = {}
 
 
 class Memory(msgspec.Struct, kw_only=True):
@@ -187,6 +188,14 @@ class Survey:
             tuple(function for part in parts.values() for function in part.functions or ()),
             tuple(function for part in parts.values() for function in part.untraceable),
         )
+
+    def function_id(self, name: str, module: str = KERNEL) -> int:
+        """Number of a function in the BTF of ``module``; Unsupported when that has none of this name."""
+        ids = self._part(module).function_ids
+        if name not in ids:
+            ids[name] = self._btf(module).function(name)
+            self.learned = True
+        return ids[name]
 
     # -- layout of structs ------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ comes out, an :class:`Object`, is plain data: it can be kept and loaded into the
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -160,7 +160,8 @@ class Loaded:
         self._source = source
         self.maps: dict[str, bpf.Map] = {}
         self.programs: dict[str, int] = {}
-        """Descriptors of the loaded programs."""
+        """Descriptors of the programs that are there once."""
+        self._used: dict[str, bytes] = {}
         with ExitStack() as undo:
             for spec in source.maps:
                 entries = ring_bytes if spec.name == RING else spec.max_entries
@@ -169,19 +170,23 @@ class Loaded:
             self._undo = undo.pop_all()
 
     def program(self, name: str, kind: int, attach_type: int = 0) -> int:
-        """The descriptor of a program, loaded on first use."""
+        """The descriptor of a program that is there once, loaded on first use."""
         if name not in self.programs:
-            code = self._source.programs[name]
-            descriptors = {index: self.maps[used].descriptor for index, used in code.maps.items()}
-            instructions = bpf.relocate(code.instructions, descriptors)
-            self.programs[name] = bpf.load_program(kind, instructions, attach_type=attach_type, name=name)
+            self.programs[name] = self.load(name, kind, attach_type)
             self._undo.callback(os.close, self.programs[name])
         return self.programs[name]
 
-    def instructions(self) -> Iterator[tuple[str, bytes]]:
+    def load(self, name: str, kind: int, attach_type: int = 0, *, function: int = 0, btf: int = 0) -> int:
+        """The descriptor of a program loaded anew, the caller's to close; see :func:`bpf.load_program`."""
+        code = self._source.programs[name]
+        self._used[name] = code.instructions
+        descriptors = {index: self.maps[used].descriptor for index, used in code.maps.items()}
+        instructions = bpf.relocate(code.instructions, descriptors)
+        return bpf.load_program(kind, instructions, attach_type=attach_type, name=name, function=function, btf=btf)
+
+    def instructions(self) -> Mapping[str, bytes]:
         """The loaded programs by name, maps named by their place in the object."""
-        for name in self.programs:
-            yield name, self._source.programs[name].instructions
+        return self._used
 
     def __enter__(self) -> Self:
         return self

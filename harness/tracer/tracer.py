@@ -23,7 +23,7 @@ from harness.errors import Unsupported
 from harness.kernel import bpf, modules
 from harness.observation import Loss
 from harness.tracer import attach, events, layers, program
-from harness.tracer.discover import KERNEL, Function, Functions
+from harness.tracer.discover import KERNEL, Function, Functions, Survey
 from harness.tracer.kept import Kept
 
 # enum trait, enum choice and enum count in bpf/trace.c
@@ -161,11 +161,9 @@ class Tracer:
         extras: Mapping[str, int | str] | None = None,
     ) -> None:
         """``engine`` is one of :data:`attach.NAMES`, ``extras`` are more constants for bpf/trace.c."""
-        self.engine = attach.engine(engine)
         self.kernel = os.uname().release
         modules.load()  # before nf_tables' layout is asked for
         self._survey = kept.survey
-        source = kept.object({**program.constants(self._survey.layout(_home_of_nf_tables())), **(extras or {})})
         self.functions: list[Function] = []
         self.refused: dict[str, str] = {}
         """Functions that the kernel would not let us trace, and why."""
@@ -173,17 +171,12 @@ class Tracer:
         """Functions last named to :meth:`arm` that are not armed, and why."""
         self._recordings = 0
         with ExitStack() as undo:
-            self._loaded = undo.enter_context(program.Loaded(source, ring_bytes=ring_bytes))
+            self._loaded, self.engine = undo.enter_context(
+                _started(engine, kept, {**constants_of(kept.survey), **(extras or {})}, ring_bytes)
+            )
             self.maps = self._loaded.maps
             self.ring = events.Ring(self.maps[program.RING].descriptor, ring_bytes)
             undo.callback(self.ring.close)
-            undo.callback(self.engine.close)
-            refused = self.engine.attach(self._probe("allocated"), dict.fromkeys(ALLOCATORS, 0), returns=True)
-            if ALLOCATORS[0] in refused:
-                raise Unsupported(
-                    f"{ALLOCATORS[0]} cannot be traced ({refused[ALLOCATORS[0]]}), so packets cannot be told apart",
-                    remedy="choose another kernel with --nft-kernel",
-                )
             drops = self._loaded.program("raw_tracepoint__kfree_skb", bpf.PROG_TYPE_RAW_TRACEPOINT)
             undo.callback(os.close, bpf.open_raw_tracepoint(drops, "kfree_skb"))
             self._undo = undo.pop_all()
@@ -245,7 +238,7 @@ class Tracer:
     def _arm(self, functions: Collection[Function], quiet: int = 0) -> None:
         first = len(self.functions)
         self.functions += functions
-        entries: dict[str, dict[str, int]] = {}
+        entries: dict[str, dict[attach.Symbol, int]] = {}
         """Cookies of the functions by the program that is called on their entry."""
         returns = {}
         for number, function in enumerate(functions, first):
@@ -254,15 +247,16 @@ class Tracer:
             trait = TRAITS.get(function.name, 0) | quiet
             plain = not trait and not pktinfo and position == 0
             cookies = entries.setdefault("met" if plain else "entered", {})
-            cookies[function.kernel_name] = program.cookie(number, position, pktinfo=pktinfo)
+            symbol = attach.Symbol(function.kernel_name, function.module)
+            cookies[symbol] = program.cookie(number, position, pktinfo=pktinfo)
             if trait:
                 self.maps["traits"][U32.pack(number)] = U32.pack(trait)
             if trait & (RETURNS | COPIES):
-                returns[function.kernel_name] = number
+                returns[symbol] = number
         # Returns first: a call whose return is not seen would be taken for one still under way.
-        self.refused |= self.engine.attach(self._probe("returned"), returns, returns=True)
+        self.refused |= self.engine.attach("returned", returns, returns=True)
         for name, cookies in entries.items():
-            self.refused |= self.engine.attach(self._probe(name), cookies)
+            self.refused |= self.engine.attach(name, cookies)
 
     @cached_property
     def drop_reasons(self) -> dict[int, str]:
@@ -352,16 +346,47 @@ class Tracer:
                 f"{number:6} {opcode:02x} {registers:02x} {offset:6} {constant:#x}"
                 for number, (opcode, registers, offset, constant) in enumerate(bpf.INSTRUCTION.iter_unpack(code))
             )
-            for name, code in self._loaded.instructions()
+            for name, code in self._loaded.instructions().items()
         )
 
-    def _probe(self, name: str) -> int:
-        kind = bpf.TRACE_KPROBE_MULTI if self.engine.everything else 0
-        return self._loaded.program(name, bpf.PROG_TYPE_KPROBE, kind)
+
+def constants_of(survey: Survey) -> dict[str, int]:
+    """What bpf/trace.c must know of this kernel's structs, nf_tables' own included."""
+    home = NF_TABLES_BTF.name if NF_TABLES_BTF.exists() else KERNEL
+    return program.constants(survey.layout(home))
 
 
-def _home_of_nf_tables() -> str:
-    return NF_TABLES_BTF.name if NF_TABLES_BTF.exists() else KERNEL
+@contextmanager
+def _started(
+    name: str, kept: Kept, constants: Mapping[str, int | str], ring_bytes: int
+) -> Iterator[tuple[program.Loaded, attach.Engine]]:
+    """The program loaded, and the first of the engines called ``name`` that this kernel lets watch where packets begin.
+
+    To try it there tells more than a trial elsewhere, and costs nothing.
+    """
+    whys = {}
+    for make in attach.candidates(name):
+        with ExitStack() as undo:
+            try:
+                loaded = undo.enter_context(
+                    program.Loaded(kept.object({**constants, **make.constants}), ring_bytes=ring_bytes)
+                )
+                engine = make(loaded, kept.survey)
+                undo.callback(engine.close)
+                refused = engine.attach("allocated", {attach.Symbol(name): 0 for name in ALLOCATORS}, returns=True)
+            except OSError as error:
+                refused = {ALLOCATORS[0]: error.strerror or str(error)}
+            if ALLOCATORS[0] not in refused:
+                yield loaded, engine
+                return
+            whys[make.name] = refused[ALLOCATORS[0]]
+    raise Unsupported(
+        f"kernel {os.uname().release} refuses probes on functions by "
+        + ", ".join(f"{engine} ({why})" for engine, why in whys.items()),
+        remedy=f"leave out --nft-tracer {name}, or choose another kernel with --nft-kernel, for example 6.12"
+        if name != attach.AUTO
+        else "choose a kernel with --nft-kernel, for example 6.12",
+    )
 
 
 class Symbols:

@@ -8,9 +8,9 @@ import pytest
 
 from harness.errors import Unsupported
 from harness.kernel import bpf, modules
-from harness.tracer import program
+from harness.tracer import attach, program
 from harness.tracer.discover import Survey
-from harness.tracer.tracer import NF_TABLES_BTF, _home_of_nf_tables
+from harness.tracer.tracer import NF_TABLES_BTF, constants_of
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def values() -> dict[str, int]:
         pytest.skip("BCC makes the maps while it compiles, which needs root")
     modules.load()
     try:
-        return program.constants(Survey().layout(_home_of_nf_tables()))
+        return constants_of(Survey())
     except Unsupported as lacking:
         pytest.skip(f"this kernel tells too little of itself: {lacking} ({NF_TABLES_BTF})")
 
@@ -48,6 +48,13 @@ def test_it_compiles_without_kernel_headers(compiled: program.Object) -> None:
         assert len(code.instructions) % bpf.INSTRUCTION.size == 0
         assert set(code.maps.values()) <= maps.keys()
         assert set(code.maps) == set(bpf.map_loads(code.instructions))
+
+
+def test_every_engine_has_the_same_programs(values: dict[str, int], compiled: program.Object) -> None:
+    for constants in (engine.constants for engine in attach.ENGINES if engine.constants):
+        other = program.compile_object({**values, **constants})
+        assert other.programs.keys() == compiled.programs.keys()
+        assert other.maps == compiled.maps
 
 
 def test_it_survives_being_stored(compiled: program.Object) -> None:
