@@ -96,7 +96,7 @@ def observe(
     refuse_loss(loss)
     births = [event for event in recording.events if event.kind == Kind.BIRTH]
     origin = {event.packet: event for event in births}
-    steps = _steps(recording, messages, origin)
+    steps = _steps(scene, recording, messages, origin)
     deliveries, replies = _deliveries(recording, captured, origin)
     by_packet = defaultdict(list)
     for event in recording.events:
@@ -240,7 +240,10 @@ def _result(function: str, value: int) -> dict[str, str]:
 
 
 def _steps(
-    recording: Recording, messages: Sequence[tuple[TraceMessage, Step | None]], origin: Mapping[int, Event]
+    scene: Scene,
+    recording: Recording,
+    messages: Sequence[tuple[TraceMessage, Step | None]],
+    origin: Mapping[int, Event],
 ) -> dict[int, list[Step]]:
     reported = [event for event in recording.events if event.kind == Kind.RULE]
     if len(reported) != len(messages):
@@ -248,16 +251,17 @@ def _steps(
     # Several CPUs may report at once, and then only calls and messages with the same id are in the same order.
     # Before v6.4 the kernel computes the id too late for us to see it.
     has_ids = any(event.b for event in reported)
-    arrived: dict[int, deque[tuple[TraceMessage, Step | None]]] = defaultdict(deque)
+    arrived: dict[tuple[str, int], deque[tuple[TraceMessage, Step | None]]] = defaultdict(deque)
     for message, step in messages:
-        arrived[message.id if has_ids else 0].append((message, step))
+        arrived[message.host, message.id if has_ids else 0].append((message, step))
     steps = defaultdict(list)
     for event in reported:
         # The kernel puts the id into the message without turning it to network byte order.
         number = int.from_bytes(event.b.to_bytes(4, sys.byteorder), "big")
-        if not arrived[number]:
+        queue = arrived[scene.host(event.netns), number]
+        if not queue:
             raise BrokenMeasurement(f"{NOTIFY} was called for packet {number:08x}, of which no message arrived")
-        message, step = arrived[number].popleft()
+        message, step = queue.popleft()
         # At the end of a chain the message names no rule, though the function is handed the last one.
         if message.handle and event.a != message.handle:
             raise BrokenMeasurement(

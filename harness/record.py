@@ -38,7 +38,7 @@ def record(item: ScenarioItem, report: pytest.TestReport) -> Result:
         kernel=sights[0].observation.kernel if sights else "",
         engine=sights[0].observation.engine if sights else "",
         sent=tuple(_sent(sight, item.mismatches.get(sight.action, ())) for sight in sights),
-        ruleset=_ruleset(shortened(case.ruleset), sights[0].ruleset) if sights and isinstance(case, Case) else None,
+        ruleset=_ruleset(shortened(_main(case)), sights[0].ruleset) if sights and isinstance(case, Case) else None,
         lab=LabPlan.of(case.network) if isinstance(case, Case) else None,
         seconds=item.seconds,
     )
@@ -83,6 +83,11 @@ def _sent(sight: Sight, mismatches: tuple[Mismatch, ...]) -> Sent:
         ended=ended(sight.packet, seen, sight.observation.device) if seen else "",
         mismatches=mismatches,
     )
+
+
+def _main(case: Case) -> Path:
+    """The first file that the device under test loads."""
+    return case.rulesets[case.network.device].paths[0]
 
 
 def _ruleset(file: Path, loaded: Ruleset) -> RulesetPlan:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import Self
 
 import msgspec
@@ -20,8 +19,8 @@ from harness.observe import Scene, observe
 from harness.ruleset import state
 from harness.ruleset.load import Ruleset
 from harness.ruleset.nft import RefusedError
-from harness.ruleset.tracing import Tracing
-from harness.scenario.case import Case
+from harness.ruleset.tracing import Tracing, unused_table
+from harness.scenario.case import Case, Files
 from harness.scenario.files import shortened
 from harness.scenario.models import Action, Expect, Send
 from harness.scenario.network import Network
@@ -56,31 +55,40 @@ def run(case: Case, tracer: Tracer) -> tuple[Sight, ...]:
 
     Raises :class:`~harness.errors.HarnessError` when that cannot be done or not be believed.
     """
-    with Stage.open(case.network, case.ruleset, tracer) as stage:
+    with Stage.open(case.network, case.rulesets, tracer) as stage:
         stage.arm(case.actions)
         seen = (stage.act(action, number, partial(case.where, number)) for number, action in enumerate(case.actions))
         return tuple(sight for sight in seen if sight and isinstance(case.actions[sight.action].expect, Expect))
 
 
 class Stage:
-    """A lab whose device has loaded a ruleset, and all that watches it."""
+    """A lab whose hosts have loaded their rulesets, and all that watches it."""
 
-    def __init__(self, lab: Lab, ruleset: Ruleset, tracer: Tracer) -> None:
-        self.ruleset = ruleset
+    def __init__(self, lab: Lab, rulesets: Mapping[str, Ruleset], tracer: Tracer) -> None:
+        self.ruleset = rulesets[lab.network.device]
+        """Of the device under test."""
         self._lab = lab
         self._tracer = tracer
-        self._tracing = Tracing(lab.device, ruleset)
+        table = unused_table(rulesets.values())
+        self._tracing = [Tracing(lab.hosts[name], ruleset, table) for name, ruleset in rulesets.items()]
         self._capture = Capture(host for host in lab.hosts.values() if host is not lab.device)
 
     @classmethod
     @contextmanager
-    def open(cls, network: Network, ruleset: Path, tracer: Tracer) -> Iterator[Self]:
-        """Build the lab and load the ruleset; nothing of either is left after the ``with``."""
-        if not ruleset.exists():
-            # Those of the project were there when the scenario was read; others are the machine's.
-            raise Unsupported(f"{ruleset} is not on this machine", remedy="install what it belongs to")
+    def open(cls, network: Network, rulesets: Mapping[str, Files], tracer: Tracer) -> Iterator[Self]:
+        """Build the lab and load the hosts' ``rulesets``; nothing of either is left after the ``with``."""
+        for path in (path for files in rulesets.values() for path in files.paths):
+            if not path.exists():
+                # Those of the project were there when the scenario was read; others are the machine's.
+                raise Unsupported(f"{path} is not on this machine", remedy="install what it belongs to")
         with Lab.build(network) as lab:
-            yield cls(lab, Ruleset.load(lab.device, shortened(ruleset)), tracer)
+            loaded = {
+                name: Ruleset.load(
+                    lab.hosts[name], *map(shortened, files.paths), defines=files.defines, home=files.project
+                )
+                for name, files in rulesets.items()
+            }
+            yield cls(lab, loaded, tracer)
 
     def arm(self, actions: Iterable[Action]) -> None:
         """Trace all functions, those in modules that the ruleset has pulled in and those that ``actions`` name."""
@@ -127,16 +135,17 @@ class Stage:
 
     def _measure(self, way: Sender, frame: Frame) -> Observation:
         """Send one frame and watch it to its end."""
-        lab, tracer, tracing, capture = self._lab, self._tracer, self._tracing, self._capture
+        lab, tracer, capture = self._lab, self._tracer, self._capture
         captured: list[Captured] = []
 
         def settled() -> bool:
             captured.extend(capture.read())  # a frame lives on until it is read
             return not watch.alive()
 
-        tracing.read()
+        for tracing in self._tracing:
+            tracing.read()
         capture.read()
-        overruns = tracing.overruns
+        overruns = sum(tracing.overruns for tracing in self._tracing)
         with tracer.watch(hosts=lab.by_inum, senders=[way.cookie]) as watch:
             way.send(frame.data)
             with suppress(BrokenMeasurement):
@@ -145,7 +154,7 @@ class Stage:
             recording = watch.finish()
         scene = Scene(
             device=lab.device.name,
-            tracing_table=tracing.table,
+            tracing_table=self._tracing[0].table,
             host=lambda inum: lab.by_inum[inum].name if inum in lab.by_inum else "",
             interface=lambda inum, index: lab.by_inum[inum].interface(index) if inum in lab.by_inum else "",
             drop_reasons=tracer.drop_reasons,
@@ -158,11 +167,11 @@ class Stage:
         return observe(
             scene,
             recording,
-            tracing.read(),
+            [message for tracing in self._tracing for message in tracing.read()],
             captured,
             injected=[frame.data],
             sender=frame.sender,
-            trace_lost=tracing.overruns - overruns,
+            trace_lost=sum(tracing.overruns for tracing in self._tracing) - overruns,
         )
 
 

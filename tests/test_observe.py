@@ -107,6 +107,7 @@ def joined(
 
 def message(handle: int = 4, number: int = ID) -> tuple[TraceMessage, Step]:
     told = TraceMessage(
+        host="device",
         id=number,
         family="inet",
         table="filter",

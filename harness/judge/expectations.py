@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from harness.errors import BrokenMeasurement, Position, Unsupported
 from harness.judge.decision import REFUSED, Outcome, arrivals, outcome
-from harness.judge.rules import is_rule
+from harness.judge.rules import host_of, is_rule_on
 from harness.judge.sees import describe_sees, wanted_fields
 from harness.judge.way import differing, hops_on, layers_of, located, meets, parse_entry, walk
 from harness.judge.words import describe_entry, describe_hop, describe_loss, describe_step
@@ -114,11 +114,16 @@ def _with(expect: Expect, seen: Outcome) -> _Found:
 
 
 def _rule(expect: Expect, seen: Outcome, packet: PacketSeen, device: str) -> _Found:
-    if expect.rule is None or any(is_rule(expect.rule, step) for step in seen.deciding):
+    if expect.rule is None:
+        return
+    host = host_of(expect.rule, dict.fromkeys(step.host for step in packet.steps), device)
+    if host != device:
+        seen = outcome(packet, host)
+    if any(is_rule_on(expect.rule, step, device) for step in seen.deciding):
         return
     note = ""
     for step in packet.steps:
-        if step.host == device and is_rule(expect.rule, step):
+        if is_rule_on(expect.rule, step, device):
             said = f"{step.verdict} {step.target}".strip()
             note = f"it was met, but did not decide: it said {said}"
     decided = "; ".join(describe_step(step) for step in seen.deciding)
@@ -126,12 +131,15 @@ def _rule(expect: Expect, seen: Outcome, packet: PacketSeen, device: str) -> _Fo
 
 
 def _rules(expect: Expect, packet: PacketSeen, device: str) -> _Found:
-    met = [step for step in packet.steps if step.host == device]
-    rest = iter(met)
+    rest = iter(packet.steps)
     for index, name in enumerate(expect.rules or ()):
-        if not any(is_rule(name, step) for step in rest):  # consumes up to and including the step
+        if not any(is_rule_on(name, step, device) for step in rest):  # consumes up to and including the step
+            host = host_of(name, dict.fromkeys(step.host for step in packet.steps), device)
+            met = [step for step in packet.steps if step.host == host]
             seen = "; ".join(describe_step(step) for step in met) or "no rule and no policy"
-            note = "met earlier: the order differs" if any(is_rule(name, step) for step in met) else "not met"
+            note = (
+                "met earlier: the order differs" if any(is_rule_on(name, step, device) for step in met) else "not met"
+            )
             yield ("expect", "rules", index), str(name), seen, note
             return
 

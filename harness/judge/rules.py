@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from harness.errors import Position
 from harness.observation import Rule, Step
@@ -20,6 +21,19 @@ def is_rule(wanted: str | int, step: Step) -> bool:
         or _stands_at(wanted, step.rule.position)
         or wanted == " ".join(step.rule.comment.split()) != ""
     )
+
+
+def host_of(wanted: str | int, hosts: Iterable[str], device: str) -> str:
+    """The one of ``hosts`` whose rule is meant: ``edge: tcp dport 22 drop`` names another than the ``device``."""
+    return next((host for host in hosts if str(wanted).startswith(f"{host}: ")), device)
+
+
+def is_rule_on(wanted: str | int, step: Step, device: str) -> bool:
+    """As :func:`is_rule`, on the ``device`` or the host that ``wanted`` names before a colon."""
+    if step.host == device:
+        return is_rule(wanted, step)
+    _, named, there = str(wanted).partition(f"{step.host}: ")
+    return bool(named) and is_rule(int(there) if there.isdigit() else there, step)
 
 
 def _stands_at(wanted: str, position: Position | None) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,10 +13,11 @@ import msgspec
 from harness.errors import Position, ScenarioError
 from harness.lab.lab import Host
 from harness.observation import Rule
-from harness.ruleset import listing, source
+from harness.ruleset import iptables, listing, source
 from harness.ruleset.listing import Chain, Listed
-from harness.ruleset.nft import CONFIGURATION, Nft, RefusedError, as_shown, complaint, handles_in_blocks
+from harness.ruleset.nft import Nft, RefusedError, as_shown, complaint, handles_in_blocks
 from harness.ruleset.nft import nft_version as nft_version
+from harness.scenario import project
 
 _STRING: Final = re.compile(r'"[^"]*"')
 _TRACE_OFF: Final = re.compile(r"\bmeta nftrace set 0\b")
@@ -33,32 +34,51 @@ class Ruleset:
         self._chains = {(chain.family, chain.table, chain.name): chain for chain in self.chains}
 
     @classmethod
-    def load(cls, host: Host, path: Path) -> Ruleset:
-        """Load ``path`` in the namespace of ``host``, as ``nft -f`` would when run in the file's folder.
+    def load(
+        cls, host: Host, *paths: Path, defines: Mapping[str, str] | None = None, home: Path | None = None
+    ) -> Ruleset:
+        """Load ``paths`` in the namespace of ``host``, one after the other, as ``nft -f`` would in each file's folder.
 
-        Files included by a relative name are looked for in ``/etc``, then in that folder.
-        Positions call the file ``path``, and included files below its folder accordingly.
+        A file may be one of ``iptables-save``. ``defines`` are variables, as ``nft -D`` sets them.
+        Included files are looked for in the folder of the main file; they must lie in the project with
+        root ``home``, or the main file's own, or where that project's settings allow it.
+        Positions call the files ``paths``, and included files below their folders accordingly.
 
         Raises :class:`~harness.errors.ScenarioError` at the place that nft complains of.
         """
-        if not path.is_file():
-            raise ScenarioError("there is no such ruleset", Position(str(path)))
-        full = path.absolute()
-        folder = full.parent
+        mains = {path.absolute(): path for path in paths}
+        for path in paths:
+            if not path.is_file():
+                raise ScenarioError("there is no such ruleset", Position(str(path)))
+        saves = [full for full in mains if iptables.is_save(full)]
+        texts = [full for full in mains if full not in saves]
+        for full in texts:
+            _refuse_strangers(full, mains, home or project.root(full.resolve().parent))
+        nft = host.namespace.call(Nft)
+        for (folder, is_save), group in itertools.groupby(mains, lambda full: (full.parent, full in saves)):
+            files = list(group)
+            if is_save:
+                for full in files:
+                    host.namespace.call(iptables.restore, full, mains[full])
+                continue
+            try:
+                host.namespace.call(nft.load, folder, [full.name for full in files], defines or {})
+            except RefusedError as refused:
+                raise complaint(refused, files[0], mains[files[0]]) from None
+        chains, listed = listing.read(host.namespace.call(nft.ruleset), host.namespace.call(handles_in_blocks))
         try:
-            chains, listed = listing.read(*host.namespace.call(_load, full, folder))
-        except RefusedError as refused:
-            raise complaint(refused, full, path) from None
-        try:
-            written = source.read(full, (CONFIGURATION, folder), lambda file: as_shown(file, full, path))
+            written = source.read(texts, lambda file: _shown(file, mains))
         except source.UnclearError:
             written = source.Source({}, {})
+        for full in saves:
+            more = iptables.read(full, mains[full])
+            written = source.Source(written.rules | more.rules, written.policies | more.policies)
         rules = list(placed(listed, written.rules))
         for rule in rules:
             if _TRACE_OFF.search(_STRING.sub("", rule.text)):
                 raise ScenarioError(
                     f"this rule ends the trace of a packet, so the rules after it could not be seen: {rule.text}",
-                    rule.position or Position(str(path)),
+                    rule.position or Position(str(paths[0])),
                     remedy="leave meta nftrace to the harness",
                 )
         places = (written.policies.get((chain.family, chain.table, chain.name)) for chain in chains)
@@ -91,7 +111,7 @@ def placed(listed: Iterable[Listed], written: Mapping[source.ChainKey, list[sour
     for key, rules in chains.items():  # a block's chain comes after that of the rule that holds it
         rules.sort(key=lambda rule: rule.handle)
         found = written.get(key, [])
-        if [one.comment for one in found] == [rule.comment for rule in rules]:
+        if len(found) == len(rules) and all(map(_fits, found, rules)):
             for one, rule in zip(found, rules, strict=True):
                 places[rule.family, rule.table, rule.handle] = one
                 written[rule.family, rule.table, rule.block] = list(one.block)
@@ -103,14 +123,36 @@ def placed(listed: Iterable[Listed], written: Mapping[source.ChainKey, list[sour
             chain=rule.chain,
             handle=rule.handle,
             text=rule.text,
-            comment=rule.comment,
+            comment=rule.comment or (place.comment if place else ""),
             written=place.text if place else "",
             position=place.position if place else None,
         )
 
 
-def _load(path: Path, folder: Path) -> tuple[str, list[listing.Handle]]:
-    os.chdir(folder)  # this thread's own: for files included as ./name
-    nft = Nft()
-    nft.load(path, folder)
-    return nft.ruleset(), handles_in_blocks()
+def _fits(written: source.SourceRule, listed: Listed) -> bool:
+    """Whether the comments agree; nft 1.0 lists none of iptables' rules."""
+    return written.comment == listed.comment or (written.text.startswith("-A") and not listed.comment)
+
+
+def _shown(file: Path, mains: Mapping[Path, Path]) -> str:
+    """The user's name of ``file``: of a main file as given, of another by the main file whose folder it lies in."""
+    if file in mains:
+        return str(mains[file])
+    main = next((one for one in mains if file.is_relative_to(one.parent)), next(iter(mains)))
+    return as_shown(file, main, mains[main])
+
+
+def _refuse_strangers(main: Path, mains: Mapping[Path, Path], home: Path) -> None:
+    """Nothing outside of the project is read: nft would quote from it in its complaints."""
+    if odd := re.search(r'[][*?"\\]', main.name):
+        remedy = f"rename it: nft would take the {odd[0]} for a part of a pattern"
+        raise ScenarioError("cannot be loaded under this name", Position(str(mains[main])), remedy=remedy)
+    for include in source.includes(main, lambda file: _shown(file, mains)):
+        found = include.file.resolve()
+        if not found.is_relative_to(home) and not project.allows(home, found):
+            raise ScenarioError(
+                f"{include.file} lies outside of the project, {home}",
+                include.position,
+                remedy="copy it into the project and include it by a relative name, "
+                f"or allow it: {project.ALLOW} in the project's pytest settings",
+            )

@@ -6,16 +6,13 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final
 
 from harness.errors import Position, ScenarioError, Unsupported
 from harness.netlink import Netlink, attributes
 from harness.ruleset.listing import ANONYMOUS, Handle
 from harness.ruleset.nfnetlink import FAMILIES, HEADER, NETLINK_NETFILTER, NFT_MSG_GETRULE, number, string
-
-CONFIGURATION: Final = Path("/etc")
-"""Where nft looks for included files by itself."""
 
 NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_HANDLE = 1, 2, 3
 
@@ -51,12 +48,22 @@ class Nft:
 
     def run(self, commands: str) -> str:
         """What nft prints on ``commands``. Raises :class:`RefusedError`."""
-        return self._output(*self._nftables.cmd(commands.encode()))
+        return self._output(*self._nftables.cmd(os.fsencode(commands)))
 
-    def load(self, path: Path, folder: Path) -> None:
-        """Load the file as ``nft -I folder -f path`` does. Raises :class:`RefusedError`."""
+    def load(self, folder: Path, names: Iterable[str], defines: Mapping[str, str]) -> None:
+        """Load files of ``folder`` in one transaction, as ``nft -f`` there would, with variables as of ``nft -D``.
+
+        A variable that one file defines is known in the next. Nothing is included from ``/etc`` by
+        a relative name. Raises :class:`RefusedError`.
+        """
+        os.chdir(folder)  # this thread's own: for files included as ./name
+        self._nftables.clear_include_paths()
         self._nftables.add_include_path(str(folder))
-        self._output(*self._nftables.cmd_from_file(os.fsencode(path)))
+        # Not add_var() and cmd_from_file(): the second file of a context would not know the variables, and
+        # nft 1.0.6 frees them twice.
+        variables = [f"define {name} = {value}\n" for name, value in defines.items()]
+        # The last line of a file may lack its end.
+        self.run("".join([*variables, *(f'include "./{name}"\n\n' for name in names)]))
 
     def ruleset(self) -> str:
         """The ruleset as nft lists it, with handles, without counters' values and sets' elements."""
@@ -103,7 +110,8 @@ def complaint(refused: RefusedError, path: Path, shown: Path) -> ScenarioError:
     """What nft said about the file ``path`` in one sentence, at its place; ``shown`` is the user's name of it."""
     found = _MESSAGE.search(str(refused))
     if found is None or not int(found["line"]):
-        text = found["text"] if found else str(refused).splitlines()[0]
+        said, *quoted = str(refused).splitlines()
+        text = (found["text"] if found else said.removeprefix("Error: ")) + (f", in: {quoted[0]}" if quoted else "")
         return ScenarioError(f"nft refused the ruleset: {text}", Position(str(shown)))
     lines = str(refused)[found.end() :].splitlines()
     source = lines[1].strip() if len(lines) > 1 else ""

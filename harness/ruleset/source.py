@@ -10,7 +10,8 @@ from __future__ import annotations
 import glob
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -66,14 +67,15 @@ _OTHER_OBJECTS: Final = (
 )
 
 
-def read(path: Path, include_folders: tuple[Path, ...], show: Callable[[Path], str]) -> Source:
-    """The rules and policies written in ``path`` and what it includes.
+def read(paths: Iterable[Path], show: Callable[[Path], str]) -> Source:
+    """The rules and policies written in ``paths``, loaded in this order, and what they include.
 
-    ``include_folders`` are searched as ``nft -I`` does; relative files named with ``./`` are taken
-    from the last of them. ``show`` turns a path into the name for the user. Raises :class:`UnclearError`.
+    Included files are looked for in the folder of the main file. ``show`` turns a path into the
+    name for the user. Raises :class:`UnclearError`.
     """
-    walk = _Walk(path, include_folders, show)
-    walk.file()
+    walk = _Walk(show)
+    for path in paths:
+        walk.file(path)
     rules = {key: found for key, found in walk.chains.items() if key not in walk.unclear}
     return Source(rules, {key: place for key, place in walk.policies.items() if key in walk.chains})
 
@@ -97,18 +99,45 @@ def _tokens(path: Path) -> Iterator[_Token]:
     yield _Token("\n", path, line, 1)
 
 
+class Include(NamedTuple):
+    """An included file, and where that is written."""
+
+    position: Position
+    file: Path
+
+
+def includes(path: Path, show: Callable[[Path], str]) -> Iterator[Include]:
+    """All files that nft would read for ``path``, before it reads them; as far as the text can be followed."""
+    pending = [path]
+    seen: set[Path] = set()
+    while pending:
+        file = pending.pop()
+        if file in seen:
+            continue
+        seen.add(file)
+        tokens = _tokens(file)
+        with suppress(UnclearError):
+            for word, name in itertools.pairwise(tokens):
+                if word.text == "include" and name.text.startswith('"'):
+                    for found in _files(path.parent / _bare(name.text)):
+                        yield Include(Position(show(word.file), word.line, word.column), found)
+                        pending.append(found)
+
+
 class _Walk:
     """One pass over the text; each method reads what its name says and leaves the rest."""
 
-    def __init__(self, path: Path, include_folders: tuple[Path, ...], show: Callable[[Path], str]) -> None:
+    def __init__(self, show: Callable[[Path], str]) -> None:
         self.chains: dict[ChainKey, list[SourceRule]] = {}
         self.unclear: set[ChainKey] = set()
         self.policies: dict[ChainKey, Position] = {}
-        self._include_folders = include_folders
         self._show = show
-        self._sources = [_tokens(path)]
+        self._folder = Path()
+        self._sources: list[Iterator[_Token]] = []
 
-    def file(self) -> None:
+    def file(self, path: Path) -> None:
+        self._folder = path.parent
+        self._sources = [_tokens(path)]
         while (token := self._token()) is not None:
             if token.text in _SEPARATORS:
                 continue
@@ -170,16 +199,10 @@ class _Walk:
         return True
 
     def _include(self, name: str) -> None:
-        by_path = name.startswith(("/", "./", "../"))
-        folders = self._include_folders[-1:] if by_path else self._include_folders
-        found = [files for folder in folders if (files := _files(folder / name))]
-        if glob.has_magic(name):
-            if len(found) > 1:
-                raise UnclearError(f"{name} is found in several folders")
-        elif not found:
+        found = _files(self._folder / name)
+        if not found and not glob.has_magic(name):
             raise UnclearError(f"{name} is not found")
-        if found:
-            self._sources += [_tokens(path) for path in reversed(found[0])]
+        self._sources += [_tokens(path) for path in reversed(found)]
 
     def _command(self, first: _Token) -> None:
         verb = first.text

@@ -53,6 +53,8 @@ _NOTHING = memoryview(b"")
 class TraceMessage(msgspec.Struct, frozen=True, kw_only=True):
     """One message of the trace."""
 
+    host: str = ""
+    """Where it was heard."""
     id: int
     """Hash of the ``sk_buff``'s address: the same in all hooks that the packet passes, and it may come again."""
     family: str
@@ -86,6 +88,7 @@ class Trace:
     """Listens to the trace of a host's namespace from now on, with ``buffer`` bytes for what is not yet read."""
 
     def __init__(self, host: Host, *, buffer: int = BUFFER) -> None:
+        self._host = host.name
         self._socket = host.namespace.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_NETFILTER
         )
@@ -110,17 +113,18 @@ class Trace:
                     raise
                 self.overruns += 1
                 continue
-            found += [decode(message) for message in messages(datagram) if message.type == NFT_MSG_TRACE]
+            found += [decode(message, self._host) for message in messages(datagram) if message.type == NFT_MSG_TRACE]
 
 
-def decode(message: Message) -> TraceMessage:
-    """The trace message in a netlink message."""
+def decode(message: Message, host: str) -> TraceMessage:
+    """The trace message in a netlink message that was heard on ``host``."""
     family, _, _ = HEADER.unpack_from(message.body)
     found = dict(attributes(message.body[HEADER.size :]))
     handle = number(found.get(RULE_HANDLE))
     verdict = dict(attributes(found.get(VERDICT, _NOTHING)))
     code = _S32.unpack(verdict.get(VERDICT_CODE) or found.get(POLICY) or _CONTINUE)[0]
     return TraceMessage(
+        host=host,
         id=number(found.get(ID)),
         family=FAMILIES.get(family, str(family)),
         table=string(found.get(TABLE)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from harness.errors import HarnessError
@@ -27,10 +27,10 @@ class Tracing:
     marked anew in each hook: the mark does not survive the way between namespaces.
     """
 
-    def __init__(self, host: Host, ruleset: Ruleset) -> None:
+    def __init__(self, host: Host, ruleset: Ruleset, table: str = "") -> None:
         self._host = host
         self._ruleset = ruleset
-        self.table = unused_table(ruleset)
+        self.table = table or unused_table([ruleset])
         """Name of the tables that hold the tracing chains."""
         self._bases: dict[int, Chain] = {}
         self._trace = Trace(host)
@@ -74,10 +74,10 @@ class Tracing:
         )
 
 
-def unused_table(ruleset: Ruleset) -> str:
-    """A name that no table of ``ruleset`` has."""
+def unused_table(rulesets: Iterable[Ruleset]) -> str:
+    """A name that no table of ``rulesets`` has."""
     name = "nft_harness"
-    taken = {chain.table for chain in ruleset.chains}
+    taken = {chain.table for ruleset in rulesets for chain in ruleset.chains}
     while name in taken:
         name += "_"
     return name

@@ -5,6 +5,7 @@ They travel from the process that reads the files to the one that runs them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,17 @@ from harness.errors import Position, ScenarioError
 from harness.scenario.models import Action, Send
 from harness.scenario.network import Network
 from harness.scenario.node import Node
+
+
+class Files(msgspec.Struct, frozen=True):
+    """What a host loads."""
+
+    paths: tuple[Path, ...]
+    """At least one, in the order of loading; absolute, they exist."""
+    project: Path
+    """Root of the project of who names them: they include nothing from elsewhere, unless its settings allow it."""
+    defines: Mapping[str, str] = {}
+    """Variables, as ``nft -D`` takes them."""
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,8 +38,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     """The name as one word, unique in the file: ``HTTPS-from-the-client-reaches-the-web-server``."""
     marks: tuple[str, ...]
     network: Network
-    ruleset: Path
-    """Absolute; it exists."""
+    rulesets: Mapping[str, Files]
+    """By host, the device under test first."""
     actions: tuple[Action, ...]
     places: Node
     """The scenario as it stands in the file; ask :meth:`where`."""

@@ -7,14 +7,14 @@ import itertools
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from harness.errors import Position, ScenarioError
 from harness.scenario import project
-from harness.scenario.case import Broken, Case, Loaded
+from harness.scenario.case import Broken, Case, Files, Loaded
 from harness.scenario.check import actions, check
 from harness.scenario.files import LABS as LABS_FOLDER
 from harness.scenario.files import SUFFIXES
@@ -23,7 +23,7 @@ from harness.scenario.models import LabSpec, Scenario, ScenarioFile
 from harness.scenario.network import Network
 from harness.scenario.node import Node
 from harness.scenario.parameters import expand, without_consequences
-from harness.scenario.problem import Problem, unknown
+from harness.scenario.problem import Problem, did_you_mean, unknown
 from harness.scenario.validate import convert
 
 
@@ -74,7 +74,7 @@ def load_all(path: Path, *, layers: Collection[str] | None = None) -> Loaded:
     stage: _Stage | None = None
     if file is not None and not whole:
         try:
-            stage = _Stage(file, _network(path, file.lab, file.interfaces), _ruleset(path, file.ruleset), layers)
+            stage = _Stage.of(path, file, layers)
         except Problem as problem:
             whole.append(problem)
         except ScenarioError as error:
@@ -120,8 +120,14 @@ class _Stage(NamedTuple):
 
     file: ScenarioFile
     network: Network
-    ruleset: Path
+    rulesets: Mapping[str, Files]
     layers: Collection[str] | None
+
+    @classmethod
+    def of(cls, path: Path, file: ScenarioFile, layers: Collection[str] | None, network: Network | None = None) -> Self:
+        """The stage that ``file`` says, with the lab planned already or not."""
+        network = network or _network(path, file.lab, file.interfaces, frozenset(file.rulesets))
+        return cls(file, network, _rulesets(path, file, network), layers)
 
 
 def _cases(
@@ -165,7 +171,7 @@ def _cases(
                 id=identifier,
                 marks=marks,
                 network=own.network,
-                ruleset=own.ruleset,
+                rulesets=own.rulesets,
                 actions=actions(scenario),
                 places=node,
             )
@@ -173,16 +179,13 @@ def _cases(
 
 def _own(path: Path, scenario: Scenario, stage: _Stage) -> _Stage:
     """The stage of ``scenario``: that of the file, but for what the scenario says itself."""
-    network, ruleset = stage.network, stage.ruleset
-    lab = stage.file.lab if scenario.lab is UNSET else scenario.lab
-    names = stage.file.interfaces if scenario.lab is UNSET else {}
-    if scenario.interfaces is not UNSET:
-        names = scenario.interfaces
-    if (lab, names) != (stage.file.lab, stage.file.interfaces):
-        network = _network(path, lab, names)
-    if scenario.ruleset is not UNSET:
-        ruleset = _ruleset(path, scenario.ruleset)
-    return stage._replace(network=network, ruleset=ruleset)
+    own = {key: said for key in ("lab", "interfaces", "ruleset") if (said := getattr(scenario, key)) is not UNSET}
+    if not own:
+        return stage
+    if "lab" in own:
+        own = {"interfaces": {}, "rulesets": {}} | own
+    network = None if {"lab", "interfaces"} & own.keys() else stage.network
+    return _Stage.of(path, structs.replace(stage.file, **own), stage.layers, network)
 
 
 def _is_in_scenario(problem: Problem) -> bool:
@@ -202,11 +205,13 @@ def _identifier(name: str, taken: set[str]) -> str:
     return identifier
 
 
-def _network(file: Path, lab: str | LabSpec, names: Mapping[str, str]) -> Network:
+def _network(
+    file: Path, lab: str | LabSpec, names: Mapping[str, str], loading: frozenset[str] = frozenset()
+) -> Network:
     if isinstance(lab, LabSpec):
         spec = lab
     elif lab.endswith(SUFFIXES):
-        found = _inside(file, lab, "lab", "a YAML file with hosts: and links:")
+        found = _inside(file, lab, "a YAML file with hosts: and links:", "lab")
         if found.parent.name != LABS_FOLDER:
             raise Problem(
                 f"'{lab}' is not in a folder {LABS_FOLDER}", "lab", remedy="else pytest took it for scenarios"
@@ -215,7 +220,7 @@ def _network(file: Path, lab: str | LabSpec, names: Mapping[str, str]) -> Networ
     elif lab not in LABS:
         raise unknown(lab, LABS, "built-in lab", "lab")
     elif not names:
-        return _built_in(lab)
+        return _built_in(lab, loading)
     else:
         spec = LABS[lab]
     try:
@@ -223,14 +228,14 @@ def _network(file: Path, lab: str | LabSpec, names: Mapping[str, str]) -> Networ
     except Problem as problem:
         raise problem.below("interfaces") from None
     try:
-        return Network.of(spec)
+        return Network.of(spec, loading)
     except Problem as problem:
         raise problem.below("lab") from None
 
 
 @functools.cache
-def _built_in(name: str) -> Network:
-    return Network.of(LABS[name])
+def _built_in(name: str, loading: frozenset[str]) -> Network:
+    return Network.of(LABS[name], loading)
 
 
 def _lab(path: Path) -> LabSpec:
@@ -246,12 +251,47 @@ def _lab(path: Path) -> LabSpec:
     return spec
 
 
-def _ruleset(file: Path, text: str) -> Path:
-    """The ruleset that ``file`` names, absolute."""
-    return _inside(file, text, "ruleset", "an nft file")
+def _rulesets(file: Path, said: ScenarioFile, network: Network) -> dict[str, Files]:
+    """What ``file`` says that the hosts load, the device first."""
+    home = project.root(file.resolve().parent)
+    defines = {
+        name: f"{{ {', '.join(map(str, value))} }}" if isinstance(value, list) else str(value)
+        for name, value in said.defines.items()
+    }
+    found = {network.device: Files(_ruleset(file, said.ruleset, "ruleset"), home, defines)}
+    for host, texts in said.rulesets.items():
+        keys = ("rulesets", host)
+        if host not in network.hosts:
+            remedy = did_you_mean(host, network.hosts)
+            raise Problem(f"'{host}' is no host of the lab", *keys, remedy=remedy, about_key=True)
+        if host == network.device:
+            remedy = "name its ruleset in ruleset:"
+            raise Problem(f"{host} is the host under test", *keys, remedy=remedy, about_key=True)
+        found[host] = Files(_ruleset(file, texts, *keys), home, defines)
+    return found
 
 
-def _inside(file: Path, text: str, key: str, what: str) -> Path:
+def _ruleset(file: Path, texts: str | list[str], *keys: str) -> tuple[Path, ...]:
+    """The files that ``file`` names, absolute, a folder's in the order of their names."""
+    if isinstance(texts, str):
+        return tuple(_ruleset_files(file, texts, *keys))
+    return tuple(found for index, text in enumerate(texts) for found in _ruleset_files(file, text, *keys, index))
+
+
+def _ruleset_files(file: Path, text: str, *keys: str | int) -> Iterator[Path]:
+    what = "an nft file or a folder of them"
+    try:
+        folder = file.resolve().parent / text
+        within = sorted(folder.glob("*.nft")) if folder.is_dir() else []
+    except OSError:  # a name too long
+        within = []
+    for found in within:
+        yield _inside(file, str(found), what, *keys)
+    if not within:
+        yield _inside(file, text, what, *keys)
+
+
+def _inside(file: Path, text: str, what: str, *keys: str | int) -> Path:
     """What ``file`` calls ``text``, absolute: it must exist and lie in the file's project.
 
     What lies elsewhere, and is allowed to, need not exist: another machine may have it.
@@ -262,13 +302,13 @@ def _inside(file: Path, text: str, key: str, what: str) -> Path:
         found = (folder / text).resolve()
         is_file, is_folder = found.is_file(), found.is_dir()
     except (OSError, RuntimeError):  # a name too long, links in a circle
-        raise Problem("leads nowhere", key, remedy=remedy) from None
+        raise Problem("leads nowhere", *keys, remedy=remedy) from None
     if not found.is_relative_to(root := project.root(folder)):
         if not project.allows(root, found):
             remedy = f"copy it or move it there, or allow it: {project.ALLOW} in the project's pytest settings"
-            raise Problem(f"'{text}' lies outside of the project, {root}", key, remedy=remedy)
+            raise Problem(f"'{text}' lies outside of the project, {root}", *keys, remedy=remedy)
         if not is_folder:
             return found
     if not is_file:
-        raise Problem(f"'{text}' {'is a folder' if is_folder else 'does not exist'}", key, remedy=remedy)
+        raise Problem(f"'{text}' {'is a folder' if is_folder else 'does not exist'}", *keys, remedy=remedy)
     return found

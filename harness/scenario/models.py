@@ -44,6 +44,22 @@ Number32 = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
 Count = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
 CodePoint = Annotated[int, Meta(ge=0, le=63)]
 VlanId = Annotated[int, Meta(ge=0, le=4094)]
+RulesetFiles = str | Annotated[list[str], Meta(min_length=1)]
+VariableName = Annotated[
+    str,
+    Meta(pattern=r"^[A-Za-z][A-Za-z0-9_./-]*$", description="A variable's name, without the `$`.", examples=["wan"]),
+]
+DefineValue = (
+    Annotated[
+        str,
+        Meta(
+            pattern=r"^[^\s;#\\{}\"][^;#\\{}\"\n]*$",
+            description="A word or expression on one line, without quotes, braces and semicolons.",
+            examples=["wan0"],
+        ),
+    ]
+    | int
+)
 
 
 # --- labs ---------------------------------------------------------------------------------------
@@ -560,7 +576,7 @@ class Scenario(Model, frozen=True, kw_only=True):
         ),
     ] = UNSET
     ruleset: Annotated[
-        str | UnsetType,
+        RulesetFiles | UnsetType,
         Meta(
             description="A ruleset for this scenario alone; with `matrix`, the same scenario for several.",
             examples=["rulesets/edge-next.nft"],
@@ -590,13 +606,29 @@ class ScenarioFile(Model, frozen=True, kw_only=True):
         ),
     ] = {}
     ruleset: Annotated[
-        str,
+        RulesetFiles,
         Meta(
-            description="nft file to load in the device under test, as `nft -f` would; seen from the scenario file, "
-            "and within the same project.",
-            examples=["rulesets/edge.nft"],
+            description="nft file to load in the device under test, as `nft -f` would; or a file of iptables-save or "
+            "ip6tables-save, a folder of `.nft` files, or a list of these, loaded in order; seen from the scenario "
+            "file, and within the same project.",
+            examples=["rulesets/edge.nft", ["rules.v4", "rules.v6"]],
         ),
     ]
+    rulesets: Annotated[
+        dict[HostName, RulesetFiles],
+        Meta(
+            description="What other hosts of the lab load. Their rules are named with the host: `edge: tcp dport 22 "
+            "drop`.",
+            examples=[{"edge": "rulesets/edge.nft"}],
+        ),
+    ] = {}
+    defines: Annotated[
+        dict[VariableName, DefineValue | Annotated[list[DefineValue], Meta(min_length=1)]],
+        Meta(
+            description="Variables for the rulesets, as `nft -D` sets them; a list becomes a set.",
+            examples=[{"wan": "wan0", "open_ports": [80, 443]}],
+        ),
+    ] = {}
     scenarios: Annotated[
         list[Scenario],
         Meta(

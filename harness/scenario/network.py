@@ -6,7 +6,7 @@ Nothing here touches the system: :mod:`harness.lab` builds what this plan says, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -112,7 +112,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     sysctls: Mapping[str, str]
     """As ``sysctl(8)`` writes them, e.g. ``net.ipv4.conf.all.rp_filter``."""
     silent: bool
-    """It neither holds the ruleset nor forwards: its kernel gets no addresses, so it answers nothing."""
+    """It neither holds a ruleset nor forwards: its kernel gets no addresses, so it answers nothing."""
 
 
 class NextHop(NamedTuple):
@@ -132,8 +132,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     """The host under test."""
 
     @classmethod
-    def of(cls, spec: LabSpec) -> Network:
-        """Plan ``spec``.
+    def of(cls, spec: LabSpec, loading: Collection[str] = ()) -> Network:
+        """Plan ``spec``; the hosts ``loading`` have a ruleset beside the device under test.
 
         Raises :class:`~harness.scenario.problem.Problem`, with keys below the lab, when hosts,
         links and addresses do not fit together.
@@ -154,7 +154,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
                     neighbours=tuple(_neighbours(name, interfaces)),
                     forwarding=host.forwarding,
                     sysctls={key: str(value) for key, value in host.sysctls.items()},
-                    silent=name != spec.device and not host.forwarding,
+                    silent=name != spec.device and name not in loading and not host.forwarding,
                 )
                 for name, host in spec.hosts.items()
             },

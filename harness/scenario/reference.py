@@ -62,7 +62,11 @@ What holds everywhere:
 - `$name` stands for a value of `each` or `matrix`, whole or within a text. What is no parameter there stays as
   it is: `rule: ip daddr $web accept` may speak of a variable of the ruleset.
 - A ruleset must lie in the project of its scenario file: below the nearest folder upwards that has
-  a `pyproject.toml`, `pytest.ini`, `tox.ini` or `.git`, or else below the scenario file's own.
+  a `pyproject.toml`, `pytest.ini`, `tox.ini` or `.git`, or else below the scenario file's own. So must what it
+  includes; a relative name is looked for in the folder of the main file, and not in `/etc`.
+- A file of `iptables-save` is known by its first line (`*filter`) and loaded by `iptables-nft-restore`; that it is
+  IPv6 is told by its header, else by its name (`rules.v6`) or its rules. Its rules can be named by their `-A` line.
+- Another host's rules are named with the host before them: `rules: ["edge: tcp dport 25 accept", policy]`.
 """
 
 

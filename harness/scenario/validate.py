@@ -146,7 +146,7 @@ def _shown(value: Any) -> str:
         return "a mapping" if isinstance(value, dict) else "a list"
     if isinstance(value, bool):
         return "true" if value else "false"
-    text = f"'{value}'" if isinstance(value, str) else str(value)
+    text = "'" + value.strip().replace("\n", " ⏎ ") + "'" if isinstance(value, str) else str(value)
     return text if len(text) <= 60 else f"{text[:50]}… ({len(text)} characters)"
 
 

@@ -92,11 +92,13 @@ def test_a_chain_without_a_hook_is_no_base_chain(device: Host) -> None:
         ("kernel", "kernel.nft:3:8", "a name may be wrong"),
         ("missing", "missing.nft:2:1", "not-there.nft"),
         ("untraced", "untraced.nft:4:3", "ends the trace"),
+        ("stranger", "stranger.nft:2:2", "/etc/hostname lies outside of the project"),
+        ("option.v4", "option.v4:3", "iptables: unknown option"),
     ],
 )
 def test_a_ruleset_that_cannot_be_used_is_refused_at_its_place(device: Host, name: str, place: str, words: str) -> None:
     with pytest.raises(ScenarioError, match=words) as refused:
-        Ruleset.load(device, ZOO / "broken" / f"{name}.nft")
+        Ruleset.load(device, ZOO / "broken" / (name if "." in name else f"{name}.nft"))
     assert str(refused.value.position) == f"{ZOO / 'broken'}/{place}"
 
 
@@ -127,3 +129,45 @@ def test_a_comment_that_is_not_utf_8_does_no_harm(device: Host, tmp_path: Path) 
     file.write_bytes(b'table ip t { chain c { accept comment "caf\xe9"; }; }\n')
     (rule,) = Ruleset.load(device, file).rules
     assert rule.text.startswith('accept comment "caf')
+
+
+def test_the_rules_of_iptables_are_known_by_their_lines(device: Host) -> None:
+    ruleset = Ruleset.load(device, ZOO / "rules.v4", ZOO / "rules.v6")
+    places = {
+        rule.comment: f"{Path(rule.position.file).name}:{rule.position.line}" for rule in ruleset.rules if rule.position
+    }
+    assert places == {rule.comment: rule.comment for rule in ruleset.rules}
+    assert len(places) == 8
+    policy = ruleset.chain("ip6", "filter", "INPUT")
+    assert policy is not None
+    assert (policy.policy, policy.position) == ("drop", Position(str(ZOO / "rules.v6"), 2, 1))
+
+
+def test_variables_and_what_files_define_for_later_ones(device: Host, tmp_path: Path) -> None:
+    one, two = tmp_path / "1.nft", tmp_path / "2.nft"
+    one.write_text("define ports = { 22, 80 }\ntable ip t { chain c { iifname $wan accept; }; }\n")
+    two.write_text("table ip t { chain c { tcp dport $ports ip saddr $bad drop; }; }")
+    three = tmp_path / "3.nft"
+    three.write_text("table ip t { chain c { oifname $wan drop; }; }\n")
+    ruleset = Ruleset.load(device, one, two, three, defines={"wan": "wan0", "bad": "{ 192.0.2.1, 198.51.100.0/24 }"})
+    assert [rule.text for rule in ruleset.rules] == [
+        'iifname "wan0" accept',
+        "tcp dport { 22, 80 } ip saddr { 192.0.2.1, 198.51.100.0/24 } drop",
+        'oifname "wan0" drop',
+    ]
+    assert [rule.position and rule.position.file for rule in ruleset.rules] == [str(one), str(two), str(three)]
+
+
+def test_a_variable_that_nft_does_not_take_is_named(device: Host, tmp_path: Path) -> None:
+    file = tmp_path / "a.nft"
+    file.touch()
+    with pytest.raises(ScenarioError, match=r"syntax error, unexpected string.* in: define wan = eth0 eth1"):
+        Ruleset.load(device, file, defines={"wan": "eth0 eth1"})
+
+
+def test_a_file_that_a_link_leads_out_of_the_project_is_not_read(device: Host, tmp_path: Path) -> None:
+    (tmp_path / "inside.nft").symlink_to("/etc/hostname")
+    file = tmp_path / "a.nft"
+    file.write_text('include "inside.nft"\n')
+    with pytest.raises(ScenarioError, match="lies outside of the project"):
+        Ruleset.load(device, file)

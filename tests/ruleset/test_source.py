@@ -9,11 +9,11 @@ import pytest
 from harness.ruleset import source
 
 
-def places(tmp_path: Path, text: str, *folders: Path) -> dict[str, list[str]]:
+def places(tmp_path: Path, text: str) -> dict[str, list[str]]:
     """Line and column of every rule by chain."""
     file = tmp_path / "main.nft"
     file.write_text(text)
-    found = source.read(file, (*folders, tmp_path), lambda path: path.name).rules
+    found = source.read([file], lambda path: path.name).rules
     return {" ".join(key): [str(rule.position) for rule in rules] for key, rules in found.items()}
 
 
@@ -78,27 +78,38 @@ def test_an_included_file_ends_before_what_follows_on_the_line(tmp_path: Path) -
     assert places(tmp_path, text) == {"ip t c": ["inside.nft:1:1"], "ip t d": ["main.nft:2:12"]}
 
 
-def test_a_file_included_by_name_is_searched_in_the_given_order(tmp_path: Path) -> None:
-    first = tmp_path / "first"
-    first.mkdir()
-    (first / "rules.nft").write_text("\n\nadd rule t c drop\n")
-    (tmp_path / "rules.nft").write_text("add rule t c drop\n")
-    assert places(tmp_path, 'include "rules.nft"\n', first) == {"ip t c": ["rules.nft:3:1"]}
+def test_several_files_are_read_one_after_the_other(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rules.nft").write_text('include "more.nft"\n')
+        (tmp_path / name / "more.nft").write_text("\nadd rule t c drop\n")
+    (tmp_path / "c.nft").write_text("flush chain t d\n")
+    files = [tmp_path / name for name in ("a/rules.nft", "b/rules.nft", "c.nft")]
+    found = source.read(files, lambda path: str(path.relative_to(tmp_path))).rules
+    assert {" ".join(key): [str(rule.position) for rule in rules] for key, rules in found.items()} == {
+        "ip t c": ["a/more.nft:2:1", "b/more.nft:2:1"]
+    }
 
 
-def test_a_pattern_that_two_folders_match_is_unclear(tmp_path: Path) -> None:
-    first = tmp_path / "first"
-    first.mkdir()
-    for folder in (first, tmp_path):
-        (folder / "rules.nft").write_text("add rule t c drop\n")
-    with pytest.raises(source.UnclearError):
-        places(tmp_path, 'include "rul*.nft"\n', first)
+def test_every_included_file_is_known_before_nft_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts/a.nft").write_text('include "parts/b.nft"\ninclude "main.nft"\n')
+    (tmp_path / "parts/b.nft").write_text('table t { chain c { include "/etc/hostname" } }\nlog prefix "never closed')
+    main = tmp_path / "main.nft"
+    main.write_text('# include "x"\ninclude "parts/[a]*.nft"; include "not-there.nft"\n')
+    found = [(str(one.position), str(one.file)) for one in source.includes(main, lambda path: path.name)]
+    assert found == [
+        ("main.nft:2:1", f"{tmp_path}/parts/a.nft"),
+        ("a.nft:1:1", f"{tmp_path}/parts/b.nft"),
+        ("a.nft:2:1", f"{tmp_path}/main.nft"),
+        ("b.nft:1:21", "/etc/hostname"),
+    ]
 
 
 def test_a_block_in_a_rule_is_part_of_it(tmp_path: Path) -> None:
     file = tmp_path / "main.nft"
     file.write_text("table t { chain c {\n tcp dport 1 jump {\n  accept\n  drop; drop\n }\n reject\n } }\n")
-    (chain,) = source.read(file, (tmp_path,), lambda path: path.name).rules.values()
+    (chain,) = source.read([file], lambda path: path.name).rules.values()
     assert [rule.position.line for rule in chain] == [2, 6]
     assert [rule.position.line for rule in chain[0].block] == [3, 4, 4]
 
@@ -113,7 +124,7 @@ def test_a_policy_stands_where_it_is_written_else_at_the_hook(tmp_path: Path) ->
         " chain regular { accept; }\n"
         "}\nchain ip t gone { type filter hook input priority 1; }\ndelete chain ip t gone\n"
     )
-    found = source.read(file, (tmp_path,), lambda path: path.name).policies
+    found = source.read([file], lambda path: path.name).policies
     assert {" ".join(key): str(place) for key, place in found.items()} == {
         "ip t a": "main.nft:2:47",
         "ip t b": "main.nft:4:3",

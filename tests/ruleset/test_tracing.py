@@ -201,4 +201,4 @@ def test_one_chain_for_each_hook_and_device_in_use() -> None:
 
 def test_the_tracing_table_has_a_name_of_its_own() -> None:
     taken = [Chain(family="ip", table="nft_harness", name="c"), Chain(family="ip", table="nft_harness_", name="c")]
-    assert unused_table(Ruleset(taken, [])) == "nft_harness__"
+    assert unused_table([Ruleset(taken, [])]) == "nft_harness__"

@@ -85,7 +85,8 @@ scenarios: [{name: a, "key in $.lab": 1}]
     assert told(path) == f"{path}:1:1: a key cannot hold a '`'\n"
     for ruleset in ("circle.nft", "x" * 5000):
         path.write_text(f"ruleset: {ruleset}\nscenarios: [{{name: a}}]\n")
-        assert told(path) == f"{path}:1:10: ruleset: leads nowhere; name an nft file, seen from the scenario file\n"
+        words = "leads nowhere; name an nft file or a folder of them, seen from the scenario file"
+        assert told(path) == f"{path}:1:10: ruleset: {words}\n"
 
 
 def test_two_scenarios_of_one_line_and_name(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_the_example_of_the_reference(example: Path) -> None:
     assert isinstance(answer, Case)
     assert https.name == "HTTPS from the client reaches the web server"
     assert https.id == "HTTPS-from-the-client-reaches-the-web-server"
-    assert https.ruleset == example.parent / "rulesets/edge.nft"
+    assert https.rulesets["device"].paths == (example.parent / "rulesets/edge.nft",)
     (action,) = https.actions
     assert action.expect is not UNSET
     assert action.expect.verdict == "accept"
@@ -74,7 +74,7 @@ def test_a_ruleset_may_lie_elsewhere_in_the_project(tmp_path: Path) -> None:
     path.write_text(f"ruleset: ../../edge.nft\n{rest}\n")
     (case,) = load(path)
     assert isinstance(case, Case)
-    assert case.ruleset == tmp_path / "edge.nft"
+    assert case.rulesets["device"].paths == (tmp_path / "edge.nft",)
 
 
 def test_a_link_out_of_the_project_is_no_way_out(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ class TestOutsideOfTheProject:
         (file.parent / name).write_text(text)
         (case,) = load(file)
         assert isinstance(case, Case)
-        assert case.ruleset == file.parent.parent / "etc/edge.nft"
+        assert case.rulesets["device"].paths == (file.parent.parent / "etc/edge.nft",)
 
     @pytest.mark.parametrize(
         "text",
@@ -223,7 +223,9 @@ class TestOfAScenarioAlone:
         found = []
         for case in load(path):
             assert isinstance(case, Case)
-            found.append((case.ruleset.stem, list(case.network.hosts[case.network.device].interfaces)))
+            found.append(
+                (case.rulesets["device"].paths[0].stem, list(case.network.hosts[case.network.device].interfaces))
+            )
         assert found == [
             ("old", ["eth1", "lan0"]),
             ("new", ["eth1", "lan0"]),
@@ -247,3 +249,24 @@ class TestOfAScenarioAlone:
         assert isinstance(good, Case)
         assert isinstance(broken, Broken)
         assert re.search(sentence, str(broken.errors[0]))
+
+
+def test_rulesets_in_every_form(tmp_path: Path) -> None:
+    (tmp_path / "nftables.d").mkdir()
+    for name in ("edge.nft", "rules.v4", "nftables.d/20-nat.nft", "nftables.d/10-filter.nft", "nftables.d/README"):
+        (tmp_path / name).touch()
+    path = tmp_path / "edge.yaml"
+    path.write_text("""\
+ruleset: [rules.v4, nftables.d]
+rulesets: {server: edge.nft}
+defines: {wan: wan0, ports: [22, 80]}
+scenarios: [{name: a, send: {from: client, to: server, icmp: {}}, expect: {verdict: accept}}]
+""")
+    (case,) = load(path)
+    assert isinstance(case, Case)
+    assert {host: [str(one.relative_to(tmp_path)) for one in files.paths] for host, files in case.rulesets.items()} == {
+        "device": ["rules.v4", "nftables.d/10-filter.nft", "nftables.d/20-nat.nft"],
+        "server": ["edge.nft"],
+    }
+    assert case.rulesets["server"].defines == {"wan": "wan0", "ports": "{ 22, 80 }"}
+    assert [host.name for host in case.network.hosts.values() if host.silent] == ["client"]
