@@ -88,8 +88,8 @@ class ScenarioItem(pytest.Item):
                     self.user_properties += properties(self.sights)
 
     def runtest(self) -> None:
-        """Say whether the ruleset did what was expected."""
-        if self.failure:
+        """Say whether the ruleset did what was expected; one that is recorded now does what it does."""
+        if self.failure and not self.config.option.nft_record:
             raise self.failure
 
     def _traceback_filter(self, excinfo: ExceptionInfo[BaseException]) -> Traceback:
@@ -98,11 +98,12 @@ class ScenarioItem(pytest.Item):
 
     def _judge(self, case: Case) -> Failed | None:
         """All that differs in the first step where anything does; what follows it would follow from it."""
+        failure = None
         for sight in self.sights:
             at = functools.partial(_position, case, sight.action)
             mismatches = judge(sight.expect, sight.observation, sight.packet, at=at)
             self.mismatches[sight.action] = mismatches
-            if mismatches:
+            if mismatches and failure is None:
                 from harness.report.terminal import explain  # dear in an emulated guest, and mostly not needed
 
                 text = explain(
@@ -115,8 +116,10 @@ class ScenarioItem(pytest.Item):
                     sight.packet,
                     colour=self.config.stash[SESSION].colour,
                 )
-                return Failed(text, mismatches[0].position, _summary(mismatches))
-        return None
+                failure = Failed(text, mismatches[0].position, _summary(mismatches))
+                if not self.config.option.nft_record:  # which needs to know of every step
+                    break
+        return failure
 
     def reportinfo(self) -> tuple[Path, int, str]:
         """The place of the scenario in its file."""
@@ -182,8 +185,9 @@ def attach(item: ScenarioItem, report: pytest.TestReport) -> None:
             report.location = file, item.failure.position.line - 1, name
         vars(report).update(
             nft_broken=report.when == "setup" and report.failed,
+            nft_moved=bool(item.failure) and item.config.option.nft_record,
             nft_paths=paths(item) if options.verbose > 0 and report.passed else "",
-            nft_result=_recorded(item, report) if kinds.wanted(options) else b"",
+            nft_result=_recorded(item, report) if options.nft_record or kinds.wanted(options) else b"",
         )
 
 

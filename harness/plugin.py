@@ -40,6 +40,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="what this machine cannot do is an error instead of a skipped scenario",
     )
     group.addoption(
+        "--nft-record",
+        action="store_true",
+        help="write what is seen into scenarios that expect nothing, or something else",
+    )
+    group.addoption(
         "--nft-repeat",
         type=_count,
         default=1,
@@ -85,6 +90,10 @@ def pytest_configure(config: pytest.Config) -> None:
         from harness.reports import Reports
 
         config.pluginmanager.register(Reports(config), "nft-harness-reports")
+        if config.option.nft_record:
+            from harness.recording.session import Recording
+
+            config.pluginmanager.register(Recording(), "nft-harness-recording")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

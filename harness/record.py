@@ -28,13 +28,15 @@ def record(item: ScenarioItem, report: pytest.TestReport) -> Result:
     """What became of ``item``, whose last ``report`` this is, for the reports to read."""
     case, sights = item.case, item.sights
     how: OutcomeName = "error" if report.when == "setup" and report.failed else report.outcome
+    if item.failure:  # although, when expectations are being recorded, the report says it passed
+        how = "failed"
     return Result(
         id=item.nodeid,
         name=item.name if isinstance(case, ScenarioError) else case.name,
         position=Position(str(shortened(item.path)), item.reportinfo()[1] + 1),
         outcome=how,
         where=_where(item, report),
-        message=_message(report),
+        message=_message(report) or (str(item.failure) if item.failure else ""),
         kernel=sights[0].observation.kernel if sights else "",
         engine=sights[0].observation.engine if sights else "",
         sent=tuple(_sent(sight, item.mismatches.get(sight.action, ())) for sight in sights),

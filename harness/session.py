@@ -66,7 +66,7 @@ class Session:
 
     def load(self, path: Path) -> Loaded:
         """The scenarios of a file."""
-        return self._loaded.get(path) or _read(path)
+        return self._loaded.get(path) or self._read(path)
 
     def run(self, case: Case) -> tuple[Sight, ...]:
         """Run a scenario on this process's kernel; what was seen of each step that expects something."""
@@ -118,7 +118,7 @@ class Session:
             writer.write(words)
 
     def _prepare(self, files: Iterable[Path]) -> dict[str, bytes]:
-        self._loaded = {path: _read(path) for path in files}
+        self._loaded = {path: self._read(path) for path in files}
         cases = [case for loaded in self._loaded.values() for case in loaded.cases if isinstance(case, Case)]
         return packet.prepare((send, case.network) for case in cases for send in case.sends)
 
@@ -127,11 +127,10 @@ class Session:
         with suppress(OSError):
             kept.store(cache_dir(), news)
 
+    def _read(self, path: Path) -> Loaded:
+        from harness.scenario.load import load_all  # workers are told what is in the files
 
-def _read(path: Path) -> Loaded:
-    from harness.scenario.load import load_all  # workers are told what is in the files
-
-    return load_all(shortened(path), layers=layers.NAMES)
+        return load_all(shortened(path), layers=layers.NAMES, recording=self._config.option.nft_record)
 
 
 SESSION = pytest.StashKey[Session]()

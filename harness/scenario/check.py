@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from ipaddress import ip_address
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from harness.scenario import icmp, packet
 from harness.scenario.models import Action, Delivered, Dropped, Expect, HopDetail, PathEntry, Scenario, Sees, Send
 from harness.scenario.network import LOOPBACK, Network
-from harness.scenario.problem import Problem, unknown
+from harness.scenario.problem import NothingExpected, Problem, unknown
 
 HOOKS = ("ingress", "prerouting", "input", "forward", "output", "postrouting", "egress")
 FAMILIES = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
+
+RECORD = "have pytest --nft-record write it"
 
 _FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 
@@ -25,13 +27,13 @@ def check(scenario: Scenario, network: Network, layers: Collection[str] | None) 
         yield Problem("sends nothing", remedy="add send: with a packet, or steps: with several")
     elif scenario.steps is UNSET:
         if scenario.expect is UNSET:
-            yield Problem("expects nothing", remedy="add expect: with what must become of the packet")
+            yield NothingExpected("expects nothing", remedy=f"add expect:, or {RECORD}")
     else:
         for key in ("send", "expect"):
             if getattr(scenario, key) is not UNSET:
                 yield Problem(f"a scenario with steps: has no {key}: of its own", key, remedy="make it a step")
         if all(step.expect is UNSET for step in scenario.steps):
-            yield Problem("no step expects anything", "steps", remedy="add expect: to at least one")
+            yield NothingExpected("no step expects anything", "steps", remedy=f"add expect: to one, or {RECORD}")
     for index, action in enumerate(actions(scenario)):
         for problem in _check_action(action, network, layers):
             yield problem if scenario.steps is UNSET else problem.below("steps", index)
@@ -42,6 +44,17 @@ def actions(scenario: Scenario) -> tuple[Action, ...]:
     if scenario.steps is not UNSET:
         return tuple(scenario.steps)
     return () if scenario.send is UNSET else (Action(send=scenario.send, expect=scenario.expect),)
+
+
+def to_be_recorded(actions: Iterable[Action]) -> tuple[Action, ...]:
+    """``actions`` with an empty ``expect`` at each packet whose expectation is to be written.
+
+    Those are the packets with ``expect: {}``, and all packets of a scenario without any ``expect``.
+    """
+    actions = tuple(actions)
+    if any(action.expect is not UNSET for action in actions):
+        return actions
+    return tuple(one if one.send is UNSET else structs.replace(one, expect=Expect()) for one in actions)
 
 
 def _check_action(action: Action, network: Network, layers: Collection[str] | None) -> Iterator[Problem]:
@@ -85,7 +98,7 @@ def _check_change(action: Action) -> Iterator[Problem]:
 
 def _check_expect(expect: Expect, network: Network, layers: Collection[str] | None) -> Iterator[Problem]:
     if expect == Expect():
-        yield Problem("expects nothing", remedy="say at least the verdict")
+        yield NothingExpected("expects nothing", remedy=f"say at least the verdict, or {RECORD}")
     delivered = expect.delivered
     if isinstance(delivered, Delivered):
         yield from _check_receiver(delivered.to, network, "delivered", "to")

@@ -15,7 +15,7 @@ from msgspec import UNSET, structs
 from harness.errors import Position, ScenarioError
 from harness.scenario import project
 from harness.scenario.case import Broken, Case, Files, Loaded
-from harness.scenario.check import actions, check
+from harness.scenario.check import actions, check, to_be_recorded
 from harness.scenario.files import LABS as LABS_FOLDER
 from harness.scenario.files import SUFFIXES
 from harness.scenario.labs import LABS, rename
@@ -23,7 +23,7 @@ from harness.scenario.models import LabSpec, Scenario, ScenarioFile
 from harness.scenario.network import Network
 from harness.scenario.node import Node
 from harness.scenario.parameters import expand, without_consequences
-from harness.scenario.problem import Problem, did_you_mean, unknown
+from harness.scenario.problem import NothingExpected, Problem, did_you_mean, unknown
 from harness.scenario.validate import convert
 
 
@@ -60,8 +60,11 @@ def _read(path: Path) -> Node:
     return read(path)
 
 
-def load_all(path: Path, *, layers: Collection[str] | None = None) -> Loaded:
-    """The scenarios of a file and what is wrong with the file, without raising either."""
+def load_all(path: Path, *, layers: Collection[str] | None = None, recording: bool = False) -> Loaded:
+    """The scenarios of a file and what is wrong with the file, without raising either.
+
+    When ``recording``, packets may be without expectation: that is then an empty one.
+    """
     try:
         root = _read(path)
     except ScenarioError as error:
@@ -74,7 +77,7 @@ def load_all(path: Path, *, layers: Collection[str] | None = None) -> Loaded:
     stage: _Stage | None = None
     if file is not None and not whole:
         try:
-            stage = _Stage.of(path, file, layers)
+            stage = _Stage.of(path, file, layers)._replace(recording=recording)
         except Problem as problem:
             whole.append(problem)
         except ScenarioError as error:
@@ -122,6 +125,7 @@ class _Stage(NamedTuple):
     network: Network
     rulesets: Mapping[str, Files]
     layers: Collection[str] | None
+    recording: bool = False
 
     @classmethod
     def of(cls, path: Path, file: ScenarioFile, layers: Collection[str] | None, network: Network | None = None) -> Self:
@@ -148,7 +152,8 @@ def _cases(
         if stage is not None and scenario is not None and not wrong:
             try:
                 own = _own(path, scenario, stage)
-                wrong += check(scenario, own.network, own.layers)
+                found_here = check(scenario, own.network, own.layers)
+                wrong += (one for one in found_here if not (own.recording and isinstance(one, NothingExpected)))
             except Problem as problem:
                 wrong.append(problem)
             except ScenarioError as error:
@@ -172,7 +177,7 @@ def _cases(
                 marks=marks,
                 network=own.network,
                 rulesets=own.rulesets,
-                actions=actions(scenario),
+                actions=to_be_recorded(actions(scenario)) if own.recording else actions(scenario),
                 places=node,
             )
 
@@ -185,7 +190,8 @@ def _own(path: Path, scenario: Scenario, stage: _Stage) -> _Stage:
     if "lab" in own:
         own = {"interfaces": {}, "rulesets": {}} | own
     network = None if {"lab", "interfaces"} & own.keys() else stage.network
-    return _Stage.of(path, structs.replace(stage.file, **own), stage.layers, network)
+    made = _Stage.of(path, structs.replace(stage.file, **own), stage.layers, network)
+    return made._replace(recording=stage.recording)
 
 
 def _is_in_scenario(problem: Problem) -> bool:

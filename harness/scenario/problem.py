@@ -22,17 +22,21 @@ class Problem(HarnessError):
 
     def below(self, *keys: str | int) -> Problem:
         """The same problem, seen from further out."""
-        return Problem(self.sentence, *keys, *self.keys, remedy=self.remedy, about_key=self.about_key)
+        return type(self)(self.sentence, *keys, *self.keys, remedy=self.remedy, about_key=self.about_key)
 
     def inside(self, depth: int) -> Problem:
         """The same problem, seen from ``depth`` keys further in."""
-        return Problem(self.sentence, *self.keys[depth:], remedy=self.remedy, about_key=self.about_key)
+        return type(self)(self.sentence, *self.keys[depth:], remedy=self.remedy, about_key=self.about_key)
 
     def at(self, position: Position) -> ScenarioError:
         """The same sentence with its place in a file, the keys before it: ``expect.path[2]: …``."""
         keys = self.keys[:-1] if self.about_key else self.keys
         name = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).lstrip(".")
         return ScenarioError(f"{name}: {self.sentence}" if name else self.sentence, position, remedy=self.remedy)
+
+
+class NothingExpected(Problem):
+    """Nothing is expected of a packet: what ``--nft-record`` repairs."""
 
 
 def unknown(word: str, names: Iterable[str], noun: str, *keys: str | int) -> Problem:

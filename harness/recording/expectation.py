@@ -1,0 +1,421 @@
+"""What to expect of a packet, from what was seen of it: the judge's work the other way round.
+
+Several sights are of the same packet: on several kernels, or in the scenarios that ``each`` and
+``matrix`` make of one. All that is told of them has to hold for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from harness.errors import Position
+from harness.judge import Keys, Mismatch, arrivals, hops_on, layers_of, located
+from harness.judge.decision import REFUSED
+from harness.judge.expectations import judge
+from harness.judge.rules import is_rule
+from harness.judge.sees import PROTOCOLS, wanted_fields
+from harness.judge.way import parse_entry, walk
+from harness.observation import Hop, Rule, Step, Value, Verdict
+from harness.recording.edit import Kept
+from harness.recording.edit import Value as Written
+from harness.result import Sent
+from harness.scenario import icmp
+from harness.scenario.models import Delivered, Dropped, Expect, PathEntry, Sees
+from harness.scenario.packet import fields
+from harness.tracer import layers
+
+LANDMARKS = (
+    *("arp_rcv", "ip_rcv", "ipv6_rcv", "br_handle_frame_finish", "br_dev_xmit", "nf_nat_manip_pkt"),
+    *("ip_forward", "ip6_forward", "ip_local_deliver", "ip6_input", "ip_output", "ip6_output"),
+    *("nf_send_reset", "nf_send_reset6", "nf_send_unreach", "nf_send_unreach6"),
+    *("nf_reject_skb_v4_tcp_reset", "nf_reject_skb_v6_tcp_reset"),
+    *("nf_reject_skb_v4_unreach", "nf_reject_skb_v6_unreach"),
+    *("icmp_rcv", "icmpv6_rcv", "tcp_v4_rcv", "tcp_v6_rcv", "udp_rcv", "udpv6_rcv", "sctp_rcv"),
+)
+"""Functions by which a way can be told; other kernels have them, too. Some more are told with what they met."""
+
+DROPS = "kfree_skb_reason | sk_skb_reason_drop"
+"""Which of them drops depends on the kernel (from 6.11 the first is inlined)."""
+
+NOT_TELLING = frozenset({"Buffer", "Free", "Neighbour", "Qdisc", "Checksum", "Socket", layers.UNKNOWN})
+"""Layers that every packet passes, or none for long."""
+
+_Entry = TypeVar("_Entry")
+
+NAT_FIELDS = ("src", "dst", "sport", "dport")
+
+
+class RefusedError(Exception):
+    """Nothing can be recorded; the text is the reason, the end of a sentence."""
+
+
+class Seen(Value, frozen=True, kw_only=True):
+    """One packet on one kernel, and the rules that it may have met."""
+
+    sent: Sent
+    rules: tuple[Rule, ...]
+    where: str
+    """Kernel and scenario, for a sentence."""
+
+
+def whole(sights: Sequence[Seen]) -> dict[str, Written]:
+    """Everything worth expecting. Raises :class:`RefusedError` where the sights differ."""
+    parts: dict[str, Callable[[Seen], Written | None]] = {
+        "verdict": _verdict,
+        "with": lambda seen: seen.sent.with_ or None,
+        "rule": _rule,
+        "delivered": _delivered,
+        "dropped": _given_up,
+    }
+    told = {key: value for key, part in parts.items() if (value := _agreed(key, part, sights)) is not None}
+    if passed := _common([telling_layers(seen) for seen in sights]):
+        told["layers"] = list(passed)
+    if path := common_path(sights):
+        told["path"] = list(path)
+    return told
+
+
+class Change(Value, frozen=True, kw_only=True):
+    """One key of an ``expect`` that moved."""
+
+    keys: Keys
+    """Seen from the ``expect``."""
+    value: Written | tuple[Kept | Written, ...] | None
+    """None takes the key out; a tuple says what of a list stays."""
+    new: bool = False
+    """Whether the key was not there."""
+
+
+def moved(expect: Expect, sights: Sequence[Seen]) -> tuple[Change, ...]:
+    """The changes after which ``expect`` holds for all ``sights``; keys that hold are left alone.
+
+    Raises :class:`RefusedError` where the sights differ in what would have to be written.
+    """
+    mismatches = [mismatch for seen in sights for mismatch in judged(expect, seen)]
+    changes: dict[Keys, Change] = {}
+    for mismatch in mismatches:
+        for change in _change(expect, mismatch, sights):
+            changes.setdefault(change.keys, change)
+    if (verdict := changes.get(("verdict",))) and expect.with_ is not None and verdict.value != "reject":
+        changes[("with",)] = Change(keys=("with",), value=None)
+    return tuple(changes.values())
+
+
+def judged(expect: Expect, seen: Seen) -> tuple[Mismatch, ...]:
+    """Everything in which ``seen`` differs from ``expect``."""
+    # Stored observations lack the names of all functions; the worker has refused what cannot be traced.
+    names = {name for entry in (*(expect.path or ()), *(expect.never or ())) for name in parse_entry(entry)[0]}
+    observation = msgspec.structs.replace(seen.sent.observation, traced=frozenset({*names, "nft_do_chain"}))
+    return judge(expect, observation, seen.sent.seen, at=lambda _: Position(""))
+
+
+# --- one function per expectation ---------------------------------------------------------------
+
+
+def _change(expect: Expect, mismatch: Mismatch, sights: Sequence[Seen]) -> Iterable[Change]:
+    """What follows from one mismatch."""
+    _, key, *rest = mismatch.keys
+    whole_key: Keys = (key,)
+    if key == "verdict":
+        verdict = _agreed("verdict", _verdict, sights)
+        if expect.verdict == verdict:  # right, but it says nothing of an accepted packet that arrives nowhere
+            yield Change(keys=("delivered",), value="nowhere", new=True)
+        else:
+            yield Change(keys=whole_key, value=verdict)
+    elif key == "with":
+        yield Change(keys=whole_key, value=_agreed("with", lambda seen: seen.sent.with_ or None, sights))
+    elif key == "rule":
+        yield Change(keys=whole_key, value=_agreed("rule", _rule, sights))
+    elif key == "rules":
+        yield Change(keys=whole_key, value=_agreed("rules", lambda seen: _rules(expect, seen), sights))
+    elif key == "dropped":
+        yield _dropped(expect, sights)
+    elif key == "delivered":
+        yield from _delivery(expect, rest, sights)
+    elif key == "reply":
+        yield from _reply(expect, rest, sights)
+    elif key == "counters":
+        name = str(rest[0])
+        counted = _agreed(f"counter {name}", lambda seen: seen.sent.observation.counters.get(name), sights)
+        yield Change(keys=(key, name), value=counted)
+    elif key == "elements":
+        name = str(rest[0])
+        found = _agreed(f"set {name}", lambda seen: sorted(seen.sent.observation.elements.get(name, ())), sights)
+        yield Change(keys=(key, name), value=found)
+    elif key == "layers":
+        yield _relayered(expect.layers or [], sights)
+    elif key == "path":
+        yield _repathed(expect.path or [], sights)
+    elif key == "never":
+        met = {int(m.keys[2]) for seen in sights for m in judged(expect, seen) if m.keys[:2] == ("expect", "never")}
+        kept = tuple(Kept(at) for at in range(len(expect.never or ())) if at not in met)
+        yield Change(keys=whole_key, value=kept or None)
+
+
+def _agreed(what: str, part: Callable[[Seen], Written | None], sights: Sequence[Seen]) -> Written | None:
+    first, *others = ((part(seen), seen.where) for seen in sights)
+    for value, where in others:
+        if value != first[0]:
+            raise RefusedError(f"{what} is {first[0] or 'nothing'} in {first[1]}, and {value or 'nothing'} in {where}")
+    return first[0]
+
+
+def _verdict(seen: Seen) -> str | None:
+    return str(seen.sent.verdict) if seen.sent.verdict else None
+
+
+def _rule(seen: Seen) -> str | int | None:
+    """The deciding rule; of several that accepted, the last rule, or else the policy of the main hook."""
+    decided = seen.sent.decided
+    ruled = [step for step in decided if step.rule]
+    main = [step for step in decided if step.hook in ("input", "forward", "ingress")]
+    step = (ruled or main or decided or (None,))[-1]
+    return name_of(step, seen.rules) if step else None
+
+
+def name_of(step: Step, rules: Sequence[Rule]) -> str | int:
+    """A name that means this rule or policy alone, the one that outlives most edits of the ruleset."""
+    if step.rule is None:
+        return f"{step.chain_path} policy"
+    return name_of_rule(step.rule, rules)
+
+
+def name_of_rule(rule: Rule, rules: Sequence[Rule]) -> str | int:
+    """The comment of ``rule`` if it is its alone, else its text, its place, or its handle."""
+    others = [
+        Step(time=0, host="", hook="", family="", table="", chain="", kind="rule", verdict=Verdict.ACCEPT, rule=other)
+        for other in rules
+        if other != rule
+    ]
+    place = f"{rule.position.file.rpartition('/')[2]}:{rule.position.line}" if rule.position else ""
+    for name in (rule.comment, rule.written, rule.text, place):
+        plain = name and name.isprintable() and name not in ("policy", "none")
+        if plain and not any(is_rule(name, other) for other in others):
+            return name
+    return rule.handle
+
+
+def _rules(expect: Expect, seen: Seen) -> list[Written]:
+    """Those of the expected rules that are met in order; all that were met, if none is."""
+    met = [step for step in seen.sent.seen.steps if step.host == seen.sent.observation.device]
+    names: list[Written] = []
+    at = 0
+    for name in expect.rules or ():
+        hit = next((n for n in range(at, len(met)) if is_rule(name, met[n])), None)
+        if hit is not None:
+            names.append(name)
+            at = hit + 1
+    return names or [name_of(step, seen.rules) for step in met]
+
+
+def _delivered(seen: Seen) -> Written:
+    """Where the packet arrived; and as what, where its addresses or ports are no longer those sent."""
+    to = next(iter(arrivals(seen.sent.seen)), None)
+    if to is None:
+        return "nowhere"
+    frames = [one.frame for one in seen.sent.seen.deliveries if one.host == to and one.frame]
+    if not frames:
+        return to
+    before, after = fields(seen.sent.seen.frame), fields(frames[0])
+    changed = {name: after[name] for name in NAT_FIELDS if name in after and after[name] != before.get(name)}
+    return {"to": to, "sees": changed} if changed else to
+
+
+def _delivery(expect: Expect, rest: Sequence[str | int], sights: Sequence[Seen]) -> Iterable[Change]:
+    delivered = _agreed("delivered", _delivered, sights)
+    to = delivered["to"] if isinstance(delivered, dict) else delivered
+    if rest[:1] != ["sees"]:
+        if isinstance(expect.delivered, Delivered) and to != "nowhere":
+            yield Change(keys=("delivered", "to"), value=to)
+        elif isinstance(expect.delivered, Delivered):
+            yield Change(keys=("delivered",), value="nowhere")
+        else:
+            yield Change(keys=("delivered",), value=to if expect.delivered != "nowhere" else delivered)
+        return
+    assert isinstance(expect.delivered, Delivered)
+    assert expect.delivered.sees is not None
+    wanted = expect.delivered.sees
+
+    def frames(seen: Seen) -> list[bytes]:
+        return [one.frame for one in seen.sent.seen.deliveries if one.host == to and one.frame]
+
+    yield _field(wanted, ("delivered", "sees"), rest[1:], lambda seen: _best(wanted, frames(seen)), sights)
+
+
+def _reply(expect: Expect, rest: Sequence[str | int], sights: Sequence[Seen]) -> Iterable[Change]:
+    def frames(seen: Seen) -> list[bytes]:
+        return [one.frame for one in seen.sent.observation.replies if one.host == seen.sent.seen.sender]
+
+    if rest and isinstance(expect.reply, Sees) and all(frames(seen) for seen in sights):
+        wanted = expect.reply
+        yield _field(wanted, ("reply",), rest, lambda seen: _best(wanted, frames(seen)), sights)
+    else:
+        reply = _agreed("reply", lambda seen: _answer(frames(seen)), sights)
+        yield Change(keys=("reply",), value=reply)
+
+
+def _best(sees: Sees, frames: Sequence[bytes]) -> bytes:
+    """The frame that fits ``sees`` best, as the judge takes it."""
+    wanted = wanted_fields(sees).values()
+    return max(frames, key=lambda frame: sum(one.fits(fields(frame)) for one in wanted)) if frames else b""
+
+
+def _field(
+    sees: Sees, before: Keys, keys: Sequence[str | int], frame: Callable[[Seen], bytes], sights: Sequence[Seen]
+) -> Change:
+    """One field of what arrived; another protocol takes the place of all that was expected."""
+    wanted = wanted_fields(sees)[tuple(keys)]
+    if keys[-1] in PROTOCOLS:
+        return Change(keys=before, value=_agreed("what arrived", lambda seen: _answer([frame(seen)]), sights))
+    value = _agreed(str(keys[-1]), lambda seen: fields(frame(seen)).get(wanted.field), sights)
+    return Change(keys=(*before, *keys), value=_named(wanted.field, value, str(keys[0])))
+
+
+def _named(field: str, value: Written | None, protocol: str) -> Written | None:
+    """An ICMP type by its name, where it has one."""
+    if field != "type":
+        return value
+    types = icmp.TYPES if protocol == "icmp" else icmp.TYPES_V6
+    return next((name for name, number in types.items() if number == value), value)
+
+
+def _answer(frames: Sequence[bytes]) -> Written:
+    if not frames:
+        return "none"
+    found = fields(frames[0])
+    protocol = str(found.get("protocol", ""))
+    told: dict[str, Written] = {"src": found["src"]} if "src" in found else {}
+    if protocol in PROTOCOLS:
+        names = {"tcp": ("flags",), "icmp": ("type", "code"), "icmpv6": ("type", "code"), "arp": ("op",)}
+        told[protocol] = {
+            name: _named(name, found[name], protocol) or 0 for name in names.get(protocol, ()) if name in found
+        }
+    return told
+
+
+def _given_up(seen: Seen) -> str | None:
+    """The kernel's reason, where it is not a chain's: a packet that was let in may end for want of a socket."""
+    drop = seen.sent.seen.drop
+    if drop is None or drop.host != seen.sent.observation.device or seen.sent.verdict in REFUSED:
+        return None
+    return None if arrivals(seen.sent.seen) else drop.reason
+
+
+def _dropped(expect: Expect, sights: Sequence[Seen]) -> Change:
+    drops = [seen.sent.seen.drop for seen in sights]
+    told = [drop for drop in drops if drop]
+    if len(told) < len(drops):
+        return Change(keys=("dropped",), value=None)
+    found: dict[str, Written] = {}
+    for key, values in (("reason", [one.reason for one in told]), ("function", [one.function for one in told])):
+        if not isinstance(expect.dropped, Dropped) or getattr(expect.dropped, key) is not None:
+            found[key] = " | ".join(dict.fromkeys(values))
+    host = {drop.host for drop in told}
+    if isinstance(expect.dropped, Dropped):
+        if host != {seen.sent.observation.device for seen in sights}:
+            found["host"] = next(iter(host))
+        return Change(keys=("dropped",), value=found)
+    return Change(keys=("dropped",), value=found["reason"])
+
+
+# --- layers and path ----------------------------------------------------------------------------
+
+
+def telling_layers(seen: Seen) -> tuple[str, ...]:
+    """The layers of the functions that every kernel has, each where it comes first."""
+    hops = hops_on(seen.sent.seen, seen.sent.observation.device)
+    passed = (hop.layer for hop in hops if layers.place(hop.function).priority == layers.CRITICAL)
+    return tuple(layer for layer in dict.fromkeys(passed) if layer not in NOT_TELLING)
+
+
+def landmarks(seen: Seen, start: int = 0, end: int | None = None) -> tuple[PathEntry, ...]:
+    """The telling functions among the hops from ``start`` to before ``end``, as entries of a path."""
+    device = seen.sent.observation.device
+    hops = [hop for hop in located(seen.sent.seen)[start:end] if hop.host == device]
+    sends = [hop for hop in hops if hop.function == "__dev_queue_xmit"]
+    entries: list[PathEntry] = []
+    for hop in hops:
+        if hop.function == "__dev_queue_xmit" and hop is not sends[-1]:
+            continue
+        entry = _landmark(hop)
+        if entry is not None and entry not in entries[-1:]:
+            entries.append(entry)
+    return tuple(entries)
+
+
+def _landmark(hop: Hop) -> PathEntry | None:
+    if hop.function == "nft_do_chain" and "chain" in hop.detail:
+        detail = {key: hop.detail[key] for key in ("chain", "verdict") if hop.detail.get(key)}
+        return {"nft_do_chain": detail}  # type: ignore[dict-item]  # as it is written
+    if hop.function == "__dev_queue_xmit" and hop.device:
+        return {"__dev_queue_xmit": {"device": hop.device}}  # type: ignore[dict-item]
+    if hop.detail.get("reason") and hop.function in DROPS.split(" | "):
+        return {DROPS: {"reason": hop.detail["reason"]}}  # type: ignore[dict-item]
+    return hop.function if hop.function in LANDMARKS else None
+
+
+def common_path(sights: Sequence[Seen]) -> tuple[PathEntry, ...]:
+    """The landmarks that all ``sights`` have."""
+    return _common([landmarks(seen) for seen in sights])
+
+
+def _common(ways: Sequence[Sequence[_Entry]]) -> tuple[_Entry, ...]:
+    """What stands in all ``ways`` in the same order."""
+    first, *others = ways
+    common = tuple(first)
+    for other in others:
+        common = _subsequence(common, other)
+    return common
+
+
+def _subsequence(one: Sequence[_Entry], other: Sequence[_Entry]) -> tuple[_Entry, ...]:
+    """The longest common subsequence."""
+    best: list[list[tuple[_Entry, ...]]] = [[()] * (len(other) + 1) for _ in range(len(one) + 1)]
+    for i, left in enumerate(one):
+        for j, right in enumerate(other):
+            if left == right:
+                best[i + 1][j + 1] = (*best[i][j], left)
+            else:
+                best[i + 1][j + 1] = max(best[i][j + 1], best[i + 1][j], key=len)
+    return best[-1][-1]
+
+
+def _relayered(expected: Sequence[str], sights: Sequence[Seen]) -> Change:
+    """The expected layers that are still passed; all that tell, if none is."""
+    kept = list(range(len(expected)))
+    for seen in sights:
+        passed = layers_of(hops_on(seen.sent.seen, seen.sent.observation.device))
+        at, still = 0, []
+        for index in kept:
+            hit = next((n for n in range(at, len(passed)) if passed[n] == expected[index]), None)
+            if hit is not None:
+                still.append(index)
+                at = hit + 1
+        kept = still
+    if kept:
+        return Change(keys=("layers",), value=tuple(map(Kept, kept)))
+    return Change(keys=("layers",), value=list(_common([telling_layers(seen) for seen in sights])) or None)
+
+
+def _repathed(expected: Sequence[PathEntry], sights: Sequence[Seen]) -> Change:
+    """The expected functions that are still met, and landmarks in the place of those that are not."""
+    first = sights[0]
+    found = walk(expected, first.sent.seen, first.sent.observation.device)
+    entries: list[Kept | Written] = []
+    start, gap = 0, False
+    for index, hit in enumerate(found):
+        if hit is None:
+            gap = True
+            continue
+        if gap:
+            entries += landmarks(first, start, hit[0])
+        entries.append(Kept(index))
+        start, gap = hit[0] + 1, False
+    if gap:
+        entries += landmarks(first, start)
+    if len(sights) > 1 or not any(isinstance(entry, Kept) for entry in entries):
+        return Change(keys=("path",), value=list(common_path(sights)) or None)
+    return Change(keys=("path",), value=tuple(entries))

@@ -1,0 +1,245 @@
+"""From the results of a session to scenario files that expect what was seen."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.errors import BrokenMeasurement, HarnessError
+from harness.recording import expectation
+from harness.recording.edit import Kept, Keys, Splice, Text, UneditableError
+from harness.recording.expectation import Change, RefusedError, Seen
+from harness.result import Result
+from harness.scenario.case import Broken, Case
+from harness.scenario.load import load_all
+from harness.scenario.models import Expect
+from harness.tracer import layers
+
+
+class Told(NamedTuple):
+    """What became of one scenario that was to be recorded."""
+
+    position: str
+    """``scenarios/edge.yaml:31``; in the file as it is now."""
+    name: str
+    words: str
+    """What was written, or why nothing was."""
+    written: bool
+    moved: bool
+    """Whether it expected something else before."""
+
+
+class _Scenario(NamedTuple):
+    """A scenario as it stands in its file, and all that was made and seen of it."""
+
+    cases: Sequence[Case]
+    results: Sequence[Result]
+
+    @property
+    def name(self) -> str:
+        return self.cases[0].name
+
+    def sights(self, action: int) -> list[Seen]:
+        """What was seen of one step. Raises :class:`RefusedError` unless all of it was."""
+        found = []
+        for result in self.results:
+            sent = next((one for one in result.sent if one.action == action), None)
+            if result.outcome in ("error", "skipped") or sent is None:
+                where = f" on kernel {result.kernel}" if result.kernel else ""
+                raise RefusedError(f"'{result.name}' was not measured{where} ({result.outcome})")
+            rules = result.ruleset.rules if result.ruleset else ()
+            found.append(Seen(sent=sent, rules=rules, where=f"'{result.name}' on kernel {result.kernel}"))
+        return found
+
+
+class _Recorded(NamedTuple):
+    """What is to be written of one scenario."""
+
+    scenario: _Scenario
+    steps: Mapping[int, list[str]]
+    """The keys of each step that are written."""
+    moved: bool
+    splices: Sequence[Splice]
+
+
+def record(results: Iterable[Result], folder: Path, begun: int) -> list[Told]:
+    """Write into the scenario files below ``folder`` what ``results`` show; what was done, scenario by scenario.
+
+    ``begun`` is when the session began, in nanoseconds since the epoch: a file changed after that is left alone.
+
+    Raises :class:`~harness.errors.HarnessError` when a file can't be written.
+    """
+    files: dict[str, list[Result]] = {}
+    for result in results:
+        files.setdefault(result.position.file, []).append(result)
+    return [told for name, found in files.items() for told in _record_file(folder / name, name, found, begun)]
+
+
+def _record_file(path: Path, name: str, results: Sequence[Result], begun: int) -> list[Told]:
+    path = path.resolve()
+    text = Text(path.read_bytes().decode())
+    told: list[Told] = []
+    recorded: list[_Recorded] = []
+
+    def refuse(scenario: _Scenario, why: str) -> None:
+        moved = any(one.outcome == "failed" for one in scenario.results)
+        if moved or _is_empty(scenario):
+            place = f"{name}:{scenario.cases[0].where(0).line}"
+            told.append(Told(place, scenario.name, f"not recorded: {why}", written=False, moved=moved))
+
+    for scenario in _scenarios(load_all(path, layers=layers.NAMES, recording=True).cases, results):
+        try:
+            done = _record_scenario(scenario, text)
+        except (RefusedError, UneditableError) as refused:
+            text.changes()
+            refuse(scenario, str(refused))
+            continue
+        if done.steps and path.stat().st_mtime_ns > begun:
+            refuse(scenario, "the file was changed meanwhile")
+        elif done.steps:
+            recorded.append(done)
+    # Nothing is written that would not pass; what a scenario cannot have, the others still can.
+    while wrong := _untrue(path, new := text.changed(one for done in recorded for one in done.splices), recorded):
+        for done, why in wrong:
+            refuse(done.scenario, why)
+            recorded.remove(done)
+    if recorded:
+        _replace(path, new)
+        cases = {case.name: case for case in load_all(path, recording=True).cases if isinstance(case, Case)}
+        for done in recorded:
+            for step, keys in done.steps.items():
+                line = cases[done.scenario.name].where(step, "expect").line
+                words = f"recorded {', '.join(keys)}"
+                told.append(Told(f"{name}:{line}", done.scenario.name, words, written=True, moved=done.moved))
+    return sorted(told, key=lambda one: int(one.position.rpartition(":")[2]))
+
+
+def _scenarios(cases: Iterable[object], results: Sequence[Result]) -> list[_Scenario]:
+    """The scenarios that were run, those that ``each`` or ``matrix`` makes of one together."""
+    by_place: dict[int, list[Case]] = {}
+    for case in cases:
+        if isinstance(case, Case):
+            by_place.setdefault(case.where(0).line, []).append(case)
+    found = []
+    for made in by_place.values():
+        seen = [result for case in made for result in results if result.name == case.name]
+        if seen:
+            found.append(_Scenario(made, seen))
+    return found
+
+
+def _is_empty(scenario: _Scenario) -> bool:
+    return any(action.expect == Expect() for case in scenario.cases for action in case.actions)
+
+
+def _record_scenario(scenario: _Scenario, text: Text) -> _Recorded:
+    """What to change in ``text`` for ``scenario``."""
+    whole: Keys = ("scenarios", text.entry_at(("scenarios",), scenario.cases[0].places.place))
+    in_steps = text.has((*whole, "steps"))
+    steps: dict[int, list[str]] = {}
+    moved = any(result.outcome == "failed" for result in scenario.results)
+    for number, action in enumerate(scenario.cases[0].actions):
+        if not isinstance(action.expect, Expect):
+            continue
+        expect: Keys = (*whole, *(("steps", number) if in_steps else ()), "expect")
+        expects = [case.actions[number].expect for case in scenario.cases]
+        if all(one == Expect() for one in expects):
+            values = expectation.whole(scenario.sights(number))
+            if text.has(expect):
+                text.replace(expect, values)
+            else:
+                text.insert(expect, values, after="send")
+            steps[number] = list(values)
+        elif moved:
+            changes = _changes(scenario, number, expects)
+            for change in changes:
+                _apply(text, expect, change)
+            if changes:
+                steps[number] = list(dict.fromkeys(str(change.keys[0]) for change in changes))
+    return _Recorded(scenario, steps, moved, text.changes())
+
+
+def _changes(scenario: _Scenario, number: int, expects: Sequence[object]) -> list[Change]:
+    """What moved in one step; each case is compared with its own expectation."""
+    sights = scenario.sights(number)
+    changes: dict[Keys, Change] = {}
+    for expect, case in zip(expects, scenario.cases, strict=True):
+        assert isinstance(expect, Expect)
+        own = [seen for seen, result in zip(sights, scenario.results, strict=True) if result.name == case.name]
+        if any(expectation.judged(expect, seen) for seen in own):
+            for change in expectation.moved(expect, own):
+                before = changes.setdefault(change.keys, change)
+                if before != change:
+                    raise RefusedError(f"{change.keys[0]} moved in different ways")
+    return list(changes.values())
+
+
+def _apply(text: Text, expect: Keys, change: Change) -> None:
+    keys = (*expect, *change.keys)
+    if change.new:
+        text.insert(keys, change.value, after="verdict")  # type: ignore[arg-type]  # never a list of what stays
+        return
+    if not text.has(keys):
+        raise UneditableError("its expectation is a parameter of each: or matrix:")
+    if "$" in text.written(keys):
+        raise UneditableError(f"its {change.keys[0]} is a parameter of each: or matrix:")
+    if change.value is None:
+        text.remove(keys)
+    elif isinstance(change.value, tuple) and any(isinstance(entry, Kept) for entry in change.value):
+        text.relist(keys, change.value)
+    else:
+        text.replace(keys, list(change.value) if isinstance(change.value, tuple) else change.value)
+
+
+def _untrue(path: Path, text: str, recorded: Sequence[_Recorded]) -> list[tuple[_Recorded, str]]:
+    """Those whose scenarios, as ``text`` has them, do not expect what was seen; with the reason."""
+    if not recorded:
+        return []
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix) as file:
+        file.write(text.encode())
+        file.flush()
+        loaded = load_all(Path(file.name), layers=layers.NAMES, recording=True)
+    if loaded.errors:
+        return [(done, f"the file would be broken: {loaded.errors[0].sentence}") for done in recorded]
+    cases: Mapping[str, object] = {case.name: case for case in loaded.cases}
+    return [(done, why) for done in recorded if (why := _why_untrue(done.scenario, cases))]
+
+
+def _why_untrue(scenario: _Scenario, cases: Mapping[str, object]) -> str:
+    for result in scenario.results:
+        case = cases.get(result.name)
+        if not isinstance(case, Case):
+            return f"the scenario would be broken: {case.errors[0].sentence}" if isinstance(case, Broken) else "no case"
+        rules = result.ruleset.rules if result.ruleset else ()
+        where = f"'{result.name}' on kernel {result.kernel}"
+        for sent in result.sent:
+            expect = case.actions[sent.action].expect
+            try:
+                seen = Seen(sent=sent, rules=rules, where=where)
+                differing = expectation.judged(expect, seen) if isinstance(expect, Expect) else ()
+            except BrokenMeasurement as broken:
+                return str(broken)
+            if differing:
+                return f"no one expectation holds everywhere: {differing[0].key} does not for {where}"
+    return ""
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write ``path`` at once or not at all."""
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+            temporary = file.name
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        shutil.copymode(path, temporary)
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise HarnessError(f"{path} can't be written: {error.strerror}") from None
