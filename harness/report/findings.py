@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from harness.errors import Position
 from harness.judge import describe_decision, escape
 from harness.observation import Step, Value
@@ -39,42 +41,36 @@ class Finding(Value, frozen=True, kw_only=True):
 def findings(results: Iterable[Result]) -> list[Finding]:
     """Return all that ``results`` give, what is bad first, each once however many kernels saw it."""
     results = list(results)
-    kernels: dict[Finding, list[str]] = {}
-    for result in results:
-        for finding in _of(result):
-            kernels.setdefault(finding, []).append(result.kernel)
-    several = len({result.kernel for result in results if result.kernel}) > 1
-    return [
-        *(_on(finding, seen) if several else finding for finding, seen in kernels.items()),
-        *_decided(results),
-        *_never_met(results),
-    ]
+    return [*_failed(results), *_errors(results), *_decided(results), *_never_met(results)]
 
 
-def _of(result: Result) -> Iterator[Finding]:
-    where = result.where or result.position
-    if result.outcome == "failed":
+def _failed(results: Sequence[Result]) -> Iterator[Finding]:
+    kernels: dict[Finding, dict[str, None]] = {}
+    for result in (one for one in results if one.outcome == "failed"):
         sent = next((one for one in result.sent if one.mismatches), None)
-        yield Finding(
+        finding = Finding(
             kind="failed",
-            position=where,
+            position=result.where or result.position,
             title=escape(result.name),
             text="\n".join(_story(sent)) if sent else _lines(result.message),
             related=tuple(dict.fromkeys(_deciding(result.ruleset, sent))) if sent else (),
         )
-    elif result.outcome == "error":
-        yield Finding(kind="error", position=where, title=escape(result.name), text=_lines(result.message))
+        kernels.setdefault(finding, {})[escape(result.kernel)] = None
+    several = len({result.kernel for result in results if result.kernel}) > 1
+    for finding, seen in kernels.items():
+        text = f"{finding.text}\non Linux {', '.join(seen)}" if several else finding.text
+        yield msgspec.structs.replace(finding, text=text)
 
 
-def _on(finding: Finding, kernels: Iterable[str]) -> Finding:
-    seen = ", ".join(escape(kernel) for kernel in kernels if kernel)
-    return Finding(
-        kind=finding.kind,
-        position=finding.position,
-        title=finding.title,
-        text=f"{finding.text}\non Linux {seen}" if seen else finding.text,
-        related=finding.related,
-    )
+def _errors(results: Iterable[Result]) -> Iterator[Finding]:
+    """One for each mistake: that in a ruleset stops every scenario that loads it."""
+    names: dict[tuple[Position, str], dict[str, None]] = {}
+    for result in (one for one in results if one.outcome == "error"):
+        place = result.where or result.position
+        names.setdefault((place, _lines(result.message)), {})[escape(result.name)] = None
+    for (place, text), (name, *others) in names.items():
+        title = f"{name}, and {len(others)} more" if others else name
+        yield Finding(kind="error", position=place, title=title, text=text)
 
 
 def _decided(results: Iterable[Result]) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -22,7 +23,7 @@ SIZE = 900_000
 """Bytes, at most."""
 DIAGRAMS = 20
 """At most: a browser draws each anew."""
-_LABEL = 60
+_LABEL = 40
 """Characters of a line in a diagram."""
 
 
@@ -92,7 +93,7 @@ def mermaid(result: Result, sent: Sent) -> str:
     before, left_by = "", ""
     for number, (host, visit) in enumerate(groupby(located(sent.seen), key=attrgetter("host"))):
         devices = [hop.device for hop in visit if hop.device]
-        steps = [step for step in sent.seen.steps if step.host == host] if host == device else []
+        steps = [step for step in sent.seen.steps if step.host == host == device and step.kind != "return"]
         nodes = [f"v{number}s{place}" for place in range(len(steps))] or [f"v{number}"]
         if steps:
             lines += [f"  subgraph h{number}[{_label(host)}]", "    direction LR"]
@@ -105,7 +106,7 @@ def mermaid(result: Result, sent: Sent) -> str:
             lines.append(f"  {before} -->{f'|{_label(*ends)}|' if ends else ''} {nodes[0]}")
         before, left_by = nodes[-1], devices[-1] if devices else ""
     if before:
-        lines.append(f"  {before} --> ended[/{_label(*_wrapped(sent.ended or 'ended'))}/]")
+        lines.append(f"  {before} --> ended({_label(*_wrapped(sent.ended or 'ended'))})")
         lines.append("  classDef decided stroke-width:3px")
     return "\n".join(lines)
 
@@ -119,7 +120,7 @@ def _node(result: Result, sent: Sent, step: Step) -> str:
 
 
 def _wrapped(text: str) -> list[str]:
-    return [text[:_LABEL], text[_LABEL : 2 * _LABEL - 1] + "…"] if len(text) > _LABEL else [text]
+    return textwrap.wrap(text, _LABEL, max_lines=3, placeholder=" …")
 
 
 def _label(*lines: str) -> str:

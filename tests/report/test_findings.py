@@ -78,6 +78,8 @@ def test_an_error_points_at_the_mistake(make_result: Make) -> None:
     assert [(one.kind, one.position, one.text) for one in findings([broken])] == [
         ("error", WHERE, "edge.yaml:31: wrong")
     ]
+    other = msgspec.structs.replace(broken, name="another")
+    assert [one.title for one in findings([broken, other])] == ["HTTPS is let in, and 1 more"]
 
 
 def test_files_are_named_from_the_root_of_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
