@@ -7,12 +7,14 @@ That split gives each bad outcome its own word in pytest: a broken scenario or m
 
 from __future__ import annotations
 
-import functools
+import itertools
 import time
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from _pytest._code.code import ReprEntryNative, ReprExceptionInfo, ReprFileLocation, ReprTraceback
 
@@ -60,8 +62,8 @@ class ScenarioItem(pytest.Item):
         self.case = case
         self.failure: Failed | None = None
         self.sights: tuple[Sight, ...] = ()
-        self.mismatches: dict[int, tuple[Mismatch, ...]] = {}
-        """By step, of those that were judged."""
+        self.mismatches: list[tuple[Mismatch, ...]] = []
+        """Of each of the sights that were judged."""
         self.seconds = 0.0
         if not isinstance(case, ScenarioError):
             for mark in case.marks:
@@ -99,13 +101,15 @@ class ScenarioItem(pytest.Item):
     def _judge(self, case: Case) -> Failed | None:
         """All that differs in the first step where anything does; what follows it would follow from it."""
         failure = None
-        for sight in self.sights:
-            at = functools.partial(_position, case, sight.action)
-            mismatches = judge(sight.expect, sight.observation, sight.packet, at=at)
-            self.mismatches[sight.action] = mismatches
-            if mismatches and failure is None:
+        for _, packets in itertools.groupby(self.sights, key=attrgetter("action")):
+            sights = list(packets)
+            found = [_differing(case, sight) for sight in sights]
+            self.mismatches += found
+            wrong = [number for number, mismatches in enumerate(found) if mismatches]
+            if wrong and failure is None:
                 from harness.report.terminal import explain  # dear in an emulated guest, and mostly not needed
 
+                sight, mismatches = sights[wrong[0]], found[wrong[0]]
                 text = explain(
                     case.name,
                     mismatches[0].position,
@@ -114,6 +118,7 @@ class ScenarioItem(pytest.Item):
                     mismatches,
                     sight.observation,
                     sight.packet,
+                    others=wrong[1:],
                     colour=self.config.stash[SESSION].colour,
                 )
                 failure = Failed(text, mismatches[0].position, _summary(mismatches))
@@ -139,8 +144,12 @@ class ScenariosBroken(HarnessError):
         self.position = errors[0].position
 
 
-def _position(case: Case, action: int, keys: Keys) -> Position:
-    return case.where(action, *keys)
+def _differing(case: Case, sight: Sight) -> tuple[Mismatch, ...]:
+    def at(keys: Keys) -> Position:
+        return case.where(sight.action, *sight.keys, *keys[1:])
+
+    found = judge(sight.expect, sight.observation, sight.packet, at=at)
+    return tuple(msgspec.structs.replace(one, keys=(*sight.keys, *one.keys[1:])) for one in found)
 
 
 def _summary(mismatches: tuple[Mismatch, ...]) -> str:
@@ -202,9 +211,9 @@ def paths(item: ScenarioItem) -> str:
     """The way that each packet took, in a few lines."""
     from harness.report.terminal import outline
 
-    return "\n".join(
-        outline(one.observation, one.packet, colour=item.config.stash[SESSION].colour) for one in item.sights
-    )
+    told = (outline(one.observation, one.packet, colour=item.config.stash[SESSION].colour) for one in item.sights)
+    runs = [(text, len(list(same))) for text, same in itertools.groupby(told)]
+    return "\n".join(text if count == 1 else f"{text}\n  {count} packets went the same way" for text, count in runs)
 
 
 def decided(sight: Sight) -> Outcome | None:

@@ -44,7 +44,7 @@ class Sender(Protocol):
 def sender(host: Host, frame: Frame) -> Sender:
     """The way by which ``frame`` leaves ``host``."""
     if frame.through == "output":
-        return Output(host, frame.interface, family=6 if frame.data[ETHERNET] >> 4 == 6 else 4)
+        return Output(host, frame.interface, family=frame.family)
     return Wire(host, frame.interface)
 
 

@@ -161,7 +161,7 @@ class PacketSeen(Value, frozen=True, kw_only=True):
 
 
 class Observation(Value, frozen=True, kw_only=True):
-    """Everything that one scenario showed."""
+    """Everything that a packet sent showed: its own way, and what the kernel made until the next one was sent."""
 
     packets: tuple[PacketSeen, ...]
     loss: Loss

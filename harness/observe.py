@@ -84,11 +84,12 @@ def observe(
     injected: Sequence[bytes],
     sender: str,
     trace_lost: int = 0,
-) -> Observation:
-    """Join what was recorded while ``sender`` injected the frames ``injected``.
+) -> tuple[Observation, ...]:
+    """Join what was recorded while ``sender`` injected the frames ``injected``: an observation for each.
 
-    ``messages`` are those of nf_tables' trace in order of arrival, each with the step that it
-    means, or None for an evaluation that is not the user's. ``trace_lost`` counts overruns there.
+    What the kernel made belongs to the frame that was sent last before. ``messages`` are those of nf_tables'
+    trace in order of arrival, each with the step that it means, or None for an evaluation that is not the
+    user's. ``trace_lost`` counts overruns there.
 
     Raises :class:`BrokenMeasurement` when something was lost, or the oracles do not fit together.
     """
@@ -97,20 +98,22 @@ def observe(
     births = [event for event in recording.events if event.kind == Kind.BIRTH]
     origin = {event.packet: event for event in births}
     steps = _steps(scene, recording, messages, origin)
-    deliveries, replies = _deliveries(recording, captured, origin)
+    deliveries = _deliveries(recording, captured, origin)
     by_packet = defaultdict(list)
     for event in recording.events:
         by_packet[event.packet].append(event)
 
     sent = iter(injected)
-    packets = []
+    seen: list[list[PacketSeen]] = [[] for _ in injected]
+    recognised = 0
     for number, birth in enumerate(births):
         story = _Story(scene, recording, birth)
         for event in by_packet[birth.packet]:
             story.tell(event)
         ours = bool(birth.a)
+        recognised += ours
         hops = tuple(story.hops)
-        packets.append(
+        seen[min(max(recognised, 1), len(injected)) - 1].append(
             PacketSeen(
                 number=number,
                 sender=scene.host(birth.netns),
@@ -123,18 +126,22 @@ def observe(
                 drop=story.drop,
             )
         )
-    recognised = sum(packet.injected for packet in packets)
     if recognised != len(injected):
         raise BrokenMeasurement(f"{len(injected)} packets were sent from {sender}, {recognised} seen at birth")
-    return Observation(
-        packets=tuple(packets),
-        loss=loss,
-        kernel=scene.kernel,
-        engine=scene.engine,
-        device=scene.device,
-        traced=scene.traced,
-        untraceable=scene.untraceable,
-        replies=tuple(replies),
+    return tuple(
+        Observation(
+            packets=tuple(packets),
+            loss=loss,
+            kernel=scene.kernel,
+            engine=scene.engine,
+            device=scene.device,
+            traced=scene.traced,
+            untraceable=scene.untraceable,
+            replies=tuple(
+                arrived for packet in packets if not packet.injected for arrived in packet.deliveries if arrived.frame
+            ),
+        )
+        for packets in seen
     )
 
 
@@ -275,13 +282,13 @@ def _steps(
 
 def _deliveries(
     recording: Recording, captured: Iterable[Captured], origin: Mapping[int, Event]
-) -> tuple[dict[int, list[Delivery]], list[Delivery]]:
+) -> dict[int, list[Delivery]]:
+    """What arrived, by packet."""
     calls = defaultdict(list)
     for event in recording.events:
         if event.kind == Kind.HOP and recording.functions[event.function].name == CAPTURES:
             calls[event.a].append(event)
     deliveries: dict[int, list[Delivery]] = defaultdict(list)
-    replies = []
     # Calls for sockets that are not ours, of a tcpdump on the machine for instance, are left over.
     for cookie, frames in groupby(sorted(captured, key=attrgetter("cookie")), key=attrgetter("cookie")):
         arrived = list(frames)
@@ -294,9 +301,7 @@ def _deliveries(
             birth = origin[event.packet]
             delivery = Delivery(time=event.time - birth.time, host=frame.host, device=frame.device, frame=frame.frame)
             deliveries[event.packet].append(delivery)
-            if not birth.a:
-                replies.append(delivery)
-    return deliveries, replies
+    return deliveries
 
 
 def _taken_in(scene: Scene, hops: Iterable[Hop]) -> Iterable[Delivery]:

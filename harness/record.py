@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -39,7 +40,9 @@ def record(item: ScenarioItem, report: pytest.TestReport) -> Result:
         message=_message(report) or (str(item.failure) if item.failure else ""),
         kernel=sights[0].observation.kernel if sights else "",
         engine=sights[0].observation.engine if sights else "",
-        sent=tuple(_sent(sight, item.mismatches.get(sight.action, ())) for sight in sights),
+        sent=tuple(
+            _sent(sight, found) for sight, found in zip(sights, chain(item.mismatches, repeat(())), strict=False)
+        ),
         ruleset=_ruleset(shortened(_main(case)), sights[0].ruleset) if sights and isinstance(case, Case) else None,
         lab=LabPlan.of(case.network) if isinstance(case, Case) else None,
         seconds=item.seconds,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
@@ -14,23 +14,26 @@ from harness.capture import Capture, Captured
 from harness.errors import BrokenMeasurement, Position, ScenarioError, Unsupported
 from harness.inject import Sender, sender
 from harness.lab.lab import Lab
-from harness.observation import Observation, PacketSeen, Value
+from harness.observation import Observation, PacketSeen, Step, Value
 from harness.observe import Scene, observe
 from harness.ruleset import state
 from harness.ruleset.load import Ruleset
 from harness.ruleset.nft import RefusedError
+from harness.ruleset.trace import TraceMessage
 from harness.ruleset.tracing import Tracing, unused_table
 from harness.scenario.case import Case, Files
 from harness.scenario.files import shortened
-from harness.scenario.models import Action, Expect, Send
+from harness.scenario.models import Action, Expect, Keys, Send
 from harness.scenario.network import Network
-from harness.scenario.packet import Frame, build
+from harness.scenario.packet import Frame, Way, build
 from harness.tracer.tracer import Tracer
-from harness.wait import wait_until
+from harness.wait import wait_for_turn, wait_until
 
 SETTLED_S = 5.0
 """Seconds within which the kernel is done with an ordinary packet. What it then still holds, in a
 queue or waiting for more fragments, is told as it was seen until then."""
+SETTLED_MORE_S = 0.01
+"""For each packet more."""
 
 
 Where = Callable[..., Position]
@@ -38,27 +41,29 @@ Where = Callable[..., Position]
 
 
 class Sight(Value, frozen=True, kw_only=True):
-    """What was seen of one step of a scenario, beside what was expected."""
+    """What was seen of one packet that a step of a scenario sent, beside what was expected of it."""
 
     action: int
     """Number of the step, from 0."""
     expect: Expect
+    keys: Keys
+    """Where that stands below the step."""
     summary: str
-    """The injected packet in one line."""
+    """The injected packet in one line; where the step sends several, also which of them it is."""
     observation: Observation
     packet: PacketSeen
     ruleset: Ruleset
 
 
 def run(case: Case, tracer: Tracer) -> tuple[Sight, ...]:
-    """Run ``case`` on this kernel; what was seen of each step that expects something.
+    """Run ``case`` on this kernel; what was seen of each packet of which something is expected.
 
     Raises :class:`~harness.errors.HarnessError` when that cannot be done or not be believed.
     """
     with Stage.open(case.network, case.rulesets, tracer) as stage:
         stage.arm(case.actions)
-        seen = (stage.act(action, number, partial(case.where, number)) for number, action in enumerate(case.actions))
-        return tuple(sight for sight in seen if sight and isinstance(case.actions[sight.action].expect, Expect))
+        seen = [stage.act(action, number, partial(case.where, number)) for number, action in enumerate(case.actions)]
+        return tuple(sight for sights in seen for sight in sights if case.actions[sight.action].entries)
 
 
 class Stage:
@@ -94,22 +99,29 @@ class Stage:
         """Trace all functions, those in modules that the ruleset has pulled in and those that ``actions`` name."""
         self._tracer.arm(_named(actions))
 
-    def act(self, action: Action, number: int, where: Where) -> Sight | None:
-        """Do what a step says; what was seen of its packet, None of a step that sends none."""
+    def act(self, action: Action, number: int, where: Where) -> tuple[Sight, ...]:
+        """Do what a step says; what was seen of its packets, nothing of a step that sends none."""
         if isinstance(action.nft, str):
             self._change(action.nft, where)
-            return None
+            return ()
         assert isinstance(action.send, Send)
-        frame = build(action.send, self._lab.network)
-        observation = self._measure(sender(self._lab.hosts[frame.sender], frame), frame)
-        expect = action.expect if isinstance(action.expect, Expect) else Expect()
-        return Sight(
-            action=number,
-            expect=expect,
-            summary=frame.summary,
-            observation=self._with_state(observation, expect, where),
-            packet=observation.injected[0],
-            ruleset=self.ruleset,
+        frames = build(action.send, self._lab.network)
+        observations = self._measure(frames, action.send.pace)
+        expected = action.expected_of(len(frames))
+        states = {keys: self._state(expect, partial(where, *keys)) for keys, expect in dict(expected).items()}
+        return tuple(
+            Sight(
+                action=number,
+                expect=expect,
+                keys=keys,
+                summary=_which(place, observations) + frame.summary,
+                observation=msgspec.structs.replace(observation, **states[keys]),
+                packet=observation.injected[0],
+                ruleset=self.ruleset,
+            )
+            for place, (frame, observation, (keys, expect)) in enumerate(
+                zip(frames, observations, expected, strict=True)
+            )
         )
 
     def _change(self, command: str, where: Where) -> None:
@@ -119,38 +131,51 @@ class Stage:
             said = str(refused).splitlines()[0].partition("Error: ")
             raise ScenarioError(f"nft: {said[2] or said[0]}", where("nft")) from None
 
-    def _with_state(self, observation: Observation, expect: Expect, where: Where) -> Observation:
-        """``observation`` with the counters and sets that ``expect`` speaks of."""
+    def _state(self, expect: Expect, where: Where) -> dict[str, Any]:
+        """The counters and sets that ``expect`` speaks of, as fields of an observation."""
         if not (expect.counters or expect.elements):
-            return observation
+            return {}
         try:
-            return msgspec.structs.replace(
-                observation,
-                counters=state.counters(self._lab.device, expect.counters or ()),
-                elements=state.elements(self._lab.device, expect.elements or ()),
-            )
+            return {
+                "counters": state.counters(self._lab.device, expect.counters or ()),
+                "elements": state.elements(self._lab.device, expect.elements or ()),
+            }
         except state.MissingError as missing:
             key = "counters" if missing.name in (expect.counters or ()) else "elements"
-            raise ScenarioError(missing.sentence, where("expect", key, missing.name), remedy=missing.remedy) from None
+            raise ScenarioError(missing.sentence, where(key, missing.name), remedy=missing.remedy) from None
 
-    def _measure(self, way: Sender, frame: Frame) -> Observation:
-        """Send one frame and watch it to its end."""
+    def _measure(self, frames: Sequence[Frame], pace: float) -> tuple[Observation, ...]:
+        """Send frames, ``pace`` seconds from one to the next, and watch each to its end."""
         lab, tracer, capture = self._lab, self._tracer, self._capture
         captured: list[Captured] = []
+        told: list[tuple[TraceMessage, Step | None]] = []
+
+        def take() -> None:
+            captured.extend(capture.read())  # a frame lives on until it is read
+            told.extend(message for tracing in self._tracing for message in tracing.read())
+            watch.drain()
 
         def settled() -> bool:
-            captured.extend(capture.read())  # a frame lives on until it is read
+            take()
             return not watch.alive()
 
+        ways: dict[Way, Sender] = {}
+        for frame in frames:
+            if frame.way not in ways:
+                ways[frame.way] = sender(lab.hosts[frame.sender], frame)
         for tracing in self._tracing:
             tracing.read()
         capture.read()
         overruns = sum(tracing.overruns for tracing in self._tracing)
-        with tracer.watch(hosts=lab.by_inum, senders=[way.cookie]) as watch:
-            way.send(frame.data)
+        with tracer.watch(hosts=lab.by_inum, senders=[way.cookie for way in ways.values()]) as watch:
+            turn = 0.0
+            for frame in frames:
+                wait_for_turn(turn, take)
+                turn = time.monotonic() + pace
+                ways[frame.way].send(frame.data)
             with suppress(BrokenMeasurement):
-                wait_until(settled, SETTLED_S, "the kernel to be done with the packet")
-            captured.extend(capture.read())
+                wait_until(settled, SETTLED_S + len(frames) * SETTLED_MORE_S, "the kernel to be done with the packets")
+            take()
             recording = watch.finish()
         scene = Scene(
             device=lab.device.name,
@@ -167,17 +192,26 @@ class Stage:
         return observe(
             scene,
             recording,
-            [message for tracing in self._tracing for message in tracing.read()],
+            [*told, *(message for tracing in self._tracing for message in tracing.read())],
             captured,
-            injected=[frame.data],
-            sender=frame.sender,
+            injected=[frame.data for frame in frames],
+            sender=frames[0].sender,
             trace_lost=sum(tracing.overruns for tracing in self._tracing) - overruns,
         )
 
 
+def _which(place: int, observations: Sequence[Observation]) -> str:
+    """Which of several packets it is, and when it was sent."""
+    if len(observations) == 1:
+        return ""
+    first, this = (observations[number].injected[0].born for number in (0, place))
+    when = f", {(this - first) / 1e6:.1f} ms after the first" if place else ""
+    return f"packet {place + 1} of {len(observations)}{when}: "
+
+
 def _named(actions: Iterable[Action]) -> set[str]:
     """The functions that the scenario speaks of."""
-    expected = [action.expect for action in actions if isinstance(action.expect, Expect)]
+    expected = [expect for action in actions for _, expect in action.entries]
     entries = [entry for expect in expected for entry in (*(expect.path or ()), *(expect.never or ()))]
     return {
         name.strip()

@@ -1,4 +1,4 @@
-"""Waiting for a fact, never for a time."""
+"""Waiting for a fact, or for a moment that a scenario states; never for a time that should do."""
 
 from __future__ import annotations
 
@@ -25,3 +25,14 @@ def wait_until(fact: Callable[[], object], deadline_s: float, what: str) -> None
             raise BrokenMeasurement(f"waited {deadline_s:g} s in vain for {what}")
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE_S)
+
+
+def wait_for_turn(moment: float, meanwhile: Callable[[], object]) -> None:
+    """Return at ``moment``, by :func:`time.monotonic`, or at once if that has passed.
+
+    ``meanwhile`` is called at least once, and again and again.
+    """
+    meanwhile()
+    while (left := moment - time.monotonic()) > 0:
+        time.sleep(min(left, LONGEST_PAUSE_S))
+        meanwhile()

@@ -71,7 +71,7 @@ class TestOutput:
 
     def send(self, lab: Lab, **keys: Any) -> list[bytes]:
         """What the server gets of a packet that the device sends."""
-        frame = build(msgspec.convert({"from": "device", "to": "server", **keys}, Send), lab.network)
+        (frame,) = build(msgspec.convert({"from": "device", "to": "server", **keys}, Send), lab.network)
         assert frame.through == "output"
         capture = Capture([lab.hosts["server"]])
         sender(lab.device, frame).send(frame.data)
@@ -96,7 +96,7 @@ class TestOutput:
         self.send(lab, **keys)
 
     def test_groups_leave_by_the_interface_that_was_planned(self, lab: Lab) -> None:
-        frame = build(
+        (frame,) = build(
             msgspec.convert({"from": "device", "to": "224.0.0.251", "udp": {"dport": 5353}}, Send), lab.network
         )
         capture = Capture([lab.hosts["client"]])
@@ -108,7 +108,7 @@ class TestOutput:
     def test_what_its_own_hook_drops_is_no_error(self, lab: Lab) -> None:
         chain = "table inet a { chain b { type filter hook output priority 0; policy drop; }; }"
         lab.device.namespace.call(lambda: Nft().run(chain))
-        frame = build(msgspec.convert({"from": "device", "to": "server", "icmp": {}}, Send), lab.network)
+        (frame,) = build(msgspec.convert({"from": "device", "to": "server", "icmp": {}}, Send), lab.network)
         sender(lab.device, frame).send(frame.data)
 
     def test_a_packet_that_is_too_long_is_refused_in_words(self, lab: Lab) -> None:

@@ -95,6 +95,19 @@ def joined(
     loss: Loss | None = None,
     trace_lost: int = 0,
 ) -> Observation:
+    (seen,) = all_joined(tape, messages, captured, injected=injected, loss=loss, trace_lost=trace_lost)
+    return seen
+
+
+def all_joined(
+    tape: Tape,
+    messages: Sequence[tuple[TraceMessage, Step | None]] = (),
+    captured: Sequence[Captured] = (),
+    *,
+    injected: Sequence[bytes] = (FRAME,),
+    loss: Loss | None = None,
+    trace_lost: int = 0,
+) -> tuple[Observation, ...]:
     recording = Recording(
         events=tape.events,
         functions=FUNCTIONS,
@@ -184,6 +197,22 @@ class TestPackets:
         tape.born()
         tape.add(Kind.HOP, "ip_rcv", netns=99)
         assert joined(tape).packets[0].hops[0].host == ""
+
+    def test_each_of_several_packets_has_an_observation_of_its_own(self) -> None:
+        tape = Tape()
+        tape.born(5)
+        tape.born(9, cookie=0, netns=DEVICE)
+        tape.born(6)
+        tape.born(10, cookie=0, netns=DEVICE)
+        tape.add(Kind.HOP, "packet_rcv", a=CAPTURING, netns=SERVER, packet=9)
+        tape.add(Kind.HOP, "packet_rcv", a=CAPTURING, netns=SERVER, packet=10)
+        tape.add(Kind.HOP, "ip_rcv", packet=6)
+        frames = [FRAME, FRAME[::-1]]
+        first, second = all_joined(tape, captured=[captured(), captured()], injected=frames)
+        assert [packet.frame for packet in (*first.injected, *second.injected)] == frames
+        assert [[packet.number for packet in one.packets] for one in (first, second)] == [[0, 1], [2, 3]]
+        assert [hop.function for hop in second.injected[0].hops] == ["ip_rcv"]
+        assert len(first.replies) == len(second.replies) == 1
 
 
 class TestReturns:

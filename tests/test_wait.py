@@ -7,7 +7,7 @@ import time
 import pytest
 
 from harness.errors import BrokenMeasurement
-from harness.wait import wait_until
+from harness.wait import wait_for_turn, wait_until
 
 
 def test_a_fact_ends_the_wait() -> None:
@@ -24,3 +24,17 @@ def test_a_deadline_is_told_with_what_was_waited_for() -> None:
     with pytest.raises(BrokenMeasurement, match=r"waited 0\.05 s in vain for the moon"):
         wait_until(lambda: False, 0.05, "the moon")
     assert time.monotonic() - start < 2
+
+
+def test_a_turn_comes_at_its_moment_and_not_before() -> None:
+    looks: list[float] = []
+    moment = time.monotonic() + 0.05
+    wait_for_turn(moment, lambda: looks.append(time.monotonic()))
+    assert time.monotonic() >= moment
+    assert len(looks) > 1
+
+
+def test_a_turn_that_has_passed_is_taken_at_once() -> None:
+    looks: list[int] = []
+    wait_for_turn(0, lambda: looks.append(1))
+    assert looks == [1]

@@ -31,6 +31,7 @@ from harness.report.advice import advise
 from harness.scenario import icmp
 from harness.scenario.models import Expect
 from harness.scenario.packet import fields, summarise
+from harness.scenario.problem import one_of
 
 LABEL = 10
 """Columns of the labels on the left, behind an indentation of 2."""
@@ -82,22 +83,24 @@ def explain(
     observation: Observation,
     packet: PacketSeen,
     *,
+    others: Sequence[int] = (),
     colour: bool = False,
     width: int = 100,
 ) -> str:
     """Return the failure text of one packet of the scenario ``name``, which stands at ``where``.
 
-    ``summary`` is the packet sent in one line, ``mismatches`` is what :func:`~harness.judge.judge`
-    found. Lines keep to ``width`` columns where names and rules allow it.
+    ``summary`` is the packet sent in one line, ``mismatches`` is what :func:`~harness.judge.judge` found,
+    ``others`` the places, from 0, of packets sent with it that are not as expected either. Lines keep to
+    ``width`` columns where names and rules allow it.
     """
     page = Page(colour=colour, width=width)
     seen = outcome(packet, observation.device)
     page.lines.append(page.paint(f"{where}: ", "faint") + page.paint(name, "bold"))
     _mismatches(page, mismatches)
-    page.say("packet", summary)
+    page.say("packet", summary, *_others(others))
     page.add("decided", *_decided(page, seen))
     page.add("rules", *_rules(page, packet, seen, observation.device))
-    if any(mismatch.keys[:2] == ("expect", "path") for mismatch in mismatches):
+    if any("path" in mismatch.keys for mismatch in mismatches):
         page.add("path", *_side_by_side(page, align(expect.path or (), packet, observation.device)))
     else:
         page.add("path", *_outline(page, observation, packet))
@@ -115,6 +118,15 @@ def outline(observation: Observation, packet: PacketSeen, *, colour: bool = Fals
     page.add("path", *_outline(page, observation, packet))
     page.say("ended", ended(packet, outcome(packet, observation.device), observation.device))
     return str(page)
+
+
+def _others(places: Sequence[int]) -> list[str]:
+    if not places:
+        return []
+    shown = [str(place + 1) for place in places[:10]]
+    if len(places) > len(shown):
+        shown.append(f"{len(places) - len(shown)} more")
+    return [f"not as expected either: packet{'s' if len(places) > 1 else ''} {one_of(shown, 'and')}"]
 
 
 def _mismatches(page: Page, mismatches: Sequence[Mismatch]) -> None:

@@ -17,6 +17,8 @@ HOOKS = ("ingress", "prerouting", "input", "forward", "output", "postrouting", "
 FAMILIES = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
 
 RECORD = "have pytest --nft-record write it"
+LONGEST_S = 60
+"""Seconds that a send may take."""
 
 _FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 
@@ -66,14 +68,59 @@ def _check_action(action: Action, network: Network, layers: Collection[str] | No
         family = packet.plan(action.send, network).family
     except Problem as problem:
         yield problem.below("send")
-    if action.expect is not UNSET:
-        for found in _check_expect(action.expect, network, layers):
-            yield found.below("expect")
-        if action.send.from_ == network.device and action.expect.reply is not None:
+    for found in _check_pace(action.send):
+        yield found.below("send")
+    for found in _check_numbers(action):
+        yield found.below("expect")
+    for keys, expect in action.entries:
+        problems = [*_check_expect(expect, network, layers), *_check_reject(expect, action.send, family)]
+        if action.send.from_ == network.device and expect.reply is not None:
             why = f"what comes back to {network.device}, the host under test, is not captured"
             remedy = "make it a step of its own, sent from the other host"
-            yield Problem(why, "expect", "reply", remedy=remedy, about_key=True)
-        yield from _check_reject(action.expect, action.send, family)
+            problems.append(Problem(why, "reply", remedy=remedy, about_key=True))
+        for found in problems:
+            yield found.below(*keys)
+
+
+def _check_pace(send: Send) -> Iterator[Problem]:
+    """How fast several packets follow each other."""
+    if send.interval is not None and send.rate is not None:
+        yield Problem("interval: and rate: say the same", "rate", remedy="keep one of them", about_key=True)
+    elif send.rate is not None and not int(send.rate.partition("/")[0]):
+        yield Problem(f"{send.rate} sends nothing", "rate")
+    elif send.pace and packet.count(send) == 1:
+        yield Problem("one packet follows no other", "rate" if send.rate else "interval", remedy="say how many: count:")
+    elif (seconds := send.pace * (packet.count(send) - 1)) > LONGEST_S:
+        yield Problem(f"takes {seconds:.0f} s, and {LONGEST_S} s is the limit", "rate" if send.rate else "interval")
+
+
+def _check_numbers(action: Action) -> Iterator[Problem]:
+    """How many packets the entries of a list of expectations are about."""
+    assert action.send is not UNSET
+    if isinstance(action.expect, Expect):
+        if action.expect.packets is not None:
+            remedy = "leave it out: what is expected is expected of each packet"
+            yield Problem("packets: stands only in a list of expectations", "packets", remedy=remedy, about_key=True)
+        return
+    numbers = [expect.packets for _, expect in action.entries]
+    for index, number in enumerate(numbers[:-1]):
+        if number is None:
+            yield Problem("does not say how many packets it is about", index, remedy="add packets:")
+    if None in numbers[:-1] or not numbers:
+        return
+    told, sent = sum(number or 0 for number in numbers), packet.count(action.send)
+    if numbers[-1] is None and told >= sent:
+        yield Problem(
+            f"is about no packet: those before it are about {told}, and {sent} {_are(sent)} sent", len(numbers) - 1
+        )
+    elif numbers[-1] is not None and told != sent:
+        yield Problem(
+            f"is about {told} packets, and {sent} {_are(sent)} sent", remedy="the last entry may leave packets: out"
+        )
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 # What changes rules or chains would have to be traced and indexed anew.
@@ -97,7 +144,7 @@ def _check_change(action: Action) -> Iterator[Problem]:
 
 
 def _check_expect(expect: Expect, network: Network, layers: Collection[str] | None) -> Iterator[Problem]:
-    if expect == Expect():
+    if structs.replace(expect, packets=None) == Expect():
         yield NothingExpected("expects nothing", remedy=f"say at least the verdict, or {RECORD}")
     delivered = expect.delivered
     if isinstance(delivered, Delivered):
@@ -197,7 +244,7 @@ def _check_reject(expect: Expect, send: Send, family: int | None) -> Iterator[Pr
     """``with``, against the verdict and the packet."""
     if expect.with_ is None:
         return
-    keys = ("expect", "with")
+    keys = ("with",)
     if expect.verdict != "reject":
         yield Problem("only a packet that is rejected is answered with something", *keys, remedy="add verdict: reject")
         return

@@ -12,6 +12,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+Keys = tuple[str | int, ...]
+"""The way to a value, e.g. ``("send", "tcp", "dport")``."""
+
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Base of the language: immutable and strict."""
@@ -43,6 +46,8 @@ Port = Word
 Number32 = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
 Count = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
 CodePoint = Annotated[int, Meta(ge=0, le=63)]
+MOST_PACKETS = 1000
+"""Packets that one ``send`` may make."""
 VlanId = Annotated[int, Meta(ge=0, le=4094)]
 RulesetFiles = str | Annotated[list[str], Meta(min_length=1)]
 VariableName = Annotated[
@@ -240,7 +245,7 @@ class Hex(Model, frozen=True, kw_only=True):
 
 
 class Send(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
-    """A packet, and where it starts.
+    """A packet, or several in a row, and where it starts.
 
     Layers not named are filled in: addresses from the lab, protocol numbers, lengths and
     checksums from the layers above. What is given is kept. The packet is IPv6 where a layer or
@@ -277,6 +282,33 @@ class Send(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
             examples=["GET / HTTP/1.0", {"hex": "16 03 01"}],
         ),
     ] = ""
+    count: Annotated[
+        int,
+        Meta(ge=1, le=MOST_PACKETS, description="How many times it is sent, each a packet of its own.", examples=[10]),
+    ] = 1
+    interval: Annotated[
+        Annotated[str, Meta(pattern=r"^\d{1,6}(\.\d{1,3})?(us|ms|s)$")] | None,
+        Meta(
+            description="Time from one packet to the next, at least: a number and `us`, `ms` or `s`. Without it, and "
+            "without `rate`, they follow at once.",
+            examples=["10ms"],
+        ),
+    ] = None
+    rate: Annotated[
+        Annotated[str, Meta(pattern=r"^\d{1,6}/(second|s|minute|min)$")] | None,
+        Meta(description="Instead of `interval`: how many in a time, at most.", examples=["100/s", "30/minute"]),
+    ] = None
+
+    @property
+    def pace(self) -> float:
+        """Seconds from one packet to the next, at least."""
+        if self.rate is not None:
+            number, _, unit = self.rate.partition("/")
+            return (1 if unit.startswith("s") else 60) / int(number)
+        if self.interval is not None:
+            unit = self.interval.lstrip("0123456789.")
+            return float(self.interval.removesuffix(unit)) * {"us": 1e-6, "ms": 1e-3, "s": 1}[unit]
+        return 0.0
 
 
 # --- expectations -------------------------------------------------------------------------------
@@ -406,8 +438,16 @@ PathEntry = Annotated[
 
 
 class Expect(Model, frozen=True, kw_only=True, rename={"with_": "with"}):
-    """What must be true of the packet. At least one key must be given."""
+    """What must be true of the packet, and of each packet where several are sent. At least one key must be given."""
 
+    packets: Annotated[
+        Annotated[int, Meta(ge=1, le=MOST_PACKETS)] | None,
+        Meta(
+            description="In a list of expectations: how many packets this entry is about, from where the one before it "
+            "ended. The last one may leave it out: it is about the rest.",
+            examples=[5],
+        ),
+    ] = None
     verdict: Annotated[
         Literal["accept", "drop", "reject", "queue", "stolen"] | None,
         Meta(description="What the ruleset decides.", examples=["accept"]),
@@ -492,6 +532,16 @@ class Expect(Model, frozen=True, kw_only=True, rename={"with_": "with"}):
     ] = None
 
 
+Expects = Annotated[
+    list[Expect],
+    Meta(
+        min_length=1,
+        description="One entry after the other, each about as many packets as it says.",
+        examples=[[{"packets": 5, "verdict": "accept"}, {"verdict": "drop"}]],
+    ),
+]
+
+
 class Action(Model, frozen=True, kw_only=True):
     """One packet sent and what must become of it; or a change of the ruleset's sets."""
 
@@ -506,12 +556,26 @@ class Action(Model, frozen=True, kw_only=True):
         ),
     ] = UNSET
     expect: Annotated[
-        Expect | UnsetType,
+        Expect | Expects | UnsetType,
         Meta(
             description="What must become of it. Without it the packet only sets the stage, as the first of a flow.",
             examples=[{"verdict": "accept"}],
         ),
     ] = UNSET
+
+    @property
+    def entries(self) -> tuple[tuple[Keys, Expect], ...]:
+        """All that is expected, however it is written, and where each stands below the action."""
+        if isinstance(self.expect, list):
+            return tuple((("expect", index), expect) for index, expect in enumerate(self.expect))
+        return () if self.expect is UNSET else ((("expect",), self.expect),)
+
+    def expected_of(self, count: int) -> tuple[tuple[Keys, Expect], ...]:
+        """What is expected of each of ``count`` packets, and where that stands below the action."""
+        each: list[tuple[Keys, Expect]] = []
+        for keys, expect in self.entries or ((("expect",), Expect()),):
+            each += [(keys, expect)] * (count - len(each) if expect.packets is None else expect.packets)
+        return tuple(each)
 
 
 class Scenario(Model, frozen=True, kw_only=True):
@@ -528,7 +592,7 @@ class Scenario(Model, frozen=True, kw_only=True):
         Send | UnsetType, Meta(description="The packet.", examples=[{"from": "client", "to": "server", "icmp": {}}])
     ] = UNSET
     expect: Annotated[
-        Expect | UnsetType,
+        Expect | Expects | UnsetType,
         Meta(description="What must become of the packet.", examples=[{"verdict": "drop", "rule": "policy"}]),
     ] = UNSET
     steps: Annotated[

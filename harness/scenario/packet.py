@@ -25,6 +25,8 @@ MTU = 1500
 TRANSPORTS = ("tcp", "udp", "icmp", "icmpv6")
 
 
+Way = tuple[str, str, int]
+"""What two frames must share to leave by one socket: interface, way through, and IP version if that matters."""
 Through = Literal["wire", "output"]
 """How a packet leaves: as a frame that an interface sends, or through the output hook of its host's kernel."""
 
@@ -41,6 +43,16 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     """From the Ethernet header on, without frame check sequence."""
     summary: str
     """One line, e.g. ``client 203.0.113.5:40000 → server 10.0.2.2:443 tcp S (IPv4, 40 bytes)``."""
+
+    @property
+    def way(self) -> Way:
+        """Frames of one host that are alike in this may leave by one socket."""
+        return self.interface, self.through, self.family if self.through == "output" else 0
+
+    @property
+    def family(self) -> int:
+        """4 or 6 of a frame that holds IP; else 0."""
+        return {b"\x08\x00": 4, b"\x86\xdd": 6}.get(self.data[12:14], 0)
 
 
 class Plan(NamedTuple):
@@ -119,21 +131,27 @@ def plan(send: Send, network: Network) -> Plan:
     )
 
 
-def build(send: Send, network: Network) -> Frame:
-    """The frame that ``send`` means.
+def build(send: Send, network: Network) -> tuple[Frame, ...]:
+    """The frames that ``send`` means, in order.
 
     Raises :class:`~harness.scenario.problem.Problem` as :func:`plan` does.
     """
     planned = plan(send, network)
     data = _prepared.get(_key(send, planned)) or _bytes(send, planned)
     receiver = network.owner(planned.destination) if planned.destination else None
-    return Frame(
+    frame = Frame(
         sender=send.from_,
         interface=planned.interface.name,
         through=planned.through,
         data=data,
         summary=_summary(fields(data), send.from_, receiver),
     )
+    return (frame,) * send.count
+
+
+def count(send: Send) -> int:
+    """How many frames :func:`build` makes."""
+    return send.count
 
 
 def prepare(packets: Iterable[tuple[Send, Network]]) -> dict[str, bytes]:

@@ -54,7 +54,7 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
     return f"it can be {one_of(by_lower.values())}" if by_lower else ""
 
 
-def one_of(names: Iterable[str]) -> str:
+def one_of(names: Iterable[str], word: str = "or") -> str:
     """``a, b or c``."""
     *most, last = names
-    return f"{', '.join(most)} or {last}" if most else last
+    return f"{', '.join(most)} {word} {last}" if most else last

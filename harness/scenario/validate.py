@@ -123,7 +123,7 @@ def _explain(mistake: _Mistake, document: Node, model: type[Any]) -> Problem:
         sentence = f"must be {one_of(names)}, not {_shown(value)}"
         if choices:
             remedy = f"it can be {one_of(choices)}"
-        elif "str" in found[1] and found[2] in ("int", "float", "bool"):
+        elif "str" in found[1] and found[2] in ("int", "float", "bool") and not _refused_as_text(str(value), wanted):
             remedy = "put it in quotes"
         elif not keys:
             remedy = "write ruleset: and scenarios:"
@@ -136,6 +136,12 @@ def _explain(mistake: _Mistake, document: Node, model: type[Any]) -> Problem:
     else:
         sentence = f"{_shown(value)} does not fit"
     return Problem(sentence, *keys, remedy=remedy, about_key=about_key)
+
+
+def _refused_as_text(value: str, wanted: list[Any]) -> bool:
+    """Whether no text is taken that looks like this, so that quotes would not help."""
+    patterns = [kind.pattern for kind in wanted if getattr(kind, "pattern", None)]
+    return bool(patterns) and not any(re.search(pattern, value) for pattern in patterns)
 
 
 _WORDS = {"str": "text", "int": "a number", "array": "a list", "object": "a mapping", "bool": "true or false"}

@@ -13,7 +13,7 @@ import pytest
 
 from harness.scenario import packet
 from harness.scenario.labs import LABS
-from harness.scenario.models import Send
+from harness.scenario.models import Action, Send
 from harness.scenario.network import Network
 from harness.scenario.packet import Frame, build, fields, prepare, summarise
 
@@ -22,7 +22,8 @@ ROUTER = Network.of(LABS["router"])
 
 
 def frame(sender: str = "client", **keys: Any) -> Frame:
-    return build(msgspec.convert({"from": sender, **keys}, Send), ROUTER)
+    (made,) = build(msgspec.convert({"from": sender, **keys}, Send), ROUTER)
+    return made
 
 
 @pytest.mark.parametrize(
@@ -178,11 +179,11 @@ def test_scapy_is_needed_for_building_only(tmp_path: Path) -> None:
         folder = Path(sys.argv[1])
         use(pickle.loads((folder / "frames").read_bytes()))
         for send, network in pickle.loads((folder / "packets").read_bytes()):
-            print(build(send, network).summary)
+            print(build(send, network)[0].summary)
         assert "scapy" not in sys.modules
     """
     done = subprocess.run([sys.executable, "-c", script, tmp_path], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
-    assert done.stdout.splitlines() == [build(*packet).summary for packet in packets]
+    assert done.stdout.splitlines() == [build(*packet)[0].summary for packet in packets]
 
 
 def test_a_vlan_tag_stands_before_what_is_in_it() -> None:
@@ -230,3 +231,35 @@ def test_what_a_host_with_addresses_sends_goes_through_its_kernel(
 def test_a_host_calls_itself_from_the_address_that_it_calls() -> None:
     found = fields(frame("device", to="device", ip6={}, icmpv6={}).data)
     assert found["src"] == found["dst"] == "2001:db8:113::1"
+
+
+def test_one_packet_is_sent_several_times() -> None:
+    send = msgspec.convert({"from": "client", "to": "server", "icmp": {}, "count": 3}, Send)
+    frames = build(send, ROUTER)
+    assert len(frames) == packet.count(send) == 3
+    assert len(set(map(repr, frames))) == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "seconds"),
+    [
+        ({}, 0),
+        ({"interval": "10ms"}, 0.01),
+        ({"interval": "2.5s"}, 2.5),
+        ({"interval": "40us"}, 0.00004),
+        ({"rate": "100/s"}, 0.01),
+        ({"rate": "30/minute"}, 2),
+    ],
+)
+def test_the_pace(keys: dict[str, Any], seconds: float) -> None:
+    assert msgspec.convert({"from": "client", **keys}, Send).pace == pytest.approx(seconds)
+
+
+def test_a_list_of_expectations_is_about_one_packet_after_the_other() -> None:
+    action = msgspec.convert({"expect": [{"packets": 2, "verdict": "accept"}, {"verdict": "drop"}]}, Action)
+    assert [(keys, expect.verdict) for keys, expect in action.expected_of(4)] == [
+        (("expect", 0), "accept"),
+        (("expect", 0), "accept"),
+        (("expect", 1), "drop"),
+        (("expect", 1), "drop"),
+    ]
