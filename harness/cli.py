@@ -16,6 +16,29 @@ from harness.errors import HarnessError
 # Imports of a subcommand's own modules stand in its functions: the others need not wait for them.
 
 
+def init(parser: argparse.ArgumentParser) -> None:
+    """Write a first scenario file for a ruleset: a packet for each rule and policy, and what becomes of it."""
+    from pathlib import Path
+
+    from harness.kernel.images import DEFAULT
+
+    def run(options: argparse.Namespace) -> int:
+        from harness.init import command
+
+        def tell(line: str) -> None:
+            print(line, file=sys.stderr, flush=True)
+
+        return command.run(
+            options.ruleset, options.output, kernel=options.kernel, measure=not options.no_run, tell=tell
+        )
+
+    parser.add_argument("ruleset", type=Path, help="an nft file; copied to scenarios/rulesets if it lies elsewhere")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: scenarios/NAME.yaml")
+    parser.add_argument("--no-run", action="store_true", help="write packets only, for pytest --nft-record")
+    parser.add_argument("--kernel", default=DEFAULT, help=f"of the microVM, when one is needed; default: {DEFAULT}")
+    parser.set_defaults(run=run)
+
+
 def kernels(parser: argparse.ArgumentParser) -> None:
     """List, fetch and remove kernel images."""
     from harness.kernel import images, progress
@@ -254,6 +277,7 @@ COMMANDS: tuple[Callable[[argparse.ArgumentParser], None], ...] = (
     check,
     discover,
     doctor,
+    init,
     kernels,
     lab,
     report,

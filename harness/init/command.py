@@ -1,0 +1,252 @@
+"""The command ``nft-harness init``, top to bottom."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from harness import result
+from harness.errors import BrokenMeasurement, HarnessError
+from harness.init import file, stage
+from harness.init.file import Scenario
+from harness.init.look import Facts, look
+from harness.init.packets import Candidate, World
+from harness.init.simulate import Key, Ruleset
+from harness.observation import Rule, Step
+from harness.recording import expectation
+from harness.recording.expectation import Seen
+from harness.scenario import project
+from harness.scenario.files import FOLDER
+
+ROUNDS = 2
+"""How often rules that were not met are tried again with other packets."""
+TRIES = 3
+"""Packets for each in the first of those rounds."""
+
+Tell = Callable[[str], None]
+
+
+class Target(NamedTuple):
+    """A rule or a policy."""
+
+    key: Key
+    name: str
+    """As scenarios name it."""
+    title: str
+    """Of its scenario; no other has it."""
+    place: str
+    """``edge.nft:18``; "" when it is not known."""
+
+
+def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, tell: Tell) -> int:
+    """Write a scenario file for ``ruleset``; 0 when all is done, 1 when a rule is left without a packet.
+
+    Raises :class:`~harness.errors.HarnessError` for a ruleset that cannot be loaded, and for a file that is there.
+    """
+    if not ruleset.is_file():
+        raise HarnessError(f"{ruleset} is no file")
+    output = output or Path(FOLDER) / f"{ruleset.stem}.yaml"
+    if output.exists():
+        raise HarnessError(f"{output} is there already", remedy="remove it, or name another with -o")
+    if FOLDER not in output.absolute().parent.parts:
+        raise HarnessError(f"{output} is in no folder {FOLDER}, so pytest would not take it", remedy=f"use {FOLDER}/…")
+    facts = look(ruleset, kernel)
+    ruleset = _in_project(ruleset, output, tell)
+    chosen = stage.choose(facts)
+    tell(f"the lab: {chosen.described}")
+    targets = list(_targets(facts))
+    candidates = {one.key: found for one, found in _candidates(facts, chosen, targets)}
+    tell(f"packets for {sum(map(bool, candidates.values()))} of {len(targets)} rules and policies")
+    head = file.head(ruleset, output, chosen)
+    reasons: dict[Key, str] = {}
+    if measure:
+        scenarios = _measured(head, output, targets, candidates, reasons, tell)
+    else:
+        scenarios = {one.key: Scenario(one.title, found[0].sends) for one in targets if (found := candidates[one.key])}
+    missed = [(one, reasons.get(one.key, _why(facts, one))) for one in targets if one.key not in scenarios]
+    comments = [
+        f"{place}: {target.name}: {why}" for target, why in missed for place in [target.place or "not in a file"]
+    ]
+    text = head + file.body([scenarios[one.key] for one in targets if one.key in scenarios], comments)
+    if not scenarios:
+        raise HarnessError(
+            "no packet was found that meets any of the rules or policies", remedy="write the file yourself"
+        )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        output.write_text(text)
+    except OSError as error:
+        raise HarnessError(f"{output} can't be written: {error.strerror}") from None
+    tell(f"{output}: {len(scenarios)} scenarios for {len(targets)} rules and policies")
+    for comment in comments:
+        tell(f"no scenario for {comment}")
+    return 1 if missed else 0
+
+
+def _in_project(ruleset: Path, output: Path, tell: Tell) -> Path:
+    """A ruleset that scenarios may name: itself, or a copy when it lies elsewhere."""
+    root = project.root(output.absolute().parent if output.parent.exists() else Path.cwd())
+    full = ruleset.resolve()
+    if full.is_relative_to(root.resolve()) or project.allows(root, full):
+        return ruleset
+    copy = output.parent / "rulesets" / (f"{ruleset.stem}.nft")
+    if copy.exists():
+        if copy.read_bytes() == full.read_bytes():
+            return copy
+        raise HarnessError(f"{ruleset} lies outside of the project, and {copy} is there already", remedy="remove it")
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(full, copy)
+    tell(f"{ruleset} lies outside of the project: copied to {copy}")
+    return copy
+
+
+def _targets(facts: Facts) -> Iterator[Target]:
+    """Every rule, and behind those of a base chain its policy, in the order of nft's listing."""
+    taken: set[str] = set()
+
+    def title(words: str) -> str:
+        words = words if len(words) <= 150 else f"{words[:149]}…"
+        found = next(one for n in itertools.count(1) if (one := f"{words} ({n})" if n > 1 else words) not in taken)
+        taken.add(found)
+        return found
+
+    chains = [chain.name for chain in facts.chains]
+    for chain in facts.chains:
+        here_is = chain.family, chain.table, chain.name
+        here = " ".join(here_is)
+        short = chain.name if chains.count(chain.name) == 1 else here
+        for rule in facts.rules:
+            if (rule.family, rule.table, rule.chain) == here_is:
+                name = str(expectation.name_of_rule(rule, facts.rules))
+                place = f"{rule.position.file}:{rule.position.line}" if rule.position else ""
+                words = rule.comment or rule.written or rule.text
+                yield Target((*here_is, rule.handle), name, title(f"{short}: {words}"), place)
+        if chain.is_base:
+            place = f"{chain.position.file}:{chain.position.line}" if chain.position else ""
+            yield Target((*here_is, 0), f"{here} policy", title(f"{short}: policy {chain.policy}"), place)
+
+
+def _candidates(
+    facts: Facts, chosen: stage.Stage, targets: Sequence[Target]
+) -> Iterator[tuple[Target, list[Candidate]]]:
+    world = World(Ruleset(facts), chosen.network)
+    for one in targets:
+        yield one, list(itertools.islice(world.candidates(one.key), 1 + ROUNDS * TRIES))
+
+
+def _measured(
+    head: str,
+    output: Path,
+    targets: Sequence[Target],
+    candidates: Mapping[Key, list[Candidate]],
+    reasons: dict[Key, str],
+    tell: Tell,
+) -> dict[Key, Scenario]:
+    """The scenarios whose packets met their rules, with what was seen; ``reasons`` gets why the others did not."""
+    found: dict[Key, Scenario] = {}
+    start, count = 0, 1
+    for _ in range(1 + ROUNDS):
+        tries = {
+            one: chosen
+            for one in targets
+            if one.key not in found and (chosen := candidates[one.key][start : start + count])
+        }
+        start, count = start + count, TRIES
+        if not tries:
+            break
+        drafts = {
+            f"{one.title} #{number}": (one, Scenario(f"{one.title} #{number}", candidate.sends))
+            for one, chosen in tries.items()
+            for number, candidate in enumerate(chosen)
+        }
+        tell(f"sending {len(drafts)} packets")
+        for seen in _ran(head + file.body([draft for _, draft in drafts.values()], ()), output):
+            one, draft = drafts[seen.name]
+            if one.key not in found:
+                expected = _expected(one, seen, reasons)
+                if expected:
+                    found[one.key] = Scenario(one.title, draft.sends, expected)
+    return found
+
+
+def _expected(target: Target, seen: result.Result, reasons: dict[Key, str]) -> dict[int, dict[str, object]]:
+    """What to expect of each step; nothing when the last packet did not meet ``target``."""
+    if seen.outcome in ("error", "skipped") or not seen.sent:
+        reasons.setdefault(target.key, seen.message.splitlines()[0] if seen.message else seen.outcome)
+        return {}
+    rules = seen.ruleset.rules if seen.ruleset else ()
+    last = seen.sent[-1]
+    met = [one for one in last.seen.steps if one.host == last.observation.device]
+    keys = [(one.family, one.table, one.chain, one.rule.handle if one.rule else 0) for one in met]
+    if target.key not in keys:
+        words = ", ".join(str(expectation.name_of(one, rules)) for one in met) or "no rule and no policy"
+        reasons[target.key] = f"the packet tried ({last.summary}) met {words}"
+        return {}
+    expected: dict[int, dict[str, object]] = {}
+    for sent in seen.sent:
+        try:
+            values: dict[str, object] = dict(expectation.whole([Seen(sent=sent, rules=rules, where=seen.kernel)]))
+        except (expectation.RefusedError, BrokenMeasurement) as refused:
+            reasons[target.key] = str(refused)
+            return {}
+        if sent is last:
+            values = _about(met[keys.index(target.key)], last, rules, values)
+        expected[sent.action] = values
+    return expected
+
+
+def _about(step: Step, sent: result.Sent, rules: Sequence[Rule], values: Mapping[str, object]) -> dict[str, object]:
+    """``values`` with the rule that this is about: the deciding one, or one on the way."""
+    name = expectation.name_of(step, rules)
+    if any((one.chain_path, one.rule) == (step.chain_path, step.rule) for one in sent.decided):
+        return {**values, "rule": name}
+    told: dict[str, object] = {}
+    for key, value in values.items():
+        told[key] = value
+        if key == "rule":
+            told["rules"] = [name]
+    return told if "rules" in told else {**values, "rules": [name]}
+
+
+def _ran(text: str, output: Path) -> list[result.Result]:
+    """What pytest saw of the scenarios in ``text``, which stands beside ``output`` while it runs."""
+    with _beside(output, text) as draft, tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pytest", str(draft), "--nft-record", "--nft-results", folder, "-q"]
+        ran = subprocess.run(
+            [*command, "-p", "no:cacheprovider", "-p", "no:randomly"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if not any(Path(folder).iterdir()):
+            raise HarnessError(f"pytest did not run:\n{ran.stdout}{ran.stderr}".rstrip())
+        return result.load([Path(folder)])
+
+
+@contextmanager
+def _beside(output: Path, text: str) -> Iterator[Path]:
+    """A file beside ``output``, for as long as the block lasts."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=output.parent, prefix=f".{output.stem}-", suffix=".yaml") as draft:
+        draft.write(text)
+        draft.flush()
+        yield Path(draft.name)
+
+
+def _why(facts: Facts, target: Target) -> str:
+    """Why no packet was made for a rule or policy."""
+    ruleset = Ruleset(facts)
+    chain = ruleset.chains[target.key[:3]]
+    if not chain.hook and not any(True for _ in ruleset.callers(chain)):
+        return f"no rule leads into chain {chain.name}"
+    if chain.hook in ("output", "postrouting", "egress") and chain.family in ("arp", "bridge"):
+        return f"a lab sends nothing through the {chain.hook} hook of family {chain.family}"
+    return "no packet was found: other rules come before it, or it asks for what is not understood"

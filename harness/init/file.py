@@ -1,0 +1,72 @@
+"""The text of a first scenario file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from harness.init.stage import Stage
+from harness.recording import edit
+
+
+class Scenario(NamedTuple):
+    """A scenario to be written."""
+
+    name: str
+    sends: Sequence[Mapping[str, Any]]
+    expected: Mapping[int, Mapping[str, Any]] = {}
+    """By the number of the packet; nothing where none is known yet."""
+
+
+def head(ruleset: Path, output: Path, stage: Stage) -> str:
+    """All above the scenarios; ``output`` is the file's own place."""
+    near = os.path.relpath(ruleset.resolve(), output.absolute().parent.resolve())
+    lab = stage.lab if isinstance(stage.lab, str) else None
+    lines = [
+        f"# A packet for each rule and policy of {ruleset.name}, and what became of it. Read it: this is what the",
+        "# ruleset does, which need not be what it should do.",
+        f"lab: {lab} # {stage.described}" if lab else "lab:",
+    ]
+    if not isinstance(stage.lab, str):
+        lines += _lab(msgspec.to_builtins(stage.lab))
+    if stage.interfaces:
+        lines.append(f"interfaces: {edit.flow(dict(stage.interfaces))}")
+    lines.append(f"ruleset: {edit.scalar(near, in_flow=False)}")
+    return "\n".join(lines) + "\n\nscenarios:\n"
+
+
+def _lab(spec: Mapping[str, Any]) -> Iterator[str]:
+    yield "  hosts:"
+    yield from (f"    {name}: {edit.flow(host)}" for name, host in spec["hosts"].items())
+    yield "  links:"
+    yield from (f"    - {edit.flow(link)}" for link in spec["links"])
+
+
+def body(scenarios: Sequence[Scenario], comments: Iterable[str]) -> str:
+    """The scenarios, and behind them what could not be made."""
+    text = "\n".join("\n".join(_lines(one)) + "\n" for one in scenarios)
+    if told := list(comments):
+        text += "\n# For these there is no scenario:\n" + "".join(f"#   {' '.join(one.split())}\n" for one in told)
+    return text
+
+
+def _lines(scenario: Scenario) -> Iterator[str]:
+    yield f"  - name: {edit.scalar(scenario.name, in_flow=False)}"
+    if len(scenario.sends) == 1:
+        yield f"    send: {edit.flow(dict(scenario.sends[0]))}"
+        yield from _expect(scenario.expected.get(0), "    ")
+        return
+    yield "    steps:"
+    for number, send in enumerate(scenario.sends):
+        yield f"      - send: {edit.flow(dict(send))}"
+        yield from _expect(scenario.expected.get(number), "        ")
+
+
+def _expect(expected: Mapping[str, Any] | None, indent: str) -> Iterator[str]:
+    if expected:
+        yield f"{indent}expect:"
+        yield from edit.mapping(dict(expected), indent + "  ")
