@@ -43,16 +43,21 @@ class _Scenario(NamedTuple):
     def name(self) -> str:
         return self.cases[0].name
 
-    def sights(self, action: int) -> list[Seen]:
-        """What was seen of one step. Raises :class:`RefusedError` unless all of it was."""
+    def sights(self, action: int, case: Case | None = None) -> list[Seen]:
+        """What was seen of the packets of a step, of ``case`` or of all; raises :class:`RefusedError` unless all was."""
         found = []
         for result in self.results:
-            sent = next((one for one in result.sent if one.action == action), None)
-            if result.outcome in ("error", "skipped") or sent is None:
-                where = f" on kernel {result.kernel}" if result.kernel else ""
-                raise RefusedError(f"'{result.name}' was not measured{where} ({result.outcome})")
+            if case is not None and result.name != case.name:
+                continue
+            where = f"'{result.name}' on kernel {result.kernel}"
+            sent = [one for one in result.sent if one.action == action]
+            if result.outcome in ("error", "skipped") or not sent:
+                place = f" on kernel {result.kernel}" if result.kernel else ""
+                raise RefusedError(f"'{result.name}' was not measured{place} ({result.outcome})")
             rules = result.ruleset.rules if result.ruleset else ()
-            found.append(Seen(sent=sent, rules=rules, where=f"'{result.name}' on kernel {result.kernel}"))
+            for number, one in enumerate(sent, 1):
+                which = f"packet {number} of {where}" if len(sent) > 1 else where
+                found.append(Seen(sent=one, rules=rules, where=which))
         return found
 
 
@@ -144,6 +149,10 @@ def _record_scenario(scenario: _Scenario, text: Text) -> _Recorded:
     moved = any(result.outcome == "failed" for result in scenario.results)
     for number, action in enumerate(scenario.cases[0].actions):
         if not isinstance(action.expect, Expect):
+            if action.entries and any(
+                one.mismatches for r in scenario.results for one in r.sent if one.action == number
+            ):
+                raise RefusedError("of a list of expectations, only you can say which packets each means")
             continue
         expect: Keys = (*whole, *(("steps", number) if in_steps else ()), "expect")
         expects = [case.actions[number].expect for case in scenario.cases]
@@ -165,11 +174,10 @@ def _record_scenario(scenario: _Scenario, text: Text) -> _Recorded:
 
 def _changes(scenario: _Scenario, number: int, expects: Sequence[object]) -> list[Change]:
     """What moved in one step; each case is compared with its own expectation."""
-    sights = scenario.sights(number)
     changes: dict[Keys, Change] = {}
     for expect, case in zip(expects, scenario.cases, strict=True):
         assert isinstance(expect, Expect)
-        own = [seen for seen, result in zip(sights, scenario.results, strict=True) if result.name == case.name]
+        own = scenario.sights(number, case)
         if any(expectation.judged(expect, seen) for seen in own):
             for change in expectation.moved(expect, own):
                 before = changes.setdefault(change.keys, change)
