@@ -11,18 +11,18 @@ from typing import Any, Self
 import msgspec
 
 from harness.capture import Capture, Captured
-from harness.errors import BrokenMeasurement, Position, ScenarioError, Unsupported
+from harness.errors import BrokenMeasurement, Position, ScenarioError
 from harness.inject import Sender, sender
 from harness.lab.lab import Lab
 from harness.observation import Observation, PacketSeen, Step, Value
 from harness.observe import Scene, observe
 from harness.ruleset import state
+from harness.ruleset.hosts import built
 from harness.ruleset.load import Ruleset
 from harness.ruleset.nft import RefusedError
 from harness.ruleset.trace import TraceMessage
 from harness.ruleset.tracing import Tracing, unused_table
 from harness.scenario.case import Case, Files
-from harness.scenario.files import shortened
 from harness.scenario.models import Action, Expect, Keys, Send
 from harness.scenario.network import Network
 from harness.scenario.packet import Frame, Way, build
@@ -82,17 +82,7 @@ class Stage:
     @contextmanager
     def open(cls, network: Network, rulesets: Mapping[str, Files], tracer: Tracer) -> Iterator[Self]:
         """Build the lab and load the hosts' ``rulesets``; nothing of either is left after the ``with``."""
-        for path in (path for files in rulesets.values() for path in files.paths):
-            if not path.exists():
-                # Those of the project were there when the scenario was read; others are the machine's.
-                raise Unsupported(f"{path} is not on this machine", remedy="install what it belongs to")
-        with Lab.build(network) as lab:
-            loaded = {
-                name: Ruleset.load(
-                    lab.hosts[name], *map(shortened, files.paths), defines=files.defines, home=files.project
-                )
-                for name, files in rulesets.items()
-            }
+        with built(network, rulesets) as (lab, loaded):
             yield cls(lab, loaded, tracer)
 
     def arm(self, actions: Iterable[Action]) -> None:

@@ -44,7 +44,7 @@ class _Scenario(NamedTuple):
         return self.cases[0].name
 
     def sights(self, action: int, case: Case | None = None) -> list[Seen]:
-        """What was seen of the packets of a step, of ``case`` or of all; raises :class:`RefusedError` unless all was."""
+        """What was seen of a step's packets, of ``case`` or of all. Raises :class:`RefusedError` unless all was."""
         found = []
         for result in self.results:
             if case is not None and result.name != case.name:

@@ -1,0 +1,32 @@
+"""A lab whose hosts have loaded their rulesets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from harness.errors import Unsupported
+from harness.lab.lab import Lab
+from harness.ruleset.load import Ruleset
+from harness.scenario.case import Files
+from harness.scenario.files import shortened
+from harness.scenario.network import Network
+
+
+@contextmanager
+def built(network: Network, rulesets: Mapping[str, Files]) -> Iterator[tuple[Lab, Mapping[str, Ruleset]]]:
+    """Build the lab and load the hosts' ``rulesets``; nothing of either is left after the ``with``."""
+    for path in (path for files in rulesets.values() for path in files.paths):
+        if not path.exists():
+            # Those of the project were there when the scenario was read; others are the machine's.
+            raise Unsupported(f"{path} is not on this machine", remedy="install what it belongs to")
+    with Lab.build(network) as lab:
+        yield (
+            lab,
+            {
+                name: Ruleset.load(
+                    lab.hosts[name], *map(shortened, files.paths), defines=files.defines, home=files.project
+                )
+                for name, files in rulesets.items()
+            },
+        )
