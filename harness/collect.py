@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ from harness.session import SESSION
 if TYPE_CHECKING:
     from _pytest._code.code import ExceptionInfo, Traceback
 
+    from harness.fixtures import Shown
     from harness.run import Sight
 
 
@@ -69,6 +70,11 @@ class ScenarioItem(pytest.Item):
             for mark in case.marks:
                 self.add_marker(mark)
 
+    @property
+    def colour(self) -> bool:
+        """Whether the reader sees colours."""
+        return self.config.stash[SESSION].colour
+
     def setup(self) -> None:
         """Measure and judge: whatever goes wrong here says nothing about the ruleset."""
         match self.case:
@@ -103,7 +109,7 @@ class ScenarioItem(pytest.Item):
         failure = None
         for _, packets in itertools.groupby(self.sights, key=attrgetter("action")):
             sights = list(packets)
-            found = [_differing(case, sight) for sight in sights]
+            found = [differing(case, sight) for sight in sights]
             self.mismatches += found
             wrong = [number for number, mismatches in enumerate(found) if mismatches]
             if wrong and failure is None:
@@ -119,7 +125,7 @@ class ScenarioItem(pytest.Item):
                     sight.observation,
                     sight.packet,
                     others=wrong[1:],
-                    colour=self.config.stash[SESSION].colour,
+                    colour=self.colour,
                 )
                 failure = Failed(text, mismatches[0].position, _summary(mismatches))
                 if not self.config.option.nft_record:  # which needs to know of every step
@@ -144,7 +150,9 @@ class ScenariosBroken(HarnessError):
         self.position = errors[0].position
 
 
-def _differing(case: Case, sight: Sight) -> tuple[Mismatch, ...]:
+def differing(case: Case, sight: Sight) -> tuple[Mismatch, ...]:
+    """Everything in which a packet of ``case`` differs from what is expected of it."""
+
     def at(keys: Keys) -> Position:
         return case.where(sight.action, *sight.keys, *keys[1:])
 
@@ -184,34 +192,34 @@ def properties(sights: tuple[Sight, ...]) -> Iterator[tuple[str, object]]:
     yield from ((name, "; ".join(values)) for name, values in steps.items() if values)
 
 
-def attach(item: ScenarioItem, report: pytest.TestReport) -> None:
+def attach(item: pytest.Item, shown: Sequence[ScenarioItem] | Sequence[Shown], report: pytest.TestReport) -> None:
     """Put what was seen into the report in which ``item`` ends; xdist carries it to the controller."""
     if report.when == "call" or (report.when == "setup" and not report.passed):
         options = item.config.option
-        if item.failure and report.failed:
+        if report.failed and (failure := next((one.failure for one in shown if one.failure), None)):
             # Readers of pytest's reports, such as a plugin for annotations, then point at the expectation.
             file, _, name = report.location
-            report.location = file, item.failure.position.line - 1, name
+            report.location = file, failure.position.line - 1, name
         vars(report).update(
             nft_broken=report.when == "setup" and report.failed,
-            nft_moved=bool(item.failure) and item.config.option.nft_record,
-            nft_paths=paths(item) if options.verbose > 0 and report.passed else "",
-            nft_result=_recorded(item, report) if options.nft_record or kinds.wanted(options) else b"",
+            nft_moved=isinstance(item, ScenarioItem) and bool(item.failure) and options.nft_record,
+            nft_paths="\n".join(map(paths, shown)) if options.verbose > 0 and report.passed else "",
+            nft_results=_recorded(shown, report) if options.nft_record or kinds.wanted(options) else [],
         )
 
 
-def _recorded(item: ScenarioItem, report: pytest.TestReport) -> bytes:
+def _recorded(shown: Sequence[ScenarioItem] | Sequence[Shown], report: pytest.TestReport) -> list[bytes]:
     from harness.record import record
     from harness.result import encode
 
-    return encode(record(item, report))
+    return [encode(record(one, report)) for one in shown]
 
 
-def paths(item: ScenarioItem) -> str:
+def paths(one: ScenarioItem | Shown) -> str:
     """The way that each packet took, in a few lines."""
     from harness.report.terminal import outline
 
-    told = (outline(one.observation, one.packet, colour=item.config.stash[SESSION].colour) for one in item.sights)
+    told = (outline(sight.observation, sight.packet, colour=one.colour) for sight in one.sights)
     runs = [(text, len(list(same))) for text, same in itertools.groupby(told)]
     return "\n".join(text if count == 1 else f"{text}\n  {count} packets went the same way" for text, count in runs)
 

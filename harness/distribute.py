@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from harness.errors import HarnessError
-from harness.scenario.files import scenario_files
+from harness.scenario.files import fixture_users, scenario_files
 
 # What only the controller needs is imported where it is used: an emulated guest pays for each module.
 if TYPE_CHECKING:
@@ -74,11 +74,16 @@ DISTRIBUTION = pytest.StashKey[Distribution]()
 def distribute(config: pytest.Config) -> None:
     """Choose where the session runs, and have xdist run it there.
 
-    Sessions without scenarios are left alone unless a kernel is asked for on the command line.
+    Sessions without scenarios and without tests that take our fixtures are left alone, unless a
+    kernel is asked for on the command line.
     Raises :class:`pytest.UsageError` when no kernel can be had.
     """
     asked: list[str] | None = config.option.nft_kernel
-    if is_worker(config) or config.option.collectonly or not (asked or any(scenario_files(config.args))):
+    if is_worker(config) or config.option.collectonly:
+        return
+    if not (
+        asked or any(scenario_files(config.args)) or any(fixture_users(config.args, config.getini("python_files")))
+    ):
         return
     from harness.kernel import where
     from harness.kernel.microvm import Guest

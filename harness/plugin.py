@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from harness import collect, distribute
+from harness import collect, distribute, fixtures
+from harness.fixtures import nft_lab as nft_lab
+from harness.fixtures import nft_run as nft_run
 from harness.report import kinds
 from harness.scenario import project
 from harness.scenario.files import is_scenario_file
@@ -130,7 +132,9 @@ def pytest_runtest_makereport(
     if isinstance(item, collect.ScenarioItem):
         if call.excinfo and report.failed:
             report.longrepr = collect.representation(item, call.excinfo) or report.longrepr
-        collect.attach(item, report)
+        collect.attach(item, [item], report)
+    elif fixtures.SHOWN in item.stash:
+        fixtures.conclude(item, call, report)
     return report
 
 

@@ -19,13 +19,14 @@ from harness.scenario.case import Case
 from harness.scenario.files import shortened
 
 if TYPE_CHECKING:
+    from harness.fixtures import Shown
     from harness.ruleset.load import Ruleset
     from harness.run import Sight
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def record(item: ScenarioItem, report: pytest.TestReport) -> Result:
+def record(item: ScenarioItem | Shown, report: pytest.TestReport) -> Result:
     """What became of ``item``, whose last ``report`` this is, for the reports to read."""
     case, sights = item.case, item.sights
     how: OutcomeName = "error" if report.when == "setup" and report.failed else report.outcome
@@ -49,7 +50,7 @@ def record(item: ScenarioItem, report: pytest.TestReport) -> Result:
     )
 
 
-def _where(item: ScenarioItem, report: pytest.TestReport) -> Position | None:
+def _where(item: ScenarioItem | Shown, report: pytest.TestReport) -> Position | None:
     if item.failure:
         return item.failure.position
     if _is_for_the_user(report.longrepr) and (crash := report.longrepr.reprcrash):

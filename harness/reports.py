@@ -41,9 +41,10 @@ class Reports:
         """Keep what a scenario's report carries; with ``-v``, show the way of its packets."""
         broken = getattr(report, "nft_broken", False)
         self._broken += broken
-        if text := getattr(report, "nft_result", b""):
+        texts = getattr(report, "nft_results", ())
+        for text in texts:
             self._results.append(result.with_texts(result.decode(text), self._folder, self._texts))
-        elif broken and kinds.wanted(self._options):
+        if not texts and broken and kinds.wanted(self._options):
             self._results.append(_crashed(report))
         terminal = self._plugins.get_plugin("terminalreporter")
         if terminal and (paths := getattr(report, "nft_paths", "")):

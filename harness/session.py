@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,9 @@ from harness.scenario.files import scenario_files, shortened
 from harness.tracer import kept, layers
 
 if TYPE_CHECKING:
-    from harness.run import Sight
+    from harness.run import Sight, Stage
+    from harness.scenario.case import Files
+    from harness.scenario.network import Network
     from harness.tracer.tracer import Tracer
 
 COLOUR, CASES, FRAMES, LEARNED, ARMED = "nft_colour", "nft_cases", "nft_frames", "nft_learned", "nft_armed"
@@ -71,11 +73,21 @@ class Session:
     def run(self, case: Case) -> tuple[Sight, ...]:
         """Run a scenario on this process's kernel; what was seen of each step that expects something."""
         from harness.run import run
+
+        return run(case, self._armed_tracer())
+
+    def open(self, network: Network, rulesets: Mapping[str, Files]) -> AbstractContextManager[Stage]:
+        """Open a stage on this process's kernel, for steps that come one by one."""
+        from harness.run import Stage
+
+        return Stage.open(network, rulesets, self._armed_tracer())
+
+    def _armed_tracer(self) -> Tracer:
         from harness.tracer.tracer import Tracer
 
         if self._tracer is None:
             self._tracer = Tracer(self._kept, engine=self._config.option.nft_tracer)
-        return run(case, self._tracer)
+        return self._tracer
 
     def finish(self) -> None:
         """Hand on what was learned of this kernel, or keep it if that can be done from here."""

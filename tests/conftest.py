@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.errors import Position
 from harness.judge import Mismatch
+from harness.kernel import images
 from harness.observation import Delivery, Hop, Loss, Observation, PacketSeen, Rule, Step, Verdict
 from harness.result import LabInterface, LabPlan, OutcomeName, Policy, Result, RulesetPlan, Sent
 
@@ -90,6 +92,28 @@ def step(verdict: Verdict, by: Rule | None) -> Step:
         verdict=verdict,
         rule=by,
     )
+
+
+CACHE = images.cache_dir().parent
+"""Asked for before pytester moves the home folder."""
+
+
+@pytest.fixture
+def this_cache(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This machine's cache folder, also where pytester moves the home folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))
+    return CACHE
+
+
+@pytest.fixture
+def kernel(this_cache: Path) -> str:
+    """A kernel that this machine can boot."""
+    for program in ("qemu-system-x86_64", "busybox"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed, so no microVM can be booted")
+    if images.find(images.DEFAULT) is None:
+        pytest.skip(f"no kernel image is here; run nft-harness kernels fetch {images.DEFAULT}")
+    return images.DEFAULT
 
 
 @pytest.fixture

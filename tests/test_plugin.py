@@ -70,14 +70,9 @@ session.Session.run = run
 '''
 
 
-CACHE = images.cache_dir().parent
-"""Asked for before pytester moves the home folder."""
-
-
 @pytest.fixture
-def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, this_cache: Path) -> pytest.Pytester:
     """A user's project with a folder of scenarios; kernel images are those of this machine."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))
     monkeypatch.delenv("NFT_KERNEL", raising=False)
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     pytester.makeini("[pytest]\nmarkers = smoke\n")
@@ -92,17 +87,6 @@ def anywhere(project: pytest.Pytester) -> pytest.Pytester:
     """The same, with scenarios that run in this process and on no kernel."""
     project.makeconftest(A_KERNEL_OF_NAMES)
     return project
-
-
-@pytest.fixture
-def kernel() -> str:
-    """A kernel that this machine can boot."""
-    for program in ("qemu-system-x86_64", "busybox"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed, so no microVM can be booted")
-    if images.find(images.DEFAULT) is None:
-        pytest.skip(f"no kernel image is here; run nft-harness kernels fetch {images.DEFAULT}")
-    return images.DEFAULT
 
 
 def write(project: pytest.Pytester, name: str, text: str) -> None:

@@ -43,7 +43,7 @@ class Run:
     def hear(self, *results: Result, **attributes: Any) -> None:
         for one in results or (None,):
             text = result.encode(one) if one else b""
-            self.reports.pytest_runtest_logreport(SimpleNamespace(nft_result=text, **attributes))  # type: ignore[arg-type]
+            self.reports.pytest_runtest_logreport(SimpleNamespace(nft_results=[text] if text else [], **attributes))  # type: ignore[arg-type]
 
     def finish(self, exitstatus: int = 0) -> int:
         session = SimpleNamespace(exitstatus=exitstatus)

@@ -11,6 +11,7 @@ from harness import result
 from harness.errors import HarnessError
 from harness.recording.files import Told, record
 from harness.reports import BROKEN
+from harness.scenario.files import SUFFIXES
 
 
 class Recording:
@@ -24,8 +25,8 @@ class Recording:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what a scenario's report carries."""
-        if text := getattr(report, "nft_result", b""):
-            self._results.append(result.decode(text))
+        results = map(result.decode, getattr(report, "nft_results", ()))
+        self._results += [one for one in results if one.position.file.endswith(SUFFIXES)]  # and no test in Python
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:

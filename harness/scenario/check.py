@@ -59,6 +59,11 @@ def to_be_recorded(actions: Iterable[Action]) -> tuple[Action, ...]:
     return tuple(one if one.send is UNSET else structs.replace(one, expect=Expect()) for one in actions)
 
 
+def check_step(action: Action, network: Network, layers: Collection[str] | None) -> Iterator[Problem]:
+    """Everything wrong with one step by itself."""
+    return _check_action(action, network, layers)
+
+
 def _check_action(action: Action, network: Network, layers: Collection[str] | None) -> Iterator[Problem]:
     if action.nft is not UNSET or action.send is UNSET:
         yield from _check_change(action)

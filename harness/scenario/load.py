@@ -15,11 +15,11 @@ from msgspec import UNSET, structs
 from harness.errors import Position, ScenarioError
 from harness.scenario import project
 from harness.scenario.case import Broken, Case, Files, Loaded
-from harness.scenario.check import actions, check, to_be_recorded
+from harness.scenario.check import actions, check, check_step, to_be_recorded
 from harness.scenario.files import LABS as LABS_FOLDER
 from harness.scenario.files import SUFFIXES
 from harness.scenario.labs import LABS, rename
-from harness.scenario.models import LabSpec, Scenario, ScenarioFile
+from harness.scenario.models import Action, LabSpec, Scenario, ScenarioFile
 from harness.scenario.network import Network
 from harness.scenario.node import Node
 from harness.scenario.parameters import expand, without_consequences
@@ -74,10 +74,10 @@ def load_all(path: Path, *, layers: Collection[str] | None = None, recording: bo
     found = without_consequences([*found, *more])
     whole = [problem for problem in found if not _is_in_scenario(problem)]
     elsewhere: list[ScenarioError] = []  # in the file of the lab
-    stage: _Stage | None = None
+    stage: Setup | None = None
     if file is not None and not whole:
         try:
-            stage = _Stage.of(path, file, layers)._replace(recording=recording)
+            stage = Setup.of(path, file, layers)._replace(recording=recording)
         except Problem as problem:
             whole.append(problem)
         except ScenarioError as error:
@@ -105,6 +105,42 @@ def load_lab(path: Path) -> Network:
         raise _located(problem, root, path) from None
 
 
+def set_up(document: Node, path: Path, *, layers: Collection[str] | None = None) -> Setup:
+    """Lab and rulesets as ``document`` says, in the words of a scenario file; ``path`` is where it is written.
+
+    Raises :class:`~harness.errors.ScenarioError`, the first one.
+    """
+    document.put("scenarios", document.place, Node.of([{"name": path.name}], document.place))
+    file, _, found = convert(document, ScenarioFile)
+    try:
+        if found or file is None:
+            raise found[0]
+        return Setup.of(path, file, layers)
+    except Problem as problem:
+        raise _located(problem, document, path) from None
+
+
+def case_of(document: Node, path: Path, *, setup: Setup, name: str) -> Case:
+    """The one step that ``document`` says, as a scenario called ``name``; ``path`` is where it is written.
+
+    Raises :class:`~harness.errors.ScenarioError`, the first one.
+    """
+    action, _, found = convert(document, Action)
+    found = found or list(check_step(action, setup.network, setup.layers) if action else ())
+    if found or action is None:
+        raise _located(found[0], document, path)
+    return Case(
+        file=path,
+        name=name,
+        id=name,
+        marks=(),
+        network=setup.network,
+        rulesets=setup.rulesets,
+        actions=(action,),
+        places=document,
+    )
+
+
 class _LabOnly(msgspec.Struct, frozen=True):
     """What of a scenario file makes its lab."""
 
@@ -118,7 +154,7 @@ def _lab_only(root: Node) -> Node:
     return root
 
 
-class _Stage(NamedTuple):
+class Setup(NamedTuple):
     """What the scenarios of a file have in common."""
 
     file: ScenarioFile
@@ -139,7 +175,7 @@ def _cases(
     nodes: Node | None,
     scenarios: Mapping[str | int, Scenario],
     found: Sequence[Problem],
-    stage: _Stage | None,
+    stage: Setup | None,
 ) -> Iterator[Case | Broken]:
     """The scenarios in the order of the file; without a stage, only those that are wrong themselves."""
     names: dict[str, int] = {}
@@ -182,7 +218,7 @@ def _cases(
             )
 
 
-def _own(path: Path, scenario: Scenario, stage: _Stage) -> _Stage:
+def _own(path: Path, scenario: Scenario, stage: Setup) -> Setup:
     """The stage of ``scenario``: that of the file, but for what the scenario says itself."""
     own = {key: said for key in ("lab", "interfaces", "ruleset") if (said := getattr(scenario, key)) is not UNSET}
     if not own:
@@ -190,7 +226,7 @@ def _own(path: Path, scenario: Scenario, stage: _Stage) -> _Stage:
     if "lab" in own:
         own = {"interfaces": {}, "rulesets": {}} | own
     network = None if {"lab", "interfaces"} & own.keys() else stage.network
-    made = _Stage.of(path, structs.replace(stage.file, **own), stage.layers, network)
+    made = Setup.of(path, structs.replace(stage.file, **own), stage.layers, network)
     return made._replace(recording=stage.recording)
 
 
@@ -259,7 +295,7 @@ def _lab(path: Path) -> LabSpec:
 
 def _rulesets(file: Path, said: ScenarioFile, network: Network) -> dict[str, Files]:
     """What ``file`` says that the hosts load, the device first."""
-    home = project.root(file.resolve().parent)
+    home = _reach(file)
     defines = {
         name: f"{{ {', '.join(map(str, value))} }}" if isinstance(value, list) else str(value)
         for name, value in said.defines.items()
@@ -297,6 +333,11 @@ def _ruleset_files(file: Path, text: str, *keys: str | int) -> Iterator[Path]:
         yield _inside(file, text, what, *keys)
 
 
+def _reach(file: Path) -> Path:
+    """The folder of what ``file`` may name. A test in Python could open anything by itself, such as what it made."""
+    return Path("/") if file.suffix == ".py" else project.root(file.resolve().parent)
+
+
 def _inside(file: Path, text: str, what: str, *keys: str | int) -> Path:
     """What ``file`` calls ``text``, absolute: it must exist and lie in the file's project.
 
@@ -309,7 +350,7 @@ def _inside(file: Path, text: str, what: str, *keys: str | int) -> Path:
         is_file, is_folder = found.is_file(), found.is_dir()
     except (OSError, RuntimeError):  # a name too long, links in a circle
         raise Problem("leads nowhere", *keys, remedy=remedy) from None
-    if not found.is_relative_to(root := project.root(folder)):
+    if not found.is_relative_to(root := _reach(file)):
         if not project.allows(root, found):
             remedy = f"copy it or move it there, or allow it: {project.ALLOW} in the project's pytest settings"
             raise Problem(f"'{text}' lies outside of the project, {root}", *keys, remedy=remedy)

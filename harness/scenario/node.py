@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 MAX_VALUES = 100_000
@@ -30,6 +31,16 @@ class Node:
         """By key of a mapping, by index of a sequence."""
         self.count = 1
         """Values in it, itself included."""
+
+    @classmethod
+    def of(cls, value: Any, place: Place) -> Node:
+        """A value that stands in no document, as if all of it stood at ``place``; None is as if it was not given."""
+        node = cls({} if isinstance(value, Mapping) else [] if isinstance(value, list | tuple) else value, place)
+        if isinstance(value, Mapping | list | tuple):
+            for key, child in value.items() if isinstance(value, Mapping) else enumerate(value):
+                if child is not None:
+                    node.put(key, place, cls.of(child, place))
+        return node
 
     def used_at(self, place: Place) -> Node:
         """The same value where an alias stands for it."""

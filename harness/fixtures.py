@@ -1,0 +1,425 @@
+"""Fixtures for tests in Python: the labs, rulesets, packets and expectations of scenario files, in the same words.
+
+::
+
+    def test_https(nft_run):
+        seen = nft_run(
+            ruleset="rulesets/edge.nft",
+            send={"from": "client", "to": "server", "tcp": {"dport": 443}},
+        )
+        assert seen.verdict == "accept"
+        assert seen.delivered == "server"
+
+``nft_run`` sends one packet through a lab made for it, ``nft_lab`` builds a lab that several steps
+share. Such tests run where scenarios run, and end as these do: what is wrong in what was written, or
+could not be seen, is an error; what this kernel cannot do is a skip.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
+
+import msgspec
+import pytest
+
+from harness import collect
+from harness.collect import properties
+from harness.errors import HarnessError, Position, ScenarioError, Unsupported
+from harness.judge import Mismatch, arrivals, ended, hops_on, judge, layers_of, outcome, refuse_loss
+from harness.observation import Drop, Observation, PacketSeen, Rule, Step, Verdict
+from harness.scenario.case import Case
+from harness.scenario.files import shortened
+from harness.scenario.models import Expect
+from harness.scenario.node import Node, Place
+from harness.scenario.packet import fields
+from harness.session import SESSION
+from harness.tracer import layers
+
+if TYPE_CHECKING:
+    from harness.run import Sight
+    from harness.scenario.load import Setup
+
+READ_AT_ONCE = frozenset({"counters", "elements", "conntrack"})
+"""Expectations about what a packet leaves behind, and the next one may change."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@pytest.fixture
+def nft_run(request: pytest.FixtureRequest) -> Runner:
+    """Send a packet through a lab made for it."""
+    request.node.stash.setdefault(SHOWN, [])
+    return Runner(request.node)
+
+
+@pytest.fixture
+def nft_lab(request: pytest.FixtureRequest) -> Iterator[Builder]:
+    """Build labs for several steps; they live until the test ends."""
+    request.node.stash.setdefault(SHOWN, [])
+    with ExitStack() as labs:
+        yield Builder(request.node, labs)
+
+
+def _for_tests(function: Callable[P, T]) -> Callable[P, T]:
+    """Of an error show the test's line, and nothing of what lies behind it."""
+
+    @functools.wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        __tracebackhide__ = True
+        try:
+            return function(*args, **kwargs)
+        except (HarnessError, DiffersError) as error:
+            raise error.with_traceback(None) from None
+
+    return called
+
+
+class Runner:
+    """What ``nft_run`` is."""
+
+    def __init__(self, item: pytest.Item) -> None:
+        self._item = item
+
+    @_for_tests
+    def __call__(self, *, send: Mapping[str, Any], expect: Mapping[str, Any] | None = None, **setup: Any) -> Seen:
+        """Send a packet through a lab made for it; what was seen.
+
+        ``send`` and ``expect`` are those of a scenario, ``setup`` is what stands above ``scenarios:`` in a scenario
+        file, ``ruleset`` at least. What is expected can be said here, or asserted of what was seen.
+        """
+        with OpenLab(self._item, setup) as lab:
+            return lab.send(send, expect)
+
+
+class Builder:
+    """What ``nft_lab`` is."""
+
+    def __init__(self, item: pytest.Item, labs: ExitStack) -> None:
+        self._item = item
+        self._labs = labs
+
+    @_for_tests
+    def __call__(self, **setup: Any) -> OpenLab:
+        """Build a lab; ``setup`` is what stands above ``scenarios:`` in a scenario file, ``ruleset`` at least."""
+        return self._labs.enter_context(OpenLab(self._item, setup))
+
+
+class OpenLab:
+    """A lab with its ruleset. What one step leaves behind in the kernel is there for the next."""
+
+    def __init__(self, item: pytest.Item, setup: Mapping[str, Any]) -> None:
+        from harness.scenario import load
+
+        self._setup = load.set_up(*_document(setup), layers=layers.NAMES)
+        self._shown = Shown(item, self._setup)
+        self._steps = 0
+        self._stack = ExitStack()
+        session = item.config.stash[SESSION]
+        self._stage = self._stack.enter_context(session.open(self._setup.network, self._setup.rulesets))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._shown.end()
+        self._stack.close()
+
+    @_for_tests
+    def send(self, packet: Mapping[str, Any], expect: Mapping[str, Any] | None = None) -> Seen:
+        """Send a packet; what was seen of it. Both are as the ``send`` and ``expect`` of a step of a scenario.
+
+        Of several packets, such as with ``count``, it is the last: :meth:`step` returns all.
+        """
+        return self.step(send=packet, expect=expect)[-1]
+
+    @_for_tests
+    def nft(self, command: str) -> None:
+        """Change elements of a set or map, as the ``nft`` of a step does."""
+        self.step(nft=command)
+
+    @_for_tests
+    def step(self, **step: Any) -> tuple[Seen, ...]:
+        """Do what a step of a scenario with these keys does; what was seen of its packets, if it sends any."""
+        from harness.scenario import load
+
+        def case(more: Mapping[str, Any]) -> Case:
+            return load.case_of(*_document({**step, **more}), setup=self._setup, name=self._shown.name)
+
+        now = case({})
+        started = time.monotonic()
+        self._stage.arm(now.actions)
+        sights = self._stage.act(now.actions[0], self._steps, functools.partial(now.where, 0))
+        self._steps += 1
+        self._shown.seconds += time.monotonic() - started
+        numbers = [self._shown.add(sight) for sight in sights]
+        seen = tuple(Seen(sight, number, case, self._shown) for sight, number in zip(sights, numbers, strict=True))
+        self._shown.judge(now, dict(zip(numbers, sights, strict=True)))
+        return seen
+
+
+class Seen:
+    """What was seen of a packet."""
+
+    def __init__(self, sight: Sight, number: int, case: Callable[[Mapping[str, Any]], Case], shown: Shown) -> None:
+        self._sight = sight
+        self._number = number
+        self._case = case
+        self._shown = shown
+        refuse_loss(sight.observation.loss)
+        self._outcome = outcome(sight.packet, sight.observation.device)
+
+    def __repr__(self) -> str:
+        return f"<{self._sight.summary}: {self.ended}>"
+
+    @property
+    def observation(self) -> Observation:
+        """Everything that was seen while the packet was on its way."""
+        return self._sight.observation
+
+    @property
+    def packet(self) -> PacketSeen:
+        """All of it that is about this packet."""
+        return self._sight.packet
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the ruleset decided, equal to its word as in ``== "drop"``; None when no base chain saw the packet."""
+        return self._outcome.verdict
+
+    @property
+    def with_(self) -> str:
+        """For a reject: with what, such as ``icmp port-unreachable``."""
+        return self._outcome.with_
+
+    @property
+    def rule(self) -> Rule | None:
+        """The rule that decided last; None when a policy did, or nothing."""
+        return self._outcome.decided[-1].rule if self._outcome.decided else None
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What rules and policies of the device said, in order."""
+        return tuple(step for step in self.packet.steps if step.host == self.observation.device)
+
+    @property
+    def delivered(self) -> str:
+        """The host where the packet arrived, or ``nowhere``; several with commas between."""
+        return ", ".join(arrivals(self.packet)) or "nowhere"
+
+    @property
+    def sees(self) -> Mapping[str, str | int]:
+        """The packet as it arrived: ``src``, ``dst``, ``sport``, ``dport``, ``ttl``, and what else
+        :func:`~harness.scenario.packet.fields` knows; empty when it arrived nowhere, or at the device."""
+        frames = [one.frame for one in self.packet.deliveries if one.host in arrivals(self.packet) and one.frame]
+        return fields(frames[-1]) if frames else {}
+
+    @property
+    def replies(self) -> tuple[Mapping[str, str | int], ...]:
+        """What the sender got in answer, each in the form of :attr:`sees`."""
+        return tuple(fields(one.frame) for one in self.observation.replies if one.host == self.packet.sender)
+
+    @property
+    def dropped(self) -> Drop | None:
+        """The kernel's own word on why it gave the packet up."""
+        return self.packet.drop
+
+    @property
+    def ended(self) -> str:
+        """Where and why the packet's way ended, in words."""
+        return ended(self.packet, self._outcome, self.observation.device)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Layers that the packet passed on the device, each run of one layer once."""
+        return layers_of(hops_on(self.packet, self.observation.device))
+
+    @property
+    def path(self) -> Way:
+        """Functions that the packet met on the device, in order."""
+        return Way(self.observation, self.packet)
+
+    @_for_tests
+    def expect(self, **words: Any) -> None:
+        """Compare with the words of a scenario's ``expect``; what differs is shown as it is for a scenario.
+
+        Where a word is Python's own, put an underscore behind it: ``with_="tcp reset"``.
+        """
+        if late := sorted(READ_AT_ONCE & words.keys()):
+            remedy = f"send(…, expect={{{late[0]!r}: …}}) reads it"
+            raise ScenarioError(f"{late[0]} can only be read right after the packet", _caller(), remedy=remedy)
+        case = self._case({"expect": words})
+        ((keys, expect),) = case.actions[0].entries
+        sight = msgspec.structs.replace(self._sight, expect=expect, keys=keys)
+        self._shown.judge(case, {self._number: sight})
+
+
+class Way(Sequence[str]):
+    """Functions, in the order in which they were met.
+
+    ``in`` refuses a function that this kernel cannot trace: that it was not met would be a guess.
+    """
+
+    def __init__(self, observation: Observation, packet: PacketSeen) -> None:
+        self._observation = observation
+        self._packet = packet
+        self._functions = tuple(hop.function for hop in hops_on(packet, observation.device))
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        return self._functions[index]
+
+    def __len__(self) -> int:
+        return len(self._functions)
+
+    def __repr__(self) -> str:
+        return " ".join(self._functions)
+
+    @_for_tests
+    def __contains__(self, function: object) -> bool:
+        if function not in self._functions:
+            place = _caller()
+            judge(Expect(path=[str(function)]), self._observation, self._packet, at=lambda _: place)
+        return function in self._functions
+
+
+# --- what reports read --------------------------------------------------------------------------
+
+
+class DiffersError(AssertionError):
+    """A packet was not as expected; the text says it all."""
+
+    def __init__(self, text: str, position: Position) -> None:
+        super().__init__(text)
+        self.position = position
+
+
+class Shown:
+    """What one lab of a test has shown; for the reports what a scenario is."""
+
+    def __init__(self, item: pytest.Item, setup: Setup) -> None:
+        every = item.stash[SHOWN]
+        every.append(self)
+        self._item = item
+        self.nodeid = item.nodeid if len(every) == 1 else f"{item.nodeid} ({len(every)})"
+        self.name = item.name
+        self.path = item.path
+        self.case = Case(
+            file=item.path,
+            name=item.name,
+            id=item.name,
+            marks=(),
+            network=setup.network,
+            rulesets=setup.rulesets,
+            actions=(),
+            places=Node({}, Place(0, 0)),
+        )
+        self.sights: tuple[Sight, ...] = ()
+        self.mismatches: list[tuple[Mismatch, ...]] = []
+        """Of each of the sights."""
+        self.failure: DiffersError | None = None
+        self.seconds = 0.0
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        """The place of the test in its file."""
+        _, line, name = self._item.reportinfo()
+        return self.path, line or 0, name
+
+    @property
+    def colour(self) -> bool:
+        """Whether the reader sees colours."""
+        return self._item.config.stash[SESSION].colour
+
+    def end(self) -> None:
+        """Tell the reports of pytest what was seen."""
+        self._item.user_properties += properties(self.sights)
+
+    def add(self, sight: Sight) -> int:
+        """Keep what was seen of a packet; its number."""
+        self.sights += (sight,)
+        self.mismatches.append(())
+        return len(self.sights) - 1
+
+    def judge(self, case: Case, sights: Mapping[int, Sight]) -> None:
+        """Compare the packets of a step, by their numbers, with what ``case`` expects.
+
+        Raises :class:`DiffersError`.
+        """
+        for number, sight in sights.items():
+            self.mismatches[number] = collect.differing(case, sight)
+        wrong = [number for number in sights if self.mismatches[number]]
+        if not wrong:
+            return
+        from harness.report.terminal import explain  # dear in an emulated guest, and mostly not needed
+
+        sight, found = sights[wrong[0]], self.mismatches[wrong[0]]
+        text = explain(
+            self.name,
+            found[0].position,
+            sight.summary,
+            sight.expect,
+            found,
+            sight.observation,
+            sight.packet,
+            others=[list(sights).index(number) for number in wrong[1:]],
+            colour=self.colour,
+        )
+        self.failure = DiffersError(text, found[0].position)
+        raise self.failure
+
+
+SHOWN = pytest.StashKey[list[Shown]]()
+"""Of a test that has used the fixtures."""
+
+
+def conclude(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
+    """Give the ``report`` of a test that has used the fixtures the end that a scenario would have had."""
+    error = call.excinfo.value if call.excinfo else None
+    if isinstance(error, Unsupported) and not item.config.option.nft_require:
+        path, line, _ = item.reportinfo()
+        report.outcome = "skipped"
+        report.longrepr = (str(path), (line or 0) + 1, f"Skipped: unsupported here: {error}")
+    elif isinstance(error, HarnessError):
+        # No say about the ruleset, so no failure, not even an expected one: an error, as in setup.
+        report.outcome, report.when = "failed", "setup"
+        vars(report).pop("wasxfail", None)
+    elif report.failed and not isinstance(error, DiffersError):
+        report.sections += [("what was seen", collect.paths(one)) for one in item.stash[SHOWN]]
+    collect.attach(item, item.stash[SHOWN], report)
+
+
+# --- from Python's values to those of a scenario file -------------------------------------------
+
+
+def _document(values: Mapping[str, Any]) -> tuple[Node, Path]:
+    """What a test says as if it stood in a document at the line of the call, and the test's file."""
+    caller = _caller()
+    return Node.of(_plain(values), Place(caller.line, 0)), Path(caller.file)
+
+
+def _plain(value: Any) -> Any:
+    """The value as YAML has it; all that is no number is text: paths, addresses, verdicts."""
+    if isinstance(value, msgspec.Struct):
+        value = msgspec.to_builtins(value)
+    if isinstance(value, Mapping):
+        return {str(key).removesuffix("_"): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value if value is None or isinstance(value, int | float) else str(value)
+
+
+def _caller() -> Position:
+    """The line that has called this package."""
+    frame = sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "harness":
+        frame = frame.f_back
+    return Position(str(shortened(Path(frame.f_code.co_filename))), frame.f_lineno)
