@@ -10,12 +10,13 @@ from typing import Final
 
 import msgspec
 
-from harness.errors import Position, ScenarioError
+from harness.errors import Position, ScenarioError, Unsupported
 from harness.lab.lab import Host
 from harness.observation import Rule
 from harness.ruleset import iptables, listing, source
 from harness.ruleset.listing import Chain, Listed
-from harness.ruleset.nft import Nft, RefusedError, as_shown, complaint, handles_in_blocks
+from harness.ruleset.missing import missing
+from harness.ruleset.nft import Nft, RefusedError, as_shown, complaint, handles_in_blocks, marked
 from harness.ruleset.nft import nft_version as nft_version
 from harness.scenario import project
 
@@ -44,7 +45,8 @@ class Ruleset:
         root ``home``, or the main file's own, or where that project's settings allow it.
         Positions call the files ``paths``, and included files below their folders accordingly.
 
-        Raises :class:`~harness.errors.ScenarioError` at the place that nft complains of.
+        Raises :class:`~harness.errors.ScenarioError` at the place that nft complains of, and
+        :class:`~harness.errors.Unsupported` for what this kernel lacks.
         """
         mains = {path.absolute(): path for path in paths}
         for path in paths:
@@ -64,7 +66,14 @@ class Ruleset:
             try:
                 host.namespace.call(nft.load, folder, [full.name for full in files], defines or {})
             except RefusedError as refused:
-                raise complaint(refused, files[0], mains[files[0]]) from None
+                told = complaint(refused, files[0], mains[files[0]])
+                for text in marked(refused):
+                    if lacking := host.namespace.call(missing, text):
+                        raise Unsupported(
+                            f"{told.position}: the kernel has no {lacking.name}, for: {text.strip()}",
+                            remedy=f"it needs {lacking.modules}",
+                        ) from None
+                raise told from None
         chains, listed = listing.read(host.namespace.call(nft.ruleset), host.namespace.call(handles_in_blocks))
         try:
             written = source.read(texts, lambda file: _shown(file, mains))

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from harness.errors import Position, ScenarioError, Unsupported
@@ -16,7 +16,7 @@ from harness.ruleset.nfnetlink import FAMILIES, HEADER, NETLINK_NETFILTER, NFT_M
 
 NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_HANDLE = 1, 2, 3
 
-_MESSAGE = re.compile(r"^(?P<file>.+?):(?P<line>\d+):(?P<column>\d+)-\d+: Error: (?P<text>.*)$", re.MULTILINE)
+_MESSAGE = re.compile(r"^(?P<file>.+?):(?P<line>\d+):(?P<column>\d+)-(?P<end>\d+): Error: (?P<text>.*)$", re.MULTILINE)
 
 
 class RefusedError(Exception):
@@ -119,8 +119,20 @@ def complaint(refused: RefusedError, path: Path, shown: Path) -> ScenarioError:
     place = Position(as_shown(Path(found["file"]), path, shown), int(found["line"]), int(found["column"]))
     if found["text"].startswith("Could not process rule"):
         # The kernel's answer: only an error code.
-        return ScenarioError(sentence, place, remedy="a name may be wrong, or this kernel may lack a module for it")
+        return ScenarioError(sentence, place, remedy="a name or number in it may be wrong")
+    if found["text"].startswith("redefinition"):
+        return ScenarioError(sentence, place, remedy="it is set before, there or by the scenario file's defines:")
     return ScenarioError(sentence, place)
+
+
+def marked(refused: RefusedError) -> Iterator[str]:
+    """What the kernel refused by an error code: the part that nft marks, then its whole line."""
+    found = _MESSAGE.search(str(refused))
+    if found and found["text"].startswith("Could not process rule"):
+        lines = str(refused)[found.end() :].splitlines()
+        if len(lines) > 1:
+            yield lines[1][int(found["column"]) - 1 : int(found["end"])]
+            yield lines[1]
 
 
 def as_shown(file: Path, path: Path, shown: Path) -> str:
