@@ -90,6 +90,12 @@ class Step(Value, frozen=True, kw_only=True):
     """The chain of a jump or goto."""
     rule: Rule | None = None
     """The rule evaluated; None for a policy and for a return at the end of a chain."""
+    headers: bytes = b""
+    """In the first step of each base chain: the packet as it came there, from the IP header on, as far as the
+    trace tells."""
+    iif: str = ""
+    oif: str = ""
+    """There as well: the interfaces by which it came in and goes out."""
 
     @property
     def chain_path(self) -> str:

@@ -112,4 +112,5 @@ def _ruleset(file: Path, loaded: Ruleset) -> RulesetPlan:
             for chain in loaded.chains
             if chain.is_base
         ),
+        sets=loaded.sets,
     )

@@ -95,6 +95,8 @@ class RulesetPlan(Value, frozen=True, kw_only=True):
     rules: tuple[Rule, ...]
     """In the order of nft's listing: by table, by chain, in the order of evaluation."""
     policies: tuple[Policy, ...]
+    sets: Mapping[str, tuple[str, ...]] = {}
+    """What named sets and maps hold, by family, table and name; of a map ``key : value``."""
     texts: Mapping[str, str] = {}
     """The content of each file in which a rule or policy stands, as it was during the run."""
 

@@ -7,18 +7,21 @@ serve the reports.
 
 from __future__ import annotations
 
-from harness.judge.decision import Outcome, arrivals, ended, outcome
+from harness.judge.decision import FINAL, Outcome, arrivals, ended, outcome
 from harness.judge.expectations import Keys, Mismatch, judge, refuse_loss
+from harness.judge.rules import bare
 from harness.judge.way import PathRow, align, hops_on, layers_of, located
 from harness.judge.words import describe_decision, describe_entry, describe_hop, describe_loss, describe_step, escape
 
 __all__ = [
+    "FINAL",
     "Keys",
     "Mismatch",
     "Outcome",
     "PathRow",
     "align",
     "arrivals",
+    "bare",
     "describe_decision",
     "describe_entry",
     "describe_hop",

@@ -14,7 +14,8 @@ from harness.observation import PacketSeen, Step, Value, Verdict
 from harness.scenario import icmp
 from harness.scenario.packet import fields
 
-_FINAL = frozenset({Verdict.ACCEPT, Verdict.DROP, Verdict.REJECT, Verdict.QUEUE, Verdict.STOLEN})
+FINAL = frozenset({Verdict.ACCEPT, Verdict.DROP, Verdict.REJECT, Verdict.QUEUE, Verdict.STOLEN})
+"""Verdicts that end the evaluation of a base chain."""
 REFUSED = frozenset({Verdict.DROP, Verdict.REJECT})
 """Verdicts that end a packet."""
 
@@ -74,7 +75,7 @@ def _evaluations(steps: Iterator[Step]) -> list[list[Step]]:
     runs: list[list[Step]] = [[]]
     for step in steps:
         runs[-1].append(step)
-        if step.verdict in _FINAL:
+        if step.verdict in FINAL:
             runs.append([])
     if unfinished := runs.pop():
         raise BrokenMeasurement(

@@ -1,20 +1,24 @@
 """Rule coverage, by coverage.py's reporters.
 
 A line of an nft file counts as covered when every rule and policy that begins on it matched a
-packet. The contexts of a line are the scenarios that did it.
+packet. The contexts of a line are the scenarios that did it. The elements of the sets that its rules
+look into are its branches, as far as it is known whether they were met; those that were not are one
+branch, for coverage.py shows no more than one missing of a line.
 """
 
 from __future__ import annotations
 
 import io
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 try:
     import coverage
     from coverage.plugin import CoveragePlugin, FileReporter
     from coverage.plugin_support import Plugins
+    from coverage.types import TArc, TLineNo
 except ImportError as missing:
     from harness.errors import Unsupported
 
@@ -31,16 +35,34 @@ _PLAIN = str.maketrans("<>", "[]")
 class _Ruleset(FileReporter):
     """An nft file, as it was during the run."""
 
-    def __init__(self, name: str, text: str, lines: set[int]) -> None:
+    def __init__(self, name: str, text: str, branches: Mapping[int, Sequence[str]]) -> None:
         super().__init__(name)
         self._text = text
-        self._lines = lines
+        self._branches = branches
+        """What a packet may meet on each line that holds a rule or policy."""
 
     def source(self) -> str:
         return self._text
 
     def lines(self) -> set[int]:
-        return self._lines
+        return set(self._branches)
+
+    def arcs(self) -> set[TArc]:
+        return {(line, _exit(number)) for line, several in self._branches.items() for number in range(len(several))}
+
+    def exit_counts(self) -> dict[TLineNo, int]:
+        return {line: len(several) for line, several in self._branches.items()}
+
+    def missing_arc_description(self, start: TLineNo, end: TLineNo, executed_arcs: object = None) -> str:
+        return f"no packet met {self.arc_description(start, end)}"
+
+    def arc_description(self, start: TLineNo, end: TLineNo) -> str:
+        return escape(self._branches[start][_exit(end)]).translate(_PLAIN)
+
+
+def _exit(number: int) -> int:
+    """The line, to coverage.py, that the branch ``number`` leads to, and back: one that is in no file."""
+    return -2 - number
 
 
 class _Rulesets(CoveragePlugin):
@@ -67,7 +89,11 @@ class RuleCoverage:
             if place.position.file in texts:
                 lines[place.position.file][place.position.line].append(place)
         files = {name: str((folder / name).absolute()) for name in lines}
-        reporters = {files[name]: _Ruleset(files[name], texts[name], set(lines[name])) for name in lines}
+        branches = {name: {line: _branches(met) for line, met in by_line.items()} for name, by_line in lines.items()}
+        reporters = {
+            files[name]: _Ruleset(files[name], texts[name], {line: list(told) for line, told in by_line.items()})
+            for name, by_line in branches.items()
+        }
         plugin = _Rulesets(reporters)
 
         def register(plugins: Plugins) -> None:
@@ -75,43 +101,47 @@ class RuleCoverage:
 
         self._coverage = coverage.Coverage(data_file=None, config_file=False, plugins=[register], messages=False)
         data = self._coverage.get_data()
-        contexts: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+        contexts: dict[str, dict[str, list[TArc]]] = defaultdict(lambda: defaultdict(list))
         for name, by_line in lines.items():
             for line, met in by_line.items():
-                if all(place.matched for place in met):
-                    for context in _contexts(met):
-                        contexts[context][files[name]].append(line)
-        data.add_lines({file: [] for file in reporters})  # so that it knows to be about lines, where none was met
+                if not all(place.matched for place in met):
+                    continue
+                for context, scenario in _contexts(met):
+                    contexts[context][files[name]] += [
+                        (-1, line),
+                        *(
+                            (line, _exit(number))
+                            for number, names in enumerate(branches[name][line].values())
+                            if scenario in names
+                        ),
+                    ]
+        data.add_arcs({file: [] for file in reporters})  # so that it knows to be about branches, where none was met
         for context, covered in contexts.items():
             data.set_context(context)
-            data.add_lines(covered)
+            data.add_arcs(covered)
         for file in reporters:
             data.touch_file(file, plugin_name=plugin._coverage_plugin_name)
         self.percent = 100.0
-        """Of the lines that hold rules or policies."""
+        """Of the lines that hold rules or policies, and of their branches."""
         self._table = self._report() if reporters else ""
 
     def _report(self) -> str:
         out = io.StringIO()
         self.percent = self._coverage.report(show_missing=True, file=out)
-        return out.getvalue()
+        # A branch leads nowhere, which to coverage.py is an exit.
+        return re.sub(r"\b(\d+)->exit(?:, \1->exit)*", r"\1 in part", out.getvalue())
 
     def lines(self) -> Iterator[str]:
         """Yield coverage.py's table and the rules that no scenario met, for a terminal."""
         yield from self._table.splitlines() or ["no rule of any ruleset was found in its file: nothing to cover"]
-        missed = [place for place in self.places if not place.matched]
-        if missed:
+        rows = [
+            (f"{place.position.file}:{place.position.line}", place.chain_path, fate, text)
+            for place in self.places
+            for fate, text in _missed(place)
+        ]
+        if rows:
             yield ""
             yield "met by no scenario:"
-        rows = [
-            (
-                f"{place.position.file}:{place.position.line}",
-                place.chain_path,
-                place.fate,
-                place.text,
-            )
-            for place in missed
-        ]
         widths = [max(len(escape(row[column])) for row in rows) for column in range(3)] if rows else []
         for row in rows:
             cells = [escape(cell).ljust(width) for cell, width in zip(row, widths, strict=False)]
@@ -136,10 +166,37 @@ class RuleCoverage:
             raise HarnessError(f"rule coverage can't be written to {path}: {error}") from None
 
 
-def _contexts(places: Iterable[Place]) -> set[str]:
+def _missed(place: Place) -> Iterator[tuple[str, str]]:
+    """What there is to say of a place that was not met, or of its elements that were not."""
+    if not place.matched:
+        yield place.fate, place.text
+        return
+    yield from (("element never met", f"{element} of: {place.text}") for element in place.missed)
+    if place.unclear_only:
+        yield "elements not known", f"{', '.join(place.unclear_only)} of: {place.text}"
+
+
+def _branches(places: Iterable[Place]) -> dict[str, set[str]]:
+    """What a packet may meet on a line, as far as it is known whether one did; with the scenarios that met it."""
+    branches: dict[str, set[str]] = {}
+    missed: list[str] = []
+    for place in places:
+        for element, names in place.elements.items():
+            if names:
+                branches.setdefault(element, set()).update(names)
+        missed += place.missed
+        if place.unclear_only and not any(place.elements.values()):
+            branches[f"one of {', '.join(place.unclear_only)}"] = set(place.matched)
+    if missed:
+        branches[", ".join(missed)] = set()
+    return branches if len(branches) > 1 else {}
+
+
+def _contexts(places: Iterable[Place]) -> set[tuple[str, str]]:
+    """What coverage.py is to call the scenarios that met ``places``, and their names."""
     # coverage.py writes them into a script, where a name could end it.
     return {
-        f"{escape(name).translate(_PLAIN)} ({'decided' if name in place.decided else 'matched'})"
+        (f"{escape(name).translate(_PLAIN)} ({'decided' if name in place.decided else 'matched'})", name)
         for place in places
         for name in place.matched
     }

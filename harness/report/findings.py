@@ -92,6 +92,9 @@ def _never_met(results: Iterable[Result]) -> Iterator[Finding]:
         if not place.matched and not place.is_policy:
             text = f"{place.chain_path}: no scenario met this rule ({place.fate}): {place.text}"
             yield Finding(kind="never-met", position=place.position, title="rule never met", text=escape(text))
+        elif place.missed:
+            text = f"{place.chain_path}: no scenario met {', '.join(place.missed)} of: {place.text}"
+            yield Finding(kind="never-met", position=place.position, title="elements never met", text=escape(text))
 
 
 def _story(sent: Sent) -> Iterator[str]:

@@ -13,7 +13,7 @@ import msgspec
 from harness.errors import Position, ScenarioError, Unsupported
 from harness.lab.lab import Host
 from harness.observation import Rule
-from harness.ruleset import iptables, listing, source
+from harness.ruleset import iptables, listing, source, state
 from harness.ruleset.listing import Chain, Listed
 from harness.ruleset.missing import missing
 from harness.ruleset.nft import Nft, RefusedError, as_shown, complaint, handles_in_blocks, marked
@@ -27,10 +27,15 @@ _TRACE_OFF: Final = re.compile(r"\bmeta nftrace set 0\b")
 class Ruleset:
     """A loaded ruleset: what the kernel has, as nft lists it, and where it was written."""
 
-    def __init__(self, chains: Iterable[Chain], rules: Iterable[Rule]) -> None:
+    def __init__(
+        self, chains: Iterable[Chain], rules: Iterable[Rule], sets: Mapping[str, tuple[str, ...]] | None = None
+    ) -> None:
         self.chains = tuple(chains)
         self.rules = tuple(rules)
         """In the order of nft's listing: by table, by chain, in the order of evaluation."""
+        self.sets = sets or {}
+        """What named sets and maps hold after loading, by family, table and name: those that rules look into and
+        that no rule changes. Empty where the files are so large that to list them would take long."""
         self._rules = {(rule.family, rule.table, rule.chain, rule.handle): rule for rule in self.rules}
         self._chains = {(chain.family, chain.table, chain.name): chain for chain in self.chains}
 
@@ -92,7 +97,9 @@ class Ruleset:
                 )
         places = (written.policies.get((chain.family, chain.table, chain.name)) for chain in chains)
         return cls(
-            (msgspec.structs.replace(chain, position=place) for chain, place in zip(chains, places, strict=True)), rules
+            (msgspec.structs.replace(chain, position=place) for chain, place in zip(chains, places, strict=True)),
+            rules,
+            state.members(host, looked_into(rules)) if _size(texts, mains) <= LISTED else {},
         )
 
     def rule(self, family: str, table: str, chain: str, handle: int) -> Rule | None:
@@ -102,6 +109,30 @@ class Ruleset:
     def chain(self, family: str, table: str, name: str) -> Chain | None:
         """The chain by its names; None when there is none."""
         return self._chains.get((family, table, name))
+
+
+LISTED: Final = 1 << 16
+"""Bytes of ruleset up to which sets are listed: a list of addresses to block may have 100,000."""
+
+_CHANGED_SET: Final = re.compile(r"\b(?:add|update|delete) @([\w./-]+)")
+_SET: Final = re.compile(r"(?<![\w.])@([A-Za-z][\w./-]*)")
+
+
+def looked_into(rules: Iterable[Rule]) -> set[str]:
+    """The named sets and maps that ``rules`` look into and do not change, by family, table and name."""
+    changed: set[str] = set()
+    found: set[str] = set()
+    for rule in rules:
+        text = _STRING.sub("", rule.text)
+        changed |= {f"{rule.family} {rule.table} {name}" for name in _CHANGED_SET.findall(text)}
+        found |= {f"{rule.family} {rule.table} {name}" for name in _SET.findall(text)}
+    return found - changed
+
+
+def _size(texts: Iterable[Path], mains: Mapping[Path, Path]) -> int:
+    """Bytes of the files and of those that they include."""
+    includes = (one.file for full in texts for one in source.includes(full, lambda file: _shown(file, mains)))
+    return sum(file.stat().st_size for file in {*texts, *includes} if file.is_file())
 
 
 def placed(listed: Iterable[Listed], written: Mapping[source.ChainKey, list[source.SourceRule]]) -> Iterable[Rule]:

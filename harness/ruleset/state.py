@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from harness.errors import HarnessError
@@ -30,6 +31,16 @@ def elements(host: Host, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     for name in names:
         held = _object(host, name, "set", "map").get("elem", [])
         found[name] = tuple(_text(one[0] if isinstance(one, list) else one) for one in held)
+    return found
+
+
+def members(host: Host, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """What the sets and maps ``names`` hold, of a map as ``key : value``; those that are not there are left out."""
+    found = {}
+    for name in names:
+        with suppress(MissingError):
+            held = _object(host, name, "set", "map").get("elem", [])
+            found[name] = tuple(" : ".join(map(_text, one)) if isinstance(one, list) else _text(one) for one in held)
     return found
 
 
@@ -66,4 +77,10 @@ def _text(element: Any) -> str:
             return f"{_text(first)}-{_text(last)}"
         case {"concat": parts}:
             return " . ".join(map(_text, parts))
+        case {"jump": {"target": chain}}:
+            return f"jump {chain}"
+        case {"goto": {"target": chain}}:
+            return f"goto {chain}"
+        case dict() if list(element.values()) == [None]:  # any other verdict
+            return str(next(iter(element)))
     return str(element)

@@ -17,6 +17,8 @@ from harness.result import Result
 coverage = pytest.importorskip("harness.report.coverage", reason="coverage.py is not installed")
 
 Make = Callable[..., Result]
+HTTPS = "4500002800010000400600000a0002010a0002029c4001bb000000000000000050020000"
+"""The headers of a packet to port 443."""
 
 
 def test_a_rule_is_met_when_it_matched_and_evaluated_when_a_later_one_did(make_result: Make) -> None:
@@ -38,7 +40,7 @@ def test_results_add_up_over_scenarios_and_kernels(make_result: Make) -> None:
 def test_the_table_is_followed_by_what_nobody_met(make_result: Make) -> None:
     covered = coverage.RuleCoverage([make_result(), make_result("no", accepted=False)], Path("/somewhere"))
     text = "\n".join(covered.lines())
-    assert re.search(r"rulesets/edge\.nft +4 +2 +50% +4, 6\n", text)
+    assert re.search(r"rulesets/edge\.nft +4 +2 +0 +0 +50% +4, 6\n", text)
     assert covered.percent == 50
     assert "rulesets/edge.nft:6  inet edge forward  evaluated, never matched  tcp dport 22 accept" in text
 
@@ -86,3 +88,48 @@ def test_a_file_that_changed_between_results_is_refused(make_result: Make) -> No
     other = msgspec.structs.replace(one.ruleset, texts={"rulesets/edge.nft": "other"})
     with pytest.raises(HarnessError, match=r"rulesets/edge\.nft changed between the results"):
         coverage.RuleCoverage([one, msgspec.structs.replace(one, ruleset=other)], Path())
+
+
+def test_elements_of_sets_are_branches(tmp_path: Path, make_result: Make) -> None:
+    one = make_result()
+    assert one.ruleset is not None
+    (established, https, ssh) = one.ruleset.rules
+    several = msgspec.structs.replace(https, text="tcp dport { 80, 443, 8443 } accept")
+    (sent,) = one.sent
+    step = msgspec.structs.replace(sent.seen.steps[0], rule=several, headers=bytes.fromhex(HTTPS))
+    packet = msgspec.structs.replace(sent.seen, steps=(step,))
+    observation = msgspec.structs.replace(sent.observation, packets=(packet,))
+    result = msgspec.structs.replace(
+        one,
+        ruleset=msgspec.structs.replace(one.ruleset, rules=(established, several, ssh)),
+        sent=(msgspec.structs.replace(sent, observation=observation, decided=(step,)),),
+    )
+    covered = coverage.RuleCoverage([result], tmp_path)
+    text = "\n".join(covered.lines())
+    assert re.search(r"rulesets/edge\.nft +4 +3 +2 +1 +33% +3-4, 5 in part, 6\n", text)
+    assert "inet edge forward  element never met         tcp dport 80 of: tcp dport { 80, 443, 8443 } accept" in text
+    for kind, path in (("html", "html"), ("lcov", "lcov.info"), ("xml", "cobertura.xml")):
+        covered.write(kind, tmp_path / path)
+    assert "BRDA:5,0,tcp dport 443,1" in (tmp_path / "lcov.info").read_text()
+    assert "BRDA:5,0,tcp dport 80, tcp dport 8443,0" in (tmp_path / "lcov.info").read_text()
+    assert 'condition-coverage="50% (1/2)"' in (tmp_path / "cobertura.xml").read_text()
+    assert "no packet met tcp dport 80, tcp dport 8443" in next((tmp_path / "html").glob("*_nft.html")).read_text()
+
+
+def test_what_is_not_known_of_elements_is_said_and_not_counted(make_result: Make) -> None:
+    one = make_result()
+    assert one.ruleset is not None
+    (established, https, ssh) = one.ruleset.rules
+    several = msgspec.structs.replace(https, text="tcp dport { 80, 443 } accept")
+    result = msgspec.structs.replace(
+        one, ruleset=msgspec.structs.replace(one.ruleset, rules=(established, several, ssh))
+    )
+    seen = msgspec.structs.replace(one.sent[0].decided[0], rule=several)
+    packet = msgspec.structs.replace(one.sent[0].seen, steps=(seen,))
+    observation = msgspec.structs.replace(one.sent[0].observation, packets=(packet,))
+    sent = msgspec.structs.replace(one.sent[0], observation=observation, decided=(seen,))
+    covered = coverage.RuleCoverage([msgspec.structs.replace(result, sent=(sent,))], Path())
+    assert covered.percent == 25
+    assert "elements not known        tcp dport 80, tcp dport 443 of: tcp dport { 80, 443 } accept" in "\n".join(
+        covered.lines()
+    )

@@ -9,7 +9,7 @@ import pytest
 
 from harness.errors import Position, ScenarioError
 from harness.lab.lab import Host, Lab
-from harness.ruleset.load import Ruleset
+from harness.ruleset.load import LISTED, Ruleset
 from harness.scenario.labs import LABS
 from harness.scenario.network import Network
 
@@ -171,3 +171,28 @@ def test_a_file_that_a_link_leads_out_of_the_project_is_not_read(device: Host, t
     file.write_text('include "inside.nft"\n')
     with pytest.raises(ScenarioError, match="lies outside of the project"):
         Ruleset.load(device, file)
+
+
+def test_sets_that_rules_look_into_are_listed(device: Host) -> None:
+    sets = Ruleset.load(device, ZOO / "blocks.nft").sets
+    assert set(sets) == {"inet filter blocked", "inet filter doors"}
+    assert set(sets["inet filter doors"]) == {"22 : drop", "23 : jump telnet"}
+
+
+def test_sets_that_rules_change_are_not_listed(device: Host, tmp_path: Path) -> None:
+    (path := tmp_path / "a.nft").write_text(
+        "table ip t {\n"
+        "set seen { type ipv4_addr; flags dynamic, timeout; }\n"
+        "chain c { type filter hook input priority 0; ip saddr @seen drop; add @seen { ip saddr timeout 1m }; }\n"
+        "}\n"
+    )
+    assert Ruleset.load(device, path).sets == {}
+
+
+def test_sets_of_large_files_are_not_listed(device: Host, tmp_path: Path) -> None:
+    (path := tmp_path / "a.nft").write_text('include "b.nft"\nadd rule ip t c ip saddr @s drop\n')
+    text = "table ip t { set s { type ipv4_addr; elements = { 192.0.2.1 }; }; chain c { }; }\n"
+    (tmp_path / "b.nft").write_text(text)
+    assert Ruleset.load(device, path).sets == {"ip t s": ("192.0.2.1",)}
+    (tmp_path / "b.nft").write_text("flush ruleset\n" + text + "#" * LISTED + "\n")
+    assert Ruleset.load(device, path).sets == {}

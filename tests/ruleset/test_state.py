@@ -68,3 +68,9 @@ def test_a_change(lab: Lab) -> None:
     assert state.elements(lab.device, ["inet t empty"]) == {"inet t empty": ("192.0.2.9",)}
     with pytest.raises(RefusedError):
         state.change(lab.device, "add element inet t missing { 192.0.2.9 }")
+
+
+def test_members_of_sets_and_maps(lab: Lab) -> None:
+    names = [f"inet t {name}" for name in ("plain", "empty", "pairs", "missing")]
+    held = {name: set(elements) for name, elements in state.members(lab.device, names).items()}
+    assert held == {"inet t plain": {"22", "80-90"}, "inet t empty": set(), "inet t pairs": {"10.0.0.1 . 443 : drop"}}

@@ -19,6 +19,7 @@ from harness.ruleset.trace import Trace, TraceMessage
 from harness.ruleset.tracing import Tracing, commands, unused_table
 from harness.scenario.labs import LABS
 from harness.scenario.network import Network
+from harness.scenario.packet import fields
 from harness.wait import wait_until
 
 EDGE = """flush ruleset
@@ -71,6 +72,11 @@ class Edge:
         """The ruleset's steps in words."""
         self.inject(port)
         return [told(step) for _, step in self.messages(last) if step]
+
+
+def headers(step: Step) -> tuple[str, str, str | int | None]:
+    found = fields(bytes(12) + b"\x08\x00" + step.headers) if step.headers else {}
+    return step.iif, step.oif, found.get("dport")
 
 
 def told(step: Step) -> str:
@@ -202,3 +208,14 @@ def test_one_chain_for_each_hook_and_device_in_use() -> None:
 def test_the_tracing_table_has_a_name_of_its_own() -> None:
     taken = [Chain(family="ip", table="nft_harness", name="c"), Chain(family="ip", table="nft_harness_", name="c")]
     assert unused_table([Ruleset(taken, [])]) == "nft_harness__"
+
+
+def test_the_first_step_of_each_base_chain_has_the_headers(edge: Edge) -> None:
+    edge.inject(443)
+    steps = [step for _, step in edge.messages("forward: from_wan 8 accept") if step]
+    assert [headers(step) for step in steps] == [
+        ("wan0", "", 443),
+        ("", "", None),
+        ("wan0", "lan0", 443),
+        ("", "", None),
+    ]

@@ -1,0 +1,54 @@
+"""Which rules no packet can come to, whatever it is: read off the ruleset, so that nobody tests for them in vain."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from harness.judge import bare
+from harness.observation import Rule
+from harness.result import RulesetPlan
+
+_TARGET = re.compile(r"\b(?:jump|goto) ([^\s;,{}]+)")
+_MAP = re.compile(r"\bvmap @([\w./-]+)")
+_ALWAYS = re.compile(r"(?:accept|drop|reject\b.*|return|queue\b.*|goto \S+)$")
+_ASIDE = re.compile(
+    r"\b(?:counter(?: name \S+)?(?: packets \d+ bytes \d+)?|log(?: prefix| level \w+| flags \w+| group \d+)*)\s*"
+)
+"""Statements that go before a verdict and change nothing about it."""
+
+
+def unreachable(ruleset: RulesetPlan) -> set[tuple[str, int]]:
+    """Return the rules of ``ruleset``, by chain and handle, that stand behind one that lets nothing pass, or in a
+    chain that nothing leads to."""
+    chains: dict[str, list[Rule]] = defaultdict(list)
+    for rule in ruleset.rules:
+        chains[rule.chain_path].append(rule)
+    pending = [policy.chain_path for policy in ruleset.policies]
+    # A block in braces is a chain that nft gives a name of its own; its rule does not tell it.
+    pending += [path for path in chains if path.rpartition(" ")[2].startswith("__chain")]
+    reached: set[tuple[str, int]] = set()
+    seen: set[str] = set()
+    while pending:
+        path = pending.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        for rule in chains.get(path, ()):
+            reached.add((path, rule.handle))
+            pending += _targets(rule, ruleset.sets, list(chains))
+            if _ALWAYS.match(_ASIDE.sub("", bare(rule.text)).strip()):
+                break
+    return {(rule.chain_path, rule.handle) for rule in ruleset.rules} - reached
+
+
+def _targets(rule: Rule, sets: Mapping[str, Sequence[str]], chains: Sequence[str]) -> list[str]:
+    """The chains that ``rule`` may lead to."""
+    table = f"{rule.family} {rule.table} "
+    text = bare(rule.text)
+    for name in _MAP.findall(text):
+        if (held := sets.get(f"{table}{name}")) is None:
+            return [path for path in chains if path.startswith(table)]  # what it holds is not known
+        text += "".join(f", {element}" for element in held)
+    return [f"{table}{name}" for name in _TARGET.findall(text)]
