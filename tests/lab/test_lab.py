@@ -188,7 +188,7 @@ def test_a_bridge_has_its_ports_and_stations() -> None:
         assert addresses(lab.device)["br0"] == ["192.0.2.10/24", "2001:db8:192::10/64"]
         sender = Wire(lab.hosts["client"], "eth0")
         capture = Capture([lab.hosts["server"]])
-        frame = build(msgspec.convert({"from": "client", "to": "server", "icmp": {}}, Send), lab.network)
+        (frame,) = build(msgspec.convert({"from": "client", "to": "server", "icmp": {}}, Send), lab.network)
         sender.send(frame.data)
         arrived: list[bytes] = []
 
