@@ -47,11 +47,14 @@ class Captured(msgspec.Struct, frozen=True, kw_only=True):
     """From the Ethernet header on."""
     cookie: int
     """SO_COOKIE of the socket that captured it; the tracer sees the same in ``packet_rcv``."""
+    outgoing: bool = False
+    """Whether the host sent it there."""
 
 
 class Capture:
     """Captures at the interfaces of ``hosts`` what arrives there from now on.
 
+    Of an endpoint that speaks it captures what the host sends as well: nobody else knows those bytes.
     Each interface has a socket of its own: one for all interfaces would be shown the frames of
     every namespace, only to drop them, and that would be seen on the way of packets elsewhere.
     """
@@ -81,7 +84,7 @@ def _listening(host: Host, interface: str) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
     listening.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     listening.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
-    listening.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+    listening.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, host.plan.silent or host.plan.forwarding)
     listening.bind((interface, ETH_P_ALL))
     return listening
 
@@ -91,7 +94,7 @@ def _arrived(host: Host, interface: str, listening: socket.socket, realtime: int
     cookie = cookie_of(listening)
     while True:
         try:
-            frame, ancillary, flags, _ = listening.recvmsg(LARGEST, ANCILLARY)
+            frame, ancillary, flags, address = listening.recvmsg(LARGEST, ANCILLARY)
         except BlockingIOError:
             return
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
@@ -103,7 +106,14 @@ def _arrived(host: Host, interface: str, listening: socket.socket, realtime: int
                 stamp = seconds * 1_000_000_000 + nanoseconds - realtime
             elif (level, kind) == (SOL_PACKET, PACKET_AUXDATA):
                 frame = _with_vlan(frame, payload)
-        yield Captured(host=host.name, device=interface, time=stamp, frame=frame, cookie=cookie)
+        yield Captured(
+            host=host.name,
+            device=interface,
+            time=stamp,
+            frame=frame,
+            cookie=cookie,
+            outgoing=address[2] == socket.PACKET_OUTGOING,
+        )
 
 
 def _with_vlan(frame: bytes, auxdata: bytes) -> bytes:

@@ -96,6 +96,8 @@ class Step(Value, frozen=True, kw_only=True):
     iif: str = ""
     oif: str = ""
     """There as well: the interfaces by which it came in and goes out."""
+    mark: int = 0
+    """The packet's mark after that."""
 
     @property
     def chain_path(self) -> str:
@@ -148,6 +150,50 @@ class Drop(Value, frozen=True, kw_only=True):
     """As in ``enum skb_drop_reason`` without ``SKB_DROP_REASON_``, e.g. ``NETFILTER_DROP``."""
 
 
+class Flow(Value, frozen=True, kw_only=True):
+    """How a call of one program to another went, as the sockets at both ends tell it."""
+
+    result: str
+    """``connected``, ``answered``, ``refused``, ``unreachable``, ``half-open`` or ``timeout``."""
+    host: str
+    """That called."""
+    by: str = ""
+    """The host whose program was reached; "" where none was."""
+    src: str = ""
+    """Address and port that the call came from, as the program at the other end saw it."""
+    sport: int = 0
+    dst: str = ""
+    """Address and port that it was called at."""
+    dport: int = 0
+
+
+class Direction(Value, frozen=True, kw_only=True):
+    """One direction of a connection; ports are 0 for protocols without."""
+
+    src: str
+    dst: str
+    sport: int = 0
+    dport: int = 0
+
+
+class Connection(Value, frozen=True, kw_only=True):
+    """A connection that the device under test tracks."""
+
+    protocol: int
+    """Of IP, e.g. 6 for TCP."""
+    original: Direction
+    """As its first packet came in."""
+    reply: Direction
+    """As answers come in: NAT stands between the two."""
+    state: str = ""
+    """Of a TCP connection, e.g. ``ESTABLISHED``."""
+    status: tuple[str, ...] = ()
+    """Flags of ``enum ip_conntrack_status``, e.g. ``ASSURED``."""
+    mark: int = 0
+    zone: int = 0
+    helper: str = ""
+
+
 class PacketSeen(Value, frozen=True, kw_only=True):
     """All that was seen of one packet: one injected, or one that the kernel made in answer."""
 
@@ -158,7 +204,9 @@ class PacketSeen(Value, frozen=True, kw_only=True):
     born: int = 0
     """When, in nanoseconds since 1970: what the times of its hops, steps and deliveries count from."""
     frame: bytes
-    """What was injected, from the Ethernet header on; b"" for a packet that the kernel made."""
+    """What was injected, from the Ethernet header on; b"" for an answer that a kernel made. Of a packet of a
+    :class:`Flow`, as its host sent it, or else, behind an empty Ethernet header, the headers that
+    nf_tables' trace shows."""
     injected: bool = True
     hops: tuple[Hop, ...] = ()
     steps: tuple[Step, ...] = ()
@@ -184,6 +232,10 @@ class Observation(Value, frozen=True, kw_only=True):
     replies: tuple[Delivery, ...] = ()
     """Frames that arrived and belong to no injected packet: what hosts answered."""
 
+    flow: Flow | None = None
+    """How the programs fared whose packets these are; None for injected frames."""
+    connections: tuple[Connection, ...] = ()
+    """What the device tracked afterwards; empty when the scenario does not ask."""
     counters: Mapping[str, int] = {}
     """Packets that named counters have counted, by ``family table name``: those that were asked for."""
     elements: Mapping[str, tuple[str, ...]] = {}

@@ -49,6 +49,8 @@ CHAIN = "nft_do_chain"
 TRACING = "nft_trace_"
 """What the kernel runs only because it traces begins like this (net/netfilter/nf_tables_trace.c)."""
 
+ETH_P_IP, ETH_P_IPV6 = b"\x08\x00", b"\x86\xdd"
+
 TAKEN_IN = frozenset({"ip_local_deliver_finish", "ip6_input_finish", "arp_process"})
 """By these a host keeps a packet for itself, its input hook behind it."""
 
@@ -81,15 +83,16 @@ def observe(
     messages: Sequence[tuple[TraceMessage, Step | None]],
     captured: Iterable[Captured],
     *,
-    injected: Sequence[bytes],
+    injected: Sequence[bytes] | None,
     sender: str,
     trace_lost: int = 0,
 ) -> tuple[Observation, ...]:
     """Join what was recorded while ``sender`` injected the frames ``injected``: an observation for each.
 
-    What the kernel made belongs to the frame that was sent last before. ``messages`` are those of nf_tables'
-    trace in order of arrival, each with the step that it means, or None for an evaluation that is not the
-    user's. ``trace_lost`` counts overruns there.
+    What the kernel made belongs to the frame that was sent last before. ``injected`` is None for what a program
+    has sent: only the kernel knows how many packets it made of it, and they are one observation. ``messages``
+    are those of nf_tables' trace in order of arrival, each with the step that it means, or None for an
+    evaluation that is not the user's. ``trace_lost`` counts overruns there.
 
     Raises :class:`BrokenMeasurement` when something was lost, or the oracles do not fit together.
     """
@@ -97,14 +100,14 @@ def observe(
     refuse_loss(loss)
     births = [event for event in recording.events if event.kind == Kind.BIRTH]
     origin = {event.packet: event for event in births}
-    steps = _steps(scene, recording, messages, origin)
-    deliveries = _deliveries(recording, captured, origin)
+    steps, headers = _steps(scene, recording, messages, origin)
+    deliveries, sent = _deliveries(recording, captured, origin)
     by_packet = defaultdict(list)
     for event in recording.events:
         by_packet[event.packet].append(event)
 
-    sent = iter(injected)
-    seen: list[list[PacketSeen]] = [[] for _ in injected]
+    frames = iter(injected or ())
+    seen: list[list[PacketSeen]] = [[] for _ in injected or (None,)]
     recognised = 0
     for number, birth in enumerate(births):
         story = _Story(scene, recording, birth)
@@ -112,13 +115,17 @@ def observe(
             story.tell(event)
         ours = bool(birth.a)
         recognised += ours
+        if injected is None:
+            frame = sent.get(birth.packet) or headers.get(birth.packet, b"")
+        else:
+            frame = next(frames, b"") if ours else b""
         hops = tuple(story.hops)
-        seen[min(max(recognised, 1), len(injected)) - 1].append(
+        seen[min(max(recognised, 1), len(seen)) - 1].append(
             PacketSeen(
                 number=number,
                 sender=scene.host(birth.netns),
                 born=birth.time + scene.epoch,
-                frame=next(sent, b"") if ours else b"",
+                frame=frame,
                 injected=ours,
                 hops=hops,
                 steps=tuple(steps[birth.packet]),
@@ -126,7 +133,10 @@ def observe(
                 drop=story.drop,
             )
         )
-    if recognised != len(injected):
+    if injected is None:
+        if not recognised:
+            raise BrokenMeasurement(f"a program on {sender} called, but no packet of it was seen")
+    elif recognised != len(injected):
         raise BrokenMeasurement(f"{len(injected)} packets were sent from {sender}, {recognised} seen at birth")
     return tuple(
         Observation(
@@ -251,7 +261,8 @@ def _steps(
     recording: Recording,
     messages: Sequence[tuple[TraceMessage, Step | None]],
     origin: Mapping[int, Event],
-) -> dict[int, list[Step]]:
+) -> tuple[dict[int, list[Step]], dict[int, bytes]]:
+    """The steps of each packet, and the headers with which it was first traced, behind an Ethernet header."""
     reported = [event for event in recording.events if event.kind == Kind.RULE]
     if len(reported) != len(messages):
         raise BrokenMeasurement(f"{NOTIFY} was called {len(reported)} times, but {len(messages)} messages arrived")
@@ -262,6 +273,7 @@ def _steps(
     for message, step in messages:
         arrived[message.host, message.id if has_ids else 0].append((message, step))
     steps = defaultdict(list)
+    headers: dict[int, bytes] = {}
     for event in reported:
         # The kernel puts the id into the message without turning it to network byte order.
         number = int.from_bytes(event.b.to_bytes(4, sys.byteorder), "big")
@@ -275,20 +287,24 @@ def _steps(
                 f"nf_tables' trace tells of rule {message.handle} in {message.family} {message.table} "
                 f"{message.chain} where {NOTIFY} was called for rule {event.a}"
             )
+        if message.network:
+            kind = ETH_P_IPV6 if message.network[0] >> 4 == 6 else ETH_P_IP
+            headers.setdefault(event.packet, bytes(12) + kind + message.network + message.transport)
         if step:
             steps[event.packet].append(msgspec.structs.replace(step, time=event.time - origin[event.packet].time))
-    return steps
+    return steps, headers
 
 
 def _deliveries(
     recording: Recording, captured: Iterable[Captured], origin: Mapping[int, Event]
-) -> dict[int, list[Delivery]]:
-    """What arrived, by packet."""
+) -> tuple[dict[int, list[Delivery]], dict[int, bytes]]:
+    """What arrived, and what endpoints sent by themselves, by packet."""
     calls = defaultdict(list)
     for event in recording.events:
         if event.kind == Kind.HOP and recording.functions[event.function].name == CAPTURES:
             calls[event.a].append(event)
     deliveries: dict[int, list[Delivery]] = defaultdict(list)
+    sent: dict[int, bytes] = {}
     # Calls for sockets that are not ours, of a tcpdump on the machine for instance, are left over.
     for cookie, frames in groupby(sorted(captured, key=attrgetter("cookie")), key=attrgetter("cookie")):
         arrived = list(frames)
@@ -298,10 +314,13 @@ def _deliveries(
                 f"but captured {len(arrived)}"
             )
         for event, frame in zip(calls[cookie], arrived, strict=True):
+            if frame.outgoing:
+                sent.setdefault(event.packet, frame.frame)
+                continue
             birth = origin[event.packet]
             delivery = Delivery(time=event.time - birth.time, host=frame.host, device=frame.device, frame=frame.frame)
             deliveries[event.packet].append(delivery)
-    return deliveries
+    return deliveries, sent
 
 
 def _taken_in(scene: Scene, hops: Iterable[Hop]) -> Iterable[Delivery]:

@@ -11,21 +11,25 @@ from typing import Any, Self
 import msgspec
 
 from harness.capture import Capture, Captured
-from harness.errors import BrokenMeasurement, Position, ScenarioError
+from harness.errors import BrokenMeasurement, HarnessError, Position, ScenarioError, Unsupported
 from harness.inject import Sender, sender
+from harness.judge import decisive, functions, same_elements
 from harness.lab.lab import Lab
 from harness.observation import Observation, PacketSeen, Step, Value
 from harness.observe import Scene, observe
 from harness.ruleset import state
+from harness.ruleset.conntrack import connections
 from harness.ruleset.hosts import built
 from harness.ruleset.load import Ruleset
 from harness.ruleset.nft import RefusedError
 from harness.ruleset.trace import TraceMessage
 from harness.ruleset.tracing import Tracing, unused_table
+from harness.scenario import flow
 from harness.scenario.case import Case, Files
-from harness.scenario.models import Action, Expect, Keys, Send
+from harness.scenario.models import Action, Connect, Exchange, Expect, Keys, Listen, Send, Wait
 from harness.scenario.network import Network
 from harness.scenario.packet import Frame, Way, build
+from harness.sockets import Call, Programs
 from harness.tracer.tracer import Tracer
 from harness.wait import wait_for_turn, wait_until
 
@@ -69,7 +73,7 @@ def run(case: Case, tracer: Tracer) -> tuple[Sight, ...]:
 class Stage:
     """A lab whose hosts have loaded their rulesets, and all that watches it."""
 
-    def __init__(self, lab: Lab, rulesets: Mapping[str, Ruleset], tracer: Tracer) -> None:
+    def __init__(self, lab: Lab, rulesets: Mapping[str, Ruleset], tracer: Tracer, programs: Programs) -> None:
         self.ruleset = rulesets[lab.network.device]
         """Of the device under test."""
         self._lab = lab
@@ -77,13 +81,14 @@ class Stage:
         table = unused_table(rulesets.values())
         self._tracing = [Tracing(lab.hosts[name], ruleset, table) for name, ruleset in rulesets.items()]
         self._capture = Capture(host for host in lab.hosts.values() if host is not lab.device)
+        self._programs = programs
 
     @classmethod
     @contextmanager
     def open(cls, network: Network, rulesets: Mapping[str, Files], tracer: Tracer) -> Iterator[Self]:
         """Build the lab and load the hosts' ``rulesets``; nothing of either is left after the ``with``."""
-        with built(network, rulesets) as (lab, loaded):
-            yield cls(lab, loaded, tracer)
+        with built(network, rulesets) as (lab, loaded), Programs(lab) as programs:
+            yield cls(lab, loaded, tracer, programs)
 
     def arm(self, actions: Iterable[Action]) -> None:
         """Trace all functions, those in modules that the ruleset has pulled in and those that ``actions`` name."""
@@ -91,28 +96,63 @@ class Stage:
 
     def act(self, action: Action, number: int, where: Where) -> tuple[Sight, ...]:
         """Do what a step says; what was seen of its packets, nothing of a step that sends none."""
+        summaries: tuple[str, ...] = ()
+        observations: tuple[Observation, ...] = ()
         if isinstance(action.nft, str):
             self._change(action.nft, where)
-            return ()
-        assert isinstance(action.send, Send)
-        frames = build(action.send, self._lab.network)
-        observations = self._measure(frames, action.send.pace)
-        expected = action.expected_of(len(frames))
+        elif isinstance(action.wait, Wait):
+            self._wait(action.wait, partial(where, "wait"))
+        elif isinstance(action.listen, Listen):
+            with _placed(where("listen")):
+                self._programs.listen(action.listen)
+        elif isinstance(action.connect, Connect):
+            plan = flow.plan(action.connect, self._lab.network)
+            with _placed(where("connect")):
+                observations = (self._flow(plan, self._programs.connect(plan)),)
+            summaries = (f"connect {plan}",)
+        elif isinstance(action.exchange, Exchange):
+            plan = flow.plan(action.exchange, self._lab.network)
+            content = flow.content(action.exchange.request), flow.content(action.exchange.answer)
+            with _placed(where("exchange")):
+                observations = (self._flow(plan, self._programs.exchange(plan, *content)),)
+            summaries = (f"exchange {plan}",)
+        elif isinstance(action.send, Send):
+            frames = build(action.send, self._lab.network)
+            observations = self._send(frames, action.send.pace)
+            summaries = tuple(_which(place, observations) + frame.summary for place, frame in enumerate(frames))
+        expected = action.expected_of(len(observations)) if observations else ()
         states = {keys: self._state(expect, partial(where, *keys)) for keys, expect in dict(expected).items()}
         return tuple(
             Sight(
                 action=number,
                 expect=expect,
                 keys=keys,
-                summary=_which(place, observations) + frame.summary,
+                summary=summary,
                 observation=msgspec.structs.replace(observation, **states[keys]),
-                packet=observation.injected[0],
+                packet=decisive(observation),
                 ruleset=self.ruleset,
             )
-            for place, (frame, observation, (keys, expect)) in enumerate(
-                zip(frames, observations, expected, strict=True)
-            )
+            for summary, observation, (keys, expect) in zip(summaries, observations, expected, strict=True)
         )
+
+    def _wait(self, wait: Wait, where: Where) -> None:
+        """Wait for a fact that time brings; to wait in vain is a mistake in the scenario or its ruleset."""
+        device = self._lab.device
+
+        def come() -> bool:
+            return (
+                (not wait.counters or state.counters(device, wait.counters) == wait.counters)
+                and (not wait.elements or same_elements(wait.elements, state.elements(device, wait.elements)))
+                and (not wait.conntrack or not connections(device))
+            )
+
+        try:
+            wait_until(come, wait.within, "what the step waits for")
+        except BrokenMeasurement as vain:
+            raise ScenarioError(vain.sentence, where()) from None
+        except state.MissingError as missing:
+            key = "counters" if missing.name in (wait.counters or ()) else "elements"
+            raise ScenarioError(missing.sentence, where(key, missing.name), remedy=missing.remedy) from None
 
     def _change(self, command: str, where: Where) -> None:
         try:
@@ -122,20 +162,60 @@ class Stage:
             raise ScenarioError(f"nft: {said[2] or said[0]}", where("nft")) from None
 
     def _state(self, expect: Expect, where: Where) -> dict[str, Any]:
-        """The counters and sets that ``expect`` speaks of, as fields of an observation."""
-        if not (expect.counters or expect.elements):
-            return {}
+        """What ``expect`` asks about the device's counters, sets and connections, as fields of an observation."""
+        device = self._lab.device
         try:
             return {
-                "counters": state.counters(self._lab.device, expect.counters or ()),
-                "elements": state.elements(self._lab.device, expect.elements or ()),
+                "connections": connections(device) if expect.conntrack else (),
+                "counters": state.counters(device, expect.counters or ()),
+                "elements": state.elements(device, expect.elements or ()),
             }
         except state.MissingError as missing:
             key = "counters" if missing.name in (expect.counters or ()) else "elements"
             raise ScenarioError(missing.sentence, where(key, missing.name), remedy=missing.remedy) from None
 
-    def _measure(self, frames: Sequence[Frame], pace: float) -> tuple[Observation, ...]:
+    def _send(self, frames: Sequence[Frame], pace: float) -> tuple[Observation, ...]:
         """Send frames, ``pace`` seconds from one to the next, and watch each to its end."""
+        ways: dict[Way, Sender] = {}
+        for frame in frames:
+            if frame.way not in ways:
+                ways[frame.way] = sender(self._lab.hosts[frame.sender], frame)
+
+        def start(meanwhile: Callable[[], None]) -> None:
+            turn = 0.0
+            for frame in frames:
+                wait_for_turn(turn, meanwhile)
+                turn = time.monotonic() + pace
+                ways[frame.way].send(frame.data)
+
+        return self._measure(
+            [way.cookie for way in ways.values()],
+            start,
+            injected=[frame.data for frame in frames],
+            host=frames[0].sender,
+        )
+
+    def _flow(self, plan: flow.Plan, call: Call) -> Observation:
+        """Have programs call each other and watch all packets of it to their end."""
+        (observation,) = self._measure(
+            [call.cookie], lambda _: call.start(), advance=call.advance, injected=None, host=plan.host
+        )
+        return msgspec.structs.replace(observation, flow=call.finish())
+
+    def _measure(
+        self,
+        cookies: Sequence[int],
+        start: Callable[[Callable[[], None]], None],
+        *,
+        advance: Callable[[], None] = lambda: None,
+        injected: Sequence[bytes] | None,
+        host: str,
+    ) -> tuple[Observation, ...]:
+        """Watch what the sockets with ``cookies`` on ``host`` send until all is still.
+
+        ``start`` has them send, and calls what it is handed while it waits for a turn; ``advance`` does what
+        programs do about what has reached them.
+        """
         lab, tracer, capture = self._lab, self._tracer, self._capture
         captured: list[Captured] = []
         told: list[tuple[TraceMessage, Step | None]] = []
@@ -146,25 +226,20 @@ class Stage:
             watch.drain()
 
         def settled() -> bool:
+            advance()
             take()
             return not watch.alive()
 
-        ways: dict[Way, Sender] = {}
-        for frame in frames:
-            if frame.way not in ways:
-                ways[frame.way] = sender(lab.hosts[frame.sender], frame)
         for tracing in self._tracing:
             tracing.read()
         capture.read()
         overruns = sum(tracing.overruns for tracing in self._tracing)
-        with tracer.watch(hosts=lab.by_inum, senders=[way.cookie for way in ways.values()]) as watch:
-            turn = 0.0
-            for frame in frames:
-                wait_for_turn(turn, take)
-                turn = time.monotonic() + pace
-                ways[frame.way].send(frame.data)
+        with tracer.watch(hosts=lab.by_inum, senders=cookies) as watch:
+            start(take)
             with suppress(BrokenMeasurement):
-                wait_until(settled, SETTLED_S + len(frames) * SETTLED_MORE_S, "the kernel to be done with the packets")
+                wait_until(
+                    settled, SETTLED_S + len(injected or ()) * SETTLED_MORE_S, "the kernel to be done with the packets"
+                )
             take()
             recording = watch.finish()
         scene = Scene(
@@ -184,8 +259,8 @@ class Stage:
             recording,
             [*told, *(message for tracing in self._tracing for message in tracing.read())],
             captured,
-            injected=[frame.data for frame in frames],
-            sender=frames[0].sender,
+            injected=injected,
+            sender=host,
             trace_lost=sum(tracing.overruns for tracing in self._tracing) - overruns,
         )
 
@@ -201,10 +276,15 @@ def _which(place: int, observations: Sequence[Observation]) -> str:
 
 def _named(actions: Iterable[Action]) -> set[str]:
     """The functions that the scenario speaks of."""
-    expected = [expect for action in actions for _, expect in action.entries]
-    entries = [entry for expect in expected for entry in (*(expect.path or ()), *(expect.never or ()))]
-    return {
-        name.strip()
-        for entry in entries
-        for name in (entry if isinstance(entry, str) else next(iter(entry))).split("|")
-    }
+    return {name for action in actions for _, expect in action.entries for name in functions(expect)}
+
+
+@contextmanager
+def _placed(position: Position) -> Iterator[None]:
+    """Say where it stands in the scenario what cannot be done."""
+    try:
+        yield
+    except (ScenarioError, Unsupported, BrokenMeasurement):
+        raise
+    except HarnessError as error:
+        raise ScenarioError(error.sentence, position, remedy=error.remedy) from None

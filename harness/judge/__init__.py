@@ -7,10 +7,10 @@ serve the reports.
 
 from __future__ import annotations
 
-from harness.judge.decision import FINAL, Outcome, arrivals, ended, outcome
-from harness.judge.expectations import Keys, Mismatch, judge, refuse_loss
+from harness.judge.decision import FINAL, Outcome, arrivals, decisive, ended, outcome
+from harness.judge.expectations import Keys, Mismatch, judge, refuse_loss, same_elements
 from harness.judge.rules import bare
-from harness.judge.way import PathRow, align, hops_on, layers_of, located
+from harness.judge.way import PathRow, align, entries, functions, hops_on, layers_of, located
 from harness.judge.words import describe_decision, describe_entry, describe_hop, describe_loss, describe_step, escape
 
 __all__ = [
@@ -22,17 +22,21 @@ __all__ = [
     "align",
     "arrivals",
     "bare",
+    "decisive",
     "describe_decision",
     "describe_entry",
     "describe_hop",
     "describe_loss",
     "describe_step",
     "ended",
+    "entries",
     "escape",
+    "functions",
     "hops_on",
     "judge",
     "layers_of",
     "located",
     "outcome",
     "refuse_loss",
+    "same_elements",
 ]

@@ -10,7 +10,7 @@ from harness.judge import drops
 from harness.judge.rules import bare
 from harness.judge.way import hops_on, located
 from harness.judge.words import describe_decision, describe_hop
-from harness.observation import PacketSeen, Step, Value, Verdict
+from harness.observation import Observation, PacketSeen, Step, Value, Verdict
 from harness.scenario import icmp
 from harness.scenario.packet import fields
 
@@ -68,6 +68,23 @@ def outcome(packet: PacketSeen, device: str) -> Outcome:
     _compare_with_arrivals(last, packet, device)
     answer = _rejected_with(last, packet, device)
     return Outcome(verdict=Verdict.REJECT if answer else Verdict.DROP, with_=answer, decided=decided)
+
+
+def decisive(observation: Observation) -> PacketSeen:
+    """The packet that an ``expect`` is about: the injected one.
+
+    Of a flow, which has several, the first that the ruleset refused, on its way or on the way back;
+    when it let all pass, the first that was sent.
+    """
+    if observation.flow is not None:
+        for packet in observation.packets:
+            if _refused(packet, observation.device):
+                return packet
+    return observation.injected[0]
+
+
+def _refused(packet: PacketSeen, device: str) -> bool:
+    return any(step.host == device and step.verdict in REFUSED for step in packet.steps)
 
 
 def _evaluations(steps: Iterator[Step]) -> list[list[Step]]:

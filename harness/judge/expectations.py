@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from harness.errors import BrokenMeasurement, Position, Unsupported
 from harness.judge.decision import REFUSED, Outcome, arrivals, outcome
+from harness.judge.flow import differing_conntrack, differing_flow
 from harness.judge.rules import host_of, is_rule_on
 from harness.judge.sees import describe_sees, wanted_fields
-from harness.judge.way import differing, hops_on, layers_of, located, meets, parse_entry, walk
+from harness.judge.way import (
+    LOGS,
+    differing,
+    entries,
+    hops_on,
+    layers_of,
+    located,
+    meets,
+    parse_entry,
+    routed_to,
+    unlisted,
+    walk,
+)
 from harness.judge.words import describe_entry, describe_hop, describe_loss, describe_step
 from harness.observation import Loss, Observation, PacketSeen, Value, Verdict
 from harness.scenario import icmp
-from harness.scenario.models import Delivered, Dropped, Expect, PathEntry, Sees
+from harness.scenario.models import Delivered, Dropped, Exactly, Expect, PathEntry, Sees
 from harness.scenario.packet import fields, summarise
 from harness.scenario.problem import Problem, one_of
 
@@ -56,6 +70,7 @@ def judge(expect: Expect, observation: Observation, packet: PacketSeen, *, at: A
     return tuple(
         Mismatch(keys=keys, position=at(keys), expected=expected, seen=found, note=note)
         for keys, expected, found, note in (
+            *differing_flow(expect, observation.flow),
             *_verdict(expect, seen, packet),
             *_with(expect, seen),
             *_rule(expect, seen, packet, device),
@@ -63,6 +78,10 @@ def judge(expect: Expect, observation: Observation, packet: PacketSeen, *, at: A
             *_dropped(expect, packet, device),
             *_delivered(expect, packet),
             *_reply(expect, observation, packet),
+            *differing_conntrack(expect, packet, observation.connections),
+            *_mark(expect, packet, device),
+            *_log(expect, observation, packet),
+            *_route(expect, packet, device),
             *_state(expect, observation),
             *_layers(expect, packet, device),
             *_path(expect, packet, device),
@@ -184,12 +203,13 @@ def _reply(expect: Expect, observation: Observation, packet: PacketSeen) -> _Fou
     if expect.reply is None:
         return
     keys: Keys = ("expect", "reply")
-    frames = [one.frame for one in observation.replies if one.host == packet.sender]
+    sender = observation.flow.host if observation.flow else packet.sender
+    frames = [one.frame for one in observation.replies if one.host == sender]
     if expect.reply == "none":
         if frames:
             yield keys, "none", "; ".join(map(summarise, frames)), ""
     elif not frames:
-        yield keys, describe_sees(expect.reply), "none", f"{packet.sender} got nothing in answer"
+        yield keys, describe_sees(expect.reply), "none", f"{sender} got nothing in answer"
     else:
         yield from _sees(expect.reply, frames, *keys)
 
@@ -215,16 +235,61 @@ def _state(expect: Expect, observation: Observation) -> _Found:
         if observation.counters.get(name) != count:
             yield ("expect", "counters", name), str(count), str(observation.counters.get(name, "not counted")), ""
     for name, elements in (expect.elements or {}).items():
-        wanted = {" ".join(str(one).split()) for one in elements}
-        found = set(observation.elements.get(name, ()))
+        wanted, found = _elements(elements), set(observation.elements.get(name, ()))
         if wanted != found:
             parts = [f"{word} {', '.join(sorted(more))}" for word, more in _differences(wanted, found) if more]
             seen = ", ".join(sorted(found)) or "no element"
             yield ("expect", "elements", name), ", ".join(sorted(wanted)) or "no element", seen, "; ".join(parts)
 
 
+def same_elements(wanted: Mapping[str, Iterable[str | int]], found: Mapping[str, Iterable[str]]) -> bool:
+    """Whether every set or map has the elements wanted, in any order and however spaced."""
+    return all(_elements(elements) == set(found.get(name, ())) for name, elements in wanted.items())
+
+
+def _elements(written: Iterable[str | int]) -> set[str]:
+    return {" ".join(str(one).split()) for one in written}
+
+
 def _differences(wanted: set[str], found: set[str]) -> tuple[tuple[str, set[str]], ...]:
     return ("lacks", wanted - found), ("has beside that", found - wanted)
+
+
+def _mark(expect: Expect, packet: PacketSeen, device: str) -> _Found:
+    if expect.mark is None:
+        return
+    marks = [step.mark for step in packet.steps if step.host == device]
+    if not marks or marks[-1] != expect.mark:
+        note = "it had that mark before" if expect.mark in marks else ""
+        yield ("expect", "mark"), f"{expect.mark:#x}", f"{marks[-1]:#x}" if marks else "no chain saw the packet", note
+
+
+# A prefix is quoted in nft's listing; what is in it stays as it was written.
+_LOG = re.compile(r'(?<!\S)log\b[^"]*?\bprefix "(?P<prefix>[^"]*)"')
+
+
+def _log(expect: Expect, observation: Observation, packet: PacketSeen) -> _Found:
+    """A rule that was met has run its log statement; the call of that is seen where it can be traced."""
+    if expect.log is None:
+        return
+    device = observation.device
+    rules = [step.rule for step in packet.steps if step.host == device and step.rule]
+    prefixes = [found["prefix"] for rule in rules if (found := _LOG.search(rule.text))]
+    called = LOGS not in observation.traced or any(hop.function == LOGS for hop in hops_on(packet, device))
+    if expect.log not in prefixes:
+        note = "something was logged, by a rule whose further tests did not hold" if called and not prefixes else ""
+        note = note if LOGS in observation.traced else ""
+        yield ("expect", "log"), expect.log, ", ".join(prefixes) or "no rule with a log prefix was met", note
+    elif not called:
+        yield ("expect", "log"), expect.log, f"the rule was met, but not {LOGS}", ""
+
+
+def _route(expect: Expect, packet: PacketSeen, device: str) -> _Found:
+    if expect.route is None:
+        return
+    seen = routed_to(packet, device)
+    if seen != expect.route:
+        yield ("expect", "route"), expect.route, seen or "not sent on", ""
 
 
 def _layers(expect: Expect, packet: PacketSeen, device: str) -> _Found:
@@ -241,15 +306,22 @@ def _layers(expect: Expect, packet: PacketSeen, device: str) -> _Found:
 
 
 def _path(expect: Expect, packet: PacketSeen, device: str) -> _Found:
-    path = expect.path or ()
+    path = entries(expect.path)
+    keys: Keys = ("expect", "path", "exactly") if isinstance(expect.path, Exactly) else ("expect", "path")
     met = ""
     for index, (entry, hit) in enumerate(zip(path, walk(path, packet, device), strict=True)):
-        if hit is None:
+        detail = parse_entry(entry)[1]
+        if hit is None and not detail.optional:
             note = _near(entry, packet, device)
-            place = f"after {met}" if met else f"on {parse_entry(entry)[1].host or device}"
-            yield ("expect", "path", index), describe_entry(entry), f"not met {place}" if note else "never met", note
+            place = f"after {met}" if met else f"on {detail.host or device}"
+            yield (*keys, index), describe_entry(entry), f"not met {place}" if note else "never met", note
             return
-        met = describe_hop(hit[1])
+        met = describe_hop(hit[1]) if hit else met
+    if isinstance(expect.path, Exactly) and (parted := unlisted(expect.path, packet, device)):
+        index, hop = parted
+        wanted = f"exactly {describe_entry(path[index])}" if index < len(path) else "nothing more of these functions"
+        seen = f"{describe_hop(hop)} on {hop.host}" if hop else "no more of these functions"
+        yield (*keys, min(index, len(path) - 1)), wanted, seen, "the first place where seen and expected part"
 
 
 def _never(expect: Expect, packet: PacketSeen, device: str) -> _Found:
@@ -283,19 +355,20 @@ def _near(entry: PathEntry, packet: PacketSeen, device: str) -> str:
 
 def _require_traced(expect: Expect, observation: Observation, at: At) -> None:
     """Refuse functions that this kernel cannot trace: to call them "not met" would be a guess."""
-    if not (expect.path or expect.never or expect.layers):
+    if not (expect.path or expect.never or expect.layers or expect.route):
         return
     if not observation.traced:
         raise Unsupported(
-            f"{at(('expect',))}: path, layers and never need function tracing, "
+            f"{at(('expect',))}: path, layers, never and route need function tracing, "
             f"and kernel {observation.kernel} was run without",
             remedy="run with --nft-kernel auto",
         )
-    for key, path in (("path", expect.path), ("never", expect.never)):
-        for index, entry in enumerate(path or ()):
-            names, _ = parse_entry(entry)
-            if observation.traced.isdisjoint(names):
-                keys: Keys = ("expect", key, index)
+    for key, path in (("path", entries(expect.path)), ("never", expect.never or ())):
+        for index, entry in enumerate(path):
+            names, detail = parse_entry(entry)
+            if observation.traced.isdisjoint(names) and not detail.optional:
+                inner = ("exactly",) if key == "path" and isinstance(expect.path, Exactly) else ()
+                keys: Keys = ("expect", key, *inner, index)
                 raise _untraced(names, observation, *keys).at(at(keys))
 
 

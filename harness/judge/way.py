@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from harness.observation import Hop, PacketSeen, Value
-from harness.scenario.models import HopDetail, PathEntry
+from harness.scenario.models import Exactly, Expect, HopDetail, PathEntry
 
 
 class PathRow(Value, frozen=True, kw_only=True):
@@ -47,6 +47,42 @@ def layers_of(hops: Sequence[Hop]) -> tuple[str, ...]:
     )
 
 
+LOGS = "nf_log_packet"
+"""By this a log statement logs (net/netfilter/nf_log.c)."""
+ROUTED_OUT = ("ip_output", "ip6_output", "ip_mc_output")
+"""A packet has come to its route, and gets the interface of it (net/ipv4/ip_output.c, net/ipv6/ip6_output.c)."""
+XMIT = ("__dev_queue_xmit", "dev_queue_xmit")
+"""An interface takes a packet to send it (net/core/dev.c)."""
+
+
+def entries(path: Sequence[PathEntry] | Exactly | None) -> Sequence[PathEntry]:
+    """Return the entries of an expected path, however it is written."""
+    return path.exactly if isinstance(path, Exactly) else path or ()
+
+
+def functions(expect: Expect) -> set[str]:
+    """Return the names of the functions that ``expect`` needs to see."""
+    names = {name for entry in (*entries(expect.path), *(expect.never or ())) for name in parse_entry(entry)[0]}
+    if expect.log is not None:
+        names.add(LOGS)
+    if expect.route is not None:
+        names.update(ROUTED_OUT, XMIT)
+    return names
+
+
+def routed_to(packet: PacketSeen, host: str) -> str:
+    """Return the interface by which ``host`` sends ``packet`` on; "" where it does not.
+
+    It is known once it is output, even if a postrouting hook then keeps it.
+    """
+    routed = False
+    for hop in hops_on(packet, host):
+        if hop.function in XMIT or (routed and hop.function not in ROUTED_OUT):
+            return hop.device
+        routed = routed or hop.function in ROUTED_OUT
+    return ""
+
+
 def align(path: Sequence[PathEntry], packet: PacketSeen, device: str) -> tuple[PathRow, ...]:
     """Lay the expected path beside the hops seen on the hosts it speaks of.
 
@@ -62,7 +98,7 @@ def align(path: Sequence[PathEntry], packet: PacketSeen, device: str) -> tuple[P
     for entry, hit in zip(path, found, strict=True):
         if hit:
             place = hit[0] + 1
-        else:
+        elif not parse_entry(entry)[1].optional:
             missing.setdefault(place, []).append(entry)
     rows: list[PathRow] = []
     pending: list[PathEntry] = []
@@ -109,14 +145,72 @@ def differing(detail: HopDetail, hop: Hop) -> dict[str, str]:
 def walk(path: Sequence[PathEntry], packet: PacketSeen, device: str) -> list[tuple[int, Hop] | None]:
     """Return for each expected entry the first hop, with its number, behind the one before; None where there is none.
 
-    After an entry that was not met the search goes on from the same place, for the report.
+    An optional entry is looked for in front of the next that is not optional. After an entry that was
+    not met the search goes on from the same place, for the report.
     """
     hops = located(packet)
-    found: list[tuple[int, Hop] | None] = []
+    found: list[tuple[int, Hop] | None] = [None] * len(path)
     place = 0
-    for entry in path:
+    waiting: list[int] = []
+    for index, entry in enumerate(path):
         names, detail = parse_entry(entry)
+        if detail.optional:
+            waiting.append(index)
+            continue
         hit = next((n for n in range(place, len(hops)) if meets(names, detail, hops[n], device)), None)
-        found.append(None if hit is None else (hit, hops[hit]))
-        place = place if hit is None else hit + 1
+        _walk_optional(path, waiting, found, hops, range(place, len(hops) if hit is None else hit), device)
+        waiting.clear()
+        if hit is not None:
+            found[index] = (hit, hops[hit])
+            place = hit + 1
+    _walk_optional(path, waiting, found, hops, range(place, len(hops)), device)
     return found
+
+
+def _walk_optional(
+    path: Sequence[PathEntry],
+    indexes: Sequence[int],
+    found: list[tuple[int, Hop] | None],
+    hops: Sequence[Hop],
+    places: range,
+    device: str,
+) -> None:
+    """Put into ``found`` those of the optional entries ``indexes`` that were met at ``places``, in order."""
+    place = places.start
+    for index in indexes:
+        names, detail = parse_entry(path[index])
+        hit = next((n for n in range(place, places.stop) if meets(names, detail, hops[n], device)), None)
+        if hit is not None:
+            found[index] = (hit, hops[hit])
+            place = hit + 1
+
+
+def unlisted(path: Exactly, packet: PacketSeen, device: str) -> tuple[int, Hop | None] | None:
+    """Return where the calls of the functions that ``path`` names part from it; None if they do not.
+
+    That is the number of the entry and the hop seen in its place, or None when no more came; behind the
+    last entry, the number of entries and the first hop too many.
+    """
+    closed: dict[str, set[str]] = {}
+    for entry in path.exactly:
+        names, detail = parse_entry(entry)
+        closed.setdefault(detail.host or device, set()).update(names)
+    index = 0
+    for hop in located(packet):
+        layer_closed = hop.host == device and hop.layer in (path.layers or ())
+        if not layer_closed and hop.function not in closed.get(hop.host, ()):
+            continue
+        wanted = next(
+            (
+                at
+                for at in range(index, len(path.exactly))
+                if meets(*parse_entry(path.exactly[at]), hop, device) or not parse_entry(path.exactly[at])[1].optional
+            ),
+            len(path.exactly),
+        )
+        if wanted == len(path.exactly) or not meets(*parse_entry(path.exactly[wanted]), hop, device):
+            return wanted, hop
+        index = wanted + 1
+    rest = (at for at in range(index, len(path.exactly)) if not parse_entry(path.exactly[at])[1].optional)
+    missing = next(rest, None)
+    return None if missing is None else (missing, None)

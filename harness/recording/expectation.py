@@ -12,18 +12,18 @@ from typing import TypeVar
 import msgspec
 
 from harness.errors import Position
-from harness.judge import Keys, Mismatch, arrivals, hops_on, layers_of, located
+from harness.judge import Keys, Mismatch, arrivals, functions, hops_on, layers_of, located
 from harness.judge.decision import REFUSED
 from harness.judge.expectations import judge
 from harness.judge.rules import is_rule
 from harness.judge.sees import PROTOCOLS, wanted_fields
-from harness.judge.way import parse_entry, walk
+from harness.judge.way import routed_to, walk
 from harness.observation import Hop, Rule, Step, Value, Verdict
 from harness.recording.edit import Kept
 from harness.recording.edit import Value as Written
 from harness.result import Sent
 from harness.scenario import icmp
-from harness.scenario.models import Delivered, Dropped, Expect, PathEntry, Sees
+from harness.scenario.models import Delivered, Dropped, Exactly, Expect, PathEntry, Sees
 from harness.scenario.packet import fields
 from harness.tracer import layers
 
@@ -64,6 +64,7 @@ class Seen(Value, frozen=True, kw_only=True):
 def whole(sights: Sequence[Seen]) -> dict[str, Written]:
     """Everything worth expecting. Raises :class:`RefusedError` where the sights differ."""
     parts: dict[str, Callable[[Seen], Written | None]] = {
+        "flow": _flow,
         "verdict": _verdict,
         "with": lambda seen: seen.sent.with_ or None,
         "rule": _rule,
@@ -107,8 +108,8 @@ def moved(expect: Expect, sights: Sequence[Seen]) -> tuple[Change, ...]:
 def judged(expect: Expect, seen: Seen) -> tuple[Mismatch, ...]:
     """Everything in which ``seen`` differs from ``expect``."""
     # Stored observations lack the names of all functions; the worker has refused what cannot be traced.
-    names = {name for entry in (*(expect.path or ()), *(expect.never or ())) for name in parse_entry(entry)[0]}
-    observation = msgspec.structs.replace(seen.sent.observation, traced=frozenset({*names, "nft_do_chain"}))
+    names = {*functions(expect), "nft_do_chain"}
+    observation = msgspec.structs.replace(seen.sent.observation, traced=frozenset(names))
     return judge(expect, observation, seen.sent.seen, at=lambda _: Position(""))
 
 
@@ -148,7 +149,19 @@ def _change(expect: Expect, mismatch: Mismatch, sights: Sequence[Seen]) -> Itera
     elif key == "layers":
         yield _relayered(expect.layers or [], sights)
     elif key == "path":
+        if isinstance(expect.path, Exactly):
+            raise RefusedError("a path that is exactly so is yours to write")
         yield _repathed(expect.path or [], sights)
+    elif key == "flow":
+        name = str(rest[0]) if rest else "result"
+        value = _agreed(f"flow {name}", lambda seen: getattr(seen.sent.observation.flow, name), sights)
+        yield Change(keys=(*whole_key, *rest), value=value)
+    elif key == "mark":
+        yield Change(keys=whole_key, value=_agreed("mark", _mark, sights))
+    elif key == "route":
+        yield Change(keys=whole_key, value=_agreed("route", _route, sights))
+    elif key in ("conntrack", "log"):
+        raise RefusedError(f"`{key}` is not what it was: {mismatch.seen}")
     elif key == "never":
         met = {int(m.keys[2]) for seen in sights for m in judged(expect, seen) if m.keys[:2] == ("expect", "never")}
         kept = tuple(Kept(at) for at in range(len(expect.never or ())) if at not in met)
@@ -161,6 +174,21 @@ def _agreed(what: str, part: Callable[[Seen], Written | None], sights: Sequence[
         if value != first[0]:
             raise RefusedError(f"{what} is {first[0] or 'nothing'} in {first[1]}, and {value or 'nothing'} in {where}")
     return first[0]
+
+
+def _flow(seen: Seen) -> str | None:
+    flow = seen.sent.observation.flow
+    return flow.result if flow else None
+
+
+def _mark(seen: Seen) -> int | None:
+    """The mark when the device's ruleset last spoke; None where no chain did."""
+    marks = [step.mark for step in seen.sent.seen.steps if step.host == seen.sent.observation.device]
+    return marks[-1] if marks else None
+
+
+def _route(seen: Seen) -> str | None:
+    return routed_to(seen.sent.seen, seen.sent.observation.device) or None
 
 
 def _verdict(seen: Seen) -> str | None:

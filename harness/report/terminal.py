@@ -22,6 +22,7 @@ from harness.judge import (
     describe_hop,
     describe_loss,
     ended,
+    entries,
     escape,
     located,
     outcome,
@@ -101,7 +102,7 @@ def explain(
     page.add("decided", *_decided(page, seen))
     page.add("rules", *_rules(page, packet, seen, observation.device))
     if any("path" in mismatch.keys for mismatch in mismatches):
-        page.add("path", *_side_by_side(page, align(expect.path or (), packet, observation.device)))
+        page.add("path", *_side_by_side(page, align(entries(expect.path), packet, observation.device)))
     else:
         page.add("path", *_outline(page, observation, packet))
     page.say("ended", ended(packet, seen, observation.device))

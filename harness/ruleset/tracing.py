@@ -74,6 +74,7 @@ class Tracing:
             headers=message.network + message.transport,
             iif=self._host.interface(message.iif),
             oif=self._host.interface(message.oif),
+            mark=message.mark,
         )
 
 

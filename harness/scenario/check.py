@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from ipaddress import ip_address
 
 from msgspec import UNSET, structs
 
-from harness.scenario import icmp, packet
-from harness.scenario.models import Action, Delivered, Dropped, Expect, HopDetail, PathEntry, Scenario, Sees, Send
+from harness.scenario import flow, icmp, packet
+from harness.scenario.models import (
+    Action,
+    Delivered,
+    Dropped,
+    Ends,
+    Exactly,
+    Exchange,
+    Expect,
+    FlowSeen,
+    HopDetail,
+    PathEntry,
+    Scenario,
+    Sees,
+    Send,
+    Tracked,
+    Wait,
+)
 from harness.scenario.network import LOOPBACK, Network
 from harness.scenario.problem import NothingExpected, Problem, unknown
 
 HOOKS = ("ingress", "prerouting", "input", "forward", "output", "postrouting", "egress")
 FAMILIES = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
+MOST_CONTENT = 1200
+"""Bytes of a request or an answer: one packet on every link."""
 
 RECORD = "have pytest --nft-record write it"
 LONGEST_S = 60
@@ -36,6 +55,8 @@ def check(scenario: Scenario, network: Network, layers: Collection[str] | None) 
                 yield Problem(f"a scenario with steps: has no {key}: of its own", key, remedy="make it a step")
         if all(step.expect is UNSET for step in scenario.steps):
             yield NothingExpected("no step expects anything", "steps", remedy=f"add expect: to one, or {RECORD}")
+        for problem in _check_order(scenario.steps):
+            yield problem.below("steps")
     for index, action in enumerate(actions(scenario)):
         for problem in _check_action(action, network, layers):
             yield problem if scenario.steps is UNSET else problem.below("steps", index)
@@ -56,35 +77,77 @@ def to_be_recorded(actions: Iterable[Action]) -> tuple[Action, ...]:
     actions = tuple(actions)
     if any(action.expect is not UNSET for action in actions):
         return actions
-    return tuple(one if one.send is UNSET else structs.replace(one, expect=Expect()) for one in actions)
+    return tuple(structs.replace(one, expect=Expect()) if sends(one) else one for one in actions)
 
 
-def check_step(action: Action, network: Network, layers: Collection[str] | None) -> Iterator[Problem]:
+_KINDS = ("send", "nft", "listen", "connect", "exchange", "wait")
+"""What a step can do."""
+_SENDS = ("send", "connect", "exchange")
+"""What of that sends packets, of which something can be expected."""
+
+_Layers = Collection[str] | None
+
+
+def sends(action: Action) -> bool:
+    """Whether packets are sent in a step."""
+    return any(getattr(action, key) is not UNSET for key in _SENDS)
+
+
+def check_step(action: Action, network: Network, layers: _Layers) -> Iterator[Problem]:
     """Everything wrong with one step by itself."""
     return _check_action(action, network, layers)
 
 
-def _check_action(action: Action, network: Network, layers: Collection[str] | None) -> Iterator[Problem]:
-    if action.nft is not UNSET or action.send is UNSET:
-        yield from _check_change(action)
+def _check_action(action: Action, network: Network, layers: _Layers) -> Iterator[Problem]:
+    done = [key for key in _KINDS if getattr(action, key) is not UNSET]
+    if not done:
+        yield Problem("does nothing", remedy="add send: with a packet, connect: or exchange:, or what prepares them")
+        return
+    if len(done) > 1:
+        yield Problem(
+            f"a step has either {done[0]} or {done[1]}", done[1], remedy="make two steps of it", about_key=True
+        )
+        return
+    (key,) = done
+    if key not in _SENDS and action.expect is not UNSET:
+        remedy = "expect it of a packet in a later step"
+        yield Problem("a step that sends nothing expects nothing", "expect", remedy=remedy, about_key=True)
         return
     family = None
-    try:
-        family = packet.plan(action.send, network).family
-    except Problem as problem:
-        yield problem.below("send")
-    for found in _check_pace(action.send):
-        yield found.below("send")
-    for found in _check_numbers(action):
-        yield found.below("expect")
+    for problem in _CHECKS[key](action, network):
+        yield problem.below(key)
+    if action.send is not UNSET:
+        with suppress(Problem):
+            family = packet.plan(action.send, network).family
+        for found in _check_numbers(action):
+            yield found.below("expect")
+    elif isinstance(action.expect, list):
+        yield Problem("of a flow one packet is judged, not a list", "expect", remedy="make it one mapping")
+        return
     for keys, expect in action.entries:
-        problems = [*_check_expect(expect, network, layers), *_check_reject(expect, action.send, family)]
-        if action.send.from_ == network.device and expect.reply is not None:
+        problems = [*_check_expect(expect, network, layers)]
+        if action.send is not UNSET:
+            problems += _check_reject(expect, action.send, family)
+        if getattr(action, key).from_ == network.device and expect.reply is not None:
             why = f"what comes back to {network.device}, the host under test, is not captured"
             remedy = "make it a step of its own, sent from the other host"
             problems.append(Problem(why, "reply", remedy=remedy, about_key=True))
+        if expect.flow is not None and key == "send":
+            remedy = "make the step a connect or an exchange"
+            problems.append(Problem("only real sockets have a flow", "flow", remedy=remedy, about_key=True))
+        if expect.packets is not None and key != "send":
+            problems.append(Problem("of a flow one packet is judged", "packets", remedy="leave it out", about_key=True))
         for found in problems:
             yield found.below(*keys)
+
+
+def _check_send(action: Action, network: Network) -> Iterator[Problem]:
+    assert action.send is not UNSET
+    try:
+        packet.plan(action.send, network)
+    except Problem as problem:
+        yield problem
+    yield from _check_pace(action.send)
 
 
 def _check_pace(send: Send) -> Iterator[Problem]:
@@ -132,20 +195,74 @@ def _are(number: int) -> str:
 _CHANGE = re.compile(r"(add|create|delete|destroy) element\s+\w+\s+\S+\s+\S+\s+{.*}|flush (set|map)\s+\w+\s+\S+\s+\S+")
 
 
-def _check_change(action: Action) -> Iterator[Problem]:
-    if action.nft is UNSET:
-        yield Problem("does nothing", remedy="add send: with a packet, or nft: with a change of a set")
-        return
-    if action.send is not UNSET:
-        yield Problem("a step sends a packet or changes a set", "nft", remedy="make two steps of it", about_key=True)
-    elif action.expect is not UNSET:
-        remedy = "expect it of a packet in a later step"
-        yield Problem("a step that sends nothing expects nothing", "expect", remedy=remedy, about_key=True)
+def _check_change(action: Action, network: Network) -> Iterator[Problem]:
+    assert action.nft is not UNSET
     if not _CHANGE.fullmatch(action.nft.strip()) or ";" in action.nft or "\n" in action.nft.strip():
         remedy = (
             "write 'add element FAMILY TABLE SET { … }', or create, delete, destroy; or 'flush set FAMILY TABLE SET'"
         )
-        yield Problem("is no change of a set's elements", "nft", remedy=remedy)
+        yield Problem("is no change of a set's elements", remedy=remedy)
+
+
+def _check_listen(action: Action, network: Network) -> Iterator[Problem]:
+    assert action.listen is not UNSET
+    if action.listen.on not in network.hosts:
+        yield unknown(action.listen.on, network.hosts, "host of the lab", "on")
+    if action.listen.tcp is None and action.listen.udp is None:
+        yield Problem("does not say at which port", remedy="add tcp: or udp: with a port")
+
+
+def _check_flow(action: Action, network: Network) -> Iterator[Problem]:
+    called = action.connect if action.connect is not UNSET else action.exchange
+    assert called is not UNSET
+    try:
+        flow.plan(called, network)
+    except Problem as problem:
+        yield problem
+    if isinstance(called, Exchange):
+        for key in ("request", "answer"):
+            size = len(flow.content(getattr(called, key)))
+            if not 0 < size <= MOST_CONTENT:
+                yield Problem(f"has {size} bytes, and can have 1…{MOST_CONTENT}", key)
+
+
+def _check_wait(action: Action, network: Network) -> Iterator[Problem]:
+    assert action.wait is not UNSET
+    wait = action.wait
+    if wait.counters is None and wait.elements is None and wait.conntrack is None:
+        yield Problem("waits for nothing", remedy="add elements:, counters: or conntrack: none")
+    yield from _check_names(wait)
+
+
+_CHECKS = {
+    "send": _check_send,
+    "nft": _check_change,
+    "listen": _check_listen,
+    "connect": _check_flow,
+    "exchange": _check_flow,
+    "wait": _check_wait,
+}
+
+
+def _check_order(steps: Sequence[Action]) -> Iterator[Problem]:
+    """What a step needs of those before it."""
+    listening: set[tuple[str, str, int]] = set()
+    connected = set()
+    for index, step in enumerate(steps):
+        if step.listen is not UNSET:
+            for protocol in ("tcp", "udp"):
+                port = getattr(step.listen, protocol)
+                if port is not None and (step.listen.on, protocol, port) in listening:
+                    sentence = f"{step.listen.on} listens at {protocol} port {port} already"
+                    yield Problem(sentence, index, "listen", protocol)
+                listening.add((step.listen.on, protocol, port))
+        if step.connect is not UNSET:
+            connected.add((step.connect.from_, step.connect.to, step.connect.tcp, step.connect.sport))
+        if step.exchange is not UNSET and step.exchange.tcp is not None:
+            asked = step.exchange
+            if (asked.from_, asked.to, asked.tcp, asked.sport) not in connected:
+                remedy = f"add a step connect: {{from: {asked.from_}, to: {asked.to}, tcp: {asked.tcp}}}"
+                yield Problem("has no connection: no step before it connects there", index, "exchange", remedy=remedy)
 
 
 def _check_expect(expect: Expect, network: Network, layers: Collection[str] | None) -> Iterator[Problem]:
@@ -169,7 +286,28 @@ def _check_expect(expect: Expect, network: Network, layers: Collection[str] | No
     if isinstance(expect.reply, Sees):
         for problem in _check_sees(expect.reply):
             yield problem.below("reply")
-    for key, names in (("counters", expect.counters), ("elements", expect.elements)):
+    yield from _check_names(expect)
+    yield from _check_layers(expect.layers, layers, "layers")
+    if isinstance(expect.path, Exactly):
+        yield from _check_layers(expect.path.layers, layers, "path", "layers")
+        yield from _check_entries(expect.path.exactly, network, "path", "exactly")
+    else:
+        yield from _check_entries(expect.path, network, "path")
+    yield from _check_entries(expect.never, network, "never", optional=False)
+    if isinstance(expect.flow, FlowSeen):
+        yield from _check_flow_seen(expect.flow, network)
+    if isinstance(expect.conntrack, Tracked):
+        yield from _check_tracked(expect.conntrack)
+    if expect.route is not None:
+        own = ("lo", *network.hosts[network.device].interfaces)
+        if expect.route not in own:
+            yield unknown(expect.route, own, f"interface of {network.device}", "route")
+    if expect.log == "":
+        yield Problem("names no prefix", "log", remedy="give the log statement a prefix, and write it here")
+
+
+def _check_names(given: Expect | Wait) -> Iterator[Problem]:
+    for key, names in (("counters", given.counters), ("elements", given.elements)):
         for name in names or ():
             words = name.split()
             if len(words) != 3:
@@ -177,13 +315,57 @@ def _check_expect(expect: Expect, network: Network, layers: Collection[str] | No
                 yield Problem(f"'{name}' is not family, table and name", key, name, remedy=remedy, about_key=True)
             elif words[0] not in FAMILIES:
                 yield unknown(words[0], FAMILIES, "family", key, name)
-    for index, layer in enumerate(expect.layers or ()):
+
+
+def _check_layers(names: Sequence[str] | None, layers: _Layers, *keys: str) -> Iterator[Problem]:
+    for index, layer in enumerate(names or ()):
         if layers is not None and layer not in layers:
-            yield unknown(layer, layers, "layer", "layers", index)
-    for key, entries in (("path", expect.path), ("never", expect.never)):
-        for index, entry in enumerate(entries or ()):
-            for problem in _check_entry(entry, network):
-                yield problem.below(key, index)
+            yield unknown(layer, layers, "layer", *keys, index)
+
+
+def _check_entries(
+    entries: Sequence[PathEntry] | None, network: Network, *keys: str, optional: bool = True
+) -> Iterator[Problem]:
+    for index, entry in enumerate(entries or ()):
+        for problem in _check_entry(entry, network):
+            yield problem.below(*keys, index)
+        if not optional and not isinstance(entry, str):
+            (name, detail) = next(iter(entry.items()))
+            if detail.optional:
+                yield Problem("what must not be met is not optional", *keys, index, name, "optional")
+    if optional and entries and all(not isinstance(one, str) and next(iter(one.values())).optional for one in entries):
+        yield Problem("expects nothing: every entry is optional", *keys)
+
+
+def _check_flow_seen(seen: FlowSeen, network: Network) -> Iterator[Problem]:
+    if seen == FlowSeen():
+        yield Problem("says nothing", "flow", remedy="give at least the result")
+    if seen.by is not None and seen.by not in network.hosts:
+        yield unknown(seen.by, network.hosts, "host of the lab", "flow", "by")
+    yield from _check_addresses(seen, "flow")
+    if seen.result in ("refused", "unreachable", "timeout", "half-open"):
+        for key in ("by", "src", "sport", "dst", "dport"):
+            if getattr(seen, key) is not None:
+                yield Problem(f"no program has seen a flow that ends as {seen.result}", "flow", key)
+
+
+def _check_tracked(tracked: Tracked) -> Iterator[Problem]:
+    if tracked == Tracked():
+        yield Problem("says nothing", "conntrack", remedy="give at least the state, or `none`")
+    for key, ends in (("original", tracked.original), ("reply", tracked.reply)):
+        if ends is not None:
+            if ends == Ends():
+                yield Problem("says nothing", "conntrack", key, remedy="give at least one field, such as src")
+            yield from _check_addresses(ends, "conntrack", key)
+
+
+def _check_addresses(given: Sees | FlowSeen | Ends, *keys: str) -> Iterator[Problem]:
+    for key in ("src", "dst"):
+        if (text := getattr(given, key)) is not None:
+            try:
+                ip_address(text)
+            except ValueError:
+                yield Problem(f"'{text}' is not an address", *keys, key)
 
 
 def _check_receiver(name: str, network: Network, *keys: str) -> Iterator[Problem]:
@@ -194,12 +376,7 @@ def _check_receiver(name: str, network: Network, *keys: str) -> Iterator[Problem
 def _check_sees(sees: Sees) -> Iterator[Problem]:
     if sees == Sees():
         yield Problem("says nothing", remedy="give at least one field, such as src")
-    for key in ("src", "dst"):
-        if (text := getattr(sees, key)) is not None:
-            try:
-                ip_address(text)
-            except ValueError:
-                yield Problem(f"'{text}' is not an address", key)
+    yield from _check_addresses(sees)
     protocols = [key for key in ("tcp", "udp", "icmp", "icmpv6", "arp") if getattr(sees, key) is not None]
     if len(protocols) > 1:
         yield Problem(f"a packet cannot be {protocols[0]} and {protocols[1]} at once", protocols[1])

@@ -18,6 +18,7 @@ from harness.scenario.case import Broken, Case, Files, Loaded
 from harness.scenario.check import actions, check, check_step, to_be_recorded
 from harness.scenario.files import LABS as LABS_FOLDER
 from harness.scenario.files import SUFFIXES
+from harness.scenario.flow import speaking
 from harness.scenario.labs import LABS, rename
 from harness.scenario.models import Action, LabSpec, Scenario, ScenarioFile
 from harness.scenario.network import Network
@@ -206,14 +207,15 @@ def _cases(
             errors = (*(_located(problem, node, path) for problem in wrong), *elsewhere)
             yield Broken(file=path, name=name, id=identifier, marks=marks, errors=errors)
         elif own is not None and scenario is not None:
+            steps = actions(scenario)
             yield Case(
                 file=path,
                 name=name,
                 id=identifier,
                 marks=marks,
-                network=own.network,
+                network=speaking(steps, own.network),
                 rulesets=own.rulesets,
-                actions=to_be_recorded(actions(scenario)) if own.recording else actions(scenario),
+                actions=to_be_recorded(steps) if own.recording else steps,
                 places=node,
             )
 

@@ -311,6 +311,111 @@ class Send(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
         return 0.0
 
 
+# --- flows --------------------------------------------------------------------------------------
+
+
+class Listen(Model, frozen=True, kw_only=True):
+    """A program that takes connections or requests, until the scenario ends.
+
+    It is a socket of the host's own kernel, so the host has its addresses and answers for itself, as
+    do all hosts that `listen`, `connect` or `exchange` name.
+    """
+
+    on: Annotated[HostName, Meta(description="The host that it runs on.", examples=["server"])]
+    tcp: Annotated[Port | None, Meta(description="Its TCP port, on all addresses.", examples=[443])] = None
+    udp: Annotated[Port | None, Meta(description="Its UDP port, on all addresses.", examples=[53])] = None
+
+
+class Connect(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
+    """A TCP connection by the kernels of both ends: SYN, SYN-ACK, ACK, with NAT and conntrack as in life.
+
+    It stays until the scenario ends, or until it fails.
+    """
+
+    from_: Annotated[
+        HostName, Meta(description="The host that connects; it may be the one under test.", examples=["client"])
+    ]
+    to: Annotated[
+        str,
+        Meta(
+            description="The destination: a host of the lab, by its address that faces the sender, or an address.",
+            examples=["server", "203.0.113.1"],
+        ),
+    ]
+    tcp: Annotated[Port, Meta(description="The port to connect to.", examples=[443])]
+    sport: Annotated[
+        Annotated[int, Meta(ge=1, le=65535)], Meta(description="The port to connect from.", examples=[50001])
+    ] = 40000
+    family: Annotated[
+        Literal["ip", "ip6"] | None,
+        Meta(description="The IP version, where `to` is a host that has both; without it, `ip`.", examples=["ip6"]),
+    ] = None
+
+
+class Exchange(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
+    """A request by one program and the answer of another that listens.
+
+    Over TCP it goes through the connection that a `connect` before it has made to the same place.
+    """
+
+    from_: Annotated[
+        HostName, Meta(description="The host that asks; it may be the one under test.", examples=["client"])
+    ]
+    to: Annotated[
+        str,
+        Meta(
+            description="The destination: a host of the lab, by its address that faces the sender, or an address.",
+            examples=["server", "203.0.113.1"],
+        ),
+    ]
+    tcp: Annotated[Port | None, Meta(description="The port of the connection.", examples=[443])] = None
+    udp: Annotated[Port | None, Meta(description="The port to ask.", examples=[53])] = None
+    sport: Annotated[
+        Annotated[int, Meta(ge=1, le=65535)], Meta(description="The port to ask from.", examples=[50001])
+    ] = 40000
+    family: Annotated[
+        Literal["ip", "ip6"] | None,
+        Meta(description="The IP version, where `to` is a host that has both; without it, `ip`.", examples=["ip6"]),
+    ] = None
+    request: Annotated[
+        str | Hex,
+        Meta(
+            description="What is asked, as UTF-8 text or in hexadecimal.", examples=["GET / HTTP/1.0", {"hex": "00 01"}]
+        ),
+    ] = "request"
+    answer: Annotated[
+        str | Hex, Meta(description="What the program that listens answers.", examples=["200 OK", {"hex": "80 01"}])
+    ] = "answer"
+
+
+class Wait(Model, frozen=True, kw_only=True):
+    """A wait for a fact, never for a time. All that is given must become true."""
+
+    counters: Annotated[
+        Annotated[dict[str, Count], Meta(min_length=1)] | None,
+        Meta(
+            description="Named counters, as in `expect`: each has reached its number of packets.",
+            examples=[{"inet filter refused": 1}],
+        ),
+    ] = None
+    elements: Annotated[
+        Annotated[dict[str, list[str | int]], Meta(min_length=1)] | None,
+        Meta(
+            description="Sets and maps, as in `expect`: each has exactly these elements. A set whose elements time out "
+            "ends empty.",
+            examples=[{"inet filter banned": []}],
+        ),
+    ] = None
+    conntrack: Annotated[
+        Literal["none"] | None,
+        Meta(description="The device knows no connection any more.", examples=["none"]),
+    ] = None
+    within: Annotated[
+        Annotated[float, Meta(gt=0, le=600)],
+        Meta(description="Seconds after which it is in vain, and the scenario an error.", examples=[30]),
+    ] = 10
+
+
 # --- expectations -------------------------------------------------------------------------------
 
 
@@ -377,6 +482,31 @@ class Sees(Model, frozen=True, kw_only=True):
     arp: Annotated[SeesARP | None, Meta(description="ARP message.", examples=[{"op": "reply"}])] = None
 
 
+FlowResult = Literal["connected", "answered", "refused", "unreachable", "half-open", "timeout"]
+ConntrackState = Literal[
+    "NONE",
+    "SYN_SENT",
+    "SYN_RECV",
+    "ESTABLISHED",
+    "FIN_WAIT",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "TIME_WAIT",
+    "CLOSE",
+    "SYN_SENT2",
+]
+"""``enum tcp_conntrack`` in include/uapi/linux/netfilter/nf_conntrack_tcp.h, by number."""
+ConntrackStatus = Annotated[
+    str,
+    Meta(
+        pattern="^!?(EXPECTED|SEEN_REPLY|ASSURED|CONFIRMED|SRC_NAT|DST_NAT|SEQ_ADJUST|FIXED_TIMEOUT|TEMPLATE"
+        "|UNTRACKED|HELPER|OFFLOAD|HW_OFFLOAD)$",
+        description="A flag of `enum ip_conntrack_status` without `IPS_`.",
+        examples=["ASSURED", "!ASSURED"],
+    ),
+]
+
+
 class Delivered(Model, frozen=True, kw_only=True):
     """Where the packet must have arrived, and as what."""
 
@@ -426,6 +556,14 @@ class HopDetail(Model, frozen=True, kw_only=True):
     reason: Annotated[
         str | None, Meta(description="For functions that drop: the kernel's reason.", examples=["NETFILTER_DROP"])
     ] = None
+    optional: Annotated[
+        bool,
+        Meta(
+            description="It may be left out: some kernels have it, others do not. Where it is met before the next "
+            "entry that is not optional, it counts.",
+            examples=[True],
+        ),
+    ] = False
 
 
 PathEntry = Annotated[
@@ -437,8 +575,83 @@ PathEntry = Annotated[
 ]
 
 
+class FlowSeen(Model, frozen=True, kw_only=True):
+    """How a `connect` or `exchange` went, and what the program at its other end saw of it."""
+
+    result: Annotated[FlowResult | None, Meta(description="How it went; see `flow`.", examples=["connected"])] = None
+    by: Annotated[HostName | None, Meta(description="The host whose program took it.", examples=["server"])] = None
+    src: Annotated[
+        str | None, Meta(description="The address that the program was called from, after NAT.", examples=["10.0.2.1"])
+    ] = None
+    sport: Annotated[Port | None, Meta(description="The port that it was called from.", examples=[40000])] = None
+    dst: Annotated[
+        str | None, Meta(description="The address that it was called at, after NAT.", examples=["10.0.2.2"])
+    ] = None
+    dport: Annotated[Port | None, Meta(description="The port that it was called at.", examples=[8443])] = None
+
+
+class Ends(Model, frozen=True, kw_only=True):
+    """One direction of a connection, as conntrack knows it; each key given must hold."""
+
+    src: Annotated[str | None, Meta(description="Source address.", examples=["203.0.113.5"])] = None
+    dst: Annotated[str | None, Meta(description="Destination address.", examples=["203.0.113.1"])] = None
+    sport: Annotated[Port | None, Meta(description="Source port.", examples=[40000])] = None
+    dport: Annotated[Port | None, Meta(description="Destination port.", examples=[443])] = None
+
+
+class Tracked(Model, frozen=True, kw_only=True):
+    """The packet's entry in the device's connection tracking, afterwards; each key given must hold."""
+
+    state: Annotated[
+        ConntrackState | None,
+        Meta(description="Of a TCP connection, as conntrack(8) writes it.", examples=["ESTABLISHED"]),
+    ] = None
+    status: Annotated[
+        Annotated[list[ConntrackStatus], Meta(min_length=1)] | None,
+        Meta(
+            description="Flags that it has; a `!` before one says that it has not.",
+            examples=[["ASSURED"], ["SEEN_REPLY", "!ASSURED"]],
+        ),
+    ] = None
+    mark: Annotated[Number32 | None, Meta(description="Its mark, `ct mark`.", examples=[16])] = None
+    zone: Annotated[Word | None, Meta(description="Its zone.", examples=[1])] = None
+    helper: Annotated[str | None, Meta(description="Its helper.", examples=["ftp"])] = None
+    original: Annotated[
+        Ends | None, Meta(description="As the first packet came.", examples=[{"dst": "203.0.113.1", "dport": 443}])
+    ] = None
+    reply: Annotated[
+        Ends | None,
+        Meta(description="As answers come, which is where NAT shows.", examples=[{"src": "10.0.2.2", "sport": 8443}]),
+    ] = None
+
+
+class Exactly(Model, frozen=True, kw_only=True):
+    """A path without gaps: of the functions that it names, no call but these."""
+
+    exactly: Annotated[
+        Annotated[list[PathEntry], Meta(min_length=1)],
+        Meta(
+            description="Functions that the packet meets, in this order. On the hosts that are named, and on the "
+            "device where none is, it meets none of these functions at another place or more often.",
+            examples=[["ip_rcv", {"nft_do_chain": {"chain": "inet edge forward", "verdict": "accept"}}, "ip_output"]],
+        ),
+    ]
+    layers: Annotated[
+        Annotated[list[str], Meta(min_length=1)] | None,
+        Meta(
+            description="Layers whose other functions are forbidden as well: what it meets of them is all listed.",
+            examples=[["NAT"]],
+        ),
+    ] = None
+
+
 class Expect(Model, frozen=True, kw_only=True, rename={"with_": "with"}):
-    """What must be true of the packet, and of each packet where several are sent. At least one key must be given."""
+    """What must be true of the packet, and of each packet where several are sent. At least one key must be given.
+
+    After `connect` and `exchange`, which are of several packets, it is about the one that decided: the
+    first that the ruleset dropped or rejected, on its way or on the way back; when it let all pass, the
+    first.
+    """
 
     packets: Annotated[
         Annotated[int, Meta(ge=1, le=MOST_PACKETS)] | None,
@@ -493,6 +706,41 @@ class Expect(Model, frozen=True, kw_only=True, rename={"with_": "with"}):
             examples=[{"tcp": {"flags": "RA"}}, {"icmp": {"type": "echo-reply"}}, "none"],
         ),
     ] = None
+    flow: Annotated[
+        FlowResult | FlowSeen | None,
+        Meta(
+            description="How `connect` or `exchange` went. `connected`: both ends have the connection; `answered`: the "
+            "answer came; `refused`: a TCP reset came; `unreachable`: an ICMP error came; `half-open`: only the "
+            "caller has the connection; `timeout`: nothing came, and the kernel has no packet of it left.",
+            examples=["connected", {"result": "answered", "by": "server", "src": "10.0.2.1"}],
+        ),
+    ] = None
+    conntrack: Annotated[
+        Literal["none"] | Tracked | None,
+        Meta(
+            description="The connection that the device's connection tracking has for the packet, or `none`.",
+            examples=[{"state": "ESTABLISHED", "status": ["ASSURED"]}, "none"],
+        ),
+    ] = None
+    mark: Annotated[
+        Number32 | None,
+        Meta(
+            description="The packet's mark (`meta mark`) when the last chain or rule of the device spoke of it.",
+            examples=[16],
+        ),
+    ] = None
+    log: Annotated[
+        str | None,
+        Meta(
+            description="The prefix of a `log` statement that the device ran for the packet. Seen is the call in the "
+            "kernel and the rule; what a kernel writes for other namespaces than its first nobody can read.",
+            examples=["refused: "],
+        ),
+    ] = None
+    route: Annotated[
+        InterfaceName | None,
+        Meta(description="The interface by which the device sends it on, or `lo` to itself.", examples=["lan0"]),
+    ] = None
     counters: Annotated[
         Annotated[dict[str, Count], Meta(min_length=1)] | None,
         Meta(
@@ -517,9 +765,10 @@ class Expect(Model, frozen=True, kw_only=True, rename={"with_": "with"}):
         ),
     ] = None
     path: Annotated[
-        Annotated[list[PathEntry], Meta(min_length=1)] | None,
+        Annotated[list[PathEntry], Meta(min_length=1)] | Exactly | None,
         Meta(
-            description="Kernel functions that the packet meets, in this order; others may stand between.",
+            description="Kernel functions that the packet meets, in this order; others may stand between, unless it "
+            "says `exactly`.",
             examples=[["ip_rcv", {"nft_do_chain": {"chain": "inet filter forward"}}, "ip_forward"]],
         ),
     ] = None
@@ -543,7 +792,7 @@ Expects = Annotated[
 
 
 class Action(Model, frozen=True, kw_only=True):
-    """One packet sent and what must become of it; or a change of the ruleset's sets."""
+    """One thing done, and what must become of it: a packet sent, a flow of real sockets, or what prepares them."""
 
     send: Annotated[
         Send | UnsetType, Meta(description="The packet.", examples=[{"from": "client", "to": "server", "icmp": {}}])
@@ -553,6 +802,34 @@ class Action(Model, frozen=True, kw_only=True):
         Meta(
             description="Instead of a packet: an nft command that changes elements of a set or map.",
             examples=["add element inet edge blocked { 203.0.113.5 }"],
+        ),
+    ] = UNSET
+    listen: Annotated[
+        Listen | UnsetType,
+        Meta(
+            description="Instead of a packet: a program that listens from now on.",
+            examples=[{"on": "server", "tcp": 443}],
+        ),
+    ] = UNSET
+    connect: Annotated[
+        Connect | UnsetType,
+        Meta(
+            description="Instead of a packet: a TCP connection between the kernels of two hosts.",
+            examples=[{"from": "client", "to": "server", "tcp": 443}],
+        ),
+    ] = UNSET
+    exchange: Annotated[
+        Exchange | UnsetType,
+        Meta(
+            description="Instead of a packet: a request and its answer, by UDP or through a TCP connection.",
+            examples=[{"from": "client", "to": "server", "udp": 53}],
+        ),
+    ] = UNSET
+    wait: Annotated[
+        Wait | UnsetType,
+        Meta(
+            description="Instead of a packet: a wait for a fact.",
+            examples=[{"elements": {"inet filter banned": []}, "within": 30}],
         ),
     ] = UNSET
     expect: Annotated[
@@ -579,7 +856,7 @@ class Action(Model, frozen=True, kw_only=True):
 
 
 class Scenario(Model, frozen=True, kw_only=True):
-    """One test: a packet and what must become of it, or several in a row."""
+    """One test: a packet and what must become of it, or several steps in a row."""
 
     name: Annotated[
         Name,
@@ -598,7 +875,7 @@ class Scenario(Model, frozen=True, kw_only=True):
     steps: Annotated[
         Annotated[list[Action], Meta(min_length=1)] | UnsetType,
         Meta(
-            description="Several packets in order, instead of `send` and `expect`.",
+            description="Several packets and flows in order, instead of `send` and `expect`.",
             examples=[
                 [
                     {"send": {"from": "client", "to": "server", "tcp": {"dport": 443}}},

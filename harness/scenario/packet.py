@@ -249,8 +249,9 @@ def _plan_raw(send: Send, network: Network) -> Plan:
 
 
 def _through(send: Send, network: Network, family: int) -> Through:
-    """What a silent host sends is a frame: its kernel knows no addresses. Others send as programs on them do."""
-    if network.hosts[send.from_].silent or send.arp is not None:
+    """What an endpoint sends is a frame, even if its kernel has addresses. Others send as programs on them do."""
+    router = send.from_ == network.device or network.hosts[send.from_].forwarding
+    if not router or send.arp is not None:
         return "wire"
     if send.from_ != network.device and send.ether is not None:
         return "wire"

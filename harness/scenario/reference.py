@@ -163,7 +163,7 @@ def _kind(node: Schema, links: Mapping[str, str]) -> str:
         case {"type": ("array" | "object") as kind}:
             return {"array": "list", "object": "mapping"}[kind]
         case {"type": kind}:
-            return {"string": "text", "integer": "number", "boolean": "`true` or `false`"}[kind]
+            return {"string": "text", "integer": "number", "number": "number", "boolean": "`true` or `false`"}[kind]
     raise ValueError(f"the reference has no words for {node}")
 
 

@@ -16,7 +16,12 @@ Schema = dict[str, Any]
 # the loader knows: nft-harness check.
 _BEYOND_MODELS: Schema = {
     "Scenario": {"oneOf": [{"required": ["send", "expect"]}, {"required": ["steps"]}]},
-    "Action": {"oneOf": [{"required": ["send"]}, {"required": ["nft"], "not": {"required": ["expect"]}}]},
+    "Action": {
+        "oneOf": [
+            *({"required": [key]} for key in ("send", "connect", "exchange")),
+            *({"required": [key], "not": {"required": ["expect"]}} for key in ("nft", "listen", "wait")),
+        ]
+    },
     "Expect": {"minProperties": 1},
     "Sees": {"minProperties": 1},
 }

@@ -417,7 +417,7 @@ def test_one_alternative_that_can_be_traced_is_enough() -> None:
 def test_functions_expected_but_none_traced() -> None:
     untraced = msgspec.structs.replace(observation(PASSED), traced=frozenset())
     expect = Expect(verdict="accept", layers=["IPv4"])
-    with pytest.raises(Unsupported, match=r"edge.yaml:31:1: path, layers and never need function tracing"):
+    with pytest.raises(Unsupported, match=r"edge.yaml:31:1: path, layers, never and route need function tracing"):
         judge(expect, untraced, PASSED, at=place)
 
 

@@ -1,0 +1,113 @@
+"""Flows of real sockets, and what they and other packets leave behind in connection tracking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
+
+from harness.observation import Connection, Direction, Flow, PacketSeen
+from harness.scenario.models import Ends, Expect, FlowSeen, Tracked
+from harness.scenario.packet import fields
+
+Keys = tuple[str | int, ...]
+Found = Iterator[tuple[Keys, str, str, str]]
+
+MEANINGS = {
+    "connected": "both ends have the connection",
+    "answered": "the answer came",
+    "refused": "a TCP reset came",
+    "unreachable": "an ICMP error came",
+    "half-open": "only the caller has the connection",
+    "timeout": "nothing came",
+}
+
+
+def differing_flow(expect: Expect, seen: Flow | None) -> Found:
+    """Compare ``flow``."""
+    if expect.flow is None or seen is None:
+        return
+    wanted = expect.flow if isinstance(expect.flow, FlowSeen) else FlowSeen(result=expect.flow)
+    keys: Keys = ("expect", "flow")
+    if wanted.result is not None and wanted.result != seen.result:
+        below = (*keys, "result") if wanted is expect.flow else keys
+        yield below, wanted.result, seen.result, MEANINGS[seen.result]
+        return
+    if not seen.by and wanted != FlowSeen(result=wanted.result):
+        yield keys, "a program of the lab is called", seen.result, MEANINGS[seen.result]
+        return
+    for key in ("by", "src", "sport", "dst", "dport"):
+        value, found = getattr(wanted, key), getattr(seen, key)
+        if value is not None and not _same(value, found):
+            yield (*keys, key), str(value), str(found), ""
+
+
+def differing_conntrack(expect: Expect, packet: PacketSeen, connections: tuple[Connection, ...]) -> Found:
+    """Compare ``conntrack`` with the entry of ``packet``, or the one that fits best where there are several."""
+    if expect.conntrack is None:
+        return
+    keys: Keys = ("expect", "conntrack")
+    own = [one for one in connections if _belongs(packet, one)]
+    if expect.conntrack == "none":
+        if own:
+            yield keys, "none", "; ".join(map(describe_connection, own)), ""
+        return
+    if not own:
+        others = "; ".join(map(describe_connection, connections))
+        yield keys, "an entry", "none", f"there are others: {others}" if others else "there is none at all"
+        return
+    found = min((list(_differing(expect.conntrack, one)) for one in own), key=len)
+    for key, value, seen in found:
+        yield (*keys, *key), value, seen, describe_connection(own[0]) if len(own) == 1 else ""
+
+
+def describe_connection(one: Connection) -> str:
+    """An entry in one line, much as conntrack(8) writes it."""
+    words = [{1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}.get(one.protocol, str(one.protocol))]
+    words += [one.state, _direction(one.original), "reply", _direction(one.reply), *one.status]
+    words += [f"mark {one.mark:#x}"] if one.mark else []
+    words += [f"zone {one.zone}"] if one.zone else []
+    words += [f"helper {one.helper}"] if one.helper else []
+    return " ".join(word for word in words if word)
+
+
+def _direction(one: Direction) -> str:
+    if not one.dport:
+        return f"{one.src} → {one.dst}"
+    source, destination = (f"[{end}]" if ":" in end else end for end in (one.src, one.dst))
+    return f"{source}:{one.sport} → {destination}:{one.dport}"
+
+
+def _belongs(packet: PacketSeen, one: Connection) -> bool:
+    """Whether the packet, as its sender made it, goes one way or the other through the connection."""
+    seen = fields(packet.frame)
+    return seen.get("proto") == one.protocol and any(_goes(seen, way) for way in (one.original, one.reply))
+
+
+def _goes(seen: Mapping[str, str | int], way: Direction) -> bool:
+    ends = (seen.get("src"), seen.get("dst")) == (way.src, way.dst)
+    return ends and ("sport" not in seen or (seen["sport"], seen["dport"]) == (way.sport, way.dport))
+
+
+def _differing(wanted: Tracked, one: Connection) -> Iterator[tuple[Keys, str, str]]:
+    for key in ("state", "mark", "zone", "helper"):
+        value, found = getattr(wanted, key), getattr(one, key)
+        if value is not None and value != found:
+            yield (key,), str(value), str(found) or "none"
+    for index, flag in enumerate(wanted.status or ()):
+        if (flag.lstrip("!") in one.status) == flag.startswith("!"):
+            yield ("status", index), flag, " ".join(one.status)
+    for name, ends, way in (("original", wanted.original, one.original), ("reply", wanted.reply, one.reply)):
+        for key in Ends.__struct_fields__ if ends is not None else ():
+            value, found = getattr(ends, key), getattr(way, key)
+            if value is not None and not _same(value, found):
+                yield (name, key), str(value), str(found)
+
+
+def _same(wanted: str | int, found: str | int) -> bool:
+    """Whether two values are the same, addresses however written."""
+    if wanted == found:
+        return True
+    try:
+        return isinstance(wanted, str) and isinstance(found, str) and ip_address(wanted) == ip_address(found)
+    except ValueError:
+        return False

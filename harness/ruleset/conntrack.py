@@ -1,0 +1,102 @@
+"""The connections that a host tracks, as conntrack(8) would list them.
+
+See include/uapi/linux/netfilter/nfnetlink_conntrack.h and net/netfilter/nf_conntrack_netlink.c.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Mapping
+from ipaddress import ip_address
+from typing import Final, get_args
+
+from harness.errors import Unsupported
+from harness.lab.lab import Host
+from harness.netlink import Message, Netlink, NetlinkError, attributes
+from harness.observation import Connection, Direction
+from harness.ruleset.nfnetlink import HEADER, NETLINK_NETFILTER, number, string
+from harness.scenario.models import ConntrackState
+
+IPCTNL_MSG_CT_GET: Final = 1 << 8 | 1
+# enum ctattr_type, ctattr_tuple, ctattr_ip, ctattr_l4proto, ctattr_protoinfo, ctattr_protoinfo_tcp, ctattr_help
+TUPLE_ORIG, TUPLE_REPLY, STATUS, PROTOINFO, HELP, MARK, ZONE = 1, 2, 3, 4, 5, 8, 18
+TUPLE_IP, TUPLE_PROTO = 1, 2
+IP_V4_SRC, IP_V4_DST, IP_V6_SRC, IP_V6_DST = 1, 2, 3, 4
+PROTO_NUM, PROTO_SRC_PORT, PROTO_DST_PORT = 1, 2, 3
+PROTOINFO_TCP, TCP_STATE, HELP_NAME = 1, 1, 1
+
+STATUSES: Final = (
+    "EXPECTED",
+    "SEEN_REPLY",
+    "ASSURED",
+    "CONFIRMED",
+    "SRC_NAT",
+    "DST_NAT",
+    "SEQ_ADJUST",
+    "SRC_NAT_DONE",
+    "DST_NAT_DONE",
+    "DYING",
+    "FIXED_TIMEOUT",
+    "TEMPLATE",
+    "UNTRACKED",
+    "HELPER",
+    "OFFLOAD",
+    "HW_OFFLOAD",
+)
+"""``enum ip_conntrack_status`` in include/uapi/linux/netfilter/nf_conntrack_common.h, by bit."""
+STATES: Final[tuple[str, ...]] = get_args(ConntrackState)
+
+
+def connections(host: Host) -> tuple[Connection, ...]:
+    """The connections that the kernel of ``host`` tracks, in no order.
+
+    Raises :class:`~harness.errors.Unsupported` when this kernel does not tell.
+    """
+    return host.namespace.call(_dump)
+
+
+def _dump() -> tuple[Connection, ...]:
+    try:
+        with Netlink(NETLINK_NETFILTER) as link:
+            request = HEADER.pack(socket.AF_UNSPEC, 0, 0)
+            return tuple(decode(message) for message in link.dump(IPCTNL_MSG_CT_GET, request, "the connections"))
+    except NetlinkError as refused:
+        if refused.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+        remedy = "load its module: modprobe nf_conntrack_netlink"
+        raise Unsupported("this kernel does not list connections (CONFIG_NF_CT_NETLINK)", remedy=remedy) from None
+
+
+def decode(message: Message) -> Connection:
+    """The connection in a netlink message."""
+    found = dict(attributes(message.body[HEADER.size :]))
+    original, reply = (_direction(found[kind]) for kind in (TUPLE_ORIG, TUPLE_REPLY))
+    status = number(found.get(STATUS))
+    tcp = _inside(_inside(found, PROTOINFO), PROTOINFO_TCP)
+    return Connection(
+        protocol=number(_inside(dict(attributes(found[TUPLE_ORIG])), TUPLE_PROTO).get(PROTO_NUM)),
+        original=original,
+        reply=reply,
+        state=STATES[number(tcp[TCP_STATE])] if TCP_STATE in tcp else "",
+        status=tuple(name for bit, name in enumerate(STATUSES) if status >> bit & 1),
+        mark=number(found.get(MARK)),
+        zone=number(found.get(ZONE)),
+        helper=string(_inside(found, HELP).get(HELP_NAME)),
+    )
+
+
+def _inside(found: Mapping[int, memoryview], kind: int) -> dict[int, memoryview]:
+    return dict(attributes(found.get(kind, memoryview(b""))))
+
+
+def _direction(payload: memoryview) -> Direction:
+    found = dict(attributes(payload))
+    addresses, ports = _inside(found, TUPLE_IP), _inside(found, TUPLE_PROTO)
+    source, destination = (
+        str(ip_address(bytes(addresses[v4] if v4 in addresses else addresses[v6])))
+        for v4, v6 in ((IP_V4_SRC, IP_V6_SRC), (IP_V4_DST, IP_V6_DST))
+    )
+    return Direction(
+        src=source, dst=destination, sport=number(ports.get(PROTO_SRC_PORT)), dport=number(ports.get(PROTO_DST_PORT))
+    )

@@ -1,0 +1,103 @@
+"""From a scenario's ``connect`` and ``exchange`` to the ends of a flow of real sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import ip_address
+from typing import Final, Literal
+
+import msgspec
+from msgspec import UNSET
+
+from harness.scenario.models import Action, Connect, Exchange, Hex
+from harness.scenario.network import Address, Network
+from harness.scenario.problem import Problem, unknown
+
+VERSIONS: Final = {"ip": 4, "ip6": 6}
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Who calls whom."""
+
+    protocol: Literal["tcp", "udp"]
+    host: str
+    """The host that calls."""
+    sport: int
+    destination: Address
+    dport: int
+    owner: str | None
+    """The host that has the destination; None for an address that no host has."""
+
+    def __str__(self) -> str:
+        name = f"{self.owner} " if self.owner else ""
+        address = f"[{self.destination}]" if self.destination.version == 6 else str(self.destination)
+        return f"{self.host} :{self.sport} → {name}{address}:{self.dport} {self.protocol}"
+
+
+def plan(flow: Connect | Exchange, network: Network) -> Plan:
+    """Fill in what ``flow`` leaves open.
+
+    Raises :class:`~harness.scenario.problem.Problem`, with keys below the flow, when it contradicts
+    itself or the lab.
+    """
+    if flow.from_ not in network.hosts:
+        raise unknown(flow.from_, network.hosts, "host of the lab", "from")
+    udp = flow.udp if isinstance(flow, Exchange) else None
+    if flow.tcp is None and udp is None:
+        raise Problem("does not say which port", remedy="add tcp: or udp: with a port")
+    if flow.tcp is not None and udp is not None:
+        raise Problem("a flow cannot be tcp and udp at once", "udp")
+    version = VERSIONS[flow.family] if flow.family else None
+    destination: Address
+    if flow.to in network.hosts:
+        wanted = (version,) if version else (4, 6)
+        found = [one for family in wanted if (one := network.address(flow.to, family, towards=flow.from_))]
+        if not found:
+            raise Problem(f"{flow.to} has no IPv{version} address" if version else f"{flow.to} has no address", "to")
+        destination = found[0]
+    else:
+        try:
+            destination = ip_address(flow.to)
+        except ValueError:
+            raise unknown(flow.to, network.hosts, "host of the lab and no address", "to") from None
+        if version and destination.version != version:
+            raise Problem(f"{flow.to} is IPv{destination.version}, but family is {flow.family}", "family")
+    owner = network.owner(destination)
+    if owner != flow.from_:
+        try:
+            interface = network.route(flow.from_, destination).interface
+        except Problem as problem:
+            raise problem.below("to") from None
+        if interface.address(destination.version) is None:
+            raise Problem(f"{interface.end} has no IPv{destination.version} address to call from", "from")
+    return Plan(
+        protocol="udp" if udp is not None else "tcp",
+        host=flow.from_,
+        sport=flow.sport,
+        destination=destination,
+        dport=udp if udp is not None else flow.tcp or 0,
+        owner=owner,
+    )
+
+
+def content(text: str | Hex) -> bytes:
+    """The bytes that a scenario writes as text or in hexadecimal."""
+    return text.encode() if isinstance(text, str) else bytes.fromhex(text.hex)
+
+
+def speaking(actions: Iterable[Action], network: Network) -> Network:
+    """``network`` with addresses for the kernels of all hosts that have a program in ``actions``, or are called."""
+    names: set[str | None] = set()
+    for action in actions:
+        if action.listen is not UNSET:
+            names.add(action.listen.on)
+        for flow in (action.connect, action.exchange):
+            if flow is not UNSET:
+                names |= {flow.from_, plan(flow, network).owner}
+    if not any(name in names and host.silent for name, host in network.hosts.items()):
+        return network
+    hosts = {
+        name: msgspec.structs.replace(host, silent=False) if name in names else host
+        for name, host in network.hosts.items()
+    }
+    return msgspec.structs.replace(network, hosts=hosts)
