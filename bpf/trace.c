@@ -24,6 +24,13 @@ enum kind {
 			   function: the EtherType */
 	TO,		/* the same of where it goes */
 	STACK,		/* a: number in `stacks`, of the event before */
+	VERDICT,	/* a: the chain; b: handle of its rule | low byte of the verdict's code << 40 |
+			   high half << 48 */
+	TARGET,		/* a: the chain that the event before goes on in */
+	ROUTE,		/* a, b: gateway; ifindex: device to leave by | type of the route << 24, 255 for
+			   IPv6, whose routes have none */
+	NAMED,		/* a: a chain whose name is new in `chains` */
+	GONE,		/* the sk_buff has been freed */
 };
 
 /* Layout known to harness/tracer/events.py. */
@@ -38,11 +45,17 @@ struct event {
 	u16 function;
 	u8 kind;
 	u8 cpu;
+#ifdef SNAP
+	u32 length;	/* of the packet, from the first byte in `bytes` on */
+	u16 here;	/* bytes in `bytes`: linear data only */
+	u16 protocol;	/* EtherType if they begin behind the Ethernet header, 0 if with it */
+	u8 bytes[SNAP];
+#endif
 };
 
 /* What is special about a function; the values are known to harness/tracer/program.py. */
 enum trait {
-	RETURNS = 1,	/* its result is recorded */
+	RETURNS = 1,	/* its result is recorded; b: hook | family << 8 of a hook, 1 if a chain's policy decided */
 	COPIES = 2,	/* its result is a copy of the packet */
 	LISTS = 4,	/* its result is a list of copies, joined by sk_buff.next */
 	RELEASES = 8,	/* called once the last reference to the sk_buff is gone */
@@ -50,7 +63,10 @@ enum trait {
 	NOTIFIES = 32,	/* it reports an evaluation to nf_tables' trace */
 	CAPTURES = 64,	/* its third argument leads to a capturing socket */
 	QUIET = 128,	/* only there to know packets; no hop */
-	DECIDES = 256,	/* its first argument is an nf_tables expression that gives a verdict */
+	EVALUATES = 256,	/* its first arguments are an nf_tables expression and the registers */
+	HOOKS = 512,	/* the argument behind the packet is a struct nf_hook_state */
+	ROUTES = 1024,	/* when it is done the packet has a route */
+	FREES = 2048,	/* it is the last to see the sk_buff */
 };
 
 /* Cookies are function | position of the argument << 16, and this for a struct nft_pktinfo. */
@@ -86,6 +102,10 @@ struct call {
 	u16 trait;
 	u32 number;
 	u32 live;
+#ifdef LIVE
+	u64 a;	/* CHAIN: the chain; EVALUATES: the expression */
+	u64 b;	/* CHAIN: whether a rule decided; EVALUATES: the registers; HOOKS: hook | family << 8 */
+#endif
 };
 
 /* Calls under way in one thread, innermost last: they return in that order. */
@@ -99,7 +119,8 @@ struct calls {
 
 #define NAME 256
 struct chain {
-	u64 family;
+	u32 family;
+	u32 handle;
 	char table[NAME];
 	char name[NAME];
 };
@@ -117,6 +138,29 @@ BPF_PERCPU_ARRAY(births, u32, 1);
 BPF_PERCPU_ARRAY(counts, u64, COUNTS);
 BPF_PERCPU_ARRAY(blank_calls, struct calls, 1);
 BPF_PERCPU_ARRAY(blank_chain, struct chain, 1);
+
+#ifdef LIVE
+/* A rule, by one of its expressions; valid while the kernel still has both where they were. */
+struct rule {
+	u64 chain;
+	u64 blob;
+	u64 rule;
+	u64 head;	/* the first word of the struct nft_rule_dp */
+};
+BPF_TABLE("lru_hash", u64, struct rule, rules, 8192);
+BPF_PERCPU_ARRAY(searches, struct rule, 1);
+
+/* Its size is set when it is loaded: 1 when nobody asks for stacks. */
+#define STACKS 16384
+BPF_TABLE("stacktrace", int, struct bpf_stacktrace, stacks, STACKS);
+BPF_ARRAY(with_stacks, u32, 1);
+
+/* Names of the interfaces met; the key is the namespace's number << 32 | ifindex. */
+struct name {
+	char text[16];
+};
+BPF_TABLE("lru_hash", u64, struct name, devices, 4096);
+#endif
 
 /* BCC 0.26 does not declare these helpers (kernel v5.15, v5.17). */
 static u64 (*bpf_get_attach_cookie_)(void *ctx) = (void *)BPF_FUNC_get_attach_cookie;
@@ -215,6 +259,12 @@ static __always_inline u32 netns_of(u64 net)
 	return net ? read_u32(net + NET_INUM) : 0;
 }
 
+#ifdef SNAP
+static __always_inline void snap(struct event *event, u64 skb);
+#else
+#define snap(event, skb)
+#endif
+
 static __always_inline void emit_at(u8 kind, u16 function, u64 skb, struct packet *packet, u64 a, u64 b, u32 ifindex)
 {
 	struct event *event;
@@ -235,6 +285,7 @@ static __always_inline void emit_at(u8 kind, u16 function, u64 skb, struct packe
 	event->function = function;
 	event->kind = kind;
 	event->cpu = bpf_get_smp_processor_id();
+	snap(event, skb);
 	events.ringbuf_submit(event, BPF_RB_NO_WAKEUP);
 }
 
@@ -243,20 +294,19 @@ static __always_inline void emit(u8 kind, u16 function, u64 skb, struct packet *
 	emit_at(kind, function, skb, packet, a, b, packet->ifindex);
 }
 
-#ifdef STACKS
-BPF_TABLE("stacktrace", int, struct bpf_stacktrace, stacks, STACKS);
-#endif
-
 static __always_inline void emit_stack(void *ctx, u16 function, u64 skb, struct packet *packet)
 {
-#ifdef STACKS
-	emit(STACK, function, skb, packet, (u32)stacks.get_stackid(ctx, 0), 0);
+#ifdef LIVE
+	u32 zero = 0, *wanted = with_stacks.lookup(&zero);
+
+	if (wanted && *wanted)
+		emit(STACK, function, skb, packet, (u32)stacks.get_stackid(ctx, 0), 0);
 #endif
 }
 
 /*
  * The linear data of an sk_buff as a pcap expression sees it: from an Ethernet header on, which is
- * made up from skb->protocol where the packet has none (yet).
+ * made up from skb->protocol where the packet has none (yet). Layout known to harness/tracer/pcap.py.
  */
 struct view {
 	u64 network;	/* address of the network header */
@@ -264,6 +314,9 @@ struct view {
 	u32 length;	/* of the whole packet, Ethernet header included */
 	u16 protocol;
 	u16 ethernet;	/* whether an Ethernet header is in front of it */
+	u32 word;	/* these three are the expression's own */
+	u32 memory[16];
+	u64 saved[4];
 };
 
 #define ETHERNET 14
@@ -283,44 +336,41 @@ static __always_inline void look(u64 skb, struct view *view)
 	view->ethernet = mac != 0xffff && mac + ETHERNET == network;
 }
 
-/* A load of an expression; what is not there makes the expression false. */
-#define LOAD(value, bytes, at) \
-	if (!load(&view, at, bytes, &value)) \
-		return 0
-
-static __always_inline bool load(struct view *view, u32 at, u32 bytes, u32 *value)
+#ifdef SNAP
+static __always_inline void snap(struct event *event, u64 skb)
 {
-	u8 raw[4] = {};
-
-	if (at < ETHERNET) {
-		if (at == ETHERNET - 2 && bytes == 2) {
-			*value = view->protocol;
-			return 1;
-		}
-		if (!view->ethernet)
-			return 0;
-	} else if (at > 0xffff || at - ETHERNET + bytes > view->here) {
-		return 0;
-	}
-	if (bpf_probe_read_kernel(raw, bytes, (void *)(view->network + at - ETHERNET)))
-		return 0;
-	*value = bytes == 4 ? (u32)raw[0] << 24 | raw[1] << 16 | raw[2] << 8 | raw[3] :
-		 bytes == 2 ? raw[0] << 8 | raw[1] : raw[0];
-	return 1;
-}
-
-/* Whether the user's expression, from harness/tracer/pcap.py, is true of a packet. */
-static __always_inline bool wanted(u64 skb)
-{
-#ifdef WANTED
 	struct view view;
+	u64 from, here;
 
 	look(skb, &view);
-	WANTED
-#else
-	return 1;
-#endif
+	from = view.ethernet ? view.network - ETHERNET : view.network;
+	here = view.ethernet ? view.here + ETHERNET : view.here;
+	asm volatile("" : "+r"(here)); /* else what is compared is not the register that is used */
+	if (here > SNAP)
+		here = SNAP;
+	event->length = view.ethernet ? view.length : view.length - ETHERNET;
+	event->protocol = view.ethernet ? 0 : view.protocol;
+	event->here = bpf_probe_read_kernel(event->bytes, here, (void *)from) ? 0 : here;
 }
+#endif
+
+#ifdef LIVE
+/*
+ * Whether the user's expression is true of a packet. This is no helper: its instructions are put in
+ * place of each call before the program is loaded.
+ */
+static u64 (*is_true_of)(struct view *view) = (void *)0x77616e74; /* "want" */
+
+static __always_inline bool wanted(u64 skb)
+{
+	struct view view = {};
+
+	look(skb, &view);
+	return is_true_of(&view);
+}
+#else
+#define wanted(skb) 1
+#endif
 
 /* Tell a live packet's addresses when they are new: at birth, and as NAT and tunnels change them. */
 static __always_inline void address(u64 skb, struct packet *packet)
@@ -355,6 +405,19 @@ static __always_inline void address(u64 skb, struct packet *packet)
 	emit_at(TO, protocol, skb, packet, to[0], to[1], next | bpf_ntohs(ports >> 16));
 }
 
+#ifdef LIVE
+static __always_inline void name_device(u64 dev, u32 netns, u32 ifindex)
+{
+	u64 key = (u64)netns << 32 | ifindex;
+	struct name name = {};
+
+	bpf_probe_read_kernel_str(name.text, sizeof(name.text), (void *)(dev + DEV_NAME));
+	devices.update(&key, &name);
+}
+#else
+#define name_device(dev, netns, ifindex)
+#endif
+
 /* Where the packet is, from skb->dev; a pointer that is none (the field is a union) is passed over. */
 static __always_inline void locate(u64 skb, struct packet *packet)
 {
@@ -369,6 +432,7 @@ static __always_inline void locate(u64 skb, struct packet *packet)
 	packet->dev = dev;
 	packet->ifindex = ifindex;
 	packet->netns = netns_of(read_u64(dev + DEV_NET));
+	name_device(dev, packet->netns, ifindex);
 }
 
 static __always_inline struct packet *remember(u64 skb, struct packet *packet)
@@ -507,7 +571,7 @@ static __always_inline struct packet *follow(u64 skb, struct packet *packet)
 	return packet;
 }
 
-static __always_inline void enter(u64 skb, u32 function, u32 trait, struct packet *packet)
+static __always_inline void enter(u64 skb, u32 function, u32 trait, struct packet *packet, u64 a, u64 b)
 {
 	u64 id = thread();
 	struct calls *under_way = calls.lookup(&id);
@@ -536,25 +600,38 @@ static __always_inline void enter(u64 skb, u32 function, u32 trait, struct packe
 	under_way->call[top].trait = trait;
 	under_way->call[top].number = packet ? packet->number : 0;
 	under_way->call[top].live = packet ? packet->live : 0;
+#ifdef LIVE
+	under_way->call[top].a = a;
+	under_way->call[top].b = b;
+#endif
 	under_way->depth++;
 }
 
-static __always_inline void name_chain(u64 chain)
+static __always_inline void name_chain(u64 chain, u64 skb, struct packet *packet)
 {
 	u64 table = read_u64(chain + CHAIN_TABLE);
-	struct chain *blank;
-	u32 zero = 0;
+	struct chain *blank = chains.lookup(&chain);
+	u32 zero = 0, handle = read_u64(chain + CHAIN_HANDLE);
 
-	if (chains.lookup(&chain))
+	if (blank && blank->handle == handle)
 		return;
 	blank = blank_chain.lookup(&zero);
 	if (!blank)
 		return;
 	blank->family = read_u8(table + TABLE_FAMILY) & TABLE_FAMILY_MASK;
+	blank->handle = handle;
 	bpf_probe_read_kernel_str(blank->table, NAME, (void *)read_u64(table + TABLE_NAME));
 	bpf_probe_read_kernel_str(blank->name, NAME, (void *)read_u64(chain + CHAIN_NAME));
 	if (chains.update(&chain, blank))
 		add(UNTRACKED);
+#ifdef LIVE
+	emit(NAMED, 0, skb, packet, chain, 0);
+#endif
+}
+
+static __always_inline u64 hook_of(u64 state)
+{
+	return read_u8(state + STATE_HOOK) | (u64)read_u8(state + STATE_PF) << 8;
 }
 
 /*
@@ -564,7 +641,7 @@ static __always_inline void name_chain(u64 chain)
  */
 static __always_inline u64 pktinfo_of(context *ctx, u64 position, u32 trait, u64 *a, u64 *b)
 {
-	u64 pktinfo = argument(ctx, position), state;
+	u64 pktinfo = argument(ctx, position);
 
 	if (trait & NOTIFIES) {
 #ifdef TRACEINFO_PKT
@@ -581,18 +658,97 @@ static __always_inline u64 pktinfo_of(context *ctx, u64 position, u32 trait, u64
 #endif
 		return pktinfo;
 	}
-	state = read_u64(pktinfo + PKTINFO_STATE);
-	*b = read_u8(state + STATE_HOOK) | (u64)read_u8(state + STATE_PF) << 8;
+	*b = hook_of(read_u64(pktinfo + PKTINFO_STATE));
 	return pktinfo;
 }
 
-/* What nft_immediate_eval() is about to give: 1 << 32 | a verdict's code, or 0 for a value of another kind. */
-static __always_inline u64 decision(u64 expression)
+#ifdef LIVE
+/* A chain's rules lie in a row: struct nft_rule_blob, struct nft_rule_dp (include/net/netfilter/nf_tables.h). */
+#define BLOB_HEAD 8
+#define RULE_HEAD 8
+#define MAX_CHAINS 128
+#define MAX_RULES 512
+
+static __always_inline u64 blob_with(u64 chain, u64 expression)
 {
-	if (read_u8(expression + IMMEDIATE_DREG))
-		return 0;
-	return 1ULL << 32 | read_u32(expression + IMMEDIATE_DATA);
+	u64 blob = read_u64(chain + CHAIN_BLOB_0);
+
+	if (expression > blob && expression - blob - BLOB_HEAD < read_u64(blob))
+		return blob;
+	blob = read_u64(chain + CHAIN_BLOB_1);
+	return expression > blob && expression - blob - BLOB_HEAD < read_u64(blob) ? blob : 0;
 }
+
+/*
+ * Find the rule that an expression is part of, among all chains of the table of `chain`. What is found
+ * is kept in a map meanwhile: of that the verifier believes to know nothing, so it follows each loop once.
+ */
+static __always_inline bool find_rule(u64 chain, u64 expression, struct rule *found)
+{
+	u64 end = read_u64(chain + CHAIN_TABLE) + TABLE_CHAINS, length;
+
+	found->chain = chain;
+	found->blob = blob_with(chain, expression);
+	found->rule = end;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < MAX_CHAINS; i++) {
+		if (found->blob)
+			break;
+		found->rule = read_u64(found->rule);
+		if (found->rule == end || !found->rule)
+			return 0;
+		found->chain = found->rule - CHAIN_LIST;
+		found->blob = blob_with(found->chain, expression);
+	}
+	if (!found->blob)
+		return 0;
+	found->rule = found->blob + BLOB_HEAD;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < MAX_RULES; i++) {
+		found->head = read_u64(found->rule);
+		length = RULE_HEAD + (found->head >> RULE_DLEN_SHIFT & ((1ULL << RULE_DLEN_BITS) - 1));
+		if (expression < found->rule + length)
+			return 1;
+		if (found->head & 1) /* is_last */
+			return 0;
+		found->rule += length;
+	}
+	return 0;
+}
+
+/* The route that a packet has been given. */
+static __always_inline void routed(struct call *call, struct packet *packet)
+{
+	u64 dst = read_u64(call->skb + SKB_DST) & ~7ULL, gateway[2] = {};
+	bool six = read_u16(call->skb + SKB_PROTOCOL) == bpf_htons(ETH_P_IPV6);
+	u32 type = 255, ifindex;
+
+	if (!dst)
+		return;
+	if (six) {
+#ifdef RT6_GATEWAY
+		bpf_probe_read_kernel(gateway, 16, (void *)(dst + RT6_GATEWAY));
+#endif
+	} else {
+		bpf_probe_read_kernel(gateway, 4, (void *)(dst + RT_GATEWAY));
+		type = read_u8(dst + RT_TYPE);
+	}
+	dst = read_u64(dst + DST_DEV);
+	ifindex = read_u32(dst + DEV_IFINDEX);
+	name_device(dst, packet->netns, ifindex);
+	emit_at(ROUTE, call->function, call->skb, packet, gateway[0], gateway[1], (ifindex & 0xffffff) | type << 24);
+}
+
+static __always_inline void gone(u64 skb)
+{
+	struct packet *packet = packets.lookup(&skb);
+
+	if (packet && packet->live)
+		emit(GONE, 0, skb, packet, 0, 0);
+}
+#else
+#define gone(skb)
+#endif
 
 /*
  * On entry to a function of which no more is wanted than that the packet met it, and which has it in
@@ -641,24 +797,35 @@ int entered(context *ctx)
 		return 0;
 	packet = packets.lookup(&skb);
 	packet = packet ? follow(skb, packet) : born(skb, function, state);
-	if (trait & (RETURNS | COPIES))
-		enter(skb, function, trait, packet);
+	if (trait & CHAIN)
+		a = argument(ctx, 1);
+#ifdef LIVE
+	if (trait & HOOKS)
+		b = hook_of(argument(ctx, position + 1));
+#endif
+	if (trait & (RETURNS | COPIES | EVALUATES | ROUTES))
+		enter(skb, function, trait, packet, trait & EVALUATES ? argument(ctx, 0) : a,
+		      trait & EVALUATES ? argument(ctx, 1) : trait & CHAIN ? 0 : b);
 	if (!packet)
 		return 0;
 	if (trait & CHAIN) {
-		a = argument(ctx, 1);
-		name_chain(a);
+		name_chain(a, skb, packet);
+#ifdef LIVE
+		b |= (u64)read_u32(a - PRIORITY_BEFORE_CHAIN) << 32;
+#endif
 	} else if (trait & CAPTURES) {
 		a = read_u64(read_u64(argument(ctx, 2) + PACKET_TYPE_PRIV) + SOCK_COOKIE);
 	}
-	if (trait & DECIDES)
-		a = decision(argument(ctx, 0));
 	if (!(trait & QUIET)) {
 		emit(trait & NOTIFIES ? RULE : HOP, function, skb, packet, a, b);
 		emit_stack(ctx, function, skb, packet);
 	}
 	if (trait & RELEASES)
 		packet->released = 1;
+	if (trait & FREES && packet->live) {
+		gone(skb);
+		packets.delete(&skb);
+	}
 	return 0;
 }
 
@@ -681,26 +848,38 @@ static __always_inline void adopt(u64 copy, struct call *call, u32 trait)
 	add(UNTRACKED);
 }
 
-int returned(context *ctx)
+/*
+ * The innermost call under way, of the function that returns; it is under way no more. The call
+ * around it comes with it, if there is one.
+ */
+static __always_inline bool left(context *ctx, struct call *call, struct call **outer)
 {
-	u32 function = bpf_get_attach_cookie_(ctx) & 0xffff, *traits_of = traits.lookup(&function);
-	u32 trait = traits_of ? *traits_of : 0;
-	struct packet unplaced = {}, *packet;
+	u32 function = bpf_get_attach_cookie_(ctx) & 0xffff;
 	u64 id = thread(), depth;
 	struct calls *under_way = calls.lookup(&id);
-	struct call call;
 
 	if (!under_way || !under_way->depth)
 		return 0;
 	depth = (under_way->depth - 1) & (CALLS - 1);
-	call = under_way->call[depth];
+	*call = under_way->call[depth];
+	*outer = depth ? &under_way->call[(depth - 1) & (CALLS - 1)] : 0;
 	under_way->depth = depth;
-	if (call.function != function)
+	if (call->function != function)
 		add(UNTRACKED);
 	if (!depth)
 		calls.delete(&id);
-	if (call.function != function)
+	return call->function == function;
+}
+
+int returned(context *ctx)
+{
+	struct packet unplaced = {}, *packet;
+	struct call call, *outer;
+	u32 trait;
+
+	if (!left(ctx, &call, &outer))
 		return 0;
+	trait = call.trait;
 	if (!call.skb) {
 		/* The copy of a stranger is a stranger, whoever had its address before. */
 		u64 copy = result(ctx);
@@ -715,15 +894,75 @@ int returned(context *ctx)
 	}
 	packet = packets.lookup(&call.skb);
 	unplaced.number = call.number;
-	emit(RETURN, function, call.skb, packet ? packet : &unplaced, result(ctx), 0);
+	if (!packet)
+		packet = &unplaced;
+#ifdef LIVE
+	if (trait & RETURNS && !(trait & QUIET))
+		emit(RETURN, call.function, call.skb, packet, result(ctx), trait & CHAIN ? !call.b : call.b);
+	if (trait & ROUTES)
+		routed(&call, packet);
+#else
+	emit(RETURN, call.function, call.skb, packet, result(ctx), 0);
+#endif
 	return 0;
 }
+
+#ifdef LIVE
+/*
+ * On return of an expression of nf_tables: tell of the verdict that it gave, if any. A program of
+ * its own, for the verifier would follow the search for each way through the other.
+ */
+int evaluated(context *ctx)
+{
+	struct packet packet = {}, *known;
+	struct call call, *outer;
+	u64 code, handle, chain;
+	struct rule *rule;
+	u32 zero = 0;
+
+	if (!left(ctx, &call, &outer) || !call.skb || !outer || !(outer->trait & CHAIN))
+		return 0;
+	code = read_u32(call.b);
+	if (code == (u32)-1 || code == (u32)-2) /* NFT_CONTINUE, NFT_BREAK */
+		return 0;
+	if (!(code >> 31))
+		outer->b = 1;
+	known = packets.lookup(&call.skb);
+	if (known)
+		packet = *known;
+	packet.number = call.number;
+	rule = rules.lookup(&call.a);
+	if (!rule || read_u64(rule->rule) != rule->head || blob_with(rule->chain, call.a) != rule->blob) {
+		rule = searches.lookup(&zero);
+		if (!rule)
+			return 0;
+		if (find_rule(outer->a, call.a, rule)) {
+			rules.update(&call.a, rule);
+		} else {
+			rule->chain = outer->a;
+			rule->head = 0;
+		}
+	}
+	chain = rule->chain;
+	handle = rule->head >> RULE_HANDLE_SHIFT & ((1ULL << RULE_HANDLE_BITS) - 1);
+	name_chain(chain, call.skb, &packet);
+	emit(VERDICT, call.function, call.skb, &packet, chain,
+	     (handle & 0xffffffffffULL) | (code & 0xff) << 40 | (code >> 16) << 48);
+	if (code == (u32)-3 || code == (u32)-4) { /* NFT_JUMP, NFT_GOTO */
+		chain = read_u64(call.b + VERDICT_CHAIN);
+		name_chain(chain, call.skb, &packet);
+		emit(TARGET, call.function, call.skb, &packet, chain, 0);
+	}
+	return 0;
+}
+#endif
 
 /* On return of the functions that allocate sk_buffs: whoever had the address before is gone. */
 int allocated(context *ctx)
 {
 	u64 skb = result(ctx);
 
+	gone(skb);
 	packets.delete(&skb);
 	return 0;
 }

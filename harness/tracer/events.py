@@ -27,6 +27,11 @@ class Kind(enum.IntEnum):
     FROM = 6
     TO = 7
     STACK = 8
+    VERDICT = 9
+    TARGET = 10
+    ROUTE = 11
+    NAMED = 12
+    GONE = 13
 
 
 class Event(NamedTuple):
@@ -44,9 +49,31 @@ class Event(NamedTuple):
     cpu: int
 
 
+class Snapped(NamedTuple):
+    """``struct event`` with bytes of the packet, as it is with ``SNAP``."""
+
+    time: int
+    skb: int
+    a: int
+    b: int
+    packet: int
+    netns: int
+    ifindex: int
+    function: int
+    kind: int
+    cpu: int
+    length: int
+    here: int
+    protocol: int
+    data: bytes
+
+
+SNAP = 128
+"""Bytes of a packet in an event."""
 EVENT = struct.Struct("<QQQQIIIHBB")
+SNAPPED = struct.Struct(f"{EVENT.format}IHH{SNAP}s")
 HEADER = struct.Struct("<II")
-RECORD = struct.Struct("<8x" + EVENT.format.removeprefix("<"))
+RECORD, SNAPPED_RECORD = (struct.Struct("<8x" + event.format.removeprefix("<")) for event in (EVENT, SNAPPED))
 BUSY = 1 << 31
 DISCARD = 1 << 30
 
@@ -54,11 +81,15 @@ DISCARD = 1 << 30
 class Ring:
     """The reading side of a BPF ring buffer whose records are all events.
 
-    ``size`` is that of the data area in bytes.
+    ``size`` is that of the data area in bytes, with ``snapped`` events have bytes.
     """
 
-    def __init__(self, descriptor: int, size: int) -> None:
+    def __init__(self, descriptor: int, size: int, *, snapped: bool = False) -> None:
         page = mmap.PAGESIZE
+        self._snapped = snapped
+        self._event = (SNAPPED if snapped else EVENT).size
+        self.record = HEADER.size + self._event
+        """Bytes of a record."""
         self._size = size
         self._consumer_map = mmap.mmap(descriptor, page)
         # The data area is mapped twice in a row, so a batch that wraps around is still in one piece.
@@ -72,14 +103,18 @@ class Ring:
         start, end = self._consumer[0], self._producer[0]
         offset = start % self._size
         batch = self._data[offset : offset + end - start]
-        words = RECORD.size // 4
+        words = self.record // 4
         lengths = batch.cast("I")[::words].tolist()
-        complete = next((i for i, length in enumerate(lengths) if length != EVENT.size), len(lengths))
+        complete = next((i for i, length in enumerate(lengths) if length != self._event), len(lengths))
         if complete < len(lengths) and not lengths[complete] & BUSY:
-            raise BrokenMeasurement(f"the ring buffer holds a record of {lengths[complete]} bytes, not {EVENT.size}")
-        records = bytes(batch[: complete * RECORD.size])
+            raise BrokenMeasurement(f"the ring buffer holds a record of {lengths[complete]} bytes, not {self._event}")
+        records = bytes(batch[: complete * self.record])
         self._consumer[0] = start + len(records)
         return records
+
+    def decode(self, records: bytes | memoryview) -> list[Event] | list[Snapped]:
+        """The events in what :meth:`read` gave, oldest first."""
+        return decode_snapped(records) if self._snapped else decode(records)
 
     def close(self) -> None:
         """Give the mappings back."""
@@ -92,3 +127,8 @@ class Ring:
 def decode(records: bytes | memoryview) -> list[Event]:
     """The events in what :meth:`Ring.read` gave, oldest first."""
     return sorted(map(Event._make, RECORD.iter_unpack(records)), key=itemgetter(0))
+
+
+def decode_snapped(records: bytes | memoryview) -> list[Snapped]:
+    """:func:`decode` for events with bytes."""
+    return sorted(map(Snapped._make, SNAPPED_RECORD.iter_unpack(records)), key=itemgetter(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import struct
 import time
@@ -17,9 +18,11 @@ from harness.errors import HarnessError
 from harness.observation import Loss
 from harness.tracer import layers, pcap, program
 from harness.tracer.discover import Function, Functions
-from harness.tracer.events import Event
+from harness.tracer.events import Event, Snapped
 from harness.tracer.kept import Kept
-from harness.tracer.tracer import Tracer, Watch
+from harness.tracer.tracer import Live, Tracer, Watch
+
+Events = Sequence[Event | Snapped]
 
 TICK_S = 0.02
 """Between two looks into the ring buffer, seconds: a third of the time in which 3 million events a second fill it."""
@@ -27,8 +30,8 @@ SETTLED_S = 0.1
 """After a command has ended, seconds without an event until its packets count as done."""
 PART = 4096
 """Events that are decoded and shown before the ring buffer is looked at again."""
-STACKS = 16384
-"""Different stacks that are kept."""
+MOST_BUFFER = 1 << 20
+"""KiB: the kernel has no larger ring buffers than of 2 GiB, and nobody needs half of it."""
 DEPTH = 127
 """Functions of a stack; PERF_MAX_STACK_DEPTH."""
 MOST = program.MAX_FUNCTIONS
@@ -46,16 +49,26 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     expression: str = ""
     """Of pcap-filter(7); every packet when empty."""
     stack: bool = False
+    bytes: bool = False
+    """Whether bytes of the packets are wanted."""
     engine: str = "auto"
+    buffer: int | None = None
+    """KiB of the ring buffer between kernel and us; as much as is usual when None."""
 
-    def extras(self) -> dict[str, int | str]:
-        """Constants of bpf/trace.c that come from this choice."""
-        extras: dict[str, int | str] = {}
-        if self.expression:
-            extras["WANTED"] = pcap.in_c(self.expression)
-        if self.stack:
-            extras["STACKS"] = STACKS
-        return extras
+    @property
+    def ring_bytes(self) -> int:
+        """Size of the ring buffer: a power of two, of one page at least."""
+        if self.buffer is None:
+            return program.RING_BYTES * (4 if self.bytes else 1)  # such events are three times as long
+        return max(1 << (self.buffer * 1024 - 1).bit_length(), os.sysconf("SC_PAGESIZE"))
+
+    def check(self) -> None:
+        """Refuse what can be known to be wrong before anything is started, with :class:`HarnessError`."""
+        pcap.compiled(self.expression)
+        if self.max_functions is not None and self.max_functions < 1:
+            raise HarnessError(f"--max-functions {self.max_functions} leaves nothing to trace", remedy="give 1 or more")
+        if self.buffer is not None and not 1 <= self.buffer <= MOST_BUFFER:
+            raise HarnessError(f"--buffer {self.buffer} is no size for a buffer", remedy=f"give 1 to {MOST_BUFFER} KiB")
 
 
 def expression(text: str, protocols: Sequence[str]) -> str:
@@ -153,7 +166,8 @@ class Trace:
 
     def __init__(self, kept: Kept, choice: Choice) -> None:
         hosts = [namespace(name) for name in choice.netns]  # before anything that takes time
-        self._tracer = Tracer(kept, engine=choice.engine, extras=choice.extras())
+        wants = Live(expression=choice.expression, stacks=choice.stack, bytes=choice.bytes)
+        self._tracer = Tracer(kept, engine=choice.engine, ring_bytes=choice.ring_bytes, live=wants)
         try:
             everything = self._tracer.engine.everything
             functions = select_functions(self._tracer.known(), choice, everything=everything)
@@ -161,9 +175,10 @@ class Trace:
         except BaseException:
             self._tracer.close()
             raise
-        self.armed = sum(function.kernel_name not in self._tracer.refused for function in functions)
-        self.refused = dict(self._tracer.refused)
+        chosen = {function.kernel_name for function in functions}
+        self.refused = {name: why for name, why in self._tracer.refused.items() if name in chosen}
         """Functions that the kernel would not let us trace, and why."""
+        self.armed = len(chosen) - len(self.refused)
         self.engine = self._tracer.engine.name
         self.functions = self._tracer.functions
         """By the number that events carry."""
@@ -173,6 +188,7 @@ class Trace:
         """What was lost, once the events have come to their end."""
         self._chains: dict[int, str] = {}
         self._hosts = hosts
+        self._devices: dict[tuple[int, int], str] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -180,7 +196,7 @@ class Trace:
     def __exit__(self, *_: object) -> None:
         self._tracer.close()
 
-    def events(self, over: Callable[[], bool], ready: Callable[[], None], *, settle: bool) -> Iterator[list[Event]]:
+    def events(self, over: Callable[[], bool], ready: Callable[[], None], *, settle: bool) -> Iterator[Events]:
         """What is seen until ``over()``, in order; with ``settle`` and then until nothing more comes.
 
         ``ready()`` is called once every packet is seen. At the end there is :attr:`loss`.
@@ -188,9 +204,8 @@ class Trace:
         with self._tracer.live(hosts=self._hosts) as watch:
             ready()
             yield from _batches(watch, over, settle=settle)
-            recording = watch.finish()
-        self.loss = recording.loss
-        yield recording.events
+            rest, self.loss = watch.rest()
+        yield rest
 
     def program(self) -> str:
         """The instructions that the kernel runs, for ``--dump-program``."""
@@ -199,8 +214,18 @@ class Trace:
     def chain(self, address: int) -> str:
         """Name of a chain met, ``family table chain``."""
         if address not in self._chains:
-            self._chains.update(self._tracer.chains())
+            self._chains = self._tracer.chains()
         return self._chains.get(address, "")
+
+    def renamed(self, address: int) -> None:
+        """Forget the name of a chain: there is another one now."""
+        self._chains.pop(address, None)
+
+    def device(self, netns: int, index: int) -> str:
+        """Name of an interface met; ``#`` and its index if it is not known."""
+        if (netns, index) not in self._devices:
+            self._devices[netns, index] = self._tracer.device(netns, index) or f"#{index}"
+        return self._devices[netns, index]
 
     def stack(self, number: int) -> tuple[str, ...]:
         """The functions of a stack, the innermost first."""
@@ -209,7 +234,7 @@ class Trace:
         return tuple(self._tracer.symbol(address) for address in addresses[:DEPTH] if address)
 
 
-def _batches(watch: Watch, over: Callable[[], bool], *, settle: bool) -> Iterator[list[Event]]:
+def _batches(watch: Watch, over: Callable[[], bool], *, settle: bool) -> Iterator[Events]:
     last = time.monotonic()
     while True:
         ending = over()

@@ -19,6 +19,7 @@ import msgspec
 
 from harness.errors import Unsupported
 from harness.kernel import bpf
+from harness.tracer import pcap
 from harness.tracer.discover import Layout
 
 SOURCES = next(
@@ -46,6 +47,7 @@ OFFSETS = {
     "SKB_NETWORK": ("sk_buff", "network_header"),
     "DST_DEV": ("dst_entry", "dev"),
     "DEV_IFINDEX": ("net_device", "ifindex"),
+    "DEV_NAME": ("net_device", "name"),
     "DEV_NET": ("net_device", "nd_net.net"),
     "NET_INUM": ("net", "ns.inum"),
     "SOCK_COOKIE": ("sock", "__sk_common.skc_cookie"),
@@ -57,6 +59,14 @@ OFFSETS = {
     "STATE_PF": ("nf_hook_state", "pf"),
     "CHAIN_TABLE": ("nft_chain", "table"),
     "CHAIN_NAME": ("nft_chain", "name"),
+    "CHAIN_HANDLE": ("nft_chain", "handle"),
+    "CHAIN_LIST": ("nft_chain", "list"),
+    "CHAIN_BLOB_0": ("nft_chain", "blob_gen_0"),
+    "CHAIN_BLOB_1": ("nft_chain", "blob_gen_1"),
+    "TABLE_CHAINS": ("nft_table", "chains"),
+    "VERDICT_CHAIN": ("nft_verdict", "chain"),
+    "RT_GATEWAY": ("rtable", "rt_gw4"),
+    "RT_TYPE": ("rtable", "rt_type"),
     "TABLE_NAME": ("nft_table", "name"),
 }
 OPTIONAL = {
@@ -64,6 +74,8 @@ OPTIONAL = {
     "TRACEINFO_PKT": ("nft_traceinfo", "pkt"),
     "TRACEINFO_RULE": ("nft_traceinfo", "rule"),
     "TRACEINFO_SKBID": ("nft_traceinfo", "skbid"),
+    # A kernel may have IPv6 as a module.
+    "RT6_GATEWAY": ("rt6_info", "rt6i_gateway"),
 }
 
 PKTINFO = 1 << 24
@@ -82,11 +94,11 @@ def constants(nf_tables: Layout) -> dict[str, int]:
     family, bits = nf_tables.bitfield("nft_table", "family")
     values |= {"TABLE_FAMILY": family // 8, "TABLE_FAMILY_MASK": (1 << bits) - 1}
     shift, bits = nf_tables.bitfield("nft_rule_dp", "handle")
-    # Of struct nft_immediate_expr, that nft_immediate_eval() finds behind the head of its struct nft_expr.
-    head = nf_tables.offset("nft_expr", "data")
-    values |= {
-        f"IMMEDIATE_{name.upper()}": head + nf_tables.offset("nft_immediate_expr", name) for name in ("data", "dreg")
-    }
+    dlen, dlen_bits = nf_tables.bitfield("nft_rule_dp", "dlen")
+    values |= {"RULE_DLEN_SHIFT": dlen, "RULE_DLEN_BITS": dlen_bits}
+    # A base chain is a chain inside a struct that knows its hook.
+    priority, chain = (nf_tables.offset("nft_base_chain", member) for member in ("ops.priority", "chain"))
+    values["PRIORITY_BEFORE_CHAIN"] = chain - priority
     return values | {"RULE_HANDLE_SHIFT": shift, "RULE_HANDLE_BITS": bits}
 
 
@@ -112,6 +124,16 @@ class Object(msgspec.Struct, frozen=True):
 
     maps: tuple[MapSpec, ...]
     programs: dict[str, Code]
+
+
+def with_filter(source: Object, expression: str) -> Object:
+    """``source``, that takes only packets of which a pcap expression is true."""
+    code = pcap.compiled(expression)
+    programs = {}
+    for name, program in source.programs.items():
+        instructions, moved = pcap.put(program.instructions, code)
+        programs[name] = Code(instructions, {moved(index): used for index, used in program.maps.items()})
+    return msgspec.structs.replace(source, programs=programs)
 
 
 def compile_object(values: Mapping[str, int | str]) -> Object:

@@ -11,11 +11,11 @@ import os
 import struct
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import msgspec
 
@@ -27,7 +27,8 @@ from harness.tracer.discover import KERNEL, Function, Functions, Survey
 from harness.tracer.kept import Kept
 
 # enum trait, enum choice and enum count in bpf/trace.c
-RETURNS, COPIES, LISTS, RELEASES, CHAIN, NOTIFIES, CAPTURES, QUIET, DECIDES = (1 << bit for bit in range(9))
+RETURNS, COPIES, LISTS, RELEASES, CHAIN, NOTIFIES, CAPTURES, QUIET = (1 << bit for bit in range(8))
+EVALUATES, HOOKS, ROUTES, FREES = (1 << bit for bit in range(8, 12))
 OFF, LAB, LISTED, ANYWHERE = range(4)
 ENTERED, REFUSED, UNTRACKED = range(3)
 
@@ -36,7 +37,6 @@ NOTIFY = "nft_trace_notify"
 TRAITS = {
     NOTIFY: NOTIFIES,
     "nft_do_chain": RETURNS | CHAIN,
-    "nft_immediate_eval": DECIDES,
     "nf_hook_slow": RETURNS,
     "ip_route_input_noref": RETURNS,
     "packet_rcv": CAPTURES,
@@ -56,6 +56,27 @@ TRAITS = {
 }
 """Functions of which more is wanted than that the packet met them."""
 
+LIVE_TRAITS = {
+    **dict.fromkeys(("ip_route_input_noref", "ip6_route_input"), ROUTES),
+    "nf_hook_slow": HOOKS,
+    "kfree_skbmem": FREES,
+    **dict.fromkeys(
+        (
+            *("ipv4_conntrack_defrag", "ipv6_defrag"),
+            *("ipv4_conntrack_in", "ipv4_conntrack_local", "ipv6_conntrack_in", "ipv6_conntrack_local"),
+            *("nf_confirm", "ipv4_confirm", "ipv6_confirm", "nf_ct_bridge_pre", "nf_ct_bridge_post"),
+            *("nf_nat_ipv4_pre_routing", "nf_nat_ipv4_in", "nf_nat_ipv4_local_in", "nf_nat_ipv4_local_fn"),
+            *("nf_nat_ipv4_out", "nf_nat_ipv6_in", "nf_nat_ipv6_local_in", "nf_nat_ipv6_local_fn", "nf_nat_ipv6_out"),
+            *("ipt_do_table", "ip6t_do_table", "arpt_do_table", "ebt_do_table"),
+            *("ipv4_synproxy_hook", "ipv6_synproxy_hook", "nf_flow_offload_ip_hook", "nf_flow_offload_ipv6_hook"),
+            *("br_nf_pre_routing", "br_nf_forward_ip", "br_nf_forward", "br_nf_post_routing", "br_nf_local_in"),
+            *("selinux_ip_forward", "selinux_ip_postroute", "selinux_ip_output"),
+        ),
+        HOOKS | RETURNS,
+    ),
+}
+"""What more is wanted of functions in a live trace; the many are hooks of netfilter that are not nf_tables'."""
+
 SOURCES = {"skb_morph": 1}
 """Where the packet is copied from, when that is not the first ``struct sk_buff *``."""
 
@@ -71,10 +92,13 @@ NF_TABLES_BTF = Path("/sys/kernel/btf/nf_tables")
 U32 = struct.Struct("<I")
 U64 = struct.Struct("<Q")
 PACKET = struct.Struct("<QIIIIIIQ")
-CHAIN_NAMES = struct.Struct("<Q256s256s")
+CHAIN_NAMES = struct.Struct("<II256s256s")
 """``struct packet`` and ``struct chain`` in bpf/trace.c."""
 RELEASED = 4
 """Number of that member of ``struct packet``."""
+
+WAITING_BYTES = 256 << 20
+"""Of events read and not yet taken."""
 
 
 class Recording(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,44 +114,85 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
     loss: Loss
 
 
+class Live(msgspec.Struct, frozen=True, kw_only=True):
+    """What a trace of whatever passes wants of the program, beyond what one of a lab does."""
+
+    expression: str = ""
+    """Of pcap-filter(7); every packet when empty."""
+    stacks: bool = False
+    """Whether each event is followed by its stack."""
+    bytes: bool = False
+    """Whether events have bytes of their packet: they are :class:`events.Snapped` then."""
+
+    @property
+    def constants(self) -> dict[str, int]:
+        """The constants of bpf/trace.c that make a program for this; what else there is is put in later."""
+        return {"LIVE": 1, **({"SNAP": events.SNAP} if self.bytes else {})}
+
+    def put_in(self, source: program.Object) -> program.Object:
+        """The compiled program with the expression, and with room for stacks only if they are wanted."""
+        filtered = program.with_filter(source, self.expression)
+        maps = (
+            msgspec.structs.replace(spec, max_entries=1) if spec.name == "stacks" and not self.stacks else spec
+            for spec in filtered.maps
+        )
+        return msgspec.structs.replace(filtered, maps=tuple(maps))
+
+
 class Watch:
     """One scenario being recorded; made by :meth:`Tracer.watch`."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
         self._batches: deque[bytes | memoryview] = deque()
+        self._waiting = 0
         self._taken = 0
         self._before = tracer.counts()
 
     def drain(self) -> None:
         """Take what the ring buffer holds."""
-        self._batches.append(self._tracer.ring.read())
+        self._batches.append(batch := self._tracer.ring.read())
+        self._waiting += len(batch)
 
     def alive(self) -> int:
         """Number of sk_buffs of this scenario that the kernel has not released yet."""
         self.drain()
         return sum(not PACKET.unpack(packet)[RELEASED] for _, packet in self._tracer.maps["packets"].items())
 
-    def take(self, most: int) -> list[events.Event]:
+    def take(self, most: int) -> Sequence[events.Event | events.Snapped]:
         """The next events, ``most`` of them or all, oldest first; for who does not want to wait for the end.
 
         Decoding takes longer than the kernel takes to fill the buffer: so few at a time, and the buffer is
-        emptied before each.
+        emptied before each; unless so much is waiting already that memory would not hold it. Then the
+        kernel counts what it can't put there.
         """
-        self.drain()
-        size = most * events.RECORD.size
+        if self._waiting < WAITING_BYTES:
+            self.drain()
+        size = most * self._tracer.ring.record
         while self._batches and not self._batches[0]:
             self._batches.popleft()
         if not self._batches:
             return []
         batch = memoryview(self._batches.popleft())
         self._batches.appendleft(batch[size:])
-        taken = events.decode(batch[:size])
+        taken = self._tracer.ring.decode(batch[:size])
+        self._waiting -= len(batch[:size])
         self._taken += len(taken)
         return taken
 
     def finish(self) -> Recording:
         """Stop recording and give what was recorded and not taken."""
+        seen, loss = self.rest()
+        return Recording(
+            events=cast("list[events.Event]", seen),
+            functions=tuple(self._tracer.functions),
+            chains=self._tracer.chains(),
+            symbol=self._tracer.symbol,
+            loss=loss,
+        )
+
+    def rest(self) -> tuple[Sequence[events.Event | events.Snapped], Loss]:
+        """:meth:`finish` for who has taken the other events, and wants to know what was lost."""
         self._tracer.silence()
         while True:
             # A program may still have been running on another CPU.
@@ -135,17 +200,11 @@ class Watch:
             self.drain()
             if self._tracer.counts() == after:
                 break
-        seen = events.decode(b"".join(self._batches))
+        seen = self._tracer.ring.decode(b"".join(self._batches))
         counts = [now - before for now, before in zip(after, self._before, strict=True)]
         entered, refused, untracked, missed = counts
-        return Recording(
-            events=seen,
-            functions=tuple(self._tracer.functions),
-            chains=self._tracer.chains(),
-            symbol=self._tracer.symbol,
-            loss=Loss(
-                entered=entered, received=self._taken + len(seen), refused=refused, untracked=untracked, missed=missed
-            ),
+        return seen, Loss(
+            entered=entered, received=self._taken + len(seen), refused=refused, untracked=untracked, missed=missed
         )
 
 
@@ -158,9 +217,9 @@ class Tracer:
         *,
         ring_bytes: int = program.RING_BYTES,
         engine: str = attach.AUTO,
-        extras: Mapping[str, int | str] | None = None,
+        live: Live | None = None,
     ) -> None:
-        """``engine`` is one of :data:`attach.NAMES`, ``extras`` are more constants for bpf/trace.c."""
+        """``engine`` is one of :data:`attach.NAMES`; what is made with ``live`` is for :meth:`live` alone."""
         self.kernel = os.uname().release
         modules.load()  # before nf_tables' layout is asked for
         self._survey = kept.survey
@@ -170,12 +229,14 @@ class Tracer:
         self.untraceable: dict[str, str] = {}
         """Functions last named to :meth:`arm` that are not armed, and why."""
         self._recordings = 0
+        self._live = live
         with ExitStack() as undo:
-            self._loaded, self.engine = undo.enter_context(
-                _started(engine, kept, {**constants_of(kept.survey), **(extras or {})}, ring_bytes)
-            )
+            self._loaded, self.engine = undo.enter_context(_started(engine, kept, ring_bytes, live))
             self.maps = self._loaded.maps
-            self.ring = events.Ring(self.maps[program.RING].descriptor, ring_bytes)
+            snapped = bool(live and live.bytes)
+            self.ring = events.Ring(self.maps[program.RING].descriptor, ring_bytes, snapped=snapped)
+            if live and live.stacks:
+                self.maps["with_stacks"][U32.pack(0)] = U32.pack(1)
             undo.callback(self.ring.close)
             drops = self._loaded.program("raw_tracepoint__kfree_skb", bpf.PROG_TYPE_RAW_TRACEPOINT)
             undo.callback(os.close, bpf.open_raw_tracepoint(drops, "kfree_skb"))
@@ -223,14 +284,20 @@ class Tracer:
         return self._survey.functions()
 
     def arm_only(self, functions: Collection[Function]) -> None:
-        """Arm ``functions`` and, without events, those by which packets are known through copies."""
+        """Arm ``functions`` and, without events, those that are needed to understand what they tell.
+
+        That is: through copies and to their end packets are known by some functions, and the rules
+        of a chain by the expressions in them.
+        """
         chosen = {function.kernel_name for function in functions}
+        rules = self._live and any(map(_is_of_nf_tables, functions))
         self._arm(functions)
         self._arm(
             [
                 function
                 for function in self._survey.functions()
-                if function.kernel_name not in chosen and TRAITS.get(function.name, 0) & COPIES
+                if function.kernel_name not in chosen
+                and (self._trait(function) & (COPIES | FREES) or (rules and _is_of_nf_tables(function)))
             ],
             QUIET,
         )
@@ -240,23 +307,30 @@ class Tracer:
         self.functions += functions
         entries: dict[str, dict[attach.Symbol, int]] = {}
         """Cookies of the functions by the program that is called on their entry."""
-        returns = {}
+        returns: dict[str, dict[attach.Symbol, int]] = {}
         for number, function in enumerate(functions, first):
             position = SOURCES.get(function.name, function.position)
             pktinfo = function.carries != "sk_buff"
-            trait = TRAITS.get(function.name, 0) | quiet
+            trait = self._trait(function) | quiet
             plain = not trait and not pktinfo and position == 0
             cookies = entries.setdefault("met" if plain else "entered", {})
             symbol = attach.Symbol(function.kernel_name, function.module)
             cookies[symbol] = program.cookie(number, position, pktinfo=pktinfo)
             if trait:
                 self.maps["traits"][U32.pack(number)] = U32.pack(trait)
-            if trait & (RETURNS | COPIES):
-                returns[symbol] = number
+            if trait & (RETURNS | COPIES | EVALUATES | ROUTES):
+                returns.setdefault("evaluated" if trait & EVALUATES else "returned", {})[symbol] = number
         # Returns first: a call whose return is not seen would be taken for one still under way.
-        self.refused |= self.engine.attach("returned", returns, returns=True)
+        for name, numbers in returns.items():
+            self.refused |= self.engine.attach(name, numbers, returns=True)
         for name, cookies in entries.items():
             self.refused |= self.engine.attach(name, cookies)
+
+    def _trait(self, function: Function) -> int:
+        trait = TRAITS.get(function.name, 0)
+        if self._live:
+            trait |= LIVE_TRAITS.get(function.name, 0) | (EVALUATES if _evaluates(function) else 0)
+        return trait
 
     @cached_property
     def drop_reasons(self) -> dict[int, str]:
@@ -325,10 +399,15 @@ class Tracer:
         """Names of the chains met, by address."""
         names = {}
         for address, chain in self.maps["chains"].items():
-            family, *texts = CHAIN_NAMES.unpack(chain)
+            family, _, *texts = CHAIN_NAMES.unpack(chain)
             table, name = (text.partition(b"\0")[0].decode() for text in texts)
             names[U64.unpack(address)[0]] = f"{FAMILIES.get(family, family)} {table} {name}"
         return names
+
+    def device(self, netns: int, index: int) -> str:
+        """Name of an interface that a packet of a live trace was at; "" for others."""
+        name = self.maps["devices"].get(U64.pack(netns << 32 | index)) or b""
+        return name.partition(b"\0")[0].decode(errors="replace")
 
     def symbol(self, address: int) -> str:
         """Name of the function that ``address`` lies in."""
@@ -350,6 +429,17 @@ class Tracer:
         )
 
 
+def _evaluates(function: Function) -> bool:
+    """Whether it runs an expression of a rule: ``void eval(expr, regs, pkt)`` of ``struct nft_expr_ops``."""
+    return (function.carries, function.position) == ("nft_pktinfo", 2) and function.name.endswith(
+        ("_eval", "_eval_xt", "_eval_bridge")
+    )
+
+
+def _is_of_nf_tables(function: Function) -> bool:
+    return _evaluates(function) or bool(TRAITS.get(function.name, 0) & CHAIN)
+
+
 def constants_of(survey: Survey) -> dict[str, int]:
     """What bpf/trace.c must know of this kernel's structs, nf_tables' own included."""
     home = NF_TABLES_BTF.name if NF_TABLES_BTF.exists() else KERNEL
@@ -358,19 +448,21 @@ def constants_of(survey: Survey) -> dict[str, int]:
 
 @contextmanager
 def _started(
-    name: str, kept: Kept, constants: Mapping[str, int | str], ring_bytes: int
+    name: str, kept: Kept, ring_bytes: int, live: Live | None
 ) -> Iterator[tuple[program.Loaded, attach.Engine]]:
     """The program loaded, and the first of the engines called ``name`` that this kernel lets watch where packets begin.
 
     To try it there tells more than a trial elsewhere, and costs nothing.
     """
+    constants = {**constants_of(kept.survey), **(live.constants if live else {})}
     whys = {}
     for make in attach.candidates(name):
         with ExitStack() as undo:
             try:
-                loaded = undo.enter_context(
-                    program.Loaded(kept.object({**constants, **make.constants}), ring_bytes=ring_bytes)
-                )
+                source = kept.object({**constants, **make.constants})
+                if live:
+                    source = live.put_in(source)
+                loaded = undo.enter_context(program.Loaded(source, ring_bytes=ring_bytes))
                 engine = make(loaded, kept.survey)
                 undo.callback(engine.close)
                 refused = engine.attach("allocated", {attach.Symbol(name): 0 for name in ALLOCATORS}, returns=True)

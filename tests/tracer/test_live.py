@@ -13,13 +13,14 @@ import pytest
 from harness.errors import HarnessError
 from harness.kernel.images import cache_dir
 from harness.lab.namespace import Namespace
-from harness.report.live import Line, Teller, grouped
-from harness.tracer import live, pcap
+from harness.observation import Loss
+from harness.report.live import REMEMBERED, Line, Teller, Told, grouped
+from harness.tracer import live
 from harness.tracer.discover import Function, Functions
 from harness.tracer.events import Event, Kind
 from harness.tracer.kept import Kept
 
-CHAIN_ADDRESS = 0xFFFF0001
+CHAIN_ADDRESS, OTHER_CHAIN = 0xFFFF0001, 0xFFFF0002
 LOOPBACK = 1
 
 
@@ -27,7 +28,16 @@ def function(name: str, priority: int = 1) -> Function:
     return Function(name=name, kernel_name=name, position=0, carries="sk_buff", layer="IPv4", priority=priority)
 
 
-FUNCTIONS = [function(name) for name in ("ip_rcv", "nft_do_chain", "nft_immediate_eval", "nf_hook_slow")]
+FUNCTIONS = [
+    function(name)
+    for name in (
+        *("ip_rcv", "nft_do_chain", "nft_immediate_eval", "nf_hook_slow", "ipv4_conntrack_in"),
+        *("ip_route_input_noref", "nft_lookup_eval", "ip6_route_input"),
+    )
+]
+IP_RCV, DO_CHAIN, IMMEDIATE, HOOKS, CONNTRACK, ROUTE, LOOKUP, ROUTE6 = range(8)
+FORWARD = 2 | 2 << 8
+"""NF_INET_FORWARD of NFPROTO_IPV4."""
 
 
 def event(kind: Kind, number: int = 0, *, a: int = 0, b: int = 0, packet: int = 1, ifindex: int = 2) -> Event:
@@ -45,18 +55,33 @@ def address(kind: Kind, text: str, port: int, protocol: int, packet: int = 1) ->
 BORN = [event(Kind.BIRTH), address(Kind.FROM, "10.0.0.1", 1234, 6), address(Kind.TO, "10.0.0.2", 80, 6)]
 
 
-def teller() -> Teller:
-    return Teller(
-        FUNCTIONS,
-        chain={CHAIN_ADDRESS: "inet filter forward"}.get,  # type: ignore[arg-type]
-        symbol=lambda _: "tcp_v4_rcv",
-        stack=lambda number: (f"stack{number}",),
-        reasons={7: "NETFILTER_DROP"},
-    )
+class Known:
+    """What events speak of by number."""
+
+    functions = FUNCTIONS
+    reasons = {7: "NETFILTER_DROP"}
+
+    def __init__(self) -> None:
+        self.chains = {CHAIN_ADDRESS: "inet filter forward", OTHER_CHAIN: "inet filter services"}
+
+    def chain(self, address: int) -> str:
+        return self.chains.get(address, "")
+
+    def renamed(self, address: int) -> None:
+        self.chains[address] = "inet filter renamed"
+
+    def symbol(self, _: int) -> str:
+        return "tcp_v4_rcv"
+
+    def stack(self, number: int) -> tuple[str, ...]:
+        return (f"stack{number}",)
+
+    def device(self, _: int, index: int) -> str:
+        return f"eth{index}"
 
 
 def lines(*events: Event) -> list[Line]:
-    return list(teller().tell([*BORN, *events]))
+    return [told.line for told in Teller(Known()).tell([*BORN, *events])]
 
 
 def test_a_line_has_what_the_ancestor_printed() -> None:
@@ -64,16 +89,68 @@ def test_a_line_has_what_the_ancestor_printed() -> None:
     assert str(line) == "[   1] FUNC       IPv4       ip_rcv                         10.0.0.1:1234 → 10.0.0.2:80"
 
 
-def test_rules_chains_and_drops_tell_their_verdicts() -> None:
-    chain, rule, result, drop = lines(
-        event(Kind.HOP, 1, a=CHAIN_ADDRESS),
-        event(Kind.HOP, 2, a=1 << 32 | 0xFFFFFFFD),
-        event(Kind.RETURN, 1, a=1),
-        event(Kind.DROP, a=5, b=7),
+def ruled(number: int, code: int, handle: int = 9, chain: int = CHAIN_ADDRESS) -> Event:
+    return event(Kind.VERDICT, number, a=chain, b=handle | (code & 0xFF) << 40 | (code >> 16 & 0xFFFF) << 48)
+
+
+def test_a_chain_tells_its_hook_and_priority_and_what_decided() -> None:
+    entry, result = lines(
+        event(Kind.HOP, DO_CHAIN, a=CHAIN_ADDRESS, b=FORWARD | (-150 & 0xFFFFFFFF) << 32),
+        event(Kind.RETURN, DO_CHAIN, a=0, b=1),
     )
-    assert (chain.kind, chain.detail) == ("NFT_CHAIN", "inet filter forward")
-    assert (rule.kind, rule.verdict) == ("NFT_RULE", "JUMP")
-    assert (result.kind, result.verdict) == ("NFT_CHAIN", "ACCEPT")
+    assert (entry.kind, entry.detail) == ("NFT_CHAIN", "inet filter forward, hook forward, priority -150 (mangle)")
+    assert (result.kind, result.verdict, result.detail) == ("NFT_CHAIN", "DROP", "inet filter forward, policy")
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict"), [(1, "ACCEPT"), (0, "DROP"), (-5, "RETURN"), (3 | 7 << 16, "QUEUE 7"), (2, "STOLEN")]
+)
+def test_a_rule_tells_where_it_stands_and_its_verdict(code: int, verdict: str) -> None:
+    (rule,) = lines(ruled(LOOKUP, code))
+    assert (rule.kind, rule.verdict, rule.detail) == ("NFT_RULE", verdict, "inet filter forward handle 9")
+
+
+def test_a_jump_tells_where_to() -> None:
+    (rule,) = lines(ruled(IMMEDIATE, -3), event(Kind.TARGET, IMMEDIATE, a=OTHER_CHAIN))
+    assert (rule.verdict, rule.detail) == ("JUMP", "inet filter forward handle 9 → inet filter services")
+
+
+def test_an_expression_that_decides_is_one_line_and_one_that_does_not_another() -> None:
+    told = lines(event(Kind.HOP, IMMEDIATE), ruled(IMMEDIATE, 1), event(Kind.HOP, IMMEDIATE), event(Kind.HOP, IP_RCV))
+    assert [(line.number, line.kind) for line in told] == [(1, "NFT_RULE"), (2, "FUNC"), (3, "FUNC")]
+
+
+def test_a_chain_that_is_another_now_has_another_name() -> None:
+    told = lines(ruled(LOOKUP, 1), event(Kind.NAMED, a=CHAIN_ADDRESS), ruled(LOOKUP, 1))
+    assert [line.detail for line in told] == ["inet filter forward handle 9", "inet filter renamed handle 9"]
+
+
+def test_hooks_tell_their_result_by_name() -> None:
+    one, every, error = lines(
+        event(Kind.RETURN, CONNTRACK, a=1, b=FORWARD),
+        event(Kind.RETURN, HOOKS, a=1, b=FORWARD),
+        event(Kind.RETURN, HOOKS, a=-1 & 0xFFFFFFFF, b=FORWARD),
+    )
+    assert (one.kind, one.function, one.verdict, one.detail) == ("HOOK", "ipv4_conntrack_in", "ACCEPT", "hook forward")
+    assert (every.verdict, every.detail) == ("ACCEPT", "hook forward, = 1")
+    assert (error.verdict, error.detail) == ("DROP", "hook forward, = -1 (EPERM)")
+
+
+def test_a_route_tells_where_the_kernel_sends_a_packet() -> None:
+    gateway = int.from_bytes(socket.inet_aton("192.0.2.1"), "little")
+    found, none = lines(
+        event(Kind.RETURN, ROUTE, a=0),
+        event(Kind.ROUTE, ROUTE, a=gateway, ifindex=3 | 1 << 24),
+        event(Kind.RETURN, ROUTE, a=-113 & 0xFFFFFFFF),
+    )
+    assert (found.kind, found.verdict, found.detail) == ("ROUTE", "UNICAST", "via 192.0.2.1 dev eth3")
+    assert (none.kind, none.detail) == ("FUNC", "= -113 (EHOSTUNREACH)")
+    (six,) = lines(event(Kind.ROUTE, ROUTE6, ifindex=4 | 255 << 24))
+    assert six.detail == "dev eth4"
+
+
+def test_a_drop_tells_reason_and_function() -> None:
+    (drop,) = lines(event(Kind.DROP, a=5, b=7))
     assert (drop.kind, drop.function, drop.verdict) == ("DROP", "tcp_v4_rcv", "NETFILTER_DROP")
 
 
@@ -94,21 +171,48 @@ def test_a_stack_belongs_to_the_line_before() -> None:
 
 
 def test_statistics_count_what_was_told() -> None:
-    from harness.observation import Loss
-
-    tell = teller()
-    list(tell.tell([*BORN, event(Kind.HOP), event(Kind.HOP, 1), event(Kind.RETURN, 1, a=1)]))
+    tell = Teller(Known())
+    list(tell.tell([*BORN, event(Kind.HOP), event(Kind.HOP, DO_CHAIN), event(Kind.RETURN, DO_CHAIN, a=1)]))
+    list(tell.tell([event(Kind.BIRTH, packet=2), event(Kind.HOP, packet=2)]))
     text = str(tell.statistics(armed=4, seconds=1, loss=Loss(entered=6, received=5, refused=1)))
-    assert "Total events:       3" in text
+    assert "Total events:       4" in text
+    assert "Packets traced:     2" in text
     assert "Functions hit:      2 of 4" in text
     assert "Lost:               1 (refused 1, missed 0, untracked 0, unaccounted 0)" in text
-    assert "  ACCEPT         :      1" in text
+    assert "  ACCEPT         :      1\n  no verdict     :      1" in text
+
+
+def test_packets_that_are_gone_are_forgotten_and_still_counted() -> None:
+    tell, many = Teller(Known()), 5 * REMEMBERED
+    for number in range(many):
+        birth, gone = (event(kind, packet=number) for kind in (Kind.BIRTH, Kind.GONE))
+        returns = event(Kind.RETURN, DO_CHAIN, a=0, packet=number)
+        (told,) = tell.tell([birth, event(Kind.COPY, packet=number), gone, gone, returns])
+        assert told.line.packet == f"0.{number}", "a function returns when the packet it dropped is gone"
+    assert len(tell._packets) + len(tell._gone) <= REMEMBERED
+    assert len(tell.finished) == many - REMEMBERED
+    seen = tell.statistics(armed=1, seconds=1, loss=Loss())
+    assert (seen.packets, seen.by_verdict) == (many, {"DROP": many})
 
 
 def test_grouped_lines_stand_packet_by_packet() -> None:
-    told = lines(event(Kind.HOP), event(Kind.HOP, packet=2), event(Kind.HOP, 1))
-    heads = [line for line in grouped(told) if line.startswith("packet")]
-    assert heads == ["packet 1: 10.0.0.1:1234 → 10.0.0.2:80 tcp", "packet 2: ? → ?"]
+    tell = Teller(Known())
+    told = list(tell.tell([*BORN, event(Kind.HOP), event(Kind.HOP, packet=2), event(Kind.HOP, DO_CHAIN)]))
+    heads = [line for line in grouped(told, []) if line.startswith("packet")]
+    assert heads == ["packet 0.1: 10.0.0.1:1234 → 10.0.0.2:80 tcp", "packet 0.2: ? → ?"]
+
+
+def test_a_group_is_told_when_its_packet_is_gone() -> None:
+    def told() -> Iterator[Told]:
+        for number in range(2 * REMEMBERED):
+            yield Told(lines(event(Kind.HOP))[0], BORN[0])
+            if number == REMEMBERED // 2:
+                finished.append("0.1")
+
+    finished: list[str] = []
+    told_until_now = grouped(stream := told(), finished)
+    assert next(told_until_now).startswith("packet 0.1")
+    assert next(stream, None), "the others have not been asked for"
 
 
 def test_the_most_telling_functions_are_left() -> None:
@@ -155,14 +259,6 @@ def test_a_namespace_that_is_nowhere_is_refused() -> None:
     assert live.namespace(str(os.getpid())) == Path("/proc/self/ns/net").stat().st_ino
 
 
-def test_a_filter_becomes_c() -> None:
-    assert pcap.in_c("tcp port 80").startswith("u32 A = 0, X = 0; LOAD(A, 2, 12U);")
-    with pytest.raises(HarnessError, match=r"'foo bar' is no packet filter: .*syntax error; see pcap-filter"):
-        pcap.in_c("foo bar")
-    with pytest.raises(HarnessError, match="only a capture knows"):
-        pcap.in_c("inbound")
-
-
 @pytest.fixture
 def namespace() -> Iterator[Namespace]:
     with Namespace("live") as made:
@@ -181,7 +277,7 @@ def namespace() -> Iterator[Namespace]:
 def test_only_wanted_packets_of_the_namespace_are_followed(namespace: Namespace) -> None:
     choice = live.Choice(functions=["ip_rcv", "udp_rcv"], expression="udp dst port 4242")
     with live.Trace(Kept(cache_dir()), choice) as trace:
-        told = Teller(trace.functions, chain=trace.chain, symbol=trace.symbol, stack=trace.stack, reasons=trace.reasons)
+        told = Teller(trace)
         trace._hosts = [namespace.inum]
         sender = namespace.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sender.bind(("127.0.0.1", 1111))
@@ -190,7 +286,7 @@ def test_only_wanted_packets_of_the_namespace_are_followed(namespace: Namespace)
             for port in (4241, 4242, 4243):
                 sender.sendto(b"x", ("127.0.0.1", port))
 
-        seen = [line for batch in trace.events(lambda: True, send, settle=True) for line in told.tell(batch)]
+        seen = [one.line for batch in trace.events(lambda: True, send, settle=True) for one in told.tell(batch)]
     assert trace.loss.total == 0
     functions = [line.function for line in seen if line.kind == "FUNC"]
     assert functions == ["ip_rcv", "udp_rcv"]
