@@ -14,7 +14,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from pathlib import Path
+from typing import BinaryIO, cast
 
 import msgspec
 
@@ -22,11 +23,15 @@ from harness.errors import BrokenMeasurement, HarnessError, Unsupported
 from harness.judge import refuse_loss
 from harness.kernel import features, images, progress
 from harness.kernel.images import cache_dir
-from harness.report.live import Line, Teller, grouped
+from harness.kernel.port import port
+from harness.report.live import Capture, Teller, Told, grouped
 from harness.tracer import kept, live
+from harness.tracer.events import Snapped
 
 INSIDE = "--inside"
 """Hidden option: we are in the microVM, and the end of our standard input is the user's Ctrl-C."""
+READY, PCAPNG, LEARNED = "ready", "pcapng", "learned"
+"""Ports by which the microVM says that it traces, writes the capture, and hands over what may be kept."""
 
 
 def main(options: argparse.Namespace, arguments: list[str]) -> int:
@@ -40,30 +45,35 @@ def main(options: argparse.Namespace, arguments: list[str]) -> int:
         netns=options.netns,
         expression=live.expression(options.filter, options.proto),
         stack=options.stack,
+        bytes=bool(options.pcapng),
         engine=options.nft_tracer,
+        buffer=options.buffer,
     )
-    if options.max_functions is not None and options.max_functions < 1:
-        raise HarnessError(f"--max-functions {options.max_functions} leaves nothing to trace", remedy="give 1 or more")
+    choice.check()
+    if options.duration is not None and options.duration <= 0:
+        raise HarnessError(f"--duration {options.duration:g} is no time to trace in", remedy="give some seconds")
     if options.argv and not shutil.which(options.argv[0]):
         raise HarnessError(f"there is no command {options.argv[0]}", remedy="give its path")
-    choice.extras()  # refuses a wrong expression before anything is booted
     probes = features.function_probes()
-    if not probes.able and not options.inside:
-        return _in_a_guest(options, arguments, probes.reason)
     try:
+        if not probes.able and not options.inside:
+            return _in_a_guest(options, arguments, probes.reason)
         return _trace(choice, options)
     except BrokenMeasurement as broken:
         print(f"nft-harness: {broken}", file=sys.stderr)
         return 3
+    except BrokenPipeError:  # who reads us has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _trace(choice: live.Choice, options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         interrupted = stack.enter_context(interruptible())
+        capture = _capture(options, stack)
         store = kept.Kept(cache_dir())
         trace = stack.enter_context(live.Trace(store, choice))
-        with suppress(OSError):  # a cache that can't be written to costs time, and only that
-            kept.store(cache_dir(), store.news())
+        _keep(store.news(), inside=options.inside)
         for name, why in sorted(trace.refused.items()):
             print(f"nft-harness: {name} can't be traced: {why}", file=sys.stderr)
         if options.dump_program:
@@ -74,8 +84,10 @@ def _trace(choice: live.Choice, options: argparse.Namespace) -> int:
 
         def ready() -> None:
             print(f"nft-harness: {trace.armed} functions traced by {trace.engine}", file=sys.stderr, flush=True)
-            if options.ready_file:
-                options.ready_file.write_text(f"{os.getpid()}\n")
+            if options.inside:
+                port(READY).write_bytes(b"ready")
+            elif options.ready_file:
+                _write_ready(options.ready_file)
             if options.argv:
                 command.append(_start(options.argv, inside=options.inside))
 
@@ -85,14 +97,13 @@ def _trace(choice: live.Choice, options: argparse.Namespace) -> int:
             command=lambda: command[0] if command else None,
             input_ends=options.inside,
         )
-        teller = Teller(
-            trace.functions, chain=trace.chain, symbol=trace.symbol, stack=trace.stack, reasons=trace.reasons
-        )
+        teller = Teller(trace)
         started = time.monotonic()
         batches = trace.events(over, ready, settle=bool(options.argv))
         if options.dump_events:
             batches = _dumped(batches)
-        _show((line for batch in batches for line in teller.tell(batch)), options)
+        told = (told for batch in batches for told in teller.tell(batch))
+        _show(_captured(told, capture) if capture else told, teller.finished, options)
         statistics = teller.statistics(armed=trace.armed, seconds=time.monotonic() - started, loss=trace.loss)
         if options.json:
             print(msgspec.json.encode({"statistics": statistics}).decode(), flush=True)
@@ -108,19 +119,56 @@ def _trace(choice: live.Choice, options: argparse.Namespace) -> int:
         return 0
 
 
-def _show(lines: Iterable[Line], options: argparse.Namespace) -> None:
+def _capture(options: argparse.Namespace, stack: ExitStack) -> Capture | None:
+    if not options.pcapng:
+        return None
+    file = stack.enter_context(_opened(port(PCAPNG) if options.inside else options.pcapng))
+    return Capture(file, time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC))
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("wb")
+    except OSError as error:
+        raise HarnessError(f"{path} can't be written: {error.strerror}") from None
+
+
+def _write_ready(path: Path) -> None:
+    try:
+        path.write_text(f"{os.getpid()}\n")
+    except OSError as error:
+        raise HarnessError(f"{path} can't be written: {error.strerror}") from None
+
+
+def _keep(news: dict[str, bytes], *, inside: bool) -> None:
+    if inside:
+        port(LEARNED).write_bytes(msgspec.msgpack.encode(news))
+        return
+    with suppress(OSError):  # a cache that can't be written to costs time, and only that
+        kept.store(cache_dir(), news)
+
+
+def _show(told: Iterable[Told], finished: list[str], options: argparse.Namespace) -> None:
     if options.json:
-        for line in lines:
+        for line, _ in told:
             print(msgspec.json.encode(line).decode())
+            finished.clear()
     elif options.group == "packet":
-        for text in grouped(lines):
+        for text in grouped(told, finished):
             print(text)
     else:
-        for line in lines:
+        for line, _ in told:
             print(line)
+            finished.clear()
 
 
-def _dumped(batches: Iterable[list[Any]]) -> Iterator[list[Any]]:
+def _captured(told: Iterable[Told], capture: Capture) -> Iterator[Told]:
+    for one in told:
+        capture.add(one.line, cast("Snapped", one.event))
+        yield one
+
+
+def _dumped(batches: Iterable[live.Events]) -> Iterator[live.Events]:
     for batch in batches:
         for event in batch:
             print(event._asdict())
@@ -144,23 +192,36 @@ def _in_a_guest(options: argparse.Namespace, arguments: list[str], reason: str) 
     with progress.shown(sys.stderr) as tell:
         image = images.get(options.kernel, tell)
     print(f"nft-harness: tracing kernel {image.release} in a microVM: {reason}", file=sys.stderr)
-    for path in (options.ready_file,):
-        if path:
-            raise Unsupported(f"{path} would be written in the microVM and vanish", remedy="trace on the host for that")
-    vm = [sys.executable, "-m", "harness.kernel.microvm", "--kernel", str(image.vmlinuz), "--exec"]
-    command = [*vm, sys.executable, "-m", "harness.cli", "trace", INSIDE, *arguments]
-    # In a session of its own the terminal's Ctrl-C does not end it: it ends when it has shown the statistics.
-    with interruptible() as interrupted:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-        try:
-            while process.poll() is None:
-                if interrupted() and process.stdin:
-                    process.stdin.close()
-                    process.stdin = None
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(live.TICK_S)
-        finally:
-            process.kill()
+    with ExitStack() as stack:
+        # In a session of its own the terminal's Ctrl-C does not end it: it ends when it has shown the statistics.
+        interrupted = stack.enter_context(interruptible())
+        is_ready, says_ready = os.pipe()
+        stack.callback(os.close, is_ready)
+        outputs = {READY: says_ready, LEARNED: os.memfd_create(LEARNED)}
+        stack.callback(os.close, outputs[LEARNED])
+        if options.pcapng:
+            outputs[PCAPNG] = stack.enter_context(_opened(options.pcapng)).fileno()
+        vm = [sys.executable, "-m", "harness.kernel.microvm", "--kernel", str(image.vmlinuz)]
+        vm += [word for name, target in outputs.items() for word in ("--output", f"{name}:{target}")]
+        command = [*vm, "--exec", sys.executable, "-m", "harness.cli", "trace", INSIDE, *arguments]
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, start_new_session=True, pass_fds=list(outputs.values())
+        )
+        stack.callback(process.kill)
+        os.close(says_ready)
+        while process.poll() is None:
+            if interrupted() and process.stdin:
+                process.stdin.close()
+                process.stdin = None
+            if select.select([is_ready], [], [], live.TICK_S)[0]:
+                if not os.read(is_ready, 16):  # the microVM is ending
+                    process.wait()
+                elif options.ready_file:
+                    _write_ready(options.ready_file)
+        with suppress(OSError, msgspec.DecodeError):
+            size = os.fstat(outputs[LEARNED]).st_size
+            news = msgspec.msgpack.decode(os.pread(outputs[LEARNED], size, 0), type=dict[str, bytes])
+            kept.store(cache_dir(), news)
     return process.returncode
 
 

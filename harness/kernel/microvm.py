@@ -97,6 +97,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "--deadline": {"type": float, "default": BOOT_DEADLINE},
     "--silence": {"type": float, "default": SILENCE},
     "--until": {"choices": ["exit", "eof"], "default": "exit"},
+    "--output": {"action": "append", "default": [], "metavar": "NAME:DESCRIPTOR"},
 }
 """Of the command line: what :func:`run` takes, and where the console's text shall go."""
 
@@ -160,18 +161,20 @@ def run(
     deadline: float = BOOT_DEADLINE,
     silence: float = SILENCE,
     until: str = "exit",
+    outputs: Mapping[str, int] | None = None,
 ) -> int:
     """Boot ``image``, run ``argv`` in it on our stdin, stdout and stderr, and return its exit status.
 
     The file descriptor ``console`` gets what the guest's kernel and QEMU have to say; ``memory`` is
     in MiB; ``deadline`` are the seconds until the guest must be up, ``silence`` those after which it hangs
     when nothing is heard of it. With ``until="eof"`` the end of our stdin ends the guest as well, with
-    status 0: a program in the guest takes a second to detach its probes and to go.
+    status 0: a program in the guest takes a second to detach its probes and to go. To the descriptors
+    in ``outputs`` goes what the guest writes into the ports of these names (see :mod:`harness.kernel.port`).
 
     Raises :class:`Unsupported` when something is missing or the guest does not come up,
     :class:`BrokenMeasurement` when it hangs or ends before its program did.
     """
-    ports = {name: socket.socketpair() for name in ("stdin", "stdout", "stderr", "control")}
+    ports = {name: socket.socketpair() for name in ("stdin", "stdout", "stderr", *(outputs or {}), "control")}
     ours = {name: here for name, (here, _) in ports.items()}
     theirs = {name: there.fileno() for name, (_, there) in ports.items()}
     archive = _memory_file("initramfs", initramfs(image, _command(argv), preload.files()))
@@ -197,15 +200,15 @@ def run(
         for _, there in ports.values():
             there.close()
         threading.Thread(target=_send, args=(0, ours["stdin"], at_eof), daemon=True).start()
-        outputs = [
-            threading.Thread(target=_receive, args=(ours["stdout"], 1)),
-            threading.Thread(target=_receive, args=(ours["stderr"], 2)),
+        receivers = [
+            threading.Thread(target=_receive, args=(ours[name], target))
+            for name, target in {"stdout": 1, "stderr": 2, **(outputs or {})}.items()
         ]
-        for thread in outputs:
+        for thread in receivers:
             thread.start()
         status = _wait(ours["control"], deadline, silence)
     # A write to a port returns when QEMU has it: all of the program's output is in our sockets.
-    for thread in outputs:
+    for thread in receivers:
         thread.join()
     if unwanted.is_set():
         return 0
@@ -357,6 +360,7 @@ def main(arguments: Sequence[str]) -> int:
             deadline=options.deadline,
             silence=options.silence,
             until=options.until,
+            outputs={name: int(target) for name, _, target in (text.partition(":") for text in options.output)},
         )
     except HarnessError as error:
         told = [] if options.console else _text(console).splitlines()
