@@ -141,8 +141,29 @@ def report(parser: argparse.ArgumentParser) -> None:
 
 
 def lab(parser: argparse.ArgumentParser) -> None:
-    """Draw labs."""
+    """Draw labs, and enter them."""
     from pathlib import Path
+
+    def enter(options: argparse.Namespace) -> int:
+        from harness import enter
+
+        file, _, scenario = options.scenario.partition("::")
+        wish = enter.Wish(
+            file=Path(file),
+            scenario=scenario,
+            host=options.host,
+            argv=tuple(options.argv),
+            send=not options.fresh,
+            kernel=options.kernel,
+        )
+        return enter.enter(wish)
+
+    def remove(_: argparse.Namespace) -> int:
+        from harness.lab import named
+
+        for name in named.remove():
+            print(f"removed {name}")
+        return 0
 
     def show(options: argparse.Namespace) -> int:
         from harness.scenario import drawing
@@ -152,7 +173,18 @@ def lab(parser: argparse.ArgumentParser) -> None:
         print(drawing.mermaid(network) if options.mermaid else drawing.text(network), end="")
         return 0
 
-    actions = parser.add_subparsers(required=True, metavar="show")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    action = actions.add_parser("enter", help="build the lab of a scenario, and open a shell or run a command in it")
+    action.add_argument(
+        "scenario", metavar="FILE[::SCENARIO]", help="a scenario as pytest names it; of a file alone the first one"
+    )
+    action.add_argument("--host", default="", help="the host to be in; default: the device under test")
+    action.add_argument("--fresh", action="store_true", help="send none of the scenario's packets beforehand")
+    action.add_argument("--kernel", default="auto", help="auto (default), host, a version or a path")
+    action.add_argument("argv", nargs="*", metavar="-- COMMAND", help="a program and its arguments; default: a shell")
+    action.set_defaults(run=enter)
+    action = actions.add_parser("remove", help="take away labs that pytest --nft-keep has left")
+    action.set_defaults(run=remove)
     action = actions.add_parser("show", help="draw the lab of a scenario file, or of a file in a folder labs")
     action.add_argument("file", type=Path, help="the file")
     action.add_argument("--mermaid", action="store_true", help="print a Mermaid diagram")
@@ -298,7 +330,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for command in COMMANDS:
         description = command.__doc__ or ""
         command(commands.add_parser(command.__name__, help=description.lower().rstrip("."), description=description))
-    options = parser.parse_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    if rest[:1] == ["--"] and getattr(options, "argv", None) == []:
+        options.argv = rest[1:]  # argparse has filled the last positional with nothing when it met an option
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         status: int = options.run(options)
     except HarnessError as error:

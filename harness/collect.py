@@ -202,10 +202,16 @@ def attach(item: pytest.Item, shown: Sequence[ScenarioItem] | Sequence[Shown], r
             report.location = file, failure.position.line - 1, name
         vars(report).update(
             nft_broken=report.when == "setup" and report.failed,
+            nft_scenario=_named(item),
             nft_moved=isinstance(item, ScenarioItem) and bool(item.failure) and options.nft_record,
             nft_paths="\n".join(map(paths, shown)) if options.verbose > 0 and report.passed else "",
             nft_results=_recorded(shown, report) if options.nft_record or kinds.wanted(options) else [],
         )
+
+
+def _named(item: pytest.Item) -> str:
+    """``FILE::ID`` of a scenario, by which others find it again; "" of anything else."""
+    return f"{item.path}::{item.case.id}" if isinstance(item, ScenarioItem) and isinstance(item.case, Case) else ""
 
 
 def _recorded(shown: Sequence[ScenarioItem] | Sequence[Shown], report: pytest.TestReport) -> list[bytes]:

@@ -47,6 +47,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="write what is seen into scenarios that expect nothing, or something else",
     )
     group.addoption(
+        "--nft-shell", action="store_true", help="open a shell in the lab of the first scenario that fails, at the end"
+    )
+    group.addoption(
+        "--nft-keep",
+        action="store_true",
+        help="leave the lab of the first scenario that fails, and say how to enter it",
+    )
+    group.addoption(
+        "--nft-lab-only",
+        action="store_true",
+        help="run nothing: open a shell in the lab of the first scenario, until Ctrl-D",
+    )
+    group.addoption(
         "--nft-repeat",
         type=_count,
         default=1,
@@ -78,11 +91,16 @@ def _count(text: str) -> int:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Choose the reports and the kernels before xdist looks at its options."""
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Choose the reports and the kernels before xdist looks at its options; or only show a lab."""
+    if config.option.nft_lab_only:
+        from harness.workbench import lab_only
+
+        return lab_only(config)
     if not distribute.is_worker(config):
         kinds.by_environment(config.option)
     distribute.distribute(config)
+    return None
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -92,6 +110,10 @@ def pytest_configure(config: pytest.Config) -> None:
         from harness.reports import Reports
 
         config.pluginmanager.register(Reports(config), "nft-harness-reports")
+        if config.option.nft_shell or config.option.nft_keep:
+            from harness.workbench import Workbench
+
+            config.pluginmanager.register(Workbench(config), "nft-harness-workbench")
         if config.option.nft_record:
             from harness.recording.session import Recording
 

@@ -1,0 +1,94 @@
+"""``--nft-shell``, ``--nft-keep``, ``--nft-lab-only``: into the lab of a scenario that failed, or instead of a run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import distribute, enter
+from harness.enter import Wish
+from harness.errors import HarnessError
+from harness.kernel import where
+from harness.scenario.files import scenario_files, shortened
+
+
+class Workbench:
+    """A plugin of pytest's for the session that the user started: it waits for the first scenario that fails."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._failed: pytest.TestReport | None = None
+        distribution = config.stash.get(distribute.DISTRIBUTION, None)
+        self._guests = {guest.name: guest for guest in distribution.guests} if distribution else {}
+        if config.option.nft_shell and not (sys.__stdin__ and os.isatty(0)):
+            raise pytest.UsageError("nft-harness: --nft-shell needs a terminal")
+        if config.option.nft_keep and self._guests:
+            raise pytest.UsageError("nft-harness: --nft-keep: a microVM ends with the session; use --nft-shell")
+        if config.option.nft_keep and os.geteuid() != 0:
+            raise pytest.UsageError("nft-harness: --nft-keep needs root; use --nft-shell")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Remember the first failure."""
+        if report.failed and getattr(report, "nft_scenario", None) and self._failed is None:
+            self._failed = report
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Open the shell, or leave the lab and say how to enter it."""
+        if self._failed is None:
+            return
+        try:
+            if self._config.option.nft_keep:
+                names = enter.keep(self._wish(where.HOST))
+                terminalreporter.write_line(f"nft-harness: the lab of {self._failed.nodeid} is left")
+                for name in names:
+                    terminalreporter.write_line(f"  enter it: ip netns exec {name} bash")
+                terminalreporter.write_line("  remove it: nft-harness lab remove")
+            if self._config.option.nft_shell:
+                shell(self._config, self._wish(self._kernel()))
+        except HarnessError as error:
+            terminalreporter.write_line(f"nft-harness: {error}", red=True)
+
+    def _kernel(self) -> str:
+        """The kernel on which the scenario failed."""
+        node = getattr(self._failed, "node", None)  # xdist's, of a worker
+        worker: str = node.gateway.id if node else ""
+        guest = next((guest for name, guest in self._guests.items() if worker.startswith(name)), None)
+        return str(guest.image.vmlinuz) if guest else where.HOST
+
+    def _wish(self, kernel: str) -> Wish:
+        assert self._failed is not None
+        file, _, scenario = self._failed.nft_scenario.partition("::")
+        return Wish(file=shortened(Path(file)), scenario=scenario, kernel=kernel)
+
+
+def lab_only(config: pytest.Config) -> int:
+    """Instead of running scenarios: a shell in the lab of the first one that pytest's arguments name."""
+    file = next(iter(scenario_files(config.args)), None)
+    if file is None:
+        raise pytest.UsageError("nft-harness: --nft-lab-only needs a scenario file")
+    scenario = config.args[0].partition("::")[2]
+    asked = config.option.nft_kernel or [where.AUTO]
+    try:
+        return shell(config, Wish(file=shortened(file), scenario=scenario, kernel=asked[0], send=False))
+    except HarnessError as error:
+        raise pytest.UsageError(f"nft-harness: {error}") from None
+
+
+def shell(config: pytest.Config, wish: Wish) -> int:
+    """Open a shell on the terminal that pytest was started from."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if capture:
+        capture.suspend_global_capture(in_=True)
+    try:
+        # A process of its own: it makes itself mounts, which threads of this one must not have.
+        command = [sys.executable, "-m", "harness.cli", "lab", "enter", f"{wish.file}::{wish.scenario}"]
+        command += ["--kernel", wish.kernel, *(["--fresh"] if not wish.send else [])]
+        return subprocess.run(command, check=False).returncode
+    finally:
+        if capture:
+            capture.resume_global_capture()
