@@ -51,12 +51,22 @@ class Hop(Value, frozen=True, kw_only=True):
     "NETFILTER_DROP"}`` for the functions that free a dropped packet."""
 
 
-class Rule(Value, frozen=True, kw_only=True):
-    """One rule of the loaded ruleset."""
+class InChain(Value, frozen=True, kw_only=True):
+    """What belongs to a chain of a ruleset."""
 
     family: str
     table: str
     chain: str
+
+    @property
+    def chain_path(self) -> str:
+        """``family table chain``, the name used in scenarios."""
+        return f"{self.family} {self.table} {self.chain}"
+
+
+class Rule(InChain, frozen=True, kw_only=True):
+    """One rule of the loaded ruleset."""
+
     handle: int
     text: str
     """As ``nft list ruleset`` prints it, counters left out, on one line."""
@@ -66,13 +76,8 @@ class Rule(Value, frozen=True, kw_only=True):
     position: Position | None = None
     """Where it stands in the user's file; None when it was not loaded from text."""
 
-    @property
-    def chain_path(self) -> str:
-        """``family table chain``, the name used in scenarios."""
-        return f"{self.family} {self.table} {self.chain}"
 
-
-class Step(Value, frozen=True, kw_only=True):
+class Step(InChain, frozen=True, kw_only=True):
     """One nf_tables evaluation that ended a rule, a chain or a hook."""
 
     time: int
@@ -80,9 +85,6 @@ class Step(Value, frozen=True, kw_only=True):
     host: str
     hook: str
     """``ingress``, ``prerouting``, ``input``, ``forward``, ``output``, ``postrouting``, ``egress``."""
-    family: str
-    table: str
-    chain: str
     kind: str
     """``rule``, ``policy`` or ``return``, as in ``NFT_TRACETYPE_*``."""
     verdict: Verdict
@@ -98,11 +100,6 @@ class Step(Value, frozen=True, kw_only=True):
     """There as well: the interfaces by which it came in and goes out."""
     mark: int = 0
     """The packet's mark after that."""
-
-    @property
-    def chain_path(self) -> str:
-        """``family table chain``, the name used in scenarios."""
-        return f"{self.family} {self.table} {self.chain}"
 
 
 class Delivery(Value, frozen=True, kw_only=True):

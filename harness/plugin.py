@@ -167,8 +167,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say what was traced."""
-    for line in config.stash[SESSION].summary():
-        terminalreporter.write_line(line)
+    if config.option.verbose >= 0:
+        for line in config.stash[SESSION].summary():
+            terminalreporter.write_line(line)
 
 
 @pytest.hookimpl(optionalhook=True)

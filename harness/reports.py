@@ -68,7 +68,8 @@ class Reports:
         for line in (*self._table, *self._annotations):
             terminalreporter.write_line(line)
         for line, bad in self._said:
-            terminalreporter.write_line(f"nft-harness: {line}", red=bad)
+            if bad or self._options.verbose >= 0:
+                terminalreporter.write_line(f"nft-harness: {line}", red=bad)
 
     def _attempt(self, write: Callable[[], bool]) -> bool:
         """Call ``write``; a report that can't be made breaks the run and leaves the others alone."""

@@ -17,7 +17,7 @@ import msgspec
 
 from harness.errors import HarnessError, Position
 from harness.judge import Mismatch
-from harness.observation import Observation, PacketSeen, Rule, Step, Value, Verdict
+from harness.observation import InChain, Observation, PacketSeen, Rule, Step, Value, Verdict
 from harness.save import save
 from harness.scenario.network import Network
 
@@ -70,21 +70,13 @@ class LabPlan(Value, frozen=True, kw_only=True):
         )
 
 
-class Policy(Value, frozen=True, kw_only=True):
+class Policy(InChain, frozen=True, kw_only=True):
     """The policy of a base chain: what decides when no rule does."""
 
-    family: str
-    table: str
-    chain: str
     hook: str
     verdict: str
     position: Position | None = None
     """Where it is written, or where the chain's hook is if it is not; None when neither was found."""
-
-    @property
-    def chain_path(self) -> str:
-        """``family table chain``, the name used in scenarios."""
-        return f"{self.family} {self.table} {self.chain}"
 
 
 class RulesetPlan(Value, frozen=True, kw_only=True):

@@ -15,7 +15,8 @@ def save(path: Path, content: str | bytes) -> None:
     """
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     path = path.resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):  # a file where the folder should be is better told of by what follows
+        path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.is_file():
         path.write_bytes(data)
         return

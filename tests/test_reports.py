@@ -26,6 +26,7 @@ class Run:
     def __init__(self, *, others: str = "", **options: Any) -> None:
         given = {
             **dict.fromkeys((kind.option for kind in kinds.KINDS), None),
+            "verbose": 0,
             "nft_results": None,
             "nft_github": "no",
             "nft_cov": False,
@@ -236,3 +237,11 @@ def test_a_ruleset_that_changed_since_is_said(
         (tmp_path / "rulesets/edge.nft").write_text(text)
         assert main(["report", "results"]) == 0
         assert ("rulesets/edge.nft: not what stood there in the run" in capsys.readouterr().err) == said
+
+
+def test_a_quiet_session_says_only_what_is_bad(tmp_path: Path, make_result: Make) -> None:
+    (tmp_path / "file").touch()
+    run = Run(verbose=-1, nft_results=str(tmp_path / "results"), nft_html=str(tmp_path / "file/below"))
+    run.hear(make_result())
+    run.finish()
+    assert run.said == [f"nft-harness: html can't be written to {tmp_path / 'file/below'}: Not a directory"]

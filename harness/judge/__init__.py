@@ -10,11 +10,12 @@ from __future__ import annotations
 from harness.judge.decision import FINAL, Outcome, arrivals, decisive, ended, outcome
 from harness.judge.expectations import Keys, Mismatch, judge, refuse_loss, same_elements
 from harness.judge.rules import bare
-from harness.judge.way import PathRow, align, entries, functions, hops_on, layers_of, located
+from harness.judge.way import PLUMBING, PathRow, align, entries, functions, hops_on, is_landmark, layers_of, located
 from harness.judge.words import describe_decision, describe_entry, describe_hop, describe_loss, describe_step, escape
 
 __all__ = [
     "FINAL",
+    "PLUMBING",
     "Keys",
     "Mismatch",
     "Outcome",
@@ -33,6 +34,7 @@ __all__ = [
     "escape",
     "functions",
     "hops_on",
+    "is_landmark",
     "judge",
     "layers_of",
     "located",

@@ -83,10 +83,19 @@ def routed_to(packet: PacketSeen, host: str) -> str:
     return ""
 
 
+PLUMBING = frozenset({"Buffer", "Checksum", "Dissect", "Free", "Netfilter", "Packet"})
+"""Layers that say little about a packet's way: they are met between all others."""
+
+
+def is_landmark(hop: Hop) -> bool:
+    """Whether ``hop`` says something about a packet's way, and is no mere helper of the functions around it."""
+    return hop.layer not in PLUMBING or bool({"chain", "reason"} & set(hop.detail))
+
+
 def align(path: Sequence[PathEntry], packet: PacketSeen, device: str) -> tuple[PathRow, ...]:
     """Lay the expected path beside the hops seen on the hosts it speaks of.
 
-    An expected function that was not met stands beside the hop that came in its place, if that
+    An expected function that was not met stands beside the landmark that came in its place, if that
     one was not asked for.
     """
     hosts = {parse_entry(entry)[1].host or device for entry in path}
@@ -110,7 +119,7 @@ def align(path: Sequence[PathEntry], packet: PacketSeen, device: str) -> tuple[P
             rows += [PathRow(expected=entry, met=False) for entry in pending]
             rows.append(PathRow(expected=wanted[number], hop=hop))
             pending = []
-        elif pending:
+        elif pending and is_landmark(hop):
             rows.append(PathRow(expected=pending.pop(0), hop=hop, met=False))
         else:
             rows.append(PathRow(hop=hop))

@@ -171,7 +171,8 @@ def _missed(place: Place) -> Iterator[tuple[str, str]]:
     if not place.matched:
         yield place.fate, place.text
         return
-    yield from (("element never met", f"{element} of: {place.text}") for element in place.missed)
+    if place.missed:
+        yield "elements never met", f"{', '.join(place.missed)} of: {place.text}"
     if place.unclear_only:
         yield "elements not known", f"{', '.join(place.unclear_only)} of: {place.text}"
 

@@ -22,10 +22,10 @@ MOST = 100
 _PORTS = r"(?:tcp|udp|sctp|dccp|udplite|th) (?:[sd]port)"
 _KEY = rf"(?:ip6? [sd]addr|{_PORTS}|meta l4proto|ip protocol|icmp type|icmpv6 type|[io]if(?:name)?)"
 _LOOKUP = re.compile(
-    rf"(?P<key>{_KEY}(?: \. {_KEY})*|ct state|\S+(?: \S+)?)(?P<not> !=)?(?P<map> v?map)? "
+    rf"(?P<key>{_KEY}(?: \. {_KEY})*|ct state|[^\s{{}}:]+(?: [^\s{{}}:]+)?)(?P<not> !=)?(?P<map> v?map)? "
     r"(?:\{ (?P<elements>[^{}]*) \}|@(?P<name>[A-Za-z][\w./-]*))"
 )
-_CHANGES_HEADERS = re.compile(r"(?:^|\s)(?!(?:meta|ct)\s)[\w@,]+ [\w,]+ set(?:\s|$)")
+_CHANGES_HEADERS = re.compile(r"(?:\b(?:[sd]addr|[sd]port|protocol|nexthdr|type)|@\w+,\d+,\d+) set\b")
 _AFTERWARDS = re.compile(r"\s+(?:timeout|expires|counter|comment|limit)\s.*")
 
 
@@ -75,7 +75,8 @@ def _element(text: str) -> tuple[str, str]:
 
 
 def changes_headers(rules: Iterable[Rule]) -> bool:
-    """Whether any rule writes into packets, so that headers may be others than where the chain began."""
+    """Whether any rule writes into a header that is looked at here, so that it may be another than where the chain
+    began."""
     return any(_CHANGES_HEADERS.search(bare(rule.text)) for rule in rules)
 
 

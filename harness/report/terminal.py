@@ -13,6 +13,7 @@ from operator import attrgetter
 
 from harness.errors import Position
 from harness.judge import (
+    PLUMBING,
     Mismatch,
     Outcome,
     PathRow,
@@ -24,6 +25,7 @@ from harness.judge import (
     ended,
     entries,
     escape,
+    is_landmark,
     located,
     outcome,
 )
@@ -223,11 +225,14 @@ def _style(verdict: Verdict) -> str:
 def _side_by_side(page: Page, rows: Sequence[PathRow]) -> list[str]:
     """Return expected and seen path in two columns, the first difference marked.
 
-    Hops that nobody asked for are shown around that difference and at the end; others are counted.
+    Of hops that nobody asked for, the landmarks around that difference and the last are shown; others are counted.
     """
     different = next((number for number, row in enumerate(rows) if not row.met), len(rows))
-    near = range(different - 2, different + 4)
-    shown = [row.expected is not None or n in near or n == len(rows) - 1 for n, row in enumerate(rows)]
+    landmarks = [number for number, row in enumerate(rows) if row.hop and is_landmark(row.hop)]
+    before = [number for number in landmarks if number < different]
+    after = [number for number in landmarks if number > different]
+    near = {*before[-2:], *after[:3], *landmarks[-1:]}
+    shown = [row.expected is not None or number in near for number, row in enumerate(rows)]
     hosts = {row.hop.host for row, show in zip(rows, shown, strict=True) if show and row.hop}
     cells = [_cells(row, with_host=len(hosts) > 1) for row in rows]
     left, right, layer, place = (max(map(len, column)) for column in zip(*cells, strict=True))
@@ -290,10 +295,6 @@ def _outline(page: Page, observation: Observation, packet: PacketSeen) -> list[s
     return lines
 
 
-_PLUMBING = frozenset({"Buffer", "Checksum", "Dissect", "Free", "Netfilter", "Packet"})
-"""Layers that say little about a packet's way: they are met between all others."""
-
-
 def _words(hops: Sequence[Hop]) -> list[str]:
     """Return the layers of ``hops``, each once up to the next chain, and each chain with its verdict."""
     words: list[str] = []
@@ -302,7 +303,7 @@ def _words(hops: Sequence[Hop]) -> list[str]:
         if hop.function == "nft_do_chain" and hop.detail:
             words += [*run, f"[{describe_hop(hop).removeprefix('nft_do_chain ')}]"]
             run = {}
-        elif hop.layer not in _PLUMBING:
+        elif hop.layer not in PLUMBING:
             run[hop.layer] = None
     return [*words, *run]
 

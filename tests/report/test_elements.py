@@ -84,6 +84,15 @@ def test_the_catch_all_is_for_what_no_other_has() -> None:
 
 
 def test_a_ruleset_that_writes_into_packets_is_known() -> None:
-    assert changes_headers([rule("ip dscp set cs1"), rule("accept")])
+    assert changes_headers([rule("ip saddr set 10.0.0.1"), rule("accept")])
+    assert changes_headers([rule("@th,0,16 set 22")])
     assert changes_headers([rule("tcp dport 80 tcp dport set 8080")])
-    assert not changes_headers([rule("meta mark set 1"), rule("ct mark set meta mark"), rule('comment "ip ttl set 1"')])
+    assert not changes_headers(
+        [
+            rule("meta mark set 1"),
+            rule("ip dscp set cs1"),
+            rule("tcp option maxseg size set 1360"),
+            rule("ct mark set meta mark"),
+            rule('comment "ip ttl set 1"'),
+        ]
+    )
