@@ -24,8 +24,8 @@ class Workbench:
         self._failed: pytest.TestReport | None = None
         distribution = config.stash.get(distribute.DISTRIBUTION, None)
         self._guests = {guest.name: guest for guest in distribution.guests} if distribution else {}
-        if config.option.nft_shell and not (sys.__stdin__ and os.isatty(0)):
-            raise pytest.UsageError("nft-harness: --nft-shell needs a terminal")
+        if config.option.nft_shell:
+            os.close(_terminal("--nft-shell"))
         if config.option.nft_keep and self._guests:
             raise pytest.UsageError("nft-harness: --nft-keep: a microVM ends with the session; use --nft-shell")
         if config.option.nft_keep and os.geteuid() != 0:
@@ -49,7 +49,7 @@ class Workbench:
                     terminalreporter.write_line(f"  enter it: ip netns exec {name} bash")
                 terminalreporter.write_line("  remove it: nft-harness lab remove")
             if self._config.option.nft_shell:
-                shell(self._config, self._wish(self._kernel()))
+                _shell(self._wish(self._kernel()), _terminal("--nft-shell"))
         except HarnessError as error:
             terminalreporter.write_line(f"nft-harness: {error}", red=True)
 
@@ -73,22 +73,22 @@ def lab_only(config: pytest.Config) -> int:
         raise pytest.UsageError("nft-harness: --nft-lab-only needs a scenario file")
     scenario = config.args[0].partition("::")[2]
     asked = config.option.nft_kernel or [where.AUTO]
-    try:
-        return shell(config, Wish(file=shortened(file), scenario=scenario, kernel=asked[0], send=False))
-    except HarnessError as error:
-        raise pytest.UsageError(f"nft-harness: {error}") from None
+    wish = Wish(file=shortened(file), scenario=scenario, kernel=asked[0], send=False)
+    return _shell(wish, _terminal("--nft-lab-only"))
 
 
-def shell(config: pytest.Config, wish: Wish) -> int:
-    """Open a shell on the terminal that pytest was started from."""
-    capture = config.pluginmanager.getplugin("capturemanager")
-    if capture:
-        capture.suspend_global_capture(in_=True)
+def _terminal(option: str) -> int:
+    """The terminal that pytest was started from; its stdin is not to be had while it captures."""
     try:
-        # A process of its own: it makes itself mounts, which threads of this one must not have.
-        command = [sys.executable, "-m", "harness.cli", "lab", "enter", f"{wish.file}::{wish.scenario}"]
-        command += ["--kernel", wish.kernel, *(["--fresh"] if not wish.send else [])]
-        return subprocess.run(command, check=False).returncode
-    finally:
-        if capture:
-            capture.resume_global_capture()
+        return os.open("/dev/tty", os.O_RDWR)
+    except OSError:
+        remedy = "nft-harness lab enter FILE -- COMMAND runs a command without one"
+        raise pytest.UsageError(f"nft-harness: {option} needs a terminal; {remedy}") from None
+
+
+def _shell(wish: Wish, terminal: int) -> int:
+    # A process of its own: it makes itself mounts, which threads of this one must not have.
+    command = [sys.executable, "-m", "harness.cli", "lab", "enter", f"{wish.file}::{wish.scenario}"]
+    command += ["--kernel", wish.kernel, *(["--fresh"] if not wish.send else [])]
+    with os.fdopen(terminal, "r+b", buffering=0) as tty:
+        return subprocess.run(command, stdin=tty, stdout=tty, stderr=tty, check=False).returncode
