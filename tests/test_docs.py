@@ -91,3 +91,8 @@ def test_the_site_can_be_built_without_a_warning(tmp_path: Path) -> None:
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (built.returncode, built.stderr) == (0, "")
     assert (tmp_path / "scenarios.html").exists()
+
+
+def test_the_guide_to_the_scenarios_names_each_file() -> None:
+    files = {path.name for path in (ROOT / "scenarios").glob("*.yaml")}
+    assert files == set(re.findall(r"\]\(([\w-]+\.yaml)\)", TEXT["scenarios/README.md"]))
