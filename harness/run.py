@@ -140,19 +140,15 @@ class Stage:
         device = self._lab.device
 
         def come() -> bool:
-            return (
-                (not wait.counters or state.counters(device, wait.counters) == wait.counters)
-                and (not wait.elements or same_elements(wait.elements, state.elements(device, wait.elements)))
-                and (not wait.conntrack or not connections(device))
-            )
+            elements = not wait.elements or same_elements(wait.elements, state.elements(device, wait.elements))
+            return elements and (not wait.conntrack or not connections(device))
 
         try:
             wait_until(come, wait.within, "what the step waits for")
         except BrokenMeasurement as vain:
             raise ScenarioError(vain.sentence, where()) from None
         except state.MissingError as missing:
-            key = "counters" if missing.name in (wait.counters or ()) else "elements"
-            raise ScenarioError(missing.sentence, where(key, missing.name), remedy=missing.remedy) from None
+            raise ScenarioError(missing.sentence, where("elements", missing.name), remedy=missing.remedy) from None
 
     def _change(self, command: str, where: Where) -> None:
         try:

@@ -25,7 +25,6 @@ from harness.scenario.models import (
     Sees,
     Send,
     Tracked,
-    Wait,
 )
 from harness.scenario.network import LOOPBACK, Network
 from harness.scenario.problem import NothingExpected, Problem, unknown
@@ -229,9 +228,9 @@ def _check_flow(action: Action, network: Network) -> Iterator[Problem]:
 def _check_wait(action: Action, network: Network) -> Iterator[Problem]:
     assert action.wait is not UNSET
     wait = action.wait
-    if wait.counters is None and wait.elements is None and wait.conntrack is None:
-        yield Problem("waits for nothing", remedy="add elements:, counters: or conntrack: none")
-    yield from _check_names(wait)
+    if wait.elements is None and wait.conntrack is None:
+        yield Problem("waits for nothing", remedy="add elements: or conntrack: none")
+    yield from _check_names("elements", wait.elements)
 
 
 _CHECKS = {
@@ -258,7 +257,7 @@ def _check_order(steps: Sequence[Action]) -> Iterator[Problem]:
                 listening.add((step.listen.on, protocol, port))
         if step.connect is not UNSET:
             connected.add((step.connect.from_, step.connect.to, step.connect.tcp, step.connect.sport))
-        if step.exchange is not UNSET and step.exchange.tcp is not None:
+        if step.exchange is not UNSET and step.exchange.tcp is not None and step.exchange.udp is None:
             asked = step.exchange
             if (asked.from_, asked.to, asked.tcp, asked.sport) not in connected:
                 remedy = f"add a step connect: {{from: {asked.from_}, to: {asked.to}, tcp: {asked.tcp}}}"
@@ -286,7 +285,8 @@ def _check_expect(expect: Expect, network: Network, layers: Collection[str] | No
     if isinstance(expect.reply, Sees):
         for problem in _check_sees(expect.reply):
             yield problem.below("reply")
-    yield from _check_names(expect)
+    yield from _check_names("counters", expect.counters)
+    yield from _check_names("elements", expect.elements)
     yield from _check_layers(expect.layers, layers, "layers")
     if isinstance(expect.path, Exactly):
         yield from _check_layers(expect.path.layers, layers, "path", "layers")
@@ -306,15 +306,14 @@ def _check_expect(expect: Expect, network: Network, layers: Collection[str] | No
         yield Problem("names no prefix", "log", remedy="give the log statement a prefix, and write it here")
 
 
-def _check_names(given: Expect | Wait) -> Iterator[Problem]:
-    for key, names in (("counters", given.counters), ("elements", given.elements)):
-        for name in names or ():
-            words = name.split()
-            if len(words) != 3:
-                remedy = "as in 'inet filter blocked'"
-                yield Problem(f"'{name}' is not family, table and name", key, name, remedy=remedy, about_key=True)
-            elif words[0] not in FAMILIES:
-                yield unknown(words[0], FAMILIES, "family", key, name)
+def _check_names(key: str, names: Iterable[str] | None) -> Iterator[Problem]:
+    for name in names or ():
+        words = name.split()
+        if len(words) != 3:
+            remedy = "as in 'inet filter blocked'"
+            yield Problem(f"'{name}' is not family, table and name", key, name, remedy=remedy, about_key=True)
+        elif words[0] not in FAMILIES:
+            yield unknown(words[0], FAMILIES, "family", key, name)
 
 
 def _check_layers(names: Sequence[str] | None, layers: _Layers, *keys: str) -> Iterator[Problem]:

@@ -391,13 +391,6 @@ class Exchange(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
 class Wait(Model, frozen=True, kw_only=True):
     """A wait for a fact, never for a time. All that is given must become true."""
 
-    counters: Annotated[
-        Annotated[dict[str, Count], Meta(min_length=1)] | None,
-        Meta(
-            description="Named counters, as in `expect`: each has reached its number of packets.",
-            examples=[{"inet filter refused": 1}],
-        ),
-    ] = None
     elements: Annotated[
         Annotated[dict[str, list[str | int]], Meta(min_length=1)] | None,
         Meta(

@@ -1,0 +1,222 @@
+"""Flows of real sockets and what a packet leaves behind: what fits, and what the author is told when it does not."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from harness.judge import decisive, judge
+from harness.observation import Connection, Direction, Flow, Observation, PacketSeen, Verdict
+from harness.scenario.models import Expect
+from tests.judge.test_judge import PASSED, changed, dropped, frame, hop, observation, place, rule, step
+
+CONNECTED = Flow(result="connected", host="client", by="server", src="10.0.2.1", sport=40000, dst="10.0.2.2", dport=443)
+TIMED_OUT = Flow(result="timeout", host="client")
+ENTRY = Connection(
+    protocol=6,
+    original=Direction(src="203.0.113.5", dst="10.0.2.2", sport=40000, dport=443),
+    reply=Direction(src="10.0.2.2", dst="10.0.2.1", sport=443, dport=40000),
+    state="ESTABLISHED",
+    status=("SEEN_REPLY", "ASSURED", "CONFIRMED", "SRC_NAT"),
+    mark=16,
+)
+OTHER = msgspec.structs.replace(ENTRY, original=Direction(src="10.9.9.9", dst="10.0.2.2", sport=1, dport=443))
+
+
+def said(yaml: dict[str, object], packet: PacketSeen = PASSED, **more: object) -> list[str]:
+    seen = msgspec.structs.replace(observation(packet), **more)
+    return [
+        f"{one.key}: {one.expected} / {one.seen}" + (f" / {one.note}" if one.note else "")
+        for one in judge(msgspec.convert(yaml, Expect), seen, packet, at=place)
+    ]
+
+
+class TestFlow:
+    @pytest.mark.parametrize(
+        "expected",
+        [
+            "connected",
+            {"result": "connected"},
+            {"by": "server"},
+            {"result": "connected", "by": "server", "src": "10.0.2.1", "sport": 40000, "dst": "10.0.2.2", "dport": 443},
+        ],
+    )
+    def test_as_expected(self, expected: object) -> None:
+        assert said({"flow": expected}, flow=CONNECTED) == []
+
+    def test_addresses_may_be_written_otherwise(self) -> None:
+        flow = msgspec.structs.replace(CONNECTED, src="2001:db8::1")
+        assert said({"flow": {"src": "2001:DB8:0:0::1"}}, flow=flow) == []
+
+    @pytest.mark.parametrize(
+        ("expected", "flow", "told"),
+        [
+            ("refused", TIMED_OUT, "expect.flow: refused / timeout / nothing came"),
+            (
+                {"result": "connected", "by": "server"},
+                TIMED_OUT,
+                "expect.flow.result: connected / timeout / nothing came",
+            ),
+            (
+                {"by": "server"},
+                msgspec.structs.replace(TIMED_OUT, result="refused"),
+                "expect.flow: a program of the lab is called / refused / a TCP reset came",
+            ),
+            ({"src": "203.0.113.5"}, CONNECTED, "expect.flow.src: 203.0.113.5 / 10.0.2.1"),
+            ({"by": "device", "dport": 443}, CONNECTED, "expect.flow.by: device / server"),
+            (
+                "connected",
+                msgspec.structs.replace(TIMED_OUT, result="half-open"),
+                "expect.flow: connected / half-open / only the caller has the connection",
+            ),
+        ],
+    )
+    def test_otherwise(self, expected: object, flow: Flow, told: str) -> None:
+        assert said({"flow": expected}, flow=flow) == [told]
+
+    def test_the_reply_is_the_callers_even_if_another_packet_decided(self) -> None:
+        answer = dropped(step("drop"), number=1, sender="server", injected=False)
+        assert said({"reply": "none", "verdict": "drop"}, answer, flow=TIMED_OUT) == []
+
+
+class TestDecisive:
+    def several(self, *packets: PacketSeen, flow: Flow | None = CONNECTED) -> Observation:
+        return msgspec.structs.replace(observation(packets[0]), packets=packets, flow=flow)
+
+    def test_the_first_that_was_refused(self) -> None:
+        answer = dropped(step("drop"), number=1, sender="server", injected=False)
+        again = dropped(step("drop"), number=2, injected=True)
+        assert decisive(self.several(PASSED, answer, again)) is answer
+
+    def test_else_the_first_that_was_sent(self) -> None:
+        made = changed(number=0, injected=False)
+        first = changed(number=1)
+        assert decisive(self.several(made, first, changed(number=2))) is first
+
+    def test_of_frames_the_injected_one(self) -> None:
+        answer = dropped(step("drop"), number=1, injected=False)
+        assert decisive(self.several(PASSED, answer, flow=None)) is PASSED
+
+    def test_what_another_host_refused_does_not_decide(self) -> None:
+        elsewhere = msgspec.structs.replace(step("drop"), host="edge")
+        other = changed(number=1, steps=(elsewhere,), injected=False)
+        assert decisive(self.several(PASSED, other)) is PASSED
+
+
+class TestConntrack:
+    @pytest.mark.parametrize(
+        "expected",
+        [
+            {"state": "ESTABLISHED"},
+            {"status": ["ASSURED", "!DST_NAT"], "mark": 16, "zone": 0},
+            {"original": {"src": "203.0.113.5", "dport": 443}, "reply": {"dst": "10.0.2.1"}},
+        ],
+    )
+    def test_as_expected(self, expected: object) -> None:
+        assert said({"conntrack": expected}, connections=(OTHER, ENTRY)) == []
+
+    def test_an_answer_goes_through_the_same_entry(self) -> None:
+        back = changed(frame=frame("10.0.2.2", "10.0.2.1"))
+        entry = msgspec.structs.replace(ENTRY, reply=Direction(src="10.0.2.2", dst="10.0.2.1", sport=40000, dport=443))
+        assert said({"conntrack": {"state": "ESTABLISHED"}}, back, connections=(entry,)) == []
+
+    def test_a_protocol_without_ports(self) -> None:
+        ping = changed(frame=frame()[:23] + b"\x01" + frame()[24:34] + b"\x08\0" + bytes(6))
+        way = Direction(src="203.0.113.5", dst="10.0.2.2")
+        entry = Connection(protocol=1, original=way, reply=Direction(src=way.dst, dst=way.src))
+        assert said({"conntrack": {"status": ["!ASSURED"]}}, ping, connections=(ENTRY, entry)) == []
+
+    def test_none(self) -> None:
+        assert said({"conntrack": "none"}, connections=(OTHER,)) == []
+        (told,) = said({"conntrack": "none"}, connections=(ENTRY,))
+        assert told.startswith("expect.conntrack: none / tcp ESTABLISHED 203.0.113.5:40000 → 10.0.2.2:443 reply 10.0")
+
+    def test_no_entry(self) -> None:
+        assert said({"conntrack": {"mark": 1}}) == ["expect.conntrack: an entry / none / there is none at all"]
+        (told,) = said({"conntrack": {"mark": 1}}, connections=(OTHER,))
+        assert "/ none / there are others: tcp ESTABLISHED 10.9.9.9:1 → 10.0.2.2:443" in told
+
+    def test_every_difference(self) -> None:
+        expected = {
+            "state": "SYN_SENT",
+            "mark": 1,
+            "helper": "ftp",
+            "status": ["ASSURED", "!SRC_NAT", "DST_NAT"],
+            "reply": {"dst": "203.0.113.5"},
+        }
+        told = said({"conntrack": expected}, connections=(ENTRY,))
+        assert [one.rpartition(" / ")[0] for one in told] == [
+            "expect.conntrack.state: SYN_SENT / ESTABLISHED",
+            "expect.conntrack.mark: 1 / 16",
+            "expect.conntrack.helper: ftp / none",
+            "expect.conntrack.status[1]: !SRC_NAT / SEEN_REPLY ASSURED CONFIRMED SRC_NAT",
+            "expect.conntrack.status[2]: DST_NAT / SEEN_REPLY ASSURED CONFIRMED SRC_NAT",
+            "expect.conntrack.reply.dst: 203.0.113.5 / 10.0.2.1",
+        ]
+
+
+class TestMark:
+    def marked(self, *marks: int) -> PacketSeen:
+        return changed(hops=(), steps=tuple(msgspec.structs.replace(step("accept"), mark=mark) for mark in marks))
+
+    def test_the_last_counts(self) -> None:
+        assert said({"mark": 0x20}, self.marked(0x10, 0x20)) == []
+        assert said({"mark": 0}, self.marked(0)) == []
+
+    def test_otherwise(self) -> None:
+        assert said({"mark": 0x10}, self.marked(0x10, 0)) == ["expect.mark: 0x10 / 0x0 / it had that mark before"]
+        assert said({"mark": 1}, self.marked()) == ["expect.mark: 0x1 / no chain saw the packet"]
+
+
+class TestLog:
+    LOGGING = rule('tcp dport 22 log prefix "refused: " group 5 drop')
+    CALL = hop("nf_log_packet", "Netfilter")
+
+    def seen(self, text: str, packet: PacketSeen) -> list[str]:
+        return said({"log": text}, packet, traced=observation(packet).traced | {"nf_log_packet"})
+
+    def test_met_and_called(self) -> None:
+        packet = changed(steps=(step("drop", self.LOGGING),), hops=(self.CALL,), deliveries=())
+        assert self.seen("refused: ", packet) == []
+
+    def test_met_where_the_call_cannot_be_traced(self) -> None:
+        assert said({"log": "refused: "}, dropped(step("drop", self.LOGGING))) == []
+
+    def test_another_prefix(self) -> None:
+        packet = changed(steps=(step("drop", self.LOGGING),), hops=(self.CALL,), deliveries=())
+        assert self.seen("refused", packet) == ["expect.log: refused / refused: "]
+
+    def test_met_but_not_called(self) -> None:
+        packet = dropped(step("drop", self.LOGGING))
+        assert self.seen("refused: ", packet) == ["expect.log: refused:  / the rule was met, but not nf_log_packet"]
+
+    def test_logged_by_a_rule_that_said_nothing(self) -> None:
+        packet = changed(steps=(step("drop"),), hops=(self.CALL,), deliveries=())
+        note = "something was logged, by a rule whose further tests did not hold"
+        assert self.seen("refused: ", packet) == [f"expect.log: refused:  / no rule with a log prefix was met / {note}"]
+
+    def test_a_prefix_in_a_comment_is_none(self) -> None:
+        talk = rule('drop comment "log prefix x"')
+        assert self.seen("x", dropped(step("drop", talk))) == ["expect.log: x / no rule with a log prefix was met"]
+
+
+class TestRoute:
+    @pytest.mark.parametrize(
+        ("hops", "told"),
+        [
+            ((hop("ip_rcv"), hop("ip_output"), hop("nf_hook_slow", device="lan0")), []),
+            ((hop("ip_rcv"), hop("__dev_queue_xmit", device="lan0"), hop("__dev_queue_xmit", device="eth9")), []),
+            ((hop("ip_output"), hop("__dev_queue_xmit", device="wan0")), ["expect.route: lan0 / wan0"]),
+            ((hop("ip_rcv"), hop("ip_output", host="edge")), ["expect.route: lan0 / not sent on"]),
+        ],
+    )
+    def test_where_it_leaves(self, hops: tuple[object, ...], told: list[str]) -> None:
+        assert said({"route": "lan0"}, changed(hops=hops, steps=())) == told
+
+
+def test_the_verdict_of_a_flow_is_that_of_the_packet_that_decided() -> None:
+    answer = dropped(step("drop", rule("iif lan0 drop")), number=1, sender="server", injected=False)
+    seen = msgspec.structs.replace(observation(PASSED), packets=(PASSED, answer), flow=TIMED_OUT)
+    expect = msgspec.convert({"verdict": "drop", "rule": "iif lan0 drop", "flow": "timeout"}, Expect)
+    assert judge(expect, seen, decisive(seen), at=place) == ()
+    assert decisive(seen).steps[-1].verdict is Verdict.DROP
