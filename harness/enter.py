@@ -110,13 +110,13 @@ def keep(wish: Wish) -> list[str]:
     """
     case = find(wish.file, wish.scenario)
     with built(case.network, case.rulesets) as (lab, _):
-        try:
-            names = named.name(lab, named.KEPT)
-            if wish.send:
+        names = named.name(lab, named.KEPT)
+        if wish.send:
+            try:
                 _replay(lab, case)
-        except BaseException:
-            named.remove()
-            raise
+            except BaseException:
+                named.remove()
+                raise
         return names
 
 

@@ -198,6 +198,8 @@ def _expected(target: Target, seen: result.Result, reasons: dict[Key, str]) -> d
             return {}
         if sent is last:
             values = _about(met[keys.index(target.key)], last, rules, values)
+        elif "verdict" in values:  # it only sets the stage
+            values = {key: values[key] for key in ("verdict", "delivered")}
         expected[sent.action] = values
     return expected
 
@@ -247,6 +249,9 @@ def _why(facts: Facts, target: Target) -> str:
     chain = ruleset.chains[target.key[:3]]
     if not chain.hook and not any(True for _ in ruleset.callers(chain)):
         return f"no rule leads into chain {chain.name}"
+    rule = next((one for one in chain.rules if one.key == target.key), None)
+    if rule and (empty := next(ruleset.empty(rule), "")):
+        return f"set {empty} is empty when the ruleset has just been loaded"
     if chain.hook in ("output", "postrouting", "egress") and chain.family in ("arp", "bridge"):
         return f"a lab sends nothing through the {chain.hook} hook of family {chain.family}"
     return "no packet was found: other rules come before it, or it asks for what is not understood"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 
-from harness.init.simulate import ETHER_TYPES, PROTOCOLS, Chain, Fields, Key, Rule, Ruleset, Way
+from harness.init.simulate import ETHER_TYPES, PROTOCOLS, Chain, Fields, Key, Rule, Ruleset, Way, excess
 from harness.scenario import icmp
 from harness.scenario.network import LOOPBACK, Network
 from harness.scenario.problem import Problem
@@ -17,8 +17,11 @@ Wish = dict[str, Any]
 
 WISHES_AT_MOST = 96
 CALLERS_AT_MOST = 6
+REPEATED_AT_MOST = 12
 FREE_PORTS = (4711, 9999, 40404)
 REPLY_PORT = 40000
+STRANGERS = {4: "198.51.100.77", 6: "2001:db8:77::77"}
+"""Addresses of nobody in a lab."""
 _MESSAGES = {
     "icmp": ("echo-request", "timestamp-request", "destination-unreachable"),
     "ipv6-icmp": ("echo-request", "echo-reply", "mld-listener-done"),
@@ -135,7 +138,22 @@ class World:
                 continue
             met = self.travel(dict(fields), way | {key})
             if met and key in met.met:
-                yield Candidate((self._send(fields),))
+                yield from self._repeated(fields, self._times(way | {key}))
+
+    def _times(self, keys: frozenset[Key]) -> int:
+        """How many packets it takes to exceed the limits that rules ask for."""
+        rules = (rule for chain in self.ruleset.chains.values() for rule in chain.rules if rule.key in keys)
+        return max((excess(statement) for rule in rules for statement in rule.statements), default=1) or 1
+
+    def _repeated(self, fields: Fields, times: int) -> Iterator[Candidate]:
+        """The packet, or as many of it as it takes, each beginning a connection of its own."""
+        if times == 1:
+            yield Candidate((self._send(fields),))
+        elif times <= REPEATED_AT_MOST:
+            ports = (fields.get("sport", REPLY_PORT) + number for number in range(times))
+            yield Candidate(
+                tuple(self._send(fields | ({"sport": port} if "sport" in fields else {})) for port in ports)
+            )
 
     def _filled(self, wish: Wish) -> Iterator[Fields]:
         """``wish`` with all that a packet needs besides."""
@@ -387,6 +405,9 @@ def _alternatives(ruleset: Ruleset, rule: Rule, match: Mapping[str, Any]) -> Ite
     operator, right = match["op"], match["right"]
     if operator == "!=":
         yield _other(match["left"], right)
+        if _field(match["left"]) == "saddr":
+            family = _wish(match["left"], "::" if _implied(match["left"]).get("family") == 6 else "0.0.0.0")["family"]
+            yield {"saddr": STRANGERS[family], "family": family}
         return
     if operator in ("<", ">", "<=", ">=") and isinstance(right, int):
         yield _wish(match["left"], right + {"<": -1, ">": 1}.get(operator, 0))

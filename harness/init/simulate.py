@@ -30,6 +30,8 @@ PROTOCOLS |= {"ipv6-icmp": 58, "icmpv6": 58, "sctp": 132, "udplite": 136}
 FLAGS = {"fin": 1, "syn": 2, "rst": 4, "psh": 8, "ack": 16, "urg": 32, "ecn": 64, "cwr": 128}
 ETHER_TYPES = {"ip": 0x0800, "ip6": 0x86DD, "arp": 0x0806, "vlan": 0x8100, "8021q": 0x8100}
 SERVICES_OF_IP = {"ip": 4, "ip6": 6}
+MANY = 1000
+"""Packets, where it takes more than anybody would write down."""
 FINAL = ("accept", "drop", "reject", "queue")
 NAT = ("dnat", "snat", "masquerade", "redirect")
 
@@ -127,6 +129,13 @@ class Ruleset:
                     if isinstance(verdict, Mapping) and isinstance(verdict.get(word), Mapping):
                         yield verdict[word]["target"]
 
+    def empty(self, rule: Rule) -> Iterator[str]:
+        """The named sets that ``rule`` looks into and that have no element."""
+        for statement in rule.statements:
+            right = statement.get("match", {}).get("right")
+            if isinstance(right, str) and right.startswith("@") and not self.members(rule, right):
+                yield right[1:]
+
     def elements(self, rule: Rule, mapping: Mapping[str, Any]) -> list[Any]:
         """Pairs of key and value of a map."""
         return self.members(rule, mapping["data"]) if mapping else []
@@ -180,11 +189,8 @@ class Ruleset:
                 if not isinstance(found, Mapping):
                     return None
                 self._verdict(chain, found, fields, way, wanted, depth)
-            elif word in ("limit", "quota") and isinstance(what, Mapping) and what.get("inv"):
+            elif rule.key not in wanted and excess(statement):
                 return None
-            elif word == "set":
-                if any(inner.get("limit", {}).get("inv") for inner in what.get("stmt", ()) if "limit" in inner):
-                    return None
             elif word == "mangle":
                 self._mangle(rule, what, fields)
             elif word in NAT:
@@ -328,6 +334,16 @@ class Ruleset:
             if isinstance(port, int):
                 fields["dport"] = port
         return True
+
+
+def excess(statement: Mapping[str, Any]) -> int:
+    """How many packets it takes to exceed the limit that a statement asks to be exceeded; 0 where it asks for none."""
+    ((word, what),) = statement.items()
+    if word == "set":
+        return max((excess(one) for one in what.get("stmt", ()) if isinstance(one, Mapping)), default=0)
+    if word in ("limit", "quota") and isinstance(what, Mapping) and what.get("inv"):
+        return int(what.get("burst", 5)) + 1 if word == "limit" else MANY
+    return 0
 
 
 def _payload(what: Mapping[str, Any], fields: Fields) -> Any:

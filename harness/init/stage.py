@@ -32,7 +32,7 @@ class Stage(NamedTuple):
         device = self.network.hosts[self.network.device]
         sides = [(one.name, one.peer.host) for one in device.interfaces.values() if one.name not in device.bridges]
         (first, client), *others = sides
-        return f"{client} — {first} device" + ", device ".join(f" {name} — {host}" for name, host in others)
+        return f"{client} — {first} device" + ", device".join(f" {name} — {host}" for name, host in others)
 
 
 def choose(facts: Facts) -> Stage:

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import enter
+from harness.enter import Wish
+from harness.errors import HarnessError, ScenarioError
+
+EDGE = Path(__file__).parents[1] / "scenarios/edge.yaml"
+
+
+def test_a_scenario_is_found_by_name_and_by_id() -> None:
+    first = enter.find(EDGE, "")
+    assert first.name == "HTTPS from the Internet reaches the web server"
+    assert enter.find(EDGE, first.id).id == enter.find(EDGE, first.name).id == first.id
+
+
+def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match="has no scenario 'nope'; it has HTTPS-from"):
+        enter.find(EDGE, "nope")
+    with pytest.raises(HarnessError, match="the lab has no host pc; it has client, device, server"):
+        enter.enter(Wish(file=EDGE, host="pc"))
+    with pytest.raises(ScenarioError, match="cannot be read"):
+        enter.find(tmp_path / "none.yaml", "")
+
+
+def lab(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "harness.cli",
+        "lab",
+        "enter",
+        f"{EDGE}::SSH-from-the-Internet-is-dropped-by-the-policy",
+    ]
+    return subprocess.run([*command, "--kernel", "host", *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.kernel
+def test_a_command_runs_in_a_host() -> None:
+    done = lab("--", "sh", "-c", "ip -o link; nft list chain inet edge forward; exit 3")
+    assert done.returncode == 3
+    assert "wan0" in done.stdout
+    assert "policy drop" in done.stdout
+    assert "eth0" in lab("--host", "client", "--", "ip", "-o", "link").stdout
+
+
+@pytest.mark.kernel
+def test_a_shell_reads_commands_and_nothing_is_left() -> None:
+    before = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
+    command = [sys.executable, "-m", "harness.cli", "lab", "enter", str(EDGE), "--kernel", "host"]
+    done = subprocess.run(command, input="ip netns; exit 4\n", capture_output=True, text=True, check=False)
+    assert done.returncode == 4
+    assert "You are in device" in done.stdout
+    assert {"client", "device", "server"} <= {line.split()[0] for line in done.stdout.splitlines() if line}
+    assert subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout == before
+
+
+@pytest.mark.kernel
+def test_a_lab_that_is_kept_can_be_removed() -> None:
+    keep = f"from harness import enter; from pathlib import Path; enter.keep(enter.Wish(file=Path({str(EDGE)!r})))"
+    for _ in range(2):  # the second time the names are taken
+        done = subprocess.run([sys.executable, "-c", keep], capture_output=True, text=True, check=False)
+    assert "there is a network namespace nft-client already; nft-harness lab remove" in done.stderr
+    links = subprocess.run(["ip", "-n", "nft-device", "-o", "link"], capture_output=True, text=True, check=True).stdout
+    assert "lan0" in links
+    removed = subprocess.run(
+        [sys.executable, "-m", "harness.cli", "lab", "remove"], capture_output=True, text=True, check=True
+    )
+    assert removed.stdout == "removed nft-client\nremoved nft-device\nremoved nft-server\n"
