@@ -61,7 +61,10 @@ class Capture:
 
     def __init__(self, hosts: Iterable[Host]) -> None:
         self._sockets = [
-            (host, interface, _listening(host, interface)) for host in hosts for interface in host.interfaces
+            (host, interface, _listening(host, interface))
+            for host in hosts
+            for interface in host.interfaces
+            if interface not in _ports(host)
         ]
 
     def read(self) -> list[Captured]:
@@ -77,6 +80,11 @@ class Capture:
             if lost:
                 raise BrokenMeasurement(f"{lost} frames that arrived at {host.name} were lost before they were read")
         return frames
+
+
+def _ports(host: Host) -> set[str]:
+    """Ports of bridges: a frame passes them on its way, and arrives elsewhere or at the bridge's own interface."""
+    return {port for bridge in host.plan.bridges.values() for port in bridge.ports}
 
 
 def _listening(host: Host, interface: str) -> socket.socket:

@@ -58,20 +58,22 @@ def load(path: Path) -> Facts:
     from harness.lab.namespace import Namespace
     from harness.ruleset.load import Ruleset
     from harness.ruleset.nft import Nft
-    from harness.scenario import network
+    from harness.scenario import parts
 
     defines = dict(_interfaces(path))
     with Namespace("ruleset") as namespace:
         namespace.call(_make, [name for name in defines if name != "lo"])
-        plan = network.Host(
+        plan = parts.Host(
             name="device",
             interfaces={},
-            bridges={},
+            made={},
             routes=(),
+            rules=(),
             neighbours=(),
             forwarding=False,
             sysctls={},
             silent=False,
+            speaking=frozenset(),
         )
         loaded = Ruleset.load(Host(plan, namespace, {}), path)
         shown = namespace.call(lambda: Nft(json=True).run("list ruleset"))

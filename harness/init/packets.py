@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from harness.init.simulate import ETHER_TYPES, PROTOCOLS, Chain, Fields, Key, Rule, Ruleset, Way, excess
 from harness.scenario import icmp
-from harness.scenario.network import LOOPBACK, Network
+from harness.scenario.network import Network
+from harness.scenario.parts import LOOPBACK
 from harness.scenario.problem import Problem
 
 Wish = dict[str, Any]

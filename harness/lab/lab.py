@@ -12,7 +12,8 @@ from harness.errors import HarnessError, Unsupported
 from harness.lab import rtnl
 from harness.lab.namespace import Namespace
 from harness.netlink import Netlink, NetlinkError, Request
-from harness.scenario import network
+from harness.scenario import network, parts
+from harness.scenario.parts import Bridge, Vlan, Vrf
 from harness.wait import wait_until
 
 READY_S: Final = 10.0
@@ -52,7 +53,7 @@ MAF_TIMER_RUNNING: Final = 0x01
 class Host:
     """A host of the lab: a namespace with interfaces."""
 
-    def __init__(self, plan: network.Host, namespace: Namespace, interfaces: Mapping[str, int]) -> None:
+    def __init__(self, plan: parts.Host, namespace: Namespace, interfaces: Mapping[str, int]) -> None:
         self.plan = plan
         self.name = plan.name
         self.namespace = namespace
@@ -109,36 +110,50 @@ class Lab:
             yield cls(plan, hosts)
 
 
-def _settings(host: network.Host) -> dict[str, str]:
+def _settings(host: parts.Host) -> dict[str, str]:
     ipv6 = os.path.exists("/proc/sys/net/ipv6")  # noqa: PTH110 - pathlib is slow to import in a guest
     settings = dict(COMMON)
     if ipv6:
-        settings |= SILENT_IPV6 if host.silent else QUIET_IPV6
+        settings |= SILENT_IPV6 if host.silent and not host.speaking else QUIET_IPV6
     if host.forwarding:
         settings |= FORWARDING | (FORWARDING_IPV6 if ipv6 else {})
     return settings
 
 
-def _end(one: network.Interface, hosts: Mapping[str, Host]) -> rtnl.VethEnd:
+def _end(one: parts.Interface, hosts: Mapping[str, Host]) -> rtnl.VethEnd:
     host = hosts[one.host]
-    return rtnl.VethEnd(one.host, one.name, host.interfaces[one.name], one.mac, host.namespace.fd)
+    return rtnl.VethEnd(one.host, one.name, host.interfaces[one.name], one.mac, host.namespace.fd, one.mtu)
 
 
 def _settle(host: Host) -> None:
-    """Switch the interfaces on; a host that is not silent gets its addresses, routes and neighbours."""
+    """Make what is no wire and switch all on; interfaces that speak get addresses, routes and neighbours."""
+    plan, indexes = host.plan, host.interfaces
     requests = []
-    for name, bridge in host.plan.bridges.items():
-        requests.append(rtnl.bridge(name, host.interfaces[name], host.plan.interfaces[name].mac))
-        requests += [rtnl.port(host.interfaces[port], host.interfaces[name], port) for port in bridge.ports]
-        requests += [rtnl.station(one.mac, host.interfaces[one.port]) for one in bridge.stations]
-    requests += [rtnl.up(index) for index in (rtnl.LOOPBACK, *host.interfaces.values())]
-    if not host.plan.silent:
-        for one in host.plan.interfaces.values():
-            if one.name not in host.plan.bridges:  # what a bridge sends leaves by its ports
-                rtnl.checksum_in_software(one.name)
-            requests += [rtnl.address(own, host.interfaces[one.name]) for own in one.addresses]
-        requests += [rtnl.neighbour(one, host.interfaces[one.interface]) for one in host.plan.neighbours]
-        requests += [rtnl.route(one, host.interfaces[one.interface]) for one in host.plan.routes]
+    for name, of in plan.made.items():
+        own = plan.interfaces[name]
+        requests.append(rtnl.made(of, name, indexes[name], own.mac, own.given_mtu, indexes))
+    for name, of in plan.made.items():
+        masters = of.ports if isinstance(of, Bridge) else of.interfaces if isinstance(of, Vrf) else ()
+        requests += [rtnl.port(indexes[port], indexes[name], port) for port in masters]
+        if isinstance(of, Bridge):
+            for port, vlans in of.vlans.items():
+                requests.append(rtnl.passing(indexes[port], vlans, port, is_bridge=port == name))
+            requests += [rtnl.station(one.mac, indexes[one.port], one.vlan) for one in of.stations]
+    requests += [rtnl.up(index) for index in (rtnl.LOOPBACK, *indexes.values())]
+    for one in plan.interfaces.values():
+        if one.name in plan.speaking and one.name not in plan.made:  # what others send leaves by one of these
+            rtnl.checksum_in_software(one.name)
+        requests += [rtnl.address(own, indexes[one.name]) for own in one.addresses if one.name in plan.speaking]
+    requests += [
+        rtnl.neighbour(one, indexes[one.interface]) for one in plan.neighbours if one.interface in plan.speaking
+    ]
+    requests += [
+        rtnl.route(one, indexes.get(one.interface, 0))
+        for one in plan.routes
+        if not plan.silent or one.interface in plan.speaking
+    ]
+    if not plan.silent:
+        requests += [rtnl.rule(one) for one in plan.rules]
     _ask(host.name, requests)
 
 
@@ -150,13 +165,15 @@ def _ask(host: str, requests: list[Request]) -> None:
         if refused.errno == errno.EOPNOTSUPP:
             raise Unsupported(
                 f"this kernel can't make {refused.what} of {host}: {refused.strerror}",
-                remedy="load its module: modprobe veth for links, modprobe bridge for bridges, modprobe ipv6 for IPv6",
+                remedy="load its module with modprobe: veth for links, ipv6, bridge, 8021q, vxlan, vrf or dummy",
             ) from None
         raise HarnessError(f"the kernel refused {refused.what} of {host}: {refused.strerror}") from None
 
 
 def _wait_until_ready(host: Host) -> None:
-    expected = set(host.interfaces.values())
+    # Others have no carrier to wait for: their state stays unknown.
+    made = host.plan.made
+    expected = {index for name, index in host.interfaces.items() if isinstance(made.get(name), Bridge | Vlan | None)}
     with Netlink(rtnl.NETLINK_ROUTE) as link:
         wait_until(lambda: expected <= set(rtnl.links_up(link)), READY_S, f"the links of {host.name} to come up")
     wait_until(_reported, READY_S, f"the multicast reports of {host.name} to be sent")

@@ -26,7 +26,8 @@ from harness.scenario.models import (
     Send,
     Tracked,
 )
-from harness.scenario.network import LOOPBACK, Network
+from harness.scenario.network import Network
+from harness.scenario.parts import LOOPBACK
 from harness.scenario.problem import NothingExpected, Problem, unknown
 
 HOOKS = ("ingress", "prerouting", "input", "forward", "output", "postrouting", "egress")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.scenario.network import Interface, Network
+from harness.scenario.network import Network
+from harness.scenario.parts import Bridge, Interface
 
 
 def text(network: Network) -> str:
@@ -12,12 +13,12 @@ def text(network: Network) -> str:
     own = {one.end: ", ".join(map(str, one.addresses)) or "-" for one in network.interfaces}
     name, addresses = max(len(end.interface) for end in own), max(map(len, own.values()))
     lines: list[str] = []
-    host = ""
-    for one in network.interfaces:
-        if one.host != host:
-            host = one.host
-            lines.append(f"{host}{_notes(network, host)}")
-        lines.append(f"  {one.name:{name}}  {own[one.end]:{addresses}}  {_other_end(network, one)}")
+    for host, plan in network.hosts.items():
+        lines.append(f"{host}{_notes(network, host)}")
+        for one in plan.interfaces.values():
+            lines.append(f"  {one.name:{name}}  {own[one.end]:{addresses}}  {_other_end(network, one)}")
+        lines += [f"  route  {route}" for route in plan.routes]
+        lines += [f"  rule   {rule}" for rule in dict.fromkeys(map(str, plan.rules))]
     return "\n".join(lines) + "\n"
 
 
@@ -29,22 +30,28 @@ def mermaid(network: Network) -> str:
 def _notes(network: Network, host: str) -> str:
     plan = network.hosts[host]
     words = ["under test"] * (host == network.device) + ["forwards"] * plan.forwarding + ["silent"] * plan.silent
-    words += [f"{route.destination} by {route.via}" for route in plan.routes]
     return f" ({', '.join(words)})" if words else ""
 
 
 def _other_end(network: Network, one: Interface) -> str:
-    if bridge := network.hosts[one.host].bridges.get(one.name):
-        return f"bridge of {', '.join(bridge.ports)}"
-    return f"── {one.peer}"
+    host = network.hosts[one.host]
+    end = str(host.made[one.name]) if one.name in host.made else f"── {one.peer}"
+    for bridge in host.bridges.values():
+        if passing := bridge.vlans.get(one.name):
+            untagged = [f"VLAN {passing.untagged} untagged"] if passing.untagged else []
+            tagged = [f"VLAN {', '.join(map(str, passing.tagged))} tagged"] if passing.tagged else []
+            end += f" ({', '.join([*untagged, *tagged])})"
+    return end if one.given_mtu is None else f"{end}, MTU {one.given_mtu}"
 
 
 def _nodes(network: Network) -> Iterator[str]:
     for name, host in network.hosts.items():
-        bridges = [
-            f"{bridge} {', '.join(map(str, host.interfaces[bridge].addresses))}".strip() for bridge in host.bridges
+        made = [
+            f"{one} {', '.join(map(str, host.interfaces[one].addresses))}".strip()
+            + ("" if isinstance(of, Bridge) else f" ({of})")
+            for one, of in host.made.items()
         ]
-        label = "<br>".join([f"<b>{name}</b>" if name == network.device else name, *bridges])
+        label = "<br>".join([f"<b>{name}</b>" if name == network.device else name, *made])
         yield f'  {_id(name)}["{label}"]'
 
 

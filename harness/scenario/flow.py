@@ -10,7 +10,8 @@ import msgspec
 from msgspec import UNSET
 
 from harness.scenario.models import Action, Connect, Exchange, Hex
-from harness.scenario.network import Address, Network
+from harness.scenario.network import Network
+from harness.scenario.parts import Address
 from harness.scenario.problem import Problem, unknown
 
 VERSIONS: Final = {"ip": 4, "ip6": 6}

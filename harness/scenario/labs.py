@@ -90,12 +90,26 @@ def rename(spec: LabSpec, names: Mapping[str, str]) -> LabSpec:
         host, _, interface = end.partition(":")
         return f"{host}:{names.get(interface, interface)}" if host == spec.device else end
 
+    def called(old: str) -> str:
+        return names.get(old, old)
+
+    def maybe(old: str | None) -> str | None:
+        return None if old is None else called(old)
+
     renamed = structs.replace(
         device,
-        interfaces={names.get(one, one): addresses for one, addresses in device.interfaces.items()},
-        bridges={
-            names.get(one, one): [names.get(port, port) for port in ports] for one, ports in device.bridges.items()
+        interfaces={called(one): addresses for one, addresses in device.interfaces.items()},
+        bridges={called(one): [called(port) for port in ports] for one, ports in device.bridges.items()},
+        vlans={called(one): structs.replace(vlan, link=called(vlan.link)) for one, vlan in device.vlans.items()},
+        ports={called(one): port for one, port in device.ports.items()},
+        vxlans={called(one): tunnel for one, tunnel in device.vxlans.items()},
+        vrfs={
+            called(one): structs.replace(vrf, interfaces=[called(inside) for inside in vrf.interfaces])
+            for one, vrf in device.vrfs.items()
         },
+        dummies=[called(one) for one in device.dummies],
+        mtu={called(one): mtu for one, mtu in device.mtu.items()},
+        rules=[structs.replace(rule, iif=maybe(rule.iif), oif=maybe(rule.oif)) for rule in device.rules],
     )
     return structs.replace(
         spec, hosts={**spec.hosts, spec.device: renamed}, links=[[name(end) for end in link] for link in spec.links]

@@ -16,7 +16,8 @@ import msgspec
 
 from harness.scenario import icmp
 from harness.scenario.models import ARP, IPv4, IPv6, Send
-from harness.scenario.network import BROADCAST, LOOPBACK, Address, Interface, Network
+from harness.scenario.network import Network
+from harness.scenario.parts import BROADCAST, LOOPBACK, Address, Interface
 from harness.scenario.problem import Problem, unknown
 
 MTU = 1500

@@ -6,7 +6,8 @@ import pytest
 
 from harness.scenario.labs import LABS, rename
 from harness.scenario.models import HostSpec, LabSpec
-from harness.scenario.network import Neighbour, Network, Station
+from harness.scenario.network import Network
+from harness.scenario.parts import Neighbour, Station
 from harness.scenario.problem import Problem
 
 ROUTER = Network.of(LABS["router"])
