@@ -25,10 +25,8 @@ from harness.recording.expectation import Seen
 from harness.scenario import project
 from harness.scenario.files import FOLDER
 
-ROUNDS = 2
-"""How often rules that were not met are tried again with other packets."""
 TRIES = 3
-"""Packets for each in the first of those rounds."""
+"""Packets for a rule that the first one did not meet."""
 
 Tell = Callable[[str], None]
 
@@ -138,7 +136,7 @@ def _candidates(
 ) -> Iterator[tuple[Target, list[Candidate]]]:
     world = World(Ruleset(facts), chosen.network)
     for one in targets:
-        yield one, list(itertools.islice(world.candidates(one.key), 1 + ROUNDS * TRIES))
+        yield one, list(itertools.islice(world.candidates(one.key), 1 + TRIES))
 
 
 def _measured(
@@ -151,14 +149,8 @@ def _measured(
 ) -> dict[Key, Scenario]:
     """The scenarios whose packets met their rules, with what was seen; ``reasons`` gets why the others did not."""
     found: dict[Key, Scenario] = {}
-    start, count = 0, 1
-    for _ in range(1 + ROUNDS):
-        tries = {
-            one: chosen
-            for one in targets
-            if one.key not in found and (chosen := candidates[one.key][start : start + count])
-        }
-        start, count = start + count, TRIES
+    for start, end in ((0, 1), (1, 1 + TRIES)):
+        tries = {one: chosen for one in targets if one.key not in found and (chosen := candidates[one.key][start:end])}
         if not tries:
             break
         drafts = {
@@ -183,10 +175,11 @@ def _expected(target: Target, seen: result.Result, reasons: dict[Key, str]) -> d
         return {}
     rules = seen.ruleset.rules if seen.ruleset else ()
     last = seen.sent[-1]
-    met = [one for one in last.seen.steps if one.host == last.observation.device]
+    met = [one for one in last.seen.steps if one.host == last.observation.device and one.kind != "return"]
     keys = [(one.family, one.table, one.chain, one.rule.handle if one.rule else 0) for one in met]
     if target.key not in keys:
-        words = ", ".join(str(expectation.name_of(one, rules)) for one in met) or "no rule and no policy"
+        names = dict.fromkeys(str(expectation.name_of(one, rules)) for one in met)
+        words = ", ".join(names) or "no rule and no policy"
         reasons[target.key] = f"the packet tried ({last.summary}) met {words}"
         return {}
     expected: dict[int, dict[str, object]] = {}

@@ -236,7 +236,7 @@ def _rules(expect: Expect, seen: Seen) -> list[Written]:
         if hit is not None:
             names.append(name)
             at = hit + 1
-    return names or [name_of(step, seen.rules) for step in met]
+    return names or [name_of(step, seen.rules) for step in met if step.kind != "return"]
 
 
 def _delivered(seen: Seen) -> Written:
