@@ -13,7 +13,7 @@ from _pytest._code.code import ReprEntryNative, ReprExceptionInfo, ReprTraceback
 
 from harness.collect import ScenarioItem, decided
 from harness.errors import Position, ScenarioError
-from harness.judge import Mismatch, ended
+from harness.judge import Mismatch, Outcome, ended
 from harness.result import LabPlan, OutcomeName, Policy, Result, RulesetPlan, Sent
 from harness.scenario.case import Case
 from harness.scenario.files import shortened
@@ -88,7 +88,14 @@ def _sent(sight: Sight, mismatches: tuple[Mismatch, ...]) -> Sent:
         decided=seen.deciding if seen else (),
         ended=ended(sight.packet, seen, sight.observation.device) if seen else "",
         mismatches=mismatches,
+        advice=_advice(sight, seen) if seen and mismatches else (),
     )
+
+
+def _advice(sight: Sight, seen: Outcome) -> tuple[str, ...]:
+    from harness.report.advice import advise  # as in the failure text: dear, and mostly not needed
+
+    return tuple(advise(sight.expect, seen, sight.observation, sight.packet))
 
 
 def _main(case: Case) -> Path:

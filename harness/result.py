@@ -119,6 +119,8 @@ class Sent(Value, frozen=True, kw_only=True):
     ended: str = ""
     """Where and why the packet's way ended, as a part of a sentence."""
     mismatches: tuple[Mismatch, ...] = ()
+    advice: tuple[str, ...] = ()
+    """What to do about them, where the cause is known: sentences."""
 
     @property
     def seen(self) -> PacketSeen:

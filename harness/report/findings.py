@@ -104,6 +104,7 @@ def _story(sent: Sent) -> Iterator[str]:
         yield escape(f"decided: {describe_decision(step)}: {said(step)}")
     if sent.ended:
         yield escape(f"ended: {sent.ended}")
+    yield from (escape(f"advice: {sentence}") for sentence in sent.advice)
 
 
 def _differences(sent: Sent) -> list[str]:

@@ -6,14 +6,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from harness import __version__
 from harness.errors import Position
 from harness.judge import describe_hop, describe_loss, escape, located
-from harness.observation import Delivery, Hop, PacketSeen
+from harness.observation import Delivery, Hop, PacketSeen, Value
 from harness.report.findings import position, said
 from harness.report.met import Place, places
 from harness.report.picture import HEIGHT, LINE, WIDTH, draw
@@ -40,18 +42,80 @@ def render(results: Iterable[Result]) -> str:
     )
     environment.globals.update(box_width=WIDTH, box_height=HEIGHT, line=LINE)
     kernels = sorted({result.kernel for result in results if result.kernel})
+    ways = _Ways()
+    cards = [_card(number, result, texts, ways) for number, result in enumerate(results)]
     return environment.get_template("page.html.jinja").render(
         version=__version__,
+        facts=_facts(results, kernels),
         outcomes=OUTCOMES,
         counts=Counter(result.outcome for result in results),
         kernels=kernels,
-        cards=[_card(number, result, texts) for number, result in enumerate(results)],
+        files=[(file, list(cards)) for file, cards in groupby(cards, lambda card: card["result"].position.file)],
+        bad=[card for card in cards if card["result"].outcome in ("failed", "error")],
+        count=len(cards),
         matrix=_matrix(results, kernels) if len(kernels) > 1 else [],
         sources=_sources(results, texts),
+        ways=ways.as_json(),
     )
 
 
-def _card(number: int, result: Result, texts: dict[tuple[str, str], int]) -> dict[str, Any]:
+class _Ways:
+    """The ways of all packets, as the page's script reads them: functions and layers are numbers."""
+
+    def __init__(self) -> None:
+        self._words: dict[str, int] = {}
+        self._layers: dict[str, int] = {}
+        self._ways: list[Any] = []
+
+    def add(self, packet: PacketSeen, device: str) -> int:
+        """The number of the way of ``packet``: for each host it visited its name, interfaces, whether it is the
+        device under test, and the runs of one layer, each with time (µs), layer and functions."""
+        self._ways.append(
+            [
+                [
+                    escape(host),
+                    escape(" → ".join(dict.fromkeys(hop.device for hop in hops if hop.device))),
+                    host == device,
+                    [
+                        [run[0].time // 1000, _number(layer, self._layers), list(map(self._function, run))]
+                        for layer, found in groupby(hops, key=attrgetter("layer"))
+                        for run in (list(found),)
+                    ],
+                ]
+                for host, visit in groupby(located(packet), key=attrgetter("host"))
+                for hops in (list(visit),)
+            ]
+        )
+        return len(self._ways) - 1
+
+    def as_json(self) -> Markup:
+        """All of it, fit to stand in a script."""
+        text = msgspec.json.encode(
+            {"words": list(self._words), "layers": list(self._layers), "ways": self._ways}
+        ).decode()
+        return Markup(text.replace("<", r"\u003c"))
+
+    def _function(self, hop: Hop) -> int | list[int | str]:
+        if {"verdict", "reason", "chain"} & set(hop.detail):
+            return [_number(describe_hop(hop), self._words), str(hop.detail.get("verdict", "drop"))]
+        return _number(hop.function, self._words)
+
+
+def _number(word: str, known: dict[str, int]) -> int:
+    return known.setdefault(escape(word), len(known))
+
+
+def _facts(results: Sequence[Result], kernels: Sequence[str]) -> list[str]:
+    """What is to be known of the run as a whole."""
+    rules = [place for place in places(results) if not place.is_policy]
+    facts = [f"on Linux {', '.join(kernels)}"] if kernels else []
+    if rules:
+        met = sum(bool(place.matched) for place in rules)
+        facts.append(f"{met} of {len(rules)} rules met")
+    return [*facts, f"nft-harness {__version__}"]
+
+
+def _card(number: int, result: Result, texts: dict[tuple[str, str], int], ways: _Ways) -> dict[str, Any]:
     def anchor(position: Position | None) -> str:
         text = result.ruleset.texts.get(position.file) if result.ruleset and position else None
         return f"s{texts[position.file, text]}-{position.line}" if position and text is not None else ""
@@ -60,17 +124,18 @@ def _card(number: int, result: Result, texts: dict[tuple[str, str], int]) -> dic
         "anchor": f"r{number}",
         "result": result,
         "message": result.message.splitlines(),
-        "verdicts": ", ".join(dict.fromkeys(f"{one.verdict or 'undecided'}" for one in result.sent)),
-        "steps": [_step(result, sent, anchor) for sent in result.sent],
+        "verdicts": _verdicts(result),
+        "steps": [_step(result, sent, anchor, ways) for sent in result.sent],
     }
 
 
-def _step(result: Result, sent: Sent, anchor: Any) -> dict[str, Any]:
+def _step(result: Result, sent: Sent, anchor: Any, ways: _Ways) -> dict[str, Any]:
     packet, device = sent.seen, sent.observation.device
     return {
         "sent": sent,
         "picture": draw(result.lab, packet, device) if result.lab else None,
-        "visits": _visits(packet),
+        "way": ways.add(packet, device),
+        "functions": len(packet.hops),
         "rules": [
             (step, said(step), place, anchor(place), step in sent.decided)
             for step in packet.steps
@@ -83,59 +148,48 @@ def _step(result: Result, sent: Sent, anchor: Any) -> dict[str, Any]:
     }
 
 
-def _visits(packet: PacketSeen) -> list[dict[str, Any]]:
-    """The hops by host, and on each host by layer."""
-    visits = []
-    for host, group in groupby(located(packet), key=attrgetter("host")):
-        hops = list(group)
-        visits.append(
-            {
-                "host": host,
-                "devices": " → ".join(dict.fromkeys(hop.device for hop in hops if hop.device)),
-                "count": len(hops),
-                "runs": [
-                    (layer, f"{run[0].time / 1000:.0f}", _functions(run))
-                    for layer, found in groupby(hops, key=attrgetter("layer"))
-                    for run in (list(found),)
-                ],
-            }
-        )
-    return visits
-
-
-def _functions(hops: Sequence[Hop]) -> list[tuple[str, str]]:
-    """Names in order, those that say nothing more in one piece; with a class for the rest."""
-    pieces: list[tuple[str, str]] = []
-    for hop in hops:
-        told = {"verdict", "reason", "chain"} & set(hop.detail)
-        kind = f"says {hop.detail.get('verdict', 'drop')}" if told else ""
-        if pieces and not kind and not pieces[-1][1]:
-            pieces[-1] = (f"{pieces[-1][0]} {hop.function}", "")
-        else:
-            pieces.append((describe_hop(hop) if told else hop.function, kind))
-    return pieces
-
-
 def _arrived(delivery: Delivery) -> tuple[str, list[str]]:
     """What arrived in words, and its bytes as the lines of a dump."""
     if not delivery.frame:
         return f"{delivery.host}: taken in", []
     ttl = fields(delivery.frame).get("ttl", "-")
     data = delivery.frame[:256]
-    dump = [f"{place:04x}  {data[place : place + 16].hex(' ')}" for place in range(0, len(data), 16)]
+    dump = [
+        f"{place:04x}  {row.hex(' '):47}  {''.join(chr(byte) if 32 <= byte < 127 else '.' for byte in row)}"
+        for place in range(0, len(data), 16)
+        for row in (data[place : place + 16],)
+    ]
     if more := len(delivery.frame) - len(data):
         dump.append(f"… {more} bytes more")
     return f"{delivery.host} {delivery.device}: {summarise(delivery.frame)}, ttl {ttl}", dump
 
 
-def _matrix(results: Sequence[Result], kernels: Sequence[str]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """One row per scenario: its outcome on each kernel, with the card's anchor."""
-    rows: dict[str, dict[str, tuple[str, str]]] = {}
+class Row(Value, frozen=True):
+    """A scenario on several kernels."""
+
+    name: str
+    cells: tuple[tuple[str, str, str], ...]
+    """By kernel: outcome, verdict and the card's anchor; empty where it did not run."""
+
+    @property
+    def differs(self) -> bool:
+        """Whether the kernels do not agree."""
+        return len({cell[:2] for cell in self.cells}) > 1
+
+
+def _matrix(results: Sequence[Result], kernels: Sequence[str]) -> list[Row]:
+    """One row per scenario, those that differ first."""
+    rows: dict[str, dict[str, tuple[str, str, str]]] = {}
     names: dict[str, str] = {}
     for number, result in enumerate(results):
         names[result.id] = result.name
-        rows.setdefault(result.id, {})[result.kernel] = (result.outcome, f"r{number}")
-    return [(names[key], [row.get(kernel, ("", "")) for kernel in kernels]) for key, row in rows.items()]
+        rows.setdefault(result.id, {})[result.kernel] = (result.outcome, _verdicts(result), f"r{number}")
+    table = [Row(names[key], tuple(row.get(kernel, ("", "", "")) for kernel in kernels)) for key, row in rows.items()]
+    return sorted(table, key=lambda row: not row.differs)
+
+
+def _verdicts(result: Result) -> str:
+    return ", ".join(dict.fromkeys(f"{one.verdict or 'undecided'}" for one in result.sent))
 
 
 def _sources(results: Sequence[Result], texts: dict[tuple[str, str], int]) -> list[dict[str, Any]]:
@@ -148,7 +202,28 @@ def _sources(results: Sequence[Result], texts: dict[tuple[str, str], int]) -> li
             if place.position.file == name:
                 by_line.setdefault(place.position.line, []).append(place)
         lines = [
-            (line, content.expandtabs(4), by_line.get(line, [])) for line, content in enumerate(text.splitlines(), 1)
+            (line, content.expandtabs(4), _mark(by_line[line]) if line in by_line else None)
+            for line, content in enumerate(text.splitlines(), 1)
         ]
-        sources.append({"name": name, "anchor": f"s{number}", "lines": lines})
+        rules = [place for met in by_line.values() for place in met if not place.is_policy]
+        met = f"{sum(bool(place.matched) for place in rules)} of {len(rules)} rules met"
+        sources.append({"name": name, "anchor": f"s{number}", "lines": lines, "met": met})
     return sources
+
+
+class Mark(Value, frozen=True):
+    """What the scenarios made of a line."""
+
+    count: int
+    """How many met anything of it."""
+    fate: Literal["met", "part", "unmet"]
+    words: str
+
+
+def _mark(places: Sequence[Place]) -> Mark:
+    names = {name for place in places for name in place.matched}
+    whole = all(place.matched and not place.missed for place in places)
+    words = [f"{place.text}: {'; '.join([place.fate, *place.matched])}" for place in places]
+    if missed := [element for place in places if place.matched for element in place.missed]:
+        words.append(f"never met: {', '.join(missed)}")
+    return Mark(len(names), "met" if whole else "part" if names else "unmet", " | ".join(words))

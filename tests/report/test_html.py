@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from harness.errors import Position
 from harness.report import html
 from harness.report.picture import draw
 from harness.result import LabInterface, LabPlan, Result
@@ -75,7 +77,7 @@ def test_no_name_can_be_markup_or_move_a_cursor(make_result: Make) -> None:
     text = html.render([msgspec.structs.replace(one, ruleset=msgspec.structs.replace(one.ruleset, texts=texts))])
     page = Page(text)
     assert "img" not in page.tags
-    assert page.tags.count("script") == 1
+    assert page.tags.count("script") == 2
     assert "\x1b" not in text
     assert '</script><img src=x onerror=alert(1)> "quoted" & \\x1b[31mred' in page.text
 
@@ -168,7 +170,7 @@ def browser(program: Callable[[str, str], str]) -> Iterator[Any]:
 
 
 def shown(browser: Any) -> list[str]:
-    cards = browser.find_elements("css selector", "main > .card")
+    cards = browser.find_elements("css selector", "main .card")
     return [card.get_attribute("id") for card in cards if card.is_displayed()]
 
 
@@ -196,6 +198,9 @@ def test_search_filter_and_links_work(browser: Any, tmp_path: Path, make_result:
     assert shown(browser) == ["r2"]
 
     browser.find_element("css selector", "#r2 > summary").click()
+    visits = [visit.text.splitlines()[0] for visit in browser.find_elements("css selector", "#r2 .visit")]
+    assert visits == ["client eth0, 1 function", "device wan0 → lan0, 5 functions", "server eth0, 1 function"]
+    assert "nft_do_chain inet edge forward → accept" in browser.find_element("css selector", "#r2 .visit.device").text
     link = browser.find_element("css selector", "#r2 td a")
     assert link.text == "rulesets/edge.nft:5"
     link.click()
@@ -213,3 +218,32 @@ def test_a_thousand_scenarios_are_usable_soon(browser: Any, tmp_path: Path, make
     browser.find_element("id", "search").send_keys("999")
     assert browser.find_element("id", "shown").text == "1 of 1000 shown"
     assert time.monotonic() - started < 10  # 2 on a machine that has nothing else to do
+
+
+def test_a_failure_begins_with_what_was_expected_and_seen(make_result: Make) -> None:
+    one = make_result(outcome="failed", message="told in the terminal")
+    sent = msgspec.structs.replace(one.sent[0], advice=("add a rule",))
+    page = Page(html.render([msgspec.structs.replace(one, sent=(sent,))]))
+    found = [page.text.index(words) for words in ("expect.verdict", "add a rule", "Chains and rules")]
+    assert found == sorted(found)
+
+
+def test_kernels_that_differ_stand_first(make_result: Make) -> None:
+    results = [
+        make_result(name, kernel=kernel, line=line, accepted=accepted)
+        for line, name in enumerate(("alike", "different"))
+        for kernel, accepted in (("6.1", True), ("7.2", name == "alike"))
+    ]
+    text = Page(html.render(results)).text
+    assert text.index("different") < text.index("1 more ended alike on all of them") < text.index("alike", 900)
+
+
+def test_a_line_that_was_met_in_part_says_so(make_result: Make) -> None:
+    one = make_result()
+    assert one.ruleset is not None
+    rules = [
+        msgspec.structs.replace(rule, position=Position("rulesets/edge.nft", 4, rule.handle))
+        for rule in one.ruleset.rules
+    ]
+    page = html.render([msgspec.structs.replace(one, ruleset=msgspec.structs.replace(one.ruleset, rules=tuple(rules)))])
+    assert re.search(r'<span class="part" title="[^"]*">1. in part<', page)
