@@ -176,6 +176,7 @@ def shown(browser: Any) -> list[str]:
 
 def test_search_filter_and_links_work(browser: Any, tmp_path: Path, make_result: Make) -> None:
     from selenium.webdriver.support.select import Select
+    from selenium.webdriver.support.wait import WebDriverWait
 
     results = [
         make_result(EVIL),
@@ -198,7 +199,8 @@ def test_search_filter_and_links_work(browser: Any, tmp_path: Path, make_result:
     assert shown(browser) == ["r2"]
 
     browser.find_element("css selector", "#r2 > summary").click()
-    visits = [visit.text.splitlines()[0] for visit in browser.find_elements("css selector", "#r2 .visit")]
+    drawn = WebDriverWait(browser, 5).until(lambda page: page.find_elements("css selector", "#r2 .visit"))
+    visits = [visit.text.splitlines()[0] for visit in drawn]
     assert visits == ["client eth0, 1 function", "device wan0 → lan0, 5 functions", "server eth0, 1 function"]
     assert "nft_do_chain inet edge forward → accept" in browser.find_element("css selector", "#r2 .visit.device").text
     link = browser.find_element("css selector", "#r2 td a")
