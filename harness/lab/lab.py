@@ -46,6 +46,15 @@ FIRST_INDEX: Final = 100
 """Of the lab's interfaces. Tunnel modules that are loaded (gre, ipip, sit, …) give every new namespace
 interfaces of their own, from 2 on (Documentation/admin-guide/sysctl/net.rst, fb_tunnels_only_for_init_net)."""
 
+MODULES: Final = {
+    "bridge": "the module bridge, and CONFIG_BRIDGE_VLAN_FILTERING where ports: says VLANs",
+    "vlan": "the module 8021q",
+    "vxlan": "the module vxlan",
+    "vrf": "the module vrf",
+    "dummy": "the module dummy",
+}
+"""Of the kernel, for a kind of interface."""
+
 MAF_TIMER_RUNNING: Final = 0x01
 """A group's report is still to be sent (include/net/if_inet6.h)."""
 
@@ -165,7 +174,7 @@ def _ask(host: str, requests: list[Request]) -> None:
         if refused.errno == errno.EOPNOTSUPP:
             raise Unsupported(
                 f"this kernel can't make {refused.what} of {host}: {refused.strerror}",
-                remedy="load its module with modprobe: veth for links, ipv6, bridge, 8021q, vxlan, vrf or dummy",
+                remedy=f"it needs {MODULES.get(refused.what.partition(' ')[0], 'the modules veth and ipv6')}",
             ) from None
         raise HarnessError(f"the kernel refused {refused.what} of {host}: {refused.strerror}") from None
 

@@ -7,7 +7,8 @@ first.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
+from contextlib import suppress
+from ipaddress import ip_address, ip_interface
 from typing import NamedTuple
 
 from harness.scenario.models import HostSpec, LabSpec, PortSpec
@@ -254,17 +255,18 @@ def _check_vrfs(name: str, host: HostSpec) -> None:
             owners[interface] = vrf
 
 
-def _addresses(spec: LabSpec) -> dict[str, End]:
-    """Who has which address, as written before the prefix length; wrong ones are found elsewhere."""
-    return {
-        text.partition("/")[0]: End(name, interface)
-        for name, host in spec.hosts.items()
-        for interface, texts in host.interfaces.items()
-        for text in texts
-    }
+def _addresses(spec: LabSpec) -> dict[Address, End]:
+    """Who has which address; wrong ones are found elsewhere."""
+    found = {}
+    for name, host in spec.hosts.items():
+        for interface, texts in host.interfaces.items():
+            for text in texts:
+                with suppress(ValueError):
+                    found[ip_interface(text).ip] = End(name, interface)
+    return found
 
 
-def _check_tunnels(name: str, host: HostSpec, owners: Mapping[str, End]) -> None:
+def _check_tunnels(name: str, host: HostSpec, owners: Mapping[Address, End]) -> None:
     taken: dict[tuple[int, int], str] = {}
     for tunnel, said in host.vxlans.items():
         keys = ("hosts", name, "vxlans", tunnel)
@@ -276,7 +278,7 @@ def _check_tunnels(name: str, host: HostSpec, owners: Mapping[str, End]) -> None
                 raise Problem(f"'{getattr(said, key)}' is not an address", *keys, key) from None
         if ends["local"].version != ends["remote"].version:
             raise Problem("is of another IP version than local", *keys, "remote")
-        local, remote = owners.get(str(ends["local"])), owners.get(str(ends["remote"]))
+        local, remote = owners.get(ends["local"]), owners.get(ends["remote"])
         if local is None or local.host != name:
             raise Problem(f"{said.local} is no address of {name}", *keys, "local")
         if kind(host, local.interface) == "vxlans":

@@ -12,9 +12,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from ruamel.yaml import YAML
 
 from harness.capture import Capture
-from harness.errors import HarnessError
+from harness.errors import HarnessError, Unsupported
 from harness.inject import Wire
 from harness.lab.lab import Host, Lab
 from harness.scenario.labs import LABS
@@ -198,3 +199,56 @@ def test_a_bridge_has_its_ports_and_stations() -> None:
 
         wait_until(came, 5, "the frame to cross the bridge")
         assert arrived == [frame.data]
+
+
+TUNNELS = """\
+hosts:
+  far:
+    interfaces: {eth0: [10.0.0.2/30], vx0: [192.168.42.2/24]}
+    vxlans: {vx0: {id: 42, local: 10.0.0.2, remote: 10.0.0.1, port: 8472}}
+  device:
+    interfaces:
+      eth0: [10.0.0.1/30]
+      eth0.7: [192.168.7.1/24]
+      vx0: [192.168.42.1/24]
+      service0: [192.0.2.1/32]
+    vlans: {eth0.7: {link: eth0, id: 7}}
+    vxlans: {vx0: {id: 42, local: 10.0.0.1, remote: 10.0.0.2, port: 8472}}
+    dummies: [service0]
+    mtu: {eth0: 1400, vx0: 1300}
+    routes:
+      - {to: 10.0.0.0/8, type: prohibit, metric: 7}
+      - {to: default, via: far, table: 100}
+    rules: [{from: 192.0.2.0/24, table: 100, priority: 900}, {mark: 6, mask: 7, type: unreachable}]
+links: [["far:eth0", "device:eth0"]]
+"""
+
+
+def test_what_is_made_of_other_interfaces() -> None:
+    plan = Network.of(msgspec.convert(YAML(typ="safe").load(TUNNELS), LabSpec))
+    try:
+        with Lab.build(plan) as lab:
+            device = lab.device
+            links = {link["ifname"]: link for link in ip(device, "-details", "link") if link["ifname"] != "lo"}
+            assert {name: link["mtu"] for name, link in links.items()} == {
+                "eth0": 1400,
+                "eth0.7": 1400,
+                "vx0": 1300,
+                "service0": 1500,
+            }
+            data = {name: link["linkinfo"] for name, link in links.items()}
+            assert (data["eth0.7"]["info_kind"], data["eth0.7"]["info_data"]["id"]) == ("vlan", 7)
+            tunnel = data["vx0"]["info_data"]
+            assert [tunnel[key] for key in ("id", "local", "remote", "port")] == [42, "10.0.0.1", "10.0.0.2", 8472]
+            assert addresses(device)["service0"] == ["192.0.2.1/32"]
+            (route,) = ip(device, "route", "show", "table", "100")
+            assert (route["dst"], route["gateway"]) == ("default", "10.0.0.2")
+            (route,) = ip(device, "route", "show", "type", "prohibit")
+            assert (route["dst"], route["metric"]) == ("10.0.0.0/8", 7)
+            rules = {rule["priority"]: rule for rule in ip(device, "rule")}
+            assert (rules[900]["src"], rules[900]["srclen"], rules[900]["table"]) == ("192.0.2.0", 24, "100")
+            assert any(rule.get("fwmark") == "0x6" and rule["action"] == "unreachable" for rule in rules.values())
+            # A tunnel's packets are made by the host's kernel, so its end must have its address; no other has.
+            assert addresses(lab.hosts["far"]) == {"eth0": ["10.0.0.2/30"], "vx0": []}
+    except Unsupported as lacking:
+        pytest.skip(str(lacking))
