@@ -33,7 +33,7 @@ from harness.scenario.models import HostSpec, LabSpec
 from harness.scenario.network import Network
 from harness.tracer import events, layers, live
 from harness.tracer.kept import Kept
-from harness.tracer.tracer import Tracer
+from harness.tracer.tracer import Live, Tracer
 from harness.wait import wait_until
 
 HERE = Path(__file__).parent
@@ -147,14 +147,14 @@ def inside(options: argparse.Namespace) -> None:
         bare = min(flood.run(packets) for _ in range(3))
         say("untraced", f"{packets} packets in {bare:.2f} s ({packets / bare:.0f}/s)")
         kept = Kept(images.cache_dir())
-        with Tracer(kept) as tracer:
+        with Tracer(kept, live=Live()) as tracer:
             functions = live.select_functions(
                 tracer.known(), live.Choice(max_functions=FIFTY), everything=tracer.engine.everything
             )
             tracer.arm_only(functions)
             traced(flood, tracer, packets, f"{len(functions)} functions")
         started = time.monotonic()
-        with Tracer(kept) as tracer:
+        with Tracer(kept, live=Live()) as tracer:
             tracer.arm()
             say(
                 "time to armed",

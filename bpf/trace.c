@@ -31,6 +31,9 @@ enum kind {
 			   IPv6, whose routes have none */
 	NAMED,		/* a: a chain whose name is new in `chains` */
 	GONE,		/* the sk_buff has been freed */
+	VISIT,		/* at a tracepoint, with the stack there; RULE, DROP and these have one as well: */
+	RECEIVED,	/* handed to the stack of protocols */
+	CONSUMED,	/* done with */
 };
 
 /* Layout known to harness/tracer/events.py. */
@@ -50,6 +53,15 @@ struct event {
 	u16 here;	/* bytes in `bytes`: linear data only */
 	u16 protocol;	/* EtherType if they begin behind the Ethernet header, 0 if with it */
 	u8 bytes[SNAP];
+#endif
+};
+
+/* What the ring buffer holds: events, and at tracepoints the return addresses on the stack. */
+struct record {
+	struct event event;
+#ifdef TRACEPOINTS
+	s64 bytes;	/* of them; negative if the stack could not be told */
+	u64 frames[DEPTH];
 #endif
 };
 
@@ -265,16 +277,9 @@ static __always_inline void snap(struct event *event, u64 skb);
 #define snap(event, skb)
 #endif
 
-static __always_inline void emit_at(u8 kind, u16 function, u64 skb, struct packet *packet, u64 a, u64 b, u32 ifindex)
+static __always_inline void fill(struct event *event, u8 kind, u16 function, u64 skb, struct packet *packet, u64 a,
+				 u64 b, u32 ifindex)
 {
-	struct event *event;
-
-	add(ENTERED);
-	event = events.ringbuf_reserve(sizeof(*event));
-	if (!event) {
-		add(REFUSED);
-		return;
-	}
 	event->time = bpf_ktime_get_ns();
 	event->skb = skb;
 	event->a = a;
@@ -285,8 +290,24 @@ static __always_inline void emit_at(u8 kind, u16 function, u64 skb, struct packe
 	event->function = function;
 	event->kind = kind;
 	event->cpu = bpf_get_smp_processor_id();
-	snap(event, skb);
-	events.ringbuf_submit(event, BPF_RB_NO_WAKEUP);
+}
+
+static __always_inline void emit_at(u8 kind, u16 function, u64 skb, struct packet *packet, u64 a, u64 b, u32 ifindex)
+{
+	struct record *record;
+
+	add(ENTERED);
+	record = events.ringbuf_reserve(sizeof(*record));
+	if (!record) {
+		add(REFUSED);
+		return;
+	}
+	fill(&record->event, kind, function, skb, packet, a, b, ifindex);
+	snap(&record->event, skb);
+#ifdef TRACEPOINTS
+	record->bytes = 0;
+#endif
+	events.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 }
 
 static __always_inline void emit(u8 kind, u16 function, u64 skb, struct packet *packet, u64 a, u64 b)
@@ -368,10 +389,9 @@ static __always_inline bool wanted(u64 skb)
 	look(skb, &view);
 	return is_true_of(&view);
 }
-#else
-#define wanted(skb) 1
 #endif
 
+#ifdef LIVE
 /* Tell a live packet's addresses when they are new: at birth, and as NAT and tunnels change them. */
 static __always_inline void address(u64 skb, struct packet *packet)
 {
@@ -404,6 +424,9 @@ static __always_inline void address(u64 skb, struct packet *packet)
 	emit_at(FROM, protocol, skb, packet, from[0], from[1], next | bpf_ntohs(ports & 0xffff));
 	emit_at(TO, protocol, skb, packet, to[0], to[1], next | bpf_ntohs(ports >> 16));
 }
+#else
+#define address(skb, packet)
+#endif
 
 #ifdef LIVE
 static __always_inline void name_device(u64 dev, u32 netns, u32 ifindex)
@@ -523,8 +546,12 @@ static __always_inline bool chosen(u64 skb, u64 sk, u32 state, struct packet *pa
 			*slot = as_stranger(packet->dev, state);
 		return 0;
 	}
+#ifdef LIVE
 	packet->live = 1;
 	return packet->netns && ((state & 0xff) == ANYWHERE || hosts.lookup(&packet->netns)) && wanted(skb);
+#else
+	return 0;
+#endif
 }
 
 static __always_inline struct packet *born(u64 skb, u16 function, u32 state)
@@ -750,6 +777,7 @@ static __always_inline void gone(u64 skb)
 #define gone(skb)
 #endif
 
+#ifndef TRACEPOINTS
 /*
  * On entry to a function of which no more is wanted than that the packet met it, and which has it in
  * its first argument: that is two functions of three. The cookie, that kprobe.multi has to search for
@@ -829,23 +857,18 @@ int entered(context *ctx)
 	return 0;
 }
 
-static __always_inline void adopt(u64 copy, struct call *call, u32 trait)
+/* What a function made of the packet that it was called with; false if that is no sk_buff. */
+static __always_inline bool adopt(u64 copy, struct call *call)
 {
-#pragma clang loop unroll(disable)
-	for (int i = 0; i < SEGMENTS; i++) {
-		struct packet packet = { .number = call->number, .live = call->live }, *kept;
+	struct packet packet = { .number = call->number, .live = call->live }, *kept;
 
-		if (!copy || copy >= -4095UL || copy == call->skb)
-			return;
-		locate(copy, &packet);
-		kept = remember(copy, &packet);
-		if (kept)
-			emit(COPY, call->function, copy, kept, call->skb, 0);
-		if (!(trait & LISTS))
-			return;
-		copy = read_u64(copy + SKB_NEXT);
-	}
-	add(UNTRACKED);
+	if (!copy || copy >= -4095UL || copy == call->skb)
+		return 0;
+	locate(copy, &packet);
+	kept = remember(copy, &packet);
+	if (kept)
+		emit(COPY, call->function, copy, kept, call->skb, 0);
+	return 1;
 }
 
 /*
@@ -889,7 +912,7 @@ int returned(context *ctx)
 		return 0;
 	}
 	if (trait & COPIES) {
-		adopt(result(ctx), &call, trait);
+		adopt(result(ctx), &call);
 		return 0;
 	}
 	packet = packets.lookup(&call.skb);
@@ -904,6 +927,24 @@ int returned(context *ctx)
 #else
 	emit(RETURN, call.function, call.skb, packet, result(ctx), 0);
 #endif
+	return 0;
+}
+
+/* On return of a function that gives a list of copies. */
+int listed(context *ctx)
+{
+	u64 copy = result(ctx);
+	struct call call, *outer;
+
+	if (!left(ctx, &call, &outer) || !call.skb)
+		return 0;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < SEGMENTS; i++) {
+		if (!adopt(copy, &call))
+			return 0;
+		copy = read_u64(copy + SKB_NEXT);
+	}
+	add(UNTRACKED);
 	return 0;
 }
 
@@ -967,7 +1008,7 @@ int allocated(context *ctx)
 	return 0;
 }
 
-RAW_TRACEPOINT_PROBE(kfree_skb)
+int dropped(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 skb = ctx->args[0];
 	struct packet *packet = packets.lookup(&skb);
@@ -978,3 +1019,149 @@ RAW_TRACEPOINT_PROBE(kfree_skb)
 	}
 	return 0;
 }
+#else
+/*
+ * Without probes on functions there are tracepoints that are handed a packet, and the stack at each of
+ * them, which says what functions the packet is in. harness/tracer/stacks.py makes hops of that.
+ *
+ * A copy that shares its data is known by skb->head. Addresses, of packets and of data, are known to be
+ * given out anew from the tracepoints of the allocator.
+ */
+BPF_HASH(heads, u64, u32, 65536);
+BPF_ARRAY(notify, u64, 2);	/* begin and end of nft_trace_notify() */
+BPF_ARRAY(skb_cache, u64, 1);
+
+static __always_inline void visit_at(void *ctx, u8 kind, u64 skb, struct packet *packet, u64 a, u64 b)
+{
+	struct record *record;
+
+	add(ENTERED);
+	record = events.ringbuf_reserve(sizeof(*record));
+	if (!record) {
+		add(REFUSED);
+		return;
+	}
+	fill(&record->event, kind, 0, skb, packet, a, b, packet->ifindex);
+	record->bytes = bpf_get_stack(ctx, record->frames, sizeof(record->frames), 0);
+	events.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+}
+
+static __always_inline void visit(void *ctx, u64 skb, u8 kind, u64 a, u64 b, bool last)
+{
+	u32 state = now_recording(), *number;
+	struct packet *packet;
+	u64 head;
+
+	if ((state & 0xff) == OFF || !skb)
+		return;
+	packet = packets.lookup(&skb);
+	if (!packet && strange(skb, state))
+		return;
+	head = read_u64(skb + SKB_HEAD);
+	number = heads.lookup(&head);
+	if (packet && !packet->released) {
+		packet = follow(skb, packet);
+	} else if (number) {
+		struct packet copy = { .number = *number };
+
+		locate(skb, &copy);
+		packet = remember(skb, &copy);
+	} else if (kind == CONSUMED) {
+		return;
+	} else {
+		packet = born(skb, 0, state);
+	}
+	if (!packet)
+		return;
+	heads.update(&head, &packet->number);
+	visit_at(ctx, kind, skb, packet, a, b);
+	if (last)
+		packet->released = 1;
+}
+
+/* For all tracepoints that have the packet first and mean nothing special by it. */
+int handed(struct bpf_raw_tracepoint_args *ctx)
+{
+	visit(ctx, ctx->args[0], VISIT, 0, 0, 0);
+	return 0;
+}
+
+int netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
+{
+	visit(ctx, ctx->args[0], RECEIVED, 0, 0, 0);
+	return 0;
+}
+
+int consume_skb(struct bpf_raw_tracepoint_args *ctx)
+{
+	visit(ctx, ctx->args[0], CONSUMED, 0, 0, 1);
+	return 0;
+}
+
+int kfree_skb(struct bpf_raw_tracepoint_args *ctx)
+{
+	visit(ctx, ctx->args[0], DROP, ctx->args[1], (u32)ctx->args[2], 1);
+	return 0;
+}
+
+static __always_inline bool is_skb_cache(u64 cache)
+{
+	u32 zero = 0;
+	u64 *known = skb_cache.lookup(&zero), name;
+
+	if (!known)
+		return 0;
+	if (*known)
+		return *known == cache;
+	/* "skbuff_head_cache" */
+	name = read_u64(cache + CACHE_NAME);
+	if (read_u64(name) != 0x685f666675626b73ULL)
+		return 0;
+	*known = cache;
+	return 1;
+}
+
+/* Of an allocation for a message of nf_tables' trace, the stack says which packet it is about. */
+int kmem_cache_alloc(struct bpf_raw_tracepoint_args *ctx)
+{
+	u32 state = now_recording(), first = 0, second = 1;
+	u64 address = ctx->args[1], near[NEAR] = {}, *begin, *end;
+	struct packet unknown = {};
+	bool found = 0;
+
+	if ((state & 0xff) == OFF)
+		return 0;
+	packets.delete(&address);
+	heads.delete(&address);
+	if (!is_skb_cache(ctx->args[2]))
+		return 0;
+	begin = notify.lookup(&first);
+	end = notify.lookup(&second);
+	if (!begin || !end || bpf_get_stack(ctx, near, sizeof(near), 0) < 0)
+		return 0;
+	for (int i = 0; i < NEAR; i++)
+		found |= near[i] > *begin && near[i] <= *end;
+	if (found)
+		visit_at(ctx, RULE, 0, &unknown, 0, 0);
+	return 0;
+}
+
+int kmem_cache_free(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 address = ctx->args[1];
+	struct packet *packet = packets.lookup(&address);
+
+	if (packet)
+		packet->released = 1;
+	return 0;
+}
+
+int kmalloc(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 address = ctx->args[1];
+
+	if ((now_recording() & 0xff) != OFF)
+		heads.delete(&address);
+	return 0;
+}
+#endif

@@ -91,7 +91,7 @@ def distribute(config: pytest.Config) -> None:
 
     try:
         with shown(sys.stderr) as progress:
-            places = where.choose(asked or _default(config), progress)
+            places = where.choose(asked or _default(config), progress, config.option.nft_tracer)
             guests = [(place, Guest.plan(place.image) if place.image else None) for place in places]
     except HarnessError as error:
         raise pytest.UsageError(f"nft-harness: {error}") from None

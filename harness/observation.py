@@ -224,6 +224,9 @@ class Observation(Value, frozen=True, kw_only=True):
     """Name of the host under test."""
     traced: frozenset[str] = frozenset()
     """Names of the functions that were armed; empty when functions were not traced."""
+    whole: bool = True
+    """Whether a packet that has no hop of a function in ``traced`` did not meet it. Where only stacks at
+    tracepoints were seen it may have."""
     untraceable: Mapping[str, str] = {}
     """Functions that the scenario names and that were not armed, with the reason as the end of a sentence."""
     replies: tuple[Delivery, ...] = ()

@@ -19,10 +19,12 @@ from typing import NamedTuple
 import msgspec
 
 from harness.capture import Captured
-from harness.errors import BrokenMeasurement
+from harness.errors import BrokenMeasurement, Unsupported
 from harness.judge import refuse_loss
+from harness.judge.decision import REFUSED, evaluations
 from harness.observation import Delivery, Drop, Hop, Observation, PacketSeen, Step, Verdict
 from harness.ruleset.trace import TraceMessage
+from harness.tracer import layers
 from harness.tracer.events import Event, Kind
 from harness.tracer.tracer import NOTIFY, Recording
 
@@ -45,6 +47,8 @@ CAPTURES = "packet_rcv"
 """By this the kernel hands a frame to a capturing socket (net/packet/af_packet.c)."""
 
 CHAIN = "nft_do_chain"
+
+PROBES = "use a kernel with probes on functions, for example --nft-kernel 6.12 --nft-tracer auto"
 
 TRACING = "nft_trace_"
 """What the kernel runs only because it traces begins like this (net/netfilter/nf_tables_trace.c)."""
@@ -101,7 +105,7 @@ def observe(
     births = [event for event in recording.events if event.kind == Kind.BIRTH]
     origin = {event.packet: event for event in births}
     steps, headers = _steps(scene, recording, messages, origin)
-    deliveries, sent = _deliveries(recording, captured, origin)
+    deliveries, sent = _deliveries(scene, recording, captured, origin)
     by_packet = defaultdict(list)
     for event in recording.events:
         by_packet[event.packet].append(event)
@@ -119,7 +123,7 @@ def observe(
             frame = sent.get(birth.packet) or headers.get(birth.packet, b"")
         else:
             frame = next(frames, b"") if ours else b""
-        hops = tuple(story.hops)
+        hops = tuple(story.hops) if recording.whole else _with_chains(story.hops, steps[birth.packet])
         seen[min(max(recognised, 1), len(seen)) - 1].append(
             PacketSeen(
                 number=number,
@@ -147,6 +151,7 @@ def observe(
             device=scene.device,
             traced=scene.traced,
             untraceable=scene.untraceable,
+            whole=recording.whole,
             replies=tuple(
                 arrived for packet in packets if not packet.injected for arrived in packet.deliveries if arrived.frame
             ),
@@ -282,7 +287,7 @@ def _steps(
             raise BrokenMeasurement(f"{NOTIFY} was called for packet {number:08x}, of which no message arrived")
         message, step = queue.popleft()
         # At the end of a chain the message names no rule, though the function is handed the last one.
-        if message.handle and event.a != message.handle:
+        if message.handle and event.a != message.handle and recording.whole:
             raise BrokenMeasurement(
                 f"nf_tables' trace tells of rule {message.handle} in {message.family} {message.table} "
                 f"{message.chain} where {NOTIFY} was called for rule {event.a}"
@@ -296,24 +301,24 @@ def _steps(
 
 
 def _deliveries(
-    recording: Recording, captured: Iterable[Captured], origin: Mapping[int, Event]
+    scene: Scene, recording: Recording, captured: Iterable[Captured], origin: Mapping[int, Event]
 ) -> tuple[dict[int, list[Delivery]], dict[int, bytes]]:
     """What arrived, and what endpoints sent by themselves, by packet."""
-    calls = defaultdict(list)
-    for event in recording.events:
-        if event.kind == Kind.HOP and recording.functions[event.function].name == CAPTURES:
-            calls[event.a].append(event)
+    calls = _captures(recording) if recording.whole else _receptions(scene, recording)
+    if not recording.whole:  # no tracepoint tells of those that go out
+        captured = [frame for frame in captured if not frame.outgoing]
     deliveries: dict[int, list[Delivery]] = defaultdict(list)
     sent: dict[int, bytes] = {}
     # Calls for sockets that are not ours, of a tcpdump on the machine for instance, are left over.
     for cookie, frames in groupby(sorted(captured, key=attrgetter("cookie")), key=attrgetter("cookie")):
         arrived = list(frames)
-        if len(calls[cookie]) != len(arrived):
-            raise BrokenMeasurement(
-                f"{arrived[0].host} was handed {len(calls[cookie])} frames at {arrived[0].device}, "
-                f"but captured {len(arrived)}"
-            )
-        for event, frame in zip(calls[cookie], arrived, strict=True):
+        host, device = arrived[0].host, arrived[0].device
+        handed = calls.get(cookie if recording.whole else (host, device), ())
+        if not handed and not recording.whole:
+            raise Unsupported(f"no tracepoint tells what arrives at {device} of {host}", remedy=PROBES)
+        if len(handed) != len(arrived):
+            raise BrokenMeasurement(f"{host} was handed {len(handed)} frames at {device}, but captured {len(arrived)}")
+        for event, frame in zip(handed, arrived, strict=True):
             if frame.outgoing:
                 sent.setdefault(event.packet, frame.frame)
                 continue
@@ -321,6 +326,46 @@ def _deliveries(
             delivery = Delivery(time=event.time - birth.time, host=frame.host, device=frame.device, frame=frame.frame)
             deliveries[event.packet].append(delivery)
     return deliveries, sent
+
+
+def _captures(recording: Recording) -> dict[object, list[Event]]:
+    """Calls by which a capturing socket was handed a frame, by its cookie."""
+    calls: dict[object, list[Event]] = defaultdict(list)
+    for event in recording.events:
+        if event.kind == Kind.HOP and recording.functions[event.function].name == CAPTURES:
+            calls[event.a].append(event)
+    return calls
+
+
+def _receptions(scene: Scene, recording: Recording) -> dict[object, list[Event]]:
+    """Packets that came in by an interface, by host and interface: its capturing socket is handed each of them."""
+    calls: dict[object, list[Event]] = defaultdict(list)
+    for event in recording.events:
+        if event.kind == Kind.RECEIVED:
+            calls[scene.host(event.netns), scene.interface(event.netns, event.ifindex)].append(event)
+    return calls
+
+
+def _with_chains(hops: Iterable[Hop], steps: Sequence[Step]) -> tuple[Hop, ...]:
+    """The hops, with a call of nft_do_chain for each evaluation that the trace tells of: it says more than a stack."""
+    calls = [
+        Hop(
+            time=run[0].time,
+            cpu=0,
+            host=run[0].host,
+            device="",
+            function=CHAIN,
+            layer=layers.layer(CHAIN),
+            detail={
+                "chain": run[0].chain_path,
+                "hook": run[0].hook,
+                "verdict": str(Verdict.DROP if run[-1].verdict in REFUSED else run[-1].verdict),
+            },
+        )
+        for run in evaluations(steps)
+    ]
+    others = (hop for hop in hops if hop.function != CHAIN)
+    return tuple(sorted((*others, *calls), key=attrgetter("time")))
 
 
 def _taken_in(scene: Scene, hops: Iterable[Hop]) -> Iterable[Delivery]:

@@ -31,10 +31,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--nft-tracer",
-        choices=attach.NAMES,
+        choices=(*attach.NAMES, attach.TRACEPOINTS),
         default=attach.AUTO,
         help="how functions are traced: kprobe.multi carries all of them, fentry and kprobe a chosen few; "
-        "auto (default) takes the best that the kernel has",
+        "auto (default) takes the best that the kernel has; tracepoints needs no probes and shows part of the way only",
     )
     group.addoption(
         "--nft-require",

@@ -30,7 +30,7 @@ from harness.scenario.models import Action, Connect, Exchange, Expect, Keys, Lis
 from harness.scenario.network import Network
 from harness.scenario.packet import Frame, Way, build
 from harness.sockets import Call, Programs
-from harness.tracer.tracer import Tracer
+from harness.tracer.tracer import Recorder
 from harness.wait import wait_for_turn, wait_until
 
 SETTLED_S = 5.0
@@ -59,7 +59,7 @@ class Sight(Value, frozen=True, kw_only=True):
     ruleset: Ruleset
 
 
-def run(case: Case, tracer: Tracer) -> tuple[Sight, ...]:
+def run(case: Case, tracer: Recorder) -> tuple[Sight, ...]:
     """Run ``case`` on this kernel; what was seen of each packet of which something is expected.
 
     Raises :class:`~harness.errors.HarnessError` when that cannot be done or not be believed.
@@ -73,7 +73,7 @@ def run(case: Case, tracer: Tracer) -> tuple[Sight, ...]:
 class Stage:
     """A lab whose hosts have loaded their rulesets, and all that watches it."""
 
-    def __init__(self, lab: Lab, rulesets: Mapping[str, Ruleset], tracer: Tracer, programs: Programs) -> None:
+    def __init__(self, lab: Lab, rulesets: Mapping[str, Ruleset], tracer: Recorder, programs: Programs) -> None:
         self.ruleset = rulesets[lab.network.device]
         """Of the device under test."""
         self._lab = lab
@@ -85,7 +85,7 @@ class Stage:
 
     @classmethod
     @contextmanager
-    def open(cls, network: Network, rulesets: Mapping[str, Files], tracer: Tracer) -> Iterator[Self]:
+    def open(cls, network: Network, rulesets: Mapping[str, Files], tracer: Recorder) -> Iterator[Self]:
         """Build the lab and load the hosts' ``rulesets``; nothing of either is left after the ``with``."""
         with built(network, rulesets) as (lab, loaded), Programs(lab) as programs:
             yield cls(lab, loaded, tracer, programs)
@@ -245,7 +245,7 @@ class Stage:
             interface=lambda inum, index: lab.by_inum[inum].interface(index) if inum in lab.by_inum else "",
             drop_reasons=tracer.drop_reasons,
             kernel=tracer.kernel,
-            engine=tracer.engine.name,
+            engine=tracer.engine_name,
             traced=tracer.traced,
             untraceable=tracer.untraceable,
             epoch=time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC),

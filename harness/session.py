@@ -23,13 +23,13 @@ from harness.kernel.images import cache_dir
 from harness.scenario import packet
 from harness.scenario.case import Case, Loaded
 from harness.scenario.files import scenario_files, shortened
-from harness.tracer import kept, layers
+from harness.tracer import attach, kept, layers
 
 if TYPE_CHECKING:
     from harness.run import Sight, Stage
     from harness.scenario.case import Files
     from harness.scenario.network import Network
-    from harness.tracer.tracer import Tracer
+    from harness.tracer.tracer import Recorder
 
 COLOUR, CASES, FRAMES, LEARNED, ARMED = "nft_colour", "nft_cases", "nft_frames", "nft_learned", "nft_armed"
 """Keys of what controller and workers tell each other."""
@@ -42,7 +42,7 @@ class Session:
         self._config = config
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="nft-harness")
         self._kept = kept.Kept(cache_dir())
-        self._tracer: Tracer | None = None
+        self._tracer: Recorder | None = None
         self._loaded: dict[Path, Loaded] = {}
         self._prepared: Future[dict[str, bytes]] | None = None
         self._armed: dict[str, str] = {}
@@ -82,12 +82,19 @@ class Session:
 
         return Stage.open(network, rulesets, self._armed_tracer())
 
-    def _armed_tracer(self) -> Tracer:
+    def _armed_tracer(self) -> Recorder:
+        if self._tracer is None:
+            self._tracer = self._open(self._config.option.nft_tracer)
+        return self._tracer
+
+    def _open(self, engine: str) -> Recorder:
+        if engine == attach.TRACEPOINTS:
+            from harness.tracer.stacks import Stacks
+
+            return Stacks(self._kept)
         from harness.tracer.tracer import Tracer
 
-        if self._tracer is None:
-            self._tracer = Tracer(self._kept, engine=self._config.option.nft_tracer)
-        return self._tracer
+        return Tracer(self._kept, engine=engine)
 
     def finish(self) -> None:
         """Hand on what was learned of this kernel, or keep it if that can be done from here."""

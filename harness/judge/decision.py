@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from harness.errors import BrokenMeasurement
 from harness.judge import drops
@@ -57,9 +57,9 @@ def outcome(packet: PacketSeen, device: str) -> Outcome:
             f"packet {packet.number} from {packet.sender} was seen by no function, no nf_tables trace and no host",
             remedy="check that its interface is up and part of the lab",
         )
-    evaluations = _evaluations(step for step in packet.steps if step.host == device)
-    _compare_with_functions(evaluations, packet, device)
-    decided = tuple(steps[-1] for steps in evaluations)
+    runs = evaluations(step for step in packet.steps if step.host == device)
+    _compare_with_functions(runs, packet, device)
+    decided = tuple(steps[-1] for steps in runs)
     if not decided:
         return Outcome()
     last = decided[-1]
@@ -87,7 +87,7 @@ def _refused(packet: PacketSeen, device: str) -> bool:
     return any(step.host == device and step.verdict in REFUSED for step in packet.steps)
 
 
-def _evaluations(steps: Iterator[Step]) -> list[list[Step]]:
+def evaluations(steps: Iterable[Step]) -> list[list[Step]]:
     """Cut a packet's steps into runs of base chains: each ends with the step that said the last word."""
     runs: list[list[Step]] = [[]]
     for step in steps:
@@ -101,7 +101,7 @@ def _evaluations(steps: Iterator[Step]) -> list[list[Step]]:
     return runs
 
 
-def _compare_with_functions(evaluations: list[list[Step]], packet: PacketSeen, device: str) -> None:
+def _compare_with_functions(runs: list[list[Step]], packet: PacketSeen, device: str) -> None:
     """Check the trace against the answers of ``nft_do_chain``, where those were traced.
 
     The first step of an evaluation is always the base chain's: a packet gets into another chain
@@ -114,7 +114,7 @@ def _compare_with_functions(evaluations: list[list[Step]], packet: PacketSeen, d
     if not ran:
         return
     told: dict[str, list[str]] = {}
-    for steps in evaluations:
+    for steps in runs:
         verdict = Verdict.DROP if steps[-1].verdict in REFUSED else steps[-1].verdict
         told.setdefault(steps[0].chain_path, []).append(str(verdict))
     for chain in {**ran, **told}:

@@ -33,6 +33,11 @@ from harness.scenario.problem import Problem, one_of
 Keys = tuple[str | int, ...]
 """The way to a value of a scenario, seen from the scenario or step: ``("expect", "path", 2)``."""
 
+BY_FUNCTION = ("path", "layers", "route", "log")
+"""Expectations that are not met where a function was not seen."""
+FOREIGN = "xt target"
+"""In the text of a rule that iptables-nft made."""
+
 At = Callable[[Keys], Position]
 """Where a value stands in the YAML file."""
 
@@ -61,13 +66,15 @@ def judge(expect: Expect, observation: Observation, packet: PacketSeen, *, at: A
 
     Raises :class:`~harness.errors.BrokenMeasurement` when events were lost or two oracles disagree,
     :class:`~harness.errors.ScenarioError` for a function that this kernel cannot trace, and
-    :class:`~harness.errors.Unsupported` when functions are expected and none were traced.
+    :class:`~harness.errors.Unsupported` when functions are expected and none were traced, or when what
+    was traced cannot decide.
     """
     refuse_loss(observation.loss)
-    _require_traced(expect, observation, at)
+    if observation.whole:
+        _require_traced(expect, observation, at)
     seen = outcome(packet, observation.device)
     device = observation.device
-    return tuple(
+    mismatches = tuple(
         Mismatch(keys=keys, position=at(keys), expected=expected, seen=found, note=note)
         for keys, expected, found, note in (
             *differing_flow(expect, observation.flow),
@@ -88,12 +95,52 @@ def judge(expect: Expect, observation: Observation, packet: PacketSeen, *, at: A
             *_never(expect, packet, device),
         )
     )
+    return mismatches if observation.whole else _beyond_doubt(mismatches, expect, seen, observation, packet, at)
 
 
 def refuse_loss(loss: Loss) -> None:
     """Raise :class:`~harness.errors.BrokenMeasurement` if anything was lost: then no verdict can be trusted."""
     if loss.total:
         raise BrokenMeasurement(f"lost {describe_loss(loss)}: nothing can be said about the ruleset")
+
+
+def _beyond_doubt(
+    mismatches: tuple[Mismatch, ...],
+    expect: Expect,
+    seen: Outcome,
+    observation: Observation,
+    packet: PacketSeen,
+    at: At,
+) -> tuple[Mismatch, ...]:
+    """Return the mismatches that hold whatever functions were met and not seen.
+
+    Raises :class:`~harness.errors.Unsupported` when there is none, but an expectation that those may decide.
+    """
+    doubtful = {"never"} if expect.never else set()
+    doubtful |= {"path"} if isinstance(expect.path, Exactly) else set()
+    doubtful |= {key for key in BY_FUNCTION if any(mismatch.keys[1] == key for mismatch in mismatches)}
+    if not packet.drop and seen.verdict not in REFUSED and observation.device not in arrivals(packet):
+        # That the device kept it would show in a function.
+        wanted = expect.delivered.to if isinstance(expect.delivered, Delivered) else expect.delivered
+        if wanted in (observation.device, "nowhere"):
+            doubtful.add("delivered")
+        if seen.verdict is Verdict.ACCEPT and not arrivals(packet):
+            doubtful.add("verdict")
+    if seen.deciding and seen.verdict is Verdict.DROP and (rule := seen.deciding[-1].rule) and FOREIGN in rule.text:
+        doubtful |= {"verdict", "with"}  # a REJECT of iptables shows in a function
+    certain = tuple(one for one in mismatches if one.keys[1] not in doubtful or one.keys[1] == "never")
+    left = [key for key in sorted(doubtful) if _asks(expect, key)]
+    if certain or not left:
+        return certain
+    raise Unsupported(
+        f"{at(('expect', left[0]))}: the engine {observation.engine} sees part of the functions only, "
+        f"which leaves open {one_of(left)}",
+        remedy="use a kernel with probes on functions: --nft-tracer auto",
+    )
+
+
+def _asks(expect: Expect, key: str) -> bool:
+    return getattr(expect, {"with": "with_"}.get(key, key)) is not None
 
 
 # --- one function per expectation; each yields (keys, expected, seen, note) ---------------------

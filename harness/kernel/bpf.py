@@ -189,10 +189,10 @@ def map_loads(instructions: bytes) -> dict[int, int]:
     }
 
 
-def load_nothing(attach_type: int = 0) -> int:
-    """Load a kprobe program that only returns 0; its descriptor. For feature tests."""
+def load_nothing(attach_type: int = 0, *, kind: int = PROG_TYPE_KPROBE) -> int:
+    """Load a program that only returns 0; its descriptor. For feature tests."""
     r0_is_0, leave = INSTRUCTION.pack(0xB7, 0, 0, 0), INSTRUCTION.pack(0x95, 0, 0, 0)
-    return load_program(PROG_TYPE_KPROBE, r0_is_0 + leave, attach_type=attach_type)
+    return load_program(kind, r0_is_0 + leave, attach_type=attach_type)
 
 
 def open_raw_tracepoint(program: int, name: str) -> int:

@@ -30,9 +30,11 @@ class Answer(NamedTuple):
             raise Unsupported(self.reason, remedy=remedy)
 
 
-def _attach(attach_type: int, attach: Callable[[int], tuple[int, ...]], what: str) -> Answer:
+def _attach(
+    attach_type: int, attach: Callable[[int], tuple[int, ...]], what: str, *, kind: int = bpf.PROG_TYPE_KPROBE
+) -> Answer:
     try:
-        program = bpf.load_nothing(attach_type)
+        program = bpf.load_nothing(attach_type, kind=kind)
     except OSError as error:
         return Answer(False, f"BPF programs cannot be loaded ({error.strerror})")
     try:
@@ -62,6 +64,21 @@ def kprobe_multi() -> Answer:
 def kprobe() -> Answer:
     """One function by a probe of its own (CONFIG_KPROBES)."""
     return _attach(0, lambda program: bpf.link_function(program, SOME_FUNCTION, 0), "kprobes")
+
+
+TRACEPOINTS = "tracepoints"
+"""What ``--nft-tracer`` calls the way to trace without probes on functions."""
+
+
+@functools.cache
+def tracepoints() -> Answer:
+    """The stack can be had at a tracepoint that is handed a packet."""
+    return _attach(
+        0,
+        lambda program: (bpf.open_raw_tracepoint(program, "consume_skb"),),
+        "tracepoints of packets",
+        kind=bpf.PROG_TYPE_RAW_TRACEPOINT,
+    )
 
 
 @functools.cache

@@ -26,9 +26,13 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     image: Image | None
     """What a microVM is to boot; None for the host's own kernel."""
     reason: str
+    tracer: str = AUTO
+    """The engine that was asked for."""
 
     def engine(self) -> str:
         """How functions will be traced there, as far as can be said beforehand; "" when it can't."""
+        if self.tracer == features.TRACEPOINTS:
+            return "functions on the stacks at tracepoints, not all of them"
         if self.image is None:
             many = features.kprobe_multi().able
         elif self.image.config:
@@ -41,21 +45,22 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         return f"the host's kernel {os.uname().release}" if self.image is None else f"kernel {self.image.release}"
 
 
-def choose(requests: Sequence[str], progress: Progress) -> list[Place]:
-    """A place for each of ``requests``; kernel images that are missing are fetched.
+def choose(requests: Sequence[str], progress: Progress, tracer: str = AUTO) -> list[Place]:
+    """A place for each of ``requests``, to trace by ``tracer``; kernel images that are missing are fetched.
 
     Raises :class:`~harness.errors.Unsupported` when one cannot be had here.
     """
-    return [_choose(request, progress) for request in dict.fromkeys(requests)]
+    return [_choose(request, progress, tracer) for request in dict.fromkeys(requests)]
 
 
-def _choose(request: str, progress: Progress) -> Place:
-    probes = features.function_probes()
+def _choose(request: str, progress: Progress, tracer: str) -> Place:
+    stacks = tracer == features.TRACEPOINTS
+    able, reason = host = features.tracepoints() if stacks else features.function_probes()
     if request == HOST:
-        probes.require("leave out --nft-kernel host and a microVM is used, or run as root on a kernel with kprobes")
-        return Place(image=None, reason="asked for")
-    if request == AUTO and probes.able:
-        return Place(image=None, reason="it has function probes")
+        host.require("leave out --nft-kernel host and a microVM is used, or run as root on a kernel with kprobes")
+        return Place(image=None, reason="asked for", tracer=tracer)
+    if request == AUTO and able:
+        return Place(image=None, reason=f"it has {'tracepoints' if stacks else 'function probes'}", tracer=tracer)
     if request == AUTO:
-        return Place(image=images.get(images.DEFAULT, progress), reason=probes.reason)
-    return Place(image=images.get(request, progress), reason="asked for")
+        return Place(image=images.get(images.DEFAULT, progress), reason=reason, tracer=tracer)
+    return Place(image=images.get(request, progress), reason="asked for", tracer=tracer)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from harness.errors import Unsupported
-from harness.kernel import bpf
+from harness.kernel import bpf, features
 from harness.tracer.discover import KERNEL, Survey
 from harness.tracer.program import Loaded
 
@@ -179,6 +179,8 @@ AUTO = "auto"
 ENGINES: tuple[type[Engine], ...] = (KprobeMulti, Kprobe, Fentry)
 """The engines, the best first."""
 NAMES = (AUTO, *(engine.name for engine in ENGINES))
+TRACEPOINTS = features.TRACEPOINTS
+"""Another way, without probes on functions and never taken by itself: :mod:`harness.tracer.stacks`."""
 
 
 def candidates(name: str = AUTO) -> Iterator[type[Engine]]:

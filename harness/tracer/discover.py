@@ -133,6 +133,7 @@ class Part(msgspec.Struct, kw_only=True):
     sizes: dict[str, int] = {}
     enums: dict[str, dict[int, str]] = {}
     function_ids: dict[str, int] = {}
+    handed: tuple[Function, ...] | None = None
 
 
 class Memory(msgspec.Struct, kw_only=True):
@@ -188,6 +189,15 @@ class Survey:
             tuple(function for part in parts.values() for function in part.functions or ()),
             tuple(function for part in parts.values() for function in part.untraceable),
         )
+
+    def handed(self) -> tuple[Function, ...]:
+        """All functions that are handed a packet, traceable or not, or a ``struct sk_buff **``."""
+        for name in (KERNEL, *self._modules()):
+            part = self._part(name)
+            if part.handed is None:
+                part.handed = tuple(everything(name, self._btf(name).arguments(STRUCTS)))
+                self.learned = True
+        return tuple(function for part in self._memory.parts.values() for function in part.handed or ())
 
     def function_id(self, name: str, module: str = KERNEL) -> int:
         """Number of a function in the BTF of ``module``; Unsupported when that has none of this name."""
@@ -357,6 +367,25 @@ class Stops:
     def forbids(self, kernel_name: str) -> bool:
         """Whether kprobes must not be set there."""
         return kernel_name.encode() in self._blacklist
+
+
+def everything(module: str, arguments: Iterable[Argument]) -> Iterator[Function]:
+    """A function for each that has one of ``arguments``, by the first that leads to a packet."""
+    carriers = {**PACKETS, ELSEWHERE[0]: "sk_buff"}
+    known = set()
+    for argument in arguments:
+        if argument.type in carriers and argument.function not in known:
+            known.add(argument.function)
+            place = layers.place(argument.function)
+            yield Function(
+                name=argument.function,
+                kernel_name=argument.function,
+                module=module,
+                position=argument.position,
+                carries=carriers[argument.type],
+                layer=place.layer,
+                priority=place.priority,
+            )
 
 
 def sort_out(

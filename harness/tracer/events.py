@@ -10,7 +10,7 @@ import enum
 import mmap
 import struct
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from harness.errors import BrokenMeasurement
 
@@ -32,6 +32,9 @@ class Kind(enum.IntEnum):
     ROUTE = 11
     NAMED = 12
     GONE = 13
+    VISIT = 14
+    RECEIVED = 15
+    CONSUMED = 16
 
 
 class Event(NamedTuple):
@@ -68,27 +71,52 @@ class Snapped(NamedTuple):
     data: bytes
 
 
+class Visit(NamedTuple):
+    """``struct record`` in bpf/trace.c: an event at a tracepoint."""
+
+    time: int
+    event: Event
+    stack: tuple[int, ...]
+    """Return addresses, the innermost first; empty for an event that has none."""
+
+
 SNAP = 128
 """Bytes of a packet in an event."""
 EVENT = struct.Struct("<QQQQIIIHBB")
 SNAPPED = struct.Struct(f"{EVENT.format}IHH{SNAP}s")
 HEADER = struct.Struct("<II")
 RECORD, SNAPPED_RECORD = (struct.Struct("<8x" + event.format.removeprefix("<")) for event in (EVENT, SNAPPED))
+DEPTH = 64
+"""Return addresses that are kept of a stack, at most."""
+VISITED_RECORD = struct.Struct(f"{RECORD.format}q{DEPTH}Q")
 BUSY = 1 << 31
 DISCARD = 1 << 30
 
 
-class Ring:
-    """The reading side of a BPF ring buffer whose records are all events.
+def _visit(fields: tuple[int, ...]) -> Visit:
+    event = Event._make(fields[: len(Event._fields)])
+    size, *stack = fields[len(event) :]
+    return Visit(event.time, event, tuple(stack[: max(size, 0) // 8]))
 
-    ``size`` is that of the data area in bytes, with ``snapped`` events have bytes.
+
+class Shape(enum.Enum):
+    """What records of a ring buffer are: how they lie there, and what is made of one."""
+
+    EVENTS = (RECORD, Event._make)
+    SNAPPED = (SNAPPED_RECORD, Snapped._make)
+    VISITS = (VISITED_RECORD, _visit)
+
+
+class Ring:
+    """The reading side of a BPF ring buffer whose records are all of one shape.
+
+    ``size`` is that of the data area in bytes.
     """
 
-    def __init__(self, descriptor: int, size: int, *, snapped: bool = False) -> None:
+    def __init__(self, descriptor: int, size: int, shape: Shape = Shape.EVENTS) -> None:
         page = mmap.PAGESIZE
-        self._snapped = snapped
-        self._event = (SNAPPED if snapped else EVENT).size
-        self.record = HEADER.size + self._event
+        self._shape = shape
+        self.record = shape.value[0].size
         """Bytes of a record."""
         self._size = size
         self._consumer_map = mmap.mmap(descriptor, page)
@@ -103,18 +131,18 @@ class Ring:
         start, end = self._consumer[0], self._producer[0]
         offset = start % self._size
         batch = self._data[offset : offset + end - start]
-        words = self.record // 4
-        lengths = batch.cast("I")[::words].tolist()
-        complete = next((i for i, length in enumerate(lengths) if length != self._event), len(lengths))
+        lengths = batch.cast("I")[:: self.record // 4].tolist()
+        length = self.record - HEADER.size
+        complete = next((i for i, found in enumerate(lengths) if found != length), len(lengths))
         if complete < len(lengths) and not lengths[complete] & BUSY:
-            raise BrokenMeasurement(f"the ring buffer holds a record of {lengths[complete]} bytes, not {self._event}")
+            raise BrokenMeasurement(f"the ring buffer holds a record of {lengths[complete]} bytes, not {length}")
         records = bytes(batch[: complete * self.record])
         self._consumer[0] = start + len(records)
         return records
 
-    def decode(self, records: bytes | memoryview) -> list[Event] | list[Snapped]:
-        """The events in what :meth:`read` gave, oldest first."""
-        return decode_snapped(records) if self._snapped else decode(records)
+    def decode(self, records: bytes | memoryview) -> list[Any]:
+        """What :meth:`read` gave, an object for each record, oldest first."""
+        return decode(records, self._shape)
 
     def close(self) -> None:
         """Give the mappings back."""
@@ -124,11 +152,7 @@ class Ring:
         self._producer_map.close()
 
 
-def decode(records: bytes | memoryview) -> list[Event]:
-    """The events in what :meth:`Ring.read` gave, oldest first."""
-    return sorted(map(Event._make, RECORD.iter_unpack(records)), key=itemgetter(0))
-
-
-def decode_snapped(records: bytes | memoryview) -> list[Snapped]:
-    """:func:`decode` for events with bytes."""
-    return sorted(map(Snapped._make, SNAPPED_RECORD.iter_unpack(records)), key=itemgetter(0))
+def decode(records: bytes | memoryview, shape: Shape = Shape.EVENTS) -> list[Any]:
+    """What is in ``records``, oldest first."""
+    record, make = shape.value
+    return sorted(map(make, record.iter_unpack(records)), key=itemgetter(0))

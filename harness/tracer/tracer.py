@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Self, cast
+from typing import Any, Self
 
 import msgspec
 
@@ -112,6 +112,8 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
     symbol: Callable[[int], str]
     """Name of the function that a code address lies in, as in ``DROP`` events; asking may take a second."""
     loss: Loss
+    whole: bool = True
+    """Whether every call of ``functions`` is in ``events``, or only those that were found out about."""
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,9 +142,9 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Watch:
-    """One scenario being recorded; made by :meth:`Tracer.watch`."""
+    """One scenario being recorded; made by :meth:`Recorder.watch`."""
 
-    def __init__(self, tracer: Tracer) -> None:
+    def __init__(self, tracer: Recorder) -> None:
         self._tracer = tracer
         self._batches: deque[bytes | memoryview] = deque()
         self._waiting = 0
@@ -184,14 +186,15 @@ class Watch:
         """Stop recording and give what was recorded and not taken."""
         seen, loss = self.rest()
         return Recording(
-            events=cast("list[events.Event]", seen),
+            events=self._tracer.tell(seen),
             functions=tuple(self._tracer.functions),
             chains=self._tracer.chains(),
             symbol=self._tracer.symbol,
             loss=loss,
+            whole=self._tracer.whole,
         )
 
-    def rest(self) -> tuple[Sequence[events.Event | events.Snapped], Loss]:
+    def rest(self) -> tuple[list[Any], Loss]:
         """:meth:`finish` for who has taken the other events, and wants to know what was lost."""
         self._tracer.silence()
         while True:
@@ -208,39 +211,33 @@ class Watch:
         )
 
 
-class Tracer:
-    """The compiled program and everything it is attached to."""
+class Recorder:
+    """A program in the kernel and what it tells of packets: all that one way to trace has in common with another."""
+
+    whole = True
+    """Whether it sees every call of the functions that it traces."""
+    known_by: tuple[str, ...] = ("senders", "hosts", "packets", "calls")
+    """Maps by which packets are known."""
+    functions: list[Function]
+    """By the number that events carry."""
+    engine_name: str
+    """How functions are traced, e.g. ``kprobe.multi``."""
 
     def __init__(
-        self,
-        kept: Kept,
-        *,
-        ring_bytes: int = program.RING_BYTES,
-        engine: str = attach.AUTO,
-        live: Live | None = None,
+        self, survey: Survey, loaded: program.Loaded, undo: ExitStack, ring_bytes: int, shape: events.Shape
     ) -> None:
-        """``engine`` is one of :data:`attach.NAMES`; what is made with ``live`` is for :meth:`live` alone."""
+        """``shape`` is what its ring buffer, of ``ring_bytes``, holds; what must be undone goes to ``undo``."""
         self.kernel = os.uname().release
-        modules.load()  # before nf_tables' layout is asked for
-        self._survey = kept.survey
-        self.functions: list[Function] = []
-        self.refused: dict[str, str] = {}
-        """Functions that the kernel would not let us trace, and why."""
+        self.survey = survey
+        self.loaded = loaded
+        self.maps = loaded.maps
+        self.ring = events.Ring(self.maps[program.RING].descriptor, ring_bytes, shape)
+        undo.callback(self.ring.close)
+        self.functions = []
         self.untraceable: dict[str, str] = {}
         """Functions last named to :meth:`arm` that are not armed, and why."""
+        self._undo = ExitStack()
         self._recordings = 0
-        self._live = live
-        with ExitStack() as undo:
-            self._loaded, self.engine = undo.enter_context(_started(engine, kept, ring_bytes, live))
-            self.maps = self._loaded.maps
-            snapped = bool(live and live.bytes)
-            self.ring = events.Ring(self.maps[program.RING].descriptor, ring_bytes, snapped=snapped)
-            if live and live.stacks:
-                self.maps["with_stacks"][U32.pack(0)] = U32.pack(1)
-            undo.callback(self.ring.close)
-            drops = self._loaded.program("raw_tracepoint__kfree_skb", bpf.PROG_TYPE_RAW_TRACEPOINT)
-            undo.callback(os.close, bpf.open_raw_tracepoint(drops, "kfree_skb"))
-            self._undo = undo.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -253,12 +250,130 @@ class Tracer:
         self._undo.close()
 
     def arm(self, named: Collection[str] = ()) -> None:
+        """Trace all functions of the kernel and of the modules loaded by now, or at least those ``named``."""
+        raise NotImplementedError
+
+    @property
+    def traced(self) -> frozenset[str]:
+        """Names of the functions that are traced."""
+        raise NotImplementedError
+
+    def tell(self, seen: list[Any]) -> list[events.Event]:
+        """The events in what the ring buffer held."""
+        return seen
+
+    @contextmanager
+    def watch(self, *, hosts: Iterable[int], senders: Iterable[int]) -> Iterator[Watch]:
+        """Record the packets of the namespaces ``hosts`` (inode numbers).
+
+        ``senders`` are the cookies (SO_COOKIE) of the sockets that inject.
+        """
+        self.silence()
+        self.maps["chains"].clear()
+        self.ring.read()
+        watch = Watch(self)
+        try:
+            for cookie in senders:
+                self.maps["senders"][U64.pack(cookie)] = U32.pack(1)
+            for inum in hosts:
+                self.maps["hosts"][U32.pack(inum)] = U32.pack(1)
+            self._record(LAB)
+            yield watch
+        finally:
+            self.silence()
+
+    def silence(self) -> None:
+        """Know no packet any more, and none as new."""
+        self._record(OFF)
+        for name in self.known_by:
+            self.maps[name].clear()
+
+    def _record(self, choice: int) -> None:
+        self._recordings = self._recordings + 1 & 0xFFFF
+        self.maps["recording"][U32.pack(0)] = U32.pack(choice | self._recordings << 8)
+
+    def counts(self) -> tuple[int, ...]:
+        """Since arming: events entered, refused, packets untracked; program runs missed."""
+        counted = []
+        for which in (ENTERED, REFUSED, UNTRACKED):
+            per_cpu = self.maps["counts"].get(U32.pack(which)) or b""
+            counted.append(sum(count for (count,) in U64.iter_unpack(per_cpu)))
+        return *counted, self.missed()
+
+    def missed(self) -> int:
+        """Runs of the programs that the kernel skipped."""
+        return sum(map(bpf.recursion_misses, self.loaded.programs.values()))
+
+    def chains(self) -> dict[int, str]:
+        """Names of the chains met, by address."""
+        names = {}
+        for address, chain in self.maps["chains"].items():
+            family, _, *texts = CHAIN_NAMES.unpack(chain)
+            table, name = (text.partition(b"\0")[0].decode() for text in texts)
+            names[U64.unpack(address)[0]] = f"{FAMILIES.get(family, family)} {table} {name}"
+        return names
+
+    @cached_property
+    def drop_reasons(self) -> dict[int, str]:
+        """The kernel's own reasons to drop a packet: ``enum skb_drop_reason``, prefix left out."""
+        reasons = self.survey.layout().enum("skb_drop_reason")
+        return {number: name.removeprefix("SKB_DROP_REASON_") for number, name in reasons.items()}
+
+    def symbol(self, address: int) -> str:
+        """Name of the function that ``address`` lies in."""
+        return self.symbols.name(address)
+
+    @cached_property
+    def symbols(self) -> Symbols:
+        """The functions of the kernel by address."""
+        return Symbols(Path("/proc/kallsyms").read_text())
+
+    def listing(self) -> str:
+        """The programs' instructions, in hexadecimal, one a line: opcode, registers, offset, constant."""
+        return "\n".join(
+            f"{name}:\n"
+            + "\n".join(
+                f"{number:6} {opcode:02x} {registers:02x} {offset:6} {constant:#x}"
+                for number, (opcode, registers, offset, constant) in enumerate(bpf.INSTRUCTION.iter_unpack(code))
+            )
+            for name, code in self.loaded.instructions().items()
+        )
+
+
+class Tracer(Recorder):
+    """Probes on functions: the compiled program and everything it is attached to."""
+
+    def __init__(
+        self,
+        kept: Kept,
+        *,
+        ring_bytes: int = program.RING_BYTES,
+        engine: str = attach.AUTO,
+        live: Live | None = None,
+    ) -> None:
+        """``engine`` is one of :data:`attach.NAMES`; what is made with ``live`` is for :meth:`live` alone."""
+        modules.load()  # before nf_tables' layout is asked for
+        self.refused: dict[str, str] = {}
+        """Functions that the kernel would not let us trace, and why."""
+        self._live = live
+        with ExitStack() as undo:
+            loaded, self.engine = undo.enter_context(_started(engine, kept, ring_bytes, live))
+            shape = events.Shape.SNAPPED if live and live.bytes else events.Shape.EVENTS
+            super().__init__(kept.survey, loaded, undo, ring_bytes, shape)
+            self.engine_name = self.engine.name
+            if live and live.stacks:
+                self.maps["with_stacks"][U32.pack(0)] = U32.pack(1)
+            drops = loaded.program("dropped", bpf.PROG_TYPE_RAW_TRACEPOINT)
+            undo.callback(os.close, bpf.open_raw_tracepoint(drops, "kfree_skb"))
+            self._undo = undo.pop_all()
+
+    def arm(self, named: Collection[str] = ()) -> None:
         """Arm every traceable function of the kernel and of the modules loaded by now.
 
         An engine that cannot carry all of them gets the critical ones, and those ``named``.
         """
         armed = {function.kernel_name for function in self.functions}
-        functions = self._survey.functions()
+        functions = self.survey.functions()
         self._arm(
             [
                 function
@@ -281,7 +396,7 @@ class Tracer:
 
     def known(self) -> Functions:
         """The functions of the kernel and of the modules loaded by now."""
-        return self._survey.functions()
+        return self.survey.functions()
 
     def arm_only(self, functions: Collection[Function]) -> None:
         """Arm ``functions`` and, without events, those that are needed to understand what they tell.
@@ -295,7 +410,7 @@ class Tracer:
         self._arm(
             [
                 function
-                for function in self._survey.functions()
+                for function in self.survey.functions()
                 if function.kernel_name not in chosen
                 and (self._trait(function) & (COPIES | FREES) or (rules and _is_of_nf_tables(function)))
             ],
@@ -319,7 +434,8 @@ class Tracer:
             if trait:
                 self.maps["traits"][U32.pack(number)] = U32.pack(trait)
             if trait & (RETURNS | COPIES | EVALUATES | ROUTES):
-                returns.setdefault("evaluated" if trait & EVALUATES else "returned", {})[symbol] = number
+                name = "evaluated" if trait & EVALUATES else "listed" if trait & LISTS else "returned"
+                returns.setdefault(name, {})[symbol] = number
         # Returns first: a call whose return is not seen would be taken for one still under way.
         for name, numbers in returns.items():
             self.refused |= self.engine.attach(name, numbers, returns=True)
@@ -332,15 +448,9 @@ class Tracer:
             trait |= LIVE_TRAITS.get(function.name, 0) | (EVALUATES if _evaluates(function) else 0)
         return trait
 
-    @cached_property
-    def drop_reasons(self) -> dict[int, str]:
-        """The kernel's own reasons to drop a packet: ``enum skb_drop_reason``, prefix left out."""
-        reasons = self._survey.layout().enum("skb_drop_reason")
-        return {number: name.removeprefix("SKB_DROP_REASON_") for number, name in reasons.items()}
-
     def __str__(self) -> str:
         """How functions are traced, e.g. ``1654 functions by kprobe.multi``, ``231 of 1571 functions by kprobe``."""
-        known = len(self._survey.functions().names)
+        known = len(self.survey.functions().names)
         some = f"{len(self.traced)} of {known}" if len(self.traced) < known else f"{known}"
         return f"{some} functions by {self.engine.name}"
 
@@ -349,25 +459,9 @@ class Tracer:
         """Names of the functions that are armed."""
         return frozenset(f.name for f in self.functions if f.kernel_name not in self.refused)
 
-    @contextmanager
-    def watch(self, *, hosts: Iterable[int], senders: Iterable[int]) -> Iterator[Watch]:
-        """Record the packets of the namespaces ``hosts`` (inode numbers).
-
-        ``senders`` are the cookies (SO_COOKIE) of the sockets that inject.
-        """
-        self.silence()
-        self.maps["chains"].clear()
-        self.ring.read()
-        watch = Watch(self)
-        try:
-            for cookie in senders:
-                self.maps["senders"][U64.pack(cookie)] = U32.pack(1)
-            for inum in hosts:
-                self.maps["hosts"][U32.pack(inum)] = U32.pack(1)
-            self._record(LAB)
-            yield watch
-        finally:
-            self.silence()
+    def missed(self) -> int:
+        """See :class:`Recorder`."""
+        return super().missed() + self.engine.missed()
 
     @contextmanager
     def live(self, *, hosts: Collection[int] = ()) -> Iterator[Watch]:
@@ -376,57 +470,10 @@ class Tracer:
             self._record(LISTED if hosts else ANYWHERE)
             yield watch
 
-    def silence(self) -> None:
-        """Know no packet any more, and none as new."""
-        self._record(OFF)
-        for name in ("senders", "hosts", "packets", "calls"):
-            self.maps[name].clear()
-
-    def _record(self, choice: int) -> None:
-        self._recordings = self._recordings + 1 & 0xFFFF
-        self.maps["recording"][U32.pack(0)] = U32.pack(choice | self._recordings << 8)
-
-    def counts(self) -> tuple[int, ...]:
-        """Since arming: events entered, refused, packets untracked; program runs missed."""
-        counted = []
-        for which in (ENTERED, REFUSED, UNTRACKED):
-            per_cpu = self.maps["counts"].get(U32.pack(which)) or b""
-            counted.append(sum(count for (count,) in U64.iter_unpack(per_cpu)))
-        missed = sum(map(bpf.recursion_misses, self._loaded.programs.values())) + self.engine.missed()
-        return *counted, missed
-
-    def chains(self) -> dict[int, str]:
-        """Names of the chains met, by address."""
-        names = {}
-        for address, chain in self.maps["chains"].items():
-            family, _, *texts = CHAIN_NAMES.unpack(chain)
-            table, name = (text.partition(b"\0")[0].decode() for text in texts)
-            names[U64.unpack(address)[0]] = f"{FAMILIES.get(family, family)} {table} {name}"
-        return names
-
     def device(self, netns: int, index: int) -> str:
         """Name of an interface that a packet of a live trace was at; "" for others."""
         name = self.maps["devices"].get(U64.pack(netns << 32 | index)) or b""
         return name.partition(b"\0")[0].decode(errors="replace")
-
-    def symbol(self, address: int) -> str:
-        """Name of the function that ``address`` lies in."""
-        return self._symbols.name(address)
-
-    @cached_property
-    def _symbols(self) -> Symbols:
-        return Symbols(Path("/proc/kallsyms").read_text())
-
-    def listing(self) -> str:
-        """The programs' instructions, in hexadecimal, one a line: opcode, registers, offset, constant."""
-        return "\n".join(
-            f"{name}:\n"
-            + "\n".join(
-                f"{number:6} {opcode:02x} {registers:02x} {offset:6} {constant:#x}"
-                for number, (opcode, registers, offset, constant) in enumerate(bpf.INSTRUCTION.iter_unpack(code))
-            )
-            for name, code in self._loaded.instructions().items()
-        )
 
 
 def _evaluates(function: Function) -> bool:
@@ -490,6 +537,14 @@ class Symbols:
         )
         self._addresses = [address for address, _ in functions]
         self._names = [name for _, name in functions]
+
+    def range(self, name: str) -> tuple[int, int]:
+        """Where a function begins, and where the next one does; zeros when there is none."""
+        try:
+            index = self._names.index(name)
+        except ValueError:
+            return 0, 0
+        return self._addresses[index], self._addresses[index + 1]
 
     def name(self, address: int) -> str:
         """The function that ``address`` lies in; "" below all of them."""

@@ -579,3 +579,36 @@ def test_why_the_kernel_gave_it_up() -> None:
     assert complaints({"dropped": "IP_CSUM"}, changed(packet, drop=None)) == [
         "expect.dropped: IP_CSUM on device / not dropped"
     ]
+
+
+# --- where only stacks at tracepoints were seen ---------------------------------------------------
+
+
+def partly(yaml: dict[str, object], packet: PacketSeen = PASSED) -> list[str]:
+    """Keys of what ``judge`` complains of when functions that were not seen may have been met."""
+    seen = msgspec.structs.replace(observation(packet), whole=False, engine="tracepoints", traced=frozenset())
+    return [one.key for one in judge(msgspec.convert(yaml, Expect), seen, packet, at=place)]
+
+
+def test_what_was_seen_is_proven() -> None:
+    assert partly({"verdict": "accept", "delivered": "server", "path": ["ip_rcv", "ip_forward_finish"]}) == []
+    assert partly({"never": ["ip_rcv"]}) == ["expect.never[0]"]
+    assert partly({"verdict": "drop", "path": ["udp_rcv"]}) == ["expect.verdict"]
+
+
+@pytest.mark.parametrize(
+    ("expect", "packet", "key"),
+    [
+        ({"path": ["udp_rcv"]}, PASSED, "path"),
+        ({"layers": ["UDP"]}, PASSED, "layers"),
+        ({"never": ["udp_rcv"]}, PASSED, "never"),
+        ({"verdict": "accept"}, changed(deliveries=()), "verdict"),
+        ({"delivered": "device"}, changed(deliveries=()), "delivered"),
+        ({"delivered": "nowhere"}, changed(deliveries=()), "delivered"),
+        ({"verdict": "drop"}, dropped(step("drop", rule('xt target "REJECT"'))), "verdict"),
+        ({"verdict": "drop", "never": ["udp_rcv"]}, dropped(step("drop")), "never"),
+    ],
+)
+def test_what_was_not_seen_is_left_open(expect: dict[str, object], packet: PacketSeen, key: str) -> None:
+    with pytest.raises(Unsupported, match=rf"tracepoints sees part of the functions only, which leaves open {key};"):
+        partly(expect, packet)

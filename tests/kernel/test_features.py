@@ -43,7 +43,7 @@ def test_this_kernel_answers_and_leaves_no_descriptor() -> None:
 
 
 def test_a_kernel_without_kprobes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bpf, "load_nothing", lambda attach_type=0: os.open("/dev/null", os.O_RDONLY))
+    monkeypatch.setattr(bpf, "load_nothing", lambda attach_type=0, kind=0: os.open("/dev/null", os.O_RDONLY))
     monkeypatch.setattr(bpf, "link_function", refuse(errno.ENOENT))
     monkeypatch.setattr(bpf, "link_functions", refuse(errno.EOPNOTSUPP))
     monkeypatch.setattr(os, "geteuid", lambda: 0)

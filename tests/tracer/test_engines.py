@@ -1,92 +1,132 @@
-"""Engines are ways to the same events."""
+"""Engines are ways to the same events: each sees the same scenario in the same way."""
 
 from __future__ import annotations
 
 import errno
 import os
-import socket
+from collections.abc import Collection, Iterator
+from pathlib import Path
 
 import pytest
 
 from harness.errors import Unsupported
-from harness.inject import cookie_of
+from harness.judge import outcome
 from harness.kernel import bpf
 from harness.kernel.images import cache_dir
-from harness.lab.lab import Lab
-from harness.ruleset.nft import Nft
-from harness.scenario.labs import LABS
-from harness.scenario.models import HostSpec, LabSpec
-from harness.scenario.network import Network
+from harness.run import Sight, run
+from harness.scenario.case import Case
+from harness.scenario.load import load
 from harness.tracer import attach
-from harness.tracer.events import Kind
 from harness.tracer.kept import Kept
-from harness.tracer.tracer import Tracer
+from harness.tracer.stacks import Stacks
+from harness.tracer.tracer import NOTIFY, Recorder, Tracer
 
 pytestmark = pytest.mark.kernel
 
-RULES = "table ip t { chain c { type filter hook forward priority 0; udp dport 4242 accept; }; }"
-FEW = ("ip_rcv", "nf_hook_slow", "nft_do_chain", "ip_forward", "ip_output", "__dev_queue_xmit", "udp_rcv", "skb_clone")
-"""Detaching kprobes takes a tenth of a second for each in an emulated CPU."""
+EDGE = Path(__file__).parents[2] / "scenarios/edge.yaml"
+FEW = frozenset(
+    {NOTIFY, "packet_rcv", "skb_clone", "skb_release_head_state", "kfree_skbmem", "__dev_queue_xmit", "ip_rcv"}
+    | {"nf_hook_slow", "nft_do_chain", "nft_do_chain_inet", "ip_forward", "ip_output", "__netif_receive_skb_core"}
+)
+"""What a scenario cannot be seen without, and some of the way: to detach a kprobe takes a tenth of a second in an
+emulated CPU."""
 
 
-def hops(engine: str) -> list[tuple[Kind, str, int]]:
-    """What one packet through the router meets: kind of event, function and a verdict or result."""
-    server = HostSpec(interfaces={"eth0": ["10.0.2.2/24"]}, gateway="device", forwarding=True)
-    client = HostSpec(interfaces={"eth0": ["203.0.113.5/24"]}, gateway="device", forwarding=True)
-    hosts = {**LABS["router"].hosts, "server": server, "client": client}
-    plan = Network.of(LabSpec(hosts=hosts, links=LABS["router"].links))
-    with Lab.build(plan) as lab, Tracer(Kept(cache_dir()), engine=engine) as tracer:
-        lab.device.namespace.call(lambda: Nft().run(RULES))
-        tracer.arm_only(tracer.known().named(FEW))
-        assert not tracer.refused
-        sender = lab.hosts["client"].namespace.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        receiver = lab.hosts["server"].namespace.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        receiver.bind(("10.0.2.2", 4242))
-        receiver.settimeout(10)
-        inums = [host.inum for host in lab.hosts.values()]
-        with tracer.watch(hosts=inums, senders=[cookie_of(sender)]) as watch:
-            sender.sendto(b"x", ("10.0.2.2", 4242))
-            receiver.recv(10)
-            recording = watch.finish()
-        assert recording.loss.total == 0
-        wanted = (Kind.HOP, Kind.RETURN)
-        return [
-            (Kind(event.kind), recording.functions[event.function].name, event.a if event.kind == Kind.RETURN else 0)
-            for event in recording.events
-            if event.kind in wanted
-        ]
+class Few(Tracer):
+    """A tracer that arms few functions."""
+
+    def arm(self, named: Collection[str] = ()) -> None:
+        if not self.functions:
+            self.arm_only(self.known().named(FEW))
 
 
 @pytest.fixture(scope="module")
-def by_engine() -> dict[str, list[tuple[Kind, str, int]]]:
-    """The same packet as each engine of this kernel tells it."""
-    told = {}
+def kept() -> Kept:
+    return Kept(cache_dir())
+
+
+@pytest.fixture(scope="module")
+def cases() -> list[Case]:
+    return [case for case in load(EDGE) if isinstance(case, Case)]
+
+
+def everywhere(kept: Kept) -> Iterator[Recorder]:
+    """A tracer by each engine of this kernel."""
     for engine in attach.ENGINES:
         try:
-            told[engine.name] = hops(engine.name)
+            with Few(kept, engine=engine.name) as tracer:
+                assert not tracer.refused
+                yield tracer
         except Unsupported as refused:
             assert engine.name in str(refused)  # noqa: PT017
-    return told
+    with Stacks(kept) as stacks:
+        yield stacks
 
 
-def test_all_engines_tell_the_same(by_engine: dict[str, list[tuple[Kind, str, int]]]) -> None:
-    if len(by_engine) < 2:
-        pytest.skip(f"this kernel has no engine but {', '.join(by_engine)}")
-    first, *others = by_engine.values()
+@pytest.fixture(scope="module")
+def sights(kept: Kept, cases: list[Case]) -> dict[str, list[Sight]]:
+    """Packets that are accepted, dropped and rejected, as each engine saw them."""
+    return {
+        tracer.engine_name: [sight for case in cases[:3] for sight in run(case, tracer)] for tracer in everywhere(kept)
+    }
+
+
+def way(sight: Sight, among: Collection[str]) -> list[tuple[str, str]]:
+    """Host and function of the hops whose function is ``among``."""
+    return [(hop.host, hop.function) for hop in sight.packet.hops if hop.function in among]
+
+
+def in_order(wanted: list[tuple[str, str]], seen: list[tuple[str, str]]) -> bool:
+    rest = iter(seen)
+    return all(hop in rest for hop in wanted)
+
+
+def test_all_come_to_the_same_decision(sights: dict[str, list[Sight]]) -> None:
+    first, *others = (
+        [
+            (
+                str(outcome(sight.packet, "device")),
+                [(step.chain_path, step.verdict, step.rule) for step in sight.packet.steps],
+                [(arrival.host, arrival.frame) for arrival in sight.packet.deliveries],
+                sight.packet.drop,
+                [reply.frame[26:] for reply in sight.observation.replies],
+            )
+            for sight in seen
+        ]
+        for seen in sights.values()
+    )
+    assert [decision for decision, *_ in first] == ["accept", "drop", "reject with tcp reset"]
     assert all(other == first for other in others)
-    names = [name for _, name, _ in first]
-    assert names.index("ip_rcv") < names.index("ip_forward") < names.index("nft_do_chain") < names.index("udp_rcv")
 
 
-def test_auto_takes_the_best(by_engine: dict[str, list[tuple[Kind, str, int]]]) -> None:
-    with Tracer(Kept(cache_dir())) as tracer:
-        assert tracer.engine.name == next(iter(by_engine))
+def test_all_tell_the_same_way(sights: dict[str, list[Sight]]) -> None:
+    probes = [seen for engine, seen in sights.items() if engine != attach.TRACEPOINTS]
+    for one in zip(*probes, strict=True):
+        armed = frozenset.intersection(*(sight.observation.traced for sight in one))
+        first, *others = (way(sight, armed) for sight in one)
+        assert {"ip_rcv", "nf_hook_slow", "nft_do_chain"} <= {function for _, function in first}
+        assert all(other == first for other in others)
 
 
-def test_an_engine_that_the_kernel_lacks_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stacks_tell_a_part_of_it(kept: Kept, cases: list[Case], sights: dict[str, list[Sight]]) -> None:
+    with Tracer(kept) as tracer:
+        for case, partly in zip(cases, sights[attach.TRACEPOINTS], strict=False):
+            (whole,) = run(case, tracer)
+            seen = way(partly, whole.observation.traced - {"consume_skb", "skb_copy_datagram_iter"})
+            assert len(seen) > 5
+            assert in_order([hop for hop in seen if hop[0]], way(whole, whole.observation.traced))
+            assert not partly.observation.whole
+
+
+def test_auto_takes_the_best(kept: Kept, sights: dict[str, list[Sight]]) -> None:
+    with Tracer(kept) as tracer:
+        assert tracer.engine.name == next(iter(sights))
+
+
+def test_an_engine_that_the_kernel_lacks_is_refused_in_words(monkeypatch: pytest.MonkeyPatch, kept: Kept) -> None:
     def refuse(*_: object, **__: object) -> int:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
     monkeypatch.setattr(bpf, "link_functions", refuse)
     with pytest.raises(Unsupported, match=r"refuses .* by kprobe.multi \(Operation .*; leave out --nft-tracer"):
-        Tracer(Kept(cache_dir()), engine="kprobe.multi")
+        Tracer(kept, engine="kprobe.multi")

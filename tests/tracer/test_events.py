@@ -15,7 +15,7 @@ import pytest
 
 from harness.errors import BrokenMeasurement
 from harness.tracer import program
-from harness.tracer.events import BUSY, EVENT, HEADER, RECORD, Event, Kind, Ring, decode
+from harness.tracer.events import BUSY, DEPTH, EVENT, HEADER, RECORD, VISITED_RECORD, Event, Kind, Ring, decode
 
 PAGE = mmap.PAGESIZE
 SIZE = 8 * PAGE
@@ -132,12 +132,12 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     fields = "\n".join(f"F(struct event, {name})" for name in Event._fields)
     (folder / "layout.c").write_text(
         "#include <stddef.h>\n#include <stdint.h>\n#include <stdio.h>\n"
-        "typedef uint64_t u64; typedef uint32_t u32; typedef uint16_t u16; typedef uint8_t u8;\n"
+        "typedef uint64_t u64; typedef int64_t s64; typedef uint32_t u32; typedef uint16_t u16; typedef uint8_t u8;\n"
         '#define F(type, name) printf(#name " %zu\\n", offsetof(type, name));\n'
         '#define S(type) printf(#type " %zu\\n", sizeof(type));\n'
         '#define N(name) printf(#name " %d\\n", name);\n'
-        f"{defines}\n{declarations}\n{one_line}\n"
-        f"int main(void) {{ {fields} S(struct event) S(struct packet) S(struct chain) N(PKTINFO)\n"
+        f"#define TRACEPOINTS\n#define DEPTH {DEPTH}\n{defines}\n{declarations}\n{one_line}\n"
+        f"int main(void) {{ {fields} S(struct event) S(struct record) S(struct packet) S(struct chain) N(PKTINFO)\n"
         f"{' '.join(f'N({kind.name})' for kind in Kind)} }}\n"
     )
     subprocess.run([compiler, "layout.c", "-o", "layout"], cwd=folder, check=True)
@@ -150,6 +150,7 @@ class TestLayout:
 
     def test_events(self, told: dict[str, int]) -> None:
         assert told["struct event"] == EVENT.size
+        assert told["struct record"] == VISITED_RECORD.size - HEADER.size
         for number, name in enumerate(Event._fields):
             packed = EVENT.pack(*(0xFF if field == number else 0 for field in range(len(Event._fields))))
             assert packed.index(b"\xff") == told[name], name
