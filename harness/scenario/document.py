@@ -95,6 +95,10 @@ class _Walk:
                 node = Node(_scalar(event), _place(event))
                 if node.value is None:
                     raise self.error(f"{name} has no value", event, "give one, or {} where its defaults will do")
+                if half := _SURROGATE.search(event.value):
+                    raise self.error(
+                        f"'\\u{ord(half[0]):x}' is half a character", event, "write the whole, as \\UXXXXXXXX"
+                    )
             elif depth > MAX_DEPTH:
                 raise self.error(f"is nested more than {MAX_DEPTH} deep", event)
             elif isinstance(event, SequenceStartEvent):
@@ -147,6 +151,9 @@ class _Walk:
 def _place(event: Any) -> Place:
     return Place(event.start_mark.line + 1, event.start_mark.column + 1)
 
+
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+"""An escape may name one; no file can hold it."""
 
 # What YAML 1.2 (section 10.3.2) takes a plain scalar for; everything else is text. Infinity and
 # not-a-number are left out.
