@@ -16,6 +16,13 @@ from harness.observation import Delivery, Hop, Loss, Observation, PacketSeen, Ru
 from harness.result import LabInterface, LabPlan, OutcomeName, Policy, Result, RulesetPlan, Sent
 
 
+@pytest.fixture(autouse=True)
+def _not_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions that tests start do not annotate this one's commit, nor write into its summary."""
+    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE", "CI_PROJECT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture(scope="session")
 def program(pytestconfig: pytest.Config) -> Callable[[str, str], str]:
     """Finds a program that a test needs and says which Debian package has it if not: a skip, or an error with

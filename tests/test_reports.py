@@ -196,7 +196,6 @@ def test_in_github_actions_annotations_and_summary_come_unasked(
         kinds.by_environment(options)
         return options.nft_github, options.nft_summary
 
-    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
     assert chosen() == ("no", None)
     monkeypatch.setenv("GITHUB_ACTIONS", "true")

@@ -22,12 +22,6 @@ EVIL = '</details><img src=x> "q" | `x` [a](b) @you #1 ::error::\n::warning::\x1
 WHERE = Position("scenarios/edge.yaml", 31, 7)
 
 
-@pytest.fixture(autouse=True)
-def _no_ci(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("GITHUB_WORKSPACE", "CI_PROJECT_DIR"):
-        monkeypatch.delenv(name, raising=False)
-
-
 @pytest.fixture
 def failed(make_result: Make) -> Result:
     return make_result("SSH is refused", outcome="failed", accepted=False, line=9, where=WHERE, message="SSH\n  …")
