@@ -250,6 +250,8 @@ def flow(value: Value) -> str:
         return "{" + ", ".join(f"{key_text(key)}: {flow(one)}" for key, one in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(flow(one) for one in value) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
     return scalar(value, in_flow=True) if isinstance(value, str) else str(value)
 
 

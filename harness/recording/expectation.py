@@ -40,6 +40,9 @@ LANDMARKS = (
 DROPS = "kfree_skb_reason | sk_skb_reason_drop"
 """Which of them drops depends on the kernel (from 6.11 the first is inlined)."""
 
+TAKEN_IN = "NO_SOCKET"
+"""A packet that was let in and that no program waits for: nothing to expect of a ruleset."""
+
 NOT_TELLING = frozenset({"Buffer", "Free", "Neighbour", "Qdisc", "Checksum", "Socket", layers.UNKNOWN})
 """Layers that every packet passes, or none for long."""
 
@@ -380,7 +383,7 @@ def _landmark(hop: Hop) -> PathEntry | None:
         return {"nft_do_chain": detail}  # type: ignore[dict-item]  # as it is written
     if hop.function == "__dev_queue_xmit" and hop.device:
         return {"__dev_queue_xmit": {"device": hop.device}}  # type: ignore[dict-item]
-    if hop.detail.get("reason") and hop.function in DROPS.split(" | "):
+    if hop.detail.get("reason", TAKEN_IN) != TAKEN_IN and hop.function in DROPS.split(" | "):
         return {DROPS: {"reason": hop.detail["reason"]}}  # type: ignore[dict-item]
     return hop.function if hop.function in LANDMARKS else None
 
