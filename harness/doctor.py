@@ -18,6 +18,13 @@ from harness.kernel.microvm import Guest
 from harness.ruleset.nft import Nft, nft_version
 from harness.tracer.btf import FOLDER as BTF
 
+PROGRAMS = (
+    ("iptables-nft-restore", "iptables", "rulesets of iptables-save"),
+    ("ip", "iproute2", "nft-harness lab enter, --nft-shell, --nft-keep"),
+    ("tshark", "tshark", "a look at the captures of --nft-pcapng"),
+)
+"""Program, its Debian package, and what it is good for: nothing else misses it."""
+
 UNSHARE = ("unshare", "--map-root-user", "--net", "true")
 
 
@@ -52,6 +59,7 @@ def examine() -> Iterator[Finding]:
     yield _busybox(vm)
     yield from _images(vm)
     yield _cache()
+    yield from (_program(*one) for one in PROGRAMS)
 
 
 def place() -> str:
@@ -135,6 +143,12 @@ def _images(vm: bool) -> Iterator[Finding]:
         yield Finding("kernel images", False, f"{names}; {lacking.sentence}", lacking.remedy, needed=vm)
     else:
         yield Finding("kernel images", True, f"{names}; Linux {images.DEFAULT} is fetched at the first run")
+
+
+def _program(name: str, package: str, use: str) -> Finding:
+    found = shutil.which(name, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
+    words = f"{found}, for {use}" if found else f"{name} is missing; it is for {use}"
+    return Finding(package, found is not None, words, f"run apt-get install {package}")
 
 
 def _cache() -> Finding:
