@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from typing import Final, Literal
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from harness.scenario.models import Action, Connect, Exchange, Hex
 from harness.scenario.network import Network
@@ -98,7 +98,7 @@ def speaking(actions: Iterable[Action], network: Network) -> Network:
     if not any(name in names and host.silent for name, host in network.hosts.items()):
         return network
     hosts = {
-        name: msgspec.structs.replace(host, silent=False) if name in names else host
+        name: structs.replace(host, silent=False, speaking=frozenset(host.interfaces)) if name in names else host
         for name, host in network.hosts.items()
     }
-    return msgspec.structs.replace(network, hosts=hosts)
+    return structs.replace(network, hosts=hosts)
