@@ -72,6 +72,8 @@ def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, tell:
     comments = [
         f"{place}: {target.name}: {why}" for target, why in missed for place in [target.place or "not in a file"]
     ]
+    for comment in comments:
+        tell(f"no scenario for {comment}")
     text = head + file.body([scenarios[one.key] for one in targets if one.key in scenarios], comments)
     if not scenarios:
         raise HarnessError(
@@ -83,8 +85,6 @@ def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, tell:
     except OSError as error:
         raise HarnessError(f"{output} can't be written: {error.strerror}") from None
     tell(f"{output}: {len(scenarios)} scenarios for {len(targets)} rules and policies")
-    for comment in comments:
-        tell(f"no scenario for {comment}")
     return 1 if missed else 0
 
 

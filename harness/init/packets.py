@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 
-from harness.init.simulate import ETHER_TYPES, PROTOCOLS, Chain, Fields, Key, Rule, Ruleset, Way, excess
+from harness.init.simulate import ETHER_TYPES, PROTOCOLS, Chain, Fields, Key, Rule, Ruleset, Way, answered, excess
 from harness.scenario import icmp
 from harness.scenario.network import Network
 from harness.scenario.parts import LOOPBACK
@@ -73,6 +73,8 @@ class World:
         told: set[str] = set()
         for donor in (None, *self._donors(key)):
             for way, wish in self._wishes(chain, target, ()):
+                if target and {"dnat", "redirect"} & {next(iter(one)) for one in target.statements}:
+                    wish = {"local": True} | wish  # a forwarded port is one of the device's own
                 if chain.family == "arp":
                     wish = wish | {"ether_type": ETHER_TYPES["arp"]}
                 merged = _merged([wish, donor]) if donor else wish
@@ -117,6 +119,8 @@ class World:
             ((word, what),) = statement.items()
             if word == "match":
                 choices.append(list(_alternatives(self.ruleset, rule, what)))
+            elif word == "reject":
+                choices.append([answered(what)])
             elif word == "vmap":
                 pairs = self.ruleset.elements(rule, what)
                 keys = [one for one, verdict in pairs if into is None or into in _targets(verdict)]
@@ -191,7 +195,7 @@ class World:
     def _ends(self, wish: Wish, family: int) -> Iterator[tuple[str, str]]:
         device, hosts = self.network.device, list(self.network.hosts)
         others = [name for name in hosts if name != device]
-        receivers = [*others[1:], others[0], device]
+        receivers = [device] * bool(wish.get("local")) + [*others[1:], others[0], device]
         if "daddr" in wish:
             owner = self.network.owner(ip_address(str(wish["daddr"])))
             receivers = [owner] if owner in others else [str(wish["daddr"])]

@@ -193,6 +193,8 @@ class Ruleset:
                 return None
             elif word == "mangle":
                 self._mangle(rule, what, fields)
+            elif word == "reject" and any(fields.get(name) != value for name, value in answered(what).items()):
+                return None
             elif word in NAT:
                 if not self._translate(rule, word, what or {}, fields):
                     return None
@@ -334,6 +336,13 @@ class Ruleset:
             if isinstance(port, int):
                 fields["dport"] = port
         return True
+
+
+def answered(reject: Any) -> dict[str, Any]:
+    """What a packet must be for this kind of answer: nft asks for it by itself, and does not list that."""
+    kind = reject.get("type", "") if isinstance(reject, Mapping) else ""
+    kinds: dict[str, dict[str, Any]] = {"icmp": {"family": 4}, "icmpv6": {"family": 6}, "tcp reset": {"proto": "tcp"}}
+    return kinds.get(kind, {})
 
 
 def excess(statement: Mapping[str, Any]) -> int:
