@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from ipaddress import ip_address
 
 from msgspec import UNSET, structs
@@ -28,6 +27,7 @@ from harness.scenario.models import (
 )
 from harness.scenario.network import Network
 from harness.scenario.parts import LOOPBACK
+from harness.scenario.plan import plan
 from harness.scenario.problem import NothingExpected, Problem, unknown
 
 HOOKS = ("ingress", "prerouting", "input", "forward", "output", "postrouting", "egress")
@@ -114,16 +114,14 @@ def _check_action(action: Action, network: Network, layers: _Layers) -> Iterator
         yield Problem("a step that sends nothing expects nothing", "expect", remedy=remedy, about_key=True)
         return
     family = None
-    for problem in _CHECKS[key](action, network):
-        yield problem.below(key)
     if action.send is not UNSET:
-        with suppress(Problem):
-            family = packet.plan(action.send, network).family
-        for found in _check_numbers(action):
-            yield found.below("expect")
-    elif isinstance(action.expect, list):
-        yield Problem("of a flow one packet is judged, not a list", "expect", remedy="make it one mapping")
-        return
+        family = yield from _check_send(action, action.send, network)
+    else:
+        for problem in _CHECKS[key](action, network):
+            yield problem.below(key)
+        if isinstance(action.expect, list):
+            yield Problem("of a flow one packet is judged, not a list", "expect", remedy="make it one mapping")
+            return
     for keys, expect in action.entries:
         problems = [*_check_expect(expect, network, layers)]
         if action.send is not UNSET:
@@ -141,30 +139,55 @@ def _check_action(action: Action, network: Network, layers: _Layers) -> Iterator
             yield found.below(*keys)
 
 
-def _check_send(action: Action, network: Network) -> Iterator[Problem]:
-    assert action.send is not UNSET
+def _check_send(action: Action, send: Send, network: Network) -> Generator[Problem, None, int | None]:
+    """What is wrong with a packet, its pace, and the numbers of those expected; its IP version if that is known."""
+    family = None
     try:
-        packet.plan(action.send, network)
+        _check_form(send)
+        if _is_short(send):
+            family, count = plan(send, network).family, send.count
+        else:
+            count = len(packet.build(send, network))
     except Problem as problem:
-        yield problem
-    yield from _check_pace(action.send)
+        yield problem.below("send")
+        return None
+    for found in _check_pace(send, count):
+        yield found.below("send")
+    for found in _check_numbers(action, count):
+        yield found.below("expect")
+    return family
 
 
-def _check_pace(send: Send) -> Iterator[Problem]:
+HEADERS = ("ether", "arp", "ip", "ip6", "tcp", "udp", "icmp", "icmpv6", "payload")
+"""Keys of the short form."""
+
+
+def _is_short(send: Send) -> bool:
+    return send.packet is None
+
+
+def _check_form(send: Send) -> None:
+    """A packet is written in one form."""
+    if not _is_short(send):
+        for key in HEADERS:
+            if getattr(send, key):
+                raise Problem(f"packet: says it all, and {key}: beside it", key, remedy="keep one form", about_key=True)
+
+
+def _check_pace(send: Send, count: int) -> Iterator[Problem]:
     """How fast several packets follow each other."""
     if send.interval is not None and send.rate is not None:
         yield Problem("interval: and rate: say the same", "rate", remedy="keep one of them", about_key=True)
     elif send.rate is not None and not int(send.rate.partition("/")[0]):
         yield Problem(f"{send.rate} sends nothing", "rate")
-    elif send.pace and packet.count(send) == 1:
+    elif send.pace and count == 1:
         yield Problem("one packet follows no other", "rate" if send.rate else "interval", remedy="say how many: count:")
-    elif (seconds := send.pace * (packet.count(send) - 1)) > LONGEST_S:
+    elif (seconds := send.pace * (count - 1)) > LONGEST_S:
         yield Problem(f"takes {seconds:.0f} s, and {LONGEST_S} s is the limit", "rate" if send.rate else "interval")
 
 
-def _check_numbers(action: Action) -> Iterator[Problem]:
+def _check_numbers(action: Action, sent: int) -> Iterator[Problem]:
     """How many packets the entries of a list of expectations are about."""
-    assert action.send is not UNSET
     if isinstance(action.expect, Expect):
         if action.expect.packets is not None:
             remedy = "leave it out: what is expected is expected of each packet"
@@ -176,7 +199,7 @@ def _check_numbers(action: Action) -> Iterator[Problem]:
             yield Problem("does not say how many packets it is about", index, remedy="add packets:")
     if None in numbers[:-1] or not numbers:
         return
-    told, sent = sum(number or 0 for number in numbers), packet.count(action.send)
+    told = sum(number or 0 for number in numbers)
     if numbers[-1] is None and told >= sent:
         yield Problem(
             f"is about no packet: those before it are about {told}, and {sent} {_are(sent)} sent", len(numbers) - 1
@@ -235,7 +258,6 @@ def _check_wait(action: Action, network: Network) -> Iterator[Problem]:
 
 
 _CHECKS = {
-    "send": _check_send,
     "nft": _check_change,
     "listen": _check_listen,
     "connect": _check_flow,

@@ -93,6 +93,7 @@ class _Walk:
                 self.anchors[event.anchor] = None
             if isinstance(event, ScalarEvent):
                 node = Node(_scalar(event), _place(event))
+                node.text = _verbatim(event)
                 if node.value is None:
                     raise self.error(f"{name} has no value", event, "give one, or {} where its defaults will do")
                 if half := _SURROGATE.search(event.value):
@@ -154,6 +155,15 @@ def _place(event: Any) -> Place:
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 """An escape may name one; no file can hold it."""
+
+
+def _verbatim(event: ScalarEvent) -> Place | None:
+    """Where a scalar's text begins, if its characters stand in one line as they are."""
+    start, end, quote = event.start_mark, event.end_mark, event.style in ("'", '"')
+    if start.line != end.line or end.column - start.column - 2 * quote != len(event.value):
+        return None
+    return Place(start.line + 1, start.column + 1 + quote)
+
 
 # What YAML 1.2 (section 10.3.2) takes a plain scalar for; everything else is text. Infinity and
 # not-a-number are left out.

@@ -238,7 +238,7 @@ def _is_in_scenario(problem: Problem) -> bool:
 
 def _located(problem: Problem, root: Node, path: Path) -> ScenarioError:
     node = root.nearest(*problem.keys)
-    return problem.at(Position(str(path), *(node.key if problem.about_key else node.place)))
+    return problem.at(Position(str(path), *(node.key if problem.about_key else node.within(problem.offset))))
 
 
 def _identifier(name: str, taken: set[str]) -> str:

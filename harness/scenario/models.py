@@ -427,6 +427,15 @@ class Send(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
             examples=["GET / HTTP/1.0", {"hex": "16 03 01"}],
         ),
     ] = ""
+    packet: Annotated[
+        str | None,
+        Meta(
+            description="Instead of headers: layers as scapy writes them. It is read, never evaluated. Lists of "
+            "values, ranges such as `(1, 10)` and subnets stand for a packet each; addresses left out come from the "
+            "lab.",
+            examples=['IP(dst="10.0.2.2")/TCP(dport=[80, 443], flags="S")'],
+        ),
+    ] = None
     count: Annotated[
         int,
         Meta(ge=1, le=MOST_PACKETS, description="How many times it is sent, each a packet of its own.", examples=[10]),

@@ -137,7 +137,9 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
                 return NextHop(here.interfaces[name], neighbour.mac)
         if via in (own.ip for own in here.interfaces[name].addresses):
             raise Problem(f"{via} is {host}'s own address")
-        raise Problem(f"nobody on the link of {host}:{name} has {via}", remedy="say who takes it with ether: {dst: …}")
+        raise Problem(
+            f"nobody on the link of {host}:{name} has {via}", remedy="give the Ethernet destination, if it is meant"
+        )
 
 
 class _Way(NamedTuple):

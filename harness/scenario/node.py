@@ -19,12 +19,14 @@ class Place(NamedTuple):
 class Node:
     """A value of the document, and those inside it."""
 
-    __slots__ = ("children", "count", "key", "place", "value")
+    __slots__ = ("children", "count", "key", "place", "text", "value")
 
     def __init__(self, value: Any, place: Place) -> None:
         self.value = value
         """A str, int, float, bool, list or dict."""
         self.place = place
+        self.text: Place | None = None
+        """Where the first character of a text stands, if it is written character by character in one line."""
         self.key = place
         """Where its key stands, for a value in a mapping."""
         self.children: dict[str | int, Node] = {}
@@ -47,6 +49,10 @@ class Node:
         alias = Node(self.value, place)
         alias.children, alias.count = self.children, self.count
         return alias
+
+    def within(self, offset: int) -> Place:
+        """The place ``offset`` characters into a text, as far as that is known."""
+        return self.text._replace(column=self.text.column + offset) if self.text and offset else self.place
 
     def put(self, key: str | int, key_place: Place, child: Node) -> None:
         """Add ``child`` to this mapping or sequence."""

@@ -1,35 +1,34 @@
-"""From a scenario's ``send`` to the bytes of a frame, and from bytes back to fields.
+"""From a scenario's ``send`` to the frames that leave its sender, and from bytes back to fields.
 
-The addresses that a scenario does not give come from the lab's plan. Building is scapy's work and
-reading is not: scapy takes 0.2 s to import, 3 s under emulation, and only building needs it.
+Building is scapy's work and reading is not: scapy takes 0.2 s to import, 3 s under emulation, and
+only building needs it. So frames can be built in another process: :func:`prepare`, :func:`use`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Literal, NamedTuple
+from functools import partial
+from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
 
 import msgspec
+from msgspec import structs
 
 from harness.scenario import icmp
-from harness.scenario.models import ARP, IPv4, IPv6, Send
+from harness.scenario.models import MOST_PACKETS, Send
 from harness.scenario.network import Network
-from harness.scenario.parts import BROADCAST, LOOPBACK, Address, Interface
-from harness.scenario.problem import Problem, unknown
+from harness.scenario.plan import MTU, Plan, Through, plan
+from harness.scenario.problem import Problem
 
-MTU = 1500
-"""Bytes above the Ethernet header that an interface of a lab takes."""
+ETHERNET = 14
+"""Bytes of that header."""
+VLAN_TAG = 4
 
-TRANSPORTS = ("tcp", "udp", "icmp", "icmpv6")
-
-
-Way = tuple[str, str, int]
+Way = tuple[str, Through, int]
 """What two frames must share to leave by one socket: interface, way through, and IP version if that matters."""
-Through = Literal["wire", "output"]
-"""How a packet leaves: as a frame that an interface sends, or through the output hook of its host's kernel."""
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,103 +55,17 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
         return {b"\x08\x00": 4, b"\x86\xdd": 6}.get(self.data[12:14], 0)
 
 
-class Plan(NamedTuple):
-    """What a ``send`` leaves open, filled in from the lab."""
-
-    interface: Interface
-    """Where it leaves."""
-    through: Through
-    source_mac: str
-    destination_mac: str
-    family: int | None
-    """4 or 6; None for a frame that holds neither IP nor ARP."""
-    source: Address | None
-    destination: Address | None
-
-
-def plan(send: Send, network: Network) -> Plan:
-    """Fill in what ``send`` leaves open.
-
-    Raises :class:`~harness.scenario.problem.Problem`, with keys below ``send``, when it
-    contradicts itself or the lab.
-    """
-    if send.from_ not in network.hosts:
-        raise unknown(send.from_, network.hosts, "host of the lab", "from")
-    transports = [name for name in TRANSPORTS if getattr(send, name) is not None]
-    if len(transports) > 1:
-        raise Problem(f"a packet cannot be {transports[0]} and {transports[1]} at once", transports[1])
-    if send.arp is not None and (send.ip or send.ip6 or transports):
-        other = "ip" if send.ip else "ip6" if send.ip6 else transports[0]
-        raise Problem(f"an ARP message has no {other}", other)
-    for name, types in (("icmp", icmp.TYPES), ("icmpv6", icmp.TYPES_V6)):
-        if (header := getattr(send, name)) is not None:
-            try:
-                icmp.number(header.type, types)
-            except Problem as problem:
-                raise problem.below(name, "type") from None
-
-    family, given_source, given_destination = _addresses(send, network)
-    if family is None and send.to is None:
-        return _plan_raw(send, network)
-    if family is None:
-        family = 4 if _has(network, send.from_, 4) and _has(network, send.to, 4) else 6
-    destination = given_destination
-    if destination is None:
-        if send.to is None:
-            raise Problem("does not say where to", remedy="add to: with a host or an address")
-        destination = network.address(send.to, family, towards=send.from_)
-        if destination is None:
-            raise Problem(f"{send.to} has no IPv{family} address", "to")
-    _check_upper_layer(send, family, transports)
-    _check_size(send, family)
-
-    ether = send.ether
-    through = _through(send, network, family)
-    try:
-        hop = network.route(send.from_, destination, local=through == "output")
-        interface, next_mac = hop.interface, hop.mac
-    except Problem as problem:
-        if ether is None or ether.dst is None:
-            raise problem.below(*(("to",) if send.to else (_layer(send, family), "dst"))) from None
-        interface, next_mac = next(iter(network.hosts[send.from_].interfaces.values())), ether.dst
-    if send.arp is not None and send.arp.op == "request":
-        next_mac = BROADCAST
-    source = given_source or (destination if interface.name == LOOPBACK else interface.address(family))
-    if source is None:
-        remedy = f"give one with {_layer(send, family)}: {{src: …}}"
-        raise Problem(f"{interface.end} has no IPv{family} address to send from", remedy=remedy)
-    return Plan(
-        interface=interface,
-        through=through,
-        source_mac=(ether and ether.src) or interface.mac,
-        destination_mac=(ether and ether.dst) or next_mac,
-        family=family,
-        source=source,
-        destination=destination,
-    )
-
-
 def build(send: Send, network: Network) -> tuple[Frame, ...]:
     """The frames that ``send`` means, in order.
 
-    Raises :class:`~harness.scenario.problem.Problem` as :func:`plan` does.
+    Raises :class:`~harness.scenario.problem.Problem`, with keys below ``send``, when it contradicts
+    itself or the lab, or when no frame can be built of it.
     """
-    planned = plan(send, network)
-    data = _prepared.get(_key(send, planned)) or _bytes(send, planned)
-    receiver = network.owner(planned.destination) if planned.destination else None
-    frame = Frame(
-        sender=send.from_,
-        interface=planned.interface.name,
-        through=planned.through,
-        data=data,
-        summary=_summary(fields(data), send.from_, receiver),
-    )
-    return (frame,) * send.count
-
-
-def count(send: Send) -> int:
-    """How many frames :func:`build` makes."""
-    return send.count
+    made = _made(send, network)
+    if len(made) * send.count > MOST_PACKETS:
+        count = f"{len(made) * send.count:,}"
+        raise Problem(f"makes {count} packets with those before it, and {MOST_PACKETS:,} is the limit", "count")
+    return made * send.count
 
 
 def prepare(packets: Iterable[tuple[Send, Network]]) -> dict[str, bytes]:
@@ -163,8 +76,7 @@ def prepare(packets: Iterable[tuple[Send, Network]]) -> dict[str, bytes]:
     frames = {}
     for send, network in packets:
         with suppress(Problem):
-            planned = plan(send, network)
-            frames[_key(send, planned)] = _bytes(send, planned)
+            frames[_key(send, network)] = msgspec.msgpack.encode(_made(send, network))
     return frames
 
 
@@ -176,187 +88,76 @@ def use(prepared: Mapping[str, bytes]) -> None:
 _prepared: dict[str, bytes] = {}
 
 
-def _key(send: Send, planned: Plan) -> str:
-    """All that the bytes of a frame depend on. Not JSON: omit_defaults goes by identity, which pickle loses."""
-    ends = planned.source_mac, planned.destination_mac, str(planned.source), str(planned.destination)
-    return repr((send, ends))
-
-
-# --- filling in ---------------------------------------------------------------------------------
-
-
-def _addresses(send: Send, network: Network) -> tuple[int | None, Address | None, Address | None]:
-    """The IP version, source and destination that are given; what disagrees is refused."""
-    family, because = None, ""
-    source = destination = None
-
-    def settle(version: int, reason: str, *keys: str) -> None:
-        nonlocal family, because
-        if family is not None and family != version:
-            raise Problem(f"{reason} is IPv{version}, but {because} is IPv{family}", *keys)
-        family, because = version, because or reason
-
-    for name, version in (("ip", 4), ("ip6", 6), ("arp", 4)):
-        header: IPv4 | IPv6 | ARP | None = getattr(send, name)
-        if header is None:
-            continue
-        settle(version, name, name)
-        if header.src is not None:
-            source = _address(header.src, version, name, "src")
-        if header.dst is not None:
-            destination = _address(header.dst, version, name, "dst")
-    for name, version in (("icmp", 4), ("icmpv6", 6)):
-        if getattr(send, name) is not None:
-            settle(version, name, name)
-    if send.to is not None and send.to not in network.hosts:
-        try:
-            address = ip_address(send.to)
-        except ValueError:
-            raise unknown(send.to, network.hosts, "host of the lab and no address", "to") from None
-        settle(address.version, send.to, "to")
-        destination = destination or address
-    if send.to == send.from_ and destination is None and network.hosts[send.from_].silent:
-        raise Problem(f"{send.to} would send to itself", "to")
-    return family, source, destination
-
-
-def _address(text: str, version: int, *keys: str) -> Address:
-    try:
-        address = ip_address(text)
-    except ValueError:
-        raise Problem(f"'{text}' is not an IPv{version} address", *keys) from None
-    if address.version != version:
-        raise Problem(f"{text} is not an IPv{version} address", *keys)
-    return address
-
-
-def _plan_raw(send: Send, network: Network) -> Plan:
-    """A frame that holds neither IP nor ARP: from the first interface to whoever is at its other end."""
-    if send.tcp or send.udp or send.ether is None or send.ether.type is None:
-        raise Problem("does not say where to", remedy="add to: with a host or an address")
-    interface = next(iter(network.hosts[send.from_].interfaces.values()), None)
-    if interface is None:
-        raise Problem(f"{send.from_} has no interface", "from")
-    peer = network.hosts[interface.peer.host].interfaces[interface.peer.interface]
-    return Plan(
-        interface=interface,
-        through="wire",
-        source_mac=send.ether.src or interface.mac,
-        destination_mac=send.ether.dst or peer.mac,
-        family=None,
-        source=None,
-        destination=None,
-    )
-
-
-def _through(send: Send, network: Network, family: int) -> Through:
-    """What an endpoint sends is a frame, even if its kernel has addresses. Others send as programs on them do."""
-    router = send.from_ == network.device or network.hosts[send.from_].forwarding
-    if not router or send.arp is not None:
-        return "wire"
-    if send.from_ != network.device and send.ether is not None:
-        return "wire"
-    why = f"the kernel of {send.from_} writes the {{}} of what {send.from_} sends"
-    if send.ether is not None:
-        raise Problem(why.format("Ethernet header"), "ether", remedy="leave ether: out", about_key=True)
-    if family == 4 and send.ip is not None and send.ip.checksum is not None:  # raw_send_hdrinc() in net/ipv4/raw.c
-        raise Problem(why.format("IPv4 checksum"), "ip", "checksum", remedy="leave it out", about_key=True)
-    if family == 4 and send.ip is not None and send.ip.id == 0:
-        raise Problem(f"the kernel of {send.from_} takes 0 for none, and chooses one", "ip", "id")
-    return "output"
-
-
-def _check_upper_layer(send: Send, family: int, transports: Sequence[str]) -> None:
-    number = send.ip.proto if send.ip else send.ip6.nh if send.ip6 else None
-    if not transports and number is None and send.arp is None:
-        remedy = "add tcp:, udp:, icmp: or icmpv6:, or its number with " + (
-            "ip: {proto: …}" if family == 4 else "ip6: {nh: …}"
-        )
-        raise Problem("says nothing about what stands above IP", remedy=remedy)
-
-
-def _check_size(send: Send, family: int) -> None:
-    size = (20 if family == 4 else 40) + (20 if send.tcp else 8) + len(_payload(send))
-    if size > MTU:
-        raise Problem(f"makes a packet of {size} bytes, and the interfaces of a lab take {MTU}", "payload")
-
-
-def _payload(send: Send) -> bytes:
-    return send.payload.encode() if isinstance(send.payload, str) else bytes.fromhex(send.payload.hex)
-
-
-def _has(network: Network, host: str | None, family: int) -> bool:
-    return any(one.address(family) for one in network.hosts[host or ""].interfaces.values())
-
-
-def _layer(send: Send, family: int) -> str:
-    return "arp" if send.arp else "ip" if family == 4 else "ip6"
+def _key(send: Send, network: Network) -> str:
+    """All that frames depend on. Not JSON: omit_defaults goes by identity, which pickle loses."""
+    said = repr((structs.replace(send, count=1, interval=None, rate=None), network))
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 # --- building -----------------------------------------------------------------------------------
 
 
-def _bytes(send: Send, planned: Plan) -> bytes:
-    # Only what is needed of scapy, only now: see the top.
-    from scapy.layers import inet, inet6, l2
-    from scapy.packet import Raw
+class _Packet(NamedTuple):
+    """One packet, whichever way it is written."""
 
-    frame = l2.Ether(src=planned.source_mac, dst=planned.destination_mac)
-    if send.ether is not None and send.ether.type is not None:
-        frame.type = send.ether.type
-    if send.ether is not None and send.ether.vlan is not None:
-        frame.type = 0x8100
-        frame /= l2.Dot1Q(vlan=send.ether.vlan)
-        if send.ether.type is not None:
-            frame[l2.Dot1Q].type = send.ether.type
-    source, destination = str(planned.source), str(planned.destination)
-    if send.arp is not None:
-        reply = send.arp.op == "reply"
-        frame /= l2.ARP(
-            op=2 if reply else 1,
-            hwsrc=planned.source_mac,
-            psrc=source,
-            hwdst=planned.destination_mac if reply else "00:00:00:00:00:00",
-            pdst=destination,
-        )
-    elif planned.family == 4:
-        ip = send.ip or IPv4()
-        frame /= inet.IP(src=source, dst=destination, ttl=ip.ttl, tos=ip.tos, id=ip.id, flags=ip.flags, frag=ip.frag)
-        if ip.proto is not None:
-            frame[inet.IP].proto = ip.proto
-        frame[inet.IP].chksum = ip.checksum
-    elif planned.family == 6:
-        ip6 = send.ip6 or IPv6()
-        frame /= inet6.IPv6(src=source, dst=destination, hlim=ip6.hlim, tc=ip6.tc, fl=ip6.fl)
-        if ip6.nh is not None:
-            frame[inet6.IPv6].nh = ip6.nh
-    if (tcp := send.tcp) is not None:
-        frame /= inet.TCP(
-            sport=tcp.sport,
-            dport=tcp.dport,
-            flags=tcp.flags,
-            seq=tcp.seq,
-            ack=tcp.ack,
-            window=tcp.window,
-            chksum=tcp.checksum,
-            options=[] if tcp.mss is None else [("MSS", tcp.mss)],
-        )
-    elif send.udp is not None:
-        frame /= inet.UDP(sport=send.udp.sport, dport=send.udp.dport, chksum=send.udp.checksum)
-    elif (echo := send.icmp) is not None:
-        frame /= inet.ICMP(type=icmp.number(echo.type, icmp.TYPES), code=echo.code, id=echo.id, seq=echo.seq)
-    elif (message := send.icmpv6) is not None:
-        # After checksum: identifier and sequence number of an echo; reserved, and the target of a
-        # neighbour message (RFC 4861 sections 4.3 and 4.4).
-        number, body = icmp.number(message.type, icmp.TYPES_V6), bytes(4)
-        if number in icmp.ECHO_V6:
-            body = struct.pack(">HH", message.id, message.seq)
-        elif number in icmp.NEIGHBOUR_V6 and planned.destination:
-            body += planned.destination.packed
-        frame /= inet6.ICMPv6Unknown(type=number, code=message.code, msgbody=body + _payload(send))
-    if (payload := _payload(send)) and send.icmpv6 is None:
-        frame /= Raw(payload)
-    return bytes(frame)
+    said: Send
+    """What it says of its ends, as a short form."""
+    data: Callable[[Plan], bytes]
+    """Its bytes, once its ends are known."""
+    keys: tuple[str, ...]
+    """Where it stands below ``send``; () for the short form itself."""
+    number: str = ""
+    """Which of several it is, for a sentence."""
+
+
+def _made(send: Send, network: Network) -> tuple[Frame, ...]:
+    """The frames of ``send``, each once."""
+    if (prepared := _prepared.get(_key(send, network))) is not None:
+        return msgspec.msgpack.decode(prepared, type=tuple[Frame, ...])
+    return tuple(_frame(one, network) for one in _packets(send))
+
+
+def _packets(send: Send) -> Iterator[_Packet]:
+    if send.packet is None:
+        from harness.scenario import short
+
+        yield _Packet(send, partial(short.data, send), ())
+        return
+    from harness.scenario import long
+
+    try:
+        made = long.packets(send.packet)
+        for number, packet in enumerate(made, 1):
+            said = Send(from_=send.from_, to=send.to, **long.said(packet))
+            yield _Packet(said, partial(long.data, packet), ("packet",), f"packet {number}: " if len(made) > 1 else "")
+    except Problem as problem:
+        raise problem.below("packet") from None
+
+
+def _frame(packet: _Packet, network: Network) -> Frame:
+    said = packet.said
+    try:
+        planned = plan(said, network)
+        data = packet.data(planned)
+        _check_size(data)
+    except Problem as problem:
+        if not packet.keys or problem.keys[:1] in (("from",), ("to",)):
+            raise
+        raise Problem(packet.number + problem.sentence, *packet.keys, remedy=problem.remedy) from None
+    receiver = network.owner(planned.destination) if planned.destination else None
+    return Frame(
+        sender=said.from_,
+        interface=planned.interface.name,
+        through=planned.through,
+        data=data,
+        summary=_summary(fields(data), said.from_, receiver),
+    )
+
+
+def _check_size(data: bytes) -> None:
+    size = len(data) - ETHERNET - VLAN_TAG * (data[12:14] in (b"\x81\x00", b"\x88\xa8"))
+    if size > MTU:
+        raise Problem(f"makes a packet of {size} bytes, and the interfaces of a lab take {MTU}", "payload")
 
 
 # --- reading ------------------------------------------------------------------------------------

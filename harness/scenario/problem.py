@@ -14,19 +14,26 @@ class Problem(HarnessError):
     makes it a :class:`~harness.errors.ScenarioError`.
     """
 
-    def __init__(self, sentence: str, *keys: str | int, remedy: str = "", about_key: bool = False) -> None:
+    def __init__(
+        self, sentence: str, *keys: str | int, remedy: str = "", about_key: bool = False, offset: int = 0
+    ) -> None:
         super().__init__(sentence, remedy=remedy)
         self.keys = keys
         self.about_key = about_key
         """Whether the last key itself is wrong, not its value."""
+        self.offset = offset
+        """Where in the value, when it is a text: characters before the place."""
 
     def below(self, *keys: str | int) -> Problem:
         """The same problem, seen from further out."""
-        return type(self)(self.sentence, *keys, *self.keys, remedy=self.remedy, about_key=self.about_key)
+        return self._with(*keys, *self.keys)
 
     def inside(self, depth: int) -> Problem:
         """The same problem, seen from ``depth`` keys further in."""
-        return type(self)(self.sentence, *self.keys[depth:], remedy=self.remedy, about_key=self.about_key)
+        return self._with(*self.keys[depth:])
+
+    def _with(self, *keys: str | int) -> Problem:
+        return type(self)(self.sentence, *keys, remedy=self.remedy, about_key=self.about_key, offset=self.offset)
 
     def at(self, position: Position) -> ScenarioError:
         """The same sentence with its place in a file, the keys before it: ``expect.path[2]: …``."""

@@ -236,7 +236,7 @@ def test_a_host_calls_itself_from_the_address_that_it_calls() -> None:
 def test_one_packet_is_sent_several_times() -> None:
     send = msgspec.convert({"from": "client", "to": "server", "icmp": {}, "count": 3}, Send)
     frames = build(send, ROUTER)
-    assert len(frames) == packet.count(send) == 3
+    assert len(frames) == 3
     assert len(set(map(repr, frames))) == 1
 
 
