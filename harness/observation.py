@@ -92,12 +92,20 @@ class Step(InChain, frozen=True, kw_only=True):
     """The chain of a jump or goto."""
     rule: Rule | None = None
     """The rule evaluated; None for a policy and for a return at the end of a chain."""
+    policy_at: Position | None = None
+    """Of a policy: where it is written, or the chain's hook if it is not."""
     headers: bytes = b""
     """In the first step of each base chain: the packet as it came there, from the IP header on, as far as the
     trace tells."""
     iif: str = ""
     oif: str = ""
     """There as well: the interfaces by which it came in and goes out."""
+
+    @property
+    def position(self) -> Position | None:
+        """Where the rule or policy stands; None when that is not known, and for the end of a chain."""
+        return self.rule.position if self.rule else self.policy_at
+
     mark: int = 0
     """The packet's mark after that."""
 

@@ -98,6 +98,7 @@ def step(verdict: Verdict, by: Rule | None) -> Step:
         kind=kind,
         verdict=verdict,
         rule=by,
+        policy_at=None if by else POLICY.position,
     )
 
 

@@ -17,7 +17,7 @@ from harness.errors import Position
 from harness.judge import describe_decision, escape
 from harness.observation import Step, Value
 from harness.report.met import places
-from harness.result import Result, RulesetPlan, Sent
+from harness.result import Result, Sent
 
 Kind = Literal["failed", "error", "decided", "never-met"]
 """``failed``: an expectation that was not met. ``error``: a mistake in a scenario, or a broken
@@ -53,7 +53,7 @@ def _failed(results: Sequence[Result]) -> Iterator[Finding]:
             position=result.where or result.position,
             title=escape(result.name),
             text="\n".join(_story(sent)) if sent else _lines(result.message),
-            related=tuple(dict.fromkeys(_deciding(result.ruleset, sent))) if sent else (),
+            related=_deciding(sent) if sent else (),
         )
         kernels.setdefault(finding, {})[escape(result.kernel)] = None
     several = len({result.kernel for result in results if result.kernel}) > 1
@@ -79,7 +79,7 @@ def _decided(results: Iterable[Result]) -> Iterator[Finding]:
     for result in results:
         for sent in (one for one in result.sent if one.mismatches and result.outcome == "failed"):
             for step in deciders(sent):
-                if place := position(result.ruleset, step):
+                if place := step.position:
                     where = result.where or result.position
                     line = f"“{escape(result.name)}” ({where.file}:{where.line}): {'; '.join(_differences(sent))}"
                     found.setdefault(place, (said(step), {}))[1][line] = None
@@ -111,8 +111,8 @@ def _differences(sent: Sent) -> list[str]:
     return [escape(f"{one.key}: expected {one.expected}, seen {one.seen}") for one in sent.mismatches]
 
 
-def _deciding(ruleset: RulesetPlan | None, sent: Sent) -> Iterator[Position]:
-    yield from (place for step in deciders(sent) if (place := position(ruleset, step)))
+def _deciding(sent: Sent) -> tuple[Position, ...]:
+    return tuple(dict.fromkeys(step.position for step in deciders(sent) if step.position))
 
 
 def _lines(text: str) -> str:
@@ -129,14 +129,6 @@ def said(step: Step) -> str:
     if step.rule:
         return step.rule.written or step.rule.text
     return f"policy {step.verdict}" if step.kind == "policy" else "end of the chain"
-
-
-def position(ruleset: RulesetPlan | None, step: Step) -> Position | None:
-    """Return where the rule or policy of ``step`` stands; None when that is not known."""
-    if step.rule:
-        return step.rule.position
-    policies = ruleset.policies if ruleset and step.kind == "policy" else ()
-    return next((policy.position for policy in policies if policy.chain_path == step.chain_path), None)
 
 
 def in_repository(file: str, folder: Path) -> str:

@@ -16,7 +16,7 @@ from harness import __version__
 from harness.errors import Position
 from harness.judge import describe_hop, describe_loss, escape, located
 from harness.observation import Delivery, Hop, PacketSeen, Value
-from harness.report.findings import position, said
+from harness.report.findings import said
 from harness.report.met import Place, places
 from harness.report.picture import HEIGHT, LINE, WIDTH, draw
 from harness.result import Result, Sent
@@ -140,7 +140,7 @@ def _step(result: Result, sent: Sent, anchor: Any, ways: _Ways) -> dict[str, Any
             (step, said(step), place, anchor(place), step in sent.decided)
             for step in packet.steps
             if step.host == device
-            for place in (position(result.ruleset, step),)
+            for place in (step.position,)
         ],
         "arrived": [_arrived(one) for one in packet.deliveries],
         "answers": [_arrived(one) for one in sent.observation.replies],

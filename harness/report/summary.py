@@ -15,7 +15,7 @@ from operator import attrgetter
 
 from harness.judge import escape, located
 from harness.observation import Step, Verdict
-from harness.report.findings import position, said
+from harness.report.findings import said
 from harness.report.met import places
 from harness.result import OutcomeName, Result, Sent
 
@@ -70,7 +70,7 @@ def _failure(result: Result, *, diagram: bool) -> Iterator[str]:
     )
     sent = next((one for one in result.sent if one.mismatches), None)
     if sent and diagram:
-        yield _fenced("mermaid", mermaid(result, sent))
+        yield _fenced("mermaid", mermaid(sent))
     yield _fenced("text", "\n".join(map(escape, result.message.splitlines())))
     yield "</details>\n"
 
@@ -86,7 +86,7 @@ def markdown(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|~&$@!])", r"\\\1", escape(text))
 
 
-def mermaid(result: Result, sent: Sent) -> str:
+def mermaid(sent: Sent) -> str:
     """Return a Mermaid flowchart of the way of the packet ``sent``: hosts, interfaces, and each rule that spoke."""
     device = sent.observation.device
     lines = ["flowchart LR"]
@@ -97,7 +97,7 @@ def mermaid(result: Result, sent: Sent) -> str:
         nodes = [f"v{number}s{place}" for place in range(len(steps))] or [f"v{number}"]
         if steps:
             lines += [f"  subgraph h{number}[{_label(host)}]", "    direction LR"]
-            lines += [f"    {node}{_node(result, sent, step)}" for node, step in zip(nodes, steps, strict=True)]
+            lines += [f"    {node}{_node(sent, step)}" for node, step in zip(nodes, steps, strict=True)]
             lines += [f"    {' --> '.join(nodes)}", "  end"] if len(nodes) > 1 else ["  end"]
         else:
             lines.append(f"  {nodes[0]}([{_label(host)}])")
@@ -111,8 +111,8 @@ def mermaid(result: Result, sent: Sent) -> str:
     return "\n".join(lines)
 
 
-def _node(result: Result, sent: Sent, step: Step) -> str:
-    place = position(result.ruleset, step)
+def _node(sent: Sent, step: Step) -> str:
+    place = step.position
     where = f"{place.file}:{place.line}" if place else ""
     verdict = "" if step.kind == "policy" or step.verdict is Verdict.CONTINUE else f"→ {step.verdict} {step.target}"
     label = _label(*(line for line in (step.chain_path, *_wrapped(said(step)), where, verdict.rstrip()) if line))

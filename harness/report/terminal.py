@@ -204,15 +204,12 @@ def _said(step: Step) -> str:
 
 
 def _line(step: Step) -> str:
-    position = step.rule.position if step.rule else None
-    return f"{position.file.rpartition('/')[2]}:{position.line}" if position else ""
+    return f"{step.position.file.rpartition('/')[2]}:{step.position.line}" if step.position else ""
 
 
 def _place(step: Step) -> str:
-    if step.rule is None:
-        return ""
-    line = f", {step.rule.position.file}:{step.rule.position.line}" if step.rule.position else ""
-    return f"{line} (handle {step.rule.handle})"
+    line = f", {step.position.file}:{step.position.line}" if step.position else ""
+    return f"{line} (handle {step.rule.handle})" if step.rule else line
 
 
 def _style(verdict: Verdict) -> str:

@@ -71,6 +71,7 @@ class Tracing:
             verdict=message.verdict,
             target=message.target,
             rule=self._ruleset.rule(*names, message.handle) if message.handle else None,
+            policy_at=chain.position if chain is not None and message.kind == "policy" else None,
             headers=message.network + message.transport,
             iif=self._host.interface(message.iif),
             oif=self._host.interface(message.oif),

@@ -293,6 +293,13 @@ def test_no_advice_where_the_ruleset_simply_says_otherwise() -> None:
     assert "advice" not in text({"verdict": "drop"}, ACCEPTED)
 
 
+def test_a_policy_is_shown_with_its_place() -> None:
+    placed = msgspec.structs.replace(step("drop"), policy_at=Position("rulesets/edge.nft", 3))
+    shown = text({"verdict": "accept"}, msgspec.structs.replace(POLICY, steps=(placed,)))
+    assert "  decided   inet filter forward, rulesets/edge.nft:3   policy drop\n" in shown
+    assert "inet filter forward  edge.nft:3  drop  policy drop\n" in shown
+
+
 def test_colour_changes_nothing_but_colour() -> None:
     expect = {"verdict": "drop", "path": PATH}
     plain, coloured = text(expect, ACCEPTED), text(expect, ACCEPTED, colour=True)

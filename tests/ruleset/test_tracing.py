@@ -219,3 +219,10 @@ def test_the_first_step_of_each_base_chain_has_the_headers(edge: Edge) -> None:
         ("wan0", "lan0", 443),
         ("", "", None),
     ]
+
+
+def test_a_policy_is_known_by_its_place(edge: Edge) -> None:
+    edge.inject(80)
+    policy = [step for _, step in edge.messages("forward: forward policy drop") if step][-1]
+    assert policy.position
+    assert policy.position.line == 4
