@@ -283,7 +283,7 @@ def trace(parser: argparse.ArgumentParser) -> None:
     add("--pcapng", type=Path, metavar="FILE", help="write a capture: each event, with the packet's first bytes there")
     add("--buffer", type=int, metavar="KIB", help="between the kernel and us, in memory; default: 8192")
     add("--ready-file", type=Path, metavar="FILE", help="made once every packet is seen")
-    add("--nft-tracer", default="auto", choices=("auto", "kprobe.multi", "kprobe"), help="how to attach")
+    add("--nft-tracer", default="auto", choices=("auto", "kprobe.multi", "fentry", "kprobe"), help="how to attach")
     add("--kernel", default=DEFAULT, help=f"of the microVM, when one is needed; default: {DEFAULT}")
     add("--dump-program", action="store_true", help="show the instructions that the kernel runs")
     add("--dump-metadata", action="store_true", help="show the functions by their numbers in events")

@@ -122,6 +122,14 @@ class Delivery(Value, frozen=True, kw_only=True):
     test, where it is known only that the host took the packet in."""
 
 
+class Counted(Value, frozen=True, kw_only=True):
+    """What one CPU has counted of the events begun there."""
+
+    entered: int = 0
+    refused: int = 0
+    untracked: int = 0
+
+
 class Loss(Value, frozen=True, kw_only=True):
     """What could not be seen, per channel. Zero everywhere is the contract."""
 
@@ -137,6 +145,8 @@ class Loss(Value, frozen=True, kw_only=True):
     """Packets that could not be followed because a map in the kernel was full."""
     trace: int = 0
     """nf_tables trace messages lost by netlink (one per overrun reported)."""
+    cpus: Mapping[int, Counted] = {}
+    """What is counted on each CPU, of those that have met a packet. Skipped runs the kernel counts for all together."""
 
     @property
     def total(self) -> int:

@@ -37,6 +37,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "auto (default) takes the best that the kernel has; tracepoints needs no probes and shows part of the way only",
     )
     group.addoption(
+        "--nft-buffer",
+        type=int,
+        metavar="KIB",
+        help="size of the buffer between the kernel and us, where scenarios are refused for events lost; default: 8192",
+    )
+    group.addoption(
         "--nft-require",
         action="store_true",
         help="what this machine cannot do is an error instead of a skipped scenario",

@@ -88,13 +88,16 @@ class Session:
         return self._tracer
 
     def _open(self, engine: str) -> Recorder:
+        from harness.tracer import program
+
+        room = program.ring_bytes(self._config.option.nft_buffer)
         if engine == attach.TRACEPOINTS:
             from harness.tracer.stacks import Stacks
 
-            return Stacks(self._kept)
+            return Stacks(self._kept, ring_bytes=room)
         from harness.tracer.tracer import Tracer
 
-        return Tracer(self._kept, engine=engine)
+        return Tracer(self._kept, engine=engine, ring_bytes=room)
 
     def finish(self) -> None:
         """Hand on what was learned of this kernel, or keep it if that can be done from here."""

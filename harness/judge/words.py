@@ -48,6 +48,12 @@ def describe_loss(loss: Loss) -> str:
         parts.append(f"not followed {loss.untracked}")
     if unaccounted := abs(loss.entered - loss.received - loss.refused):
         parts.append(f"unaccounted {unaccounted}")
+    if loss.total and len(loss.cpus) > 1:
+        parts += [
+            f"CPU {cpu}: {on.refused + on.untracked} of {on.entered}"
+            for cpu, on in sorted(loss.cpus.items())
+            if on.refused or on.untracked
+        ]
     return f"{loss.total} of {loss.entered} events ({', '.join(parts)})"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import struct
 import time
@@ -60,7 +59,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         """Size of the ring buffer: a power of two, of one page at least."""
         if self.buffer is None:
             return program.RING_BYTES * (4 if self.bytes else 1)  # such events are three times as long
-        return max(1 << (self.buffer * 1024 - 1).bit_length(), os.sysconf("SC_PAGESIZE"))
+        return program.ring_bytes(self.buffer)
 
     def check(self) -> None:
         """Refuse what can be known to be wrong before anything is started, with :class:`HarnessError`."""

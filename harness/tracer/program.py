@@ -17,7 +17,7 @@ from typing import Self
 
 import msgspec
 
-from harness.errors import Unsupported
+from harness.errors import HarnessError, Unsupported
 from harness.kernel import bpf
 from harness.tracer import pcap
 from harness.tracer.discover import Layout
@@ -29,6 +29,8 @@ SOURCES = next(
 
 RING = "events"
 RING_BYTES = 8 << 20
+"""There is room for 131,000 events: four hundredths of a second, if three million a second come."""
+MOST_RING_BYTES = 1 << 30
 MAX_FUNCTIONS = 8192
 MAX_SEGMENTS = 64
 """Pieces that one skb_segment() may give; a GSO packet of 64 KiB has 45 at an MTU of 1,500."""
@@ -100,6 +102,20 @@ def constants(nf_tables: Layout) -> dict[str, int]:
     priority, chain = (nf_tables.offset("nft_base_chain", member) for member in ("ops.priority", "chain"))
     values["PRIORITY_BEFORE_CHAIN"] = chain - priority
     return values | {"RULE_HANDLE_SHIFT": shift, "RULE_HANDLE_BITS": bits}
+
+
+def ring_bytes(kib: int | None) -> int:
+    """Size of a ring buffer of so many KiB, rounded up to what the kernel takes: a power of two, a page at least.
+
+    Raises :class:`HarnessError` for a size that is none.
+    """
+    if kib is None:
+        return RING_BYTES
+    if not 1 <= kib <= MOST_RING_BYTES >> 10:
+        raise HarnessError(
+            f"a buffer of {kib} KiB can't be had", remedy=f"give a number from 1 to {MOST_RING_BYTES >> 10}"
+        )
+    return max(1 << (kib * 1024 - 1).bit_length(), os.sysconf("SC_PAGESIZE"))
 
 
 class MapSpec(msgspec.Struct, frozen=True):

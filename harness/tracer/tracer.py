@@ -15,13 +15,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import msgspec
 
 from harness.errors import Unsupported
 from harness.kernel import bpf, modules
-from harness.observation import Loss
+from harness.observation import Counted, Loss
 from harness.tracer import attach, events, layers, program
 from harness.tracer.discover import KERNEL, Function, Functions, Survey
 from harness.tracer.kept import Kept
@@ -99,6 +99,32 @@ RELEASED = 4
 
 WAITING_BYTES = 256 << 20
 """Of events read and not yet taken."""
+
+
+class Counts(NamedTuple):
+    """What a program has counted, by CPU, and how often the kernel has skipped it."""
+
+    entered: list[int]
+    refused: list[int]
+    untracked: list[int]
+    missed: int
+
+    def since(self, before: Counts, *, received: int) -> Loss:
+        """What was lost since ``before``, ``received`` being the events that have arrived."""
+        rows = zip(*self[:3], *before[:3], strict=True)
+        cpus = {
+            cpu: Counted(entered=row[0] - row[3], refused=row[1] - row[4], untracked=row[2] - row[5])
+            for cpu, row in enumerate(rows)
+            if row[:3] != row[3:]
+        }
+        return Loss(
+            entered=sum(cpu.entered for cpu in cpus.values()),
+            received=received,
+            refused=sum(cpu.refused for cpu in cpus.values()),
+            untracked=sum(cpu.untracked for cpu in cpus.values()),
+            missed=self.missed - before.missed,
+            cpus=cpus,
+        )
 
 
 class Recording(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,11 +230,7 @@ class Watch:
             if self._tracer.counts() == after:
                 break
         seen = self._tracer.ring.decode(b"".join(self._batches))
-        counts = [now - before for now, before in zip(after, self._before, strict=True)]
-        entered, refused, untracked, missed = counts
-        return seen, Loss(
-            entered=entered, received=self._taken + len(seen), refused=refused, untracked=untracked, missed=missed
-        )
+        return seen, after.since(self._before, received=self._taken + len(seen))
 
 
 class Recorder:
@@ -292,13 +314,13 @@ class Recorder:
         self._recordings = self._recordings + 1 & 0xFFFF
         self.maps["recording"][U32.pack(0)] = U32.pack(choice | self._recordings << 8)
 
-    def counts(self) -> tuple[int, ...]:
-        """Since arming: events entered, refused, packets untracked; program runs missed."""
-        counted = []
-        for which in (ENTERED, REFUSED, UNTRACKED):
-            per_cpu = self.maps["counts"].get(U32.pack(which)) or b""
-            counted.append(sum(count for (count,) in U64.iter_unpack(per_cpu)))
-        return *counted, self.missed()
+    def counts(self) -> Counts:
+        """What was counted since arming."""
+        entered, refused, untracked = (
+            [count for (count,) in U64.iter_unpack(self.maps["counts"].get(U32.pack(which)) or b"")]
+            for which in (ENTERED, REFUSED, UNTRACKED)
+        )
+        return Counts(entered, refused, untracked, self.missed())
 
     def missed(self) -> int:
         """Runs of the programs that the kernel skipped."""

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from harness.errors import BrokenMeasurement, Position, ScenarioError, Unsupported
-from harness.judge import align, describe_hop, ended, judge, outcome
-from harness.observation import Delivery, Drop, Hop, Loss, Observation, PacketSeen, Rule, Step, Verdict
+from harness.judge import align, describe_hop, describe_loss, ended, judge, outcome
+from harness.observation import Counted, Delivery, Drop, Hop, Loss, Observation, PacketSeen, Rule, Step, Verdict
 from harness.scenario.models import Expect
 
 FORWARD = "inet filter forward"
@@ -419,6 +419,12 @@ def test_functions_expected_but_none_traced() -> None:
     expect = Expect(verdict="accept", layers=["IPv4"])
     with pytest.raises(Unsupported, match=r"edge.yaml:31:1: path, layers, never and route need function tracing"):
         judge(expect, untraced, PASSED, at=place)
+
+
+def test_loss_is_told_by_cpu() -> None:
+    cpus = {0: Counted(entered=9), 3: Counted(entered=7, refused=2), 4: Counted(entered=1, untracked=1)}
+    loss = Loss(entered=17, received=15, refused=2, untracked=1, cpus=cpus)
+    assert describe_loss(loss).endswith("not followed 1, CPU 3: 2 of 7, CPU 4: 1 of 1)")
 
 
 def test_loss_comes_before_any_judgement() -> None:

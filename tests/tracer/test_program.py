@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.errors import Unsupported
+from harness.errors import HarnessError, Unsupported
 from harness.kernel import bpf, modules
 from harness.tracer import attach, program
 from harness.tracer.discover import Survey
@@ -72,6 +72,17 @@ def test_it_loads_and_leaves_no_descriptor(compiled: program.Object) -> None:
         loaded.maps["hosts"].clear()
         assert loaded.maps["hosts"].keys() == []
     assert descriptors() == before
+
+
+@pytest.mark.parametrize(("kib", "size"), [(None, 8 << 20), (1, 4096), (4, 4096), (5, 8192), (8192, 8 << 20)])
+def test_a_buffer_has_a_size_that_the_kernel_takes(kib: int | None, size: int) -> None:
+    assert program.ring_bytes(kib) == size
+
+
+@pytest.mark.parametrize("kib", [0, -1, 1 << 30])
+def test_a_size_that_is_none_is_refused(kib: int) -> None:
+    with pytest.raises(HarnessError, match=r"can't be had; give a number from 1 to"):
+        program.ring_bytes(kib)
 
 
 @pytest.mark.parametrize(("function", "position", "pktinfo"), [(0, 0, False), (8191, 4, True)])
