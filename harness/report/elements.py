@@ -25,6 +25,7 @@ _LOOKUP = re.compile(
     rf"(?P<key>{_KEY}(?: \. {_KEY})*|ct state|[^\s{{}}:]+(?: [^\s{{}}:]+)?)(?P<not> !=)?(?P<map> v?map)? "
     r"(?:\{ (?P<elements>[^{}]*) \}|@(?P<name>[A-Za-z][\w./-]*))"
 )
+_NUMBERS = {"icmp type": icmp.TYPES, "icmpv6 type": icmp.TYPES_V6}
 _CHANGES_HEADERS = re.compile(r"(?:\b(?:[sd]addr|[sd]port|protocol|nexthdr|type)|@\w+,\d+,\d+) set\b")
 _AFTERWARDS = re.compile(r"\s+(?:timeout|expires|counter|comment|limit)\s.*")
 
@@ -85,14 +86,16 @@ def candidates(lookup: Lookup, step: Step, first: Step | None) -> list[str]:
 
     ``first`` is the step that has the packet's headers; None when they are not to be believed.
     """
-    values = [_value(part, first) for part in lookup.key.split(" . ")]
+    keys = lookup.key.split(" . ")
+    values = [_value(part, first) for part in keys]
+    numbers = [_NUMBERS.get(part, {}) for part in keys]
     verdict = f"{step.verdict} {step.target}".strip()
     possible: list[str] = []
     certain: list[str] = []
     for key, value in lookup.elements:
         if lookup.is_verdict_map and value != verdict:
             continue
-        held = _holds(key, values)
+        held = _holds(key, values, numbers)
         if held is not False:
             possible.append(key)
         if held:
@@ -123,19 +126,20 @@ def _value(key: str, first: Step | None) -> str | int | None:
         case "l4proto" | "protocol":
             return found.get("protocol")
         case "type" if kind == found.get("protocol"):
-            types = icmp.TYPES if kind == "icmp" else icmp.TYPES_V6
-            return next((name for name, number in types.items() if number == found.get("type")), None)
+            return found.get("type")
     return None
 
 
-def _holds(element: str, values: Sequence[str | int | None]) -> bool | None:
-    """Whether ``element`` has all of ``values``; None when that can't be said."""
+def _holds(element: str, values: Sequence[str | int | None], numbers: Sequence[Mapping[str, int]]) -> bool | None:
+    """Whether ``element`` has all of ``values``; None when that can't be said. ``numbers`` are those of names in it."""
     if element == "*":
         return None
     parts = element.split(" . ")
     if len(parts) != len(values):
         return None
-    answers = [_has(part, value) for part, value in zip(parts, values, strict=True)]
+    answers = [
+        _has(str(names.get(part, part)), value) for part, value, names in zip(parts, values, numbers, strict=True)
+    ]
     return False if False in answers else None if None in answers else True
 
 

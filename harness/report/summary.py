@@ -30,12 +30,16 @@ _LABEL = 40
 def render(results: Sequence[Result]) -> str:
     """Return the summary of ``results``."""
     counts = Counter(result.outcome for result in results)
-    told = ", ".join(f"{counts[one]} {one}" for one in ("failed", "error", "skipped", "passed") if counts[one])
-    parts = [f"## {_icon(counts)} {told or 'no scenario ran'}\n", *_facts(results)]
-    bad = [result for result in results if result.outcome in ("failed", "error")]
+    ends = ", ".join(f"{counts[one]} {one}" for one in ("failed", "error", "skipped", "passed") if counts[one])
+    parts = [f"## {_icon(counts)} {ends or 'no scenario ran'}\n", *_facts(results)]
+    bad = [result for result in results if result.outcome == "failed"]
+    mistakes = Counter((result.where, result.message) for result in results if result.outcome == "error")
+    told = dict(mistakes)  # one in a ruleset stops every scenario that loads it
+    bad += [result for result in results if result.outcome == "error" and told.pop((result.where, result.message), 0)]
     size = sum(len(part.encode()) for part in parts)
     for number, result in enumerate(bad):
-        part = "\n".join(_failure(result, diagram=number < DIAGRAMS))
+        others = mistakes[result.where, result.message] - 1 if result.outcome == "error" else 0
+        part = "\n".join(_failure(result, others, diagram=number < DIAGRAMS))
         size += len(part.encode(errors="replace"))
         if size > SIZE:
             parts.append(f"… and {len(bad) - number} more\n")
@@ -61,11 +65,12 @@ def _facts(results: Sequence[Result]) -> Iterator[str]:
         yield f"{'; '.join(facts)}\n"
 
 
-def _failure(result: Result, *, diagram: bool) -> Iterator[str]:
+def _failure(result: Result, others: int, *, diagram: bool) -> Iterator[str]:
     where = result.where or result.position
     kernel = f" on {html.escape(escape(result.kernel))}" if result.kernel else ""
     yield (
-        f"<details open><summary><b>{html.escape(escape(result.name))}</b> ({result.outcome}): "
+        f"<details open><summary><b>{html.escape(escape(result.name))}</b>"
+        f"{f', and {others} more' if others else ''} ({result.outcome}): "
         f"<code>{html.escape(escape(f'{where.file}:{where.line}'))}</code>{kernel}</summary>\n"
     )
     sent = next((one for one in result.sent if one.mismatches), None)

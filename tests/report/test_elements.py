@@ -43,6 +43,8 @@ def fit(text: str, seen: Step, *, first: bool = True) -> list[list[str]]:
         ("ip saddr . tcp dport { 203.0.113.5 . 22, 203.0.113.5 . 443 } accept", headers(), [["203.0.113.5 . 443"]]),
         ("meta l4proto { tcp, udp } th dport { 53, 443 } accept", headers(), [["tcp"], ["443"]]),
         ("meta l4proto { icmp, ipv6-icmp } accept", headers(proto=1), [["icmp"]]),
+        ("icmp type { echo-request, 148 } accept", headers(proto=1), [[]]),
+        ("icmp type { 156, echo-request } accept", headers(proto=1), [["156"]]),
         ('iifname { "wan0", "lan*" } accept', headers(), [["lan*"]]),
         ("ip saddr @blocked drop", headers("10.1.2.3"), [["10.0.0.0/8"]]),
         ("ip saddr @blocked drop", headers("192.0.2.5"), [["192.0.2.1-192.0.2.9"]]),

@@ -206,5 +206,11 @@ def test_the_summary_keeps_below_what_github_takes(make_result: Make) -> None:
     assert re.search(r"… and \d+ more", text)
 
 
+def test_a_mistake_that_stops_several_scenarios_is_told_once(make_result: Make) -> None:
+    broken = [make_result(name, outcome="error", message="edge.nft:3: wrong", where=WHERE) for name in ("one", "two")]
+    text = summary.render([*broken, make_result("three", outcome="error", message="another", where=WHERE)])
+    assert re.findall(r"<b>(.*)</b>(.*) \(error\)", text) == [("one", ", and 1 more"), ("three", "")]
+
+
 def test_a_session_without_scenarios_has_a_summary() -> None:
     assert summary.render([]) == "## ✅ no scenario ran\n\n"
