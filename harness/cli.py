@@ -20,8 +20,6 @@ def init(parser: argparse.ArgumentParser) -> None:
     """Write a first scenario file for a ruleset: a packet for each rule and policy, and what becomes of it."""
     from pathlib import Path
 
-    from harness.kernel.images import DEFAULT
-
     def run(options: argparse.Namespace) -> int:
         from harness.init import command
 
@@ -35,7 +33,7 @@ def init(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ruleset", type=Path, help="an nft file; copied to scenarios/rulesets if it lies elsewhere")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: scenarios/NAME.yaml")
     parser.add_argument("--no-run", action="store_true", help="write packets only, for pytest --nft-record")
-    parser.add_argument("--kernel", default=DEFAULT, help=f"of the microVM, when one is needed; default: {DEFAULT}")
+    parser.add_argument("--kernel", default="auto", help="auto (default), host, a version or a path")
     parser.set_defaults(run=run)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +21,8 @@ from harness.init.file import Scenario
 from harness.init.look import Facts, look
 from harness.init.packets import Candidate, World
 from harness.init.simulate import Key, Ruleset
+from harness.judge import escape
+from harness.kernel import images, where
 from harness.observation import Rule, Step
 from harness.recording import expectation
 from harness.recording.expectation import Seen
@@ -55,23 +59,23 @@ def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, tell:
         raise HarnessError(f"{output} is there already", remedy="remove it, or name another with -o")
     if FOLDER not in output.absolute().parent.parts:
         raise HarnessError(f"{output} is in no folder {FOLDER}, so pytest would not take it", remedy=f"use {FOLDER}/…")
-    facts = look(ruleset, kernel)
+    facts = look(ruleset, images.DEFAULT if kernel in (where.AUTO, where.HOST) else kernel)
     ruleset = _in_project(ruleset, output, tell)
     chosen = stage.choose(facts)
     tell(f"the lab: {chosen.described}")
     targets = list(_targets(facts))
-    candidates = {one.key: found for one, found in _candidates(facts, chosen, targets)}
+    world = World(Ruleset(facts), chosen.network)
+    candidates = {one.key: list(itertools.islice(world.candidates(one.key), 1 + TRIES)) for one in targets}
     tell(f"packets for {sum(map(bool, candidates.values()))} of {len(targets)} rules and policies")
     head = file.head(ruleset, output, chosen)
     reasons: dict[Key, str] = {}
     if measure:
-        scenarios = _measured(head, output, targets, candidates, reasons, tell)
+        send = functools.partial(_ran, output, kernel)
+        scenarios = _measured(head, send, targets, candidates, reasons, tell)
     else:
         scenarios = {one.key: Scenario(one.title, found[0].sends) for one in targets if (found := candidates[one.key])}
     missed = [(one, reasons.get(one.key, _why(facts, one))) for one in targets if one.key not in scenarios]
-    comments = [
-        f"{place}: {target.name}: {why}" for target, why in missed for place in [target.place or "not in a file"]
-    ]
+    comments = [escape(f"{target.place or 'not in a file'}: {target.name}: {why}") for target, why in missed]
     for comment in comments:
         tell(f"no scenario for {comment}")
     text = head + file.body([scenarios[one.key] for one in targets if one.key in scenarios], comments)
@@ -94,6 +98,9 @@ def _in_project(ruleset: Path, output: Path, tell: Tell) -> Path:
     full = ruleset.resolve()
     if full.is_relative_to(root.resolve()) or project.allows(root, full):
         return ruleset
+    if re.search(r'^\s*include\s+"(?!/)', full.read_text(errors="replace"), re.MULTILINE):
+        remedy = "copy it there, with what it includes"
+        raise HarnessError(f"{ruleset} lies outside of the project, and includes other files", remedy=remedy)
     copy = output.parent / "rulesets" / (f"{ruleset.stem}.nft")
     if copy.exists():
         if copy.read_bytes() == full.read_bytes():
@@ -131,17 +138,9 @@ def _targets(facts: Facts) -> Iterator[Target]:
             yield Target((*here_is, 0), f"{here} policy", title(f"{short}: policy {chain.policy}"), place)
 
 
-def _candidates(
-    facts: Facts, chosen: stage.Stage, targets: Sequence[Target]
-) -> Iterator[tuple[Target, list[Candidate]]]:
-    world = World(Ruleset(facts), chosen.network)
-    for one in targets:
-        yield one, list(itertools.islice(world.candidates(one.key), 1 + TRIES))
-
-
 def _measured(
     head: str,
-    output: Path,
+    send: Callable[[str], list[result.Result]],
     targets: Sequence[Target],
     candidates: Mapping[Key, list[Candidate]],
     reasons: dict[Key, str],
@@ -159,7 +158,7 @@ def _measured(
             for number, candidate in enumerate(chosen)
         }
         tell(f"sending {len(drafts)} packets")
-        for seen in _ran(head + file.body([draft for _, draft in drafts.values()], ()), output):
+        for seen in send(head + file.body([draft for _, draft in drafts.values()], ())):
             one, draft = drafts[seen.name]
             if one.key not in found:
                 expected = _expected(one, seen, reasons)
@@ -210,17 +209,12 @@ def _about(step: Step, sent: result.Sent, rules: Sequence[Rule], values: Mapping
     return told if "rules" in told else {**values, "rules": [name]}
 
 
-def _ran(text: str, output: Path) -> list[result.Result]:
+def _ran(output: Path, kernel: str, text: str) -> list[result.Result]:
     """What pytest saw of the scenarios in ``text``, which stands beside ``output`` while it runs."""
     with _beside(output, text) as draft, tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pytest", str(draft), "--nft-record", "--nft-results", folder, "-q"]
-        ran = subprocess.run(
-            [*command, "-p", "no:cacheprovider", "-p", "no:randomly"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = [sys.executable, "-m", "pytest", str(draft), "--nft-record", "--nft-results", folder]
+        command += ["--nft-kernel", kernel, "-q", "-o", "addopts=", "-p", "no:cacheprovider"]
+        ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if not any(Path(folder).iterdir()):
             raise HarnessError(f"pytest did not run:\n{ran.stdout}{ran.stderr}".rstrip())
         return result.load([Path(folder)])
