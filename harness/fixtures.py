@@ -20,7 +20,7 @@ from __future__ import annotations
 import functools
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
@@ -38,6 +38,7 @@ from harness.scenario.files import shortened
 from harness.scenario.models import Expect
 from harness.scenario.node import Node, Place
 from harness.scenario.packet import fields
+from harness.scenario.problem import unknown
 from harness.session import SESSION
 from harness.tracer import layers
 
@@ -106,23 +107,31 @@ class Builder:
         self._labs = labs
 
     @_for_tests
-    def __call__(self, **setup: Any) -> OpenLab:
-        """Build a lab; ``setup`` is what stands above ``scenarios:`` in a scenario file, ``ruleset`` at least."""
-        return self._labs.enter_context(OpenLab(self._item, setup))
+    def __call__(self, *, programs: Collection[str] = (), **setup: Any) -> OpenLab:
+        """Build a lab; ``setup`` is what stands above ``scenarios:`` in a scenario file, ``ruleset`` at least.
+
+        ``programs`` are the hosts on which steps will ``listen``, ``connect`` or ``exchange``: they get
+        their addresses, and their kernels answer.
+        """
+        return self._labs.enter_context(OpenLab(self._item, setup, programs))
 
 
 class OpenLab:
     """A lab with its ruleset. What one step leaves behind in the kernel is there for the next."""
 
-    def __init__(self, item: pytest.Item, setup: Mapping[str, Any]) -> None:
-        from harness.scenario import load
+    def __init__(self, item: pytest.Item, setup: Mapping[str, Any], programs: Collection[str] = ()) -> None:
+        from harness.scenario import flow, load
 
         self._setup = load.set_up(*_document(setup), layers=layers.NAMES)
         self._shown = Shown(item, self._setup)
         self._steps = 0
         self._stack = ExitStack()
         session = item.config.stash[SESSION]
-        self._stage = self._stack.enter_context(session.open(self._setup.network, self._setup.rulesets))
+        network = self._setup.network
+        for name in programs:
+            if name not in network.hosts:
+                raise unknown(name, network.hosts, "host of the lab", "programs")
+        self._stage = self._stack.enter_context(session.open(flow.speaking(programs, network), self._setup.rulesets))
 
     def __enter__(self) -> Self:
         return self

@@ -156,6 +156,11 @@ class Programs:
         return opened
 
     def _socket(self, host: Host, family: int, kind: int) -> socket.socket:
+        if host.plan.silent:
+            raise HarnessError(
+                f"{host.name} is silent: it has no addresses for a program to use",
+                remedy=f"open the lab with programs=['{host.name}']",
+            )
         try:
             opened = host.namespace.call(socket.socket, family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         except OSError as refused:

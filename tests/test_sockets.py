@@ -16,7 +16,7 @@ from harness.lab.lab import Lab
 from harness.observation import Flow
 from harness.ruleset.conntrack import connections
 from harness.ruleset.load import Ruleset
-from harness.scenario.flow import plan, speaking
+from harness.scenario.flow import plan, speakers, speaking
 from harness.scenario.labs import LABS
 from harness.scenario.models import Action, Connect, Exchange, Listen
 from harness.scenario.network import Network
@@ -47,10 +47,6 @@ table ip nat {
 	}
 }
 """
-EVERYWHERE = (
-    Action(listen=Listen(on="client", tcp=1)),
-    Action(listen=Listen(on="server", tcp=1)),
-)
 TCP_CLOSE = 7
 """include/net/tcp_states.h"""
 LISTENING = Listen(on="server", tcp=80, udp=53)
@@ -58,7 +54,7 @@ LISTENING = Listen(on="server", tcp=80, udp=53)
 
 @pytest.fixture
 def network() -> Network:
-    return speaking(EVERYWHERE, Network.of(LABS["router"]))
+    return speaking(["client", "server"], Network.of(LABS["router"]))
 
 
 @pytest.fixture
@@ -186,8 +182,15 @@ def test_what_cannot_be(programs: Programs, network: Network) -> None:
         programs.exchange(unconnected, b"?", b"!")
 
 
-def test_only_hosts_with_a_program_speak(network: Network) -> None:
+def test_only_hosts_with_a_program_speak() -> None:
     silent = Network.of(LABS["nat-gateway"])
     calls = [Action(listen=Listen(on="server", tcp=80)), Action(connect=Connect(from_="client", to="device", tcp=80))]
-    assert {name for name, host in speaking(calls, silent).hosts.items() if host.silent} == {"pc"}
+    assert speakers(calls, silent) == {"client", "device", "server"}
+    assert {name for name, host in speaking(speakers(calls, silent), silent).hosts.items() if host.silent} == {"pc"}
     assert speaking((), silent) is silent
+
+
+def test_a_silent_host_has_no_programs() -> None:
+    refused = pytest.raises(HarnessError, match="client is silent: it has no addresses for a program to use")
+    with Lab.build(Network.of(LABS["host"])) as lab, Programs(lab) as programs, refused:
+        programs.listen(Listen(on="client", tcp=80))

@@ -145,14 +145,19 @@ def _asks(expect: Expect, key: str) -> bool:
 
 # --- one function per expectation; each yields (keys, expected, seen, note) ---------------------
 
+NOWHERE = "say `delivered: nowhere` if that is meant"
+
 _Found = Iterator[tuple[Keys, str, str, str]]
 
 
 def _verdict(expect: Expect, seen: Outcome, packet: PacketSeen) -> _Found:
     keys: Keys = ("expect", "verdict")
+    lost = seen.verdict is Verdict.ACCEPT and expect.delivered is None and not arrivals(packet)
     if expect.verdict is None:
-        return
-    if seen.verdict != expect.verdict:
+        # Who names the rule that accepts would not look for the packet either.
+        if lost and (expect.rule is not None or expect.rules):
+            yield ("expect", "delivered"), "an accepted packet arrives", "it arrived nowhere", NOWHERE
+    elif seen.verdict != expect.verdict:
         note = ""
         if seen.verdict is None:
             note = "no base chain of the ruleset saw it"
@@ -163,9 +168,8 @@ def _verdict(expect: Expect, seen: Outcome, packet: PacketSeen) -> _Found:
         elif (expect.verdict, seen.verdict) == ("reject", Verdict.DROP):
             note = "dropped in silence: the sender got no answer"
         yield keys, expect.verdict, str(seen), note
-    elif seen.verdict is Verdict.ACCEPT and expect.delivered is None and not arrivals(packet):
-        note = "say `delivered: nowhere` if that is meant"
-        yield keys, "accept, and the packet arrives", "accept, but it arrived nowhere", note
+    elif lost:
+        yield keys, "accept, and the packet arrives", "accept, but it arrived nowhere", NOWHERE
 
 
 def _with(expect: Expect, seen: Outcome) -> _Found:

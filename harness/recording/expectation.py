@@ -257,6 +257,9 @@ def _delivered(seen: Seen) -> Written:
 
 def _delivery(expect: Expect, rest: Sequence[str | int], sights: Sequence[Seen]) -> Iterable[Change]:
     delivered = _agreed("delivered", _delivered, sights)
+    if expect.delivered is None:  # an accepted packet arrives nowhere, and nothing is said of that
+        yield Change(keys=("delivered",), value=delivered, new=True)
+        return
     to = delivered["to"] if isinstance(delivered, dict) else delivered
     if rest[:1] != ["sees"]:
         if isinstance(expect.delivered, Delivered) and to != "nowhere":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from ipaddress import ip_address
 from typing import Final, Literal
 
@@ -86,8 +86,8 @@ def content(text: str | Hex) -> bytes:
     return text.encode() if isinstance(text, str) else bytes.fromhex(text.hex)
 
 
-def speaking(actions: Iterable[Action], network: Network) -> Network:
-    """``network`` with addresses for the kernels of all hosts that have a program in ``actions``, or are called."""
+def speakers(actions: Iterable[Action], network: Network) -> set[str]:
+    """The hosts that have a program in ``actions``, or are called."""
     names: set[str | None] = set()
     for action in actions:
         if action.listen is not UNSET:
@@ -95,7 +95,12 @@ def speaking(actions: Iterable[Action], network: Network) -> Network:
         for flow in (action.connect, action.exchange):
             if flow is not UNSET:
                 names |= {flow.from_, plan(flow, network).owner}
-    if not any(name in names and host.silent for name, host in network.hosts.items()):
+    return {name for name in names if name is not None}
+
+
+def speaking(names: Collection[str], network: Network) -> Network:
+    """``network`` with addresses for the kernels of the hosts ``names``, who answer for themselves then."""
+    if not any(network.hosts[name].silent for name in names):
         return network
     hosts = {
         name: structs.replace(host, silent=False, speaking=frozenset(host.interfaces)) if name in names else host

@@ -18,7 +18,7 @@ from harness.scenario.case import Broken, Case, Files, Loaded
 from harness.scenario.check import actions, check, check_step, to_be_recorded
 from harness.scenario.files import LABS as LABS_FOLDER
 from harness.scenario.files import SUFFIXES
-from harness.scenario.flow import speaking
+from harness.scenario.flow import speakers, speaking
 from harness.scenario.labs import LABS, rename
 from harness.scenario.models import Action, LabSpec, Scenario, ScenarioFile
 from harness.scenario.network import Network
@@ -213,7 +213,7 @@ def _cases(
                 name=name,
                 id=identifier,
                 marks=marks,
-                network=speaking(steps, own.network),
+                network=speaking(speakers(steps, own.network), own.network),
                 rulesets=own.rulesets,
                 actions=to_be_recorded(steps) if own.recording else steps,
                 places=node,

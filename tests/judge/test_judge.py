@@ -283,6 +283,18 @@ def test_accept_that_arrives_nowhere_must_be_said() -> None:
     assert complaints({"verdict": "accept", "delivered": "nowhere"}, lost) == []
 
 
+@pytest.mark.parametrize("said", [{"rule": "tcp dport {22,443} accept"}, {"rules": ["tcp dport {22,443} accept"]}])
+def test_so_must_it_where_the_rule_that_accepts_is_named(said: dict[str, object]) -> None:
+    lost = changed(deliveries=())
+    assert complaints(said, lost) == [
+        (
+            "expect.delivered: an accepted packet arrives / it arrived nowhere / "
+            "say `delivered: nowhere` if that is meant"
+        )
+    ]
+    assert complaints({**said, "delivered": "nowhere"}, lost) == []
+
+
 def test_accept_into_the_device_itself_has_arrived() -> None:
     packet = changed(deliveries=(arrival("device", b""),), steps=(step("accept", chain="inet filter input"),), hops=())
     assert complaints({"verdict": "accept"}, packet) == []
