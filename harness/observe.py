@@ -275,6 +275,7 @@ def _steps(
     # Before v6.4 the kernel computes the id too late for us to see it.
     has_ids = any(event.b for event in reported)
     arrived: dict[tuple[str, int], deque[tuple[TraceMessage, Step | None]]] = defaultdict(deque)
+    heard = dict.fromkeys(message.host for message, _ in messages)
     for message, step in messages:
         arrived[message.host, message.id if has_ids else 0].append((message, step))
     steps = defaultdict(list)
@@ -282,7 +283,9 @@ def _steps(
     for event in reported:
         # The kernel puts the id into the message without turning it to network byte order.
         number = int.from_bytes(event.b.to_bytes(4, sys.byteorder), "big")
-        queue = arrived[scene.host(event.netns), number]
+        # What was sent out by fwd may be on another host already when the rule is told of.
+        here = scene.host(event.netns)
+        queue = next((arrived[host, number] for host in (here, *heard) if arrived[host, number]), None)
         if not queue:
             raise BrokenMeasurement(f"{NOTIFY} was called for packet {number:08x}, of which no message arrived")
         message, step = queue.popleft()

@@ -445,6 +445,12 @@ def test_loss_comes_before_any_judgement() -> None:
         judge(Expect(verdict="drop"), lossy, PASSED, at=place)
 
 
+def test_a_copy_may_arrive_of_what_is_dropped() -> None:
+    mirror = msgspec.structs.replace(HTTPS, text='udp dport 53 dup to "lan0"', comment="")
+    packet = changed(steps=(step("continue", mirror), step("drop")), hops=())
+    assert outcome(packet, "device").verdict is Verdict.DROP
+
+
 @pytest.mark.parametrize(
     ("packet", "sentence"),
     [
