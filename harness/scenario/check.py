@@ -20,6 +20,7 @@ from harness.scenario.models import (
     FlowSeen,
     HopDetail,
     PathEntry,
+    Payload,
     Scenario,
     Sees,
     Send,
@@ -163,15 +164,18 @@ HEADERS = ("ether", "arp", "ip", "ip6", "tcp", "udp", "icmp", "icmpv6", "payload
 
 
 def _is_short(send: Send) -> bool:
-    return send.packet is None
+    return send.packet is None and send.pcap is None
 
 
 def _check_form(send: Send) -> None:
     """A packet is written in one form."""
-    if not _is_short(send):
-        for key in HEADERS:
-            if getattr(send, key):
-                raise Problem(f"packet: says it all, and {key}: beside it", key, remedy="keep one form", about_key=True)
+    form = "pcap" if send.pcap is not None else "packet"
+    others = () if _is_short(send) else ("packet", "to", *HEADERS) if form == "pcap" else HEADERS
+    for key in others:
+        if getattr(send, key):
+            raise Problem(f"{form}: says it all, and {key}: beside it", key, remedy="keep one of them", about_key=True)
+    if isinstance(send.payload, Payload) and (send.payload.hex is None) == (send.payload.file is None):
+        raise Problem("is either hex: or file:", "payload")
 
 
 def _check_pace(send: Send, count: int) -> Iterator[Problem]:

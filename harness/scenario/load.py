@@ -20,7 +20,7 @@ from harness.scenario.files import LABS as LABS_FOLDER
 from harness.scenario.files import SUFFIXES
 from harness.scenario.flow import speakers, speaking
 from harness.scenario.labs import LABS, rename
-from harness.scenario.models import Action, LabSpec, Scenario, ScenarioFile
+from harness.scenario.models import Action, LabSpec, Payload, Scenario, ScenarioFile, Send
 from harness.scenario.network import Network
 from harness.scenario.node import Node
 from harness.scenario.parameters import expand, without_consequences
@@ -127,6 +127,11 @@ def case_of(document: Node, path: Path, *, setup: Setup, name: str) -> Case:
     Raises :class:`~harness.errors.ScenarioError`, the first one.
     """
     action, _, found = convert(document, Action)
+    try:
+        if action is not None and action.send is not UNSET:
+            action = structs.replace(action, send=_send_with_files(path, action.send, "send"))
+    except Problem as problem:
+        found.append(problem)
     found = found or list(check_step(action, setup.network, setup.layers) if action else ())
     if found or action is None:
         raise _located(found[0], document, path)
@@ -189,6 +194,7 @@ def _cases(
         if stage is not None and scenario is not None and not wrong:
             try:
                 own = _own(path, scenario, stage)
+                scenario = _with_files(path, scenario)
                 found_here = check(scenario, own.network, own.layers)
                 wrong += (one for one in found_here if not (own.recording and isinstance(one, NothingExpected)))
             except Problem as problem:
@@ -230,6 +236,34 @@ def _own(path: Path, scenario: Scenario, stage: Setup) -> Setup:
     network = None if {"lab", "interfaces"} & own.keys() else stage.network
     made = Setup.of(path, structs.replace(stage.file, **own), stage.layers, network)
     return made._replace(recording=stage.recording)
+
+
+def _with_files(path: Path, scenario: Scenario) -> Scenario:
+    """``scenario`` with the names of the files that its packets come from absolute."""
+    if scenario.send is not UNSET:
+        scenario = structs.replace(scenario, send=_send_with_files(path, scenario.send, "send"))
+    if scenario.steps is not UNSET:
+        steps = [
+            step
+            if step.send is UNSET
+            else structs.replace(step, send=_send_with_files(path, step.send, "steps", index, "send"))
+            for index, step in enumerate(scenario.steps)
+        ]
+        scenario = structs.replace(scenario, steps=steps)
+    return scenario
+
+
+def _send_with_files(path: Path, send: Send, *keys: str | int) -> Send:
+    what = "a pcap or pcapng file"
+    if isinstance(send.pcap, str):
+        return structs.replace(send, pcap=str(_inside(path, send.pcap, what, *keys, "pcap")))
+    if send.pcap is not None:
+        file = str(_inside(path, send.pcap.file, what, *keys, "pcap", "file"))
+        return structs.replace(send, pcap=structs.replace(send.pcap, file=file))
+    if isinstance(send.payload, Payload) and send.payload.file is not None:
+        file = str(_inside(path, send.payload.file, "a file", *keys, "payload", "file"))
+        return structs.replace(send, payload=structs.replace(send.payload, file=file))
+    return send
 
 
 def _is_in_scenario(problem: Problem) -> bool:

@@ -389,6 +389,48 @@ class Hex(Model, frozen=True, kw_only=True):
     ]
 
 
+class Payload(Model, frozen=True, kw_only=True):
+    """Bytes that are no text: in hexadecimal, or those of a file."""
+
+    hex: Annotated[
+        Annotated[str, Meta(pattern="^\\s*([0-9A-Fa-f]{2}\\s*)*$")] | None,
+        Meta(
+            description="Two digits for each byte, with or without spaces between bytes.",
+            examples=["16 03 01", "deadbeef"],
+        ),
+    ] = None
+    file: Annotated[
+        Name | None,
+        Meta(
+            description="A file, seen from the scenario file, and within the same project.",
+            examples=["captures/client-hello.bin"],
+        ),
+    ] = None
+
+
+class Pcap(Model, frozen=True, kw_only=True):
+    """Packets that were captured.
+
+    They start at the sender, with the Ethernet addresses of its link; all else is as it was captured.
+    """
+
+    file: Annotated[
+        Name,
+        Meta(
+            description="A pcap or pcapng file, seen from the scenario file, and within the same project.",
+            examples=["captures/dns.pcapng"],
+        ),
+    ]
+    packets: Annotated[
+        str | Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Which of them, counted from 1, in this order; without it all.", examples=["1-5, 9", 3]),
+    ] = None
+    ether: Annotated[
+        Literal["lab", "keep"],
+        Meta(description="Whether Ethernet addresses are the lab's, or kept.", examples=["keep"]),
+    ] = "lab"
+
+
 class Send(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
     """A packet, or several in a row, and where it starts.
 
@@ -421,10 +463,10 @@ class Send(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
     icmp: Annotated[ICMP | None, Meta(description="ICMP header.", examples=[{"type": "echo-request"}])] = None
     icmpv6: Annotated[ICMPv6 | None, Meta(description="ICMPv6 header.", examples=[{"type": "echo-request"}])] = None
     payload: Annotated[
-        str | Hex,
+        str | Payload,
         Meta(
-            description="Bytes after the last header, as UTF-8 text or in hexadecimal.",
-            examples=["GET / HTTP/1.0", {"hex": "16 03 01"}],
+            description="Bytes after the last header: as UTF-8 text, in hexadecimal, or a file's.",
+            examples=["GET / HTTP/1.0", {"hex": "16 03 01"}, {"file": "captures/client-hello.bin"}],
         ),
     ] = ""
     packet: Annotated[
@@ -434,6 +476,13 @@ class Send(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
             "values, ranges such as `(1, 10)` and subnets stand for a packet each; addresses left out come from the "
             "lab.",
             examples=['IP(dst="10.0.2.2")/TCP(dport=[80, 443], flags="S")'],
+        ),
+    ] = None
+    pcap: Annotated[
+        Name | Pcap | None,
+        Meta(
+            description="Instead of headers: the packets of a capture file.",
+            examples=["captures/dns.pcapng", {"file": "captures/dns.pcapng", "packets": "1-5"}],
         ),
     ] = None
     count: Annotated[

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import structs
 
 from harness.scenario import icmp
-from harness.scenario.models import MOST_PACKETS, Send
+from harness.scenario.models import MOST_PACKETS, Pcap, Send
 from harness.scenario.network import Network
 from harness.scenario.plan import MTU, Plan, Through, plan
 from harness.scenario.problem import Problem
@@ -118,6 +118,9 @@ def _made(send: Send, network: Network) -> tuple[Frame, ...]:
 
 
 def _packets(send: Send) -> Iterator[_Packet]:
+    if send.pcap is not None:
+        yield from _recorded(send, send.pcap)
+        return
     if send.packet is None:
         from harness.scenario import short
 
@@ -132,6 +135,20 @@ def _packets(send: Send) -> Iterator[_Packet]:
             yield _Packet(said, partial(long.data, packet), ("packet",), f"packet {number}: " if len(made) > 1 else "")
     except Problem as problem:
         raise problem.below("packet") from None
+
+
+def _recorded(send: Send, pcap: str | Pcap) -> Iterator[_Packet]:
+    from harness.scenario import replay
+
+    named = pcap if isinstance(pcap, Pcap) else Pcap(file=pcap)
+    try:
+        for one in replay.packets(named):
+            said = Send(from_=send.from_, **replay.said(one))
+            yield _Packet(said, partial(replay.data, one, named.ether == "keep"), ("pcap",), f"packet {one.number}: ")
+    except Problem as problem:
+        raise (
+            problem.below("pcap") if named is pcap else Problem(problem.sentence, "pcap", remedy=problem.remedy)
+        ) from None
 
 
 def _frame(packet: _Packet, network: Network) -> Frame:

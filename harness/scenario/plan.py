@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from harness.scenario import icmp
@@ -188,7 +189,15 @@ def _check_upper_layer(send: Send, family: int, transports: Sequence[str]) -> No
 
 def payload(send: Send) -> bytes:
     """What stands behind the last header."""
-    return send.payload.encode() if isinstance(send.payload, str) else bytes.fromhex(send.payload.hex)
+    if isinstance(send.payload, str):
+        return send.payload.encode()
+    if send.payload.file is None:
+        return bytes.fromhex(send.payload.hex or "")
+    try:
+        with Path(send.payload.file).open("rb") as stream:
+            return stream.read(MTU + 1)
+    except OSError as error:
+        raise Problem(f"cannot be read: {(error.strerror or 'unknown error').lower()}", "payload", "file") from None
 
 
 def _check_size(send: Send, family: int) -> None:
