@@ -95,7 +95,9 @@ class _Walk:
                 node = Node(_scalar(event), _place(event))
                 node.text = _verbatim(event)
                 if node.value is None:
-                    raise self.error(f"{name} has no value", event, "give one, or {} where its defaults will do")
+                    # Below the keys of the file are headers, which have defaults.
+                    remedy = "give one" if depth <= 2 else "give one, or {} where its defaults will do"
+                    raise self.error(f"{name} has no value", event, remedy)
                 if half := _SURROGATE.search(event.value):
                     raise self.error(
                         f"'\\u{ord(half[0]):x}' is half a character", event, "write the whole, as \\UXXXXXXXX"

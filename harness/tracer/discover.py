@@ -15,6 +15,7 @@ Nothing here changes from one boot to the next, so it is asked once per kernel, 
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -36,6 +37,9 @@ leads to a packet until v6.4 only; from then on whoever has it has a ``struct nf
 ELSEWHERE = ("sk_buff **", "nf_hook_state *")
 """Arguments by which it can't."""
 STRUCTS = (*PACKETS.values(), "nf_hook_state")
+
+_OF_LISTS = re.compile(r"_(?:sub)?list(?:_|$)")
+"""``ip_list_rcv``, ``netif_receive_skb_list_internal``, …: only their names tell, since lists are of anything."""
 
 REGISTERS = 5
 """Arguments that a probe can read: rdi, rsi, rdx, rcx, r8 of the System V calling convention. No function
@@ -102,6 +106,8 @@ class Functions(msgspec.Struct, frozen=True, dict=True):
         for function in self.untraceable:
             if function.name == name:
                 return function.reason
+        if _OF_LISTS.search(name):
+            return "it is handed a list of packets, if there is such a function: name what each of them meets later"
         return "it has no such function that is handed a packet"
 
     def near(self, name: str, count: int = 3) -> list[str]:

@@ -91,6 +91,7 @@ def test_names_are_explained() -> None:
     assert known.why_not("ip_rcv") == ""
     assert known.why_not("dst_output") == "it is inlined"
     assert known.why_not("ip_rvc") == "it has no such function that is handed a packet"
+    assert known.why_not("ip_list_rcv").startswith("it is handed a list of packets")
     assert known.near("ip_rvc")[0] == "ip_rcv"
     assert known.near("zzz") == []
     assert [f.name for f in known.named(["ip_forward", "absent"])] == ["ip_forward"]
