@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,18 +66,19 @@ def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, tell:
     world = World(Ruleset(facts), chosen.network)
     candidates = {one.key: list(itertools.islice(world.candidates(one.key), 1 + TRIES)) for one in targets}
     tell(f"packets for {sum(map(bool, candidates.values()))} of {len(targets)} rules and policies")
-    head = file.head(ruleset, output, chosen)
     reasons: dict[Key, str] = {}
     if measure:
-        send = functools.partial(_ran, output, kernel)
-        scenarios = _measured(head, send, targets, candidates, reasons, tell)
+        send = functools.partial(_ran, ruleset, chosen, kernel)
+        scenarios = _measured(send, targets, candidates, reasons, tell)
     else:
         scenarios = {one.key: Scenario(one.title, found[0].sends) for one in targets if (found := candidates[one.key])}
     missed = [(one, reasons.get(one.key, _why(facts, one))) for one in targets if one.key not in scenarios]
     comments = [escape(f"{target.place or 'not in a file'}: {target.name}: {why}") for target, why in missed]
     for comment in comments:
         tell(f"no scenario for {comment}")
-    text = head + file.body([scenarios[one.key] for one in targets if one.key in scenarios], comments)
+    text = file.head(ruleset, output, chosen) + file.body(
+        [scenarios[one.key] for one in targets if one.key in scenarios], comments
+    )
     if not scenarios:
         raise HarnessError(
             "no packet was found that meets any of the rules or policies", remedy="write the file yourself"
@@ -139,8 +139,7 @@ def _targets(facts: Facts) -> Iterator[Target]:
 
 
 def _measured(
-    head: str,
-    send: Callable[[str], list[result.Result]],
+    send: Callable[[Sequence[Scenario]], list[result.Result]],
     targets: Sequence[Target],
     candidates: Mapping[Key, list[Candidate]],
     reasons: dict[Key, str],
@@ -158,7 +157,7 @@ def _measured(
             for number, candidate in enumerate(chosen)
         }
         tell(f"sending {len(drafts)} packets")
-        for seen in send(head + file.body([draft for _, draft in drafts.values()], ())):
+        for seen in send([draft for _, draft in drafts.values()]):
             one, draft = drafts[seen.name]
             if one.key not in found:
                 expected = _expected(one, seen, reasons)
@@ -209,25 +208,22 @@ def _about(step: Step, sent: result.Sent, rules: Sequence[Rule], values: Mapping
     return told if "rules" in told else {**values, "rules": [name]}
 
 
-def _ran(output: Path, kernel: str, text: str) -> list[result.Result]:
-    """What pytest saw of the scenarios in ``text``, which stands beside ``output`` while it runs."""
-    with _beside(output, text) as draft, tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pytest", str(draft), "--nft-record", "--nft-results", folder]
-        command += ["--nft-kernel", kernel, "-q", "-o", "addopts=", "-p", "no:cacheprovider"]
-        ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        if not any(Path(folder).iterdir()):
+def _ran(ruleset: Path, chosen: stage.Stage, kernel: str, drafts: Sequence[Scenario]) -> list[result.Result]:
+    """What pytest saw of ``drafts``, in a project of their own: the user's settings are for the user's scenarios."""
+    with tempfile.TemporaryDirectory(prefix="nft-harness-init-") as folder:
+        root = project.root(ruleset.resolve().parent)
+        allowed = "\n  ".join(map(str, (root, *project.allowed(root))))
+        Path(folder, "pytest.ini").write_text(f"[pytest]\n{project.ALLOW} =\n  {allowed}\n")
+        draft = Path(folder, FOLDER, "draft.yaml")
+        draft.parent.mkdir()
+        draft.write_text(file.head(ruleset, draft, chosen) + file.body(drafts, ()))
+        results = Path(folder, "results")
+        command = [sys.executable, "-m", "pytest", str(draft), "--nft-record", "--nft-results", str(results)]
+        command += ["--nft-kernel", kernel, "-q", "-p", "no:cacheprovider"]
+        ran = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if not results.is_dir():
             raise HarnessError(f"pytest did not run:\n{ran.stdout}{ran.stderr}".rstrip())
-        return result.load([Path(folder)])
-
-
-@contextmanager
-def _beside(output: Path, text: str) -> Iterator[Path]:
-    """A file beside ``output``, for as long as the block lasts."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=output.parent, prefix=f".{output.stem}-", suffix=".yaml") as draft:
-        draft.write(text)
-        draft.flush()
-        yield Path(draft.name)
+        return result.load([results])
 
 
 def _why(facts: Facts, target: Target) -> str:

@@ -145,6 +145,7 @@ def _record_scenario(scenario: _Scenario, text: Text) -> _Recorded:
     """What to change in ``text`` for ``scenario``."""
     whole: Keys = ("scenarios", text.entry_at(("scenarios",), scenario.cases[0].places.place))
     in_steps = text.has((*whole, "steps"))
+    parameters = any(text.has((*whole, key)) for key in ("each", "matrix"))
     steps: dict[int, list[str]] = {}
     moved = any(result.outcome == "failed" for result in scenario.results)
     for number, action in enumerate(scenario.cases[0].actions):
@@ -166,7 +167,7 @@ def _record_scenario(scenario: _Scenario, text: Text) -> _Recorded:
         elif moved:
             changes = _changes(scenario, number, expects)
             for change in changes:
-                _apply(text, expect, change)
+                _apply(text, expect, change, parameters=parameters)
             if changes:
                 steps[number] = list(dict.fromkeys(str(change.keys[0]) for change in changes))
     return _Recorded(scenario, steps, moved, text.changes())
@@ -186,14 +187,14 @@ def _changes(scenario: _Scenario, number: int, expects: Sequence[object]) -> lis
     return list(changes.values())
 
 
-def _apply(text: Text, expect: Keys, change: Change) -> None:
+def _apply(text: Text, expect: Keys, change: Change, *, parameters: bool) -> None:
     keys = (*expect, *change.keys)
     if change.new:
         text.insert(keys, change.value, after="verdict")  # type: ignore[arg-type]  # never a list of what stays
         return
     if not text.has(keys):
         raise UneditableError("its expectation is a parameter of each: or matrix:")
-    if "$" in text.written(keys):
+    if parameters and "$" in text.written(keys):
         raise UneditableError(f"its {change.keys[0]} is a parameter of each: or matrix:")
     if change.value is None:
         text.remove(keys)

@@ -28,11 +28,12 @@ def root(folder: Path) -> Path:
 
 def allows(project: Path, file: Path) -> bool:
     """Whether the settings of the project with root ``project`` allow to name ``file``, absolute, outside of it."""
-    return any(file.is_relative_to(place) for place in _allowed(project))
+    return any(file.is_relative_to(place) for place in allowed(project))
 
 
 @functools.cache
-def _allowed(project: Path) -> tuple[Path, ...]:
+def allowed(project: Path) -> tuple[Path, ...]:
+    """What the settings of the project with root ``project`` allow to name outside of it."""
     # Read here and not by pytest: nft-harness check runs without pytest, and must say the same.
     found: list[str] = []
     for name, section in _SECTIONS.items():

@@ -111,6 +111,11 @@ def test_scenarios_made_from_one_are_recorded_when_they_agree(run: Callable[...,
     assert not told[0].written
 
 
+def test_a_variable_of_nft_is_no_parameter(run: Callable[..., tuple[list[Told], str]]) -> None:
+    _, text = run(BARE + "    expect: {rule: tcp dport $ssh drop}\n", {"outcome": "failed"})
+    assert text == BARE + "    expect: {rule: tcp dport 443 accept}\n"
+
+
 def test_a_parameter_is_not_written_over(run: Callable[..., tuple[list[Told], str]]) -> None:
     each = (
         HEAD + "  - name: port $port\n    each: [{port: 443, verdict: drop}]\n"
