@@ -28,7 +28,7 @@ from harness.scenario import flow
 from harness.scenario.case import Case, Files
 from harness.scenario.models import Action, Connect, Exchange, Expect, Keys, Listen, Send, Wait
 from harness.scenario.network import Network
-from harness.scenario.packet import Frame, Way, build
+from harness.scenario.packet import Frame, Way, build, summarise
 from harness.sockets import Call, Programs
 from harness.tracer.tracer import Recorder
 from harness.wait import wait_for_turn, wait_until
@@ -109,13 +109,13 @@ class Stage:
             plan = flow.plan(action.connect, self._lab.network)
             with _placed(where("connect")):
                 observations = (self._flow(plan, self._programs.connect(plan)),)
-            summaries = (f"connect {plan}",)
+            summaries = (f"connect {plan}: {_judged(observations[0])}",)
         elif isinstance(action.exchange, Exchange):
             plan = flow.plan(action.exchange, self._lab.network)
             content = flow.content(action.exchange.request), flow.content(action.exchange.answer)
             with _placed(where("exchange")):
                 observations = (self._flow(plan, self._programs.exchange(plan, *content)),)
-            summaries = (f"exchange {plan}",)
+            summaries = (f"exchange {plan}: {_judged(observations[0])}",)
         elif isinstance(action.send, Send):
             frames = build(action.send, self._lab.network)
             observations = self._send(frames, action.send.pace)
@@ -268,6 +268,12 @@ def _which(place: int, observations: Sequence[Observation]) -> str:
     first, this = (observations[number].injected[0].born for number in (0, place))
     when = f", {(this - first) / 1e6:.1f} ms after the first" if place else ""
     return f"packet {place + 1} of {len(observations)}{when}: "
+
+
+def _judged(observation: Observation) -> str:
+    """The packet of a flow that is judged."""
+    packet = decisive(observation)
+    return summarise(packet.frame) if packet.frame else f"a packet of {packet.sender}"
 
 
 def _named(actions: Iterable[Action]) -> set[str]:

@@ -104,6 +104,9 @@ class Programs:
         Raises :class:`~harness.errors.HarnessError` when the port is taken.
         """
         host = self._lab.hosts[spec.on]
+        if host is not self._lab.device:
+            # An answer that was dropped would come again after a second, in the middle of another step.
+            host.namespace.sysctl({"net.ipv4.tcp_synack_retries": "0"})
         for port, kind in ((spec.tcp, socket.SOCK_STREAM), (spec.udp, socket.SOCK_DGRAM)):
             if port is None:
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from harness.capture import Captured
@@ -91,7 +92,7 @@ def joined(
     messages: Sequence[tuple[TraceMessage, Step | None]] = (),
     captured: Sequence[Captured] = (),
     *,
-    injected: Sequence[bytes] = (FRAME,),
+    injected: Sequence[bytes] | None = (FRAME,),
     loss: Loss | None = None,
     trace_lost: int = 0,
 ) -> Observation:
@@ -104,7 +105,7 @@ def all_joined(
     messages: Sequence[tuple[TraceMessage, Step | None]] = (),
     captured: Sequence[Captured] = (),
     *,
-    injected: Sequence[bytes] = (FRAME,),
+    injected: Sequence[bytes] | None = (FRAME,),
     loss: Loss | None = None,
     trace_lost: int = 0,
 ) -> tuple[Observation, ...]:
@@ -401,6 +402,47 @@ class TestLoss:
         tape.born()
         with pytest.raises(BrokenMeasurement, match="lost"):
             joined(tape, trace_lost=1)
+
+
+class TestFlow:
+    """What programs send: nobody knows beforehand which packets, or how many."""
+
+    def test_all_packets_are_one_observation(self) -> None:
+        tape = Tape()
+        tape.born(5)
+        tape.born(6, cookie=0, netns=SERVER)
+        tape.born(7)
+        seen = joined(tape, injected=None)
+        assert [(packet.sender, packet.injected) for packet in seen.packets] == [
+            ("client", True),
+            ("server", False),
+            ("client", True),
+        ]
+
+    def test_what_the_caller_sent_is_captured_where_it_left(self) -> None:
+        tape = Tape()
+        tape.born()
+        tape.add(Kind.HOP, "packet_rcv", a=CAPTURING, netns=CLIENT)
+        left = Captured(host="client", device="eth0", time=0, frame=FRAME, cookie=CAPTURING, outgoing=True)
+        (packet,) = joined(tape, captured=[left], injected=None).packets
+        assert packet.frame == FRAME
+        assert packet.deliveries == ()
+
+    @pytest.mark.parametrize(("first", "kind"), [(0x45, b"\x08\x00"), (0x60, b"\x86\xdd")])
+    def test_else_its_headers_are_those_of_the_trace(self, first: int, kind: bytes) -> None:
+        tape = Tape()
+        tape.born()
+        notified(tape)
+        told, step = message()
+        told = msgspec.structs.replace(told, network=bytes([first, 1]), transport=b"tt")
+        (packet,) = joined(tape, [(told, step)], injected=None).packets
+        assert packet.frame == bytes(12) + kind + bytes([first, 1]) + b"tt"
+
+    def test_a_call_of_which_no_packet_was_seen(self) -> None:
+        tape = Tape()
+        tape.born(cookie=0)
+        with pytest.raises(BrokenMeasurement, match="a program on client called, but no packet of it was seen"):
+            joined(tape, injected=None)
 
 
 def test_hooks_have_the_names_of_nft() -> None:
