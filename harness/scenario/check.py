@@ -28,7 +28,7 @@ from harness.scenario.models import (
 )
 from harness.scenario.network import Network
 from harness.scenario.parts import LOOPBACK
-from harness.scenario.plan import plan
+from harness.scenario.plan import TRANSPORTS, plan
 from harness.scenario.problem import NothingExpected, Problem, unknown
 
 HOOKS = ("ingress", "prerouting", "input", "forward", "output", "postrouting", "egress")
@@ -159,7 +159,7 @@ def _check_send(action: Action, send: Send, network: Network) -> Generator[Probl
     return family
 
 
-HEADERS = ("ether", "arp", "ip", "ip6", "tcp", "udp", "icmp", "icmpv6", "payload")
+HEADERS = ("ether", "arp", "ip", "ip6", *TRANSPORTS, "payload")
 """Keys of the short form."""
 
 
@@ -463,5 +463,5 @@ def _check_reject(expect: Expect, send: Send, family: int | None) -> Iterator[Pr
         return
     if answers is not None and family is not None and answers != family:
         yield Problem(f"an IPv{family} packet is not answered with '{expect.with_}'", *keys)
-    if expect.with_.split()[0] == "tcp" and (send.udp or send.icmp or send.icmpv6 or send.arp):
+    if expect.with_.split()[0] == "tcp" and any(getattr(send, name) for name in (*TRANSPORTS, "arp") if name != "tcp"):
         yield Problem("only a TCP packet is answered with a reset", *keys)

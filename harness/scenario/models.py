@@ -302,9 +302,42 @@ class IPv4(Model, frozen=True, kw_only=True):
     ] = ""
     frag: Annotated[int, Meta(ge=0, le=8191, description="Fragment offset, in units of 8 bytes.", examples=[185])] = 0
     proto: Annotated[Byte | None, Meta(description="Protocol number.", examples=[47])] = None
+    options: Annotated[
+        list[Literal["rr", "lsrr", "ssrr", "ra"]],
+        Meta(
+            max_length=4,
+            description="Options, as nft calls them: `rr` (record route), `lsrr`, `ssrr` (loose, strict source route), "
+            "`ra` (router alert).",
+            examples=[["rr"]],
+        ),
+    ] = []
     checksum: Annotated[
         Word | None, Meta(description="Checksum, to give a wrong one; without it, the right one.", examples=[0xBAD])
     ] = None
+
+
+class Routing(Model, frozen=True, kw_only=True):
+    """IPv6 routing header (RFC 8200 section 4.4)."""
+
+    type: Annotated[Byte, Meta(description="Routing type.", examples=[0, 2])] = 0
+    addresses: Annotated[
+        list[str], Meta(description="Where the packet is still to go, last stop last.", examples=[["2001:db8:2::2"]])
+    ] = []
+
+
+class Fragment(Model, frozen=True, kw_only=True):
+    """IPv6 fragment header (RFC 8200 section 4.5)."""
+
+    offset: Annotated[int, Meta(ge=0, le=8191, description="Offset, in units of 8 bytes.", examples=[185])] = 0
+    more: Annotated[bool, Meta(description="Whether more fragments follow.", examples=[True])] = False
+    id: Annotated[Number32, Meta(description="Identification.", examples=[4711])] = 1
+
+
+class Extension(Model, frozen=True, kw_only=True):
+    """An IPv6 extension header with fields."""
+
+    rt: Annotated[Routing | None, Meta(description="Routing header.", examples=[{"type": 0}])] = None
+    frag: Annotated[Fragment | None, Meta(description="Fragment header.", examples=[{"offset": 185}])] = None
 
 
 class IPv6(Model, frozen=True, kw_only=True):
@@ -315,7 +348,16 @@ class IPv6(Model, frozen=True, kw_only=True):
     hlim: Annotated[Byte, Meta(description="Hop limit.", examples=[255])] = 64
     tc: Annotated[Byte, Meta(description="Traffic class: DSCP and ECN bits.", examples=[0xB8])] = 0
     fl: Annotated[int, Meta(ge=0, le=0xFFFFF, description="Flow label.", examples=[0x12345])] = 0
-    nh: Annotated[Byte | None, Meta(description="Next header.", examples=[59])] = None
+    nh: Annotated[Byte | None, Meta(description="Next header, after those of `headers`.", examples=[59])] = None
+    headers: Annotated[
+        list[Literal["hbh", "dst", "rt", "frag"] | Extension],
+        Meta(
+            max_length=8,
+            description="Extension headers in order, as nft calls them: `hbh` (hop-by-hop options), `dst` (destination "
+            "options), `rt` (routing), `frag` (fragment).",
+            examples=[["hbh"], [{"frag": {"offset": 185}}]],
+        ),
+    ] = []
 
 
 class TCP(Model, frozen=True, kw_only=True):
@@ -343,6 +385,25 @@ class UDP(Model, frozen=True, kw_only=True):
     checksum: Annotated[
         Word | None, Meta(description="Checksum, to give a wrong one; without it, the right one.", examples=[0xBAD])
     ] = None
+
+
+class SCTP(Model, frozen=True, kw_only=True):
+    """SCTP header and its first chunk (RFC 9260)."""
+
+    sport: Annotated[Port, Meta(description="Source port.", examples=[1024])] = 40000
+    dport: Annotated[Port, Meta(description="Destination port.", examples=[3868])]
+    tag: Annotated[Number32, Meta(description="Verification tag.", examples=[7])] = 0
+    chunk: Annotated[
+        Literal["init", "data", "heartbeat", "abort", "shutdown", "cookie-ack"],
+        Meta(description="The chunk; the payload is that of `data`.", examples=["init"]),
+    ] = "init"
+
+
+class GRE(Model, frozen=True, kw_only=True):
+    """GRE header (RFC 2784, RFC 2890); the payload is what is in the tunnel."""
+
+    protocol: Annotated[Word, Meta(description="EtherType of what is inside.", examples=[0x6558])] = 0x0800
+    key: Annotated[Number32 | None, Meta(description="Key.", examples=[7])] = None
 
 
 class ICMP(Model, frozen=True, kw_only=True):
@@ -460,6 +521,8 @@ class Send(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
     ip6: Annotated[IPv6 | None, Meta(description="IPv6 header; `{}` asks for IPv6.", examples=[{"hlim": 1}])] = None
     tcp: Annotated[TCP | None, Meta(description="TCP header.", examples=[{"dport": 443, "flags": "S"}])] = None
     udp: Annotated[UDP | None, Meta(description="UDP header.", examples=[{"dport": 53}])] = None
+    sctp: Annotated[SCTP | None, Meta(description="SCTP header.", examples=[{"dport": 3868}])] = None
+    gre: Annotated[GRE | None, Meta(description="GRE header.", examples=[{"key": 7}])] = None
     icmp: Annotated[ICMP | None, Meta(description="ICMP header.", examples=[{"type": "echo-request"}])] = None
     icmpv6: Annotated[ICMPv6 | None, Meta(description="ICMPv6 header.", examples=[{"type": "echo-request"}])] = None
     payload: Annotated[

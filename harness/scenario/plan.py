@@ -13,7 +13,7 @@ from harness.scenario.network import Network
 from harness.scenario.parts import BROADCAST, LOOPBACK, Address, Interface
 from harness.scenario.problem import Problem, unknown
 
-TRANSPORTS = ("tcp", "udp", "icmp", "icmpv6")
+TRANSPORTS = ("tcp", "udp", "sctp", "gre", "icmp", "icmpv6")
 
 MTU = 1500
 """Bytes above the Ethernet header that an interface of a lab takes."""
@@ -70,6 +70,7 @@ def plan(send: Send, network: Network) -> Plan:
         if destination is None:
             raise Problem(f"{send.to} has no IPv{family} address", "to")
     _check_upper_layer(send, family, transports)
+    _check_headers(send)
     _check_size(send, family)
 
     ether = send.ether
@@ -132,7 +133,7 @@ def _addresses(send: Send, network: Network) -> tuple[int | None, Address | None
     return family, source, destination
 
 
-def _address(text: str, version: int, *keys: str) -> Address:
+def _address(text: str, version: int, *keys: str | int) -> Address:
     try:
         address = ip_address(text)
     except ValueError:
@@ -144,7 +145,7 @@ def _address(text: str, version: int, *keys: str) -> Address:
 
 def _plan_raw(send: Send, network: Network) -> Plan:
     """A frame that holds neither IP nor ARP: from the first interface to whoever is at its other end."""
-    if send.tcp or send.udp or send.ether is None or send.ether.type is None:
+    if any(getattr(send, name) for name in TRANSPORTS) or send.ether is None or send.ether.type is None:
         raise Problem("does not say where to", remedy="add to: with a host or an address")
     interface = next(iter(network.hosts[send.from_].interfaces.values()), None)
     if interface is None:
@@ -185,6 +186,16 @@ def _check_upper_layer(send: Send, family: int, transports: Sequence[str]) -> No
             "ip: {proto: …}" if family == 4 else "ip6: {nh: …}"
         )
         raise Problem("says nothing about what stands above IP", remedy=remedy)
+
+
+def _check_headers(send: Send) -> None:
+    for index, header in enumerate(send.ip6.headers if send.ip6 else ()):
+        if isinstance(header, str):
+            continue
+        if (header.rt is None) == (header.frag is None):
+            raise Problem("is one header: either rt: or frag:", "ip6", "headers", index)
+        for number, text in enumerate(header.rt.addresses if header.rt else ()):
+            _address(text, 6, "ip6", "headers", index, "rt", "addresses", number)
 
 
 def payload(send: Send) -> bytes:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
+from typing import Any
 
 from harness.scenario import icmp
-from harness.scenario.models import IPv4, IPv6, Send
+from harness.scenario.models import SCTP, Extension, Fragment, IPv4, IPv6, Routing, Send
 from harness.scenario.plan import Plan, payload
 
 
@@ -39,11 +41,14 @@ def data(send: Send, planned: Plan) -> bytes:
         if ip.proto is not None:
             frame[inet.IP].proto = ip.proto
         frame[inet.IP].chksum = ip.checksum
+        frame[inet.IP].options = [_option(name, destination) for name in ip.options]
     elif planned.family == 6:
         ip6 = send.ip6 or IPv6()
         frame /= inet6.IPv6(src=source, dst=destination, hlim=ip6.hlim, tc=ip6.tc, fl=ip6.fl)
+        for header in ip6.headers:
+            frame /= _extension(header)
         if ip6.nh is not None:
-            frame[inet6.IPv6].nh = ip6.nh
+            frame.lastlayer().nh = ip6.nh
     if (tcp := send.tcp) is not None:
         frame /= inet.TCP(
             sport=tcp.sport,
@@ -57,6 +62,11 @@ def data(send: Send, planned: Plan) -> bytes:
         )
     elif send.udp is not None:
         frame /= inet.UDP(sport=send.udp.sport, dport=send.udp.dport, chksum=send.udp.checksum)
+    elif (association := send.sctp) is not None:
+        frame /= _sctp(association, payload(send))
+    elif send.gre is not None:
+        key = send.gre.key
+        frame /= l2.GRE(proto=send.gre.protocol, key_present=int(key is not None), key=key)
     elif (echo := send.icmp) is not None:
         frame /= inet.ICMP(type=icmp.number(echo.type, icmp.TYPES), code=echo.code, id=echo.id, seq=echo.seq)
     elif (message := send.icmpv6) is not None:
@@ -68,6 +78,50 @@ def data(send: Send, planned: Plan) -> bytes:
         elif number in icmp.NEIGHBOUR_V6 and planned.destination:
             body += planned.destination.packed
         frame /= inet6.ICMPv6Unknown(type=number, code=message.code, msgbody=body + payload(send))
-    if (load := payload(send)) and send.icmpv6 is None:
+    if (load := payload(send)) and send.icmpv6 is None and send.sctp is None:
         frame /= Raw(load)
     return bytes(frame)
+
+
+def _option(name: str, destination: str) -> Any:
+    """An option of IPv4; a route is that to the destination itself (RFC 791 section 3.1)."""
+    from scapy.layers import inet
+
+    if name == "ra":
+        return inet.IPOption_Router_Alert()
+    kind = {"rr": inet.IPOption_RR, "lsrr": inet.IPOption_LSRR, "ssrr": inet.IPOption_SSRR}[name]
+    # A record begins at its first place; a source route has its only stop behind it, for a packet at its last.
+    return kind(pointer=4 if name == "rr" else 8, routers=["0.0.0.0" if name == "rr" else destination])
+
+
+def _extension(header: str | Extension) -> Any:
+    """An extension header of IPv6; options are padding alone."""
+    from scapy.layers import inet6
+
+    if header == "hbh":
+        return inet6.IPv6ExtHdrHopByHop()
+    if header == "dst":
+        return inet6.IPv6ExtHdrDestOpt()
+    fields = Extension(rt=Routing() if header == "rt" else None, frag=Fragment() if header == "frag" else None)
+    if isinstance(header, Extension):
+        fields = header
+    if fields.rt is not None:
+        return inet6.IPv6ExtHdrRouting(type=fields.rt.type, addresses=fields.rt.addresses)
+    frag = fields.frag or Fragment()
+    return inet6.IPv6ExtHdrFragment(offset=frag.offset, m=int(frag.more), id=frag.id)
+
+
+def _sctp(header: SCTP, load: bytes) -> Any:
+    from scapy.layers import sctp
+
+    chunks: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
+        "init": (sctp.SCTPChunkInit, {"init_tag": 1, "a_rwnd": 65535, "n_out_streams": 1, "n_in_streams": 1}),
+        "data": (sctp.SCTPChunkData, {"data": load}),
+        "heartbeat": (sctp.SCTPChunkHeartbeatReq, {}),
+        "abort": (sctp.SCTPChunkAbort, {}),
+        "shutdown": (sctp.SCTPChunkShutdown, {}),
+        "cookie-ack": (sctp.SCTPChunkCookieAck, {}),
+    }
+    kind, fields = chunks[header.chunk]
+    chunk = kind(**fields)
+    return sctp.SCTP(sport=header.sport, dport=header.dport, tag=header.tag) / chunk

@@ -263,3 +263,43 @@ def test_a_list_of_expectations_is_about_one_packet_after_the_other() -> None:
         (("expect", 1), "drop"),
         (("expect", 1), "drop"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "layers"),
+    [
+        ({"sctp": {"dport": 9}}, "IP SCTP SCTPChunkInit"),
+        ({"sctp": {"dport": 9, "chunk": "data"}, "payload": "x"}, "IP SCTP SCTPChunkData"),
+        ({"ip6": {}, "sctp": {"dport": 9, "chunk": "abort"}}, "IPv6 SCTP SCTPChunkAbort"),
+        ({"gre": {"key": 7}, "payload": {"hex": "0001"}}, "IP GRE Raw"),
+        ({"ip6": {"headers": ["hbh", "dst", "rt"]}, "tcp": {"dport": 80}},
+         "IPv6 IPv6ExtHdrHopByHop IPv6ExtHdrDestOpt IPv6ExtHdrRouting TCP"),
+        ({"ip6": {"headers": [{"frag": {"offset": 3, "id": 9}}], "nh": 59}}, "IPv6 IPv6ExtHdrFragment"),
+        ({"ip": {"options": ["rr", "ra"]}, "icmp": {}}, "IP IPOption_RR IPOption_Router_Alert ICMP"),
+    ],
+)  # fmt: skip
+def test_scapy_reads_the_headers_that_were_meant(keys: dict[str, Any], layers: str) -> None:
+    from scapy.layers.l2 import Ether
+    from scapy.layers.sctp import SCTP
+
+    made = Ether(frame(to="server", **keys).data)
+    seen = [layer.__name__ for layer in made.layers()[1:]]
+    if options := [
+        type(one).__name__ for one in made.payload.fields.get("options", ()) if type(one).__name__[-3:] != "EOL"
+    ]:
+        seen[1:1] = options
+    assert " ".join(seen).removesuffix(" Padding") == layers
+    if SCTP in made:
+        given = made[SCTP].chksum
+        made[SCTP].chksum = None
+        assert Ether(bytes(made))[SCTP].chksum == given
+
+
+def test_checksums_are_right_behind_extension_headers() -> None:
+    made = frame(to="server", ip6={"headers": ["hbh", "dst"]}, icmpv6={}).data
+    packet, total = made[14:], 0
+    message = packet[56:]
+    pseudo = packet[8:40] + struct.pack(">IHBB", len(message), 0, 0, 58) + message
+    for (word,) in struct.iter_unpack(">H", pseudo):
+        total += word
+    assert total % 0xFFFF == 0
