@@ -77,6 +77,8 @@ class Scene(NamedTuple):
     traced: frozenset[str]
     untraceable: Mapping[str, str] = {}
     """Functions named and not armed, and why."""
+    ruled: frozenset[str] = frozenset()
+    """The other hosts that have loaded a ruleset."""
     epoch: int = 0
     """How far CLOCK_REALTIME is ahead of CLOCK_MONOTONIC, nanoseconds."""
 
@@ -134,7 +136,7 @@ def observe(
                 hops=hops,
                 steps=tuple(steps[birth.packet]),
                 deliveries=(*deliveries[birth.packet], *_taken_in(scene, hops)),
-                drop=story.drop,
+                drop=story.drop or story.dropped_elsewhere,
             )
         )
     if injected is None:
@@ -166,6 +168,8 @@ class _Story:
     def __init__(self, scene: Scene, recording: Recording, birth: Event) -> None:
         self.hops: list[Hop] = []
         self.drop: Drop | None = None
+        self.dropped_elsewhere: Drop | None = None
+        """On another host that has a ruleset."""
         self._scene = scene
         self._recording = recording
         self._birth = birth
@@ -233,9 +237,11 @@ class _Story:
         if self.hops:
             self._annotate(len(self.hops) - 1, reason=reason)
         host = self._scene.host(event.netns)
-        # Hosts other than the device are silent: what reaches them always ends in a drop.
+        # Most hosts other than the device are silent: what reaches them always ends in a drop.
         if self.drop is None and host in (self._scene.device, self._scene.host(self._birth.netns)):
             self.drop = Drop(host=host, function=self._recording.symbol(event.a), reason=reason)
+        elif self.dropped_elsewhere is None and host in self._scene.ruled:
+            self.dropped_elsewhere = Drop(host=host, function=self._recording.symbol(event.a), reason=reason)
 
     def _annotate(self, index: int, **detail: str) -> None:
         hop = self.hops[index]

@@ -78,6 +78,7 @@ class Stage:
         """Of the device under test."""
         self._lab = lab
         self._tracer = tracer
+        self._ruled = frozenset(rulesets.keys() - {lab.network.device})
         table = unused_table(rulesets.values())
         self._tracing = [Tracing(lab.hosts[name], ruleset, table) for name, ruleset in rulesets.items()]
         self._capture = Capture(host for host in lab.hosts.values() if host is not lab.device)
@@ -240,6 +241,7 @@ class Stage:
             recording = watch.finish()
         scene = Scene(
             device=lab.device.name,
+            ruled=self._ruled,
             tracing_table=self._tracing[0].table,
             host=lambda inum: lab.by_inum[inum].name if inum in lab.by_inum else "",
             interface=lambda inum, index: lab.by_inum[inum].interface(index) if inum in lab.by_inum else "",

@@ -380,6 +380,17 @@ class TestDrops:
         tape.add(Kind.DROP, a=0xABC, b=2, netns=SERVER)
         assert joined(tape).packets[0].drop is None
 
+    def test_a_drop_on_another_host_with_a_ruleset_is_told_unless_the_device_has_one(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys.modules[__name__], "SCENE", SCENE._replace(ruled=frozenset({"server"})))
+        tape = Tape()
+        tape.born()
+        tape.add(Kind.DROP, a=0xABC, b=7, netns=SERVER)
+        assert joined(tape).packets[0].drop == Drop(host="server", function="nf_hook_slow", reason="NETFILTER_DROP")
+        tape.add(Kind.DROP, a=0xABC, b=2)
+        assert joined(tape).packets[0].drop == Drop(host="device", function="nf_hook_slow", reason="NOT_SPECIFIED")
+
 
 class TestLoss:
     @pytest.mark.parametrize(

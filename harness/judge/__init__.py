@@ -11,7 +11,15 @@ from harness.judge.decision import FINAL, Outcome, arrivals, decisive, ended, ou
 from harness.judge.expectations import Keys, Mismatch, judge, refuse_loss, same_elements
 from harness.judge.rules import bare
 from harness.judge.way import PLUMBING, PathRow, align, entries, functions, hops_on, is_landmark, layers_of, located
-from harness.judge.words import describe_decision, describe_entry, describe_hop, describe_loss, describe_step, escape
+from harness.judge.words import (
+    describe_chain,
+    describe_decision,
+    describe_entry,
+    describe_hop,
+    describe_loss,
+    describe_step,
+    escape,
+)
 
 __all__ = [
     "FINAL",
@@ -24,6 +32,7 @@ __all__ = [
     "arrivals",
     "bare",
     "decisive",
+    "describe_chain",
     "describe_decision",
     "describe_entry",
     "describe_hop",

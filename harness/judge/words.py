@@ -7,6 +7,11 @@ from harness.observation import Hop, Loss, Step
 from harness.scenario.models import PathEntry
 
 
+def describe_chain(step: Step, device: str) -> str:
+    """Return the chain's name; where it is not the device's, with the host, as scenarios name its rules."""
+    return step.chain_path if step.host == device else f"{step.host}: {step.chain_path}"
+
+
 def describe_step(step: Step) -> str:
     """Return one step in one line: chain, place, handle, text."""
     if step.rule is None:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from harness import __version__
 from harness.errors import Position
-from harness.judge import describe_hop, describe_loss, escape, located
+from harness.judge import describe_chain, describe_hop, describe_loss, escape, located
 from harness.observation import Delivery, Hop, PacketSeen, Value
 from harness.report.findings import said
 from harness.report.met import Place, places
@@ -137,9 +137,8 @@ def _step(result: Result, sent: Sent, anchor: Any, ways: _Ways) -> dict[str, Any
         "way": ways.add(packet, device),
         "functions": len(packet.hops),
         "rules": [
-            (step, said(step), place, anchor(place), step in sent.decided)
+            (step, describe_chain(step, device), said(step), place, anchor(place), step in sent.decided)
             for step in packet.steps
-            if step.host == device
             for place in (step.position,)
         ],
         "arrived": [_arrived(one) for one in packet.deliveries],

@@ -19,6 +19,7 @@ from harness.judge import (
     PathRow,
     align,
     arrivals,
+    describe_chain,
     describe_entry,
     describe_hop,
     describe_loss,
@@ -177,7 +178,7 @@ def _rules(page: Page, packet: PacketSeen, seen: Outcome, device: str) -> list[s
     # The trace says drop of a reject as well.
     verdicts = [seen.verdict if seen.decided and step is seen.decided[-1] else step.verdict for step in steps]
     rows = [
-        (_chain(step, device), _line(step), f"{verdict} {step.target}".strip())
+        (describe_chain(step, device), _line(step), f"{verdict} {step.target}".strip())
         for step, verdict in zip(steps, verdicts, strict=True)
     ]
     widths = [max(len(escape(row[column])) for row in rows) + 2 for column in range(3)] if rows else []
@@ -187,11 +188,6 @@ def _rules(page: Page, packet: PacketSeen, seen: Outcome, device: str) -> list[s
         cells = [page.paint(*cell) for cell in zip(row, styles, widths, strict=True)]
         lines.append("".join(cells) + page.paint(_said(step)))
     return lines
-
-
-def _chain(step: Step, device: str) -> str:
-    """Return the chain's name; where it is not the device's, with the host, as scenarios name its rules."""
-    return step.chain_path if step.host == device else f"{step.host}: {step.chain_path}"
 
 
 def _said(step: Step) -> str:

@@ -269,6 +269,19 @@ def test_steps_of_other_hosts_do_not_count() -> None:
     assert outcome(packet, "device").verdict is Verdict.ACCEPT
 
 
+def test_a_rule_of_another_host_is_named_with_the_host() -> None:
+    there = msgspec.structs.replace(step("drop", HTTPS), host="server")
+    packet = changed(steps=(step("accept", HTTPS), there), deliveries=())
+    seen = {"verdict": "accept", "delivered": "nowhere"}
+    assert not complaints(
+        {**seen, "rules": [HTTPS.text, f"server: {HTTPS.text}"], "rule": f"server: {HTTPS.handle}"}, packet
+    )
+    (complaint,) = complaints({**seen, "rules": [f"server: {HTTPS.text}", HTTPS.text]}, packet)
+    assert complaint.startswith("expect.rules[1]")
+    (complaint,) = complaints({**seen, "rule": "server: policy"}, packet)
+    assert complaint.startswith("expect.rule: server: policy")
+
+
 # --- delivery -----------------------------------------------------------------------------------
 
 
