@@ -45,7 +45,8 @@ def findings(results: Iterable[Result]) -> list[Finding]:
 
 
 def _failed(results: Sequence[Result]) -> Iterator[Finding]:
-    kernels: dict[Finding, dict[str, None]] = {}
+    """One for each scenario and way to differ, in the words of the first kernel that saw it."""
+    found: dict[tuple[Position, str, tuple[str, ...]], tuple[Finding, dict[str, None]]] = {}
     for result in (one for one in results if one.outcome == "failed"):
         sent = next((one for one in result.sent if one.mismatches), None)
         finding = Finding(
@@ -55,10 +56,11 @@ def _failed(results: Sequence[Result]) -> Iterator[Finding]:
             text="\n".join(_story(sent)) if sent else _lines(result.message),
             related=_deciding(sent) if sent else (),
         )
-        kernels.setdefault(finding, {})[escape(result.kernel)] = None
+        key = (finding.position, finding.title, tuple(_differences(sent)) if sent else (finding.text,))
+        found.setdefault(key, (finding, {}))[1][escape(result.kernel)] = None
     several = len({result.kernel for result in results if result.kernel}) > 1
-    for finding, seen in kernels.items():
-        text = f"{finding.text}\non Linux {', '.join(seen)}" if several else finding.text
+    for finding, kernels in found.values():
+        text = f"{finding.text}\non Linux {', '.join(kernels)}" if several else finding.text
         yield msgspec.structs.replace(finding, text=text)
 
 

@@ -44,6 +44,10 @@ def render(results: Iterable[Result]) -> str:
     kernels = sorted({result.kernel for result in results if result.kernel})
     ways = _Ways()
     cards = [_card(number, result, texts, ways) for number, result in enumerate(results)]
+    same: dict[str, list[dict[str, Any]]] = {}
+    for card in cards:
+        card["elsewhere"] = same.setdefault(card["result"].id, [])
+        card["elsewhere"].append(card)
     return environment.get_template("page.html.jinja").render(
         version=__version__,
         facts=_facts(results, kernels),
@@ -181,6 +185,8 @@ def _matrix(results: Sequence[Result], kernels: Sequence[str]) -> list[Row]:
     rows: dict[str, dict[str, tuple[str, str, str]]] = {}
     names: dict[str, str] = {}
     for number, result in enumerate(results):
+        if not result.kernel:
+            continue  # a mistake in its file is no kernel's
         names[result.id] = result.name
         rows.setdefault(result.id, {})[result.kernel] = (result.outcome, _verdicts(result), f"r{number}")
     table = [Row(names[key], tuple(row.get(kernel, ("", "", "")) for kernel in kernels)) for key, row in rows.items()]

@@ -54,7 +54,8 @@ def test_a_rule_is_pointed_at_once_with_all_that_it_decided(make_result: Make) -
 
 
 def test_kernels_that_agree_make_one_finding(failed: Result) -> None:
-    both = [failed, msgspec.structs.replace(failed, kernel="7.2")]
+    other = msgspec.structs.replace(failed.sent[0], ended="dropped in another function")
+    both = [failed, msgspec.structs.replace(failed, kernel="7.2", sent=(other,))]
     (one,) = [one for one in findings(both) if one.kind == "failed"]
     assert one.text.endswith("on Linux 6.12.1, 7.2")
 

@@ -236,7 +236,9 @@ def test_kernels_that_differ_stand_first(make_result: Make) -> None:
         for line, name in enumerate(("alike", "different"))
         for kernel, accepted in (("6.1", True), ("7.2", name == "alike"))
     ]
-    text = Page(html.render(results)).text
+    page = Page(html.render(results))
+    text = page.text
+    assert page.links.count("#r0") == 2, "from the table, and from the other kernel's"
     assert text.index("different") < text.index("1 more ended alike on all of them") < text.index("alike", 900)
 
 
