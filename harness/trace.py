@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -43,6 +43,7 @@ def main(options: argparse.Namespace, arguments: list[str]) -> int:
         functions=[*options.functions, *(live.read_config(options.config) if options.config else ())],
         max_functions=options.max_functions,
         netns=options.netns,
+        netns_to_come=bool(options.argv),
         expression=live.expression(options.filter, options.proto),
         stack=options.stack,
         bytes=bool(options.pcapng),
@@ -99,7 +100,8 @@ def _trace(choice: live.Choice, options: argparse.Namespace) -> int:
         )
         teller = Teller(trace)
         started = time.monotonic()
-        batches = trace.events(over, ready, settle=bool(options.argv))
+        events = stack.enter_context(closing(trace.events(over, ready, settle=bool(options.argv))))
+        batches: Iterable[live.Events] = events
         if options.dump_events:
             batches = _dumped(batches)
         told = (told for batch in batches for told in teller.tell(batch))

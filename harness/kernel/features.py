@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import Unsupported
@@ -88,4 +90,20 @@ def function_probes() -> Answer:
         return Answer(True)
     if os.geteuid() != 0:
         return Answer(False, "tracing the host's kernel needs root")
+    if mode := lockdown():
+        return Answer(False, f"the host's kernel is locked down ({mode}), and does not let itself be traced")
     return Answer(False, "the host's kernel has no function probes")
+
+
+LOCKDOWN = Path("/sys/kernel/security/lockdown")
+
+
+def lockdown() -> str:
+    """How the kernel protects itself from root, as far as that forbids tracing; "" when it does not.
+
+    From "confidentiality" on it refuses kprobes, and BPF what it would read (kernel_lockdown(7)).
+    """
+    with suppress(OSError):
+        if "[confidentiality]" in LOCKDOWN.read_text():
+            return "confidentiality"
+    return ""

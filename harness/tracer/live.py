@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import struct
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -34,7 +34,8 @@ MOST_BUFFER = 1 << 20
 DEPTH = 127
 """Functions of a stack; PERF_MAX_STACK_DEPTH."""
 MOST = program.MAX_FUNCTIONS
-PRIORITIES = "critical, important, other"
+NAMED = Path("/run/netns")
+"""Network namespaces with names, see ip-netns(8)."""
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +46,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     max_functions: int | None = None
     netns: Sequence[str] = ()
     """Names below /run/netns, process ids, or paths; all namespaces when empty."""
+    netns_to_come: bool = False
+    """Whether a name that is not there yet is waited for while the trace runs: a command may make it."""
     expression: str = ""
     """Of pcap-filter(7); every packet when empty."""
     stack: bool = False
@@ -149,12 +152,11 @@ class Config(msgspec.Struct, frozen=True):
 
 def namespace(name: str) -> int:
     """Number of a network namespace: by its name below /run/netns, a process in it, or a path."""
-    named = Path("/run/netns")
-    path = Path(f"/proc/{name}/ns/net") if name.isdecimal() else Path(name) if "/" in name else named / name
+    path = Path(f"/proc/{name}/ns/net") if name.isdecimal() else Path(name) if "/" in name else NAMED / name
     try:
         return path.stat().st_ino
     except OSError as error:
-        known = sorted(entry.name for entry in named.iterdir()) if named.is_dir() else []
+        known = sorted(entry.name for entry in NAMED.iterdir()) if NAMED.is_dir() else []
         near = get_close_matches(name, known, 1) or known
         remedy = f"there is {', '.join(near)}" if near else "give a process id or a path, such as /proc/PID/ns/net"
         raise HarnessError(f"there is no network namespace {name}: {path}: {error.strerror}", remedy=remedy) from None
@@ -164,7 +166,13 @@ class Trace:
     """A tracer armed for a choice; the lines of what it sees, then the statistics."""
 
     def __init__(self, kept: Kept, choice: Choice) -> None:
-        hosts = [namespace(name) for name in choice.netns]  # before anything that takes time
+        self._hosts: list[int] = []
+        self._to_come: list[str] = []
+        for name in choice.netns:  # before anything that takes time
+            if choice.netns_to_come and not ("/" in name or name.isdecimal() or (NAMED / name).exists()):
+                self._to_come.append(name)
+            else:
+                self._hosts.append(namespace(name))
         wants = Live(expression=choice.expression, stacks=choice.stack, bytes=choice.bytes)
         self._tracer = Tracer(kept, engine=choice.engine, ring_bytes=choice.ring_bytes, live=wants)
         try:
@@ -186,7 +194,6 @@ class Trace:
         self.loss = Loss()
         """What was lost, once the events have come to their end."""
         self._chains: dict[int, str] = {}
-        self._hosts = hosts
         self._devices: dict[tuple[int, int], str] = {}
 
     def __enter__(self) -> Self:
@@ -195,16 +202,31 @@ class Trace:
     def __exit__(self, *_: object) -> None:
         self._tracer.close()
 
-    def events(self, over: Callable[[], bool], ready: Callable[[], None], *, settle: bool) -> Iterator[Events]:
+    def events(
+        self, over: Callable[[], bool], ready: Callable[[], None], *, settle: bool
+    ) -> Generator[Events, None, None]:
         """What is seen until ``over()``, in order; with ``settle`` and then until nothing more comes.
 
         ``ready()`` is called once every packet is seen. At the end there is :attr:`loss`.
         """
-        with self._tracer.live(hosts=self._hosts) as watch:
+        everywhere = not (self._hosts or self._to_come)
+
+        def looked_and_over() -> bool:
+            self._look_for_namespaces()
+            return over()
+
+        with self._tracer.live(None if everywhere else self._hosts) as watch:
             ready()
-            yield from _batches(watch, over, settle=settle)
+            yield from _batches(watch, looked_and_over, settle=settle)
             rest, self.loss = watch.rest()
         yield rest
+        for name in self._to_come:
+            namespace(name)  # says that it has not come
+
+    def _look_for_namespaces(self) -> None:
+        for name in [name for name in self._to_come if (NAMED / name).exists()]:
+            self._tracer.admit(namespace(name))
+            self._to_come.remove(name)
 
     def program(self) -> str:
         """The instructions that the kernel runs, for ``--dump-program``."""
@@ -233,7 +255,7 @@ class Trace:
         return tuple(self._tracer.symbol(address) for address in addresses[:DEPTH] if address)
 
 
-def _batches(watch: Watch, over: Callable[[], bool], *, settle: bool) -> Iterator[Events]:
+def _batches(watch: Watch, over: Callable[[], bool], *, settle: bool) -> Generator[Events, None, None]:
     last = time.monotonic()
     while True:
         ending = over()

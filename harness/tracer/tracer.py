@@ -486,11 +486,15 @@ class Tracer(Recorder):
         return super().missed() + self.engine.missed()
 
     @contextmanager
-    def live(self, *, hosts: Collection[int] = ()) -> Iterator[Watch]:
-        """Record whatever packet is wanted, with its addresses, in the namespaces ``hosts``; in all when empty."""
-        with self.watch(hosts=hosts, senders=()) as watch:
-            self._record(LISTED if hosts else ANYWHERE)
+    def live(self, hosts: Collection[int] | None) -> Iterator[Watch]:
+        """Record whatever packet is wanted, with its addresses, in the namespaces ``hosts`` or, if None, in all."""
+        with self.watch(hosts=hosts or (), senders=()) as watch:
+            self._record(ANYWHERE if hosts is None else LISTED)
             yield watch
+
+    def admit(self, host: int) -> None:
+        """From now on record in the namespace ``host`` as well."""
+        self.maps["hosts"][U32.pack(host)] = U32.pack(1)
 
     def device(self, netns: int, index: int) -> str:
         """Name of an interface that a packet of a live trace was at; "" for others."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -9,15 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from scapy.utils import RawPcapNgReader
 
 from harness.errors import HarnessError
 from harness.kernel.images import cache_dir
 from harness.lab.namespace import Namespace
 from harness.observation import Loss
-from harness.report.live import REMEMBERED, Line, Teller, Told, grouped
+from harness.report.live import REMEMBERED, Capture, Line, Teller, Told, grouped
 from harness.tracer import live
 from harness.tracer.discover import Function, Functions
-from harness.tracer.events import Event, Kind
+from harness.tracer.events import SNAP, Event, Kind, Snapped
 from harness.tracer.kept import Kept
 
 CHAIN_ADDRESS, OTHER_CHAIN = 0xFFFF0001, 0xFFFF0002
@@ -213,6 +215,25 @@ def test_a_group_is_told_when_its_packet_is_gone() -> None:
     told_until_now = grouped(stream := told(), finished)
     assert next(told_until_now).startswith("packet 0.1")
     assert next(stream, None), "the others have not been asked for"
+
+
+def test_a_capture_says_whether_there_is_an_ethernet_header() -> None:
+    def record(protocol: int, data: bytes) -> None:
+        hop = event(Kind.HOP)
+        (line,) = lines(hop)
+        capture.add(line, Snapped(*hop, 100, len(data), protocol, data.ljust(SNAP, b"?")))
+
+    capture = Capture(file := io.BytesIO(), epoch=5)
+    record(0, bytes(12) + b"\x08\x00" + b"E...")
+    record(0x0800, b"E...")
+    file.seek(0)
+    (whole, first), (bare, other) = RawPcapNgReader(file)
+    assert (first.linktype, whole) == (1, bytes(12) + b"\x08\x00E...")
+    assert (other.linktype, bare[-6:]) == (113, b"\x08\x00E...")
+    assert (first.wirelen, other.wirelen) == (100, 116)
+    assert first.ifname == other.ifname == b"eth2"
+    assert first.comments == [b"packet 0.1: FUNC ip_rcv\nlayer IPv4"]
+    assert first.tshigh << 32 | first.tslow == 5
 
 
 def test_the_most_telling_functions_are_left() -> None:
