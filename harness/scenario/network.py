@@ -151,7 +151,9 @@ class _Way(NamedTuple):
 
 
 def _loopback(host: str) -> Interface:
-    return Interface(host=host, name=LOOPBACK, mac=NO_MAC, addresses=(), peer=End(host, LOOPBACK), reaches=())
+    return Interface(
+        host=host, name=LOOPBACK, mac=NO_MAC, addresses=(), peer=End(host, LOOPBACK), reaches=(), mtu=65535
+    )
 
 
 def _host(name: str, wiring: Wiring, interfaces: Mapping[End, Interface], loading: Collection[str]) -> Host:

@@ -20,7 +20,7 @@ from msgspec import structs
 from harness.scenario import icmp
 from harness.scenario.models import MOST_PACKETS, Pcap, Send
 from harness.scenario.network import Network
-from harness.scenario.plan import MTU, Plan, Through, plan
+from harness.scenario.plan import Plan, Through, check_size, plan
 from harness.scenario.problem import Problem
 
 ETHERNET = 14
@@ -156,7 +156,7 @@ def _frame(packet: _Packet, network: Network) -> Frame:
     try:
         planned = plan(said, network)
         data = packet.data(planned)
-        _check_size(data)
+        _check_size(data, planned)
     except Problem as problem:
         if not packet.keys or problem.keys[:1] in (("from",), ("to",)):
             raise
@@ -171,10 +171,9 @@ def _frame(packet: _Packet, network: Network) -> Frame:
     )
 
 
-def _check_size(data: bytes) -> None:
-    size = len(data) - ETHERNET - VLAN_TAG * (data[12:14] in (b"\x81\x00", b"\x88\xa8"))
-    if size > MTU:
-        raise Problem(f"makes a packet of {size} bytes, and the interfaces of a lab take {MTU}", "payload")
+def _check_size(data: bytes, planned: Plan) -> None:
+    tag = VLAN_TAG * (data[12:14] in (b"\x81\x00", b"\x88\xa8"))
+    check_size(len(data) - ETHERNET - tag, planned.interface)
 
 
 # --- reading ------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from harness.scenario.problem import Problem, unknown
 
 TRANSPORTS = ("tcp", "udp", "sctp", "gre", "icmp", "icmpv6")
 
-MTU = 1500
-"""Bytes above the Ethernet header that an interface of a lab takes."""
+LONGEST = 65535
+"""Bytes of the longest IP packet."""
 
 Through = Literal["wire", "output"]
 """How a packet leaves: as a frame that an interface sends, or through the output hook of its host's kernel."""
@@ -71,7 +71,6 @@ def plan(send: Send, network: Network) -> Plan:
             raise Problem(f"{send.to} has no IPv{family} address", "to")
     _check_upper_layer(send, family, transports)
     _check_headers(send)
-    _check_size(send, family)
 
     ether = send.ether
     through = _through(send, network, family)
@@ -82,6 +81,7 @@ def plan(send: Send, network: Network) -> Plan:
         if ether is None or ether.dst is None:
             raise problem.below(*(("to",) if send.to else (_layer(send, family), "dst"))) from None
         interface, next_mac = next(iter(network.hosts[send.from_].interfaces.values())), ether.dst
+    _check_size(send, family, interface)
     if send.arp is not None and send.arp.op == "request":
         next_mac = BROADCAST
     source = given_source or (destination if interface.name == LOOPBACK else interface.address(family))
@@ -206,15 +206,19 @@ def payload(send: Send) -> bytes:
         return bytes.fromhex(send.payload.hex or "")
     try:
         with Path(send.payload.file).open("rb") as stream:
-            return stream.read(MTU + 1)
+            return stream.read(LONGEST + 1)
     except OSError as error:
         raise Problem(f"cannot be read: {(error.strerror or 'unknown error').lower()}", "payload", "file") from None
 
 
-def _check_size(send: Send, family: int) -> None:
-    size = (20 if family == 4 else 40) + (20 if send.tcp else 8) + len(payload(send))
-    if size > MTU:
-        raise Problem(f"makes a packet of {size} bytes, and the interfaces of a lab take {MTU}", "payload")
+def _check_size(send: Send, family: int, interface: Interface) -> None:
+    check_size((20 if family == 4 else 40) + (20 if send.tcp else 8) + len(payload(send)), interface)
+
+
+def check_size(size: int, interface: Interface) -> None:
+    """Refuse a packet of ``size`` bytes, from the IP header on, that ``interface`` does not take."""
+    if size > interface.mtu:
+        raise Problem(f"makes a packet of {size} bytes, and {interface.end} takes {interface.mtu}", "payload")
 
 
 def _has(network: Network, host: str | None, family: int) -> bool:
