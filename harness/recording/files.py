@@ -208,10 +208,7 @@ def _untrue(path: Path, text: str, recorded: Sequence[_Recorded]) -> list[tuple[
     """Those whose scenarios, as ``text`` has them, do not expect what was seen; with the reason."""
     if not recorded:
         return []
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix) as file:
-        file.write(text.encode())
-        file.flush()
-        loaded = load_all(Path(file.name), layers=layers.NAMES, recording=True)
+    loaded = load_all(path, layers=layers.NAMES, recording=True, text=text)
     if loaded.errors:
         return [(done, f"the file would be broken: {loaded.errors[0].sentence}") for done in recorded]
     cases: Mapping[str, object] = {case.name: case for case in loaded.cases}

@@ -54,20 +54,23 @@ def problems(path: Path, *, layers: Collection[str] | None = None) -> tuple[Scen
     return tuple(sorted(told.values(), key=lambda error: error.position))
 
 
-def _read(path: Path) -> Node:
+def _read(path: Path, text: str | None = None) -> Node:
     # Its YAML parser is a third of this package's imports, and a worker in a guest is handed what others read.
-    from harness.scenario.document import read
+    from harness.scenario.document import parse, read
 
-    return read(path)
+    return read(path) if text is None else parse(text, str(path))
 
 
-def load_all(path: Path, *, layers: Collection[str] | None = None, recording: bool = False) -> Loaded:
+def load_all(
+    path: Path, *, layers: Collection[str] | None = None, recording: bool = False, text: str | None = None
+) -> Loaded:
     """The scenarios of a file and what is wrong with the file, without raising either.
 
-    When ``recording``, packets may be without expectation: that is then an empty one.
+    When ``recording``, packets may be without expectation: that is then an empty one. ``text`` stands for
+    what is in the file.
     """
     try:
-        root = _read(path)
+        root = _read(path, text)
     except ScenarioError as error:
         return Loaded(cases=(), errors=(error,))
     root, found = expand(root)
