@@ -84,14 +84,14 @@ def data(send: Send, planned: Plan) -> bytes:
 
 
 def _option(name: str, destination: str) -> Any:
-    """An option of IPv4; a route is that to the destination itself (RFC 791 section 3.1)."""
+    """An option of IPv4; a route has one stop, the destination itself (RFC 791 section 3.1)."""
     from scapy.layers import inet
 
     if name == "ra":
         return inet.IPOption_Router_Alert()
     kind = {"rr": inet.IPOption_RR, "lsrr": inet.IPOption_LSRR, "ssrr": inet.IPOption_SSRR}[name]
-    # A record begins at its first place; a source route has its only stop behind it, for a packet at its last.
-    return kind(pointer=4 if name == "rr" else 8, routers=["0.0.0.0" if name == "rr" else destination])
+    # The stop is still to come: the kernel takes no other route for one when nft asks (ip_options.c).
+    return kind(routers=["0.0.0.0" if name == "rr" else destination])
 
 
 def _extension(header: str | Extension) -> Any:
