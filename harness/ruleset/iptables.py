@@ -28,6 +28,8 @@ _RULE = re.compile(r"^(?:\[\d+:\d+\]\s+)?(?P<text>(?:-A|--append)\s+(?P<chain>\S
 _CHANGE = re.compile(r"^(?:\[\d+:\d+\]\s+)?-\S+\s+(?P<chain>\S+)")
 _COMPLAINT = re.compile(r"^\S+ v\S+ \([^)]*\): (?P<text>.*)$", re.MULTILINE)
 _LINE = re.compile(r"\bline:? (\d+)")
+_PROGRAM = re.compile(r"""(?:^|[\s"'])(--mod\w*|-\w*M)""")
+"""``--modprobe``, shortened or not, and ``-M``, alone or behind other letters; as iptables-save writes neither."""
 _IPV6_NAME = re.compile(r"v6|ip6")
 _IPV6_TEXT = re.compile(r"\bicmpv6\b|\bipv6-icmp\b|(?:^|\s)-[sd] [0-9A-Fa-f]*:")
 
@@ -61,6 +63,7 @@ def restore(path: Path, shown: Path) -> None:
     program = shutil.which(name, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
     if program is None:
         raise Unsupported(f"{shown} is an iptables-save file, and {name} is missing", remedy="install iptables")
+    _refuse_programs(path, shown)
     with path.open("rb") as file:
         done = subprocess.run([program], stdin=file, capture_output=True, timeout=SECONDS, check=False)
     if done.returncode != 0:
@@ -71,6 +74,17 @@ def restore(path: Path, shown: Path) -> None:
             Position(str(shown), int(line[1]) if line else 0),
             remedy="a name may be wrong, or this kernel may lack a module for it" if "failed (" in said else "",
         )
+
+
+def _refuse_programs(path: Path, shown: Path) -> None:
+    """A file may come from a stranger, and ``--modprobe`` names a program that iptables would run."""
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        if not line.startswith("#") and (found := _PROGRAM.search(line)):
+            raise ScenarioError(
+                f"{found[1]} would run a program",
+                Position(str(shown), number),
+                remedy="leave it out; modules are loaded",
+            )
 
 
 def read(path: Path, shown: Path) -> Source:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import ScenarioError
 from harness.ruleset import iptables
 
 ZOO = Path(__file__).parent / "zoo"
@@ -58,3 +59,13 @@ def test_a_chain_whose_order_of_loading_is_another_has_no_places(tmp_path: Path)
     file = tmp_path / "rules"
     file.write_text("*filter\n-A INPUT -j ACCEPT\n-I INPUT -j DROP\n-A OUTPUT -j ACCEPT\nCOMMIT\n")
     assert list(iptables.read(file, file).rules) == [("ip", "filter", "OUTPUT")]
+
+
+@pytest.mark.parametrize(
+    "option", ["--modprobe=/tmp/x", "--modp /tmp/x", "-M /tmp/x", "-M/tmp/x", "'-M' /tmp/x", "-nM/tmp/x"]
+)
+def test_no_program_of_a_stranger_is_run(tmp_path: Path, option: str) -> None:
+    file = tmp_path / "rules"
+    file.write_text(f"*filter\n# -M is a comment here\n-A INPUT {option} -m policy --dir in -j ACCEPT\nCOMMIT\n")
+    with pytest.raises(ScenarioError, match=r"rules:3: \S+ would run a program"):
+        iptables.restore(file, file)
