@@ -20,7 +20,6 @@ from _pytest._code.code import ReprEntryNative, ReprExceptionInfo, ReprFileLocat
 
 from harness.errors import BrokenMeasurement, HarnessError, Position, ScenarioError, Unsupported
 from harness.judge import Keys, Mismatch, Outcome, describe_loss, describe_step, escape, judge, outcome
-from harness.report import kinds
 from harness.scenario.case import Broken, Case
 from harness.session import SESSION
 
@@ -205,7 +204,7 @@ def attach(item: pytest.Item, shown: Sequence[ScenarioItem] | Sequence[Shown], r
             nft_scenario=_named(item),
             nft_moved=isinstance(item, ScenarioItem) and bool(item.failure) and options.nft_record,
             nft_paths="\n".join(map(paths, shown)) if options.verbose > 0 and report.passed else "",
-            nft_results=_recorded(shown, report) if options.nft_record or kinds.wanted(options) else [],
+            nft_results=_recorded(shown, report) if item.config.stash[SESSION].wants_results else [],
         )
 
 

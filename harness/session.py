@@ -20,6 +20,7 @@ import pytest
 from harness import distribute
 from harness.kernel import preload
 from harness.kernel.images import cache_dir
+from harness.report import kinds
 from harness.scenario import packet
 from harness.scenario.case import Case, Loaded
 from harness.scenario.files import scenario_files, shortened
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from harness.scenario.network import Network
     from harness.tracer.tracer import Recorder
 
-COLOUR, CASES, FRAMES, LEARNED, ARMED = "nft_colour", "nft_cases", "nft_frames", "nft_learned", "nft_armed"
+COLOUR, WANTED, CASES, FRAMES = "nft_colour", "nft_wanted", "nft_cases", "nft_frames"
+LEARNED, ARMED = "nft_learned", "nft_armed"
 """Keys of what controller and workers tell each other."""
 
 
@@ -49,10 +51,14 @@ class Session:
         if distribute.is_worker(config):
             told: dict[str, Any] = config.workerinput  # type: ignore[attr-defined]
             self._colour: bool | None = told[COLOUR]
+            self.wants_results: bool = told[WANTED]
+            """Whether anybody reads what is recorded of scenarios. A worker knows the command line, and not what
+            the controller's environment asks for."""
             self._loaded = pickle.loads(told[CASES])
             packet.use(told[FRAMES])
             return
         self._colour = None
+        self.wants_results = bool(config.option.nft_record or kinds.wanted(config.option))
         if distribute.DISTRIBUTION in config.stash and config.stash[distribute.DISTRIBUTION].guests:
             self._prepared = self._thread.submit(self._prepare, list(scenario_files(config.args)))
 
@@ -125,6 +131,7 @@ class Session:
     def tell(self, told: dict[str, Any]) -> None:
         """Put into a worker's input what the controller knows."""
         told[COLOUR] = self.colour
+        told[WANTED] = self.wants_results
         told[FRAMES] = self._prepared.result() if self._prepared else {}
         told[CASES] = pickle.dumps(self._loaded)
 
