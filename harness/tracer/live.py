@@ -154,12 +154,23 @@ def namespace(name: str) -> int:
     """Number of a network namespace: by its name below /run/netns, a process in it, or a path."""
     path = Path(f"/proc/{name}/ns/net") if name.isdecimal() else Path(name) if "/" in name else NAMED / name
     try:
+        if not _is_namespace(path):
+            raise HarnessError(f"{path} is no network namespace", remedy="give a name of ip netns, or a process id")
         return path.stat().st_ino
     except OSError as error:
         known = sorted(entry.name for entry in NAMED.iterdir()) if NAMED.is_dir() else []
         near = get_close_matches(name, known, 1) or known
         remedy = f"there is {', '.join(near)}" if near else "give a process id or a path, such as /proc/PID/ns/net"
         raise HarnessError(f"there is no network namespace {name}: {path}: {error.strerror}", remedy=remedy) from None
+
+
+def _is_namespace(path: Path) -> bool:
+    """Whether there is a namespace at ``path``; ip-netns(8) makes an empty file and then mounts one there."""
+    return path.stat().st_dev == Path("/proc/self/ns/net").stat().st_dev
+
+
+def _has_come(name: str) -> bool:
+    return (NAMED / name).exists() and _is_namespace(NAMED / name)
 
 
 class Trace:
@@ -169,7 +180,7 @@ class Trace:
         self._hosts: list[int] = []
         self._to_come: list[str] = []
         for name in choice.netns:  # before anything that takes time
-            if choice.netns_to_come and not ("/" in name or name.isdecimal() or (NAMED / name).exists()):
+            if choice.netns_to_come and not ("/" in name or name.isdecimal() or _has_come(name)):
                 self._to_come.append(name)
             else:
                 self._hosts.append(namespace(name))
@@ -224,7 +235,7 @@ class Trace:
             namespace(name)  # says that it has not come
 
     def _look_for_namespaces(self) -> None:
-        for name in [name for name in self._to_come if (NAMED / name).exists()]:
+        for name in filter(_has_come, list(self._to_come)):
             self._tracer.admit(namespace(name))
             self._to_come.remove(name)
 
