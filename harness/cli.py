@@ -123,7 +123,9 @@ def report(parser: argparse.ArgumentParser) -> None:
         covered = RuleCoverage(results, Path())
         if options.nft_cov:
             print("\n".join(covered.lines()))
-        return 1 if covered.percent < (options.nft_cov_fail_under or 0) else 0
+        if shortfall := covered.shortfall(options.nft_cov_fail_under):
+            print(f"nft-harness: {shortfall}", file=sys.stderr)
+        return 1 if shortfall else 0
 
     parser.add_argument(
         "results", nargs="+", type=Path, help="what pytest --nft-results or --nft-jsonl stored: folders or files"

@@ -114,10 +114,9 @@ class Reports:
         covered = RuleCoverage(self._results, self._folder)
         if self._options.nft_cov:
             self._table = list(covered.lines())
-        if least is None or covered.percent >= least:
-            return True
-        self._said.append((f"rule coverage is {covered.percent:.1f} %, and {least:g} % were asked for", True))
-        return False
+        if shortfall := covered.shortfall(least):
+            self._said.append((shortfall, True))
+        return not shortfall
 
 
 def _crashed(report: pytest.TestReport) -> result.Result:

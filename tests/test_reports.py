@@ -244,3 +244,13 @@ def test_a_quiet_session_says_only_what_is_bad(tmp_path: Path, make_result: Make
     run.hear(make_result())
     run.finish()
     assert run.said == [f"nft-harness: html can't be written to {tmp_path / 'file/below'}: Not a directory"]
+
+
+def test_stored_results_are_asked_for_rule_coverage(
+    tmp_path: Path, make_result: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("coverage", reason="coverage.py is not installed")
+    result.store([make_result()], tmp_path)
+    assert main(["report", str(tmp_path), "--cov-fail-under", "25"]) == 0
+    assert main(["report", str(tmp_path), "--cov-fail-under", "26"]) == 1
+    assert "rule coverage is 25.0 %, and 26 % were asked for" in capsys.readouterr().err

@@ -147,6 +147,12 @@ class RuleCoverage:
             cells = [escape(cell).ljust(width) for cell, width in zip(row, widths, strict=False)]
             yield "  ".join(["", *cells, escape(row[3])])
 
+    def shortfall(self, least: float | None) -> str:
+        """Return a sentence when less than ``least`` percent is covered, else ""."""
+        if least is None or self.percent >= least:
+            return ""
+        return f"rule coverage is {self.percent:.1f} %, and {least:g} % were asked for"
+
     def write(self, kind: str, path: Path) -> None:
         """Write coverage.py's report ``html`` to the folder ``path``, or ``lcov`` or ``xml`` to the file.
 
