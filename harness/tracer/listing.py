@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -48,9 +49,26 @@ def to_json(functions: Functions) -> bytes:
     return msgspec.json.format(msgspec.json.encode(functions)) + b"\n"
 
 
+def most_telling(functions: Iterable[Function], most: int | None = None) -> list[Function]:
+    """The ``most`` functions that tell most of a packet's way, or all, the best first.
+
+    By priority; of one priority Netfilter's, for they decide, and then those of all layers in turn, so that no
+    part of the way is left out. In a layer those with short names are the ways in and out.
+    """
+    places: Counter[tuple[int, str]] = Counter()
+
+    def rank(function: Function) -> tuple[int, int, bool]:
+        places[function.priority, function.layer] += 1
+        place = 0 if function.layer == "Netfilter" else places[function.priority, function.layer]
+        return function.priority, place, function.layer != "Netfilter"
+
+    by_name = sorted(functions, key=lambda function: (function.name.startswith("__"), len(function.name)))
+    return sorted(by_name, key=rank)[:most]
+
+
 def config(functions: Functions, most: int | None = None) -> bytes:
     """A file for ``nft-harness trace --config``: ``{"functions": [...]}`` with the ``most`` telling ones, or all."""
-    telling = sorted(functions, key=lambda function: function.priority)[:most]
+    telling = most_telling(functions, most)
     return msgspec.json.format(msgspec.json.encode({"functions": telling})) + b"\n"
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from harness.errors import HarnessError
 from harness.observation import Loss
-from harness.tracer import layers, pcap, program
+from harness.tracer import layers, listing, pcap, program
 from harness.tracer.discover import Function, Functions
 from harness.tracer.events import Event, Snapped
 from harness.tracer.kept import Kept
@@ -98,7 +98,7 @@ def select_functions(functions: Functions, choice: Choice, *, everything: bool) 
     else:
         selected = [function for function in functions if everything or function.priority == layers.CRITICAL]
     if choice.max_functions is not None:
-        selected = sorted(selected, key=lambda function: function.priority)[: choice.max_functions]
+        selected = listing.most_telling(selected, choice.max_functions)
     if len(selected) > MOST:
         raise HarnessError(f"{len(selected)} functions are more than can be traced at once", remedy=f"at most {MOST}")
     return selected

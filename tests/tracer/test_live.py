@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from scapy.utils import RawPcapNgReader
 
@@ -21,6 +22,7 @@ from harness.tracer import live
 from harness.tracer.discover import Function, Functions
 from harness.tracer.events import SNAP, Event, Kind, Snapped
 from harness.tracer.kept import Kept
+from harness.tracer.listing import most_telling
 
 CHAIN_ADDRESS, OTHER_CHAIN = 0xFFFF0001, 0xFFFF0002
 LOOPBACK = 1
@@ -240,6 +242,16 @@ def test_the_most_telling_functions_are_left() -> None:
     known = Functions((function("b", 2), function("a", 0)))
     chosen = live.select_functions(known, live.Choice(max_functions=1), everything=True)
     assert [one.name for one in chosen] == ["a"]
+
+
+def test_of_the_most_telling_functions_netfilter_and_every_layer_has_some() -> None:
+    def of(layer: str, *names: str) -> list[Function]:
+        return [msgspec.structs.replace(function(name, 0), layer=layer) for name in names]
+
+    ip = of("IPv4", "__ip_local_out", "ip_protocol_deliver_rcu", "ip_rcv", "ip_forward")
+    others = [*of("TCP", "tcp_v4_rcv", "tcp_v4_do_rcv"), *of("Netfilter", "nft_do_chain", "nf_hook_slow")]
+    told = [one.name for one in most_telling([*ip, *others], 5)]
+    assert told == ["nft_do_chain", "nf_hook_slow", "ip_rcv", "tcp_v4_rcv", "ip_forward"]
 
 
 def test_a_glob_without_a_match_is_refused_with_what_is_near() -> None:
