@@ -13,7 +13,7 @@ import msgspec
 from harness.capture import Capture, Captured
 from harness.errors import BrokenMeasurement, HarnessError, Position, ScenarioError, Unsupported
 from harness.inject import Sender, sender
-from harness.judge import decisive, functions, same_elements
+from harness.judge import decisive, describe_connection, functions, same_elements
 from harness.lab.lab import Lab
 from harness.observation import Observation, PacketSeen, Step, Value
 from harness.observe import Scene, observe
@@ -139,15 +139,19 @@ class Stage:
     def _wait(self, wait: Wait, where: Where) -> None:
         """Wait for a fact that time brings; to wait in vain is a mistake in the scenario or its ruleset."""
         device = self._lab.device
+        left: list[str] = []
 
         def come() -> bool:
-            elements = not wait.elements or same_elements(wait.elements, state.elements(device, wait.elements))
-            return elements and (not wait.conntrack or not connections(device))
+            elements = state.elements(device, wait.elements or ())
+            left[:] = (f"{name} has {', '.join(held) or 'no element'}" for name, held in elements.items())
+            tracked = connections(device) if wait.conntrack else ()
+            left.extend(f"there is {describe_connection(one)}" for one in tracked)
+            return same_elements(wait.elements or {}, elements) and not tracked
 
         try:
-            wait_until(come, wait.within, "what the step waits for")
+            wait_until(come, wait.within, "this")
         except BrokenMeasurement as vain:
-            raise ScenarioError(vain.sentence, where()) from None
+            raise ScenarioError(f"{vain.sentence}: {'; '.join(left)}", where()) from None
         except state.MissingError as missing:
             raise ScenarioError(missing.sentence, where("elements", missing.name), remedy=missing.remedy) from None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from harness.judge.decision import FINAL, Outcome, arrivals, decisive, ended, outcome
 from harness.judge.expectations import Keys, Mismatch, judge, refuse_loss, same_elements
+from harness.judge.flow import describe_connection
 from harness.judge.rules import bare
 from harness.judge.way import PLUMBING, PathRow, align, entries, functions, hops_on, is_landmark, layers_of, located
 from harness.judge.words import (
@@ -33,6 +34,7 @@ __all__ = [
     "bare",
     "decisive",
     "describe_chain",
+    "describe_connection",
     "describe_decision",
     "describe_entry",
     "describe_hop",
