@@ -189,6 +189,8 @@ def _check_upper_layer(send: Send, family: int, transports: Sequence[str]) -> No
 
 
 def _check_headers(send: Send) -> None:
+    if send.sctp is not None and send.sctp.chunk != "data" and send.payload:
+        raise Problem(f"a chunk {send.sctp.chunk} carries no payload", "payload", remedy="send chunk: data")
     for index, header in enumerate(send.ip6.headers if send.ip6 else ()):
         if isinstance(header, str):
             continue
