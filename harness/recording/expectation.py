@@ -40,6 +40,9 @@ LANDMARKS = (
 DROPS = "kfree_skb_reason | sk_skb_reason_drop"
 """Which of them drops depends on the kernel (from 6.11 the first is inlined)."""
 
+PLAIN_REASONS = ("NETFILTER_DROP", "NOT_SPECIFIED")
+"""They tell no more than the verdict does, and older kernels give the one for the other."""
+
 TAKEN_IN = "NO_SOCKET"
 """A packet that was let in and that no program waits for: nothing to expect of a ruleset."""
 
@@ -72,9 +75,10 @@ def whole(sights: Sequence[Seen]) -> dict[str, Written]:
         "with": lambda seen: seen.sent.with_ or None,
         "rule": _rule,
         "delivered": _delivered,
-        "dropped": _given_up,
     }
     told = {key: value for key, part in parts.items() if (value := _agreed(key, part, sights)) is not None}
+    if all(reasons := [_given_up(seen) for seen in sights]):  # kernels differ in words only
+        told["dropped"] = " | ".join(dict.fromkeys(filter(None, reasons)))
     if passed := _common([telling_layers(seen) for seen in sights]):
         told["layers"] = list(passed)
     if path := common_path(sights):
@@ -387,6 +391,8 @@ def _landmark(hop: Hop) -> PathEntry | None:
     if hop.function == "__dev_queue_xmit" and hop.device:
         return {"__dev_queue_xmit": {"device": hop.device}}  # type: ignore[dict-item]
     if hop.detail.get("reason", TAKEN_IN) != TAKEN_IN and hop.function in DROPS.split(" | "):
+        if hop.detail["reason"] in PLAIN_REASONS:
+            return DROPS
         return {DROPS: {"reason": hop.detail["reason"]}}  # type: ignore[dict-item]
     return hop.function if hop.function in LANDMARKS else None
 
