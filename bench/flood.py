@@ -33,11 +33,12 @@ from harness.scenario.models import HostSpec, LabSpec
 from harness.scenario.network import Network
 from harness.tracer import events, layers, live
 from harness.tracer.kept import Kept
-from harness.tracer.tracer import Live, Tracer
+from harness.tracer.tracer import ALLOCATORS, COPIES, RETURNS, TRAITS, Live, Tracer
 from harness.wait import wait_until
 
 HERE = Path(__file__).parent
 FIFTY = 50
+RATE = 1000
 DEADLINE_S = 300.0
 RUNS = 10
 ANSWERED = {
@@ -80,12 +81,14 @@ class Flood:
         text = self._client.call(Path("/proc/thread-self/net/dev").read_text)
         return next(int(line.split()[1 + 1]) for line in text.splitlines() if line.strip().startswith("eth0:"))
 
-    def run(self, packets: int, meanwhile: Callable[[], object] = lambda: None) -> float:
-        """Seconds that a flood takes; ``meanwhile`` is called again and again."""
+    def run(self, packets: int, meanwhile: Callable[[], object] = lambda: None, *, rate: int = 0) -> float:
+        """Seconds that a flood takes, of ``rate`` packets a second if given; ``meanwhile`` is called over and over."""
         before, started = self.answers(), time.monotonic()
         child = os.fork()
         if not child:
-            for _ in range(packets):
+            for number in range(packets):
+                if rate:
+                    time.sleep(max(started + number / rate - time.monotonic(), 0))
                 self._socket.send(self._frame)
             os._exit(0)
 
@@ -109,11 +112,11 @@ def flooded() -> Iterator[Flood]:
         yield flood
 
 
-def traced(flood: Flood, tracer: Tracer, packets: int, what: str) -> float:
+def traced(flood: Flood, tracer: Tracer, packets: int, what: str, *, rate: int = 0) -> float:
     """Flood and record all; print what came of it."""
     hosts = [host.inum for host in flood.lab.hosts.values()]
     with tracer.live(hosts=hosts) as watch:
-        took = flood.run(packets, watch.drain)
+        took = flood.run(packets, watch.drain, rate=rate)
         names: Counter[str] = Counter()
         numbers = set()
         while taken := watch.take(1 << 14):
@@ -153,6 +156,20 @@ def inside(options: argparse.Namespace) -> None:
             )
             tracer.arm_only(functions)
             traced(flood, tracer, packets, f"{len(functions)} functions")
+            traced(flood, tracer, packets, f"{len(functions)} functions, {RATE} a second", rate=RATE)
+        started = time.monotonic()
+        with Tracer(kept) as tracer:  # as scenarios have it
+            tracer.arm()
+            say("time to armed, for scenarios", f"{time.monotonic() - started:.2f} s")
+            slow = min(flood.run(packets) for _ in range(3))
+            say("armed, nothing wanted", f"{slow:.2f} s, {slow / bare:.2f}x untraced")
+            with tracer.watch(hosts=[1], senders=[1]):
+                slow = min(flood.run(packets) for _ in range(3))
+            say("armed, others wanted", f"{slow:.2f} s, {slow / bare:.2f}x untraced")
+            names = [one.kernel_name for one in tracer.functions if one.kernel_name not in tracer.refused]
+            returning = [one.kernel_name for one in tracer.functions if TRAITS.get(one.name, 0) & (RETURNS | COPIES)]
+        empty(flood, names, [], packets, bare)
+        empty(flood, names, [*returning, ALLOCATORS[0]], packets, bare)
         started = time.monotonic()
         with Tracer(kept, live=Live()) as tracer:
             tracer.arm()
@@ -160,11 +177,6 @@ def inside(options: argparse.Namespace) -> None:
                 "time to armed",
                 f"{time.monotonic() - started:.2f} s, {len(tracer.functions)} functions by {tracer.engine.name}",
             )
-            slow = min(flood.run(packets) for _ in range(3))
-            say("armed, nothing wanted", f"{slow:.2f} s, {slow / bare:.2f}x untraced")
-            with tracer.watch(hosts=[1], senders=[1]):
-                slow = min(flood.run(packets) for _ in range(3))
-            say("armed, others wanted", f"{slow:.2f} s, {slow / bare:.2f}x untraced")
             slow = traced(flood, tracer, packets, "all functions")
             say("", f"{slow / bare:.2f}x untraced")
             traced(flood, tracer, options.many, "all functions, many packets")
@@ -176,22 +188,21 @@ def inside(options: argparse.Namespace) -> None:
                 gc.collect()
                 sizes.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() >> 10)
             say(f"memory after each of {RUNS} runs", f"{', '.join(map(str, sizes))} KiB")
-            names = [
-                function.kernel_name for function in tracer.functions if function.kernel_name not in tracer.refused
-            ]
-        empty(flood, names, packets, bare)
         if options.pwru:
             pwru(flood, options.pwru, packets, bare)
 
 
-def empty(flood: Flood, names: list[str], packets: int, bare: float) -> None:
-    """An empty program on the same functions."""
+def empty(flood: Flood, names: list[str], returning: list[str], packets: int, bare: float) -> None:
+    """An empty program on the same functions, and on return of those that are ``returning``."""
     program = bpf.load_nothing(bpf.TRACE_KPROBE_MULTI)
-    link = bpf.link_functions(program, names, [0] * len(names))
+    links = [bpf.link_functions(program, names, [0] * len(names))]
+    if returning:
+        links.append(bpf.link_functions(program, returning, [0] * len(returning), returns=True))
     slow = min(flood.run(packets) for _ in range(3))
-    os.close(link)
-    os.close(program)
-    say("an empty program on all", f"{slow:.2f} s, {slow / bare:.2f}x untraced")
+    for descriptor in (*links, program):
+        os.close(descriptor)
+    what = "an empty program, and on return" if returning else "an empty program on all"
+    say(what, f"{slow:.2f} s, {slow / bare:.2f}x untraced")
 
 
 def pwru(flood: Flood, program: str, packets: int, bare: float) -> None:

@@ -791,9 +791,10 @@ int met(context *ctx)
 
 	if ((state & 0xff) == OFF || !skb)
 		return 0;
-	packet = packets.lookup(&skb);
-	if (!packet && strange(skb, state))
+	/* A packet of the lab never is at a stranger's device, and that is found out without a hash. */
+	if (strange(skb, state))
 		return 0;
+	packet = packets.lookup(&skb);
 	function = bpf_get_attach_cookie_(ctx) & 0xffff;
 	packet = packet ? follow(skb, packet) : born(skb, function, state);
 	if (!packet)
@@ -877,12 +878,16 @@ static __always_inline bool adopt(u64 copy, struct call *call)
  */
 static __always_inline bool left(context *ctx, struct call *call, struct call **outer)
 {
-	u32 function = bpf_get_attach_cookie_(ctx) & 0xffff;
 	u64 id = thread(), depth;
-	struct calls *under_way = calls.lookup(&id);
+	struct calls *under_way;
+	u32 function;
 
+	if ((now_recording() & 0xff) == OFF)
+		return 0;
+	under_way = calls.lookup(&id);
 	if (!under_way || !under_way->depth)
 		return 0;
+	function = bpf_get_attach_cookie_(ctx) & 0xffff;
 	depth = (under_way->depth - 1) & (CALLS - 1);
 	*call = under_way->call[depth];
 	*outer = depth ? &under_way->call[(depth - 1) & (CALLS - 1)] : 0;
@@ -1003,6 +1008,9 @@ int allocated(context *ctx)
 {
 	u64 skb = result(ctx);
 
+	/* While nothing is recorded no packet is known. */
+	if ((now_recording() & 0xff) == OFF || !packets.lookup(&skb))
+		return 0;
 	gone(skb);
 	packets.delete(&skb);
 	return 0;
