@@ -15,6 +15,7 @@ from harness.recording.edit import Kept, Keys, Splice, Text, UneditableError
 from harness.recording.expectation import Change, RefusedError, Seen
 from harness.result import Result
 from harness.scenario.case import Broken, Case
+from harness.scenario.check import SENDS
 from harness.scenario.load import load_all
 from harness.scenario.models import Expect
 from harness.tracer import layers
@@ -162,7 +163,7 @@ def _record_scenario(scenario: _Scenario, text: Text) -> _Recorded:
             if text.has(expect):
                 text.replace(expect, values)
             else:
-                text.insert(expect, values, after="send")
+                text.insert(expect, values, after=next(key for key in SENDS if text.has((*expect[:-1], key))))
             steps[number] = list(values)
         elif moved:
             changes = _changes(scenario, number, expects)

@@ -83,7 +83,7 @@ def to_be_recorded(actions: Iterable[Action]) -> tuple[Action, ...]:
 
 _KINDS = ("send", "nft", "listen", "connect", "exchange", "wait")
 """What a step can do."""
-_SENDS = ("send", "connect", "exchange")
+SENDS = ("send", "connect", "exchange")
 """What of that sends packets, of which something can be expected."""
 
 _Layers = Collection[str] | None
@@ -91,7 +91,7 @@ _Layers = Collection[str] | None
 
 def sends(action: Action) -> bool:
     """Whether packets are sent in a step."""
-    return any(getattr(action, key) is not UNSET for key in _SENDS)
+    return any(getattr(action, key) is not UNSET for key in SENDS)
 
 
 def check_step(action: Action, network: Network, layers: _Layers) -> Iterator[Problem]:
@@ -110,7 +110,7 @@ def _check_action(action: Action, network: Network, layers: _Layers) -> Iterator
         )
         return
     (key,) = done
-    if key not in _SENDS and action.expect is not UNSET:
+    if key not in SENDS and action.expect is not UNSET:
         remedy = "expect it of a packet in a later step"
         yield Problem("a step that sends nothing expects nothing", "expect", remedy=remedy, about_key=True)
         return

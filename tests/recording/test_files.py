@@ -64,6 +64,16 @@ def test_of_an_expectation_only_what_moved_is_written(run: Callable[..., tuple[l
     assert told[0].written
 
 
+def test_a_flow_is_recorded_in_the_step_that_begins_it(
+    run: Callable[..., tuple[list[Told], str]], make_result: Callable[..., Result]
+) -> None:
+    flow = HEAD + "  - name: web\n    steps:\n      - listen: {on: server, tcp: 443}\n"
+    flow += "      - connect: {from: client, to: server, tcp: 443}\n"
+    second = msgspec.structs.replace(make_result().sent[0], action=1)
+    _, text = run(flow, {"sent": (second,)})
+    assert text.startswith(flow + "        expect:\n          verdict: accept\n")
+
+
 def test_what_holds_is_left_alone(run: Callable[..., tuple[list[Told], str]]) -> None:
     assert run(MOVED, {"accepted": False}) == ([], MOVED)
 
