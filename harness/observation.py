@@ -256,6 +256,8 @@ class Observation(Value, frozen=True, kw_only=True):
     """What the device tracked afterwards; empty when the scenario does not ask."""
     counters: Mapping[str, int] = {}
     """Packets that named counters have counted, by ``family table name``: those that were asked for."""
+    counts: Mapping[str, int] = {}
+    """Packets that the counter statements of the device's rules have counted, by ``family table chain handle``."""
     elements: Mapping[str, tuple[str, ...]] = {}
     """Elements of sets and keys of maps, as nft(8) writes them, by ``family table name``: likewise."""
 

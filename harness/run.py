@@ -163,12 +163,14 @@ class Stage:
             raise ScenarioError(f"nft: {said[2] or said[0]}", where("nft")) from None
 
     def _state(self, expect: Expect, where: Where) -> dict[str, Any]:
-        """What ``expect`` asks about the device's counters, sets and connections, as fields of an observation."""
+        """What ``expect`` asks about the device's counters, sets and connections, and what its rules have counted, as
+        fields of an observation."""
         device = self._lab.device
         try:
             return {
                 "connections": connections(device) if expect.conntrack else (),
                 "counters": state.counters(device, expect.counters or ()),
+                "counts": state.counts_of_rules(device),
                 "elements": state.elements(device, expect.elements or ()),
             }
         except state.MissingError as missing:

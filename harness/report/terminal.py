@@ -103,7 +103,7 @@ def explain(
     _mismatches(page, mismatches)
     page.say("packet", summary, *_others(others))
     page.add("decided", *_decided(page, seen))
-    page.add("rules", *_rules(page, packet, seen, observation.device))
+    page.add("rules", *_rules(page, packet, seen, observation))
     if any("path" in mismatch.keys for mismatch in mismatches):
         page.add("path", *_side_by_side(page, align(entries(expect.path), packet, observation.device)))
     else:
@@ -172,9 +172,9 @@ def _decided(page: Page, seen: Outcome) -> list[str]:
     return lines
 
 
-def _rules(page: Page, packet: PacketSeen, seen: Outcome, device: str) -> list[str]:
+def _rules(page: Page, packet: PacketSeen, seen: Outcome, observation: Observation) -> list[str]:
     """Return every chain and rule passed, in order; the rule's text comes last as it may be long."""
-    steps = packet.steps
+    steps, device = packet.steps, observation.device
     # The trace says drop of a reject as well.
     verdicts = [seen.verdict if seen.decided and step is seen.decided[-1] else step.verdict for step in steps]
     rows = [
@@ -186,7 +186,9 @@ def _rules(page: Page, packet: PacketSeen, seen: Outcome, device: str) -> list[s
     for step, row in zip(steps, rows, strict=True):
         styles = ("", "", _style(step.verdict))
         cells = [page.paint(*cell) for cell in zip(row, styles, widths, strict=True)]
-        lines.append("".join(cells) + page.paint(_said(step)))
+        count = observation.counts.get(f"{step.chain_path} {step.rule.handle}") if step.rule else None
+        counted = "" if count is None or step.host != device else f"   [counter: {count}]"
+        lines.append("".join(cells) + page.paint(_said(step)) + page.paint(counted, "faint"))
     return lines
 
 

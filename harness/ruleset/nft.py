@@ -14,7 +14,9 @@ from harness.netlink import Netlink, attributes
 from harness.ruleset.listing import ANONYMOUS, Handle
 from harness.ruleset.nfnetlink import FAMILIES, HEADER, NETLINK_NETFILTER, NFT_MSG_GETRULE, number, string
 
-NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_HANDLE = 1, 2, 3
+NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_HANDLE, NFTA_RULE_EXPRESSIONS = 1, 2, 3, 4
+NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 2
+NFTA_COUNTER_PACKETS = 2
 
 _MESSAGE = re.compile(r"^(?P<file>.+?):(?P<line>\d+):(?P<column>\d+)-(?P<end>\d+): Error: (?P<text>.*)$", re.MULTILINE)
 
@@ -81,16 +83,35 @@ class Nft:
 
 def handles_in_blocks() -> list[Handle]:
     """Handles of the rules in blocks, from the kernel, in this thread's network namespace."""
-    found = []
+    return [handle for handle, _ in _rules() if ANONYMOUS.match(handle.chain)]
+
+
+def counted() -> dict[Handle, int]:
+    """Packets that the counter statements of rules have counted, in this thread's network namespace.
+
+    Of a rule with several it is the last, behind the rule's tests.
+    """
+    found = {}
+    for handle, rule in _rules():
+        expressions = rule.get(NFTA_RULE_EXPRESSIONS)
+        if not expressions or b"counter\0" not in bytes(expressions):
+            continue
+        for _, element in attributes(expressions):
+            expression = dict(attributes(element))
+            if string(expression.get(NFTA_EXPR_NAME)) == "counter":
+                data = dict(attributes(expression[NFTA_EXPR_DATA]))
+                found[handle] = number(data.get(NFTA_COUNTER_PACKETS))
+    return found
+
+
+def _rules() -> Iterator[tuple[Handle, dict[int, memoryview]]]:
+    """Every rule of this thread's network namespace, as its attributes."""
     with Netlink(NETLINK_NETFILTER) as link:
         for message in link.dump(NFT_MSG_GETRULE, HEADER.pack(0, 0, 0), "the rules"):
             family, _, _ = HEADER.unpack_from(message.body)
             rule = dict(attributes(message.body[HEADER.size :]))
-            chain = string(rule.get(NFTA_RULE_CHAIN))
-            if ANONYMOUS.match(chain):
-                table, handle = string(rule.get(NFTA_RULE_TABLE)), number(rule.get(NFTA_RULE_HANDLE))
-                found.append(Handle(FAMILIES[family], table, chain, handle))
-    return found
+            table, chain = string(rule.get(NFTA_RULE_TABLE)), string(rule.get(NFTA_RULE_CHAIN))
+            yield Handle(FAMILIES[family], table, chain, number(rule.get(NFTA_RULE_HANDLE))), rule
 
 
 def nft_version() -> str:

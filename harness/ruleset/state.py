@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.errors import HarnessError
 from harness.lab.lab import Host
-from harness.ruleset.nft import Nft, RefusedError
+from harness.ruleset.nft import Nft, RefusedError, counted
 
 
 class MissingError(HarnessError):
@@ -23,6 +23,12 @@ class MissingError(HarnessError):
 def counters(host: Host, names: Iterable[str]) -> dict[str, int]:
     """Packets counted by the counters ``names``, each ``family table name``."""
     return {name: _object(host, name, "counter")["packets"] for name in names}
+
+
+def counts_of_rules(host: Host) -> dict[str, int]:
+    """Packets counted by the counter statements of rules, by ``family table chain handle``; not those with none."""
+    found = host.namespace.call(counted)
+    return {" ".join(map(str, handle)): packets for handle, packets in found.items() if packets}
 
 
 def elements(host: Host, names: Iterable[str]) -> dict[str, tuple[str, ...]]:

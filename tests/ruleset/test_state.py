@@ -24,7 +24,12 @@ table inet t {
 	set timed { type ipv4_addr; flags timeout; elements = { 192.0.2.1 timeout 1h comment "x" } }
 	set empty { type ipv4_addr; }
 	map pairs { type ipv4_addr . inet_service : verdict; elements = { 10.0.0.1 . 443 : drop } }
-	chain input { type filter hook input priority 0; counter name hits; }
+	chain input {
+		type filter hook input priority 0
+		counter name hits
+		tcp dport 22 counter packets 3 bytes 180 accept
+		counter drop
+	}
 }
 """
 
@@ -40,6 +45,12 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 def test_counters(lab: Lab) -> None:
     assert state.counters(lab.device, ["inet t hits"]) == {"inet t hits": 7}
+
+
+def test_what_rules_have_counted(lab: Lab) -> None:
+    counts = state.counts_of_rules(lab.device)
+    assert list(counts.values()) == [3]
+    assert next(iter(counts)).startswith("inet t input ")
 
 
 @pytest.mark.parametrize(
