@@ -80,13 +80,17 @@ def check(parser: argparse.ArgumentParser) -> None:
     from pathlib import Path
 
     def run(options: argparse.Namespace) -> int:
-        from harness.scenario.load import problems
+        from harness.scenario.load import checked
         from harness.tracer.layers import NAMES
 
-        errors = [error for path in options.path for error in problems(path, layers=NAMES)]
-        for error in errors:
+        found = checked(options.path, layers=NAMES)
+        for error in found.errors:
             print(error)
-        return 2 if errors else 0
+        if found.errors:
+            return 2
+        numbers = ((found.files, "file"), (found.scenarios, "scenario"))
+        print(", ".join(f"{number} {noun}{'s'[: number != 1]}" for number, noun in numbers) + ": right")
+        return 0
 
     parser.add_argument("path", nargs="+", type=Path, help="a scenario file, or a folder of them")
     parser.set_defaults(run=run)

@@ -133,6 +133,7 @@ class _Walk:
 
     def mapping(self, start: Any, depth: int) -> Node:
         node = Node({}, _place(start))
+        last = ""
         while not isinstance(event := next(self.events), MappingEndEvent):
             if not isinstance(event, ScalarEvent) or event.ctag is not None or event.anchor:
                 raise self.error("a key must be plain text", event)
@@ -144,7 +145,12 @@ class _Walk:
             if key in node.children:
                 first = node.children[key].key
                 raise self.error(f"'{key}' stands twice in this mapping, first in line {first.line}", event)
-            node.put(key, _place(event), self.node(next(self.events), f"'{key}'", depth + 1))
+            value = next(self.events)
+            if start.flow_style and _is_nothing(value) and node.children and _is_cut(node.children[last]):
+                sentence = f"'{key}' is cut off from the text before it"
+                raise self.error(sentence, event, "quote the text: a comma inside { } ends it")
+            node.put(key, _place(event), self.node(value, f"'{key}'", depth + 1))
+            last = key
         return node
 
     def error(self, sentence: str, event: Any, remedy: str = "") -> ScenarioError:
@@ -153,6 +159,15 @@ class _Walk:
 
 def _place(event: Any) -> Place:
     return Place(event.start_mark.line + 1, event.start_mark.column + 1)
+
+
+def _is_nothing(event: Any) -> bool:
+    return isinstance(event, ScalarEvent) and not event.style and not event.value
+
+
+def _is_cut(node: Node) -> bool:
+    """Whether a text looks as if more was meant to follow: a bracket is open."""
+    return isinstance(node.value, str) and node.value.count("(") > node.value.count(")")
 
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -215,7 +230,7 @@ _SYNTAX = (
         "check the indentation, or put the text in quotes",
     ),
     (r"expected ',' or '([]}])', but got '<stream end>'", "the '{0}' that closes this is missing", ""),
-    (r"expected ',' or '([]}])'", "a ',' or '{0}' is missing before this", ""),
+    (r"expected ',' or '([]}])'", "a ',' or '{0}' is missing before this", "put it there, or quote the text"),
     (
         r"expected <block end>, but found '<block mapping start>'",
         "this is indented differently from what it belongs to",

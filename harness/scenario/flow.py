@@ -12,7 +12,7 @@ from msgspec import UNSET, structs
 from harness.scenario.models import Action, Connect, Exchange, Hex
 from harness.scenario.network import Network
 from harness.scenario.parts import Address
-from harness.scenario.problem import Problem, unknown
+from harness.scenario.problem import Problem, nowhere, unknown
 
 VERSIONS: Final = {"ip": 4, "ip6": 6}
 
@@ -60,7 +60,7 @@ def plan(flow: Connect | Exchange, network: Network) -> Plan:
         try:
             destination = ip_address(flow.to)
         except ValueError:
-            raise unknown(flow.to, network.hosts, "host of the lab and no address", "to") from None
+            raise nowhere(flow.to, network.hosts, "to") from None
         if version and destination.version != version:
             raise Problem(f"{flow.to} is IPv{destination.version}, but family is {flow.family}", "family")
     owner = network.owner(destination)

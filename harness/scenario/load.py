@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -24,7 +25,7 @@ from harness.scenario.models import Action, LabSpec, Payload, Scenario, Scenario
 from harness.scenario.network import Network
 from harness.scenario.node import Node
 from harness.scenario.parameters import expand, without_consequences
-from harness.scenario.problem import NothingExpected, Problem, did_you_mean, unknown
+from harness.scenario.problem import NothingExpected, Problem, did_you_mean, nearest
 from harness.scenario.validate import convert
 
 
@@ -41,17 +42,40 @@ def load(path: Path, *, layers: Collection[str] | None = None) -> tuple[Case | B
     return loaded.cases
 
 
+class Checked(NamedTuple):
+    """What was read to be checked, and what was found."""
+
+    files: int
+    scenarios: int
+    errors: tuple[ScenarioError, ...]
+    """In the order of the files and of their lines."""
+
+
 def problems(path: Path, *, layers: Collection[str] | None = None) -> tuple[ScenarioError, ...]:
     """Everything wrong with a file, or with all YAML files below a folder, in the order of the lines."""
+    return checked([path], layers=layers).errors
+
+
+def checked(paths: Iterable[Path], *, layers: Collection[str] | None = None) -> Checked:
+    """Look for everything wrong with the files ``paths``, and with all YAML files below the folders among them."""
+    found = [_checked(path, layers) for path in paths]
+    return Checked(
+        sum(one.files for one in found),
+        sum(one.scenarios for one in found),
+        tuple(error for one in found for error in one.errors),
+    )
+
+
+def _checked(path: Path, layers: Collection[str] | None) -> Checked:
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.parent.name != LABS_FOLDER)
         if not files:
-            return (ScenarioError("has no YAML file", Position(str(path))),)
-        return tuple(error for file in files for error in problems(file, layers=layers))
+            return Checked(0, 0, (ScenarioError("has no YAML file", Position(str(path))),))
+        return checked(files, layers=layers)
     loaded = load_all(path, layers=layers)
     found = [*loaded.errors, *(error for case in loaded.cases if isinstance(case, Broken) for error in case.errors)]
     told = {str(error): error for error in found}  # one mistake may be in many scenarios made from one
-    return tuple(sorted(told.values(), key=lambda error: error.position))
+    return Checked(1, len(loaded.cases), tuple(sorted(told.values(), key=lambda error: error.position)))
 
 
 def _read(path: Path, text: str | None = None) -> Node:
@@ -80,12 +104,18 @@ def load_all(
     elsewhere: list[ScenarioError] = []  # in the file of the lab
     stage: Setup | None = None
     if file is not None and not whole:
+        network: Network | None = None
         try:
-            stage = Setup.of(path, file, layers)._replace(recording=recording)
+            network = _network(path, file.lab, file.interfaces, frozenset(file.rulesets))
         except Problem as problem:
             whole.append(problem)
         except ScenarioError as error:
             elsewhere.append(error)
+        try:  # a wrong lab does not hide a wrong ruleset
+            rulesets = _rulesets(path, file, network)
+            stage = Setup(file, network, rulesets, layers, recording) if network else None
+        except Problem as problem:
+            whole.append(problem)
     # What is left of the list has lost its wrong entries, so the indices are those of `rest`.
     scenarios = dict(zip(rest.children["scenarios"].children, file.scenarios, strict=True)) if file is not None else {}
     cases = _cases(path, root.children.get("scenarios"), scenarios, list(filter(_is_in_scenario, found)), stage)
@@ -299,7 +329,7 @@ def _network(
             )
         spec = _lab(found)
     elif lab not in LABS:
-        raise unknown(lab, LABS, "built-in lab", "lab")
+        raise Problem(f"'{lab}' is no built-in lab", "lab", remedy=_which_lab(file, lab))
     elif not names:
         return _built_in(lab, loading)
     else:
@@ -312,6 +342,17 @@ def _network(
         return Network.of(spec, loading)
     except Problem as problem:
         raise problem.below("lab") from None
+
+
+def _which_lab(file: Path, word: str) -> str:
+    """What to write instead of ``word``: its file, if there is one, else a name that is near, else all there is."""
+    written = (f"{LABS_FOLDER}/{word}{suffix}" for suffix in SUFFIXES)
+    with suppress(OSError):  # a name too long
+        if found := next((one for one in written if (file.resolve().parent / one).is_file()), None):
+            return f"did you mean '{found}'?"
+    if near := nearest(word, LABS):
+        return f"did you mean '{near}'?"
+    return f"it can be {', '.join(LABS)}, or the file of your own: {LABS_FOLDER}/NAME.yaml"
 
 
 @functools.cache
@@ -332,20 +373,21 @@ def _lab(path: Path) -> LabSpec:
     return spec
 
 
-def _rulesets(file: Path, said: ScenarioFile, network: Network) -> dict[str, Files]:
-    """What ``file`` says that the hosts load, the device first."""
+def _rulesets(file: Path, said: ScenarioFile, network: Network | None) -> dict[str, Files]:
+    """What ``file`` says that the hosts load, the device first. Without a network any host will do."""
     home = _reach(file)
     defines = {
         name: f"{{ {', '.join(map(str, value))} }}" if isinstance(value, list) else str(value)
         for name, value in said.defines.items()
     }
-    found = {network.device: Files(_ruleset(file, said.ruleset, "ruleset"), home, defines)}
+    device = network.device if network else "device"
+    found = {device: Files(_ruleset(file, said.ruleset, "ruleset"), home, defines)}
     for host, texts in said.rulesets.items():
         keys = ("rulesets", host)
-        if host not in network.hosts:
+        if network and host not in network.hosts:
             remedy = did_you_mean(host, network.hosts)
             raise Problem(f"'{host}' is no host of the lab", *keys, remedy=remedy, about_key=True)
-        if host == network.device:
+        if network and host == device:
             remedy = "name its ruleset in ruleset:"
             raise Problem(f"{host} is the host under test", *keys, remedy=remedy, about_key=True)
         found[host] = Files(_ruleset(file, texts, *keys), home, defines)
@@ -395,6 +437,22 @@ def _inside(file: Path, text: str, what: str, *keys: str | int) -> Path:
             raise Problem(f"'{text}' lies outside of the project, {root}", *keys, remedy=remedy)
         if not is_folder:
             return found
+    if is_folder:
+        raise Problem(f"'{text}' is a folder", *keys, remedy=remedy)
     if not is_file:
-        raise Problem(f"'{text}' {'is a folder' if is_folder else 'does not exist'}", *keys, remedy=remedy)
+        raise Problem(f"'{text}' does not exist", *keys, remedy=_near(found, text) or remedy)
     return found
+
+
+def _near(missing: Path, text: str) -> str:
+    """A remedy: the file beside the ``missing`` one whose name is nearest, as ``text`` would have it."""
+
+    def is_of_its_kind(one: Path) -> bool:
+        return one.suffix == missing.suffix or (one.stem == missing.stem and one.suffix not in SUFFIXES)
+
+    try:
+        beside = {one.stem: one for one in sorted(missing.parent.iterdir()) if is_of_its_kind(one) and one.is_file()}
+    except OSError:
+        return ""
+    near = nearest(missing.stem, beside)
+    return f"did you mean '{Path(text).parent / beside[near].name}'?" if near else ""

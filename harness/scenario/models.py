@@ -1194,7 +1194,8 @@ class ScenarioFile(Model, frozen=True, kw_only=True):
     lab: Annotated[
         str | LabSpec,
         Meta(
-            description="A built-in lab, one of your own, or a YAML file in a folder `labs` that holds one.",
+            description="A built-in lab by its name; a lab of your own, written here; or one in a file: "
+            "`labs/NAME.yaml`, seen from the scenario file. The folder must be called `labs`.",
             examples=["router", "labs/office.yaml"],
         ),
     ] = "router"

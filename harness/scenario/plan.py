@@ -11,7 +11,7 @@ from harness.scenario import icmp
 from harness.scenario.models import ARP, IPv4, IPv6, Send
 from harness.scenario.network import Network
 from harness.scenario.parts import BROADCAST, LOOPBACK, Address, Interface
-from harness.scenario.problem import Problem, unknown
+from harness.scenario.problem import Problem, nowhere, unknown
 
 TRANSPORTS = ("tcp", "udp", "sctp", "gre", "icmp", "icmpv6")
 
@@ -125,7 +125,7 @@ def _addresses(send: Send, network: Network) -> tuple[int | None, Address | None
         try:
             address = ip_address(send.to)
         except ValueError:
-            raise unknown(send.to, network.hosts, "host of the lab and no address", "to") from None
+            raise nowhere(send.to, network.hosts, "to") from None
         settle(address.version, send.to, "to")
         destination = destination or address
     if send.to == send.from_ and destination is None and network.hosts[send.from_].silent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from harness.errors import HarnessError, Position, ScenarioError
@@ -51,14 +52,29 @@ def unknown(word: str, names: Iterable[str], noun: str, *keys: str | int) -> Pro
     return Problem(f"'{word}' is no {noun}", *keys, remedy=did_you_mean(word, names))
 
 
+def nowhere(text: str, hosts: Iterable[str], *keys: str | int) -> Problem:
+    """``text`` is neither one of ``hosts`` nor an address; what looks like an address was meant as one."""
+    for version, looks in ((4, r"\d+(\.\d+)+(/\d+)?"), (6, r"[\da-fA-F:.%/]*:.*")):
+        if re.fullmatch(looks, text):
+            return Problem(f"'{text}' is no valid IPv{version} address", *keys)
+    return unknown(text, hosts, "host of the lab and no address", *keys)
+
+
 def did_you_mean(word: str, names: Iterable[str]) -> str:
     """A remedy: the nearest of ``names``, or all of them when none is near."""
+    names = list(names)
+    if near := nearest(word, names):
+        return f"did you mean '{near}'?"
+    return f"it can be {one_of(names)}" if names else ""
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """The nearest of ``names``; "" when none is near."""
     import difflib  # only for a mistake: an import costs much in the microVM
 
     by_lower = {name.lower(): name for name in names}
-    if near := difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6):
-        return f"did you mean '{by_lower[near[0]]}'?"
-    return f"it can be {one_of(by_lower.values())}" if by_lower else ""
+    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[near[0]] if near else ""
 
 
 def one_of(names: Iterable[str], word: str = "or") -> str:

@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 
 from harness.scenario.models import HostSpec, LabSpec, RouteSpec
 from harness.scenario.parts import DEFAULT, LOOPBACK, MAIN, TABLES, Address, End, Interface, Route, Rule, Subnet
-from harness.scenario.problem import Problem, unknown
+from harness.scenario.problem import Problem, nowhere, unknown
 
 Interfaces = Mapping[End, Interface]
 
@@ -79,8 +79,7 @@ def _address(text: str, host: str, spec: LabSpec, interfaces: Interfaces) -> dic
     try:
         via = ip_address(text)
     except ValueError:
-        problem = unknown(text, spec.hosts, "host of the lab and no address", "via")
-        raise problem from None
+        raise nowhere(text, spec.hosts, "via") from None
     for one in interfaces.values():
         if one.host != host or not any(via in own.network for own in one.addresses):
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,12 @@ from harness.cli import main
 REPOSITORY = Path(__file__).parents[2]
 
 
-def test_check_is_silent_when_all_is_well(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", str(REPOSITORY / "scenarios")]) == 0
-    assert capsys.readouterr() == ("", "")
+def test_check_says_what_it_found_right(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = REPOSITORY / "scenarios"
+    assert main(["check", str(folder)]) == 0
+    out, err = capsys.readouterr()
+    assert re.fullmatch(rf"{len(list(folder.glob('*.yaml')))} files, \d+ scenarios: right\n", out)
+    assert not err
 
 
 def test_check_tells_all_mistakes_of_all_files(
