@@ -6,6 +6,7 @@ Several sights are of the same packet: on several kernels, or in the scenarios t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -33,18 +34,19 @@ LANDMARKS = (
     *("nf_send_reset", "nf_send_reset6", "nf_send_unreach", "nf_send_unreach6"),
     *("nf_reject_skb_v4_tcp_reset", "nf_reject_skb_v6_tcp_reset"),
     *("nf_reject_skb_v4_unreach", "nf_reject_skb_v6_unreach"),
-    *("icmp_rcv", "icmpv6_rcv", "tcp_v4_rcv", "tcp_v6_rcv", "udp_rcv", "udpv6_rcv", "sctp_rcv"),
 )
 """Functions by which a way can be told; other kernels have them, too. Some more are told with what they met."""
 
 DROPS = "kfree_skb_reason | sk_skb_reason_drop"
 """Which of them drops depends on the kernel (from 6.11 the first is inlined)."""
 
-PLAIN_REASONS = ("NETFILTER_DROP", "NOT_SPECIFIED")
-"""They tell no more than the verdict does, and older kernels give the one for the other."""
-
-TAKEN_IN = "NO_SOCKET"
-"""A packet that was let in and that no program waits for: nothing to expect of a ruleset."""
+TAKEN_IN = frozenset(
+    {
+        *("ip_local_deliver_finish", "ip_protocol_deliver_rcu", "ip6_input_finish", "ip6_protocol_deliver_rcu"),
+        *("icmp_rcv", "icmpv6_rcv", "tcp_v4_rcv", "tcp_v6_rcv", "udp_rcv", "udpv6_rcv", "sctp_rcv"),
+    }
+)
+"""Here all hooks have let a packet in: what follows depends on the programs that listen, not on a ruleset."""
 
 NOT_TELLING = frozenset({"Buffer", "Free", "Neighbour", "Qdisc", "Checksum", "Socket", layers.UNKNOWN})
 """Layers that every packet passes, or none for long."""
@@ -364,7 +366,8 @@ def _dropped(expect: Expect, sights: Sequence[Seen]) -> Change:
 
 def telling_layers(seen: Seen) -> tuple[str, ...]:
     """The layers of the functions that every kernel has, each where it comes first."""
-    hops = hops_on(seen.sent.seen, seen.sent.observation.device)
+    whole_way = hops_on(seen.sent.seen, seen.sent.observation.device)
+    hops = itertools.takewhile(lambda hop: hop.function not in TAKEN_IN, whole_way)
     passed = (hop.layer for hop in hops if layers.place(hop.function).priority == layers.CRITICAL)
     return tuple(layer for layer in dict.fromkeys(passed) if layer not in NOT_TELLING)
 
@@ -372,7 +375,9 @@ def telling_layers(seen: Seen) -> tuple[str, ...]:
 def landmarks(seen: Seen, start: int = 0, end: int | None = None) -> tuple[PathEntry, ...]:
     """The telling functions among the hops from ``start`` to before ``end``, as entries of a path."""
     device = seen.sent.observation.device
-    hops = [hop for hop in located(seen.sent.seen)[start:end] if hop.host == device]
+    way = located(seen.sent.seen)
+    taken_in = next((at for at, hop in enumerate(way) if hop.host == device and hop.function in TAKEN_IN), len(way))
+    hops = [hop for hop in way[:taken_in][start:end] if hop.host == device]
     sends = [hop for hop in hops if hop.function == "__dev_queue_xmit"]
     entries: list[PathEntry] = []
     for hop in hops:
@@ -390,10 +395,8 @@ def _landmark(hop: Hop) -> PathEntry | None:
         return {"nft_do_chain": detail}  # type: ignore[dict-item]  # as it is written
     if hop.function == "__dev_queue_xmit" and hop.device:
         return {"__dev_queue_xmit": {"device": hop.device}}  # type: ignore[dict-item]
-    if hop.detail.get("reason", TAKEN_IN) != TAKEN_IN and hop.function in DROPS.split(" | "):
-        if hop.detail["reason"] in PLAIN_REASONS:
-            return DROPS
-        return {DROPS: {"reason": hop.detail["reason"]}}  # type: ignore[dict-item]
+    if "reason" in hop.detail and hop.function in DROPS.split(" | "):
+        return DROPS  # and not why: kernels differ in their reasons
     return hop.function if hop.function in LANDMARKS else None
 
 

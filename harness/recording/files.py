@@ -17,7 +17,7 @@ from harness.result import Result
 from harness.scenario.case import Broken, Case
 from harness.scenario.check import SENDS
 from harness.scenario.load import load_all
-from harness.scenario.models import Expect
+from harness.scenario.models import Delivered, Expect
 from harness.tracer import layers
 
 
@@ -170,7 +170,7 @@ def _record_scenario(scenario: _Scenario, text: Text) -> _Recorded:
             for change in changes:
                 _apply(text, expect, change, parameters=parameters)
             if changes:
-                steps[number] = list(dict.fromkeys(str(change.keys[0]) for change in changes))
+                steps[number] = list(dict.fromkeys(_told(change, expects) for change in changes))
     return _Recorded(scenario, steps, moved, text.changes())
 
 
@@ -186,6 +186,23 @@ def _changes(scenario: _Scenario, number: int, expects: Sequence[object]) -> lis
                 if before != change:
                     raise RefusedError(f"{change.keys[0]} moved in different ways")
     return list(changes.values())
+
+
+def _told(change: Change, expects: Sequence[object]) -> str:
+    """The key that moved; of what decides about a packet, from what to what."""
+    key = str(change.keys[0])
+    before = {_word(getattr(expect, key)) for expect in expects} if key in ("verdict", "delivered") else set()
+    after = _word(change.value)
+    if len(before) != 1 or "" in before or not after or {after} == before:
+        return key
+    return f"{key} ({before.pop()} → {after})"
+
+
+def _word(value: object) -> str:
+    """A verdict, or a host; "" for nothing."""
+    if isinstance(value, Delivered):
+        return value.to
+    return str(value.get("to", "") if isinstance(value, Mapping) else value or "")
 
 
 def _apply(text: Text, expect: Keys, change: Change, *, parameters: bool) -> None:

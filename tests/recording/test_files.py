@@ -62,6 +62,7 @@ def test_of_an_expectation_only_what_moved_is_written(run: Callable[..., tuple[l
     assert text == MOVED.replace("drop, rule: policy", "accept, rule: tcp dport 443 accept")
     assert told[0].moved
     assert told[0].written
+    assert told[0].words == "recorded verdict (drop → accept), rule"
 
 
 def test_a_flow_is_recorded_in_the_step_that_begins_it(
