@@ -47,6 +47,8 @@ TYPES_V6: Mapping[str, int] = {
     "mld2-listener-report": 143,
 }
 ECHO_V6 = frozenset({TYPES_V6["echo-request"], TYPES_V6["echo-reply"]})
+DISCOVERY_V6 = range(TYPES_V6["nd-router-solicit"], TYPES_V6["nd-redirect"] + 1)
+"""Neighbour discovery: with another hop limit than 255 it is invalid (RFC 4861 sections 6.1, 7.1 and 8.1)."""
 NEIGHBOUR_V6 = frozenset({TYPES_V6["nd-neighbor-solicit"], TYPES_V6["nd-neighbor-advert"]})
 
 # Codes of destination-unreachable: nft(8), "ICMP CODE TYPE", "ICMPV6 CODE TYPE", "ICMPX CODE TYPE".

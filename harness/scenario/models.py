@@ -345,7 +345,9 @@ class IPv6(Model, frozen=True, kw_only=True):
 
     src: Annotated[str | None, Meta(description="Source address.", examples=["2001:db8:113::7"])] = None
     dst: Annotated[str | None, Meta(description="Destination address.", examples=["2001:db8:2::2"])] = None
-    hlim: Annotated[Byte, Meta(description="Hop limit.", examples=[255])] = 64
+    hlim: Annotated[
+        Byte | None, Meta(description="Hop limit; 64, and 255 for neighbour discovery (RFC 4861).", examples=[1])
+    ] = None
     tc: Annotated[Byte, Meta(description="Traffic class: DSCP and ECN bits.", examples=[0xB8])] = 0
     fl: Annotated[int, Meta(ge=0, le=0xFFFFF, description="Flow label.", examples=[0x12345])] = 0
     nh: Annotated[Byte | None, Meta(description="Next header, after those of `headers`.", examples=[59])] = None

@@ -44,7 +44,7 @@ def data(send: Send, planned: Plan) -> bytes:
         frame[inet.IP].options = [_option(name, destination) for name in ip.options]
     elif planned.family == 6:
         ip6 = send.ip6 or IPv6()
-        frame /= inet6.IPv6(src=source, dst=destination, hlim=ip6.hlim, tc=ip6.tc, fl=ip6.fl)
+        frame /= inet6.IPv6(src=source, dst=destination, hlim=_hop_limit(send, ip6), tc=ip6.tc, fl=ip6.fl)
         for header in ip6.headers:
             frame /= _extension(header)
         if ip6.nh is not None:
@@ -81,6 +81,14 @@ def data(send: Send, planned: Plan) -> bytes:
     if (load := payload(send)) and send.icmpv6 is None and send.sctp is None:
         frame /= Raw(load)
     return bytes(frame)
+
+
+def _hop_limit(send: Send, header: IPv6) -> int:
+    """The one given, or that of a packet that no router has touched where the kernel takes no other."""
+    if header.hlim is not None:
+        return header.hlim
+    message = send.icmpv6
+    return 255 if message and icmp.number(message.type, icmp.TYPES_V6) in icmp.DISCOVERY_V6 else 64
 
 
 def _option(name: str, destination: str) -> Any:

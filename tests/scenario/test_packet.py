@@ -109,8 +109,17 @@ def test_arp_asks_everybody_and_answers_one() -> None:
 
 
 def test_a_neighbour_solicitation_has_its_target() -> None:
-    data = frame(to="device", ip6={"hlim": 255}, icmpv6={"type": "nd-neighbor-solicit"}).data
+    data = frame(to="device", icmpv6={"type": "nd-neighbor-solicit"}).data
     assert data[-16:] == bytes.fromhex("20010db8011300000000000000000001")
+
+
+@pytest.mark.parametrize(
+    ("header", "kind", "limit"),
+    [({}, "nd-neighbor-solicit", 255), ({}, 137, 255), ({"hlim": 1}, "nd-redirect", 1), ({}, "echo-request", 64)],
+)
+def test_neighbour_discovery_has_the_hop_limit_that_it_needs(header: Any, kind: Any, limit: int) -> None:
+    hop_limit = frame(to="device", ip6=header, icmpv6={"type": kind}).data[14 + 7]
+    assert hop_limit == limit
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp", "icmp", "icmpv6"])
