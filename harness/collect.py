@@ -123,6 +123,8 @@ class ScenarioItem(pytest.Item):
                     mismatches,
                     sight.observation,
                     sight.packet,
+                    rules=sight.ruleset.rules,
+                    network=case.network,
                     others=wrong[1:],
                     colour=self.colour,
                 )
@@ -155,7 +157,7 @@ def differing(case: Case, sight: Sight) -> tuple[Mismatch, ...]:
     def at(keys: Keys) -> Position:
         return case.where(sight.action, *sight.keys, *keys[1:])
 
-    found = judge(sight.expect, sight.observation, sight.packet, at=at)
+    found = judge(sight.expect, sight.observation, sight.packet, at=at, rules=sight.ruleset.rules)
     return tuple(msgspec.structs.replace(one, keys=(*sight.keys, *one.keys[1:])) for one in found)
 
 

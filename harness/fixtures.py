@@ -379,6 +379,8 @@ class Shown:
             found,
             sight.observation,
             sight.packet,
+            rules=sight.ruleset.rules,
+            network=case.network,
             others=[list(sights).index(number) for number in wrong[1:]],
             colour=self.colour,
         )

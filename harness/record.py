@@ -15,7 +15,7 @@ from harness.collect import ScenarioItem, decided
 from harness.errors import Position, ScenarioError
 from harness.judge import Mismatch, Outcome, ended
 from harness.result import LabPlan, OutcomeName, Policy, Result, RulesetPlan, Sent
-from harness.scenario.case import Case
+from harness.scenario.case import Broken, Case
 from harness.scenario.files import shortened
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def record(item: ScenarioItem | Shown, report: pytest.TestReport) -> Result:
         kernel=sights[0].observation.kernel if sights else "",
         engine=sights[0].observation.engine if sights else "",
         sent=tuple(
-            _sent(sight, found) for sight, found in zip(sights, chain(item.mismatches, repeat(())), strict=False)
+            _sent(sight, found, case) for sight, found in zip(sights, chain(item.mismatches, repeat(())), strict=False)
         ),
         ruleset=_ruleset(shortened(_main(case)), sights[0].ruleset) if sights and isinstance(case, Case) else None,
         lab=LabPlan.of(case.network) if isinstance(case, Case) else None,
@@ -76,7 +76,7 @@ def _message(report: pytest.TestReport) -> str:
     return report.longreprtext
 
 
-def _sent(sight: Sight, mismatches: tuple[Mismatch, ...]) -> Sent:
+def _sent(sight: Sight, mismatches: tuple[Mismatch, ...], case: Case | Broken | ScenarioError) -> Sent:
     seen = decided(sight)
     return Sent(
         action=sight.action,
@@ -88,14 +88,17 @@ def _sent(sight: Sight, mismatches: tuple[Mismatch, ...]) -> Sent:
         decided=seen.deciding if seen else (),
         ended=ended(sight.packet, seen, sight.observation.device) if seen else "",
         mismatches=mismatches,
-        advice=_advice(sight, seen) if seen and mismatches else (),
+        advice=_advice(sight, seen, case) if seen and mismatches else (),
     )
 
 
-def _advice(sight: Sight, seen: Outcome) -> tuple[str, ...]:
+def _advice(sight: Sight, seen: Outcome, case: Case | Broken | ScenarioError) -> tuple[str, ...]:
     from harness.report.advice import advise  # as in the failure text: dear, and mostly not needed
 
-    return tuple(advise(sight.expect, seen, sight.observation, sight.packet))
+    network = case.network if isinstance(case, Case) else None
+    return tuple(
+        advise(sight.expect, seen, sight.observation, sight.packet, rules=sight.ruleset.rules, network=network)
+    )
 
 
 def _main(case: Case) -> Path:

@@ -11,6 +11,7 @@ from harness.judge.decision import FINAL, Outcome, arrivals, decisive, ended, ou
 from harness.judge.expectations import Keys, Mismatch, judge, refuse_loss, same_elements
 from harness.judge.flow import describe_connection
 from harness.judge.rules import bare
+from harness.judge.unmet import fate, is_met, is_policy, named, place
 from harness.judge.way import PLUMBING, PathRow, align, entries, functions, hops_on, is_landmark, layers_of, located
 from harness.judge.words import (
     describe_chain,
@@ -43,13 +44,18 @@ __all__ = [
     "ended",
     "entries",
     "escape",
+    "fate",
     "functions",
     "hops_on",
     "is_landmark",
+    "is_met",
+    "is_policy",
     "judge",
     "layers_of",
     "located",
+    "named",
     "outcome",
+    "place",
     "refuse_loss",
     "same_elements",
 ]

@@ -10,6 +10,7 @@ from harness.judge.decision import REFUSED, Outcome, arrivals, outcome
 from harness.judge.flow import differing_conntrack, differing_flow
 from harness.judge.rules import host_of, is_rule_on
 from harness.judge.sees import describe_sees, wanted_fields
+from harness.judge.unmet import describe_unmet
 from harness.judge.way import (
     LOGS,
     differing,
@@ -24,7 +25,7 @@ from harness.judge.way import (
     walk,
 )
 from harness.judge.words import describe_entry, describe_hop, describe_loss, describe_step
-from harness.observation import Loss, Observation, PacketSeen, Value, Verdict
+from harness.observation import Loss, Observation, PacketSeen, Rule, Value, Verdict
 from harness.scenario import icmp
 from harness.scenario.models import Delivered, Dropped, Exactly, Expect, PathEntry, Sees
 from harness.scenario.packet import fields, summarise
@@ -58,11 +59,14 @@ class Mismatch(Value, frozen=True, kw_only=True):
         return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in self.keys).lstrip(".")
 
 
-def judge(expect: Expect, observation: Observation, packet: PacketSeen, *, at: At) -> tuple[Mismatch, ...]:
+def judge(
+    expect: Expect, observation: Observation, packet: PacketSeen, *, at: At, rules: Sequence[Rule] = ()
+) -> tuple[Mismatch, ...]:
     """Return everything in which ``packet`` differs from ``expect``; nothing when it passed.
 
     ``path``, ``layers`` and ``never`` look at the hops on the device under test; an entry of
-    ``path`` or ``never`` that names a ``host`` looks there instead.
+    ``path`` or ``never`` that names a ``host`` looks there instead. ``rules`` are those that the device under test
+    has loaded, to tell why one was not met.
 
     Raises :class:`~harness.errors.BrokenMeasurement` when events were lost or two oracles disagree,
     :class:`~harness.errors.ScenarioError` for a function that this kernel cannot trace, and
@@ -80,8 +84,8 @@ def judge(expect: Expect, observation: Observation, packet: PacketSeen, *, at: A
             *differing_flow(expect, observation.flow),
             *_verdict(expect, seen, packet),
             *_with(expect, seen),
-            *_rule(expect, seen, packet, device),
-            *_rules(expect, packet, device),
+            *_rule(expect, seen, packet, device, rules),
+            *_rules(expect, packet, device, rules),
             *_dropped(expect, packet, device),
             *_delivered(expect, packet),
             *_reply(expect, observation, packet),
@@ -183,7 +187,7 @@ def _with(expect: Expect, seen: Outcome) -> _Found:
         yield ("expect", "with"), expect.with_, seen.with_ or f"{seen}, without an answer", ""
 
 
-def _rule(expect: Expect, seen: Outcome, packet: PacketSeen, device: str) -> _Found:
+def _rule(expect: Expect, seen: Outcome, packet: PacketSeen, device: str, rules: Sequence[Rule]) -> _Found:
     if expect.rule is None:
         return
     host = host_of(expect.rule, dict.fromkeys(step.host for step in packet.steps), device)
@@ -196,20 +200,23 @@ def _rule(expect: Expect, seen: Outcome, packet: PacketSeen, device: str) -> _Fo
         if is_rule_on(expect.rule, step, device):
             said = f"{step.verdict} {step.target}".strip()
             note = f"it was met, but did not decide: it said {said}"
+    if not note and host == device:
+        note = describe_unmet(expect.rule, rules, packet, device)
     decided = "; ".join(describe_step(step) for step in seen.deciding)
     yield ("expect", "rule"), str(expect.rule), decided or "no rule and no policy: no base chain saw it", note
 
 
-def _rules(expect: Expect, packet: PacketSeen, device: str) -> _Found:
+def _rules(expect: Expect, packet: PacketSeen, device: str, rules: Sequence[Rule]) -> _Found:
     rest = iter(packet.steps)
     for index, name in enumerate(expect.rules or ()):
         if not any(is_rule_on(name, step, device) for step in rest):  # consumes up to and including the step
             host = host_of(name, dict.fromkeys(step.host for step in packet.steps), device)
             met = [step for step in packet.steps if step.host == host]
             seen = "; ".join(describe_step(step) for step in met) or "no rule and no policy"
-            note = (
-                "met earlier: the order differs" if any(is_rule_on(name, step, device) for step in met) else "not met"
-            )
+            if any(is_rule_on(name, step, device) for step in met):
+                note = "met earlier: the order differs"
+            else:
+                note = (describe_unmet(name, rules, packet, device) if host == device else "") or "not met"
             yield ("expect", "rules", index), str(name), seen, note
             return
 

@@ -16,10 +16,16 @@ def is_rule(wanted: str | int, step: Step) -> bool:
     wanted = " ".join(wanted.split())
     if step.kind == "policy":
         return wanted in ("policy", f"{step.chain_path} policy")
-    return step.rule is not None and (
-        same_rule(wanted, step.rule)
-        or _stands_at(wanted, step.rule.position)
-        or wanted == " ".join(step.rule.comment.split()) != ""
+    return step.rule is not None and names(wanted, step.rule)
+
+
+def names(wanted: str | int, rule: Rule) -> bool:
+    """Whether ``wanted`` means ``rule``, by its handle, text, place or comment."""
+    if isinstance(wanted, int):
+        return rule.handle == wanted
+    wanted = " ".join(wanted.split())
+    return (
+        same_rule(wanted, rule) or _stands_at(wanted, rule.position) or wanted == " ".join(rule.comment.split()) != ""
     )
 
 
@@ -46,7 +52,7 @@ def _stands_at(wanted: str, position: Position | None) -> bool:
 def same_rule(text: str, rule: Rule) -> bool:
     """Whether ``text`` is the text of ``rule``, as written or as nft lists it, spacing, quotes, counter and
     comment aside."""
-    return _canonical(text) in {_canonical(known) for known in (rule.text, rule.written) if known}
+    return canonical(text) in {canonical(known) for known in (rule.text, rule.written) if known}
 
 
 _IGNORED = re.compile(
@@ -56,7 +62,8 @@ _IGNORED = re.compile(
 )
 
 
-def _canonical(text: str) -> str:
+def canonical(text: str) -> str:
+    """Return a rule's text with what :func:`same_rule` leaves aside taken out."""
     return re.sub(r"\s*([{},:;=<>!|&])\s*", r"\1", " ".join(_IGNORED.sub(" ", text).replace('"', " ").split()))
 
 

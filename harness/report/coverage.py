@@ -132,7 +132,7 @@ class RuleCoverage:
         return re.sub(r"\b(\d+)->exit(?:, \1->exit)*", r"\1 in part", out.getvalue())
 
     def lines(self) -> Iterator[str]:
-        """Yield coverage.py's table and the rules that no scenario met, for a terminal."""
+        """Yield coverage.py's table and what of the rules no scenario met, for a terminal."""
         yield from self._table.splitlines() or ["no rule of any ruleset was found in its file: nothing to cover"]
         rows = [
             (f"{place.position.file}:{place.position.line}", place.chain_path, fate, text)
@@ -141,7 +141,7 @@ class RuleCoverage:
         ]
         if rows:
             yield ""
-            yield "met by no scenario:"
+            yield "not fully met:"
         widths = [max(len(escape(row[column])) for row in rows) for column in range(3)] if rows else []
         for row in rows:
             cells = [escape(cell).ljust(width) for cell, width in zip(row, widths, strict=False)]

@@ -13,8 +13,8 @@ import msgspec
 
 from harness.errors import Position
 from harness.judge import FINAL
+from harness.judge.elements import candidates, changes_headers, lookups
 from harness.observation import Rule, Step
-from harness.report.elements import candidates, changes_headers, lookups
 from harness.report.reach import unreachable
 from harness.result import Policy, Result, RulesetPlan
 

@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Sequence
 from itertools import groupby
 from operator import attrgetter
+from typing import TYPE_CHECKING
 
 from harness.errors import Position
 from harness.judge import (
@@ -30,12 +31,15 @@ from harness.judge import (
     located,
     outcome,
 )
-from harness.observation import Delivery, Hop, Observation, PacketSeen, Step, Verdict
+from harness.observation import Delivery, Hop, Observation, PacketSeen, Rule, Step, Verdict
 from harness.report.advice import advise
 from harness.scenario import icmp
 from harness.scenario.models import Expect
 from harness.scenario.packet import fields, summarise
 from harness.scenario.problem import one_of
+
+if TYPE_CHECKING:
+    from harness.scenario.network import Network
 
 LABEL = 10
 """Columns of the labels on the left, behind an indentation of 2."""
@@ -87,6 +91,8 @@ def explain(
     observation: Observation,
     packet: PacketSeen,
     *,
+    rules: Sequence[Rule] = (),
+    network: Network | None = None,
     others: Sequence[int] = (),
     colour: bool = False,
     width: int = 100,
@@ -94,6 +100,7 @@ def explain(
     """Return the failure text of one packet of the scenario ``name``, which stands at ``where``.
 
     ``summary`` is the packet sent in one line, ``mismatches`` is what :func:`~harness.judge.judge` found,
+    ``rules`` are those that the device under test has loaded, ``network`` is the lab,
     ``others`` the places, from 0, of packets sent with it that are not as expected either. Lines keep to
     ``width`` columns where names and rules allow it.
     """
@@ -101,6 +108,8 @@ def explain(
     seen = outcome(packet, observation.device)
     page.lines.append(page.paint(f"{where}: ", "faint") + page.paint(name, "bold"))
     _mismatches(page, mismatches)
+    page.say("ended", ended(packet, seen, observation.device))
+    page.say("advice", *advise(expect, seen, observation, packet, rules=rules, network=network), style="bold")
     page.say("packet", summary, *_others(others))
     page.add("decided", *_decided(page, seen))
     page.add("rules", *_rules(page, packet, seen, observation))
@@ -108,10 +117,8 @@ def explain(
         page.add("path", *_side_by_side(page, align(entries(expect.path), packet, observation.device)))
     else:
         page.add("path", *_outline(page, observation, packet))
-    page.say("ended", ended(packet, seen, observation.device))
     page.say("arrived", *_arrived(packet, observation.device))
     page.say("answers", *_first(4, [_answer(reply) for reply in observation.replies]))
-    page.say("advice", *advise(expect, seen, observation, packet), style="bold")
     page.say("lost", describe_loss(observation.loss))
     return str(page)
 

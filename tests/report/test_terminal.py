@@ -11,10 +11,13 @@ import msgspec
 import pytest
 
 from harness.errors import Position
-from harness.judge import escape, judge
+from harness.judge import escape, judge, outcome
 from harness.observation import Delivery, Drop, Hop, Loss, Observation, PacketSeen, Rule, Step, Verdict
+from harness.report.advice import advise
 from harness.report.terminal import explain, outline
+from harness.scenario.labs import LABS
 from harness.scenario.models import Expect
+from harness.scenario.network import Network
 
 NAME = "SSH from outside is refused"
 SUMMARY = "client 203.0.113.5:40000 → server 10.0.2.2:22 tcp S (IPv4, 40 bytes)"
@@ -76,6 +79,9 @@ ACCEPTED = PacketSeen(
     ),
     deliveries=(Delivery(time=0, host="server", device="eth0", frame=frame(6, SSH, ttl=63)),),
 )
+PPP = msgspec.structs.replace(
+    rule('iifname "ppp0" tcp dport 22 accept', line=20, handle=11), written="iifname $WAN tcp dport 22 accept"
+)
 PATH = ["ip_rcv", {"nft_do_chain": {"chain": FORWARD}}, "sk_skb_reason_drop"]
 POLICY = msgspec.structs.replace(
     ACCEPTED,
@@ -103,11 +109,18 @@ def observation(packet: PacketSeen, *replies: Delivery) -> Observation:
 
 
 def text(
-    expect: dict[str, object], packet: PacketSeen, *replies: Delivery, name: str = NAME, colour: bool = False
+    expect: dict[str, object],
+    packet: PacketSeen,
+    *replies: Delivery,
+    name: str = NAME,
+    colour: bool = False,
+    rules: tuple[Rule, ...] = (),
 ) -> str:
     model, seen = msgspec.convert(expect, Expect), observation(packet, *replies)
-    mismatches = judge(model, seen, packet, at=lambda keys: Position("edge.yaml", 31))
-    return explain(name, Position("edge.yaml", 31), SUMMARY, model, mismatches, seen, packet, colour=colour)
+    mismatches = judge(model, seen, packet, at=lambda keys: Position("edge.yaml", 31), rules=rules)
+    return explain(
+        name, Position("edge.yaml", 31), SUMMARY, model, mismatches, seen, packet, rules=rules, colour=colour
+    )
 
 
 def page(lines: str) -> str:
@@ -125,6 +138,7 @@ def test_a_changed_expectation() -> None:
                                       443 } accept
           expect.delivered  nowhere             seen  server
           expect.path[2]    sk_skb_reason_drop  seen  never met
+          ended     delivered to server
           packet    client 203.0.113.5:40000 → server 10.0.2.2:22 tcp S (IPv4, 40 bytes)
           decided   inet filter forward, rulesets/edge.nft:18 (handle 9)   tcp dport { 22, 443 } accept
           rules     inet filter forward  edge.nft:12  continue  ct state vmap { established : accept }
@@ -140,7 +154,6 @@ def test_a_changed_expectation() -> None:
                                                         ip_finish_output2                    IPv4       lan0
                                                         neigh_resolve_output                 Xmit       lan0
                                                         __dev_queue_xmit                     Xmit       lan0
-          ended     delivered to server
           arrived   server eth0: 203.0.113.5:40000 → 10.0.2.2:22 tcp S (IPv4, 40 bytes), ttl 63
           lost      0 of 212 events (refused 0, missed 0, trace 0)
         """
@@ -161,6 +174,9 @@ def test_a_changed_rule() -> None:
           expect.rule       tcp dport { 22, 443 } accept  seen  inet filter forward, policy drop
           expect.delivered  server             seen  nowhere
           expect.path[1]    ip_forward_finish  seen  never met
+          ended     dropped on device by inet filter forward, policy drop (nf_hook_slow: NETFILTER_DROP)
+          advice    no rule of inet filter forward decided, so its policy did: add a rule that accepts this
+                    packet
           packet    client 203.0.113.5:40000 → server 10.0.2.2:22 tcp S (IPv4, 40 bytes)
           decided   inet filter forward   policy drop
           rules     inet filter forward  edge.nft:12  continue  ct state vmap { established : accept }
@@ -172,10 +188,7 @@ def test_a_changed_rule() -> None:
                     > ip_forward_finish  ip_route_input_noref                     Routing    wan0
                       __dev_queue_xmit   nft_do_chain inet filter forward → drop  Netfilter  wan0
                                          sk_skb_reason_drop NETFILTER_DROP        Netfilter  wan0
-          ended     dropped on device by inet filter forward, policy drop (nf_hook_slow: NETFILTER_DROP)
           arrived   nowhere
-          advice    no rule of inet filter forward decided, so its policy did: add a rule that accepts this
-                    packet
           lost      0 of 212 events (refused 0, missed 0, trace 0)
         """
     )
@@ -195,14 +208,14 @@ def test_a_changed_packet() -> None:
           expect.verdict    accept  seen  undecided
                             no base chain of the ruleset saw it
           expect.delivered  server  seen  nowhere
+          ended     dropped by the kernel on device in ip_rcv_finish_core: IP_RPFILTER (reverse path filter:
+                    the way back to its source is not the interface it came in by)
+          advice    check the packet's source address, the device's routes, and net.ipv4.conf.*.rp_filter
           packet    client 203.0.113.5:40000 → server 10.0.2.2:22 tcp S (IPv4, 40 bytes)
           decided   nothing: no base chain of the ruleset saw the packet
           path      client  eth0  1 function
                     device  wan0  3 functions: Device  IPv4
-          ended     dropped by the kernel on device in ip_rcv_finish_core: IP_RPFILTER (reverse path filter:
-                    the way back to its source is not the interface it came in by)
           arrived   nowhere
-          advice    check the packet's source address, the device's routes, and net.ipv4.conf.*.rp_filter
           lost      0 of 212 events (refused 0, missed 0, trace 0)
         """
     )
@@ -221,14 +234,14 @@ def test_a_reject_and_what_the_sender_got() -> None:
         """
         edge.yaml:31: SSH from outside is refused
           expect.verdict  accept  seen  reject with icmp admin-prohibited
+          ended     rejected with icmp admin-prohibited on device by inet filter forward,
+                    rulesets/edge.nft:7 (nf_hook_slow: NETFILTER_DROP)
           packet    client 203.0.113.5:40000 → server 10.0.2.2:22 tcp S (IPv4, 40 bytes)
           decided   inet filter forward, rulesets/edge.nft:7 (handle 3)
                       tcp dport 22 reject with icmp admin-prohibited
           rules     inet filter forward  edge.nft:7  reject  tcp dport 22 reject with icmp admin-prohibited
           path      client  eth0  1 function
                     device  wan0  6 functions: Device  IPv4  Routing  [inet filter forward → drop]
-          ended     rejected with icmp admin-prohibited on device by inet filter forward,
-                    rulesets/edge.nft:7 (nf_hook_slow: NETFILTER_DROP)
           arrived   nowhere
           answers   client eth0 got icmp admin-prohibited from 203.0.113.1
                     client eth0 got tcp reset: 10.0.2.2:22 → 203.0.113.5:40000 tcp RA (IPv4, 40 bytes)
@@ -241,7 +254,7 @@ def test_long_paths_are_folded_around_the_first_difference() -> None:
     more = tuple(hop(f"function_{number}") for number in range(40))
     packet = msgspec.structs.replace(ACCEPTED, hops=(*ACCEPTED.hops[:6], *more, *ACCEPTED.hops[6:]))
     shown = text({"path": [*PATH, "__dev_queue_xmit"]}, packet)
-    assert page(shown[shown.index("  path") : shown.index("  ended")]) == page(
+    assert page(shown[shown.index("  path") : shown.index("  arrived")]) == page(
         """
         path        expected                          seen                                 > differs
                                                       … 2 more
@@ -262,6 +275,21 @@ def test_long_paths_are_folded_around_the_first_difference() -> None:
     ("expect", "packet", "advice"),
     [
         ({"verdict": "accept"}, POLICY, "no rule of inet filter forward decided, so its policy did"),
+        (
+            {"verdict": "accept", "rule": "iifname $WAN tcp dport 22 accept"},
+            POLICY,
+            "look at rulesets/edge.nft:20, the rule that the scenario expects: it did not match",
+        ),
+        (
+            {"verdict": "accept", "rule": "iifname $WAN tcp dport 22 accept"},
+            POLICY,
+            "the expected rule asks for the interface ppp0, and the packet came in by wan0",
+        ),
+        (
+            {"verdict": "accept", "rule": "tcp dport 23 accept"},
+            POLICY,
+            "the ruleset has no such rule as the scenario expects: add it, or correct `rule`",
+        ),
         (
             {"verdict": "accept", "rule": 'iifname "ppp0" tcp dport 22 accept'},
             POLICY,
@@ -285,7 +313,8 @@ def test_long_paths_are_folded_around_the_first_difference() -> None:
     ],
 )
 def test_advice_where_the_cause_is_known(expect: dict[str, object], packet: PacketSeen, advice: str) -> None:
-    (line,) = re.findall(rf"^(?:  advice|   )  +({re.escape(advice)})", text(expect, packet), flags=re.MULTILINE)
+    shown = text(expect, packet, rules=(ESTABLISHED.rule, PPP))
+    (line,) = re.findall(rf"^(?:  advice|   )  +({re.escape(advice)})", shown, flags=re.MULTILINE)
     assert line == advice
 
 
@@ -344,3 +373,18 @@ def test_outline_of_a_packet_that_passed() -> None:
         ended     delivered to server
         """
     )
+
+
+def test_a_destination_that_no_host_of_the_lab_has_is_named() -> None:
+    headers = frame(6, SSH, dst="192.168.10.20")
+    packet = msgspec.structs.replace(
+        POLICY,
+        steps=(),
+        hops=POLICY.hops[:3],
+        deliveries=(Delivery(time=5, host="client", device="eth0", frame=headers),),
+        drop=Drop(host="client", function="ip_error", reason="IP_INADDRERRORS"),
+    )
+    network = Network.of(LABS["router"])
+    expect = Expect(delivered="server")
+    (advice,) = advise(expect, outcome(packet, "device"), observation(packet), packet, network=network)
+    assert advice == "check the destination: no host of the lab has 192.168.10.20"

@@ -7,8 +7,8 @@ import struct
 
 import pytest
 
+from harness.judge.elements import candidates, changes_headers, lookups
 from harness.observation import Rule, Step, Verdict
-from harness.report.elements import candidates, changes_headers, lookups
 
 SETS = {"inet t blocked": ("10.0.0.0/8", "192.0.2.1-192.0.2.9"), "inet t ports": ("25 : drop", "80 : jump web")}
 

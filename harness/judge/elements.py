@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 
-from harness.judge import bare
+from harness.judge.rules import bare
 from harness.observation import Rule, Step, Value
 from harness.scenario import icmp
 from harness.scenario.packet import fields
@@ -25,6 +25,11 @@ _LOOKUP = re.compile(
     rf"(?P<key>{_KEY}(?: \. {_KEY})*|ct state|[^\s{{}}:]+(?: [^\s{{}}:]+)?)(?P<not> !=)?(?P<map> v?map)? "
     r"(?:\{ (?P<elements>[^{}]*) \}|@(?P<name>[A-Za-z][\w./-]*))"
 )
+_MATCH = re.compile(
+    rf"(?<![^\s])(?<! \. )(?P<key>{_KEY})(?! (?:set|\.|v?map|/|&|\|))(?P<not> !=)? "
+    r"(?:\{ (?P<elements>[^{}]*) \}|(?P<value>[\w:.][^\s{}@]*))(?= |$)"
+)
+_PROTOCOLS = ("meta l4proto", "ip protocol")
 _NUMBERS = {"icmp type": icmp.TYPES, "icmpv6 type": icmp.TYPES_V6}
 _CHANGES_HEADERS = re.compile(r"(?:\b(?:[sd]addr|[sd]port|protocol|nexthdr|type)|@\w+,\d+,\d+) set\b")
 _AFTERWARDS = re.compile(r"\s+(?:timeout|expires|counter|comment|limit)\s.*")
@@ -73,6 +78,23 @@ def _element(text: str) -> tuple[str, str]:
     key, _, value = text.replace('"', "").partition(" : ")
     # nft calls the protocol by the name that it has in /etc/protocols.
     return _AFTERWARDS.sub("", key).strip().replace("ipv6-icmp", "icmpv6"), value.strip()
+
+
+def difference(rule: Rule, first: Step) -> str:
+    """Return in which of its fields the packet is not as ``rule`` asks; "" where that can't be told for sure.
+
+    ``first`` is the step that has the packet's headers, as the rule saw them.
+    """
+    for found in _MATCH.finditer(_plain(rule.text)):
+        key = found["key"]
+        value = _value(key, first)
+        if value is None or (key in _PROTOCOLS and str(value).isdecimal()):
+            continue
+        held = [_element(one)[0] for one in (found["elements"] or found["value"]).split(", ")]
+        answers = [_holds(one, [value], [_NUMBERS.get(key, {})]) for one in held]
+        if True in answers if found["not"] else all(answer is False for answer in answers):
+            return f"{found[0]}, the packet has {value}"
+    return ""
 
 
 def changes_headers(rules: Iterable[Rule]) -> bool:

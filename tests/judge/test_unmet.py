@@ -1,0 +1,78 @@
+"""What is said of a rule that a scenario names and no packet met."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+import pytest
+
+from harness.errors import Position
+from harness.judge.unmet import describe_unmet
+from harness.observation import PacketSeen, Rule, Step, Verdict
+
+
+def rule(line: int, text: str, *, written: str = "", comment: str = "", chain: str = "forward") -> Rule:
+    place = Position("office.nft", line)
+    names = {"family": "inet", "table": "t", "chain": chain}
+    return Rule(**names, handle=line, text=text, written=written, comment=comment, position=place)
+
+
+SSH = rule(4, "tcp dport 22 accept")
+GO = rule(5, "ip daddr 10.0.0.9 goto other")
+WEB = rule(
+    6, 'iifname "eth0" tcp dport 443 accept comment "web"', written="iifname $WAN tcp dport 443 accept", comment="web"
+)
+LAN = rule(7, "ip saddr { 10.0.0.0/8, 192.168.0.0/16 } accept")
+ODD = rule(8, "ct mark 7 accept")
+OTHER = rule(9, "counter drop", chain="other")
+NONE = "no rule of the loaded ruleset reads so"
+RULES = (SSH, GO, WEB, LAN, ODD, OTHER)
+
+
+def packet(*rules: Rule, kind: str = "policy", verdict: Verdict = Verdict.CONTINUE) -> PacketSeen:
+    """A packet to port 8443 that met ``rules`` and then the end of the chain."""
+    headers = struct.pack(">BBHHHBBH", 0x45, 0, 40, 1, 0, 64, 6, 0)
+    headers += socket.inet_aton("203.0.113.5") + socket.inet_aton("10.0.0.2")
+    headers += struct.pack(">HHIIHHHH", 40000, 8443, 0, 0, 0x5002, 0, 0, 0)
+    names = {"host": "device", "hook": "forward", "family": "inet", "table": "t", "chain": "forward"}
+    steps = [Step(time=0, **names, kind="rule", verdict=verdict, rule=one) for one in rules]
+    steps.append(Step(time=0, **names, kind=kind, verdict=Verdict.DROP))
+    first = Step(
+        **{name: getattr(steps[0], name) for name in steps[0].__struct_fields__} | {"headers": headers, "iif": "eth0"}
+    )
+    return PacketSeen(number=0, sender="client", frame=b"", steps=(first, *steps[1:]))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ("web", f"office.nft:6 did not match: tcp dport 443, the packet has 8443 (it reads: {WEB.text})"),
+        (SSH.text, "office.nft:4 did not match: tcp dport 22, the packet has 8443"),
+        (LAN.text, "office.nft:7 did not match: ip saddr { 10.0.0.0/8, 192.168.0.0/16 }, the packet has 203.0.113.5"),
+        (ODD.text, "office.nft:8 did not match"),
+        ("counter drop", "office.nft:9 was not reached"),
+        ("tcp dport 443", f"a part of office.nft:6: {WEB.text}; give the whole text, its comment or file:line"),
+        ("tcp dport 23 accept", f"{NONE}; the nearest is office.nft:4: tcp dport 22 accept"),
+        ("something else entirely", NONE),
+        ("office.nft:77", "no rule of the loaded ruleset begins on that line"),
+        (77, "no rule of the loaded ruleset has the handle 77"),
+        ("inet t forward policy", ""),
+    ],
+)  # fmt: skip
+def test_what_is_said(wanted: str | int, said: str) -> None:
+    assert describe_unmet(wanted, RULES, packet(), "device") == said
+
+
+def test_what_stands_behind_a_goto_was_not_reached_although_the_policy_decided() -> None:
+    assert describe_unmet("web", RULES, packet(GO, verdict=Verdict.GOTO), "device").startswith(
+        "office.nft:6 was not reached"
+    )
+    assert describe_unmet(SSH.text, RULES, packet(GO, verdict=Verdict.GOTO), "device").startswith(
+        "office.nft:4 did not match"
+    )
+
+
+def test_what_headers_were_is_not_told_where_a_rule_changes_them() -> None:
+    changing = rule(3, "tcp dport set 80", chain="other")
+    assert describe_unmet(SSH.text, (*RULES, changing), packet(), "device") == "office.nft:4 did not match"
