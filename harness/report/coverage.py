@@ -134,6 +134,10 @@ class RuleCoverage:
     def lines(self) -> Iterator[str]:
         """Yield coverage.py's table and what of the rules no scenario met, for a terminal."""
         yield from self._table.splitlines() or ["no rule of any ruleset was found in its file: nothing to cover"]
+        rules = [place for place in self.places if not place.is_policy]
+        if self._table and rules:
+            met = sum(bool(place.matched) for place in rules)
+            yield f"{met} of {len(rules)} rules met; Cover counts policies and elements of sets as well"
         rows = [
             (f"{place.position.file}:{place.position.line}", place.chain_path, fate, text)
             for place in self.places

@@ -107,6 +107,7 @@ def test_elements_of_sets_are_branches(tmp_path: Path, make_result: Make) -> Non
     covered = coverage.RuleCoverage([result], tmp_path)
     text = "\n".join(covered.lines())
     assert re.search(r"rulesets/edge\.nft +4 +3 +2 +1 +33% +3-4, 5 in part, 6\n", text)
+    assert "1 of 3 rules met; Cover counts policies and elements of sets as well\n\nnot fully met:\n" in text
     assert "inet edge forward  elements never met        tcp dport 80, tcp dport 8443 of: tcp dport { 80, 443" in text
     for kind, path in (("html", "html"), ("lcov", "lcov.info"), ("xml", "cobertura.xml")):
         covered.write(kind, tmp_path / path)
