@@ -54,7 +54,7 @@ def main(options: argparse.Namespace, arguments: list[str]) -> int:
     if options.duration is not None and options.duration <= 0:
         raise HarnessError(f"--duration {options.duration:g} is no time to trace in", remedy="give some seconds")
     if options.argv and not shutil.which(options.argv[0]):
-        raise HarnessError(f"there is no command {options.argv[0]}", remedy="give its path")
+        raise HarnessError(f"{options.argv[0]} is not installed here", remedy="install it, or give its path")
     probes = features.function_probes()
     try:
         if not probes.able and not options.inside:

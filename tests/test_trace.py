@@ -40,7 +40,7 @@ TRACE = [sys.executable, "-m", "harness.cli", "trace"]
         (["--buffer", "0"], "--buffer 0 is no size for a buffer; give 1 to"),
         (["--duration", "0"], "--duration 0 is no time to trace in"),
         (["--config", "nowhere.json"], "nowhere.json can't be read: No such file"),
-        (["--", "no-such-command"], "there is no command no-such-command"),
+        (["--", "no-such-command"], "no-such-command is not installed here"),
     ],
 )
 def test_a_wrong_command_line_is_a_sentence_and_2(

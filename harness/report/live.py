@@ -137,7 +137,8 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
         }
         lines = ["TRACE STATISTICS", "=" * WIDTH, *(f"{name + ':':20}{value}" for name, value in rows.items())]
         for title, counts in (("Events by Layer", self.by_layer), ("Packets by Verdict", self.by_verdict)):
-            lines += ["", f"{title}:", *(f"  {name:15}: {count:6}" for name, count in counts.items())]
+            if counts:
+                lines += ["", f"{title}:", *(f"  {name:15}: {count:6}" for name, count in counts.items())]
         return "\n".join(lines)
 
 
