@@ -77,7 +77,7 @@ def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, tell:
     for comment in comments:
         tell(f"no scenario for {comment}")
     text = file.head(ruleset, output, chosen) + file.body(
-        [scenarios[one.key] for one in targets if one.key in scenarios], comments
+        merged([scenarios[one.key] for one in targets if one.key in scenarios]), comments
     )
     if not scenarios:
         raise HarnessError(
@@ -88,7 +88,7 @@ def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, tell:
         output.write_text(text)
     except OSError as error:
         raise HarnessError(f"{output} can't be written: {error.strerror}") from None
-    tell(f"{output}: {len(scenarios)} scenarios for {len(targets)} rules and policies")
+    tell(f"{output}: scenarios for {len(scenarios)} of {len(targets)} rules and policies")
     return 1 if missed else 0
 
 
@@ -160,17 +160,54 @@ def _measured(
         for seen in send([draft for _, draft in drafts.values()]):
             one, draft = drafts[seen.name]
             if one.key not in found:
-                expected = _expected(one, seen, reasons)
+                expected, about = _expected(one, seen, reasons)
                 if expected:
-                    found[one.key] = Scenario(one.title, draft.sends, expected)
+                    found[one.key] = Scenario(one.title, draft.sends, expected, about)
     return found
 
 
-def _expected(target: Target, seen: result.Result, reasons: dict[Key, str]) -> dict[int, dict[str, object]]:
-    """What to expect of each step; nothing when the last packet did not meet ``target``."""
+def merged(scenarios: Sequence[Scenario]) -> list[Scenario]:
+    """One scenario for all that send the same: its ``rules`` are what each of them is about."""
+    groups: dict[str, list[Scenario]] = {}
+    for one in scenarios:
+        groups.setdefault(repr(one.sends), []).append(one)
+    return [_one_of(group) for group in groups.values()]
+
+
+def _one_of(group: Sequence[Scenario]) -> Scenario:
+    first, *others = group
+    if not others:
+        return first
+    names = "; ".join(one.name for one in group)
+    name = names if len(names) <= 150 else f"{first.name}; and {len(others)} more"
+    if not first.expected:
+        return first._replace(name=name)
+    about = {at: rule for one in group for at, rule in one.about.items()}
+    decided = max(group, key=lambda one: max(one.about))  # what was said last
+    expected = dict(decided.expected)
+    number = len(decided.sends) - 1
+    last = {key: value for key, value in expected[number].items() if key != "rules"}
+    expected[number] = _with_rules(last, [about[at] for at in sorted(about)])
+    return Scenario(name, first.sends, expected, about)
+
+
+def _with_rules(values: Mapping[str, object], rules: list[str | int]) -> dict[str, object]:
+    """``values`` and ``rules``, behind the rule that decides."""
+    told: dict[str, object] = {}
+    for key, value in values.items():
+        told[key] = value
+        if key == "rule":
+            told["rules"] = rules
+    return told if "rules" in told else {**values, "rules": rules}
+
+
+def _expected(
+    target: Target, seen: result.Result, reasons: dict[Key, str]
+) -> tuple[dict[int, dict[str, object]], dict[int, str | int]]:
+    """What to expect of each step, and where ``target`` was met; nothing when the last packet did not meet it."""
     if seen.outcome in ("error", "skipped") or not seen.sent:
         reasons.setdefault(target.key, seen.message.splitlines()[0] if seen.message else seen.outcome)
-        return {}
+        return {}, {}
     rules = seen.ruleset.rules if seen.ruleset else ()
     last = seen.sent[-1]
     met = [one for one in last.seen.steps if one.host == last.observation.device and one.kind != "return"]
@@ -179,20 +216,21 @@ def _expected(target: Target, seen: result.Result, reasons: dict[Key, str]) -> d
         names = dict.fromkeys(str(expectation.name_of(one, rules)) for one in met)
         words = ", ".join(names) or "no rule and no policy"
         reasons[target.key] = f"the packet tried ({last.summary}) met {words}"
-        return {}
+        return {}, {}
     expected: dict[int, dict[str, object]] = {}
     for sent in seen.sent:
         try:
             values: dict[str, object] = dict(expectation.whole([Seen(sent=sent, rules=rules, where=seen.kernel)]))
         except (expectation.RefusedError, BrokenMeasurement) as refused:
             reasons[target.key] = str(refused)
-            return {}
+            return {}, {}
         if sent is last:
             values = _about(met[keys.index(target.key)], last, rules, values)
         elif "verdict" in values:  # it only sets the stage
             values = {key: values[key] for key in ("verdict", "delivered")}
         expected[sent.action] = values
-    return expected
+    at = keys.index(target.key)
+    return expected, {at: expectation.name_of(met[at], rules)}
 
 
 def _about(step: Step, sent: result.Sent, rules: Sequence[Rule], values: Mapping[str, object]) -> dict[str, object]:
@@ -200,12 +238,7 @@ def _about(step: Step, sent: result.Sent, rules: Sequence[Rule], values: Mapping
     name = expectation.name_of(step, rules)
     if any((one.chain_path, one.rule) == (step.chain_path, step.rule) for one in sent.decided):
         return {**values, "rule": name}
-    told: dict[str, object] = {}
-    for key, value in values.items():
-        told[key] = value
-        if key == "rule":
-            told["rules"] = [name]
-    return told if "rules" in told else {**values, "rules": [name]}
+    return _with_rules(values, [name])
 
 
 def _ran(ruleset: Path, chosen: stage.Stage, kernel: str, drafts: Sequence[Scenario]) -> list[result.Result]:

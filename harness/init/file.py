@@ -20,6 +20,8 @@ class Scenario(NamedTuple):
     sends: Sequence[Mapping[str, Any]]
     expected: Mapping[int, Mapping[str, Any]] = {}
     """By the number of the packet; nothing where none is known yet."""
+    about: Mapping[int, str | int] = {}
+    """The rules and policies that this is about, by where on its way the last packet met them."""
 
 
 def head(ruleset: Path, output: Path, stage: Stage) -> str:

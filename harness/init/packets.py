@@ -124,6 +124,8 @@ class World:
             elif word == "vmap":
                 pairs = self.ruleset.elements(rule, what)
                 keys = [one for one, verdict in pairs if into is None or into in _targets(verdict)]
+                # An answer shows more of a stateful ruleset than what is invalid, which nft lists first.
+                keys.sort(key=lambda one: one != "established")
                 choices.append([_wish(what["key"], one) for one in keys] or [{}])
             elif word in ("dnat", "snat") and isinstance(what, Mapping) and isinstance(what.get("addr"), Mapping):
                 mapping = what["addr"].get("map")

@@ -9,7 +9,7 @@ import pytest
 
 from harness.errors import HarnessError
 from harness.init import file, stage
-from harness.init.command import run
+from harness.init.command import merged, run
 from harness.init.file import Scenario
 from harness.init.look import Facts
 from harness.init.packets import World
@@ -85,6 +85,28 @@ def test_an_address_is_translated_before_the_rule_that_asks_for_that() -> None:
 def test_an_answer_follows_a_packet_that_is_let_in() -> None:
     first, answer = packet("edge", "input", "ct state established,related")
     assert (first["from"], first["to"]) == (answer["to"], answer["from"]) == ("device", "client")
+
+
+def test_a_state_map_is_shown_by_an_answer() -> None:
+    first, answer = packet("edge", "forward", "ct state vmap")
+    assert (first["from"], first["to"]) == (answer["to"], answer["from"])
+    assert answer["tcp"]["flags"] == "SA"  # type: ignore[index]
+
+
+def test_what_sends_the_same_is_one_scenario() -> None:
+    send = ({"from": "client", "to": "server", "tcp": {}},)
+    policy = Scenario("b", send, {0: {"verdict": "drop", "rule": "policy", "delivered": "nowhere"}}, {3: "policy"})
+    log = Scenario("a", send, {0: {"verdict": "drop", "rule": "policy", "rules": ["log"]}}, {1: "log"})
+    other = Scenario("c", ({"from": "client"},))
+    both, alone = merged([policy, other, log])
+    assert alone is other
+    assert both.name == "b; a"
+    assert list(both.expected[0].items()) == [
+        ("verdict", "drop"),
+        ("rule", "policy"),
+        ("rules", ["log", "policy"]),
+        ("delivered", "nowhere"),
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
