@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 COLUMNS = 112
 """Of the terminal."""
 RULE = "ip daddr $web tcp dport { 80, 443 } accept"
-OPENED = f'{RULE}\n\t\tip daddr $web tcp dport 22 accept comment "just for today"'
+OPENED = f'{RULE}\n\t\tip daddr $web tcp dport 22 accept comment "for now"'
 """What happens to the edge router's ruleset: one port more is opened."""
 
 
