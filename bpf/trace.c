@@ -277,9 +277,20 @@ static __always_inline void snap(struct event *event, u64 skb);
 #define snap(event, skb)
 #endif
 
-static __always_inline void fill(struct event *event, u8 kind, u16 function, u64 skb, struct packet *packet, u64 a,
-				 u64 b, u32 ifindex)
+/* A record of an event, for the caller to complete and submit; none when the buffer has no room, which is counted. */
+static __always_inline struct record *begin(u8 kind, u16 function, u64 skb, struct packet *packet, u64 a, u64 b,
+					    u32 ifindex)
 {
+	struct record *record;
+	struct event *event;
+
+	add(ENTERED);
+	record = events.ringbuf_reserve(sizeof(*record));
+	if (!record) {
+		add(REFUSED);
+		return 0;
+	}
+	event = &record->event;
 	event->time = bpf_ktime_get_ns();
 	event->skb = skb;
 	event->a = a;
@@ -290,19 +301,15 @@ static __always_inline void fill(struct event *event, u8 kind, u16 function, u64
 	event->function = function;
 	event->kind = kind;
 	event->cpu = bpf_get_smp_processor_id();
+	return record;
 }
 
 static __always_inline void emit_at(u8 kind, u16 function, u64 skb, struct packet *packet, u64 a, u64 b, u32 ifindex)
 {
-	struct record *record;
+	struct record *record = begin(kind, function, skb, packet, a, b, ifindex);
 
-	add(ENTERED);
-	record = events.ringbuf_reserve(sizeof(*record));
-	if (!record) {
-		add(REFUSED);
+	if (!record)
 		return;
-	}
-	fill(&record->event, kind, function, skb, packet, a, b, ifindex);
 	snap(&record->event, skb);
 #ifdef TRACEPOINTS
 	record->bytes = 0;
@@ -1041,15 +1048,10 @@ BPF_ARRAY(skb_cache, u64, 1);
 
 static __always_inline void visit_at(void *ctx, u8 kind, u64 skb, struct packet *packet, u64 a, u64 b)
 {
-	struct record *record;
+	struct record *record = begin(kind, 0, skb, packet, a, b, packet->ifindex);
 
-	add(ENTERED);
-	record = events.ringbuf_reserve(sizeof(*record));
-	if (!record) {
-		add(REFUSED);
+	if (!record)
 		return;
-	}
-	fill(&record->event, kind, 0, skb, packet, a, b, packet->ifindex);
 	record->bytes = bpf_get_stack(ctx, record->frames, sizeof(record->frames), 0);
 	events.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 }
