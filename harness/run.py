@@ -170,7 +170,7 @@ class Stage:
             return {
                 "connections": connections(device) if expect.conntrack else (),
                 "counters": state.counters(device, expect.counters or ()),
-                "counts": state.counts_of_rules(device),
+                "counts": state.counts_of_rules(device) if self.ruleset.counts else {},
                 "elements": state.elements(device, expect.elements or ()),
             }
         except state.MissingError as missing:

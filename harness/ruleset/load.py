@@ -33,6 +33,8 @@ class Ruleset:
         self.chains = tuple(chains)
         self.rules = tuple(rules)
         """In the order of nft's listing: by table, by chain, in the order of evaluation."""
+        self.counts = any("counter" in rule.text for rule in self.rules)
+        """Whether a rule may have a counter statement."""
         self.sets = sets or {}
         """What named sets and maps hold after loading, by family, table and name: those that rules look into and
         that no rule changes. Empty where the files are so large that to list them would take long."""
