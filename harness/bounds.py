@@ -1,0 +1,19 @@
+"""How much of everything a file of a stranger may ask for.
+
+Each bound is many times what a real file needs, and small enough that what it lets through is read within
+seconds and a few hundred megabytes. What is beyond one is answered with a sentence at its line.
+``docs/limitations.md`` has the same numbers, and a test compares them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SCENARIO_BYTES: Final = 1 << 20
+"""Size of a scenario file or a lab. A scenario takes about 500 bytes."""
+RULESET_BYTES: Final = 16 << 20
+"""Size of a ruleset's file. A list of 100,000 addresses takes 2 MB."""
+CAPTURE_BYTES: Final = 16 << 20
+"""Size of a capture that packets are taken from."""
+PAYLOAD_BYTES: Final = 65535
+"""Size of a file that is a packet's payload: the longest IP packet."""

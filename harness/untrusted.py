@@ -1,0 +1,92 @@
+"""Opening of files that a stranger may have written or named: scenario files, labs, rulesets, captures, results.
+
+Each is opened here and nowhere else. Only a regular file is opened: to open a FIFO waits for its other end, a
+device may do anything, and neither has a size. What counts is the file that is really opened, behind all symbolic
+links, and the same descriptor is then read.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from harness.errors import HarnessError
+
+_KINDS: Final = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISBLK, "a block device"),
+    (stat.S_ISCHR, "a character device"),
+)
+
+
+class Unreadable(HarnessError):
+    """A file that is not read; the sentence lacks its subject, which is the file: ``is a FIFO, …``."""
+
+
+def read(path: Path, limit: int, *, allowed: Callable[[Path], bool] | None = None) -> bytes:
+    """The content of the regular file ``path``, of ``limit`` bytes at most.
+
+    ``allowed`` is asked for the path of the file that was really opened, absolute and without symbolic links;
+    None allows any. Raises :class:`Unreadable`.
+    """
+    with opened(path, limit, allowed=allowed) as file:
+        try:
+            data = file.read(limit + 1)
+        except OSError as error:
+            raise Unreadable(_reason(error)) from None
+    if len(data) > limit:  # it has grown, or its file system does not tell sizes, as /proc
+        raise too_large(limit)
+    return data
+
+
+def read_text(path: Path, limit: int, *, allowed: Callable[[Path], bool] | None = None) -> str:
+    """The same as text; bytes that are not UTF-8 become surrogates, which :func:`os.fsencode` turns back."""
+    return read(path, limit, allowed=allowed).decode(errors="surrogateescape")
+
+
+def opened(path: Path, limit: int, *, allowed: Callable[[Path], bool] | None = None) -> BinaryIO:
+    """The regular file ``path``, open for reading; the same as :func:`read` otherwise.
+
+    A descriptor of kind ``O_PATH`` (open(2)) names a file without opening it. What it is and where it lies is
+    asked of that descriptor, and then the same file is opened by it, so that nobody can exchange it in between.
+    """
+    try:
+        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        raise Unreadable(_reason(error)) from None
+    except ValueError:  # a NUL character, or half of one of UTF-16
+        raise Unreadable("has a name that no file can have") from None
+    try:
+        about = os.fstat(place)
+        if not stat.S_ISREG(about.st_mode):
+            kind = next((name for is_kind, name in _KINDS if is_kind(about.st_mode)), "no file")
+            raise Unreadable(f"is {kind}, not a regular file")
+        if about.st_size > limit:
+            raise too_large(limit)
+        link = f"/proc/self/fd/{place}"
+        if allowed is not None and not allowed(real := Path(os.readlink(link))):  # noqa: PTH115 - it is the kernel's
+            raise Unreadable(f"is a symbolic link to {real}, outside of the project")
+        return os.fdopen(os.open(link, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb")
+    except OSError as error:
+        raise Unreadable(_reason(error)) from None
+    finally:
+        os.close(place)
+
+
+def too_large(limit: int) -> Unreadable:
+    """A file has more than ``limit`` bytes."""
+    size = next(
+        (f"{limit >> bits} {unit}" for bits, unit in ((20, "MiB"), (10, "KiB")) if limit >> bits), f"{limit} bytes"
+    )
+    return Unreadable(f"is larger than {size}")
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "does not exist"
+    return f"cannot be read: {(error.strerror or 'unknown error').lower()}"
