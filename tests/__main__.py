@@ -1,35 +1,52 @@
-"""``python tests [pytest arguments]``: all tests, each where it can run, as one result.
+"""``python tests [--soak [--minutes N]] [pytest arguments]``: all tests, each where it can run, as one result.
 
 Tests marked ``kernel`` need root and a kernel that can trace functions; pytest gets such a kernel
 by ``--nft-kernel auto``. The others stay here. A choice such as ``-k name`` may leave one of the
 two without a test: that is no failure, nothing in both is.
+
+With ``--soak`` only tests that have a long form (marked ``soak``), in that form: N minutes each.
 """
 
 from __future__ import annotations
 
+import argparse
+import os
 import signal
 import subprocess
 import sys
 
 import pytest
 
-HERE = ["-m", "not kernel"]
-ON_A_TRACING_KERNEL = ["-m", "kernel", "--nft-kernel", "auto"]
+HERE = "not kernel"
+ON_A_TRACING_KERNEL = "kernel"
+MINUTES = "NFT_SOAK_MINUTES"
+"""The environment variable that tells tests/conftest.py of the long form."""
 GOOD = {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}
 
 
 def main(arguments: list[str]) -> int:
     """Run both halves; the exit status is pytest's, of the first that did not end well."""
     signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is pytest's: it ends in its own time, and we after it
-    statuses = [run([*arguments, *HERE])]
+    only, arguments = ("soak and ", soak(arguments[1:])) if arguments[:1] == ["--soak"] else ("", arguments)
+    statuses = [run([*arguments, "-m", only + HERE])]
     # Interrupted, or a wrong argument: the other half would only say it again.
     if statuses[0] in GOOD | {pytest.ExitCode.TESTS_FAILED}:
         # A kernel takes seconds to boot: first see whether there is something to do on it.
-        found = run([*arguments, "-m", "kernel", "--collect-only"], stdout=subprocess.DEVNULL)
+        there = [*arguments, "-m", only + ON_A_TRACING_KERNEL]
+        found = run([*there, "--collect-only"], stdout=subprocess.DEVNULL)
         nothing = found == pytest.ExitCode.NO_TESTS_COLLECTED
-        statuses.append(found if nothing else run([*arguments, *ON_A_TRACING_KERNEL]))
+        statuses.append(found if nothing else run([*there, "--nft-kernel", "auto"]))
     bad = [status for status in statuses if status not in GOOD]
     return bad[0] if bad else min(statuses)
+
+
+def soak(arguments: list[str]) -> list[str]:
+    """Ask for the long form; pytest's arguments."""
+    parser = argparse.ArgumentParser(prog="./run soak", add_help=False, allow_abbrev=False)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    options, rest = parser.parse_known_args(arguments)
+    os.environ[MINUTES] = str(options.minutes)
+    return ["-v", "-s", *rest]
 
 
 def run(arguments: list[str], stdout: int | None = None) -> int:

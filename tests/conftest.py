@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import random
+import resource
 import shutil
-from collections.abc import Callable
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +27,86 @@ def _not_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions that tests start do not annotate this one's commit, nor write into its summary."""
     for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE", "CI_PROJECT_DIR"):
         monkeypatch.delenv(name, raising=False)
+
+
+class Soak:
+    """How long a property is tried: a moment in ``./run test``, minutes in ``./run soak``.
+
+    ``NFT_SOAK_MINUTES`` asks for the long form, ``NFT_SOAK_SEED`` tries one seed again.
+    """
+
+    HANG = 10.0
+    """Seconds for one example."""
+    MEMORY = 1 << 30
+    """Bytes that the process may grow by."""
+
+    def __init__(self) -> None:
+        self.seconds = float(os.environ.get("NFT_SOAK_MINUTES", 0)) * 60
+
+    def turns(self, short: int) -> Iterator[int]:
+        """Count turns: ``short`` in the short form, as many as the time allows in the long one."""
+        started = time.monotonic()
+        number = 0
+        while time.monotonic() - started < self.seconds if self.seconds else number < short:
+            yield number
+            number += 1
+
+    def holds(self, proposition: Callable[[], None], examples: int) -> None:
+        """Try ``proposition``, made by ``hypothesis.given``, with so many examples, or a long time with new seeds.
+
+        An example may take 10 s, and the process may grow by 1 GiB.
+        """
+        import hypothesis  # expensive to import under TCG
+
+        settings = hypothesis.settings(
+            max_examples=10 * examples if self.seconds else examples,
+            derandomize=False,
+            deadline=None,
+            database=None,
+            print_blob=False,
+            suppress_health_check=list(hypothesis.HealthCheck),
+        )
+        random.seed()
+        fixed = os.environ.get("NFT_SOAK_SEED")
+        with self._bounds():
+            for turn in self.turns(1):
+                seed = int(fixed) if fixed else random.getrandbits(32) if self.seconds else 0
+                try:
+                    hypothesis.seed(seed)(settings(proposition))()
+                except BaseException as error:
+                    error.add_note(f"NFT_SOAK_SEED={seed} tries it again (turn {turn + 1})")
+                    raise
+
+    @contextmanager
+    def _bounds(self) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + self.MEMORY, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, before)
+
+    @contextmanager
+    def example(self) -> Iterator[None]:
+        """One example, which must end within :data:`HANG` seconds."""
+
+        def late(*_: object) -> None:
+            raise AssertionError(f"not done within {self.HANG:g} s")
+
+        before = signal.signal(signal.SIGALRM, late)
+        signal.setitimer(signal.ITIMER_REAL, self.HANG)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def soak() -> Soak:
+    """Tries a property for as long as was asked for."""
+    return Soak()
 
 
 @pytest.fixture(scope="session")
