@@ -45,6 +45,9 @@ scenarios:
         ("vendor.github-actions", "action.yml"),
         ("vendor.gitlab-ci", "ci/gitlab.yml"),
         ("vendor.github-workflows", ".github/workflows/ci.yml"),
+        ("vendor.github-issue-forms", ".github/ISSUE_TEMPLATE/bug.yml"),
+        ("vendor.github-issue-forms", ".github/ISSUE_TEMPLATE/idea.yml"),
+        ("vendor.github-issue-config", ".github/ISSUE_TEMPLATE/config.yml"),
     ],
 )
 def test_the_files_have_the_form_that_is_read(schema: str, file: str) -> None:
