@@ -14,13 +14,13 @@ import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 from msgspec import structs
 
 from harness.scenario import models
+from harness.scenario.alone import alone
 from harness.scenario.expression import Field, Layer, Stack, parse
 from harness.scenario.models import MOST_PACKETS
 from harness.scenario.plan import Plan
@@ -76,8 +76,22 @@ def packets(text: str) -> tuple[ScapyPacket, ...]:
     Raises :class:`~harness.scenario.problem.Problem`, with the place in ``text``.
     """
     stack = parse(text)
-    with _no_lookups():
+    _import(stack)
+    with alone():
         return tuple(_packets(stack))
+
+
+def _import(stack: Stack) -> None:
+    """Import the modules of all layers, which may read what this machine has."""
+    waiting: list[object] = [stack]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Stack):
+            for layer in value.layers:
+                _kind(layer)
+                waiting += [field.value for field in layer.fields.values()]
+        elif isinstance(value, list | tuple):
+            waiting += value
 
 
 def _packets(stack: Stack) -> Iterator[ScapyPacket]:
@@ -108,9 +122,14 @@ def _assemble(
         fields[number][name] = value
     packet = None
     for kind, given in zip(kinds, fields, strict=True):
-        layer = kind(**given)
+        layer = kind(**_given(given))
         packet = layer if packet is None else packet / layer
     return packet
+
+
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields without those that are None, which are as if they were left out."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _kind(layer: Layer) -> Any:
@@ -177,7 +196,8 @@ def _plain(value: object, field: Field) -> Any:
                     raise Problem("only the outer layers take several values for one", offset=inner.offset)
                 _check(kind, name, inner, values[0], given)
                 given[name] = values[0]
-            packet = kind(**given) if packet is None else packet / kind(**given)
+            inside = kind(**_given(given))
+            packet = inside if packet is None else packet / inside
         return packet
     if isinstance(value, list):
         return [_plain(one, field) for one in value]
@@ -221,7 +241,7 @@ def _fits(kind: Any, name: str, value: Any, beside: Mapping[str, Any]) -> bool:
     from scapy.fields import BitField
 
     try:
-        layer = kind(**{**beside, name: value})
+        layer = kind(**_given({**beside, name: value}))
         if not isinstance(_field(kind, name), BitField):
             found, inner = layer.getfield_and_val(name)
             found.addfield(layer, b"", inner)
@@ -257,26 +277,6 @@ def _bits(field: Any) -> int:
     if isinstance(field, fields.ThreeBytesField):
         return 24
     return {"B": 8, "H": 16, "I": 32, "Q": 64}.get(field.fmt.lstrip("!<>"), 0) if isinstance(field.fmt, str) else 0
-
-
-@contextmanager
-def _no_lookups() -> Iterator[None]:
-    """Within, scapy asks no resolver: it would take a text in place of an address for a host's name."""
-    from scapy.base_classes import Net
-    from scapy.utils6 import Net6
-
-    before = [(kind, vars(kind)["name2addr"]) for kind in (Net, Net6) if "name2addr" in vars(kind)]
-    try:
-        for kind, _ in before:
-            setattr(kind, "name2addr", staticmethod(_number))  # noqa: B010 - mypy holds methods for constant
-        yield
-    finally:
-        for kind, method in before:
-            setattr(kind, "name2addr", method)  # noqa: B010
-
-
-def _number(text: str) -> str:
-    return str(ip_address(text))
 
 
 def _field(kind: Any, name: str) -> Any:
@@ -359,7 +359,7 @@ def data(packet: ScapyPacket, planned: Plan) -> bytes:
         layer = layer.payload
     _check_nested(frame, names)
     try:
-        with _no_lookups():
+        with alone():
             return bytes(frame)
     except Exception:  # of whatever kind: scapy has no errors of its own
         raise Problem("scapy cannot build it") from None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.scenario import icmp
+from harness.scenario.alone import alone
 from harness.scenario.models import SCTP, Extension, Fragment, IPv4, IPv6, Routing, Send
 from harness.scenario.plan import Plan, payload
 
@@ -80,7 +81,8 @@ def data(send: Send, planned: Plan) -> bytes:
         frame /= inet6.ICMPv6Unknown(type=number, code=message.code, msgbody=body + payload(send))
     if (load := payload(send)) and send.icmpv6 is None and send.sctp is None:
         frame /= Raw(load)
-    return bytes(frame)
+    with alone():
+        return bytes(frame)
 
 
 def _hop_limit(send: Send, header: IPv6) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import socket
+import subprocess
+import sys
 from ipaddress import ip_address
 from typing import Any
 
@@ -128,3 +130,89 @@ def test_frames_are_handed_on_without_scapy() -> None:
     handed = packet.prepare([(send, ROUTER)])
     assert [len(msgspec.msgpack.decode(one)) for one in handed.values()] == [3]
     assert len(build(send, ROUTER)) == 6
+
+
+WHAT_IS_ASKED = """
+import sys
+
+from harness.scenario import alone, labs, long, network, packet
+from harness.scenario.models import Send
+from harness.scenario.problem import Problem
+import msgspec
+
+ROUTER = network.Network.of(labs.LABS["router"])
+ASKING = ("socket.", "subprocess.", "os.system")
+heard = []
+sys.addaudithook(lambda event, _: heard.append(event) if event.startswith(ASKING) else None)
+
+def build(text: str) -> bool:
+    long._import(long.parse(text))  # scapy's modules look around when they are imported
+    heard.clear()
+    try:
+        packet.build(msgspec.convert({"from": "client", "to": "server", "packet": text}, Send), ROUTER)
+        built = True
+    except Problem as problem:
+        assert "\\n" not in str(problem)
+        built = False
+    assert not heard, (text, heard)
+    return built
+
+with alone.alone():
+    pass
+"""
+
+
+def ask(lines: str) -> str:
+    """What a process of its own says that hears of each socket and resolver."""
+    ran = subprocess.run(
+        [sys.executable, "-c", WHAT_IS_ASKED + lines], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return ran.stdout
+
+
+def test_nothing_is_asked_for_any_field_of_any_layer() -> None:
+    said = ask(
+        """
+built = 0
+for name in long.LAYERS:
+    kind = long._kind(long.parse(name + "()").layers[0])
+    for fields in [""] + [field.name + "=None" for field in kind.fields_desc]:
+        for text in ("{}", "IP()/UDP()/{}", "IPv6()/{}"):
+            built += build(text.format(f"{name}({fields})"))
+print(built > 500)
+"""
+    )
+    assert said == "True\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("Ether(dst=None)/IP(dst='10.99.0.2')/UDP(dport=53)", "IP(dst='10.99.0.2')/UDP(dport=53)"),
+        ("Ether(src=None, dst='02:00:00:00:00:01')/IP()/UDP()", "Ether(dst='02:00:00:00:00:01')/IP()/UDP()"),
+        ("IP(src=None, dst='10.99.0.7')/UDP(dport=53)", "IP(dst='10.99.0.7')/UDP(dport=53)"),
+        ("ARP(hwsrc=None, psrc=None, pdst='10.99.0.9')", "ARP(pdst='10.99.0.9')"),
+        ("Ether(dst=None)/IPv6(dst='fd99::2')/UDP()", "IPv6(dst='fd99::2')/UDP()"),
+        ("IPv6(src=None, dst='fd99::7')/UDP(dport=53)", "IPv6(dst='fd99::7')/UDP(dport=53)"),
+        ("IP(ttl=None)/UDP(dport=[None, 7])", "IP()/UDP(dport=[53, 7])"),
+    ],
+)
+def test_none_is_not_given(text: str, same: str) -> None:
+    assert [frame.data for frame in frames(text, to="server")] == [frame.data for frame in frames(same, to="server")]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "IP()/UDP(dport=4789)/VXLAN()/Ether(dst=None)/IP(src='1.1.1.1', dst='10.99.0.3')",
+            "inner Ethernet has no src",
+        ),
+        ("IP()/ICMP(type=3)/IP(src=None)/UDP()", "inner IP has no src"),
+        ("IP()/GRE()/ARP(psrc=None)", "inner ARP has no hwsrc"),
+    ],
+)
+def test_an_inner_end_is_to_be_given(text: str, words: str) -> None:
+    with pytest.raises(Problem, match=words):
+        frames(text, to="server")
