@@ -1166,6 +1166,25 @@ int kmem_cache_free(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+/*
+ * A socket has been given a packet, the last in its queue, and nothing happens to that by itself any more. That
+ * it is freed later may not be seen: what a program reads may go to a CPU's own cache of sk_buffs
+ * (kfree_skb_napi_cache() in net/core/skbuff.c), which is no tracepoint.
+ */
+int sk_data_ready(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 skb;
+	struct packet *packet;
+
+	if ((now_recording() & 0xff) == OFF)
+		return 0;
+	skb = read_u64(ctx->args[0] + SOCK_QUEUE_TAIL);
+	packet = packets.lookup(&skb);
+	if (packet)
+		packet->released = 1;
+	return 0;
+}
+
 int kmalloc(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 address = ctx->args[1];

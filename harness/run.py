@@ -231,6 +231,10 @@ class Stage:
         def settled() -> bool:
             advance()
             take()
+            if watch.alive():
+                return False
+            advance()  # what reached a program meanwhile may be answered yet
+            take()
             return not watch.alive()
 
         for tracing in self._tracing:

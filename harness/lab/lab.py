@@ -39,6 +39,13 @@ QUIET_IPV6: Final = {
     "net.ipv6.conf.default.mldv1_unsolicited_report_interval": "1",
 }
 SILENT_IPV6: Final = {"net.ipv6.conf.all.disable_ipv6": "1", "net.ipv6.conf.default.disable_ipv6": "1"}
+UNFILTERED_BRIDGES: Final = {
+    # With br_netfilter, a module that anything on the machine may have loaded or that is built in, a new namespace
+    # has its bridged IP filtered as if it were routed (brnf_init_net in net/bridge/br_netfilter_hooks.c).
+    "net.bridge.bridge-nf-call-iptables": "0",
+    "net.bridge.bridge-nf-call-ip6tables": "0",
+    "net.bridge.bridge-nf-call-arptables": "0",
+}
 FORWARDING: Final = {"net.ipv4.ip_forward": "1"}
 FORWARDING_IPV6: Final = {"net.ipv6.conf.all.forwarding": "1"}
 
@@ -122,6 +129,8 @@ class Lab:
 def _settings(host: parts.Host) -> dict[str, str]:
     ipv6 = os.path.exists("/proc/sys/net/ipv6")  # noqa: PTH110 - pathlib is slow to import in a guest
     settings = dict(COMMON)
+    if os.path.exists("/proc/sys/net/bridge"):  # noqa: PTH110
+        settings |= UNFILTERED_BRIDGES
     if ipv6:
         settings |= SILENT_IPV6 if host.silent and not host.speaking else QUIET_IPV6
     if host.forwarding:

@@ -28,7 +28,9 @@ from harness.tracer.tracer import NOTIFY, U32, U64, Recorder, constants_of
 
 HANDED: Final = ("net_dev_queue", "net_dev_start_xmit", "netif_rx", "skb_copy_datagram_iovec", "icmp_send")
 """Tracepoints that are handed a packet and mean nothing special by it; older kernels lack some."""
-SPECIAL: Final = ("netif_receive_skb", "consume_skb", "kfree_skb", "kmem_cache_alloc", "kmem_cache_free", "kmalloc")
+ENDS: Final = ("sk_data_ready", "kmem_cache_free")
+"""Those that only say that the kernel is done with a packet; older kernels lack the first."""
+SPECIAL: Final = ("netif_receive_skb", "consume_skb", "kfree_skb", "kmem_cache_alloc", "kmalloc")
 """Those that have a program of their own."""
 NEAR: Final = 6
 """Innermost addresses of a stack among which nft_trace_notify() is searched for."""
@@ -67,13 +69,14 @@ class Stacks(Recorder):
             "DEPTH": events.DEPTH,
             "NEAR": NEAR,
             "CACHE_NAME": kept.survey.layout().offset("kmem_cache", "name"),
+            "SOCK_QUEUE_TAIL": kept.survey.layout().offset("sock", "sk_receive_queue.prev"),
         }
         with ExitStack() as undo:
             try:
                 loaded = undo.enter_context(program.Loaded(kept.object(constants), ring_bytes=ring_bytes))
                 super().__init__(kept.survey, loaded, undo, ring_bytes, events.Shape.VISITS)
                 attached = [self._attach(undo, "handed", name) for name in HANDED]
-                attached += [self._attach(undo, name, name) for name in SPECIAL]
+                attached += [self._attach(undo, name, name) for name in (*ENDS, *SPECIAL)]
                 self._count = sum(attached)
             except PermissionError as error:
                 raise Unsupported(
@@ -92,6 +95,20 @@ class Stacks(Recorder):
         except FileNotFoundError:
             return False
         return True
+
+    def missed(self) -> int:
+        """Runs of the programs that the kernel skipped, but for those of :data:`ENDS`.
+
+        A raw tracepoint's program is skipped while the same program runs on that CPU (__bpf_trace_run in
+        kernel/trace/bpf_trace.c), so in an interrupt that came in the middle of it. That is mostly the one for
+        kmem_cache_free, when RCU frees a batch there. A skipped end of a packet takes nothing from what is recorded
+        of it: the packet is only waited for longer, and its address is forgotten when it is given out anew.
+        """
+        return sum(
+            bpf.recursion_misses(descriptor)
+            for name, descriptor in self.loaded.programs.items()
+            if name not in ENDS
+        )
 
     def arm(self, named: Collection[str] = ()) -> None:
         """Know the functions of the modules loaded by now."""

@@ -53,6 +53,7 @@ TRAITS = {
     "skb_release_head_state": RELEASES,
     "__kfree_skb": RELEASES,
     "kfree_skbmem": RELEASES,
+    "skb_attempt_defer_free": RELEASES,  # another CPU frees it, when that receives something
 }
 """Functions of which more is wanted than that the packet met them."""
 
