@@ -115,7 +115,7 @@ def keep(wish: Wish) -> list[str]:
             try:
                 _replay(lab, case)
             except BaseException:
-                named.remove()
+                named.remove(names)
                 raise
         return names
 

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
 from harness.errors import HarnessError, Unsupported
+from harness.lab import rtnl
 from harness.lab.lab import Lab
+from harness.netlink import Netlink, NetlinkError
 
 FOLDER: Final = Path("/run/netns")
 """Where ip-netns(8) keeps names."""
 KEPT: Final = "nft-"
 """What the names of a lab that is left behind begin with."""
+MARK: Final = "nft-harness lab "
+"""What the alias of ``lo`` begins with in a lab that is left behind; the name under which it was left follows."""
 
 CLONE_NEWNS: Final = 0x00020000
+CLONE_NEWNET: Final = 0x40000000
 # mount(2)
 MS_BIND, MS_REC, MS_PRIVATE, MNT_DETACH = 4096, 16384, 1 << 18, 2
 
@@ -42,20 +50,78 @@ def name(lab: Lab, prefix: str = "") -> list[str]:
     names = {f"{prefix}{host.name}": host for host in lab.hosts.values()}
     for one in names:
         if (FOLDER / one).exists():
-            raise HarnessError(f"there is a network namespace {one} already", remedy="nft-harness lab remove")
-    for one, host in names.items():
-        (FOLDER / one).touch(mode=0o444)
-        _mount(f"/proc/self/fd/{host.namespace.fd}", str(FOLDER / one), MS_BIND)
+            raise HarnessError(
+                f"there is a network namespace {one} already",
+                remedy="nft-harness lab remove" if _left(FOLDER / one) else f"ip netns delete {one}, if it is yours",
+            )
+    with ExitStack() as undo:
+        for one, host in names.items():
+            host.namespace.call(_mark, one)
+            (FOLDER / one).touch(mode=0o444, exist_ok=False)
+            undo.callback((FOLDER / one).unlink)
+            _mount(f"/proc/self/fd/{host.namespace.fd}", str(FOLDER / one), MS_BIND)
+            undo.callback(_libc.umount2, os.fsencode(FOLDER / one), MNT_DETACH)
+        undo.pop_all()
     return list(names)
 
 
-def remove() -> list[str]:
-    """Take away the names that :func:`name` gave to labs left behind, and so the labs; the names."""
-    found = sorted(FOLDER.glob(f"{KEPT}*")) if FOLDER.is_dir() else []
-    for path in found:
-        _libc.umount2(os.fsencode(path), MNT_DETACH)
+def remove(names: Iterable[str] | None = None) -> list[str]:
+    """Take away ``names``, or all that :func:`name` gave to labs left behind, and so the labs; the names removed.
+
+    A name alone proves nothing: only a namespace that has our mark for this name is touched.
+    """
+    paths = sorted(FOLDER.glob(f"{KEPT}*")) if names is None else [FOLDER / one for one in names]
+    return [path.name for path in paths if _remove(path)]
+
+
+def _remove(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        if not _marked(descriptor, path.name):
+            return False
+        # The very mount that was looked at, whatever stands at the path by now.
+        _libc.umount2(os.fsencode(f"/proc/self/fd/{descriptor}"), MNT_DETACH)
+    finally:
+        os.close(descriptor)
+    with suppress(OSError):  # EBUSY: another is mounted there since
         path.unlink()
-    return [path.name for path in found]
+    return True
+
+
+def _left(path: Path) -> bool:
+    """Whether a lab was left behind under this name."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        return _marked(descriptor, path.name)
+    finally:
+        os.close(descriptor)
+
+
+def _mark(one: str) -> None:
+    """Mark this thread's network namespace as a lab's that is left under the name ``one``."""
+    with Netlink(rtnl.NETLINK_ROUTE) as link:
+        link.ask([rtnl.alias(rtnl.LOOPBACK, MARK + one)])
+
+
+def _marked(descriptor: int, one: str) -> bool:
+    """Whether the network namespace behind ``descriptor`` was left under the name ``one``; False for any other file."""
+
+    def there() -> bool:
+        if _libc.setns(descriptor, CLONE_NEWNET) != 0:
+            return False
+        with Netlink(rtnl.NETLINK_ROUTE) as link:
+            return rtnl.aliases(link).get(rtnl.LOOPBACK) == MARK + one
+
+    # A thread of its own: it ends in that namespace.
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="named") as thread, suppress(NetlinkError):
+        return thread.submit(there).result()
+    return False
 
 
 def _mount(source: str | None, target: str, flags: int, kind: str | None = None) -> None:

@@ -25,6 +25,7 @@ RTN: Final = {"unicast": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}
 # linux/if.h, linux/if_link.h, linux/veth.h
 IFF_UP, IF_OPER_UP = 1, 6
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_NET_NS_FD = 1, 3, 4, 5, 16, 18, 28
+IFLA_IFALIAS = 20
 IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 31, 32
 IFLA_MASTER = 10
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
@@ -223,6 +224,23 @@ def neighbour(planned: Neighbour, index: int) -> Request:
     return Request(
         RTM_NEWNEIGH, SET, head + attribute(NDA_DST, planned.address.packed) + mac, f"neighbour {planned.address}"
     )
+
+
+def alias(index: int, words: str) -> Request:
+    """Words beside the interface's name, that only people read."""
+    body = _LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0) + text(IFLA_IFALIAS, words)
+    return Request(RTM_NEWLINK, CHANGE, body, "the alias of an interface")
+
+
+def aliases(link: Netlink) -> dict[int, str]:
+    """The aliases of interfaces, by index; those that have none left out."""
+    found = {}
+    for message in link.dump(RTM_GETLINK, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0), "the links"):
+        _, _, index, _, _ = _LINK.unpack_from(message.body)
+        for kind, payload in attributes(message.body[_LINK.size :]):
+            if kind == IFLA_IFALIAS:
+                found[index] = bytes(payload).rstrip(b"\0").decode(errors="replace")
+    return found
 
 
 def links_up(link: Netlink) -> Iterator[int]:

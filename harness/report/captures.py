@@ -8,6 +8,7 @@ last, and says from where.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ from harness.result import LabPlan, Result, Sent, file_stem
 
 INTERFACES = "interfaces.pcapng"
 CHAIN = "nft_do_chain"
+OURS = re.compile(r"step\d+-packet\d+\.pcapng")
+"""What :func:`_name` makes."""
 
 
 def write(results: Iterable[Result], folder: Path) -> int:
@@ -36,8 +39,9 @@ def write(results: Iterable[Result], folder: Path) -> int:
                 continue
             place = folder / file_stem(result)
             place.mkdir(exist_ok=True)
-            for old in place.glob("*.pcapng"):  # of a run in which the scenario had more steps
-                old.unlink()
+            for old in place.glob("step*-packet*.pcapng"):  # of a run in which the scenario had more steps
+                if OURS.fullmatch(old.name):
+                    old.unlink()
             _write_interfaces(result, result.lab, place / INTERFACES)
             count += 1
             for sent in result.sent:

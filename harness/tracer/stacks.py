@@ -105,9 +105,7 @@ class Stacks(Recorder):
         of it: the packet is only waited for longer, and its address is forgotten when it is given out anew.
         """
         return sum(
-            bpf.recursion_misses(descriptor)
-            for name, descriptor in self.loaded.programs.items()
-            if name not in ENDS
+            bpf.recursion_misses(descriptor) for name, descriptor in self.loaded.programs.items() if name not in ENDS
         )
 
     def arm(self, named: Collection[str] = ()) -> None:
