@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from harness import __version__
 from harness.errors import HarnessError
+from harness.text import escape, say
 
 # Imports of a subcommand's own modules stand in its functions: the others need not wait for them.
 
@@ -24,7 +25,7 @@ def init(parser: argparse.ArgumentParser) -> None:
         from harness.init import command
 
         def tell(line: str) -> None:
-            print(line, file=sys.stderr, flush=True)
+            say(line, sys.stderr)
 
         return command.run(
             options.ruleset, options.output, kernel=options.kernel, measure=not options.no_run, tell=tell
@@ -85,7 +86,7 @@ def check(parser: argparse.ArgumentParser) -> None:
 
         found = checked(options.path, layers=NAMES)
         for error in found.errors:
-            print(error)
+            say(error)
         if found.errors:
             return 2
         numbers = ((found.files, "file"), (found.scenarios, "scenario"))
@@ -107,8 +108,8 @@ def report(parser: argparse.ArgumentParser) -> None:
 
         results = result.load(options.results)
         if changed := result.changed(results, Path()):
-            say = f"{', '.join(changed)}: not what stood there in the run, whose lines the reports name"
-            print(f"nft-harness: {say}", file=sys.stderr)
+            names = escape(", ".join(changed))
+            say(f"nft-harness: {names}: not what stood there in the run, whose lines the reports name", sys.stderr)
         asked = list(kinds.asked(options))
         for kind, path in asked:
             kinds.write(kind, results, Path(path), Path())
@@ -120,15 +121,16 @@ def report(parser: argparse.ArgumentParser) -> None:
         if not kinds.covers(options):
             if not asked and not options.nft_github:
                 for one in results:
-                    print(f"{one.outcome:8}{one.position}: {one.name}" + (f" ({one.kernel})" if one.kernel else ""))
+                    kernel = f" ({one.kernel})" if one.kernel else ""
+                    say(escape(f"{one.outcome:8}{one.position}: {one.name}{kernel}"))
             return 0
         from harness.report.coverage import RuleCoverage
 
         covered = RuleCoverage(results, Path())
         if options.nft_cov:
-            print("\n".join(covered.lines()))
+            say("\n".join(covered.lines()))
         if shortfall := covered.shortfall(options.nft_cov_fail_under):
-            print(f"nft-harness: {shortfall}", file=sys.stderr)
+            say(f"nft-harness: {shortfall}", sys.stderr)
         return 1 if shortfall else 0
 
     parser.add_argument(
@@ -166,7 +168,7 @@ def lab(parser: argparse.ArgumentParser) -> None:
         from harness.lab import named
 
         for name in named.remove():
-            print(f"removed {name}")
+            say(f"removed {name}")
         return 0
 
     def show(options: argparse.Namespace) -> int:
@@ -174,7 +176,7 @@ def lab(parser: argparse.ArgumentParser) -> None:
         from harness.scenario.load import load_lab
 
         network = load_lab(options.file)
-        print(drawing.mermaid(network) if options.mermaid else drawing.text(network), end="")
+        say((drawing.mermaid(network) if options.mermaid else drawing.text(network)).rstrip("\n"))
         return 0
 
     actions = parser.add_subparsers(required=True, metavar="ACTION")
@@ -250,7 +252,7 @@ def doctor(parser: argparse.ArgumentParser) -> None:
 
         missing = []
         for finding in examine():
-            print(finding, flush=True)
+            say(finding)
             missing += [finding.what] if finding.needed and not finding.able else []
         print(f"scenarios cannot run here: {', '.join(missing)}" if missing else place())
         return 1 if missing else 0
@@ -342,7 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = options.run(options)
     except HarnessError as error:
-        print(f"nft-harness: error: {error}", file=sys.stderr)
+        say(f"nft-harness: error: {error}", sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -19,9 +19,10 @@ import pytest
 from _pytest._code.code import ReprEntryNative, ReprExceptionInfo, ReprFileLocation, ReprTraceback
 
 from harness.errors import BrokenMeasurement, HarnessError, Position, ScenarioError, Unsupported
-from harness.judge import Keys, Mismatch, Outcome, describe_loss, describe_step, escape, judge, outcome
+from harness.judge import Keys, Mismatch, Outcome, describe_loss, describe_step, judge, outcome
 from harness.scenario.case import Broken, Case
 from harness.session import SESSION
+from harness.text import escape, lines
 
 if TYPE_CHECKING:
     from _pytest._code.code import ExceptionInfo, Traceback
@@ -150,6 +151,9 @@ class ScenariosBroken(HarnessError):
         super().__init__("\n".join(map(str, errors)))
         self.position = errors[0].position
 
+    def __str__(self) -> str:
+        return self.sentence  # several lines, each escaped
+
 
 def differing(case: Case, sight: Sight) -> tuple[Mismatch, ...]:
     """Everything in which a packet of ``case`` differs from what is expected of it."""
@@ -175,9 +179,10 @@ def representation(item: ScenarioItem, excinfo: ExceptionInfo[BaseException]) ->
     path, line, _ = item.reportinfo()
     place: Position = getattr(error, "position", Position(str(path), line + 1))
     summary = error.summary if isinstance(error, Failed) else str(error).splitlines()[0]
+    shown = lines(str(error), colour=True)  # of the text of a failure
     return ReprExceptionInfo(
-        reprtraceback=ReprTraceback([ReprEntryNative([f"{error}\n"])], None, style="native"),
-        reprcrash=ReprFileLocation(place.file, place.line, summary),
+        reprtraceback=ReprTraceback([ReprEntryNative([f"{shown}\n"])], None, style="native"),
+        reprcrash=ReprFileLocation(escape(place.file), place.line, summary),
     )
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from harness.errors import HarnessError
 from harness.scenario.files import fixture_users, scenario_files
+from harness.text import lines
 
 # What only the controller needs is imported where it is used: an emulated guest pays for each module.
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Distribution(msgspec.Struct, frozen=True):
 
     def not_up(self) -> str:
         """What to tell when a guest did not come up: all that the guests' kernels have said."""
-        said = [f"{guest.describe()} said:\n{console}" for guest in self.guests if (console := guest.console())]
+        said = [f"{guest.describe()} said:\n{lines(console)}" for guest in self.guests if (console := guest.console())]
         return "\n".join(["nft-harness: a microVM did not come up (the reason is above)", *said])
 
 

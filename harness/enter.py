@@ -44,6 +44,7 @@ from harness.scenario.files import shortened
 from harness.scenario.load import load_all
 from harness.scenario.models import Action, Send
 from harness.scenario.packet import build
+from harness.text import say
 
 SIZE = "NFT_HARNESS_TERMINAL"
 """Environment variable: lines and columns of the caller's terminal, where the guest shall make one like it."""
@@ -136,7 +137,7 @@ def _here(case: Case, wish: Wish) -> int:
         host = wish.host or lab.network.device
         argv = wish.argv or _shell(host)
         if not wish.argv:
-            print(_greeting(case, wish, host), flush=True)
+            say(_greeting(case, wish, host))
         return _run(["ip", "netns", "exec", host, *argv], host)
 
 

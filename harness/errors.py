@@ -16,6 +16,8 @@ from __future__ import annotations
 import copyreg
 from typing import Any, NamedTuple
 
+from harness.text import escape
+
 
 class Position(NamedTuple):
     """A place in a text file; ``line`` and ``column`` count from 1, 0 means "the whole file"."""
@@ -30,7 +32,7 @@ class Position(NamedTuple):
 
 
 class HarnessError(Exception):
-    """A sentence for the user and, where there is one, what to do about it."""
+    """A sentence for the user and, where there is one, what to do about it; as text it is one line, escaped."""
 
     def __init__(self, sentence: str, *, remedy: str = "") -> None:
         super().__init__(sentence)
@@ -42,7 +44,7 @@ class HarnessError(Exception):
         return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
-        return f"{self.sentence}; {self.remedy}" if self.remedy else self.sentence
+        return escape(f"{self.sentence}; {self.remedy}" if self.remedy else self.sentence)
 
 
 class ScenarioError(HarnessError):
@@ -53,7 +55,7 @@ class ScenarioError(HarnessError):
         self.position = position
 
     def __str__(self) -> str:
-        return f"{self.position}: {super().__str__()}"
+        return f"{escape(str(self.position))}: {super().__str__()}"
 
 
 class Unsupported(HarnessError):

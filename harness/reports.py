@@ -10,6 +10,7 @@ import pytest
 from harness import result
 from harness.errors import HarnessError, Position
 from harness.report import kinds
+from harness.text import lines
 
 BROKEN = 6
 """Exit status of a run in which something could not be measured: a scenario or a measurement was
@@ -49,7 +50,7 @@ class Reports:
         terminal = self._plugins.get_plugin("terminalreporter")
         if terminal and (paths := getattr(report, "nft_paths", "")):
             terminal.ensure_newline()
-            terminal.write_line(paths)
+            terminal.write_line(lines(paths, colour=True))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write what was asked for, and tell a broken run from one that failed."""
@@ -65,11 +66,11 @@ class Reports:
         """Show rule coverage and annotations, and say what was written."""
         if self._table:
             terminalreporter.section("rule coverage")
-        for line in (*self._table, *self._annotations):
+        for line in (*map(lines, self._table), *self._annotations):
             terminalreporter.write_line(line)
         for line, bad in self._said:
             if bad or self._options.verbose >= 0:
-                terminalreporter.write_line(f"nft-harness: {line}", red=bad)
+                terminalreporter.write_line(lines(f"nft-harness: {line}"), red=bad)
 
     def _attempt(self, write: Callable[[], bool]) -> bool:
         """Call ``write``; a report that can't be made breaks the run and leaves the others alone."""

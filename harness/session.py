@@ -24,6 +24,7 @@ from harness.report import kinds
 from harness.scenario import packet
 from harness.scenario.case import Case, Loaded
 from harness.scenario.files import scenario_files, shortened
+from harness.text import escape, lines
 from harness.tracer import attach, kept, layers
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class Session:
 
     def summary(self) -> list[str]:
         """What was armed on each kernel, one line each."""
-        return [f"nft-harness: {armed} on kernel {release}" for release, armed in self._armed.items()]
+        return [escape(f"nft-harness: {armed} on kernel {release}") for release, armed in self._armed.items()]
 
     def close(self) -> None:
         """Disarm and free everything."""
@@ -144,7 +145,7 @@ class Session:
             writer = self._config.get_terminal_writer()
             writer.line()
             writer.sep("-", f"console of {name}")
-            writer.write(words)
+            writer.write(lines(words))
 
     def _prepare(self, files: Iterable[Path]) -> dict[str, bytes]:
         self._loaded = {path: self._read(path) for path in files}

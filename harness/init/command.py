@@ -20,13 +20,13 @@ from harness.init.file import Scenario
 from harness.init.look import Facts, look
 from harness.init.packets import Candidate, World
 from harness.init.simulate import Key, Ruleset
-from harness.judge import escape
 from harness.kernel import images, where
 from harness.observation import Rule, Step
 from harness.recording import expectation
 from harness.recording.expectation import Seen
 from harness.scenario import project
 from harness.scenario.files import FOLDER
+from harness.text import escape
 
 TRIES = 3
 """Packets for a rule that the first one did not meet."""

@@ -20,7 +20,6 @@ from harness.judge.words import (
     describe_hop,
     describe_loss,
     describe_step,
-    escape,
 )
 
 __all__ = [
@@ -43,7 +42,6 @@ __all__ = [
     "describe_step",
     "ended",
     "entries",
-    "escape",
     "fate",
     "functions",
     "hops_on",

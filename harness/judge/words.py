@@ -60,10 +60,3 @@ def describe_loss(loss: Loss) -> str:
             if on.refused or on.untracked
         ]
     return f"{loss.total} of {loss.entered} events ({', '.join(parts)})"
-
-
-def escape(text: str) -> str:
-    """Return ``text`` on one line, with control and other unprintable characters spelled out: ``\\x1b``."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -46,6 +46,7 @@ from harness.kernel.accelerator import accelerator, qemu
 from harness.kernel.images import Image
 from harness.kernel.initramfs import initramfs
 from harness.kernel.vmlinux import vmlinux
+from harness.text import escape
 
 CARRIED = re.compile(
     r"(PYTHON|PYTEST|NFT_|LC_|XDG_)\w*|PATH|HOME|USER|LANG|TZ|TERM|COLUMNS|VIRTUAL_ENV|CI|NO_COLOR|FORCE_COLOR"
@@ -364,7 +365,7 @@ def main(arguments: Sequence[str]) -> int:
         )
     except HarnessError as error:
         told = [] if options.console else _text(console).splitlines()
-        sys.stderr.write("".join(f"nft-harness: {line}\n" for line in [str(error), *told]))
+        sys.stderr.write("".join(f"nft-harness: {escape(line)}\n" for line in [str(error), *told]))
         return NO_STATUS
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

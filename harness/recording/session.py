@@ -12,6 +12,7 @@ from harness.errors import HarnessError
 from harness.recording.files import Told, record
 from harness.reports import BROKEN
 from harness.scenario.files import SUFFIXES
+from harness.text import escape
 
 
 class Recording:
@@ -51,7 +52,7 @@ class Recording:
         """Say what was written where."""
         for told in self._told:
             terminalreporter.write_line(
-                f"nft-harness: {told.position}: {told.name}: {told.words}", red=not told.written
+                escape(f"nft-harness: {told.position}: {told.name}: {told.words}"), red=not told.written
             )
         if self._error:
             terminalreporter.write_line(f"nft-harness: {self._error}", red=True)

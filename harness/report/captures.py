@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import HarnessError
-from harness.judge import describe_hop, describe_step, escape
+from harness.judge import describe_hop, describe_step
 from harness.observation import Hop, PacketSeen
 from harness.report.pcapng import Direction, Writer
 from harness.result import LabPlan, Result, Sent, file_stem
+from harness.text import escape
 
 INTERFACES = "interfaces.pcapng"
 CHAIN = "nft_do_chain"

@@ -25,9 +25,9 @@ except ImportError as missing:
     raise Unsupported(f"rule coverage needs coverage.py ({missing})", remedy="pip install 'nft-harness[cov]'") from None
 
 from harness.errors import HarnessError
-from harness.judge import escape
 from harness.report.met import Place, places
 from harness.result import Result
+from harness.text import escape
 
 _PLAIN = str.maketrans("<>", "[]")
 

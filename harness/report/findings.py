@@ -14,10 +14,11 @@ from typing import Literal
 import msgspec
 
 from harness.errors import Position
-from harness.judge import describe_decision, escape
+from harness.judge import describe_decision
 from harness.observation import Step, Value
 from harness.report.met import places
 from harness.result import Result, Sent
+from harness.text import escape
 
 Kind = Literal["failed", "error", "decided", "never-met"]
 """``failed``: an expectation that was not met. ``error``: a mistake in a scenario, or a broken

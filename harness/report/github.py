@@ -10,14 +10,11 @@ from pathlib import Path
 
 from harness.report.findings import Finding, findings, in_repository
 from harness.result import Result
+from harness.text import command
 
 _COMMANDS = {"failed": "error", "error": "error", "decided": "warning"}
 """GitHub shows ten of each command in a step: the places of rules do not take those of scenarios. Rules
 that nothing met are no news in every run; SARIF has them."""
-
-_DATA = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})
-_PROPERTY = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A", ":": "%3A", ",": "%2C"})
-"""As in the runner (src/Runner.Common/ActionCommand.cs)."""
 
 
 def commands(results: Iterable[Result], folder: Path, *, failed: bool = True) -> Iterator[str]:
@@ -38,5 +35,4 @@ def _command(name: str, finding: Finding, folder: Path) -> str:
         "col": str(place.column) if place.column else "",
         "title": finding.title,
     }
-    told = ",".join(f"{key}={value.translate(_PROPERTY)}" for key, value in properties.items() if value)
-    return f"::{name} {told}::{finding.text.translate(_DATA)}"
+    return command(name, properties, finding.text)

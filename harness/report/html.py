@@ -14,13 +14,14 @@ from markupsafe import Markup
 
 from harness import __version__
 from harness.errors import Position
-from harness.judge import describe_chain, describe_hop, describe_loss, escape, located
+from harness.judge import describe_chain, describe_hop, describe_loss, located
 from harness.observation import Delivery, Hop, PacketSeen, Value
 from harness.report.findings import said
 from harness.report.met import Place, places
 from harness.report.picture import HEIGHT, LINE, WIDTH, draw
 from harness.result import Result, Sent
 from harness.scenario.packet import fields, summarise
+from harness.text import escape
 
 OUTCOMES = ("failed", "error", "skipped", "passed")
 

@@ -13,11 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 
-from harness.judge import escape, located
+from harness.judge import located
 from harness.observation import Step, Verdict
 from harness.report.findings import said
 from harness.report.met import places
 from harness.result import OutcomeName, Result, Sent
+from harness.text import escape, markdown
+from harness.text import mermaid as _label
 
 SIZE = 900_000
 """Bytes, at most."""
@@ -86,11 +88,6 @@ def _fenced(language: str, text: str) -> str:
     return f"{fence}{language}\n{text}\n{fence}\n"
 
 
-def markdown(text: str) -> str:
-    """Return ``text`` so that Markdown shows it as it is, on one line and not at the beginning of it."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&$@!])", r"\\\1", escape(text))
-
-
 def mermaid(sent: Sent) -> str:
     """Return a Mermaid flowchart of the way of the packet ``sent``: hosts, interfaces, and each rule that spoke."""
     device = sent.observation.device
@@ -126,9 +123,3 @@ def _node(sent: Sent, step: Step) -> str:
 
 def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, _LABEL, max_lines=3, placeholder=" …")
-
-
-def _label(*lines: str) -> str:
-    """Return a quoted label; what Mermaid or a browser could take for their own is spelled by number."""
-    safe = [re.sub(r"[^\w .,:/→…-]", lambda found: f"#{ord(found[0])};", escape(line)) for line in lines]
-    return f'"{"<br>".join(safe)}"'

@@ -26,7 +26,6 @@ from harness.judge import (
     describe_loss,
     ended,
     entries,
-    escape,
     is_landmark,
     located,
     outcome,
@@ -37,6 +36,7 @@ from harness.scenario import icmp
 from harness.scenario.models import Expect
 from harness.scenario.packet import fields, summarise
 from harness.scenario.problem import one_of
+from harness.text import escape
 
 if TYPE_CHECKING:
     from harness.scenario.network import Network

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from harness.scenario.network import Network
 from harness.scenario.parts import Bridge, Interface
+from harness.text import mermaid as label
 
 
 def text(network: Network) -> str:
@@ -51,14 +52,13 @@ def _nodes(network: Network) -> Iterator[str]:
             + ("" if isinstance(of, Bridge) else f" ({of})")
             for one, of in host.made.items()
         ]
-        label = "<br>".join([f"<b>{name}</b>" if name == network.device else name, *made])
-        yield f'  {_id(name)}["{label}"]'
+        yield f"  {_id(name)}[{label(f'{name} (under test)' if name == network.device else name, *made)}]"
 
 
 def _edges(network: Network) -> Iterator[str]:
     for one, other in network.links:
         ends = [" ".join([end.name, *(str(own) for own in end.addresses)]) for end in (one, other)]
-        yield f'  {_id(one.host)} ---|"{ends[0]}<br>{ends[1]}"| {_id(other.host)}'
+        yield f"  {_id(one.host)} ---|{label(*ends)}| {_id(other.host)}"
 
 
 def _id(host: str) -> str:

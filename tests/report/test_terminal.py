@@ -11,13 +11,14 @@ import msgspec
 import pytest
 
 from harness.errors import Position
-from harness.judge import escape, judge, outcome
+from harness.judge import judge, outcome
 from harness.observation import Delivery, Drop, Hop, Loss, Observation, PacketSeen, Rule, Step, Verdict
 from harness.report.advice import advise
 from harness.report.terminal import explain, outline
 from harness.scenario.labs import LABS
 from harness.scenario.models import Expect
 from harness.scenario.network import Network
+from harness.text import escape
 
 NAME = "SSH from outside is refused"
 SUMMARY = "client 203.0.113.5:40000 → server 10.0.2.2:22 tcp S (IPv4, 40 bytes)"

@@ -41,7 +41,7 @@ def test_mermaid() -> None:
         == """\
 graph LR
   host_client["client"]
-  host_device["<b>device</b><br>br0 192.0.2.10/24, 2001:db8:192::10/64"]
+  host_device["device (under test)<br>br0 192.0.2.10/24, 2001:db8:192::10/64"]
   host_server["server"]
   host_client ---|"eth0 192.0.2.5/24 2001:db8:192::5/64<br>port0"| host_device
   host_device ---|"port1<br>eth0 192.0.2.6/24 2001:db8:192::6/64"| host_server

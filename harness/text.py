@@ -1,0 +1,77 @@
+"""Text that a stranger may have written, where it is shown: names, rules, file names, error sentences, a guest's words.
+
+Whatever shows such text calls the function of its language:
+
+- a cell, a name, a part of a sentence: :func:`escape`
+- lines of a terminal or of a CI job's log: :func:`lines`, :func:`say`
+- Markdown: :func:`markdown`; Mermaid: :func:`mermaid`
+- workflow commands of GitHub: :func:`command`
+- HTML: jinja2's autoescape, of escaped text (:mod:`harness.report.html`)
+- JSON, SARIF and XML: their encoders
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from typing import TextIO
+
+_COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
+"""Select Graphic Rendition (ECMA-48, 8.3.117): it changes how text looks, and moves nothing."""
+_COMMAND = re.compile(r"^((?:\s|\x1b\[[0-9;]*m)*):(?=:.*::)")
+"""``::error::…`` at the beginning of a line is a command to GitHub's runner (ActionCommand.cs, TryParseV2)."""
+_OLD_COMMAND = re.compile(r"#(?=(?:\x1b\[[0-9;]*m)*#(?:\x1b\[[0-9;]*m)*\[)")
+"""So is ``##[error]…`` anywhere in it (TryParse)."""
+
+
+def escape(text: str) -> str:
+    """Return ``text`` on one line, with control and other unprintable characters spelled out: ``\\x1b``."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def lines(text: str, *, colour: bool = False) -> str:
+    """Return the lines of ``text`` as a terminal may show them: nothing moves the cursor or is a workflow command.
+
+    ``colour`` keeps colours. Tabs stay.
+    """
+    return "\n".join(_line(one, colour) for one in text.split("\n"))
+
+
+def _line(text: str, colour: bool) -> str:
+    parts = _COLOUR.split(text) if colour else [text]
+    shown = "".join(
+        part if number % 2 else "\t".join(map(escape, part.split("\t"))) for number, part in enumerate(parts)
+    )
+    return _OLD_COMMAND.sub(r"\\x23", _COMMAND.sub(r"\1\\x3a", shown))
+
+
+def say(text: object, stream: TextIO | None = None) -> None:
+    """Print ``text`` in lines that :func:`lines` makes, to standard output or ``stream``."""
+    print(lines(str(text)), file=stream or sys.stdout, flush=True)
+
+
+def markdown(text: str) -> str:
+    """Return ``text`` so that Markdown shows it as it is, on one line and not at the beginning of it."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&$@!])", r"\\\1", escape(text))
+
+
+def mermaid(*texts: str) -> str:
+    """Return a quoted label of these lines; what Mermaid or a browser could take for their own is spelled by number."""
+    safe = [re.sub(r"[^\w .,:/()→…-]", lambda found: f"#{ord(found[0])};", escape(one)) for one in texts]
+    return f'"{"<br>".join(safe)}"'
+
+
+_DATA = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})
+_PROPERTY = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A", ":": "%3A", ",": "%2C"})
+
+
+def command(name: str, properties: Mapping[str, str], text: str) -> str:
+    """Return a workflow command of GitHub; properties that are empty are left out.
+
+    Source: github.com/actions/runner, src/Runner.Common/ActionCommand.cs.
+    """
+    told = ",".join(f"{key}={value.translate(_PROPERTY)}" for key, value in properties.items() if value)
+    return f"::{name} {told}::{text.translate(_DATA)}"
