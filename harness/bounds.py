@@ -17,3 +17,13 @@ CAPTURE_BYTES: Final = 16 << 20
 """Size of a capture that packets are taken from."""
 PAYLOAD_BYTES: Final = 65535
 """Size of a file that is a packet's payload: the longest IP packet."""
+SETTINGS_BYTES: Final = 1 << 20
+"""Size of a settings file of pytest."""
+PYTHON_BYTES: Final = 4 << 20
+"""Size of a test in Python that is looked into, to see whether it takes a fixture of the harness."""
+YAML_DEPTH: Final = 32
+"""Nesting of a scenario file or a lab. The language needs 9."""
+YAML_VALUES: Final = 100_000
+"""Values in a file after aliases are expanded and scenarios are made of parameters. A scenario has about 15."""
+SCENARIOS_OF_ONE: Final = 1000
+"""Scenarios that ``each`` or ``matrix`` makes of one."""

@@ -91,6 +91,8 @@ def check(parser: argparse.ArgumentParser) -> None:
             return 2
         numbers = ((found.files, "file"), (found.scenarios, "scenario"))
         print(", ".join(f"{number} {noun}{'s'[: number != 1]}" for number, noun in numbers) + ": right")
+        for path in found.left_alone:
+            print(f"{path}: left alone, for it is no scenario file")
         return 0
 
     parser.add_argument("path", nargs="+", type=Path, help="a scenario file, or a folder of them")

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from harness.chosen import scenario_files
 from harness.errors import HarnessError
-from harness.scenario.files import fixture_users, scenario_files
+from harness.scenario.files import fixture_users
 from harness.text import lines
 
 # What only the controller needs is imported where it is used: an emulated guest pays for each module.
@@ -82,9 +83,7 @@ def distribute(config: pytest.Config) -> None:
     asked: list[str] | None = config.option.nft_kernel
     if is_worker(config) or config.option.collectonly:
         return
-    if not (
-        asked or any(scenario_files(config.args)) or any(fixture_users(config.args, config.getini("python_files")))
-    ):
+    if not (asked or scenario_files(config).files or any(fixture_users(config.args, config.getini("python_files")))):
         return
     from harness.kernel import where
     from harness.kernel.microvm import Guest

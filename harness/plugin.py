@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from harness import collect, distribute, fixtures
+from harness import chosen, collect, distribute, fixtures
 from harness.fixtures import nft_lab as nft_lab
 from harness.fixtures import nft_run as nft_run
 from harness.report import kinds
 from harness.scenario import project
-from harness.scenario.files import is_scenario_file
+from harness.scenario.files import take
 from harness.session import SESSION, Session
 from harness.tracer import attach
 
@@ -86,8 +86,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--nft-cov-fail-under", type=float, metavar="PERCENT", help="fail when less of the rules and policies is met"
     )
     parser.addini("nft_kernel", "kernels to run on, as --nft-kernel", type="args", default=[])
-    # Read by harness.scenario.project, which nft-harness check uses as well.
+    # Read by harness.scenario.project as well, for nft-harness check and others.
     parser.addini(project.ALLOW, "files and folders that scenarios may name outside of their project", type="paths")
+    parser.addini(project.FILES, "patterns of scenario files' names", type="args", default=list(project.PATTERNS))
+    parser.addini(project.RESOLVE, "resolve names of hosts in rulesets", type="bool", default=False)
 
 
 def _count(text: str) -> int:
@@ -139,14 +141,16 @@ def pytest_sessionstart(session: pytest.Session) -> Generator[None, object, obje
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Say where the session runs, and why."""
+    """Say where the session runs, and why, and which YAML files are no scenario files."""
     distribution = config.stash.get(distribute.DISTRIBUTION, None)
-    return distribution.header() if distribution else []
+    return [*(distribution.header() if distribution else []), *chosen.header(config)]
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """Take YAML files below a folder ``scenarios``."""
-    if is_scenario_file(file_path):
+    """Take the project's scenario files, and those that are named on the command line."""
+    session = parent.config.stash[SESSION]
+    named = parent.session.isinitpath(file_path)
+    if session.has(file_path) or take(file_path, chosen.project(parent.config), named=named):
         return collect.ScenarioFile.from_parent(parent, path=file_path)
     return None
 

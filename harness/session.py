@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness import distribute
+from harness.chosen import project, scenario_files
 from harness.kernel import preload
 from harness.kernel.images import cache_dir
 from harness.report import kinds
 from harness.scenario import packet
 from harness.scenario.case import Case, Loaded
-from harness.scenario.files import scenario_files, shortened
+from harness.scenario.files import shortened
 from harness.text import escape, lines
 from harness.tracer import attach, kept, layers
 
@@ -61,7 +62,7 @@ class Session:
         self._colour = None
         self.wants_results = bool(config.option.nft_record or kinds.wanted(config.option))
         if distribute.DISTRIBUTION in config.stash and config.stash[distribute.DISTRIBUTION].guests:
-            self._prepared = self._thread.submit(self._prepare, list(scenario_files(config.args)))
+            self._prepared = self._thread.submit(self._prepare, scenario_files(config).files)
 
     @property
     def colour(self) -> bool:
@@ -72,6 +73,10 @@ class Session:
         return self._colour
 
     # -- where scenarios run ----------------------------------------------------------------------
+
+    def has(self, path: Path) -> bool:
+        """Whether the scenario file has been read already, here or by the controller."""
+        return path in self._loaded
 
     def load(self, path: Path) -> Loaded:
         """The scenarios of a file."""
@@ -160,7 +165,8 @@ class Session:
     def _read(self, path: Path) -> Loaded:
         from harness.scenario.load import load_all  # workers are told what is in the files
 
-        return load_all(shortened(path), layers=layers.NAMES, recording=self._config.option.nft_record)
+        own = project(self._config)
+        return load_all(shortened(path), layers=layers.NAMES, recording=self._config.option.nft_record, project=own)
 
 
 SESSION = pytest.StashKey[Session]()

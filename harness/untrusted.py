@@ -28,6 +28,10 @@ class Unreadable(HarnessError):
     """A file that is not read; the sentence lacks its subject, which is the file: ``is a FIFO, …``."""
 
 
+class TooLarge(Unreadable):
+    """A file that has more bytes than it may have."""
+
+
 def read(path: Path, limit: int, *, allowed: Callable[[Path], bool] | None = None) -> bytes:
     """The content of the regular file ``path``, of ``limit`` bytes at most.
 
@@ -40,7 +44,7 @@ def read(path: Path, limit: int, *, allowed: Callable[[Path], bool] | None = Non
         except OSError as error:
             raise Unreadable(_reason(error)) from None
     if len(data) > limit:  # it has grown, or its file system does not tell sizes, as /proc
-        raise too_large(limit)
+        raise _too_large(limit)
     return data
 
 
@@ -67,7 +71,7 @@ def opened(path: Path, limit: int, *, allowed: Callable[[Path], bool] | None = N
             kind = next((name for is_kind, name in _KINDS if is_kind(about.st_mode)), "no file")
             raise Unreadable(f"is {kind}, not a regular file")
         if about.st_size > limit:
-            raise too_large(limit)
+            raise _too_large(limit)
         link = f"/proc/self/fd/{place}"
         if allowed is not None and not allowed(real := Path(os.readlink(link))):  # noqa: PTH115 - it is the kernel's
             raise Unreadable(f"is a symbolic link to {real}, outside of the project")
@@ -78,12 +82,11 @@ def opened(path: Path, limit: int, *, allowed: Callable[[Path], bool] | None = N
         os.close(place)
 
 
-def too_large(limit: int) -> Unreadable:
-    """A file has more than ``limit`` bytes."""
+def _too_large(limit: int) -> TooLarge:
     size = next(
         (f"{limit >> bits} {unit}" for bits, unit in ((20, "MiB"), (10, "KiB")) if limit >> bits), f"{limit} bytes"
     )
-    return Unreadable(f"is larger than {size}")
+    return TooLarge(f"is larger than {size}")
 
 
 def _reason(error: OSError) -> str:

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from harness import distribute, enter
+from harness.chosen import scenario_files
 from harness.enter import Wish
 from harness.errors import HarnessError
 from harness.kernel import where
-from harness.scenario.files import scenario_files, shortened
+from harness.scenario.files import shortened
 
 
 class Workbench:
@@ -68,7 +69,7 @@ class Workbench:
 
 def lab_only(config: pytest.Config) -> int:
     """Instead of running scenarios: a shell in the lab of the first one that pytest's arguments name."""
-    file = next(iter(scenario_files(config.args)), None)
+    file = next(iter(scenario_files(config).files), None)
     if file is None:
         raise pytest.UsageError("nft-harness: --nft-lab-only needs a scenario file")
     scenario = config.args[0].partition("::")[2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -24,8 +25,8 @@ from harness.kernel import images, where
 from harness.observation import Rule, Step
 from harness.recording import expectation
 from harness.recording.expectation import Seen
-from harness.scenario import project
-from harness.scenario.files import FOLDER
+from harness.scenario.files import is_called_so
+from harness.scenario.project import ALLOW, FILES, Project, find
 from harness.text import escape
 
 TRIES = 3
@@ -53,13 +54,17 @@ def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, tell:
     """
     if not ruleset.is_file():
         raise HarnessError(f"{ruleset} is no file")
-    output = output or Path(FOLDER) / f"{ruleset.stem}.yaml"
+    output = output or Path("scenarios", f"{ruleset.stem}.yaml")
+    project = find([output])
     if output.exists():
         raise HarnessError(f"{output} is there already", remedy="remove it, or name another with -o")
-    if FOLDER not in output.absolute().parent.parts:
-        raise HarnessError(f"{output} is in no folder {FOLDER}, so pytest would not take it", remedy=f"use {FOLDER}/…")
+    if not is_called_so(output.absolute(), project):
+        raise HarnessError(
+            f"{output} is not called {' or '.join(project.patterns)}, so pytest would not take it",
+            remedy=f"name another with -o, or set {FILES} in the project's pytest settings",
+        )
     facts = look(ruleset, images.DEFAULT if kernel in (where.AUTO, where.HOST) else kernel)
-    ruleset = _in_project(ruleset, output, tell)
+    ruleset = _in_project(ruleset, output, project, tell)
     chosen = stage.choose(facts)
     tell(f"the lab: {chosen.described}")
     targets = list(_targets(facts))
@@ -92,11 +97,10 @@ def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, tell:
     return 1 if missed else 0
 
 
-def _in_project(ruleset: Path, output: Path, tell: Tell) -> Path:
+def _in_project(ruleset: Path, output: Path, project: Project, tell: Tell) -> Path:
     """A ruleset that scenarios may name: itself, or a copy when it lies elsewhere."""
-    root = project.root(output.absolute().parent if output.parent.exists() else Path.cwd())
     full = ruleset.resolve()
-    if full.is_relative_to(root.resolve()) or project.allows(root, full):
+    if project.allows(full):
         return ruleset
     if re.search(r'^\s*include\s+"(?!/)', full.read_text(errors="replace"), re.MULTILINE):
         remedy = "copy it there, with what it includes"
@@ -244,10 +248,10 @@ def _about(step: Step, sent: result.Sent, rules: Sequence[Rule], values: Mapping
 def _ran(ruleset: Path, chosen: stage.Stage, kernel: str, drafts: Sequence[Scenario]) -> list[result.Result]:
     """What pytest saw of ``drafts``, in a project of their own: the user's settings are for the user's scenarios."""
     with tempfile.TemporaryDirectory(prefix="nft-harness-init-") as folder:
-        root = project.root(ruleset.resolve().parent)
-        allowed = "\n  ".join(map(str, (root, *project.allowed(root))))
-        Path(folder, "pytest.ini").write_text(f"[pytest]\n{project.ALLOW} =\n  {allowed}\n")
-        draft = Path(folder, FOLDER, "draft.yaml")
+        project = find([ruleset])
+        allowed = "\n  ".join(shlex.quote(str(one)) for one in (project.root, *project.allowed))
+        Path(folder, "pytest.ini").write_text(f"[pytest]\n{ALLOW} =\n  {allowed}\n")
+        draft = Path(folder, "scenarios", "draft.yaml")
         draft.parent.mkdir()
         draft.write_text(file.head(ruleset, draft, chosen) + file.body(drafts, ()))
         results = Path(folder, "results")

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from harness import untrusted
+from harness.bounds import SCENARIO_BYTES
 from harness.errors import BrokenMeasurement, HarnessError
 from harness.recording import expectation
 from harness.recording.edit import Kept, Keys, Splice, Text, UneditableError
@@ -18,6 +20,7 @@ from harness.scenario.case import Broken, Case
 from harness.scenario.check import SENDS
 from harness.scenario.load import load_all
 from harness.scenario.models import Delivered, Expect
+from harness.scenario.project import Project
 from harness.tracer import layers
 
 
@@ -72,22 +75,26 @@ class _Recorded(NamedTuple):
     splices: Sequence[Splice]
 
 
-def record(results: Iterable[Result], folder: Path, begun: int) -> list[Told]:
+def record(results: Iterable[Result], folder: Path, begun: int, project: Project) -> list[Told]:
     """Write into the scenario files below ``folder`` what ``results`` show; what was done, scenario by scenario.
 
-    ``begun`` is when the session began, in nanoseconds since the epoch: a file changed after that is left alone.
+    No file outside of ``project`` is read or written. ``begun`` is when the session began, in nanoseconds since the
+    epoch: a file changed after that is left alone.
 
     Raises :class:`~harness.errors.HarnessError` when a file can't be written.
     """
     files: dict[str, list[Result]] = {}
     for result in results:
         files.setdefault(result.position.file, []).append(result)
-    return [told for name, found in files.items() for told in _record_file(folder / name, name, found, begun)]
+    return [told for name, found in files.items() for told in _record_file(folder / name, name, found, begun, project)]
 
 
-def _record_file(path: Path, name: str, results: Sequence[Result], begun: int) -> list[Told]:
+def _record_file(path: Path, name: str, results: Sequence[Result], begun: int, project: Project) -> list[Told]:
     path = path.resolve()
-    text = Text(path.read_bytes().decode())
+    try:
+        text = Text(untrusted.read(path, SCENARIO_BYTES, allowed=project.allows).decode())
+    except (untrusted.Unreadable, UnicodeDecodeError) as error:
+        raise HarnessError(f"{name} cannot be recorded: it {error}") from None
     told: list[Told] = []
     recorded: list[_Recorded] = []
 
@@ -97,7 +104,7 @@ def _record_file(path: Path, name: str, results: Sequence[Result], begun: int) -
             place = f"{name}:{scenario.cases[0].where(0).line}"
             told.append(Told(place, scenario.name, f"not recorded: {why}", written=False, moved=moved))
 
-    for scenario in _scenarios(load_all(path, layers=layers.NAMES, recording=True).cases, results):
+    for scenario in _scenarios(load_all(path, layers=layers.NAMES, recording=True, project=project).cases, results):
         try:
             done = _record_scenario(scenario, text)
         except (RefusedError, UneditableError) as refused:
@@ -109,13 +116,17 @@ def _record_file(path: Path, name: str, results: Sequence[Result], begun: int) -
         elif done.steps:
             recorded.append(done)
     # Nothing is written that would not pass; what a scenario cannot have, the others still can.
-    while wrong := _untrue(path, new := text.changed(one for done in recorded for one in done.splices), recorded):
+    while wrong := _untrue(
+        path, new := text.changed(one for done in recorded for one in done.splices), recorded, project
+    ):
         for done, why in wrong:
             refuse(done.scenario, why)
             recorded.remove(done)
     if recorded:
         _replace(path, new)
-        cases = {case.name: case for case in load_all(path, recording=True).cases if isinstance(case, Case)}
+        cases = {
+            case.name: case for case in load_all(path, recording=True, project=project).cases if isinstance(case, Case)
+        }
         for done in recorded:
             for step, keys in done.steps.items():
                 line = cases[done.scenario.name].where(step, "expect").line
@@ -222,11 +233,11 @@ def _apply(text: Text, expect: Keys, change: Change, *, parameters: bool) -> Non
         text.replace(keys, list(change.value) if isinstance(change.value, tuple) else change.value)
 
 
-def _untrue(path: Path, text: str, recorded: Sequence[_Recorded]) -> list[tuple[_Recorded, str]]:
+def _untrue(path: Path, text: str, recorded: Sequence[_Recorded], project: Project) -> list[tuple[_Recorded, str]]:
     """Those whose scenarios, as ``text`` has them, do not expect what was seen; with the reason."""
     if not recorded:
         return []
-    loaded = load_all(path, layers=layers.NAMES, recording=True, text=text)
+    loaded = load_all(path, layers=layers.NAMES, recording=True, text=text, project=project)
     if loaded.errors:
         return [(done, f"the file would be broken: {loaded.errors[0].sentence}") for done in recorded]
     cases: Mapping[str, object] = {case.name: case for case in loaded.cases}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import result
+from harness.chosen import project
 from harness.errors import HarnessError
 from harness.recording.files import Told, record
 from harness.reports import BROKEN
@@ -38,7 +39,9 @@ class Recording:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the files; what could not be recorded is no success."""
         try:
-            self._told = record(self._results, Path(session.config.invocation_params.dir), self._begun)
+            self._told = record(
+                self._results, Path(session.config.invocation_params.dir), self._begun, project(session.config)
+            )
         except HarnessError as error:
             self._error = str(error)
         refused = [told for told in self._told if not told.written]

@@ -18,7 +18,7 @@ from harness.ruleset.listing import Chain, Listed
 from harness.ruleset.missing import missing
 from harness.ruleset.nft import Nft, RefusedError, as_shown, complaint, handles_in_blocks, marked
 from harness.ruleset.nft import nft_version as nft_version
-from harness.scenario import project
+from harness.scenario.project import ALLOW, Project, find
 
 _STRING: Final = re.compile(r'"[^"]*"')
 _TRACE_OFF: Final = re.compile(r"\bmeta nftrace set 0\b")
@@ -43,13 +43,13 @@ class Ruleset:
 
     @classmethod
     def load(
-        cls, host: Host, *paths: Path, defines: Mapping[str, str] | None = None, home: Path | None = None
+        cls, host: Host, *paths: Path, defines: Mapping[str, str] | None = None, home: Project | None = None
     ) -> Ruleset:
         """Load ``paths`` in the namespace of ``host``, one after the other, as ``nft -f`` would in each file's folder.
 
         A file may be one of ``iptables-save``. ``defines`` are variables, as ``nft -D`` sets them.
-        Included files are looked for in the folder of the main file; they must lie in the project with
-        root ``home``, or the main file's own, or where that project's settings allow it.
+        Included files are looked for in the folder of the main file; they must lie in the project
+        ``home``, or the main file's own, or where that project's settings allow it.
         Positions call the files ``paths``, and included files below their folders accordingly.
 
         Raises :class:`~harness.errors.ScenarioError` at the place that nft complains of, and
@@ -62,7 +62,7 @@ class Ruleset:
         saves = [full for full in mains if iptables.is_save(full)]
         texts = [full for full in mains if full not in saves]
         for full in texts:
-            _refuse_strangers(full, mains, home or project.root(full.resolve().parent))
+            _refuse_strangers(full, mains, home or find([full]))
         nft = host.namespace.call(Nft)
         for (folder, is_save), group in itertools.groupby(mains, lambda full: (full.parent, full in saves)):
             files = list(group)
@@ -184,17 +184,17 @@ def _shown(file: Path, mains: Mapping[Path, Path]) -> str:
     return as_shown(file, main, mains[main])
 
 
-def _refuse_strangers(main: Path, mains: Mapping[Path, Path], home: Path) -> None:
+def _refuse_strangers(main: Path, mains: Mapping[Path, Path], home: Project) -> None:
     """Nothing outside of the project is read: nft would quote from it in its complaints."""
     if odd := re.search(r'[][*?"\\]', main.name):
         remedy = f"rename it: nft would take the {odd[0]} for a part of a pattern"
         raise ScenarioError("cannot be loaded under this name", Position(str(mains[main])), remedy=remedy)
     for include in source.includes(main, lambda file: _shown(file, mains)):
         found = include.file.resolve()
-        if not found.is_relative_to(home) and not project.allows(home, found):
+        if not home.allows(found):
             raise ScenarioError(
-                f"{include.file} lies outside of the project, {home}",
+                f"{include.file} lies outside of the project, {home.root}",
                 include.position,
                 remedy="copy it into the project and include it by a relative name, "
-                f"or allow it: {project.ALLOW} in the project's pytest settings",
+                f"or allow it: {ALLOW} in the project's pytest settings",
             )

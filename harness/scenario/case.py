@@ -15,6 +15,7 @@ from harness.errors import Position, ScenarioError
 from harness.scenario.models import Action, Send
 from harness.scenario.network import Network
 from harness.scenario.node import Node
+from harness.scenario.project import Project
 
 
 class Files(msgspec.Struct, frozen=True):
@@ -22,8 +23,8 @@ class Files(msgspec.Struct, frozen=True):
 
     paths: tuple[Path, ...]
     """At least one, in the order of loading; absolute, they exist."""
-    project: Path
-    """Root of the project of who names them: they include nothing from elsewhere, unless its settings allow it."""
+    project: Project
+    """The project of who names them: they include nothing from elsewhere, unless its settings allow it."""
     defines: Mapping[str, str] = {}
     """Variables, as ``nft -D`` takes them."""
 

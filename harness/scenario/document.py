@@ -22,30 +22,27 @@ from ruamel.yaml.events import (
     SequenceEndEvent,
     SequenceStartEvent,
 )
+from ruamel.yaml.scanner import Scanner, ScannerError
 
+from harness import untrusted
+from harness.bounds import SCENARIO_BYTES, YAML_DEPTH, YAML_VALUES
 from harness.errors import Position, ScenarioError
-from harness.scenario.node import MAX_VALUES, Node, Place
-
-MAX_BYTES = 1 << 20
-"""Size of a file. A scenario takes about 500 bytes."""
-MAX_DEPTH = 32
-"""Nesting. The language needs 9."""
+from harness.scenario.node import Node, Place
+from harness.scenario.project import Project
 
 
-def read(path: Path) -> Node:
-    """The document in ``path``.
+def read(path: Path, project: Project) -> Node:
+    """The document in ``path``, which must really lie in ``project`` or where its settings allow it.
 
     Raises :class:`~harness.errors.ScenarioError` when it cannot be read, is no YAML, or is more
     than a scenario file can be.
     """
     file = str(path)
     try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ScenarioError(f"cannot be read: {(error.strerror or 'unknown error').lower()}", Position(file)) from None
-    if len(data) > MAX_BYTES:
-        raise ScenarioError("is larger than 1 MiB", Position(file), remedy="split it")
+        data = untrusted.read(path, SCENARIO_BYTES, allowed=project.allows)
+    except untrusted.Unreadable as error:
+        remedy = "split it" if isinstance(error, untrusted.TooLarge) else ""
+        raise ScenarioError(error.sentence, Position(file), remedy=remedy) from None
     return parse(_decode(data, file), file)
 
 
@@ -57,9 +54,29 @@ def parse(text: str, file: str) -> Node:
         place = Position(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
         raise ScenarioError(f"has the character U+{ord(found[0]):04X}, which cannot stand in a text", place)
     try:
-        return _Walk(file, YAML(typ="safe", pure=True).parse(text)).document()
+        return _Walk(file, events(text)).document()
     except MarkedYAMLError as error:
         raise _syntax_error(error, file) from None
+
+
+def events(text: str) -> Iterator[Any]:
+    """The events of a YAML text, in order; raises :class:`~ruamel.yaml.error.YAMLError` among them."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Scanner = _Scanner
+    found: Iterator[Any] = yaml.parse(text)
+    return found
+
+
+class _Scanner(Scanner):
+    """ruamel.yaml's, which takes minutes for a few thousand brackets in one another."""
+
+    def fetch_flow_collection_start(self, token: Any, to_push: str) -> None:
+        if len(self.flow_context) > YAML_DEPTH:
+            raise ScannerError(None, None, _TOO_DEEP, self.reader.get_mark())
+        super().fetch_flow_collection_start(token, to_push)
+
+
+_TOO_DEEP = f"is nested more than {YAML_DEPTH} deep"
 
 
 class _Walk:
@@ -102,8 +119,8 @@ class _Walk:
                     raise self.error(
                         f"'\\u{ord(half[0]):x}' is half a character", event, "write the whole, as \\UXXXXXXXX"
                     )
-            elif depth > MAX_DEPTH:
-                raise self.error(f"is nested more than {MAX_DEPTH} deep", event)
+            elif depth > YAML_DEPTH:
+                raise self.error(f"is nested more than {YAML_DEPTH} deep", event)
             elif isinstance(event, SequenceStartEvent):
                 node = self.sequence(event, depth)
             else:
@@ -112,8 +129,8 @@ class _Walk:
                 self.anchors[event.anchor] = node
         # An alias counts as all that it stands for, so that a bomb is found before it is lit.
         self.count += node.count if isinstance(event, AliasEvent) else 1
-        if self.count > MAX_VALUES:
-            raise self.error(f"the file has more than {MAX_VALUES:,} values", event, "split it")
+        if self.count > YAML_VALUES:
+            raise self.error(f"the file has more than {YAML_VALUES:,} values", event, "split it")
         return node
 
     def anchored(self, event: Any) -> Node:
@@ -222,6 +239,7 @@ _UNPRINTABLE = re.compile(r"[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U
 
 # The parser's words for the mistakes that people make, and ours.
 _SYNTAX = (
+    (re.escape(_TOO_DEEP), _TOO_DEEP, ""),
     (r"found character '\\t'", "a tab cannot indent", "use spaces"),
     (r"found character '(.)' that cannot start any token", "'{0}' cannot begin a value", "put it in quotes"),
     (

@@ -6,27 +6,81 @@ import ast
 import itertools
 import os
 from collections.abc import Collection, Iterable, Iterator
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import NamedTuple
 
-FOLDER = "scenarios"
+from harness import untrusted
+from harness.bounds import PYTHON_BYTES
+from harness.scenario.project import Project
+
 LABS = "labs"
 """In a folder of this name lie labs, which scenario files name, and no scenarios."""
 SUFFIXES = (".yaml", ".yml")
 
-
 FIXTURES = frozenset({"nft_run", "nft_lab"})
 """Of :mod:`harness.fixtures`."""
 
-
-def is_scenario_file(path: Path) -> bool:
-    """Whether pytest collects the file as scenarios: any YAML below a folder ``scenarios``, labs aside."""
-    return path.suffix in SUFFIXES and FOLDER in path.parent.parts and path.parent.name != LABS
+_NOT_INTO = (".*", "*.egg", "_darcs", "build", "CVS", "dist", "node_modules", "venv", "{arch}")
+"""Folders that pytest does not look into, unless its setting ``norecursedirs`` says otherwise."""
 
 
-def scenario_files(arguments: Iterable[str]) -> Iterator[Path]:
-    """The scenario files below pytest's arguments, as far as needed to know whether there are any."""
-    return filter(is_scenario_file, _files(arguments))
+class Chosen(NamedTuple):
+    """What of some files and folders is taken as scenarios."""
+
+    files: tuple[Path, ...]
+    """Scenario files, right or wrong."""
+    left_alone: tuple[Path, ...]
+    """YAML files that are no scenario files, although they are called like ones or were named."""
+
+
+def choose(arguments: Iterable[str], project: Project) -> Chosen:
+    """The scenario files among pytest's ``arguments`` and below the folders among them.
+
+    pytest, ``nft-harness check`` and the reports all ask here, one file at a time by :func:`take`.
+    """
+    taken = {path: take(path, project, named=named) for path, named in _files(arguments)}
+    return Chosen(
+        tuple(path for path, answer in taken.items() if answer), tuple(path for path in taken if taken[path] is False)
+    )
+
+
+def take(path: Path, project: Project, *, named: bool) -> bool | None:
+    """Whether ``path`` is taken as a scenario file; None when nothing suggests that it is one.
+
+    Of the YAML files in a folder those are taken that are called as the project's setting ``nft_files`` says; one
+    that is ``named`` on the command line is taken anywhere. Either is left alone, which is False, when its
+    content says that it is something else: see :mod:`harness.scenario.recognise`. One that is named *and* called so
+    is taken whatever is in it.
+    """
+    called = is_called_so(path, project)
+    if path.suffix not in SUFFIXES or not (called or named):
+        return None
+    if called and named:
+        return True
+    from harness.scenario.recognise import is_something_else  # its YAML parser is dear in an emulated guest
+
+    return not is_something_else(path, project)
+
+
+def is_called_so(path: Path, project: Project) -> bool:
+    """Whether the absolute ``path`` is a scenario file by its name, as the project's setting ``nft_files`` says."""
+    if path.suffix not in SUFFIXES or path.parent.name == LABS:
+        return False
+    root = project.root
+    if not path.is_relative_to(root):
+        path = path.parent.resolve() / path.name
+    # The root's own name counts: it may be the folder `scenarios`. What is above it is not the project's to choose.
+    place = f"/{path.relative_to(root.parent)}" if path.is_relative_to(root) else str(path)
+    return any(_matches(place, path.name, pattern) for pattern in project.patterns)
+
+
+def _matches(place: str, name: str, pattern: str) -> bool:
+    """As pytest's ``python_files``: a pattern without a slash is one of names, and ``*`` matches slashes as well."""
+    if "/" not in pattern:
+        return fnmatchcase(name, pattern)
+    pattern = pattern if pattern.startswith("/") else f"*/{pattern.removeprefix('./')}"
+    return fnmatchcase(place, pattern) or ("/**/" in pattern and fnmatchcase(place, pattern.replace("/**/", "/")))
 
 
 def fixture_users(arguments: Iterable[str], patterns: Collection[str]) -> Iterator[Path]:
@@ -37,34 +91,34 @@ def fixture_users(arguments: Iterable[str], patterns: Collection[str]) -> Iterat
     arguments = list(arguments)
     patterns = ("conftest.py", *patterns)
     above = {folder / "conftest.py" for one in arguments for folder in _path(one).parents}
-    below = (path for path in _files(arguments) if any(fnmatch(path.name, pattern) for pattern in patterns))
+    below = (path for path, _ in _files(arguments) if any(fnmatchcase(path.name, pattern) for pattern in patterns))
     return (path for path in itertools.chain(filter(Path.is_file, above), below) if _takes_fixture(path))
 
 
 def _takes_fixture(path: Path) -> bool:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = untrusted.read(path, PYTHON_BYTES).decode()
         # Most files do not even mention one; a file that does may do so in a text.
         if not any(name in text for name in FIXTURES):
             return False
         return any(isinstance(one, ast.arg) and one.arg in FIXTURES for one in ast.walk(ast.parse(text)))
-    except (OSError, ValueError, SyntaxError):  # for pytest to tell
+    except (untrusted.Unreadable, ValueError, SyntaxError, RecursionError, MemoryError):  # for pytest to tell
         return False
 
 
-def _files(arguments: Iterable[str]) -> Iterator[Path]:
-    """The files that ``arguments`` name, and those below the folders that they name."""
+def _files(arguments: Iterable[str]) -> Iterator[tuple[Path, bool]]:
+    """The files that ``arguments`` name, and those below the folders that they name; whether each is named."""
     for argument in arguments:
         path = _path(argument)
-        if path.is_file():
-            yield path
+        if not path.is_dir() and path.exists():
+            yield path, True
         for folder, folders, files in os.walk(path):
-            folders[:] = sorted(name for name in folders if not name.startswith((".", "node_modules")))
-            yield from (Path(folder, name) for name in sorted(files))
+            folders[:] = sorted(name for name in folders if not any(fnmatchcase(name, one) for one in _NOT_INTO))
+            yield from ((Path(folder, name), False) for name in sorted(files))
 
 
 def _path(argument: str) -> Path:
-    return Path(argument.partition("::")[0]).absolute()
+    return Path(os.path.abspath(argument.partition("::")[0]))  # noqa: PTH100 - `..` goes, symbolic links stay
 
 
 def shortened(path: Path) -> Path:

@@ -14,11 +14,10 @@ import msgspec
 from msgspec import UNSET, structs
 
 from harness.errors import Position, ScenarioError
-from harness.scenario import project
 from harness.scenario.case import Broken, Case, Files, Loaded
 from harness.scenario.check import actions, check, check_step, to_be_recorded
 from harness.scenario.files import LABS as LABS_FOLDER
-from harness.scenario.files import SUFFIXES
+from harness.scenario.files import SUFFIXES, choose, shortened
 from harness.scenario.flow import speakers, speaking
 from harness.scenario.labs import LABS, rename
 from harness.scenario.models import Action, LabSpec, Payload, Scenario, ScenarioFile, Send
@@ -26,6 +25,7 @@ from harness.scenario.network import Network
 from harness.scenario.node import Node
 from harness.scenario.parameters import expand, without_consequences
 from harness.scenario.problem import NothingExpected, Problem, did_you_mean, nearest
+from harness.scenario.project import ALLOW, EVERYTHING, FILES, Project, find
 from harness.scenario.validate import convert
 
 
@@ -47,54 +47,76 @@ class Checked(NamedTuple):
 
     files: int
     scenarios: int
+    left_alone: tuple[Path, ...]
+    """YAML files that are no scenario files."""
     errors: tuple[ScenarioError, ...]
     """In the order of the files and of their lines."""
 
 
 def problems(path: Path, *, layers: Collection[str] | None = None) -> tuple[ScenarioError, ...]:
-    """Everything wrong with a file, or with all YAML files below a folder, in the order of the lines."""
+    """Everything wrong with a file, or with all scenario files below a folder, in the order of the lines."""
     return checked([path], layers=layers).errors
 
 
 def checked(paths: Iterable[Path], *, layers: Collection[str] | None = None) -> Checked:
-    """Look for everything wrong with the files ``paths``, and with all YAML files below the folders among them."""
-    found = [_checked(path, layers) for path in paths]
+    """Look for everything wrong with the files ``paths``, and with the scenario files below the folders among them.
+
+    Raises :class:`~harness.errors.ScenarioError` for settings of pytest that cannot be read.
+    """
+    paths = list(paths)
+    project = find(paths)
+    found = [_checked(path, layers, project) for path in paths]
     return Checked(
         sum(one.files for one in found),
         sum(one.scenarios for one in found),
+        tuple(path for one in found for path in one.left_alone),
         tuple(error for one in found for error in one.errors),
     )
 
 
-def _checked(path: Path, layers: Collection[str] | None) -> Checked:
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.parent.name != LABS_FOLDER)
-        if not files:
-            return Checked(0, 0, (ScenarioError("has no YAML file", Position(str(path))),))
-        return checked(files, layers=layers)
-    loaded = load_all(path, layers=layers)
-    found = [*loaded.errors, *(error for case in loaded.cases if isinstance(case, Broken) for error in case.errors)]
-    told = {str(error): error for error in found}  # one mistake may be in many scenarios made from one
-    return Checked(1, len(loaded.cases), tuple(sorted(told.values(), key=lambda error: error.position)))
+def _checked(path: Path, layers: Collection[str] | None, project: Project) -> Checked:
+    chosen = choose([str(path)], project)
+    if path.is_dir() and not chosen.files:
+        patterns = " ".join(project.patterns)
+        error = ScenarioError(f"has no scenario file, which is one called {patterns}", Position(str(path)))
+        error.remedy = f"name the file, or set {FILES} in the project's pytest settings"
+        return Checked(0, 0, chosen.left_alone, (error,))
+    errors: list[ScenarioError] = []
+    scenarios = 0
+    # A file that is named is meant, whatever it is called and whatever is in it.
+    files = [shortened(file) for file in chosen.files] if path.is_dir() else [path]
+    for file in files:
+        loaded = load_all(file, layers=layers, project=project)
+        scenarios += len(loaded.cases)
+        found = [*loaded.errors, *(error for case in loaded.cases if isinstance(case, Broken) for error in case.errors)]
+        told = {str(error): error for error in found}  # one mistake may be in many scenarios made from one
+        errors += sorted(told.values(), key=lambda error: error.position)
+    return Checked(len(files), scenarios, chosen.left_alone if path.is_dir() else (), tuple(errors))
 
 
-def _read(path: Path, text: str | None = None) -> Node:
+def _read(path: Path, project: Project, text: str | None = None) -> Node:
     # Its YAML parser is a third of this package's imports, and a worker in a guest is handed what others read.
     from harness.scenario.document import parse, read
 
-    return read(path) if text is None else parse(text, str(path))
+    return read(path, project) if text is None else parse(text, str(path))
 
 
 def load_all(
-    path: Path, *, layers: Collection[str] | None = None, recording: bool = False, text: str | None = None
+    path: Path,
+    *,
+    layers: Collection[str] | None = None,
+    recording: bool = False,
+    text: str | None = None,
+    project: Project | None = None,
 ) -> Loaded:
     """The scenarios of a file and what is wrong with the file, without raising either.
 
     When ``recording``, packets may be without expectation: that is then an empty one. ``text`` stands for
-    what is in the file.
+    what is in the file. ``project`` is the one that the file belongs to; None looks for it.
     """
     try:
-        root = _read(path, text)
+        project = project or _project(path)
+        root = _read(path, project, text)
     except ScenarioError as error:
         return Loaded(cases=(), errors=(error,))
     root, found = expand(root)
@@ -106,14 +128,14 @@ def load_all(
     if file is not None and not whole:
         network: Network | None = None
         try:
-            network = _network(path, file.lab, file.interfaces, frozenset(file.rulesets))
+            network = _network(path, project, file.lab, file.interfaces, frozenset(file.rulesets))
         except Problem as problem:
             whole.append(problem)
         except ScenarioError as error:
             elsewhere.append(error)
         try:  # a wrong lab does not hide a wrong ruleset
-            rulesets = _rulesets(path, file, network)
-            stage = Setup(file, network, rulesets, layers, recording) if network else None
+            rulesets = _rulesets(path, project, file, network)
+            stage = Setup(file, network, rulesets, project, layers, recording) if network else None
         except Problem as problem:
             whole.append(problem)
     # What is left of the list has lost its wrong entries, so the indices are those of `rest`.
@@ -127,14 +149,15 @@ def load_lab(path: Path) -> Network:
 
     Raises :class:`~harness.errors.ScenarioError` when it is wrong; the scenarios do not matter.
     """
-    root = _read(path)
+    project = find([path])
+    root = _read(path, project)
     if "hosts" in root.children:
-        return Network.of(_lab(path))
+        return Network.of(_lab(path, project))
     file, _, found = convert(_lab_only(root), _LabOnly)
     try:
         if found or file is None:
             raise found[0]
-        return _network(path, file.lab, file.interfaces)
+        return _network(path, project, file.lab, file.interfaces)
     except Problem as problem:
         raise _located(problem, root, path) from None
 
@@ -149,7 +172,7 @@ def set_up(document: Node, path: Path, *, layers: Collection[str] | None = None)
     try:
         if found or file is None:
             raise found[0]
-        return Setup.of(path, file, layers)
+        return Setup.of(path, file, layers, _project(path))
     except Problem as problem:
         raise _located(problem, document, path) from None
 
@@ -162,7 +185,7 @@ def case_of(document: Node, path: Path, *, setup: Setup, name: str) -> Case:
     action, _, found = convert(document, Action)
     try:
         if action is not None and action.send is not UNSET:
-            action = structs.replace(action, send=_send_with_files(path, action.send, "send"))
+            action = structs.replace(action, send=_send_with_files(path, setup.project, action.send, "send"))
     except Problem as problem:
         found.append(problem)
     found = found or list(check_step(action, setup.network, setup.layers) if action else ())
@@ -199,14 +222,22 @@ class Setup(NamedTuple):
     file: ScenarioFile
     network: Network
     rulesets: Mapping[str, Files]
+    project: Project
     layers: Collection[str] | None
     recording: bool = False
 
     @classmethod
-    def of(cls, path: Path, file: ScenarioFile, layers: Collection[str] | None, network: Network | None = None) -> Self:
+    def of(
+        cls,
+        path: Path,
+        file: ScenarioFile,
+        layers: Collection[str] | None,
+        project: Project,
+        network: Network | None = None,
+    ) -> Self:
         """The stage that ``file`` says, with the lab planned already or not."""
-        network = network or _network(path, file.lab, file.interfaces, frozenset(file.rulesets))
-        return cls(file, network, _rulesets(path, file, network), layers)
+        network = network or _network(path, project, file.lab, file.interfaces, frozenset(file.rulesets))
+        return cls(file, network, _rulesets(path, project, file, network), project, layers)
 
 
 def _cases(
@@ -227,7 +258,7 @@ def _cases(
         if stage is not None and scenario is not None and not wrong:
             try:
                 own = _own(path, scenario, stage)
-                scenario = _with_files(path, scenario)
+                scenario = _with_files(path, stage.project, scenario)
                 found_here = check(scenario, own.network, own.layers)
                 wrong += (one for one in found_here if not (own.recording and isinstance(one, NothingExpected)))
             except Problem as problem:
@@ -267,34 +298,34 @@ def _own(path: Path, scenario: Scenario, stage: Setup) -> Setup:
     if "lab" in own:
         own = {"interfaces": {}, "rulesets": {}} | own
     network = None if {"lab", "interfaces"} & own.keys() else stage.network
-    made = Setup.of(path, structs.replace(stage.file, **own), stage.layers, network)
+    made = Setup.of(path, structs.replace(stage.file, **own), stage.layers, stage.project, network)
     return made._replace(recording=stage.recording)
 
 
-def _with_files(path: Path, scenario: Scenario) -> Scenario:
+def _with_files(path: Path, project: Project, scenario: Scenario) -> Scenario:
     """``scenario`` with the names of the files that its packets come from absolute."""
     if scenario.send is not UNSET:
-        scenario = structs.replace(scenario, send=_send_with_files(path, scenario.send, "send"))
+        scenario = structs.replace(scenario, send=_send_with_files(path, project, scenario.send, "send"))
     if scenario.steps is not UNSET:
         steps = [
             step
             if step.send is UNSET
-            else structs.replace(step, send=_send_with_files(path, step.send, "steps", index, "send"))
+            else structs.replace(step, send=_send_with_files(path, project, step.send, "steps", index, "send"))
             for index, step in enumerate(scenario.steps)
         ]
         scenario = structs.replace(scenario, steps=steps)
     return scenario
 
 
-def _send_with_files(path: Path, send: Send, *keys: str | int) -> Send:
+def _send_with_files(path: Path, project: Project, send: Send, *keys: str | int) -> Send:
     what = "a pcap or pcapng file"
     if isinstance(send.pcap, str):
-        return structs.replace(send, pcap=str(_inside(path, send.pcap, what, *keys, "pcap")))
+        return structs.replace(send, pcap=str(_inside(path, project, send.pcap, what, *keys, "pcap")))
     if send.pcap is not None:
-        file = str(_inside(path, send.pcap.file, what, *keys, "pcap", "file"))
+        file = str(_inside(path, project, send.pcap.file, what, *keys, "pcap", "file"))
         return structs.replace(send, pcap=structs.replace(send.pcap, file=file))
     if isinstance(send.payload, Payload) and send.payload.file is not None:
-        file = str(_inside(path, send.payload.file, "a file", *keys, "payload", "file"))
+        file = str(_inside(path, project, send.payload.file, "a file", *keys, "payload", "file"))
         return structs.replace(send, payload=structs.replace(send.payload, file=file))
     return send
 
@@ -317,17 +348,21 @@ def _identifier(name: str, taken: set[str]) -> str:
 
 
 def _network(
-    file: Path, lab: str | LabSpec, names: Mapping[str, str], loading: frozenset[str] = frozenset()
+    file: Path,
+    project: Project,
+    lab: str | LabSpec,
+    names: Mapping[str, str],
+    loading: frozenset[str] = frozenset(),
 ) -> Network:
     if isinstance(lab, LabSpec):
         spec = lab
     elif lab.endswith(SUFFIXES):
-        found = _inside(file, lab, "a YAML file with hosts: and links:", "lab")
+        found = _inside(file, project, lab, "a YAML file with hosts: and links:", "lab")
         if found.parent.name != LABS_FOLDER:
             raise Problem(
                 f"'{lab}' is not in a folder {LABS_FOLDER}", "lab", remedy="else pytest took it for scenarios"
             )
-        spec = _lab(found)
+        spec = _lab(found, project)
     elif lab not in LABS:
         raise Problem(f"'{lab}' is no built-in lab", "lab", remedy=_which_lab(file, lab))
     elif not names:
@@ -347,7 +382,7 @@ def _network(
 def _which_lab(file: Path, word: str) -> str:
     """What to write instead of ``word``: its file, if there is one, else a name that is near, else all there is."""
     written = (f"{LABS_FOLDER}/{word}{suffix}" for suffix in SUFFIXES)
-    with suppress(OSError):  # a name too long
+    with suppress(OSError, ValueError):  # a name too long
         if found := next((one for one in written if (file.resolve().parent / one).is_file()), None):
             return f"did you mean '{found}'?"
     if near := nearest(word, LABS):
@@ -360,9 +395,9 @@ def _built_in(name: str, loading: frozenset[str]) -> Network:
     return Network.of(LABS[name], loading)
 
 
-def _lab(path: Path) -> LabSpec:
+def _lab(path: Path, project: Project) -> LabSpec:
     """The lab in a file of its own. Raises :class:`~harness.errors.ScenarioError` in that file."""
-    root = _read(path)
+    root = _read(path, project)
     spec, _, found = convert(root, LabSpec)
     if found or spec is None:
         raise _located(found[0], root, path)
@@ -373,15 +408,14 @@ def _lab(path: Path) -> LabSpec:
     return spec
 
 
-def _rulesets(file: Path, said: ScenarioFile, network: Network | None) -> dict[str, Files]:
+def _rulesets(file: Path, project: Project, said: ScenarioFile, network: Network | None) -> dict[str, Files]:
     """What ``file`` says that the hosts load, the device first. Without a network any host will do."""
-    home = _reach(file)
     defines = {
         name: f"{{ {', '.join(map(str, value))} }}" if isinstance(value, list) else str(value)
         for name, value in said.defines.items()
     }
     device = network.device if network else "device"
-    found = {device: Files(_ruleset(file, said.ruleset, "ruleset"), home, defines)}
+    found = {device: Files(_ruleset(file, project, said.ruleset, "ruleset"), project, defines)}
     for host, texts in said.rulesets.items():
         keys = ("rulesets", host)
         if network and host not in network.hosts:
@@ -390,36 +424,38 @@ def _rulesets(file: Path, said: ScenarioFile, network: Network | None) -> dict[s
         if network and host == device:
             remedy = "name its ruleset in ruleset:"
             raise Problem(f"{host} is the host under test", *keys, remedy=remedy, about_key=True)
-        found[host] = Files(_ruleset(file, texts, *keys), home, defines)
+        found[host] = Files(_ruleset(file, project, texts, *keys), project, defines)
     return found
 
 
-def _ruleset(file: Path, texts: str | list[str], *keys: str) -> tuple[Path, ...]:
+def _ruleset(file: Path, project: Project, texts: str | list[str], *keys: str) -> tuple[Path, ...]:
     """The files that ``file`` names, absolute, a folder's in the order of their names."""
     if isinstance(texts, str):
-        return tuple(_ruleset_files(file, texts, *keys))
-    return tuple(found for index, text in enumerate(texts) for found in _ruleset_files(file, text, *keys, index))
+        return tuple(_ruleset_files(file, project, texts, *keys))
+    return tuple(
+        found for index, text in enumerate(texts) for found in _ruleset_files(file, project, text, *keys, index)
+    )
 
 
-def _ruleset_files(file: Path, text: str, *keys: str | int) -> Iterator[Path]:
+def _ruleset_files(file: Path, project: Project, text: str, *keys: str | int) -> Iterator[Path]:
     what = "an nft file or a folder of them"
     try:
         folder = file.resolve().parent / text
         within = sorted(folder.glob("*.nft")) if folder.is_dir() else []
-    except OSError:  # a name too long
+    except (OSError, ValueError):  # a name too long, a character that no name has
         within = []
     for found in within:
-        yield _inside(file, str(found), what, *keys)
+        yield _inside(file, project, str(found), what, *keys)
     if not within:
-        yield _inside(file, text, what, *keys)
+        yield _inside(file, project, text, what, *keys)
 
 
-def _reach(file: Path) -> Path:
-    """The folder of what ``file`` may name. A test in Python could open anything by itself, such as what it made."""
-    return Path("/") if file.suffix == ".py" else project.root(file.resolve().parent)
+def _project(file: Path) -> Project:
+    """The project of ``file``. A test in Python could open anything by itself, such as what it made."""
+    return EVERYTHING if file.suffix == ".py" else find([file])
 
 
-def _inside(file: Path, text: str, what: str, *keys: str | int) -> Path:
+def _inside(file: Path, project: Project, text: str, what: str, *keys: str | int) -> Path:
     """What ``file`` calls ``text``, absolute: it must exist and lie in the file's project.
 
     What lies elsewhere, and is allowed to, need not exist: another machine may have it.
@@ -429,12 +465,12 @@ def _inside(file: Path, text: str, what: str, *keys: str | int) -> Path:
     try:
         found = (folder / text).resolve()
         is_file, is_folder = found.is_file(), found.is_dir()
-    except (OSError, RuntimeError):  # a name too long, links in a circle
+    except (OSError, RuntimeError, ValueError):  # a name too long, links in a circle, a character that no name has
         raise Problem("leads nowhere", *keys, remedy=remedy) from None
-    if not found.is_relative_to(root := _reach(file)):
-        if not project.allows(root, found):
-            remedy = f"copy it or move it there, or allow it: {project.ALLOW} in the project's pytest settings"
-            raise Problem(f"'{text}' lies outside of the project, {root}", *keys, remedy=remedy)
+    if not found.is_relative_to(project.root):
+        if not project.allows(found):
+            remedy = f"copy it or move it there, or allow it: {ALLOW} in the project's pytest settings"
+            raise Problem(f"'{text}' lies outside of the project, {project.root}", *keys, remedy=remedy)
         if not is_folder:
             return found
     if is_folder:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-MAX_VALUES = 100_000
-"""Values in a file after aliases are expanded; ten levels of ten aliases would be 10**10."""
-
 
 class Place(NamedTuple):
     """Line and column, from 1."""

@@ -11,11 +11,9 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 
-from harness.scenario.node import MAX_VALUES, Node
+from harness.bounds import SCENARIOS_OF_ONE, YAML_VALUES
+from harness.scenario.node import Node
 from harness.scenario.problem import Problem
-
-MAX_SCENARIOS = 1000
-"""Made from one."""
 
 EACH, MATRIX = _KEYS = ("each", "matrix")
 NAME = re.compile(r"[A-Za-z_]\w*")
@@ -38,7 +36,7 @@ def expand(root: Node) -> tuple[Node, list[Problem]]:
     for node in scenarios.children.values():
         index = len(expanded.children)
         try:
-            made = list(_expand(node, MAX_VALUES - expanded.count))
+            made = list(_expand(node, YAML_VALUES - expanded.count))
         except Problem as problem:
             problems.append(problem.below("scenarios", index))
             made = [node]
@@ -73,7 +71,7 @@ def _expand(scenario: Node, room: int) -> Iterator[Node]:
         body = body.without(key)
     if body.count * len(sets) > room:
         keys = (EACH,) if EACH in scenario.children else (MATRIX,)
-        raise Problem(f"makes more than {MAX_VALUES:,} values of the file", *keys, remedy="split the file")
+        raise Problem(f"makes more than {YAML_VALUES:,} values of the file", *keys, remedy="split the file")
     made = [(_fill_completely(body, parameters, scenario), parameters) for parameters in sets]
     names = {str(one.children["name"].value) for one, _ in made if "name" in one.children}
     for one, parameters in made:
@@ -121,8 +119,8 @@ def _check_names(parameters: Mapping[str | int, Node] | Parameters, *keys: str |
 
 
 def _check_number(count: int, key: str) -> None:
-    if count > MAX_SCENARIOS:
-        raise Problem(f"makes {count:,} scenarios of one, and {MAX_SCENARIOS:,} is the limit", key)
+    if count > SCENARIOS_OF_ONE:
+        raise Problem(f"makes {count:,} scenarios of one, and {SCENARIOS_OF_ONE:,} is the limit", key)
 
 
 def _fill_completely(body: Node, parameters: Parameters, scenario: Node) -> Node:

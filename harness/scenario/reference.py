@@ -62,8 +62,10 @@ What holds everywhere:
   is an error.
 - `$name` stands for a value of `each` or `matrix`, whole or within a text. What is no parameter there stays as
   it is: `rule: ip daddr $web accept` may speak of a variable of the ruleset.
-- A ruleset must lie in the project of its scenario file: below the nearest folder upwards that has
-  a `pyproject.toml`, `pytest.ini`, `tox.ini` or `.git`, or else below the scenario file's own. So must what it
+- Scenario files are YAML files below a folder `scenarios`, or
+  [those that the pytest setting `nft_files` names](running.md#which-files-are-scenarios); one that is named on the
+  command line is taken anywhere.
+- A ruleset must lie in [the project](running.md#what-scenarios-may-reach) of its scenario file. So must what it
   includes; a relative name is looked for in the folder of the main file, and not in `/etc`.
 - A file of `iptables-save` is known by its first line (`*filter`) and loaded by `iptables-nft-restore`; that it is
   IPv6 is told by its header, else by its name (`rules.v6`) or its rules. Its rules can be named by their `-A` line.

@@ -13,6 +13,7 @@ from harness.errors import Position
 from harness.observation import Loss
 from harness.recording.files import Told, record
 from harness.result import Result
+from harness.scenario.project import Project
 
 HEAD = "ruleset: edge.nft\nscenarios:\n"
 BARE = HEAD + "  - name: web # one\n    send: {from: client, to: server, tcp: {dport: 443}}\n"
@@ -31,7 +32,7 @@ def run(tmp_path: Path, make_result: Callable[..., Result]) -> Callable[..., tup
             make_result(**{"name": "web", "position": Position("edge.yaml", 3), **more})  # type: ignore[arg-type]
             for more in results or ({},)
         ]
-        told = record(made, tmp_path, time.time_ns() if begun is None else begun)
+        told = record(made, tmp_path, time.time_ns() if begun is None else begun, Project(root=tmp_path))
         assert sorted(path.name for path in tmp_path.iterdir()) == ["edge.nft", "edge.yaml"]
         return told, file.read_text()
 

@@ -24,13 +24,14 @@ def test_check_tells_all_mistakes_of_all_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("more").mkdir()
-    Path("more/b.yml").write_text("ruleset: edge.nft\n")
+    Path("scenarios/more").mkdir(parents=True)
+    Path("scenarios/more/b.yml").write_text("ruleset: edge.nft\n")
     Path("a.yaml").write_text("- a\n")
-    Path("more/notes.txt").write_text("- a\n")
-    assert main(["check", "a.yaml", "more", "missing.yaml"]) == 2
+    Path("scenarios/more/notes.txt").write_text("- a\n")
+    assert main(["check", "a.yaml", "scenarios", "missing.yaml"]) == 2
     out, err = capsys.readouterr()
-    assert [line.partition(": ")[0] for line in out.splitlines()] == ["a.yaml:1:1", "more/b.yml:1:1", "missing.yaml"]
+    places = [line.partition(": ")[0] for line in out.splitlines()]
+    assert places == ["a.yaml:1:1", "scenarios/more/b.yml:1:1", "missing.yaml"]
     assert not err
 
 
@@ -43,7 +44,7 @@ scenarios:
     send: {from: client, to: server, icmp: {}}
     expect: {layers: [IPv4, Netfiler]}
 """)
-    assert main(["check", str(tmp_path)]) == 2
+    assert main(["check", str(tmp_path / "edge.yaml")]) == 2
     assert capsys.readouterr().out == (
         f"{tmp_path}/edge.yaml:5:29: expect.layers[1]: 'Netfiler' is no layer; did you mean 'Netfilter'?\n"
     )
@@ -51,7 +52,10 @@ scenarios:
 
 def test_check_of_a_folder_without_scenarios_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(tmp_path)]) == 2
-    assert capsys.readouterr().out == f"{tmp_path}: has no YAML file\n"
+    assert capsys.readouterr().out == (
+        f"{tmp_path}: has no scenario file, which is one called scenarios/*.yaml scenarios/*.yml; "
+        "name the file, or set nft_files in the project's pytest settings\n"
+    )
 
 
 def test_schema_prints_what_is_committed(capsys: pytest.CaptureFixture[str]) -> None:

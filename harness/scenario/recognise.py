@@ -1,0 +1,130 @@
+"""YAML files that are something else than scenario files: manifests, playbooks, workflows.
+
+A scenario file with a mistake must never be taken for one of those, so a file is something else only when *all* of
+this holds: it is YAML; each of its documents is a mapping or a list; no key of its mappings is one of a scenario
+file, or nearly one (``scenarois``); and no entry of a list at the top, or directly below the top, has a key that
+only an entry of ``scenarios`` has. Only the events of the YAML parser are read, nothing is built of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any, Final
+
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
+
+from harness import untrusted
+from harness.bounds import SCENARIO_BYTES
+from harness.scenario.document import events as parsed
+from harness.scenario.models import ScenarioFile
+from harness.scenario.project import Project
+
+KEYS: Final = ScenarioFile.__struct_encode_fields__
+"""The keys of a scenario file."""
+SCENARIO_KEYS: Final = ("send", "connect", "exchange", "steps", "expect")
+"""Keys that say what a scenario does."""
+
+_NEAR: Final = 0.85
+"""Likeness from which a key is one of ours misspelt: ``rulset`` is, ``rules`` is not."""
+_DEPTH: Final = 3
+"""Levels down to which keys are looked at."""
+_LINE: Final = re.compile(rf"^(?:{'|'.join(KEYS)}):(?:\s|$)", re.MULTILINE)
+
+
+def is_something_else(path: Path, project: Project) -> bool:
+    """Whether the YAML file ``path`` is no scenario file, not even a wrong one.
+
+    A file that cannot be read is for those to complain of who will read it.
+    """
+    try:
+        text = untrusted.read(path, SCENARIO_BYTES, allowed=project.allows).decode("utf-8-sig")
+    except (untrusted.Unreadable, UnicodeDecodeError):
+        return False
+    # Most files are scenario files, and say so in a line of their own.
+    return not _LINE.search(text) and is_other_yaml(text)
+
+
+def is_other_yaml(text: str) -> bool:
+    """Whether ``text`` is YAML, and of another kind than scenario files."""
+    documents = 0
+    try:
+        for path in _paths(parsed(text)):
+            documents += path == ()
+            if _is_ours(path):
+                return False
+    except (YAMLError, RecursionError, ValueError):
+        return False
+    return documents > 0
+
+
+def _is_ours(path: tuple[str | int | None, ...]) -> bool:
+    match path:
+        case (None,):  # a document that is neither a mapping nor a list
+            return True
+        case (str() as key,):
+            return any(_is_near(key, ours) for ours in KEYS)
+        case (int(), str() as key) | (str(), int(), str() as key):
+            return key in SCENARIO_KEYS
+    return False
+
+
+def _is_near(key: str, ours: str) -> bool:
+    return key.lower() == ours or (
+        abs(len(key) - len(ours)) < 4 and SequenceMatcher(None, key.lower(), ours).ratio() >= _NEAR
+    )
+
+
+def _paths(events: Iterator[Any]) -> Iterator[tuple[str | int | None, ...]]:
+    """Where the keys of mappings stand, down to the third level: ``("a", 0, "b")``.
+
+    Each document that is a mapping or a list gives ``()`` as well, and one that is neither ``(None,)``.
+    """
+    stack: list[_Open] = []
+    for event in events:
+        if isinstance(event, DocumentStartEvent):
+            stack = []
+        elif isinstance(event, MappingEndEvent | SequenceEndEvent):
+            stack.pop()
+        elif isinstance(event, MappingStartEvent | SequenceStartEvent | ScalarEvent | AliasEvent):
+            text = event.value if isinstance(event, ScalarEvent) else ""
+            if not stack and isinstance(event, ScalarEvent | AliasEvent):
+                if text:  # an empty document is none
+                    yield (None,)
+            elif not stack:
+                yield ()
+            elif stack[-1].take(text) and len(stack) <= _DEPTH:
+                yield tuple(one.at for one in stack)
+            if isinstance(event, MappingStartEvent | SequenceStartEvent):
+                stack.append(_Open(isinstance(event, MappingStartEvent)))
+
+
+class _Open:
+    """A mapping or list that has begun and not ended."""
+
+    def __init__(self, is_mapping: bool) -> None:
+        self._is_mapping = is_mapping
+        self._key_next = is_mapping
+        self.at: str | int = "" if is_mapping else -1
+        """The key or index of the value that is read."""
+
+    def take(self, text: str) -> bool:
+        """Something begins in it, with ``text`` where it is a scalar; whether that is a key."""
+        is_key = self._key_next
+        if is_key:
+            self.at = text
+        elif isinstance(self.at, int):
+            self.at += 1
+        self._key_next = self._is_mapping and not is_key
+        return is_key
