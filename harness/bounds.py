@@ -27,3 +27,5 @@ YAML_VALUES: Final = 100_000
 """Values in a file after aliases are expanded and scenarios are made of parameters. A scenario has about 15."""
 SCENARIOS_OF_ONE: Final = 1000
 """Scenarios that ``each`` or ``matrix`` makes of one."""
+RESULT_BYTES: Final = 128 << 20
+"""Size of a file of stored results. A scenario takes about 100 KB."""

@@ -106,6 +106,12 @@ def report(parser: argparse.ArgumentParser) -> None:
     from harness.report import kinds
 
     def run(options: argparse.Namespace) -> int:
+        from harness import untrusted
+
+        with untrusted.boundary("these results are not what nft-harness stores", remedy="run the scenarios again"):
+            return reported(options)
+
+    def reported(options: argparse.Namespace) -> int:
         from harness import result
 
         results = result.load(options.results)

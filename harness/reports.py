@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import result
+from harness.chosen import project
 from harness.errors import HarnessError, Position
 from harness.report import kinds
 from harness.text import lines
@@ -23,6 +24,7 @@ class Reports:
     def __init__(self, config: pytest.Config) -> None:
         self._options = config.option
         self._folder = config.invocation_params.dir
+        self._project = project(config)
         self._plugins = config.pluginmanager
         self._results: list[result.Result] = []
         self._texts: dict[str, str | None] = {}
@@ -44,7 +46,7 @@ class Reports:
         self._broken += broken
         texts = getattr(report, "nft_results", ())
         for text in texts:
-            self._results.append(result.with_texts(result.decode(text), self._folder, self._texts))
+            self._results.append(result.with_texts(result.decode(text), self._folder, self._texts, self._project))
         if not texts and broken and kinds.wanted(self._options):
             self._results.append(_crashed(report))
         terminal = self._plugins.get_plugin("terminalreporter")

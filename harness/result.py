@@ -15,11 +15,14 @@ from typing import Literal
 
 import msgspec
 
+from harness import untrusted
+from harness.bounds import RESULT_BYTES, RULESET_BYTES
 from harness.errors import HarnessError, Position
 from harness.judge import Mismatch
 from harness.observation import InChain, Observation, PacketSeen, Rule, Step, Value, Verdict
 from harness.save import save
 from harness.scenario.network import Network
+from harness.scenario.project import Project, find
 
 VERSION = 1
 """Of the stored form. It grows when a reader of the version before would misread a file."""
@@ -176,31 +179,68 @@ def decode(text: bytes, source: str = "result") -> Result:
                 f"{source} is a stored result of version {version}, and this nft-harness reads version {VERSION}",
                 remedy="run the scenarios again",
             )
-        return msgspec.json.decode(text, type=Result)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        result = msgspec.json.decode(text, type=Result)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise HarnessError(f"{source} is not a stored result: {error}", remedy="run the scenarios again") from None
+    if wrong := _unsound(result):
+        raise HarnessError(f"{source} is not a stored result: {wrong}", remedy="run the scenarios again")
+    return result
 
 
-def with_texts(result: Result, folder: Path, known: dict[str, str | None]) -> Result:
+def _unsound(result: Result) -> str:
+    """What in a result contradicts the rest of it; "" for one that a run may have made."""
+    for number, sent in enumerate(result.sent, 1):
+        numbers = [packet.number for packet in sent.observation.packets]
+        if sent.packet not in numbers:
+            return f"step {number} is about packet {sent.packet}, which it does not have"
+        if len(set(numbers)) < len(numbers):
+            return f"step {number} has two packets of one number"
+        if sent.action < 0:
+            return f"step {number} has the number {sent.action}"
+        for packet in sent.observation.packets:
+            parts = (packet.hops, packet.steps, packet.deliveries)
+            times = [packet.born, *(one.time for part in parts for one in part)]
+            if not all(0 <= time < 1 << 62 for time in times):
+                return f"packet {packet.number} of step {number} has a time that no clock shows"
+    if result.lab:
+        hosts = set(result.lab.hosts)
+        if result.lab.device not in hosts:
+            return f"the lab has no host '{result.lab.device}', which is the one under test"
+        if len(hosts) < len(result.lab.hosts):
+            return "the lab has two hosts of one name"
+        for one in result.lab.interfaces:
+            if one.host not in hosts or one.peer[0] not in hosts:
+                return f"an interface of the lab leads from '{one.host}' to '{one.peer[0]}', and one of them is no host"
+    places = [result.position, *([result.where] if result.where else [])]
+    places += [*result.ruleset.positions] if result.ruleset else []
+    if not all(0 <= number < 1 << 31 for place in places for number in place[1:]):
+        return "a place has a line that no file has"
+    return ""
+
+
+def with_texts(result: Result, folder: Path, known: dict[str, str | None], project: Project | None = None) -> Result:
     """Return ``result`` with the content of its ruleset's files, read from ``folder``.
 
-    ``known`` holds what was read before. A file that cannot be read any more is left out.
+    ``known`` holds what was read before. A file that cannot be read any more is left out, and so is one outside of
+    ``project``, by default that of ``folder``: the names come from where the scenario ran.
     """
     if result.ruleset is None:
         return result
+    project = project or find([], folder)
     texts = {}
     for name in dict.fromkeys((result.ruleset.file, *(position.file for position in result.ruleset.positions))):
         if name not in known:
-            known[name] = _text(folder / name)
+            known[name] = _text(folder / name, project)
         if (text := known[name]) is not None:
             texts[name] = text
     return msgspec.structs.replace(result, ruleset=msgspec.structs.replace(result.ruleset, texts=texts))
 
 
-def _text(file: Path) -> str | None:
+def _text(file: Path, project: Project) -> str | None:
+    """The content of a file that a result names; None where it cannot be read, or lies outside of ``project``."""
     try:
-        return file.read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        return untrusted.read(file, RULESET_BYTES, allowed=project.allows).decode(errors="replace")
+    except untrusted.Unreadable:
         return None
 
 
@@ -236,9 +276,9 @@ def load(paths: Iterable[Path]) -> list[Result]:
             raise HarnessError(f"{path} holds no stored results (*{SUFFIX})", remedy="pytest --nft-results makes them")
         for file in files:
             try:
-                text = file.read_bytes()
-            except OSError as error:
-                raise HarnessError(f"{file} can't be read: {error.strerror}") from None
+                text = untrusted.read(file, RESULT_BYTES)
+            except untrusted.Unreadable as error:
+                raise HarnessError(f"{file} {error}") from None
             if file.suffix == LINES:
                 results += [decode(line, f"{file}:{number}") for number, line in enumerate(text.splitlines(), 1)]
             else:
@@ -247,9 +287,21 @@ def load(paths: Iterable[Path]) -> list[Result]:
 
 
 def changed(results: Iterable[Result], folder: Path) -> list[str]:
-    """Return the rulesets' files that are not what they were in the run, by their names relative to ``folder``."""
+    """Return the rulesets' files that are not what they were in the run, by their names relative to ``folder``.
+
+    Only files of the project of ``folder`` are looked into: others are not known, and not said to have changed.
+    """
+    project = find([], folder)
     texts = {item: None for result in results if result.ruleset for item in result.ruleset.texts.items()}
-    return list(dict.fromkeys(name for name, text in texts if _text(folder / name) != text))
+    inside = [(name, text) for name, text in texts if _may_lie_in(project, folder, name)]
+    return list(dict.fromkeys(name for name, text in inside if _text(folder / name, project) != text))
+
+
+def _may_lie_in(project: Project, folder: Path, name: str) -> bool:
+    try:
+        return project.allows((folder / name).resolve())
+    except (OSError, RuntimeError, ValueError):  # a name that no file can have, links in a circle
+        return False
 
 
 def order(result: Result) -> tuple[str, int, str]:

@@ -1,22 +1,26 @@
-"""Opening of files that a stranger may have written or named: scenario files, labs, rulesets, captures, results.
+"""Opening and reading of what a stranger may have written: scenario files, labs, rulesets, captures, results.
 
 Each is opened here and nowhere else. Only a regular file is opened: to open a FIFO waits for its other end, a
 device may do anything, and neither has a size. What counts is the file that is really opened, behind all symbolic
-links, and the same descriptor is then read.
+links, and the same descriptor is then read. What is made of the content goes through :func:`boundary`.
 """
 
 from __future__ import annotations
 
+import lzma
 import os
 import stat
-from collections.abc import Callable
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from harness.errors import HarnessError
 
 _KINDS: Final = (
-    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISDIR, "a directory"),
     (stat.S_ISFIFO, "a FIFO"),
     (stat.S_ISSOCK, "a socket"),
     (stat.S_ISBLK, "a block device"),
@@ -24,8 +28,31 @@ _KINDS: Final = (
 )
 
 
+class Malformed(HarnessError):
+    """Content that is not what it should be."""
+
+
+_UNEXPECTED: Final = (
+    *(ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError, MemoryError),
+    *(RecursionError, StopIteration, TypeError, ValueError, struct.error, zlib.error, lzma.LZMAError),
+)
+"""What code raises that is given a value it was not written for."""
+
+
+@contextmanager
+def boundary(sentence: str, *, remedy: str = "") -> Iterator[None]:
+    """Within, a stranger's content is read: whatever it makes the reading code raise becomes :class:`Malformed`.
+
+    ``sentence`` says what is wrong with the content as a whole. Errors that are sentences pass.
+    """
+    try:
+        yield
+    except _UNEXPECTED as error:
+        raise Malformed(sentence, remedy=remedy) from error
+
+
 class Unreadable(HarnessError):
-    """A file that is not read; the sentence lacks its subject, which is the file: ``is a FIFO, …``."""
+    """A file that is not read; the sentence lacks its subject, which is the file: ``cannot be read: is a FIFO``."""
 
 
 class TooLarge(Unreadable):
@@ -69,7 +96,7 @@ def opened(path: Path, limit: int, *, allowed: Callable[[Path], bool] | None = N
         about = os.fstat(place)
         if not stat.S_ISREG(about.st_mode):
             kind = next((name for is_kind, name in _KINDS if is_kind(about.st_mode)), "no file")
-            raise Unreadable(f"is {kind}, not a regular file")
+            raise Unreadable(f"cannot be read: is {kind}")
         if about.st_size > limit:
             raise _too_large(limit)
         link = f"/proc/self/fd/{place}"
@@ -90,6 +117,4 @@ def _too_large(limit: int) -> TooLarge:
 
 
 def _reason(error: OSError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "does not exist"
     return f"cannot be read: {(error.strerror or 'unknown error').lower()}"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from harness import result
+from harness.cli import main
 from harness.errors import HarnessError
 from harness.result import Result
 
@@ -53,7 +57,7 @@ def test_another_version_is_refused(make_result: Make) -> None:
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="holds no stored results"):
         result.load([tmp_path])
-    with pytest.raises(HarnessError, match="can't be read: No such file or directory"):
+    with pytest.raises(HarnessError, match="cannot be read: no such file or directory"):
         result.load([tmp_path / "missing"])
 
 
@@ -75,3 +79,60 @@ def test_the_rulesets_text_is_kept_as_it_was_in_the_run(tmp_path: Path, make_res
     assert first.ruleset is not None
     assert second.ruleset is not None
     assert first.ruleset.texts == second.ruleset.texts == {"rulesets/edge.nft": "as it was"}
+
+
+class TestOfAStranger:
+    @pytest.mark.parametrize("name", ["/dev/zero", "/etc/passwd", "../secret", "link", "fifo", "a\0b"])
+    def test_no_file_outside_of_the_project_is_opened(
+        self, tmp_path: Path, make_result: Make, name: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (project := tmp_path / "project").mkdir()
+        (project / "pytest.ini").touch()
+        (tmp_path / "secret").write_text("secret")
+        (project / "link").symlink_to(tmp_path / "secret")
+        os.mkfifo(project / "fifo")
+        made = make_result()
+        for guess in ("secret", "no secret"):
+            named = msgspec.structs.replace(made.ruleset, file=name, texts={name: guess})
+            guessed = result.changed([msgspec.structs.replace(made, ruleset=named)], project)
+            assert guessed == ([name] if name == "fifo" else [])
+        filled = result.with_texts(msgspec.structs.replace(made, ruleset=named), project, {})
+        assert filled.ruleset is not None
+        assert not filled.ruleset.texts
+
+    def test_every_report_ends_in_a_report_or_a_sentence(
+        self, tmp_path: Path, make_result: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        whole = msgspec.json.decode(result.encode(make_result(accepted=False, outcome="failed")))
+        kinds = [
+            f"--{kind}=out-{kind}" for kind in ("html", "jsonl", "summary", "gitlab", "sarif", "pcapng", "cov-lcov")
+        ]
+        for change in list(_changes(whole))[::23]:
+            Path("one.json").write_bytes(msgspec.json.encode(change))
+            status = main(["report", "one.json", *kinds])
+            said = capsys.readouterr().err
+            assert status == 0 or (status == 2 and "nft-harness: error: " in said)
+
+
+def _changes(whole: Any) -> Iterator[Any]:
+    """A stored result with something taken away or exchanged, at each of its places."""
+
+    def at(value: Any, place: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+        yield place
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield from at(inner, (*place, key))
+        elif isinstance(value, list) and value:
+            yield from at(value[0], (*place, 0))
+
+    for place in list(at(whole, ()))[1:]:
+        *before, last = place
+        for new in (None, [], {}, "", "\0", -1, 1 << 70, "x"):
+            changed = copy.deepcopy(whole)
+            around = changed
+            for key in before:
+                around = around[key]
+            if type(around[last]) is type(new):
+                around[last] = new
+                yield changed

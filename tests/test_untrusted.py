@@ -41,7 +41,7 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
         listening.bind(str(tmp_path / "socket"))
     (tmp_path / "link").symlink_to("/dev/zero")
     for path, kind in (
-        (tmp_path, "a folder"),
+        (tmp_path, "a directory"),
         (tmp_path / "socket", "a socket"),
         (Path("/dev/zero"), "a character device"),
         (tmp_path / "link", "a character device"),
@@ -53,7 +53,7 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
 def test_missing_file_names_that_no_file_has_and_circles_are_sentences(tmp_path: Path) -> None:
     (tmp_path / "circle").symlink_to("circle")
     for name, sentence in (
-        ("none", "does not exist"),
+        ("none", "no such file"),
         ("a\0b", "no file can have"),
         ("\ud800", "no file can have"),
         ("x" * 300, "too long"),

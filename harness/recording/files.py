@@ -20,7 +20,7 @@ from harness.scenario.case import Broken, Case
 from harness.scenario.check import SENDS
 from harness.scenario.load import load_all
 from harness.scenario.models import Delivered, Expect
-from harness.scenario.project import Project
+from harness.scenario.project import Project, find
 from harness.tracer import layers
 
 
@@ -75,14 +75,15 @@ class _Recorded(NamedTuple):
     splices: Sequence[Splice]
 
 
-def record(results: Iterable[Result], folder: Path, begun: int, project: Project) -> list[Told]:
+def record(results: Iterable[Result], folder: Path, begun: int, project: Project | None = None) -> list[Told]:
     """Write into the scenario files below ``folder`` what ``results`` show; what was done, scenario by scenario.
 
-    No file outside of ``project`` is read or written. ``begun`` is when the session began, in nanoseconds since the
-    epoch: a file changed after that is left alone.
+    No file outside of ``project``, by default that of ``folder``, is read or written. ``begun`` is when the session
+    began, in nanoseconds since the epoch: a file changed after that is left alone.
 
     Raises :class:`~harness.errors.HarnessError` when a file can't be written.
     """
+    project = project or find([], folder)
     files: dict[str, list[Result]] = {}
     for result in results:
         files.setdefault(result.position.file, []).append(result)

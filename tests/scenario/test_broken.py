@@ -29,8 +29,8 @@ def test_there_are_enough() -> None:
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    assert told(tmp_path / "edge.yaml") == f"{tmp_path}/edge.yaml: does not exist\n"
-    with pytest.raises(ScenarioError, match="is a folder, not a regular file"):
+    assert told(tmp_path / "edge.yaml") == f"{tmp_path}/edge.yaml: cannot be read: no such file or directory\n"
+    with pytest.raises(ScenarioError, match="cannot be read: is a directory"):
         load(tmp_path)
 
 
