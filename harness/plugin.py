@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -100,19 +101,24 @@ def _count(text: str) -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
-    """Choose the reports and the kernels before xdist looks at its options; or only show a lab."""
+    """Choose the reports, or only show a lab."""
     if config.option.nft_lab_only:
         from harness.workbench import lab_only
 
         return lab_only(config)
     if not distribute.is_worker(config):
         kinds.by_environment(config.option)
-    distribute.distribute(config)
     return None
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Open the session, and the reports where they are written."""
+    """Choose the kernels; open the session, and the reports where they are written.
+
+    xdist has read ``-n`` before, in pytest_cmdline_main, and decides last in here whether there are workers, whichever
+    of the two plugins was registered first.
+    """
+    distribute.distribute(config)
     config.stash[SESSION] = Session(config)
     if not distribute.is_worker(config):
         from harness.reports import Reports
@@ -131,6 +137,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> Generator[None, object, object]:
     """Tell of a guest that did not come up what its kernel said; xdist boots them in here."""
+    distribute.check_plan(session.config)
     try:
         return (yield)
     except (OSError, EOFError):
@@ -184,8 +191,23 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker what the controller knows."""
+    """Check where a worker runs, and tell it what the controller knows."""
+    distribute.check_worker(node)
     node.config.stash[SESSION].tell(node.workerinput)
+
+
+@pytest.hookimpl(optionalhook=True, wrapper=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Generator[None, Any, Any]:
+    """Of several kernels each runs every test."""
+    first = yield
+    distribution = config.stash.get(distribute.DISTRIBUTION, None)
+    if distribution is None or len(distribution.places) < 2:
+        return first
+    from harness.schedule import EachKernel
+
+    make = config.pluginmanager.subset_hook_caller("pytest_xdist_make_scheduler", [sys.modules[__name__]])
+    others = [make(config=config, log=log) for _ in distribution.places[1:]]
+    return EachKernel([first, *others], distribution.copies, distribution.place)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -19,6 +19,7 @@ import pytest
 
 from harness import distribute
 from harness.chosen import project, scenario_files
+from harness.errors import BrokenMeasurement
 from harness.kernel import preload
 from harness.kernel.images import cache_dir
 from harness.report import kinds
@@ -79,7 +80,9 @@ class Session:
         return path in self._loaded
 
     def load(self, path: Path) -> Loaded:
-        """The scenarios of a file."""
+        """The scenarios of a file; those that are being read already are waited for."""
+        if self._prepared:
+            self._prepared.result()
         return self._loaded.get(path) or self._read(path)
 
     def run(self, case: Case) -> tuple[Sight, ...]:
@@ -96,6 +99,9 @@ class Session:
 
     def _armed_tracer(self) -> Recorder:
         if self._tracer is None:
+            distribution = self._config.stash.get(distribute.DISTRIBUTION, None)
+            if distribution and distribution.chosen:  # a worker has none
+                raise BrokenMeasurement("this was to run in a worker of pytest-xdist, and runs in the process itself")
             self._tracer = self._open(self._config.option.nft_tracer)
         return self._tracer
 

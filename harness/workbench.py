@@ -23,11 +23,10 @@ class Workbench:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._failed: pytest.TestReport | None = None
-        distribution = config.stash.get(distribute.DISTRIBUTION, None)
-        self._guests = {guest.name: guest for guest in distribution.guests} if distribution else {}
+        self._distribution = config.stash.get(distribute.DISTRIBUTION, None)
         if config.option.nft_shell:
             os.close(_terminal("--nft-shell"))
-        if config.option.nft_keep and self._guests:
+        if config.option.nft_keep and self._distribution and self._distribution.guests:
             raise pytest.UsageError("nft-harness: --nft-keep: a microVM ends with the session; use --nft-shell")
         if config.option.nft_keep and os.geteuid() != 0:
             raise pytest.UsageError("nft-harness: --nft-keep needs root; use --nft-shell")
@@ -57,8 +56,9 @@ class Workbench:
     def _kernel(self) -> str:
         """The kernel on which the scenario failed."""
         node = getattr(self._failed, "node", None)  # xdist's, of a worker
-        worker: str = node.gateway.id if node else ""
-        guest = next((guest for name, guest in self._guests.items() if worker.startswith(name)), None)
+        if node is None or self._distribution is None:
+            return where.HOST
+        guest = self._distribution.places[self._distribution.place(node.gateway.id)][1]
         return str(guest.image.vmlinuz) if guest else where.HOST
 
     def _wish(self, kernel: str) -> Wish:

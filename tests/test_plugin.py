@@ -231,14 +231,6 @@ class TestPlace:
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         assert "qemu-system-x86_64 is missing; run apt-get install qemu-system-x86" in result.stderr.str()
 
-    def test_copies_and_several_kernels_do_not_mix(self, project: pytest.Pytester, kernel: str) -> None:
-        others = [image.series for image in images.images() if image.series != kernel]
-        if not others:
-            pytest.skip("only one kernel image is here")
-        result = run(project, "--nft-kernel", kernel, "--nft-kernel", others[0], "-n", "2")
-        assert result.ret == pytest.ExitCode.USAGE_ERROR
-        assert "-n gives one kernel several workers" in result.stderr.str()
-
     def test_a_kernel_under_two_names(self, project: pytest.Pytester, kernel: str) -> None:
         image = images.find(kernel)
         assert image

@@ -129,18 +129,18 @@ class Guest:
         """Its kernel's release without what all of Debian's have: ``6.12.107``, ``6.1.0-50``."""
         return re.sub(r"(\+deb\d+)?(-amd64)?$", "", self.image.release)
 
-    def spec(self, copy: int = 0) -> str:
-        """What ``pytest --tx`` takes: an execnet specification of a worker whose Python is this guest.
+    def worker(self, copy: int = 0) -> str:
+        """What a worker in the guest is called: as the guest; further copies of the guest have a number behind it."""
+        return f"{self.name}-{copy}" if copy else self.name
 
-        The worker is called by the guest's name; further copies of the guest have a number behind it.
-        """
+    def spec(self, copy: int = 0) -> str:
+        """What ``pytest --tx`` takes: an execnet specification of a worker whose Python is this guest."""
         wrapper = [sys.executable, "-m", "harness.kernel.microvm", "--kernel", str(self.image.vmlinuz)]
         # When execnet has closed its end, everything of the worker's has arrived.
         wrapper += ["--until", "eof", "--accelerator", self.accelerator]
         wrapper += ["--console", f"/proc/{os.getpid()}/fd/{self._console}"]
-        name = f"{self.name}-{copy}" if copy else self.name
         # "//" ends a value of execnet's specifications.
-        return f"popen//id={name}//python={re.sub('/+', '/', shlex.join(wrapper))}"
+        return f"popen//id={self.worker(copy)}//python={re.sub('/+', '/', shlex.join(wrapper))}"
 
     def console(self) -> str:
         """What the kernel of the guest and its copies, its init script and QEMU have said until now."""

@@ -7,6 +7,7 @@ one conversion; only a wrong one is looked into.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,6 +21,9 @@ M = TypeVar("M", bound=msgspec.Struct)
 
 MAX_PROBLEMS = 100
 """Told about one file; who has more has another problem."""
+
+_ONE_THREAD = threading.Lock()
+"""msgspec looks into a model when it is first used, and crashes where two threads do so at once (0.21)."""
 
 
 class _Mistake(NamedTuple):
@@ -37,6 +41,11 @@ def convert(document: Node, model: type[M]) -> tuple[M | None, Node, list[Proble
     Wrong parts are left out, so that the rest can be used; None when nothing remains. A part whose
     mistake can come from another one inside of it is left out in silence.
     """
+    with _ONE_THREAD:
+        return _convert(document, model)
+
+
+def _convert(document: Node, model: type[M]) -> tuple[M | None, Node, list[Problem]]:
     problems: list[Problem] = []
     wrong: list[Keys] = []
     while len(problems) < MAX_PROBLEMS:
