@@ -196,7 +196,7 @@ class TestEveryScenarioOnceInThePlannedKernel:
         assert seen["6.1.9"] == seen["6.12.9"] == ONCE
         assert len(seen["workers"]) == 4
 
-    def test_a_scheduler_of_the_projects_own_shares_within_each_kernel(self, pytester: pytest.Pytester) -> None:
+    def test_a_scheduler_of_the_projects_own_shares_within_each_kernel(self, project: pytest.Pytester) -> None:
         own = """
 from xdist.scheduler import LoadScopeScheduling
 
