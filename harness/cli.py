@@ -1,18 +1,25 @@
 """The command ``nft-harness``: one function per subcommand, called with the parsed options.
 
-Exit status: 0 done; 1 the answer is no; 2 a wrong command line, or what was asked for can't be
-done (one sentence on standard error); 130 interrupted.
+Exit statuses are listed in docs/reports.md. They are the same for all subcommands, and the program's own
+for those that run one.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 from harness import __version__
+from harness.ending import in_order
 from harness.errors import HarnessError
 from harness.text import escape, say
+
+NO, UNABLE, BUG = 1, 2, 70
+"""Exit statuses: the answer is no; what was asked for can't be done, or is wrong; EX_SOFTWARE of sysexits.h."""
 
 # Imports of a subcommand's own modules stand in its functions: the others need not wait for them.
 
@@ -88,7 +95,7 @@ def check(parser: argparse.ArgumentParser) -> None:
         for error in found.errors:
             say(error)
         if found.errors:
-            return 2
+            return NO
         numbers = ((found.files, "file"), (found.scenarios, "scenario"))
         print(", ".join(f"{number} {noun}{'s'[: number != 1]}" for number, noun in numbers) + ": right")
         for path in found.left_alone:
@@ -139,7 +146,7 @@ def report(parser: argparse.ArgumentParser) -> None:
             say("\n".join(covered.lines()))
         if shortfall := covered.shortfall(options.nft_cov_fail_under):
             say(f"nft-harness: {shortfall}", sys.stderr)
-        return 1 if shortfall else 0
+        return NO if shortfall else 0
 
     parser.add_argument(
         "results", nargs="+", type=Path, help="what pytest --nft-results or --nft-jsonl stored: folders or files"
@@ -263,7 +270,7 @@ def doctor(parser: argparse.ArgumentParser) -> None:
             say(finding)
             missing += [finding.what] if finding.needed and not finding.able else []
         print(f"scenarios cannot run here: {', '.join(missing)}" if missing else place())
-        return 1 if missing else 0
+        return NO if missing else 0
 
     parser.set_defaults(run=run)
 
@@ -338,6 +345,36 @@ COMMANDS: tuple[Callable[[argparse.ArgumentParser], None], ...] = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``nft-harness`` with ``arguments`` (default: the process's); its exit status."""
+    try:
+        with in_order():
+            return _run(arguments)
+    except HarnessError as error:
+        say(f"nft-harness: error: {error}", sys.stderr)
+        return UNABLE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # who reads our output has seen enough
+        _write_no_more()
+        return 128 + signal.SIGPIPE
+    except OSError as error:  # such as a full disk, wherever that is met
+        say(f"nft-harness: error: {error}", sys.stderr)
+        _write_no_more()
+        return UNABLE
+    except Exception:
+        traceback.print_exc()
+        print("nft-harness: this is a bug in nft-harness, please report it", file=sys.stderr)
+        return BUG
+
+
+def _write_no_more() -> None:
+    """Drop what standard output has not taken, which Python would write again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="nft-harness", description="Regression tests for netfilter rulesets.")
     parser.add_argument("--version", action="version", version=f"nft-harness {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -349,13 +386,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.argv = rest[1:]  # argparse has filled the last positional with nothing when it met an option
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    try:
-        status: int = options.run(options)
-    except HarnessError as error:
-        say(f"nft-harness: error: {error}", sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    status: int = options.run(options)
+    sys.stdout.flush()
     return status
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from harness.errors import Unsupported
 from harness.kernel import debian, features, images, initramfs
 from harness.kernel.accelerator import accelerator
+from harness.kernel.cache import cache_dir
 from harness.kernel.features import Answer
 from harness.kernel.microvm import Guest
 from harness.ruleset.nft import Nft, nft_version
@@ -152,7 +153,7 @@ def _program(name: str, package: str, use: str) -> Finding:
 
 
 def _cache() -> Finding:
-    folder = images.cache_dir()
+    folder = cache_dir()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -30,6 +30,7 @@ from pathlib import Path
 
 import msgspec
 
+from harness.ending import exit_status
 from harness.errors import HarnessError, ScenarioError, Unsupported
 from harness.inject import sender
 from harness.kernel import images, where
@@ -187,7 +188,7 @@ def _run(argv: Sequence[str], host: str) -> int:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program
     try:
         process = subprocess.Popen(argv, env=environment, preexec_fn=_die_with_us)
-        return _status(process.wait())
+        return exit_status(process.wait())
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -195,10 +196,6 @@ def _run(argv: Sequence[str], host: str) -> int:
 def _die_with_us() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGHUP)
-
-
-def _status(code: int) -> int:
-    return 128 - code if code < 0 else code
 
 
 def _on_terminal(argv: Sequence[str], environment: Mapping[str, str], size: str) -> int:
@@ -220,7 +217,7 @@ def _on_terminal(argv: Sequence[str], environment: Mapping[str, str], size: str)
                 _write(1, data)
             else:
                 _write(master, data)
-    return _status(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    return exit_status(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 def _write(target: int, data: bytes) -> None:
@@ -232,13 +229,15 @@ def _write(target: int, data: bytes) -> None:
 
 
 def _in_guest(case: Case, wish: Wish, image: images.Image) -> int:
-    here = [sys.executable, "-m", "harness.kernel.microvm", "--kernel", str(image.vmlinuz)]
+    from harness.kernel.microvm import wrapper
+
+    here = [*wrapper(), "--kernel", str(image.vmlinuz)]
     there = ["-m", "harness.cli", "lab", "enter", f"{wish.file}::{case.id}", "--kernel", where.HOST]
     there += ["--host", wish.host] * bool(wish.host) + ["--fresh"] * (not wish.send)
     there += ["--", *wish.argv] if wish.argv else []
     with _raw_terminal() as size:
         environment = os.environ | ({SIZE: size} if size else {})
-        return _status(subprocess.run([*here, *there], env=environment, check=False).returncode)
+        return exit_status(subprocess.run([*here, *there], env=environment, check=False).returncode)
 
 
 @contextmanager

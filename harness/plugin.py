@@ -118,7 +118,10 @@ def pytest_configure(config: pytest.Config) -> None:
     xdist has read ``-n`` before, in pytest_cmdline_main, and decides last in here whether there are workers, whichever
     of the two plugins was registered first.
     """
-    distribute.distribute(config)
+    try:
+        distribute.distribute(config)
+    except OSError as error:
+        raise pytest.UsageError(f"nft-harness: {error}") from None
     config.stash[SESSION] = Session(config)
     if not distribute.is_worker(config):
         from harness.reports import Reports

@@ -11,7 +11,7 @@ import os
 import pickle
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from harness import distribute
 from harness.chosen import project, scenario_files
 from harness.errors import BrokenMeasurement
 from harness.kernel import preload
-from harness.kernel.images import cache_dir
+from harness.kernel.cache import cache_dir
 from harness.report import kinds
 from harness.scenario import packet
 from harness.scenario.case import Case, Loaded
@@ -164,9 +164,7 @@ class Session:
         return packet.prepare((send, case.network) for case in cases for send in case.sends)
 
     def _keep(self, news: dict[str, bytes]) -> None:
-        # A cache that cannot be written to costs time in the next run and nothing else.
-        with suppress(OSError):
-            kept.store(cache_dir(), news)
+        kept.store(cache_dir(), news)
 
     def _read(self, path: Path) -> Loaded:
         from harness.scenario.load import load_all  # workers are told what is in the files

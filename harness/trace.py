@@ -8,21 +8,21 @@ import os
 import select
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import msgspec
 
+from harness.ending import exit_status, interruptible
 from harness.errors import BrokenMeasurement, HarnessError, Unsupported
 from harness.judge import refuse_loss
 from harness.kernel import features, images, progress
-from harness.kernel.images import cache_dir
+from harness.kernel.cache import cache_dir
 from harness.kernel.port import port
 from harness.report.live import Capture, Teller, Told, grouped
 from harness.tracer import kept, live
@@ -30,6 +30,10 @@ from harness.tracer.events import Snapped
 
 INSIDE = "--inside"
 """Hidden option: we are in the microVM, and the end of our standard input is the user's Ctrl-C."""
+LOST = 3
+"""Exit status when what was shown is not all that happened."""
+GRACE_S = 5.0
+"""Seconds for the command to end after SIGTERM."""
 READY, PCAPNG, LEARNED = "ready", "pcapng", "learned"
 """Ports by which the microVM says that it traces, writes the capture, and hands over what may be kept."""
 
@@ -37,7 +41,8 @@ READY, PCAPNG, LEARNED = "ready", "pcapng", "learned"
 def main(options: argparse.Namespace, arguments: list[str]) -> int:
     """Trace as ``options`` say, here or, when this kernel can't, in a microVM with the same ``arguments``.
 
-    The exit status: 0 done, 2 bad input or not possible, 3 something was lost.
+    The exit status is that of the command which has ended by itself, if it is not 0. Else: 0 done, 2 bad input
+    or not possible, 3 something was lost, 125 the microVM failed, 128 + N signal N came before anything was traced.
     """
     choice = live.Choice(
         functions=[*options.functions, *(live.read_config(options.config) if options.config else ())],
@@ -62,10 +67,51 @@ def main(options: argparse.Namespace, arguments: list[str]) -> int:
         return _trace(choice, options)
     except BrokenMeasurement as broken:
         print(f"nft-harness: {broken}", file=sys.stderr)
-        return 3
+        return LOST
     except BrokenPipeError:  # who reads us has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+class Command:
+    """The program beside which is traced, if there is one."""
+
+    def __init__(self, argv: list[str], *, inside: bool) -> None:
+        self._argv = argv
+        self._inside = inside
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopped = False
+
+    def start(self) -> None:
+        """Start it; it ends with us. In a microVM its standard input is ours to listen to, so it has none."""
+        if not self._argv:
+            return
+        argv = ["setpriv", "--pdeathsig", "TERM", *self._argv]
+        try:
+            self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL if self._inside else None)
+        except OSError as error:
+            raise HarnessError(f"{self._argv[0]} can't be run: {error.strerror}") from None
+
+    def ended(self) -> bool:
+        """Whether it ran and has ended."""
+        return self._process is not None and self._process.poll() is not None
+
+    def stop(self) -> None:
+        """Have it end, unless it has."""
+        if self._process and self._process.poll() is None:
+            self._stopped = True
+            self._process.terminate()
+
+    def status(self) -> int:
+        """Its exit status, 128 + N after signal N; 0 when there is none, or when we ended it."""
+        if not self._process:
+            return 0
+        try:
+            code = self._process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        return 0 if self._stopped else exit_status(code)
 
 
 def _trace(choice: live.Choice, options: argparse.Namespace) -> int:
@@ -81,7 +127,10 @@ def _trace(choice: live.Choice, options: argparse.Namespace) -> int:
             print(trace.program())
         if options.dump_metadata:
             print(json.dumps(live.metadata(trace.functions), indent=1))
-        command: list[subprocess.Popen[bytes]] = []
+        if number := interrupted():
+            return 128 + number
+        command = Command(options.argv, inside=options.inside)
+        stack.callback(command.stop)
 
         def ready() -> None:
             print(f"nft-harness: {trace.armed} functions traced by {trace.engine}", file=sys.stderr, flush=True)
@@ -89,15 +138,9 @@ def _trace(choice: live.Choice, options: argparse.Namespace) -> int:
                 port(READY).write_bytes(b"ready")
             elif options.ready_file:
                 _write_ready(options.ready_file)
-            if options.argv:
-                command.append(_start(options.argv, inside=options.inside))
+            command.start()
 
-        over = when_over(
-            interrupted,
-            duration=options.duration,
-            command=lambda: command[0] if command else None,
-            input_ends=options.inside,
-        )
+        over = when_over(interrupted, duration=options.duration, command=command, input_ends=options.inside)
         teller = Teller(trace)
         started = time.monotonic()
         events = stack.enter_context(closing(trace.events(over, ready, settle=bool(options.argv))))
@@ -111,14 +154,14 @@ def _trace(choice: live.Choice, options: argparse.Namespace) -> int:
             print(msgspec.json.encode({"statistics": statistics}).decode(), flush=True)
         else:
             print(f"\n{statistics}", flush=True)
-        for process in command:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
-            elif status := process.returncode:
-                print(f"nft-harness: {shlex.join(options.argv)} ended with status {status}", file=sys.stderr)
-        refuse_loss(trace.loss)
-        return 0
+        if status := command.status():
+            print(f"nft-harness: {shlex.join(options.argv)} ended with status {status}", file=sys.stderr)
+        try:
+            refuse_loss(trace.loss)
+        except BrokenMeasurement as broken:
+            print(f"nft-harness: {broken}", file=sys.stderr)
+            return status or LOST
+        return status
 
 
 def _capture(options: argparse.Namespace, stack: ExitStack) -> Capture | None:
@@ -146,8 +189,7 @@ def _keep(news: dict[str, bytes], *, inside: bool) -> None:
     if inside:
         port(LEARNED).write_bytes(msgspec.msgpack.encode(news))
         return
-    with suppress(OSError):  # a cache that can't be written to costs time, and only that
-        kept.store(cache_dir(), news)
+    kept.store(cache_dir(), news)
 
 
 def _show(told: Iterable[Told], finished: list[str], options: argparse.Namespace) -> None:
@@ -177,15 +219,9 @@ def _dumped(batches: Iterable[live.Events]) -> Iterator[live.Events]:
         yield batch
 
 
-def _start(argv: list[str], *, inside: bool) -> subprocess.Popen[bytes]:
-    """Start the command; it ends with us. In a microVM its standard input is ours to listen to, so it has none."""
-    try:
-        return subprocess.Popen(["setpriv", "--pdeathsig", "TERM", *argv], stdin=subprocess.DEVNULL if inside else None)
-    except OSError as error:
-        raise HarnessError(f"{argv[0]} can't be run: {error.strerror}") from None
-
-
 def _in_a_guest(options: argparse.Namespace, arguments: list[str], reason: str) -> int:
+    from harness.kernel.microvm import wrapper
+
     if not options.argv:
         raise Unsupported(
             f"{reason}, and a microVM has no traffic of its own",
@@ -203,67 +239,61 @@ def _in_a_guest(options: argparse.Namespace, arguments: list[str], reason: str) 
         stack.callback(os.close, outputs[LEARNED])
         if options.pcapng:
             outputs[PCAPNG] = stack.enter_context(_opened(options.pcapng)).fileno()
-        vm = [sys.executable, "-m", "harness.kernel.microvm", "--kernel", str(image.vmlinuz)]
+        vm = [*wrapper(), "--kernel", str(image.vmlinuz)]
         vm += [word for name, target in outputs.items() for word in ("--output", f"{name}:{target}")]
         command = [*vm, "--exec", sys.executable, "-m", "harness.cli", "trace", INSIDE, *arguments]
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, start_new_session=True, pass_fds=list(outputs.values())
         )
+        stack.callback(process.wait)
         stack.callback(process.kill)
         os.close(says_ready)
+        traces = False
         while process.poll() is None:
-            if interrupted() and process.stdin:
-                process.stdin.close()
-                process.stdin = None
+            if number := interrupted():
+                if not traces:
+                    return 128 + number
+                if process.stdin:
+                    process.stdin.close()
+                    process.stdin = None
             if select.select([is_ready], [], [], live.TICK_S)[0]:
                 if not os.read(is_ready, 16):  # the microVM is ending
                     process.wait()
-                elif options.ready_file:
+                    break
+                traces = True
+                if options.ready_file:
                     _write_ready(options.ready_file)
         with suppress(OSError, msgspec.DecodeError):
             size = os.fstat(outputs[LEARNED]).st_size
             news = msgspec.msgpack.decode(os.pread(outputs[LEARNED], size, 0), type=dict[str, bytes])
             kept.store(cache_dir(), news)
-    return process.returncode
-
-
-@contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Within, Ctrl-C and SIGTERM end nothing; the function says whether one came."""
-    came: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda number, _: came.append(number)) for number in signals]
-    try:
-        yield lambda: bool(came)
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
+    return exit_status(process.returncode)
 
 
 def when_over(
-    interrupted: Callable[[], bool],
-    *,
-    duration: float | None,
-    command: Callable[[], subprocess.Popen[bytes] | None],
-    input_ends: bool,
+    interrupted: Callable[[], int], *, duration: float | None, command: Command, input_ends: bool
 ) -> Callable[[], bool]:
     """A function that says whether the trace shall end.
 
-    That is when interrupted, after ``duration`` seconds from the first call on, when the command
-    has ended, or with ``input_ends`` when nobody can write to our standard input any more.
+    That is when the command has ended, when interrupted, after ``duration`` seconds from the first call on, or
+    with ``input_ends`` when nobody can write to our standard input any more. Then the command is stopped: what
+    goes on sending would never come to an end.
     """
     deadline: list[float] = []
 
     def over() -> bool:
         if duration is not None and not deadline:
             deadline.append(time.monotonic() + duration)
-        process = command()
-        return (
-            interrupted()
-            or (bool(deadline) and time.monotonic() >= deadline[0])
-            or (process is not None and process.poll() is not None)
-            or (input_ends and _ended(sys.stdin.fileno()))
-        )
+        if command.ended():
+            return True
+        if (
+            not interrupted()
+            and not (deadline and time.monotonic() >= deadline[0])
+            and not (input_ends and _ended(sys.stdin.fileno()))
+        ):
+            return False
+        command.stop()
+        return True
 
     return over
 

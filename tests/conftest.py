@@ -17,7 +17,7 @@ import pytest
 
 from harness.errors import Position
 from harness.judge import Mismatch
-from harness.kernel import images
+from harness.kernel import cache, images
 from harness.observation import Delivery, Hop, Loss, Observation, PacketSeen, Rule, Step, Verdict
 from harness.result import LabInterface, LabPlan, OutcomeName, Policy, Result, RulesetPlan, Sent
 
@@ -188,7 +188,7 @@ def step(verdict: Verdict, by: Rule | None) -> Step:
     )
 
 
-CACHE = images.cache_dir().parent
+CACHE = cache.cache_dir().parent
 """Asked for before pytester moves the home folder."""
 
 

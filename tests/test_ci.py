@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from harness.kernel import images
+from harness.kernel import cache, images
 
 ROOT = Path(__file__).parent.parent
 RULESET = """\
@@ -93,7 +93,7 @@ def bash(script: str, folder: Path, environment: dict[str, str]) -> subprocess.C
     return subprocess.run(
         ["bash", "-eo", "pipefail", "-c", script],
         cwd=folder,
-        env={**kept, "XDG_CACHE_HOME": str(images.cache_dir().parent), **environment},
+        env={**kept, "XDG_CACHE_HOME": str(cache.cache_dir().parent), **environment},
         capture_output=True,
         text=True,
         timeout=240,

@@ -15,7 +15,7 @@ import pytest
 from harness.errors import BrokenMeasurement
 from harness.judge import outcome
 from harness.kernel import bpf
-from harness.kernel.images import cache_dir
+from harness.kernel.cache import cache_dir
 from harness.observation import Verdict
 from harness.ruleset import tracing
 from harness.ruleset.trace import Trace

@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -19,12 +20,12 @@ import pytest
 
 from harness.cli import main
 from harness.kernel import bpf, features, images
-from harness.kernel.images import cache_dir
+from harness.kernel.cache import cache_dir
 from harness.tracer import live
 from harness.tracer.kept import Kept
 from harness.wait import wait_until
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds: what takes ten here may share its CPU with a full test run."""
 TRACE = [sys.executable, "-m", "harness.cli", "trace"]
 
@@ -234,6 +235,31 @@ def test_two_tracers_at_once_do_not_disturb_each_other(lab: str) -> None:
     assert (one.loss.total, other.loss.total) == (0, 0)
 
 
+@pytest.mark.kernel
+@pytest.mark.parametrize(("script", "status"), [("exit 7", 7), ("kill -9 $$", 137), ("exit 0", 0)])
+def test_a_commands_status_is_ours(script: str, status: int, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main_with("trace", "--functions", "ip_rcv", "--", "sh", "-c", script) == status
+    out, err = capfd.readouterr()
+    assert "TRACE STATISTICS" in out
+    assert (f"nft-harness: sh -c {shlex.quote(script)} ended with status {status}" in err) == bool(status)
+
+
+@pytest.mark.kernel
+def test_a_failed_command_does_not_hide_a_loss(lab: str, capfd: pytest.CaptureFixture[str]) -> None:
+    *words, program = sending(lab, count=200)
+    assert main_with("trace", "--netns", lab, "--buffer", "4", *words, f"{program}; raise SystemExit(7)") == 7
+    assert " lost" in capfd.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("script", ["while :; do {send}; done", "trap '' TERM; while :; do {send}; done"])
+def test_a_command_that_goes_on_sending_is_ended(script: str, lab: str, capfd: pytest.CaptureFixture[str]) -> None:
+    send = shlex.join(["ping", "-c", "1", "127.0.0.1"]) if shutil.which("ping") else shlex.join(sending(lab)[1:])
+    words = ["--netns", lab, "--functions", "ip_rcv", "--duration", "2", "--", "sh", "-c", script.format(send=send)]
+    assert main_with("trace", *words) == 0
+    assert "TRACE STATISTICS" in capfd.readouterr().out
+
+
 def held() -> list[int]:
     """How many programs, maps and links the kernel has."""
     return [sum(1 for _ in numbers(command)) for command in (PROG_GET_NEXT_ID, MAP_GET_NEXT_ID, LINK_GET_NEXT_ID)]
@@ -314,12 +340,17 @@ def resident() -> int:
 # --- in the microVM ------------------------------------------------------------------------------
 
 
-def test_files_and_interrupts_reach_the_microvm(tmp_path: Path, program: Callable[[str, str], str]) -> None:
+@pytest.fixture
+def microvm_needed(program: Callable[[str, str], str]) -> None:
+    """Skips where the microVM is not used or not to be had."""
     program("qemu-system-x86_64", "qemu-system-x86")
     if images.find(images.DEFAULT) is None:
         pytest.skip(f"no kernel image is here; run nft-harness kernels fetch {images.DEFAULT}")
     if features.function_probes().able:
         pytest.skip("the host's kernel can be traced, so no microVM is needed")
+
+
+def test_files_and_interrupts_reach_the_microvm(tmp_path: Path, microvm_needed: None) -> None:
     ready, capture = tmp_path / "ready", tmp_path / "trace.pcapng"
     options = ["--functions", "ip_rcv", "--ready-file", str(ready), "--pcapng", str(capture)]
     ping = "import socket, time\nwhile True: socket.socket(type=2).sendto(b'x', ('127.0.0.1', 9)); time.sleep(0.1)"
@@ -343,3 +374,23 @@ def test_files_and_interrupts_reach_the_microvm(tmp_path: Path, program: Callabl
     assert tracer.returncode == 0, err
     assert "TRACE STATISTICS" in out
     assert capture.read_bytes().startswith(b"\x0a\x0d\x0d\x0a")
+
+
+def test_a_commands_status_comes_out_of_the_microvm(microvm_needed: None) -> None:
+    command = [*TRACE, "--functions", "ip_rcv", "--", "sh", "-c", "kill -TERM $$"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert "TRACE STATISTICS" in done.stdout
+
+
+def test_an_interrupt_before_anything_is_traced_does_not_wait_for_it(microvm_needed: None) -> None:
+    tracer = subprocess.Popen([*TRACE, "--", "sleep", "1000"], stderr=subprocess.PIPE, text=True)
+    try:
+        assert tracer.stderr
+        assert "in a microVM" in tracer.stderr.readline()
+        tracer.send_signal(signal.SIGTERM)
+        tracer.communicate(timeout=PATIENCE)
+    finally:
+        tracer.kill()
+        tracer.wait()
+    assert tracer.returncode == 128 + signal.SIGTERM

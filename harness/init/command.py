@@ -255,7 +255,8 @@ def _ran(ruleset: Path, chosen: stage.Stage, kernel: str, drafts: Sequence[Scena
         draft.parent.mkdir()
         draft.write_text(file.head(ruleset, draft, chosen) + file.body(drafts, ()))
         results = Path(folder, "results")
-        command = [sys.executable, "-m", "pytest", str(draft), "--nft-record", "--nft-results", str(results)]
+        command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "pytest", str(draft)]
+        command += ["--nft-record", "--nft-results", str(results)]
         command += ["--nft-kernel", kernel, "-q", "-p", "no:cacheprovider"]
         ran = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if not results.is_dir():

@@ -44,7 +44,9 @@ def look(path: Path, kernel: str) -> Facts:
     if os.geteuid() == 0:
         with suppress(HarnessError):  # this kernel may lack what the ruleset needs: then the guest's word counts
             return load(path)
-    command = [sys.executable, "-m", "harness.kernel.microvm", "--kernel", kernel, "-m", __name__, str(path)]
+    from harness.kernel.microvm import wrapper
+
+    command = [*wrapper(), "--kernel", kernel, "-m", __name__, str(path)]
     ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     try:
         return msgspec.json.decode(ran.stdout, type=Facts)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +16,8 @@ from typing import NamedTuple
 import msgspec
 
 from harness.errors import Unsupported
-from harness.kernel.images import Image, cache_dir
+from harness.kernel.cache import cache_dir, keep
+from harness.kernel.images import Image
 
 TRIAL_DEADLINE = 5.0
 """Seconds for a guest to come up by KVM; it takes less than one."""
@@ -60,20 +60,19 @@ def accelerator(image: Image) -> Accelerator:
         known = {}
     if boot not in known:
         known = {boot: _try_kvm(image)}
-        place.parent.mkdir(parents=True, exist_ok=True)
-        part = place.with_suffix(f".{os.getpid()}")
-        part.write_bytes(msgspec.json.encode(known))
-        part.rename(place)
+        keep(place, msgspec.json.encode(known))
     return known[boot]
 
 
 def _try_kvm(image: Image) -> Accelerator:
-    wrapper = [sys.executable, "-m", "harness.kernel.microvm", "--kernel", str(image.vmlinuz)]
-    wrapper += ["--accelerator", "kvm", "--deadline", str(TRIAL_DEADLINE), "--exec", "true"]
+    from harness.kernel.microvm import wrapper  # which asks us for an accelerator
+
+    command = [*wrapper(), "--kernel", str(image.vmlinuz)]
+    command += ["--accelerator", "kvm", "--deadline", str(TRIAL_DEADLINE), "--exec", "true"]
     start = time.monotonic()
     try:
         # The wrapper kills its QEMU at the deadline; should even that hang, we go on without it.
-        trial = subprocess.run(wrapper, stdin=subprocess.DEVNULL, capture_output=True, timeout=3 * TRIAL_DEADLINE)
+        trial = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=3 * TRIAL_DEADLINE)
     except subprocess.TimeoutExpired:
         return Accelerator("tcg", f"{_KVM} is there, but QEMU hangs with it")
     if trial.returncode == 0:

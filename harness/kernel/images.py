@@ -26,6 +26,7 @@ import msgspec
 
 from harness.errors import Unsupported
 from harness.kernel import debian
+from harness.kernel.cache import REMEDY, cache_dir, why_not
 from harness.kernel.progress import Progress, silent
 
 SERIES = {"6.1": "bookworm", "6.12": "trixie", "7.2": "sid"}
@@ -51,22 +52,17 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
         return ".".join(re.findall(r"\d+", self.release)[:2])
 
 
-def cache_dir() -> Path:
-    """The user's cache folder of this program (XDG Base Directory Specification); it may not exist yet."""
-    home = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # "All paths set in these environment variables must be absolute", others are to be ignored.
-    return (home if home.is_absolute() else Path.home() / ".cache") / "nft-harness"
-
-
 def images() -> tuple[Image, ...]:
     """The images in the cache, oldest release first.
 
-    Raises :class:`Unsupported` when one of them was damaged since it was fetched.
+    Raises :class:`Unsupported` when one of them was damaged since it was fetched, or is not to be read.
     """
     found = []
     for folder in _kernels().glob("[!.]*"):
         try:
             found.append(read(folder))
+        except OSError as error:
+            raise Unsupported(f"the kernel image in {folder} can't be read: {error.strerror}") from None
         except Unsupported as error:
             sentence = f"the kernel image in {folder} is damaged: {error.sentence}"
             raise Unsupported(sentence, remedy="delete that folder, it can be fetched again") from None
@@ -146,7 +142,7 @@ def fetch(series: str, progress: Progress = silent) -> Image:
             f"there is no kernel image {series!r}",
             remedy=f"use one of {', '.join(SERIES)}, or the path of a kernel of your own (with a slash in it)",
         )
-    with _lock(series, progress):
+    with _written_to(), _lock(series, progress):
         if image := find(series):
             return image
         with _workplace(series) as work:
@@ -171,7 +167,7 @@ def remove(version: str) -> Image:
     if image is None:
         have = ", ".join(image.release for image in images()) or "none"
         raise Unsupported(f"no kernel image {version!r} is in the cache", remedy=f"there are: {have}")
-    with _lock(image.series, silent), _workplace(image.series) as work:
+    with _written_to(), _lock(image.series, silent), _workplace(image.series) as work:
         (_kernels() / image.release).rename(work / "removed")
     return image
 
@@ -209,8 +205,20 @@ def _complete(tree: Path) -> Image:
     depmod = shutil.which("depmod", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
     if depmod is None:
         raise Unsupported("depmod is missing", remedy="run apt-get install kmod")
-    subprocess.run([depmod, "-b", str(tree), release], check=True, capture_output=True)
+    done = subprocess.run([depmod, "-b", str(tree), release], check=False, capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[0]
+        raise Unsupported(f"depmod failed: {said}", remedy="is the disk full? then make room and run the command again")
     return read(tree)
+
+
+@contextmanager
+def _written_to() -> Iterator[None]:
+    """Say in a sentence that the cache folder, the only place for an image, can't be written to."""
+    try:
+        yield
+    except OSError as error:
+        raise Unsupported(why_not(error), remedy=REMEDY) from None
 
 
 @contextmanager

@@ -90,6 +90,7 @@ MACHINE = "q35,sata=off,smbus=off,usb=off,vmport=off"
 CPU = {"kvm": "host", "tcg": "max,la57=off,erms=off,fsrm=off"}
 
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "--parent": {"type": int},
     "--kernel": {"default": images.DEFAULT},
     "--accelerator": {"choices": list(CPU)},
     "--console": {"type": Path},
@@ -100,7 +101,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "--until": {"choices": ["exit", "eof"], "default": "exit"},
     "--output": {"action": "append", "default": [], "metavar": "NAME:DESCRIPTOR"},
 }
-"""Of the command line: what :func:`run` takes, and where the console's text shall go."""
+"""Of the command line: what :func:`run` takes, where the console's text shall go, and with which process we end."""
 
 _libc = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
@@ -135,12 +136,13 @@ class Guest:
 
     def spec(self, copy: int = 0) -> str:
         """What ``pytest --tx`` takes: an execnet specification of a worker whose Python is this guest."""
-        wrapper = [sys.executable, "-m", "harness.kernel.microvm", "--kernel", str(self.image.vmlinuz)]
+        # In a session of its own: Ctrl-C in the terminal is for pytest, which ends its workers.
+        command = ["setsid", *wrapper(), "--kernel", str(self.image.vmlinuz)]
         # When execnet has closed its end, everything of the worker's has arrived.
-        wrapper += ["--until", "eof", "--accelerator", self.accelerator]
-        wrapper += ["--console", f"/proc/{os.getpid()}/fd/{self._console}"]
+        command += ["--until", "eof", "--accelerator", self.accelerator]
+        command += ["--console", f"/proc/{os.getpid()}/fd/{self._console}"]
         # "//" ends a value of execnet's specifications.
-        return f"popen//id={self.worker(copy)}//python={re.sub('/+', '/', shlex.join(wrapper))}"
+        return f"popen//id={self.worker(copy)}//python={re.sub('/+', '/', shlex.join(command))}"
 
     def console(self) -> str:
         """What the kernel of the guest and its copies, its init script and QEMU have said until now."""
@@ -149,6 +151,11 @@ class Guest:
     def describe(self) -> str:
         """For example ``kernel 6.12.107 in a microVM (TCG)``."""
         return f"kernel {self.name} in a microVM ({self.accelerator.upper()})"
+
+
+def wrapper() -> list[str]:
+    """The command that is :func:`main` in a process of its own, which ends when this one does; options follow."""
+    return [sys.executable, "-m", "harness.kernel.microvm", "--parent", str(os.getpid())]
 
 
 def run(
@@ -202,7 +209,7 @@ def run(
             there.close()
         threading.Thread(target=_send, args=(0, ours["stdin"], at_eof), daemon=True).start()
         receivers = [
-            threading.Thread(target=_receive, args=(ours[name], target))
+            threading.Thread(target=_receive, args=(ours[name], target), daemon=True)
             for name, target in {"stdout": 1, "stderr": 2, **(outputs or {})}.items()
         ]
         for thread in receivers:
@@ -332,7 +339,6 @@ def main(arguments: Sequence[str]) -> int:
     Our own options come first. Of a guest that did not come up or died, one sentence goes to stderr
     and, unless that is kept elsewhere, its console; the status is :data:`NO_STATUS`.
     """
-    _die_with(os.getppid())
     # Like any program in a pipe: end when nobody reads on.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     parser = argparse.ArgumentParser(add_help=False)
@@ -342,6 +348,7 @@ def main(arguments: Sequence[str]) -> int:
     while own < len(arguments) and arguments[own] in OPTIONS:
         own += 2
     options = parser.parse_args(arguments[:own])
+    _die_with(options.parent or os.getppid())
     rest = arguments[own:]
     argv = rest[1:] if rest[:1] == ["--exec"] else [sys.executable, *rest]
     console = os.open(options.console, os.O_RDWR | os.O_APPEND) if options.console else _memory_file("console")

@@ -14,15 +14,16 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.kernel.images import cache_dir
+from harness.kernel.cache import cache_dir
 
-NAME = f"preload/{zlib.crc32(sys.prefix.encode()):08x}.txt"
+FOLDER = "preload"
+NAME = f"{FOLDER}/{zlib.crc32(sys.prefix.encode()):08x}.txt"
 """Where in the cache folder the list is kept: one for each Python environment."""
 
 
 def files() -> list[Path]:
     """The files of the list, under their real paths."""
-    return [Path(name).resolve() for name in _listed()]
+    return [Path(name).resolve() for name in _listed() if "\0" not in name]
 
 
 def news() -> dict[str, bytes]:
@@ -33,7 +34,7 @@ def news() -> dict[str, bytes]:
 
 def _listed() -> list[str]:
     try:
-        return (cache_dir() / NAME).read_text().splitlines()
+        return (cache_dir() / NAME).read_text(errors="replace").splitlines()
     except OSError:
         return []
 

@@ -8,7 +8,6 @@ Source: Linux Documentation/arch/x86/boot.rst, "payload_offset"; QEMU hw/i386/x8
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import hashlib
 import lzma
 import struct
@@ -16,7 +15,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.kernel.images import Image, cache_dir
+from harness.kernel.cache import cache_dir, keep
+from harness.kernel.images import Image
 
 _PVH_NOTE = struct.pack("<III", 4, 8, 18) + b"Xen\0"
 """Head of the ELF note that tells the PVH entry: XEN_ELFNOTE_PHYS32_ENTRY, 8 bytes."""
@@ -25,7 +25,8 @@ _PVH_NOTE = struct.pack("<III", 4, 8, 18) + b"Xen\0"
 def vmlinux(image: Image) -> Path:
     """``image`` unpacked, out of the cache or else made; the packed file where that can't be.
 
-    That is the case for rare ways of packing and for kernels without a PVH entry: slower, not wrong.
+    That is the case for rare ways of packing, for kernels without a PVH entry and where nothing can be kept: slower,
+    not wrong.
     """
     packed = image.vmlinuz.read_bytes()
     place = cache_dir() / "vmlinux" / f"{image.release}-{hashlib.sha256(packed).hexdigest()[:16]}"
@@ -34,16 +35,7 @@ def vmlinux(image: Image) -> Path:
     content = _unpack(packed)
     if content is None or _PVH_NOTE not in content:
         return image.vmlinuz
-    place.parent.mkdir(parents=True, exist_ok=True)
-    part = place.with_suffix(".part")  # what a killed process leaves is used by the next
-    with part.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if not place.exists():
-            file.truncate(0)
-            file.write(content)
-            file.flush()
-            part.rename(place)
-    return place
+    return place if keep(place, content) else image.vmlinuz
 
 
 def _unpack(packed: bytes) -> bytes | None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from harness.kernel import preload
+from harness.kernel.cache import keep
 from harness.tracer import program
 from harness.tracer.discover import Survey
 
@@ -55,23 +56,11 @@ class Kept:
 
 
 def store(folder: Path, news: Mapping[str, bytes]) -> None:
-    """Write files so that whoever reads meanwhile finds the old one or the new one, whole.
-
-    Raises :class:`OSError` when ``folder`` cannot be written to.
-    """
+    """Keep the files ``news`` in ``folder``, if it can be written to; see :func:`harness.kernel.cache.keep`."""
     for name, content in news.items():
-        if str(Path(name).parent) not in (SURVEYS, PROGRAMS):
-            continue  # a guest says the names
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink()
-            raise
+        # A guest says the names.
+        if str(Path(name).parent) in (SURVEYS, PROGRAMS, preload.FOLDER):
+            keep(folder / name, content)
 
 
 def _key(values: Mapping[str, int | str]) -> str:

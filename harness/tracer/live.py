@@ -27,6 +27,8 @@ TICK_S = 0.02
 """Between two looks into the ring buffer, seconds: a third of the time in which 3 million events a second fill it."""
 SETTLED_S = 0.1
 """After a command has ended, seconds without an event until its packets count as done."""
+SETTLING_S = 2.0
+"""Most seconds that this is waited for: on a busy network there always is a next event."""
 PART = 4096
 """Events that are decoded and shown before the ring buffer is looked at again."""
 MOST_BUFFER = 1 << 20
@@ -218,6 +220,8 @@ class Trace:
     ) -> Generator[Events, None, None]:
         """What is seen until ``over()``, in order; with ``settle`` and then until nothing more comes.
 
+        The latter for :data:`SETTLING_S` at most.
+
         ``ready()`` is called once every packet is seen. At the end there is :attr:`loss`.
         """
         everywhere = not (self._hosts or self._to_come)
@@ -267,18 +271,23 @@ class Trace:
 
 
 def _batches(watch: Watch, over: Callable[[], bool], *, settle: bool) -> Generator[Events, None, None]:
+    while not over():
+        yield from _some(watch)
+    # What the ring buffer holds after this is not lost: Watch.rest() gives it.
     last = time.monotonic()
-    while True:
-        ending = over()
-        if events := watch.take(PART):
-            last = time.monotonic()
+    end = last + SETTLING_S if settle else last
+    while time.monotonic() < min(end, last + SETTLED_S):
+        for events in _some(watch):
             yield events
-        elif ending and (not settle or time.monotonic() - last >= SETTLED_S):
-            return
-        if len(events) < PART:
-            if ending and not settle:
-                return
-            select.select([], [], [], TICK_S)
+            last = time.monotonic()
+
+
+def _some(watch: Watch) -> Generator[Events, None, None]:
+    """The next events, if there are any; a pause when these were all."""
+    if events := watch.take(PART):
+        yield events
+    if len(events) < PART:
+        select.select([], [], [], TICK_S)
 
 
 def metadata(functions: Collection[Function]) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ import pytest
 
 from harness.errors import Unsupported
 from harness.kernel import debian, images
+from harness.kernel.cache import cache_dir
 from harness.wait import wait_until
 
 RELEASE = "6.12.107+deb13-amd64"
@@ -287,4 +288,4 @@ def test_remove(cache: Path) -> None:
 
 def test_a_relative_cache_folder_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "cache")
-    assert images.cache_dir() == Path.home() / ".cache/nft-harness"
+    assert cache_dir() == Path.home() / ".cache/nft-harness"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.kernel import images
+from harness.kernel import cache, images
 from harness.reports import BROKEN
 from harness.result import load
 
 pytest_plugins = ["pytester"]
-CACHE = images.cache_dir().parent
+CACHE = cache.cache_dir().parent
 """Asked for before pytester moves the home folder."""
 
 RULESET = """\

@@ -28,7 +28,7 @@ def test_check_tells_all_mistakes_of_all_files(
     Path("scenarios/more/b.yml").write_text("ruleset: edge.nft\n")
     Path("a.yaml").write_text("- a\n")
     Path("scenarios/more/notes.txt").write_text("- a\n")
-    assert main(["check", "a.yaml", "scenarios", "missing.yaml"]) == 2
+    assert main(["check", "a.yaml", "scenarios", "missing.yaml"]) == 1
     out, err = capsys.readouterr()
     places = [line.partition(": ")[0] for line in out.splitlines()]
     assert places == ["a.yaml:1:1", "scenarios/more/b.yml:1:1", "missing.yaml"]
@@ -44,14 +44,14 @@ scenarios:
     send: {from: client, to: server, icmp: {}}
     expect: {layers: [IPv4, Netfiler]}
 """)
-    assert main(["check", str(tmp_path / "edge.yaml")]) == 2
+    assert main(["check", str(tmp_path / "edge.yaml")]) == 1
     assert capsys.readouterr().out == (
         f"{tmp_path}/edge.yaml:5:29: expect.layers[1]: 'Netfiler' is no layer; did you mean 'Netfilter'?\n"
     )
 
 
 def test_check_of_a_folder_without_scenarios_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", str(tmp_path)]) == 2
+    assert main(["check", str(tmp_path)]) == 1
     assert capsys.readouterr().out == (
         f"{tmp_path}: has no scenario file, which is one called scenarios/*.yaml scenarios/*.yml; "
         "name the file, or set nft_files in the project's pytest settings\n"

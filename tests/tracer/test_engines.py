@@ -12,7 +12,7 @@ import pytest
 from harness.errors import Unsupported
 from harness.judge import outcome
 from harness.kernel import bpf
-from harness.kernel.images import cache_dir
+from harness.kernel.cache import cache_dir
 from harness.run import Sight, run
 from harness.scenario.case import Case
 from harness.scenario.load import load

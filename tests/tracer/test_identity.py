@@ -14,7 +14,7 @@ import pytest
 
 from harness.capture import Capture
 from harness.inject import cookie_of
-from harness.kernel.images import cache_dir
+from harness.kernel.cache import cache_dir
 from harness.lab.lab import Host, Lab
 from harness.ruleset.nft import Nft
 from harness.scenario.labs import LABS

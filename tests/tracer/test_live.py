@@ -14,7 +14,7 @@ import pytest
 from scapy.utils import RawPcapNgReader
 
 from harness.errors import HarnessError
-from harness.kernel.images import cache_dir
+from harness.kernel.cache import cache_dir
 from harness.lab.namespace import Namespace
 from harness.observation import Loss
 from harness.report.live import REMEMBERED, Capture, Line, Teller, Told, grouped

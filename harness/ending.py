@@ -1,0 +1,66 @@
+"""How programs end: by a signal or with a status, ours and those that we start."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals by which a user, a service manager and a closed terminal end a program."""
+
+
+def exit_status(code: int) -> int:
+    """A shell's status for ``code`` of :class:`subprocess.Popen`: 128 + N for a program that signal N ended."""
+    return 128 - code if code < 0 else code
+
+
+@contextmanager
+def in_order() -> Iterator[None]:
+    """Within, SIGTERM and SIGHUP raise :class:`SystemExit` with 128 + N: whatever is open is closed and removed.
+
+    Those that the caller has ignored, as nohup(1) does, stay so. Ctrl-C raises :class:`KeyboardInterrupt` already.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    numbers = [one for one in ENDING[1:] if signal.getsignal(one) is signal.SIG_DFL]
+    before: dict[int, Any] = {number: signal.signal(number, end) for number in numbers}
+    try:
+        yield
+    finally:
+        _restore(before)
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], int]]:
+    """Within, the first signal of :data:`ENDING` ends nothing; the function gives its number, 0 when none came.
+
+    The second one does what it did before: who cannot wait for an end in order is not made to.
+    """
+    came: list[int] = []
+    before: dict[int, Any] = {}
+
+    def come(number: int, _: object) -> None:
+        came.append(number)
+        _restore(before)
+
+    for number in ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, come)
+    try:
+        yield lambda: came[0] if came else 0
+    finally:
+        _restore(before)
+
+
+def _restore(before: dict[int, Any]) -> None:
+    for number, handler in before.items():
+        signal.signal(number, handler)

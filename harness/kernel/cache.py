@@ -1,0 +1,85 @@
+"""The user's cache folder: what saves time, and can be made again.
+
+A run goes on without it: what cannot be read there is made anew, and what cannot be written there is not kept, which
+is said once. Only kernel images have no other place to be.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+NOWHERE = Path(os.devnull, "nft-harness")
+"""The cache folder of a user who has no home folder: nothing is found there, and nothing can be written."""
+
+REMEDY = "make room there, or set XDG_CACHE_HOME to a folder of yours"
+
+
+def cache_dir() -> Path:
+    """The user's cache folder of this program (XDG Base Directory Specification); it may not exist yet."""
+    home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # "All paths set in these environment variables must be absolute", others are to be ignored.
+    if home.is_absolute():
+        return home / "nft-harness"
+    try:
+        return Path.home() / ".cache/nft-harness"
+    except RuntimeError:  # neither HOME nor an entry in /etc/passwd: the user of a container
+        return NOWHERE
+
+
+def keep(place: Path, content: bytes) -> bool:
+    """Write ``content`` to ``place``, so that whoever reads meanwhile finds the old file or the new one, whole.
+
+    Whether that went well; if not, it is said on standard error, once in each process.
+    """
+    part = place.with_name(f".{place.name}.part")  # what a killed process leaves is used by the next
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(part) as file:
+            try:
+                file.truncate(0)
+                file.write(content)
+                file.flush()
+                part.replace(place)
+            except BaseException:
+                with suppress(OSError):
+                    part.unlink()
+                raise
+    except OSError as error:
+        _say(str(error.strerror))
+        return False
+    return True
+
+
+def why_not(error: OSError) -> str:
+    """Sentence for an error of writing into the cache folder."""
+    if cache_dir() == NOWHERE:
+        return "there is no home folder, and so no cache folder"
+    return f"the cache folder {cache_dir()} can't be written to: {error.strerror}"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[BinaryIO]:
+    """The file at ``path``, open for writing by nobody else who does it in this way."""
+    while True:
+        with path.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                is_there = path.stat().st_ino == os.fstat(file.fileno()).st_ino
+            except FileNotFoundError:
+                is_there = False
+            if is_there:  # else the one who had the lock has given it its name
+                yield file
+                return
+
+
+@functools.cache
+def _say(why: str) -> None:
+    consequence = f"what is learned is not kept, and each run takes longer ({REMEDY})"
+    print(f"nft-harness: {why_not(OSError(0, why))}; {consequence}", file=sys.stderr)

@@ -1,0 +1,213 @@
+"""``python tests/interrupts.py [--times N] [COMMAND ...]``: end commands at random instants, and see what is left.
+
+Each command that boots a microVM is started on a terminal of its own, N times for each of Ctrl-C, SIGINT
+and SIGTERM, and ended at a random instant. It must end within :data:`DEADLINE_S`, with an exit status that says so,
+without a traceback, and leave no process, no network namespace with a name and no temporary file. The last line of
+each command has the numbers; the exit status is 1 when anything was left or did not end.
+
+The long form of tests/test_interrupts.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import fcntl
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import termios
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import NamedTuple
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+DEADLINE_S = 60.0
+"""From the signal to the end of the command; a quiet machine needs less than one."""
+GONE_S = 20.0
+"""From the end of the command to the end of all that it started."""
+MARK = "NFT_INTERRUPT_TRIAL"
+"""Environment variable by which all that a trial started is found."""
+
+PING = "import socket, time\nwhile True: socket.socket(type=2).sendto(b'x', ('127.0.0.1', 9)); time.sleep(0.05)"
+RULESET = "table inet t { chain f { type filter hook forward priority 0; policy drop; tcp dport 443 accept; }; }\n"
+SCENARIOS = """lab: router
+ruleset: ../t.nft
+scenarios:
+  - name: dropped
+    send: {from: client, to: server, udp: {dport: 9}}
+    expect: {verdict: drop}
+"""
+HARNESS = [sys.executable, "-m", "harness.cli"]
+COMMANDS = {
+    "trace": [*HARNESS, "trace", "--functions", "ip_rcv", "--", sys.executable, "-S", "-c", PING],
+    "pytest": [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--nft-kernel", "6.12", "--nft-repeat", "500"],
+    "vm": [*HARNESS, "vm", "--", "sleep", "1000"],
+    "init": [*HARNESS, "init", "t.nft", "-o", "scenarios/new.yaml", "--kernel", "6.12"],
+    "enter": [*HARNESS, "lab", "enter", "scenarios/t.yaml", "--kernel", "6.12", "--", "sleep", "1000"],
+    "fetch": [*HARNESS, "kernels", "fetch"],
+}
+SPANS_S = (0.7, 4.0, 25.0)
+"""An instant lies within one of these, each as often as the others: imports, the boot, and the work itself."""
+
+STATUSES = {"Ctrl-C": (130, 2, -2), "SIGINT": (130, 2, -2), "SIGTERM": (143, -15)}
+"""Exit statuses of those that a signal has ended; 2 is pytest's."""
+DONE = {"trace": (0,), "init": (0, 1), "fetch": (0,)}
+"""And of those that were done: a trace ends so when it is asked to."""
+
+Send = Callable[[subprocess.Popen[bytes], int], object]
+WAYS: dict[str, Send] = {
+    "Ctrl-C": lambda _, terminal: os.write(terminal, b"\x03"),
+    "SIGINT": lambda process, _: process.send_signal(signal.SIGINT),
+    "SIGTERM": lambda process, _: process.send_signal(signal.SIGTERM),
+}
+
+
+class Trial(NamedTuple):
+    """What became of one."""
+
+    after_s: float
+    """The instant of the signal."""
+    took_s: float
+    """From then to the end."""
+    status: int | None
+    """None when it had to be killed."""
+    left: tuple[str, ...]
+    """Processes, namespaces and files."""
+    output: str
+
+    def wrong(self, good: Collection[int]) -> str:
+        """What must not be; "" for a good end."""
+        if self.status is None:
+            return f"did not end within {DEADLINE_S:g} s"
+        if self.status not in good:
+            return f"ended with status {self.status}"
+        if self.left:
+            return f"left {', '.join(self.left)}"
+        # Before its first line runs, no program has a say in what Python prints.
+        return "printed a traceback" if "Traceback" in self.output and "harness/" in self.output else ""
+
+
+def trial(command: list[str], send: Send, after_s: float, project: Path, **variables: str) -> Trial:
+    """Run ``command`` in ``project`` on a terminal and send the signal after ``after_s`` seconds."""
+    mark = uuid.uuid4().hex
+    names = namespaces()
+    with tempfile.TemporaryDirectory() as temporary:
+        environment = {**os.environ, **variables, MARK: mark, "TMPDIR": temporary, "PYTEST_ADDOPTS": ""}
+        master, slave = os.openpty()
+
+        def on_terminal() -> None:
+            fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+
+        process = subprocess.Popen(
+            command,
+            cwd=project,
+            env=environment,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=on_terminal,
+        )
+        os.close(slave)
+        parts: list[bytes] = []
+        reader = threading.Thread(target=drain, args=(master, parts), daemon=True)
+        reader.start()
+        try:
+            process.wait(after_s)
+        except subprocess.TimeoutExpired:
+            send(process, master)
+        sent, status = time.monotonic(), None
+        try:
+            status = process.wait(DEADLINE_S)
+            took = time.monotonic() - sent
+            while (left := alive(mark)) and time.monotonic() - sent - took < GONE_S:
+                time.sleep(0.05)
+        finally:
+            for pid in alive(mark):
+                os.kill(pid, signal.SIGKILL)
+            process.wait()
+            os.close(master)
+        took = time.monotonic() - sent if status is None else took
+        left = () if status is None else (*left.values(), *sorted(namespaces() - names), *files(Path(temporary)))
+        return Trial(after_s, took, status, left, b"".join(parts).decode(errors="replace"))
+
+
+def drain(terminal: int, parts: list[bytes]) -> None:
+    try:
+        while data := os.read(terminal, 1 << 16):
+            parts.append(data)
+    except OSError:  # EIO: nobody has it open any more
+        pass
+
+
+def alive(mark: str) -> dict[int, str]:
+    """The processes of a trial, by their numbers."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes():
+                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:100]
+        except OSError:
+            continue  # it has ended
+    return found
+
+
+def namespaces() -> set[str]:
+    return {str(path) for path in Path("/run/netns").glob("*")}
+
+
+def files(folder: Path) -> list[str]:
+    """What is left in the folder for temporary files; pytest keeps those of the last sessions itself."""
+    return [str(path.relative_to(folder)) for path in folder.iterdir() if not path.name.startswith("pytest-of-")]
+
+
+def make_project(folder: Path) -> Path:
+    """A project with a ruleset and a scenario."""
+    (folder / "scenarios").mkdir(parents=True)
+    (folder / "t.nft").write_text(RULESET)
+    (folder / "scenarios/t.yaml").write_text(SCENARIOS)
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    return folder
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("command", nargs="*", help=f"of {', '.join(COMMANDS)}; default: all")
+    parser.add_argument("--times", type=int, default=5, metavar="N", help="for each command and signal")
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    parser.add_argument("--span", type=float, help="seconds within which the instant lies, instead of three of them")
+    options = parser.parse_args()
+    chance = random.Random(options.seed)
+    print(f"seed {options.seed}", flush=True)
+    bad: list[str] = []
+    for name in options.command or COMMANDS:
+        for way, send in WAYS.items():
+            trials, before = [], len(bad)
+            for _ in range(options.times):
+                after = chance.random() * (options.span or chance.choice(SPANS_S))
+                with tempfile.TemporaryDirectory() as folder:
+                    project = make_project(Path(folder, "project"))
+                    empty = {"XDG_CACHE_HOME": str(Path(folder, "cache"))} if name == "fetch" else {}
+                    trials.append(one := trial(COMMANDS[name], send, after, project, **empty))
+                if wrong := one.wrong({*STATUSES[way], *DONE.get(name, ())}):
+                    bad.append(wrong)
+                    print(f"{name}, {way} after {after:.2f} s: {wrong}\n{one.output[-2000:]}", flush=True)
+            statuses = collections.Counter(one.status for one in trials)
+            print(
+                f"{name:8}{way:8}{len(trials):4} trials, {len(bad) - before} bad; "
+                f"ended after {max(one.took_s for one in trials):.1f} s at most; "
+                f"statuses {', '.join(f'{status}: {count}' for status, count in statuses.items())}",
+                flush=True,
+            )
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""How ``nft-harness`` ends: a test for each row of the table in docs/reports.md, as far as no other file has it.
+
+125 is in kernel/test_microvm.py, the statuses of commands in test_trace.py and test_enter.py.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.cli import main
+from harness.ending import exit_status, in_order, interruptible
+from harness.result import Result, encode
+
+HARNESS = [sys.executable, "-m", "harness.cli"]
+SCENARIO = """lab: router
+ruleset: t.nft
+scenarios:
+  - name: dropped
+    send: {from: client, to: server, udp: {dport: 9}}
+    expect: {verdict: VERDICT}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_result: Callable[..., Result]) -> Path:
+    """A folder with a right scenario file, a wrong one, and a result of which half is covered."""
+    (tmp_path / "pytest.ini").write_text("[pytest]")
+    (tmp_path / "t.nft").write_text("table inet t { }\n")
+    (tmp_path / "right.yaml").write_text(SCENARIO.replace("VERDICT", "drop"))
+    (tmp_path / "wrong.yaml").write_text(SCENARIO.replace("VERDICT", "dropp"))
+    (tmp_path / "result.jsonl").write_bytes(encode(make_result("HTTPS")) + b"\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ("check right.yaml", 0),
+        ("check wrong.yaml", 1),
+        ("check nowhere.yaml", 1),
+        ("kernels list", 0),
+        ("lab show right.yaml", 0),
+        ("lab show nowhere.yaml", 2),
+        ("lab enter right.yaml::nowhere -- true", 2),
+        ("lab enter right.yaml --host nowhere -- true", 2),
+        ("init nowhere.nft", 2),
+        ("report result.jsonl --cov-fail-under 1", 0),
+        ("report result.jsonl --cov-fail-under 100", 1),
+        ("report nowhere.jsonl", 2),
+        ("report result.jsonl --html /dev/null/report.html", 2),
+        ("discover --output /dev/null/functions.json", 2),
+        ("trace --config nowhere.json", 2),
+        ("vm --kernel ./nowhere -- true", 125),
+    ],
+)
+def test_each_command_ends_with_its_status(command: str, status: int, project: Path) -> None:
+    done = subprocess.run([*HARNESS, *command.split()], capture_output=True, text=True)
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+
+
+def test_output_that_cannot_be_written_is_a_sentence_and_2() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*HARNESS, "schema"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (2, "nft-harness: error: [Errno 28] No space left on device\n")
+
+
+def test_a_reader_that_has_seen_enough_is_141() -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    done = subprocess.run([*HARNESS, "schema"], stdout=writes, stderr=subprocess.PIPE, text=True)
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_a_bug_is_70(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("harness.kernel.images.images", lambda: 1 / 0)
+    assert main(["kernels", "list"]) == 70
+    assert capsys.readouterr().err.endswith("this is a bug in nft-harness, please report it\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_128_and_its_number_and_nothing_is_left(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work() -> None:
+        with tempfile.TemporaryDirectory(dir=tmp_path):
+            os.kill(os.getpid(), number)
+            threading.Event().wait(10)
+        raise AssertionError("the signal did not end it")
+
+    monkeypatch.setattr("harness.kernel.images.images", work)
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit, match=str(128 + number)):
+        main(["kernels", "list"])
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(number) is before
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with in_order(), interruptible() as interrupted:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not interrupted()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_asks_and_the_second_ends(number: signal.Signals) -> None:
+    with in_order(), interruptible() as interrupted:
+        assert interrupted() == 0
+        os.kill(os.getpid(), number)
+        assert interrupted() == number
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            os.kill(os.getpid(), number)
+
+
+def test_statuses_of_programs_are_a_shells() -> None:
+    assert [exit_status(code) for code in (0, 7, -9)] == [0, 7, 137]
