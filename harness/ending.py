@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -18,11 +19,17 @@ def exit_status(code: int) -> int:
     return 128 - code if code < 0 else code
 
 
+AGAIN_S = 0.05
+"""Seconds after which a signal comes again whose exception Python has dropped."""
+
+
 @contextmanager
 def in_order() -> Iterator[None]:
     """Within, SIGTERM and SIGHUP raise :class:`SystemExit` with 128 + N: whatever is open is closed and removed.
 
     Those that the caller has ignored, as nohup(1) does, stay so. Ctrl-C raises :class:`KeyboardInterrupt` already.
+    Python drops an exception that is raised in a callback or a destructor, of which an import has many: then the
+    signal comes again.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -32,10 +39,23 @@ def in_order() -> Iterator[None]:
         sys.exit(128 + number)
 
     numbers = [one for one in ENDING[1:] if signal.getsignal(one) is signal.SIG_DFL]
+
+    def dropped(about: Any) -> None:
+        error = about.exc_value
+        if not isinstance(error, KeyboardInterrupt | SystemExit):
+            hook(about)
+            return
+        number = int(error.code) - 128 if isinstance(error, SystemExit) else signal.SIGINT
+        again = threading.Timer(AGAIN_S, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+
     before: dict[int, Any] = {number: signal.signal(number, end) for number in numbers}
+    hook, sys.unraisablehook = sys.unraisablehook, dropped
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         _restore(before)
 
 

@@ -107,6 +107,22 @@ def test_a_signal_is_128_and_its_number_and_nothing_is_left(
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_in_a_destructor_is_not_lost(number: signal.Signals, error: type[BaseException]) -> None:
+    class Destroyed:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), number)
+            threading.Event().wait(0)
+
+    def destroy() -> None:
+        Destroyed()
+        threading.Event().wait(10)
+        raise AssertionError("the signal did not come again")
+
+    with in_order(), pytest.raises(error):
+        destroy()
+
+
 def test_what_nohup_ignores_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
