@@ -18,6 +18,7 @@ import msgspec
 import pytest
 from _pytest._code.code import ReprEntryNative, ReprExceptionInfo, ReprFileLocation, ReprTraceback
 
+from harness import companions
 from harness.errors import BrokenMeasurement, HarnessError, Position, ScenarioError, Unsupported
 from harness.judge import Keys, Mismatch, Outcome, describe_loss, describe_step, judge, outcome
 from harness.scenario.case import Broken, Case
@@ -39,7 +40,7 @@ class ScenarioFile(pytest.File):
         loaded = self.config.stash[SESSION].load(self.path)
         for number, error in enumerate(loaded.errors):
             yield ScenarioItem.from_parent(self, name=f"file-{number}" if number else "file", case=error)
-        times: int = self.config.option.nft_repeat
+        times: int = self.config.option.nft_repeat * companions.count(self.config)
         for turn in range(times):
             for case in loaded.cases:
                 name = f"{case.id}[{turn + 1}]" if times > 1 else case.id
@@ -84,6 +85,7 @@ class ScenarioItem(pytest.Item):
                 raise ScenariosBroken(errors)
             case Case() as case:
                 started = time.monotonic()
+                self._forget()
                 try:
                     self.sights = self.config.stash[SESSION].run(case)
                     self.failure = self._judge(case)
@@ -99,6 +101,11 @@ class ScenarioItem(pytest.Item):
         """Say whether the ruleset did what was expected; one that is recorded now does what it does."""
         if self.failure and not self.config.option.nft_record:
             raise self.failure
+
+    def _forget(self) -> None:
+        """What an earlier turn has seen, where pytest-rerunfailures has a test run again."""
+        self.failure, self.sights, self.mismatches = None, (), []
+        self.user_properties = [one for one in self.user_properties if not one[0].startswith("nft.")]
 
     def _traceback_filter(self, excinfo: ExceptionInfo[BaseException]) -> Traceback:
         """Of a bug of ours show what is ours: to print pytest's way to it takes a minute under emulation."""

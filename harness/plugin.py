@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness import chosen, collect, distribute, fixtures
+from harness import chosen, collect, companions, distribute, fixtures
 from harness.fixtures import nft_lab as nft_lab
 from harness.fixtures import nft_run as nft_run
 from harness.report import kinds
@@ -122,6 +122,10 @@ def pytest_configure(config: pytest.Config) -> None:
         distribute.distribute(config)
     except OSError as error:
         raise pytest.UsageError(f"nft-harness: {error}") from None
+    if distribute.is_worker(config):
+        companions.in_a_guest(config)
+    elif distribute.DISTRIBUTION in config.stash and config.stash[distribute.DISTRIBUTION].chosen:
+        companions.in_workers(config)
     config.stash[SESSION] = Session(config)
     if not distribute.is_worker(config):
         from harness.reports import Reports
