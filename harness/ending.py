@@ -42,10 +42,11 @@ def in_order() -> Iterator[None]:
 
     def dropped(about: Any) -> None:
         error = about.exc_value
-        if not isinstance(error, KeyboardInterrupt | SystemExit):
+        status = 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else getattr(error, "code", None)
+        number = next((one for one in ENDING if status == 128 + one), None)
+        if number is None:
             hook(about)
             return
-        number = int(error.code) - 128 if isinstance(error, SystemExit) else signal.SIGINT
         again = threading.Timer(AGAIN_S, os.kill, (os.getpid(), number))
         again.daemon = True
         again.start()
