@@ -29,3 +29,17 @@ SCENARIOS_OF_ONE: Final = 1000
 """Scenarios that ``each`` or ``matrix`` makes of one."""
 RESULT_BYTES: Final = 128 << 20
 """Size of a file of stored results. A scenario takes about 100 KB."""
+EXPRESSION_BYTES: Final = 1 << 20
+"""Texts and bytes in a packet expression together, repeated as often as they say."""
+PACKETS_BYTES: Final = 16 << 20
+"""Bytes of the packets that one expression makes."""
+HOSTS: Final = 250
+"""Hosts of a lab: the tracer tells 256 network namespaces apart."""
+INTERFACES: Final = 2048
+"""Interfaces of all hosts of a lab."""
+KERNEL_BYTES: Final = 256 << 20
+"""Size of a kernel image. Debian's have 10 to 15 MB."""
+VMLINUX_BYTES: Final = 512 << 20
+"""Size of a kernel unpacked. Debian's have 60 to 100 MB."""
+INCLUDE_DEPTH: Final = 16
+"""Files of a ruleset that include one another: nft's own limit."""

@@ -24,6 +24,8 @@ from pathlib import Path
 
 import msgspec
 
+from harness import untrusted
+from harness.bounds import KERNEL_BYTES
 from harness.errors import Unsupported
 from harness.kernel import debian
 from harness.kernel.cache import REMEDY, cache_dir, why_not
@@ -118,8 +120,11 @@ def release_of(vmlinuz: Path) -> str:
     Source: Linux Documentation/arch/x86/boot.rst, "boot_flag", "header" and "kernel_version".
     """
     try:
-        with vmlinuz.open("rb") as file:
+        with untrusted.opened(vmlinuz, KERNEL_BYTES) as file:
             header = file.read(0x8000)
+    except untrusted.Unreadable as error:
+        reason = error.sentence.removeprefix("cannot be read: ")
+        raise Unsupported(f"{vmlinuz} can't be read as a kernel image: {reason[0].upper()}{reason[1:]}") from None
     except OSError as error:
         raise Unsupported(f"{vmlinuz} can't be read as a kernel image: {error.strerror}") from None
     if header[0x1FE:0x200] != b"\x55\xaa" or header[0x202:0x206] != b"HdrS":
@@ -128,7 +133,10 @@ def release_of(vmlinuz: Path) -> str:
             remedy="give a bzImage (vmlinuz, not vmlinux), or a folder with one and its lib/modules",
         )
     start = 0x200 + int.from_bytes(header[0x20E:0x210], "little")
-    return header[start : start + 256].split(b"\0")[0].split(b" ")[0].decode("ascii", "replace")
+    release = header[start : start + 256].split(b"\0")[0].split(b" ")[0].decode("ascii", "replace")
+    if not re.fullmatch(r"[0-9][\w.+~-]*", release, re.ASCII):
+        raise Unsupported(f"{vmlinuz} is not a kernel image: its header names no release", remedy="give another one")
+    return release
 
 
 def fetch(series: str, progress: Progress = silent) -> Image:

@@ -15,6 +15,9 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from harness import untrusted
+from harness.bounds import KERNEL_BYTES, VMLINUX_BYTES
+from harness.errors import Unsupported
 from harness.kernel.cache import cache_dir, keep
 from harness.kernel.images import Image
 
@@ -28,14 +31,25 @@ def vmlinux(image: Image) -> Path:
     That is the case for rare ways of packing, for kernels without a PVH entry and where nothing can be kept: slower,
     not wrong.
     """
-    packed = image.vmlinuz.read_bytes()
+    packed = _content(image.vmlinuz)
     place = cache_dir() / "vmlinux" / f"{image.release}-{hashlib.sha256(packed).hexdigest()[:16]}"
     if place.exists():
         return place
-    content = _unpack(packed)
+    with untrusted.boundary(f"{image.vmlinuz} is no whole kernel image", remedy=_REMEDY):
+        content = _unpack(packed)
     if content is None or _PVH_NOTE not in content:
         return image.vmlinuz
     return place if keep(place, content) else image.vmlinuz
+
+
+_REMEDY = "fetch it again, or give another one"
+
+
+def _content(vmlinuz: Path) -> bytes:
+    try:
+        return untrusted.read(vmlinuz, KERNEL_BYTES)
+    except untrusted.Unreadable as error:
+        raise Unsupported(f"{vmlinuz} {error.sentence}", remedy="give a bzImage (vmlinuz)") from None
 
 
 def _unpack(packed: bytes) -> bytes | None:
@@ -43,6 +57,8 @@ def _unpack(packed: bytes) -> bytes | None:
     sectors = packed[0x1F1] or 4
     offset, length = struct.unpack_from("<II", packed, 0x248)
     start = (sectors + 1) * 512 + offset
+    if start + length > len(packed):
+        raise EOFError("the file ends within its payload")
     payload = packed[start : start + length]
     for magic, unpacker in _UNPACKERS.items():
         if payload.startswith(magic):
@@ -61,6 +77,8 @@ def _zstd(payload: bytes) -> bytes | None:
     decompress.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t]
     # The kernel's build writes the unpacked size behind the payload.
     size = int.from_bytes(payload[-4:], "little")
+    if size > VMLINUX_BYTES:
+        raise ValueError(f"unpacked it would have {size} bytes")
     content = bytearray(size)
     written = decompress((ctypes.c_char * size).from_buffer(content), size, payload[:-4], len(payload) - 4)
     return bytes(content) if written == size else None
@@ -68,6 +86,6 @@ def _zstd(payload: bytes) -> bytes | None:
 
 _UNPACKERS: dict[bytes, Callable[[bytes], bytes | None]] = {
     b"\x28\xb5\x2f\xfd": _zstd,
-    b"\xfd7zXZ\0": lambda payload: lzma.LZMADecompressor().decompress(payload),
-    b"\x1f\x8b": lambda payload: zlib.decompressobj(wbits=31).decompress(payload),
+    b"\xfd7zXZ\0": lambda payload: lzma.LZMADecompressor(memlimit=VMLINUX_BYTES).decompress(payload, VMLINUX_BYTES),
+    b"\x1f\x8b": lambda payload: zlib.decompressobj(wbits=31).decompress(payload, VMLINUX_BYTES),
 }

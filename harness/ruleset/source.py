@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from harness.bounds import INCLUDE_DEPTH
 from harness.errors import Position
 from harness.ruleset.listing import FAMILIES
 
@@ -199,6 +200,8 @@ class _Walk:
         return True
 
     def _include(self, name: str) -> None:
+        if len(self._sources) > INCLUDE_DEPTH:
+            raise UnclearError(f"{name} is included too deep")
         found = _files(self._folder / name)
         if not found and not glob.has_magic(name):
             raise UnclearError(f"{name} is not found")

@@ -115,6 +115,8 @@ class _Walk:
                     # Below the keys of the file are headers, which have defaults.
                     remedy = "give one" if depth <= 2 else "give one, or {} where its defaults will do"
                     raise self.error(f"{name} has no value", event, remedy)
+                if "\0" in event.value and name != "'payload'":
+                    raise self.error(f"{name} has a NUL character", event, "leave it out")
                 if half := _SURROGATE.search(event.value):
                     raise self.error(
                         f"'\\u{ord(half[0]):x}' is half a character", event, "write the whole, as \\UXXXXXXXX"
@@ -155,6 +157,8 @@ class _Walk:
             if not isinstance(event, ScalarEvent) or event.ctag is not None or event.anchor:
                 raise self.error("a key must be plain text", event)
             key = event.value
+            if "\0" in key:
+                raise self.error("a key cannot hold a NUL character", event)
             if "`" in key:  # msgspec's messages set keys in these, unescaped
                 raise self.error("a key cannot hold a '`'", event)
             if key == "<<" and not event.style:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+from harness.bounds import EXPRESSION_BYTES
 from harness.scenario.problem import Problem
 
 MAX_CHARACTERS = 4096
@@ -21,6 +22,9 @@ MAX_BYTES = 65535
 """A text or byte string, repeated as often as it says."""
 MAX_NUMBER = 1 << 128
 """An IPv6 address as a number is the largest that a field takes."""
+
+
+Counted = TypeVar("Counted")
 
 
 class Layer(NamedTuple):
@@ -73,6 +77,7 @@ class _Reader:
 
     def __init__(self, source: str, start: int) -> None:
         self._bytes = source[start:].encode()
+        self._texts = 0
         self._start = start
 
     def stack(self, node: ast.expr, depth: int) -> Stack:
@@ -129,7 +134,7 @@ class _Reader:
                     raise self.problem("is a larger number than any field takes", node)
                 if isinstance(value, bool) or not isinstance(value, int | float | str | bytes | None):
                     raise self.problem(f"{ast.unparse(node)} is no value of a field", node)
-                return value
+                return self.counted(value, node)
             case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
                 return -number
             case ast.BinOp(op=ast.Mult(), left=left, right=right):
@@ -155,7 +160,14 @@ class _Reader:
                 raise self.problem("'*' repeats a text or bytes, and nothing else", node)
         if isinstance(times, bool) or len(text) * times > MAX_BYTES:
             raise self.problem(f"is longer than {MAX_BYTES:,} bytes, the longest packet", node)
-        return text * times
+        return self.counted(text * times, node)
+
+    def counted(self, value: Counted, node: ast.expr) -> Counted:
+        """``value``; all texts together have a limit."""
+        self._texts += len(value) if isinstance(value, str | bytes) else 0
+        if self._texts > EXPRESSION_BYTES:
+            raise self.problem(f"its texts have more than {EXPRESSION_BYTES:,} bytes together", node)
+        return value
 
     def place(self, node: ast.expr | ast.keyword) -> int:
         """Where ``node`` begins, in characters; the tree counts bytes."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from msgspec import structs
 
+from harness.bounds import PACKETS_BYTES
 from harness.scenario import models
 from harness.scenario.alone import alone
 from harness.scenario.expression import Field, Layer, Stack, parse
@@ -104,6 +105,9 @@ def _packets(stack: Stack) -> Iterator[ScapyPacket]:
     count = math.prod(len(values) for *_, values in choices)
     if count > MOST_PACKETS:
         raise Problem(f"makes {count:,} packets, and {MOST_PACKETS:,} is the limit")
+    size = sum(max(map(_weight, values)) for *_, values in choices)
+    if count * size > PACKETS_BYTES:
+        raise Problem(f"makes {count * size:,} bytes of packets, and {PACKETS_BYTES:,} is the limit")
     firsts: list[dict[str, Any]] = [{} for _ in kinds]
     for number, name, _, values in choices:
         firsts[number][name] = values[0]
@@ -112,6 +116,13 @@ def _packets(stack: Stack) -> Iterator[ScapyPacket]:
             _check(kinds[number], name, field, value, firsts[number])
     for chosen in itertools.product(*(values for *_, values in choices)):
         yield _assemble(kinds, choices, chosen)
+
+
+def _weight(value: object) -> int:
+    """Bytes that a value adds to a packet, at least."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    return sum(map(_weight, value)) if isinstance(value, list | tuple) else 0
 
 
 def _assemble(

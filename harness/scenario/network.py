@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from harness.bounds import HOSTS, INTERFACES
 from harness.scenario import routing
 from harness.scenario.models import HostSpec, LabSpec
 from harness.scenario.parts import (
@@ -62,6 +63,10 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
         Raises :class:`~harness.scenario.problem.Problem`, with keys below the lab, when hosts,
         links and addresses do not fit together.
         """
+        if len(spec.hosts) > HOSTS:
+            raise Problem(f"has {len(spec.hosts):,} hosts, and {HOSTS} is the limit", "hosts")
+        if (count := sum(len(host.interfaces) for host in spec.hosts.values())) > INTERFACES:
+            raise Problem(f"has {count:,} interfaces, and {INTERFACES:,} is the limit", "hosts")
         if spec.device not in spec.hosts:
             raise unknown(spec.device, spec.hosts, "host of the lab, so it cannot be the device under test", "device")
         wiring = Wiring(spec)
@@ -232,7 +237,7 @@ def _interfaces(wiring: Wiring) -> dict[End, Interface]:
             interfaces[end] = Interface(
                 host=name,
                 name=interface,
-                mac=f"02:00:00:00:{number:02x}:{numbers[carrier]:02x}",
+                mac=_mac(number, numbers[carrier]),
                 addresses=tuple(addresses),
                 peer=wiring.peers.get(end) or End(name, _below(host, interface)),
                 reaches=tuple(one for one in wiring.reached(end) if spec.hosts[one.host].interfaces[one.interface]),
@@ -282,6 +287,11 @@ def _neighbours(host: str, interfaces: Mapping[End, Interface]) -> Iterator[Neig
             for end in one.reaches:
                 for address in interfaces[end].addresses:
                     yield Neighbour(one.name, address.ip, interfaces[end].mac)
+
+
+def _mac(host: int, interface: int) -> str:
+    """Locally administered; each number in two bytes, the lower ones last."""
+    return f"02:00:{host >> 8:02x}:{interface >> 8:02x}:{host & 255:02x}:{interface & 255:02x}"
 
 
 def _group_mac(address: Address) -> str:

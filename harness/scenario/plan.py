@@ -7,6 +7,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from harness import untrusted
+from harness.bounds import PAYLOAD_BYTES
 from harness.scenario import icmp
 from harness.scenario.models import ARP, IPv4, IPv6, Send
 from harness.scenario.network import Network
@@ -207,10 +209,9 @@ def payload(send: Send) -> bytes:
     if send.payload.file is None:
         return bytes.fromhex(send.payload.hex or "")
     try:
-        with Path(send.payload.file).open("rb") as stream:
-            return stream.read(LONGEST + 1)
-    except OSError as error:
-        raise Problem(f"cannot be read: {(error.strerror or 'unknown error').lower()}", "payload", "file") from None
+        return untrusted.read(Path(send.payload.file), PAYLOAD_BYTES)
+    except untrusted.Unreadable as error:
+        raise Problem(error.sentence, "payload", "file") from None
 
 
 def _check_size(send: Send, family: int, interface: Interface) -> None:

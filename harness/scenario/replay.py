@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness import untrusted
+from harness.bounds import CAPTURE_BYTES
 from harness.scenario import models
 from harness.scenario.models import MOST_PACKETS, Pcap
 from harness.scenario.packet import fields
 from harness.scenario.plan import Plan
 from harness.scenario.problem import Problem
 
-MAX_BYTES = 16 << 20
-"""Size of a file."""
 GZIP = b"\x1f\x8b"
 ADDRESSES = 12
 """Bytes of both addresses of an Ethernet header."""
@@ -56,7 +56,7 @@ def said(recorded: Recorded) -> dict[str, Any]:
     """What the packet says of its ends, as fields of a short form's :class:`~harness.scenario.models.Send`."""
     found = fields(recorded.frame)
     source, destination = found.get("src"), found.get("dst")
-    if not isinstance(source, str) or not isinstance(destination, str):
+    if not isinstance(source, str) or not isinstance(destination, str) or not {"op", "proto"} & found.keys():
         return {"ether": models.Ether(type=int(found.get("ether_type", 0)))}
     if "op" in found:
         return {"arp": models.ARP(op="request" if found["op"] == "request" else "reply", src=source, dst=destination)}
@@ -75,12 +75,10 @@ def data(recorded: Recorded, keep: bool, planned: Plan) -> bytes:
 
 def _content(path: Path) -> bytes:
     try:
-        with path.open("rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise Problem(f"cannot be read: {(error.strerror or 'unknown error').lower()}", "file") from None
-    if len(content) > MAX_BYTES:
-        raise Problem(f"is larger than {MAX_BYTES >> 20} MiB", "file", remedy="cut out what is needed with editcap")
+        content = untrusted.read(path, CAPTURE_BYTES)
+    except untrusted.Unreadable as error:
+        remedy = "cut out what is needed with editcap" if isinstance(error, untrusted.TooLarge) else ""
+        raise Problem(error.sentence, "file", remedy=remedy) from None
     if content.startswith(GZIP):
         raise Problem("is compressed", "file", remedy="unpack it with gunzip")
     return content
@@ -113,14 +111,14 @@ def _frames(content: bytes) -> list[tuple[int, bytes]]:
     return frames
 
 
-_PART = re.compile(r"(\d+)(?:-(\d+))?")
+_PART = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
 
 def _chosen(packets: str | int | None, count: int) -> Sequence[int]:
     """The numbers that ``packets`` names: ``3``, ``1-5``, ``1-3, 7``."""
     if packets is None:
         return range(1, count + 1)
-    numbers: list[int] = []
+    ranges: list[range] = []
     for part in str(packets).split(","):
         found = _PART.fullmatch(part.strip())
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
@@ -128,8 +126,11 @@ def _chosen(packets: str | int | None, count: int) -> Sequence[int]:
             raise Problem(f"'{part.strip()}' is no packet's number and no range", "packets", remedy="as in 1-5, 9")
         if last > count:
             raise Problem(f"the file has {count} packet{'s' * (count > 1)}, and none with number {last}", "packets")
-        numbers += range(first, last + 1)
-    return numbers
+        ranges.append(range(first, last + 1))
+    if (number := sum(map(len, ranges))) > MOST_PACKETS:
+        remedy = "choose fewer of them"
+        raise Problem(f"are {number:,} packets, and {MOST_PACKETS:,} is the limit", "packets", remedy=remedy)
+    return [number for one in ranges for number in one]
 
 
 def _as_ethernet(number: int, linktype: int, frame: bytes) -> bytes:

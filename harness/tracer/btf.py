@@ -21,6 +21,7 @@ from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
+from harness import untrusted
 from harness.errors import Unsupported
 
 FOLDER = Path("/sys/kernel/btf")
@@ -111,6 +112,12 @@ class _Handed(NamedTuple):
     """Id of a function's prototype → positions and spellings of such parameters."""
 
 
+_QUALIFIED = 64
+"""Typedefs and qualifiers behind one another."""
+
+_bounded = untrusted.boundary("the kernel's description of its types, BTF, is damaged", remedy="use another kernel")
+
+
 class Btf:
     """The types of the kernel (:meth:`vmlinux`), or of a module on top of them (:meth:`module`).
 
@@ -124,7 +131,8 @@ class Btf:
         self._base = base
         self._first_id: int = len(base) if base else 0
         self._first_string: int = base._first_string + len(base._strings) if base else 0
-        self._index(self._sections(data))
+        with untrusted.boundary(f"the BTF of {self.name} is damaged", remedy="use another kernel"):
+            self._index(self._sections(data))
         self._names_known: dict[frozenset[Kind], dict[bytes, int]] = {}
         self._handed_known: dict[tuple[str, ...], _Handed] = {}
 
@@ -173,6 +181,7 @@ class Btf:
             return False
         return True
 
+    @_bounded
     def size(self, name: str) -> int:
         """Size of a struct or union in bytes."""
         btf, at = self._locate(self._struct(name))
@@ -190,6 +199,7 @@ class Btf:
         field = self.field(name, member)
         return field.bit, field.bits or 8 * self.sizeof(field.type)
 
+    @_bounded
     def field(self, name: str, member: str) -> Field:
         """The member of struct or union ``name`` with a simple or dotted name."""
         type_id = self._struct(name)
@@ -208,6 +218,7 @@ class Btf:
         """Size of ``member`` of struct or union ``name`` in bytes."""
         return self.sizeof(self.field(name, member).type)
 
+    @_bounded
     def enum(self, name: str) -> dict[int, str]:
         """The values of an enum and their names; of two names with one value the last is given."""
         found = self._find(_ENUMS, name)
@@ -225,6 +236,7 @@ class Btf:
             pairs = struct.iter_unpack("=Iq" if info >> 31 else "=IQ", rows)
         return {value: btf._text(name) for name, value in pairs}
 
+    @_bounded
     def parameters(self, function: str) -> tuple[Parameter, ...]:
         """The parameters of a function, in order."""
         found = self._find(_FUNCTIONS, function)
@@ -237,6 +249,7 @@ class Btf:
         pairs = zip(rows[::2], rows[1::2], strict=True)
         return tuple(Parameter(btf._text(name), btf._spell(kind) if kind else "...") for name, kind in pairs)
 
+    @_bounded
     def function(self, name: str) -> int:
         """Number of one of this BTF's own functions, by which programs are loaded for it."""
         found = self._names(_FUNCTIONS).get(name.encode())
@@ -244,11 +257,15 @@ class Btf:
             raise Unsupported(f"the BTF of {self.name} has no function {name}")
         return found
 
-    def arguments(self, structs: Sequence[str]) -> Iterator[Argument]:
+    @_bounded
+    def arguments(self, structs: Sequence[str]) -> list[Argument]:
         """Where functions are handed a pointer to one of ``structs``, or a pointer to such a pointer.
 
         Only functions of this BTF itself, not of its base; a function handed several comes several times.
         """
+        return list(self._arguments(structs))
+
+    def _arguments(self, structs: Sequence[str]) -> Iterator[Argument]:
         prototypes = self._handed(tuple(structs)).prototypes
         words, text = self._words, self._text
         for _, at in self._of(_FUNCTIONS):
@@ -257,6 +274,7 @@ class Btf:
                 for position, spelled in found:
                     yield Argument(name, position, spelled)
 
+    @_bounded
     def sizeof(self, type_id: int) -> int:
         """Size of a type in bytes; a pointer has that of the kernel's word."""
         type_id = self._bare(type_id)
@@ -352,11 +370,12 @@ class Btf:
 
     def _bare(self, type_id: int) -> int:
         """Id of the type behind typedefs and qualifiers."""
-        while True:
+        for _ in range(_QUALIFIED):
             btf, at = self._locate(type_id)
             if btf._kind(type_id) not in _QUALIFIERS:
                 return type_id
             type_id = btf._words[at + 2]
+        raise ValueError(type_id)
 
     def _text(self, offset: int) -> str:
         btf = self
