@@ -9,27 +9,23 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import pytest
 from _pytest._code.code import ReprEntryNative, ReprExceptionInfo, ReprFileLocation, ReprTraceback
 
 from harness import companions
-from harness.errors import BrokenMeasurement, HarnessError, Position, ScenarioError, Unsupported
-from harness.judge import Keys, Mismatch, Outcome, describe_loss, describe_step, judge, outcome
+from harness.errors import HarnessError, Position, ScenarioError, Unsupported
 from harness.scenario.case import Broken, Case
 from harness.session import SESSION
 from harness.text import escape, lines
+from harness.trial import Failure, Trial, differing, failure_of, paths, properties
 
 if TYPE_CHECKING:
     from _pytest._code.code import ExceptionInfo, Traceback
-
-    from harness.fixtures import Shown
-    from harness.run import Sight
 
 
 class ScenarioFile(pytest.File):
@@ -50,10 +46,10 @@ class ScenarioFile(pytest.File):
 class Failed(Exception):
     """The ruleset did not do what was expected; the text says it all."""
 
-    def __init__(self, text: str, position: Position, summary: str) -> None:
-        super().__init__(text)
-        self.position = position
-        self.summary = summary
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.text)
+        self.position = failure.position
+        self.summary = failure.summary
 
 
 class ScenarioItem(pytest.Item):
@@ -62,19 +58,18 @@ class ScenarioItem(pytest.Item):
     def __init__(self, *, case: Case | Broken | ScenarioError, **kwargs: object) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]
         self.case = case
-        self.failure: Failed | None = None
-        self.sights: tuple[Sight, ...] = ()
-        self.mismatches: list[tuple[Mismatch, ...]] = []
-        """Of each of the sights that were judged."""
-        self.seconds = 0.0
+        path, line, _ = self.reportinfo()
+        self.trial = Trial(
+            nodeid=self.nodeid,
+            name=self.name,
+            path=path,
+            line=line + 1,
+            case=case,
+            colour=self.config.stash[SESSION].colour,
+        )
         if not isinstance(case, ScenarioError):
             for mark in case.marks:
                 self.add_marker(mark)
-
-    @property
-    def colour(self) -> bool:
-        """Whether the reader sees colours."""
-        return self.config.stash[SESSION].colour
 
     def setup(self) -> None:
         """Measure and judge: whatever goes wrong here says nothing about the ruleset."""
@@ -87,58 +82,40 @@ class ScenarioItem(pytest.Item):
                 started = time.monotonic()
                 self._forget()
                 try:
-                    self.sights = self.config.stash[SESSION].run(case)
-                    self.failure = self._judge(case)
+                    self.trial.sights = self.config.stash[SESSION].run(case)
+                    self.trial.failure = self._judge(case)
                 except Unsupported as lacking:
                     if self.config.option.nft_require:
                         raise
                     pytest.skip(f"unsupported here: {lacking}")
                 finally:
-                    self.seconds = time.monotonic() - started
-                    self.user_properties += properties(self.sights)
+                    self.trial.seconds = time.monotonic() - started
+                    self.user_properties += properties(self.trial.sights)
 
     def runtest(self) -> None:
         """Say whether the ruleset did what was expected; one that is recorded now does what it does."""
-        if self.failure and not self.config.option.nft_record:
-            raise self.failure
+        if self.trial.failure and not self.config.option.nft_record:
+            raise Failed(self.trial.failure)
 
     def _forget(self) -> None:
         """What an earlier turn has seen, where pytest-rerunfailures has a test run again."""
-        self.failure, self.sights, self.mismatches = None, (), []
+        self.trial.failure, self.trial.sights, self.trial.mismatches = None, (), []
         self.user_properties = [one for one in self.user_properties if not one[0].startswith("nft.")]
 
     def _traceback_filter(self, excinfo: ExceptionInfo[BaseException]) -> Traceback:
         """Of a bug of ours show what is ours: to print pytest's way to it takes a minute under emulation."""
         return excinfo.traceback.cut(path=__file__)
 
-    def _judge(self, case: Case) -> Failed | None:
+    def _judge(self, case: Case) -> Failure | None:
         """All that differs in the first step where anything does; what follows it would follow from it."""
         failure = None
-        for _, packets in itertools.groupby(self.sights, key=attrgetter("action")):
+        for _, packets in itertools.groupby(self.trial.sights, key=attrgetter("action")):
             sights = list(packets)
             found = [differing(case, sight) for sight in sights]
-            self.mismatches += found
-            wrong = [number for number, mismatches in enumerate(found) if mismatches]
-            if wrong and failure is None:
-                from harness.report.terminal import explain  # dear in an emulated guest, and mostly not needed
-
-                sight, mismatches = sights[wrong[0]], found[wrong[0]]
-                text = explain(
-                    case.name,
-                    mismatches[0].position,
-                    sight.summary,
-                    sight.expect,
-                    mismatches,
-                    sight.observation,
-                    sight.packet,
-                    rules=sight.ruleset.rules,
-                    network=case.network,
-                    others=wrong[1:],
-                    colour=self.colour,
-                )
-                failure = Failed(text, mismatches[0].position, _summary(mismatches))
-                if not self.config.option.nft_record:  # which needs to know of every step
-                    break
+            self.trial.mismatches += found
+            failure = failure or failure_of(case, sights, found, colour=self.trial.colour)
+            if failure and not self.config.option.nft_record:  # which needs to know of every step
+                break
         return failure
 
     def reportinfo(self) -> tuple[Path, int, str]:
@@ -162,22 +139,6 @@ class ScenariosBroken(HarnessError):
         return self.sentence  # several lines, each escaped
 
 
-def differing(case: Case, sight: Sight) -> tuple[Mismatch, ...]:
-    """Everything in which a packet of ``case`` differs from what is expected of it."""
-
-    def at(keys: Keys) -> Position:
-        return case.where(sight.action, *sight.keys, *keys[1:])
-
-    found = judge(sight.expect, sight.observation, sight.packet, at=at, rules=sight.ruleset.rules)
-    return tuple(msgspec.structs.replace(one, keys=(*sight.keys, *one.keys[1:])) for one in found)
-
-
-def _summary(mismatches: tuple[Mismatch, ...]) -> str:
-    first = mismatches[0]
-    more = f", and {len(mismatches) - 1} more" if len(mismatches) > 1 else ""
-    return escape(f"{first.key}: expected {first.expected}, seen {first.seen}{more}")
-
-
 def representation(item: ScenarioItem, excinfo: ExceptionInfo[BaseException]) -> ReprExceptionInfo | None:
     """What the user reads of a bad end, without a traceback; None for a bug of ours."""
     error = excinfo.value
@@ -193,32 +154,20 @@ def representation(item: ScenarioItem, excinfo: ExceptionInfo[BaseException]) ->
     )
 
 
-def properties(sights: tuple[Sight, ...]) -> Iterator[tuple[str, object]]:
-    """What JUnit's readers see of a scenario: verdict, rule, kernel and loss, step by step."""
-    outcomes = [decided(sight) for sight in sights]
-    steps: Mapping[str, list[str]] = {
-        "nft.verdict": [str(one) for one in outcomes if one],
-        "nft.rule": [escape(describe_step(step)) for one in outcomes if one for step in one.deciding],
-        "nft.kernel": list(dict.fromkeys(sight.observation.kernel for sight in sights)),
-        "nft.loss": [describe_loss(sight.observation.loss) for sight in sights],
-    }
-    yield from ((name, "; ".join(values)) for name, values in steps.items() if values)
-
-
-def attach(item: pytest.Item, shown: Sequence[ScenarioItem] | Sequence[Shown], report: pytest.TestReport) -> None:
+def attach(item: pytest.Item, trials: Sequence[Trial], report: pytest.TestReport) -> None:
     """Put what was seen into the report in which ``item`` ends; xdist carries it to the controller."""
     if report.when == "call" or (report.when == "setup" and not report.passed):
         options = item.config.option
-        if report.failed and (failure := next((one.failure for one in shown if one.failure), None)):
+        if report.failed and (failure := next((one.failure for one in trials if one.failure), None)):
             # Readers of pytest's reports, such as a plugin for annotations, then point at the expectation.
             file, _, name = report.location
             report.location = file, failure.position.line - 1, name
         vars(report).update(
             nft_broken=report.when == "setup" and report.failed,
             nft_scenario=_named(item),
-            nft_moved=isinstance(item, ScenarioItem) and bool(item.failure) and options.nft_record,
-            nft_paths="\n".join(map(paths, shown)) if options.verbose > 0 and report.passed else "",
-            nft_results=_recorded(shown, report) if item.config.stash[SESSION].wants_results else [],
+            nft_moved=isinstance(item, ScenarioItem) and bool(item.trial.failure) and options.nft_record,
+            nft_paths="\n".join(map(paths, trials)) if options.verbose > 0 and report.passed else "",
+            nft_results=_recorded(trials, report) if item.config.stash[SESSION].wants_results else [],
         )
 
 
@@ -227,25 +176,8 @@ def _named(item: pytest.Item) -> str:
     return f"{item.path}::{item.case.id}" if isinstance(item, ScenarioItem) and isinstance(item.case, Case) else ""
 
 
-def _recorded(shown: Sequence[ScenarioItem] | Sequence[Shown], report: pytest.TestReport) -> list[bytes]:
+def _recorded(trials: Sequence[Trial], report: pytest.TestReport) -> list[bytes]:
     from harness.record import record
     from harness.result import encode
 
-    return [encode(record(one, report)) for one in shown]
-
-
-def paths(one: ScenarioItem | Shown) -> str:
-    """The way that each packet took, in a few lines."""
-    from harness.report.terminal import outline
-
-    told = (outline(sight.observation, sight.packet, colour=one.colour) for sight in one.sights)
-    runs = [(text, len(list(same))) for text, same in itertools.groupby(told)]
-    return "\n".join(text if count == 1 else f"{text}\n  {count} packets went the same way" for text, count in runs)
-
-
-def decided(sight: Sight) -> Outcome | None:
-    """What the ruleset decided; None when the oracles disagree about that."""
-    try:
-        return outcome(sight.packet, sight.observation.device)
-    except BrokenMeasurement:
-        return None
+    return [encode(record(one, report)) for one in trials]

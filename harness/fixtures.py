@@ -29,9 +29,8 @@ import msgspec
 import pytest
 
 from harness import collect
-from harness.collect import properties
 from harness.errors import HarnessError, Position, ScenarioError, Unsupported
-from harness.judge import Mismatch, arrivals, ended, hops_on, judge, layers_of, outcome, refuse_loss
+from harness.judge import arrivals, ended, hops_on, judge, layers_of, outcome, refuse_loss
 from harness.observation import Drop, Observation, PacketSeen, Rule, Step, Verdict
 from harness.scenario.case import Case
 from harness.scenario.files import shortened
@@ -41,6 +40,7 @@ from harness.scenario.packet import fields
 from harness.scenario.problem import unknown
 from harness.session import SESSION
 from harness.tracer import layers
+from harness.trial import Trial, differing, failure_of, paths, properties
 
 if TYPE_CHECKING:
     from harness.run import Sight
@@ -56,14 +56,14 @@ T = TypeVar("T")
 @pytest.fixture
 def nft_run(request: pytest.FixtureRequest) -> Runner:
     """Send a packet through a lab made for it."""
-    request.node.stash.setdefault(SHOWN, [])
+    request.node.stash.setdefault(TRIALS, [])
     return Runner(request.node)
 
 
 @pytest.fixture
 def nft_lab(request: pytest.FixtureRequest) -> Iterator[Builder]:
     """Build labs for several steps; they live until the test ends."""
-    request.node.stash.setdefault(SHOWN, [])
+    request.node.stash.setdefault(TRIALS, [])
     with ExitStack() as labs:
         yield Builder(request.node, labs)
 
@@ -123,7 +123,8 @@ class OpenLab:
         from harness.scenario import flow, load
 
         self._setup = load.set_up(*_document(setup), layers=layers.NAMES)
-        self._shown = Shown(item, self._setup)
+        self._item = item
+        self._trial = _trial(item, self._setup)
         self._steps = 0
         self._stack = ExitStack()
         session = item.config.stash[SESSION]
@@ -137,7 +138,7 @@ class OpenLab:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._shown.end()
+        self._item.user_properties += properties(self._trial.sights)
         self._stack.close()
 
     @_for_tests
@@ -159,28 +160,30 @@ class OpenLab:
         from harness.scenario import load
 
         def case(more: Mapping[str, Any]) -> Case:
-            return load.case_of(*_document({**step, **more}), setup=self._setup, name=self._shown.name)
+            return load.case_of(*_document({**step, **more}), setup=self._setup, name=self._trial.name)
 
         now = case({})
         started = time.monotonic()
         self._stage.arm(now.actions)
         sights = self._stage.act(now.actions[0], self._steps, functools.partial(now.where, 0))
         self._steps += 1
-        self._shown.seconds += time.monotonic() - started
-        numbers = [self._shown.add(sight) for sight in sights]
-        seen = tuple(Seen(sight, number, case, self._shown) for sight, number in zip(sights, numbers, strict=True))
-        self._shown.judge(now, dict(zip(numbers, sights, strict=True)))
+        self._trial.seconds += time.monotonic() - started
+        numbered = dict(enumerate(sights, len(self._trial.sights)))
+        self._trial.sights += sights
+        self._trial.mismatches += [()] * len(sights)
+        seen = tuple(Seen(sight, number, case, self._trial) for number, sight in numbered.items())
+        _judge(self._trial, now, numbered)
         return seen
 
 
 class Seen:
     """What was seen of a packet."""
 
-    def __init__(self, sight: Sight, number: int, case: Callable[[Mapping[str, Any]], Case], shown: Shown) -> None:
+    def __init__(self, sight: Sight, number: int, case: Callable[[Mapping[str, Any]], Case], trial: Trial) -> None:
         self._sight = sight
         self._number = number
         self._case = case
-        self._shown = shown
+        self._trial = trial
         refuse_loss(sight.observation.loss)
         self._outcome = outcome(sight.packet, sight.observation.device)
 
@@ -266,7 +269,7 @@ class Seen:
         case = self._case({"expect": words})
         ((keys, expect),) = case.actions[0].entries
         sight = msgspec.structs.replace(self._sight, expect=expect, keys=keys)
-        self._shown.judge(case, {self._number: sight})
+        _judge(self._trial, case, {self._number: sight})
 
 
 class Way(Sequence[str]):
@@ -312,83 +315,46 @@ class DiffersError(AssertionError):
         self.position = position
 
 
-class Shown:
-    """What one lab of a test has shown; for the reports what a scenario is."""
-
-    def __init__(self, item: pytest.Item, setup: Setup) -> None:
-        every = item.stash[SHOWN]
-        every.append(self)
-        self._item = item
-        self.nodeid = item.nodeid if len(every) == 1 else f"{item.nodeid} ({len(every)})"
-        self.name = item.name
-        self.path = item.path
-        self.case = Case(
-            file=item.path,
+def _trial(item: pytest.Item, setup: Setup) -> Trial:
+    """A trial for one lab of a test; the reports read it as that of a scenario."""
+    trials = item.stash[TRIALS]
+    path, line, _ = item.reportinfo()
+    trials.append(
+        Trial(
+            nodeid=f"{item.nodeid} ({len(trials) + 1})" if trials else item.nodeid,
             name=item.name,
-            id=item.name,
-            marks=(),
-            network=setup.network,
-            rulesets=setup.rulesets,
-            actions=(),
-            places=Node({}, Place(0, 0)),
+            path=Path(path),
+            line=(line or 0) + 1,
+            case=Case(
+                file=item.path,
+                name=item.name,
+                id=item.name,
+                marks=(),
+                network=setup.network,
+                rulesets=setup.rulesets,
+                actions=(),
+                places=Node({}, Place(0, 0)),
+            ),
+            colour=item.config.stash[SESSION].colour,
         )
-        self.sights: tuple[Sight, ...] = ()
-        self.mismatches: list[tuple[Mismatch, ...]] = []
-        """Of each of the sights."""
-        self.failure: DiffersError | None = None
-        self.seconds = 0.0
-
-    def reportinfo(self) -> tuple[Path, int, str]:
-        """The place of the test in its file."""
-        _, line, name = self._item.reportinfo()
-        return self.path, line or 0, name
-
-    @property
-    def colour(self) -> bool:
-        """Whether the reader sees colours."""
-        return self._item.config.stash[SESSION].colour
-
-    def end(self) -> None:
-        """Tell the reports of pytest what was seen."""
-        self._item.user_properties += properties(self.sights)
-
-    def add(self, sight: Sight) -> int:
-        """Keep what was seen of a packet; its number."""
-        self.sights += (sight,)
-        self.mismatches.append(())
-        return len(self.sights) - 1
-
-    def judge(self, case: Case, sights: Mapping[int, Sight]) -> None:
-        """Compare the packets of a step, by their numbers, with what ``case`` expects.
-
-        Raises :class:`DiffersError`.
-        """
-        for number, sight in sights.items():
-            self.mismatches[number] = collect.differing(case, sight)
-        wrong = [number for number in sights if self.mismatches[number]]
-        if not wrong:
-            return
-        from harness.report.terminal import explain  # dear in an emulated guest, and mostly not needed
-
-        sight, found = sights[wrong[0]], self.mismatches[wrong[0]]
-        text = explain(
-            self.name,
-            found[0].position,
-            sight.summary,
-            sight.expect,
-            found,
-            sight.observation,
-            sight.packet,
-            rules=sight.ruleset.rules,
-            network=case.network,
-            others=[list(sights).index(number) for number in wrong[1:]],
-            colour=self.colour,
-        )
-        self.failure = DiffersError(text, found[0].position)
-        raise self.failure
+    )
+    return trials[-1]
 
 
-SHOWN = pytest.StashKey[list[Shown]]()
+def _judge(trial: Trial, case: Case, sights: Mapping[int, Sight]) -> None:
+    """Compare the packets of a step, by their numbers in ``trial``, with what ``case`` expects.
+
+    Raises :class:`DiffersError`.
+    """
+    for number, sight in sights.items():
+        trial.mismatches[number] = differing(case, sight)
+    found = [trial.mismatches[number] for number in sights]
+    if failure := failure_of(case, list(sights.values()), found, colour=trial.colour):
+        trial.failure = failure
+        raise DiffersError(failure.text, failure.position)
+
+
+TRIALS = pytest.StashKey[list[Trial]]()
 """Of a test that has used the fixtures."""
 
 
@@ -404,8 +370,9 @@ def conclude(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.Test
         report.outcome, report.when = "failed", "setup"
         vars(report).pop("wasxfail", None)
     elif report.failed and not isinstance(error, DiffersError):
-        report.sections += [("what was seen", collect.paths(one)) for one in item.stash[SHOWN]]
-    collect.attach(item, item.stash[SHOWN], report)
+        report.sections += [("what was seen", paths(one)) for one in item.stash[TRIALS]]
+    trials = item.stash[TRIALS]
+    collect.attach(item, trials, report)
 
 
 # --- from Python's values to those of a scenario file -------------------------------------------

@@ -178,8 +178,8 @@ def pytest_runtest_makereport(
     if isinstance(item, collect.ScenarioItem):
         if call.excinfo and report.failed:
             report.longrepr = collect.representation(item, call.excinfo) or report.longrepr
-        collect.attach(item, [item], report)
-    elif fixtures.SHOWN in item.stash:
+        collect.attach(item, [item.trial], report)
+    elif fixtures.TRIALS in item.stash:
         fixtures.conclude(item, call, report)
     return report
 

@@ -11,48 +11,48 @@ import msgspec
 import pytest
 from _pytest._code.code import ReprEntryNative, ReprExceptionInfo, ReprTraceback
 
-from harness.collect import ScenarioItem, decided
 from harness.errors import Position, ScenarioError
 from harness.judge import Mismatch, Outcome, ended
-from harness.result import LabPlan, OutcomeName, Policy, Result, RulesetPlan, Sent
+from harness.result import LabInterface, LabPlan, OutcomeName, Policy, Result, RulesetPlan, Sent
 from harness.scenario.case import Broken, Case
 from harness.scenario.files import shortened
+from harness.trial import Trial, decided
 
 if TYPE_CHECKING:
-    from harness.fixtures import Shown
     from harness.ruleset.load import Ruleset
     from harness.run import Sight
+    from harness.scenario.network import Network
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def record(item: ScenarioItem | Shown, report: pytest.TestReport) -> Result:
-    """What became of ``item``, whose last ``report`` this is, for the reports to read."""
-    case, sights = item.case, item.sights
+def record(trial: Trial, report: pytest.TestReport) -> Result:
+    """What became of ``trial``, whose last ``report`` this is, for the reports to read."""
+    case, sights = trial.case, trial.sights
     how: OutcomeName = "error" if report.when == "setup" and report.failed else report.outcome
-    if item.failure:  # although, when expectations are being recorded, the report says it passed
+    if trial.failure:  # although, when expectations are being recorded, the report says it passed
         how = "failed"
     return Result(
-        id=item.nodeid,
-        name=item.name if isinstance(case, ScenarioError) else case.name,
-        position=Position(str(shortened(item.path)), item.reportinfo()[1] + 1),
+        id=trial.nodeid,
+        name=trial.name if isinstance(case, ScenarioError) else case.name,
+        position=Position(str(shortened(trial.path)), trial.line),
         outcome=how,
-        where=_where(item, report),
-        message=_message(report) or (str(item.failure) if item.failure else ""),
+        where=_where(trial, report),
+        message=_message(report) or (trial.failure.text if trial.failure else ""),
         kernel=sights[0].observation.kernel if sights else "",
         engine=sights[0].observation.engine if sights else "",
         sent=tuple(
-            _sent(sight, found, case) for sight, found in zip(sights, chain(item.mismatches, repeat(())), strict=False)
+            _sent(sight, found, case) for sight, found in zip(sights, chain(trial.mismatches, repeat(())), strict=False)
         ),
         ruleset=_ruleset(shortened(_main(case)), sights[0].ruleset) if sights and isinstance(case, Case) else None,
-        lab=LabPlan.of(case.network) if isinstance(case, Case) else None,
-        seconds=item.seconds,
+        lab=_lab(case.network) if isinstance(case, Case) else None,
+        seconds=trial.seconds,
     )
 
 
-def _where(item: ScenarioItem | Shown, report: pytest.TestReport) -> Position | None:
-    if item.failure:
-        return item.failure.position
+def _where(trial: Trial, report: pytest.TestReport) -> Position | None:
+    if trial.failure:
+        return trial.failure.position
     if _is_for_the_user(report.longrepr) and (crash := report.longrepr.reprcrash):
         return Position(str(shortened(Path(crash.path))), crash.lineno)
     return None
@@ -123,4 +123,20 @@ def _ruleset(file: Path, loaded: Ruleset) -> RulesetPlan:
             if chain.is_base
         ),
         sets=loaded.sets,
+    )
+
+
+def _lab(network: Network) -> LabPlan:
+    return LabPlan(
+        hosts=tuple(network.hosts),
+        device=network.device,
+        interfaces=tuple(
+            LabInterface(
+                host=one.host,
+                name=one.name,
+                addresses=tuple(map(str, one.addresses)),
+                peer=(one.peer.host, one.peer.interface),
+            )
+            for one in network.interfaces
+        ),
     )

@@ -21,7 +21,6 @@ from harness.errors import HarnessError, Position
 from harness.judge import Mismatch
 from harness.observation import InChain, Observation, PacketSeen, Rule, Step, Value, Verdict
 from harness.save import save
-from harness.scenario.network import Network
 from harness.scenario.project import Project, find
 
 VERSION = 1
@@ -54,23 +53,6 @@ class LabPlan(Value, frozen=True, kw_only=True):
     device: str
     """The host under test."""
     interfaces: tuple[LabInterface, ...]
-
-    @classmethod
-    def of(cls, network: Network) -> LabPlan:
-        """Take what a picture shows from ``network``."""
-        return cls(
-            hosts=tuple(network.hosts),
-            device=network.device,
-            interfaces=tuple(
-                LabInterface(
-                    host=one.host,
-                    name=one.name,
-                    addresses=tuple(map(str, one.addresses)),
-                    peer=(one.peer.host, one.peer.interface),
-                )
-                for one in network.interfaces
-            ),
-        )
 
 
 class Policy(InChain, frozen=True, kw_only=True):
