@@ -27,6 +27,8 @@ class Run:
         given = {
             **dict.fromkeys((kind.option for kind in kinds.KINDS), None),
             "verbose": 0,
+            "inifilename": None,
+            "rootdir": None,
             "nft_results": None,
             "nft_github": "no",
             "nft_cov": False,
@@ -36,6 +38,9 @@ class Run:
         config = SimpleNamespace(
             option=SimpleNamespace(**given),
             invocation_params=SimpleNamespace(dir=Path()),
+            stash=pytest.Stash(),
+            args=[],
+            inipath=None,
             pluginmanager=SimpleNamespace(get_plugin=lambda name: None, has_plugin=lambda name: name == others),
         )
         self.reports = Reports(config)  # type: ignore[arg-type]
