@@ -8,7 +8,7 @@ import pytest
 
 from harness.errors import HarnessError
 from harness.scenario.files import Chosen, choose, shortened
-from harness.scenario.project import ALLOW, FILES, RESOLVE, Project, find, of_settings
+from harness.scenario.project import ALLOW, FILES, Project, find, of_settings
 from harness.text import escape
 
 _PROJECT = pytest.StashKey[Project]()
@@ -51,6 +51,6 @@ def _project(config: pytest.Config) -> Project:
         raise pytest.UsageError(f"nft-harness: {error}") from None
     explicit = config.option.inifilename or config.option.rootdir
     if config.inipath and (explicit or config.inipath == found.settings):
-        values = {name: config.getini(name) for name in (ALLOW, FILES, RESOLVE)}
+        values = {name: config.getini(name) for name in (ALLOW, FILES)}
         return of_settings(config.inipath, values, config.rootpath)
     return Project(root=config.rootpath.resolve()) if explicit else found

@@ -90,7 +90,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     # Read by harness.scenario.project as well, for nft-harness check and others.
     parser.addini(project.ALLOW, "files and folders that scenarios may name outside of their project", type="paths")
     parser.addini(project.FILES, "patterns of scenario files' names", type="args", default=list(project.PATTERNS))
-    parser.addini(project.RESOLVE, "resolve names of hosts in rulesets", type="bool", default=False)
 
 
 def _count(text: str) -> int:

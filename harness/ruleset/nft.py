@@ -141,6 +141,8 @@ def complaint(refused: RefusedError, path: Path, shown: Path) -> ScenarioError:
     if found["text"].startswith("Could not process rule"):
         # The kernel's answer: only an error code.
         return ScenarioError(sentence, place, remedy="a name or number in it may be wrong")
+    if found["text"].startswith("Could not resolve hostname"):
+        return ScenarioError(sentence, place, remedy="names of hosts are not resolved here: write the address")
     if found["text"].startswith("redefinition"):
         return ScenarioError(sentence, place, remedy="it is set before, there or by the scenario file's defines:")
     return ScenarioError(sentence, place)

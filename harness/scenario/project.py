@@ -23,8 +23,6 @@ ALLOW: Final = "nft_allow"
 """Setting of pytest: files and folders outside of the project, relative to the settings file."""
 FILES: Final = "nft_files"
 """Setting of pytest: patterns of the names of scenario files."""
-RESOLVE: Final = "nft_resolve"
-"""Setting of pytest: whether names of hosts in rulesets are resolved."""
 
 PATTERNS: Final = ("scenarios/*.yaml", "scenarios/*.yml")
 """Without the setting: YAML files below a folder ``scenarios``, at any depth."""
@@ -43,7 +41,6 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     allowed: tuple[Path, ...] = ()
     """Files and folders outside of ``root`` that scenarios may name, without symbolic links."""
     patterns: tuple[str, ...] = PATTERNS
-    resolve: bool = False
 
     def allows(self, file: Path) -> bool:
         """Whether scenarios may name ``file``, which is absolute and without symbolic links."""
@@ -82,7 +79,6 @@ def of_settings(file: Path, values: Mapping[str, Any], root: Path | None = None)
         settings=file,
         allowed=tuple((file.parent / one).resolve() for one in _list(values.get(ALLOW, ()))),
         patterns=tuple(_list(values[FILES])) if FILES in values else PATTERNS,
-        resolve=str(values.get(RESOLVE, "no")).lower() in ("1", "yes", "true", "on"),
     )
 
 

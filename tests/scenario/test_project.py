@@ -94,12 +94,11 @@ def test_a_folder_behind_a_link_is_where_it_really_is(tmp_path: Path) -> None:
 def test_values_are_read_as_pytest_reads_them(tmp_path: Path) -> None:
     write(
         tmp_path,
-        tox_DOT_ini="[pytest]\nnft_allow = ../a '../b c'\n  d\nnft_files = x/*.yaml fw-*.yml\nnft_resolve = yes\n",
+        tox_DOT_ini="[pytest]\nnft_allow = ../a '../b c'\n  d\nnft_files = x/*.yaml fw-*.yml\n",
     )
     found = find([], tmp_path)
     assert found.allowed == (tmp_path.parent / "a", tmp_path.parent / "b c", tmp_path / "d")
     assert found.patterns == ("x/*.yaml", "fw-*.yml")
-    assert found.resolve
 
 
 def test_settings_that_cannot_be_read_are_named(tmp_path: Path) -> None:
