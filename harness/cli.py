@@ -167,7 +167,9 @@ def lab(parser: argparse.ArgumentParser) -> None:
 
     def enter(options: argparse.Namespace) -> int:
         from harness import enter
+        from harness.kernel import modules
 
+        modules.permit(options.modules.split(","))
         file, _, scenario = options.scenario.partition("::")
         wish = enter.Wish(
             file=Path(file),
@@ -202,6 +204,9 @@ def lab(parser: argparse.ArgumentParser) -> None:
     action.add_argument("--host", default="", help="the host to be in; default: the device under test")
     action.add_argument("--fresh", action="store_true", help="send none of the scenario's packets beforehand")
     action.add_argument("--kernel", default="auto", help="auto (default), host, a version or a path")
+    action.add_argument(
+        "--modules", default="", metavar="NAMES", help="kernel modules that may be loaded here, as pytest --nft-modules"
+    )
     action.add_argument("argv", nargs="*", metavar="-- COMMAND", help="a program and its arguments; default: a shell")
     action.set_defaults(run=enter)
     action = actions.add_parser("remove", help="take away labs that pytest --nft-keep has left")

@@ -38,6 +38,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "auto (default) takes the best that the kernel has; tracepoints needs no probes and shows part of the way only",
     )
     group.addoption(
+        "--nft-modules",
+        action="append",
+        default=[],
+        metavar="NAMES",
+        help="kernel modules that rulesets and labs may load into this machine's own kernel, or all; without it only "
+        "netfilter's own (environment: NFT_MODULES)",
+    )
+    group.addoption(
         "--nft-buffer",
         type=int,
         metavar="KIB",
@@ -87,6 +95,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--nft-cov-fail-under", type=float, metavar="PERCENT", help="fail when less of the rules and policies is met"
     )
     parser.addini("nft_kernel", "kernels to run on, as --nft-kernel", type="args", default=[])
+    parser.addini("nft_modules", "kernel modules that may be loaded, as --nft-modules", type="args", default=[])
     # Read by harness.scenario.project as well, for nft-harness check and others.
     parser.addini(project.ALLOW, "files and folders that scenarios may name outside of their project", type="paths")
     parser.addini(project.FILES, "patterns of scenario files' names", type="args", default=list(project.PATTERNS))

@@ -20,7 +20,7 @@ import pytest
 from harness import distribute
 from harness.chosen import project, scenario_files
 from harness.errors import BrokenMeasurement
-from harness.kernel import preload
+from harness.kernel import modules, preload
 from harness.kernel.cache import cache_dir
 from harness.report import kinds
 from harness.scenario import packet
@@ -51,6 +51,8 @@ class Session:
         self._loaded: dict[Path, Loaded] = {}
         self._prepared: Future[dict[str, bytes]] | None = None
         self._armed: dict[str, str] = {}
+        modules.permit(name for words in config.option.nft_modules for name in words.split(","))
+        modules.permit(config.getini("nft_modules"))
         if distribute.is_worker(config):
             told: dict[str, Any] = config.workerinput  # type: ignore[attr-defined]
             self._colour: bool | None = told[COLOUR]

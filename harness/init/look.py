@@ -56,14 +56,17 @@ def look(path: Path, kernel: str) -> Facts:
 
 def load(path: Path) -> Facts:
     """Load ``path`` in a new network namespace of this kernel; nothing of it is left."""
+    from harness.kernel import modules
     from harness.lab.lab import Host
     from harness.lab.namespace import Namespace
+    from harness.ruleset import needs
     from harness.ruleset.load import Ruleset
     from harness.ruleset.nft import Nft
     from harness.scenario import parts
 
     defines = dict(_interfaces(path))
-    with Namespace("ruleset") as namespace:
+    modules.refuse(needs.of_files([path]))
+    with modules.watched(), Namespace("ruleset") as namespace:
         namespace.call(_make, [name for name in defines if name != "lo"])
         plan = parts.Host(
             name="device",

@@ -41,7 +41,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BrokenMeasurement, HarnessError, Unsupported
-from harness.kernel import images, preload
+from harness.kernel import images, modules, preload
 from harness.kernel.accelerator import accelerator, qemu
 from harness.kernel.images import Image
 from harness.kernel.initramfs import initramfs
@@ -353,6 +353,8 @@ def main(arguments: Sequence[str]) -> int:
     _die_with(options.parent or os.getppid())
     rest = arguments[own:]
     argv = rest[1:] if rest[:1] == ["--exec"] else [sys.executable, *rest]
+    if rest[:1] != ["--exec"]:  # what the harness itself runs there may do with that kernel as it likes
+        os.environ[modules.ENVIRONMENT] = modules.ALL
     console = os.open(options.console, os.O_RDWR | os.O_APPEND) if options.console else _memory_file("console")
     try:
         image = images.find(options.kernel)

@@ -1,26 +1,150 @@
-"""Kernel modules that scenarios need, loaded before a ruleset asks for them.
+"""Kernel modules that scenarios need: which would be loaded, whether that is permitted, and which were.
 
-The kernel would load each of them when a ruleset first names it, by a modprobe(8) of its own; all at
-once they take a quarter of the time, and out of a microVM's initramfs they take none to speak of.
+A kernel loads a module when a ruleset, an interface or a setting first names it, for the whole machine and for
+good. On the machine's own kernel that is its owner's decision: :func:`permit` (``--nft-modules``). Netfilter's own
+modules act only where a rule names what is in them, and are what a ruleset is made of; they need no permission.
+
+What is needed is said by aliases, as the kernel itself asks for them (request_module()), and modprobe(8), which
+the kernel would call, says what that loads.
 """
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import shutil
 import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final, NamedTuple
+
+from harness.errors import HarnessError, Unsupported
 
 USUAL = (
     *("veth", "nf_tables", "nft_ct", "nft_chain_nat", "nft_fib_inet", "nft_limit", "nft_log", "nft_masq"),
     *("nft_redir", "nft_reject_inet", "nf_log_syslog"),
 )
-"""What labs and most rulesets use."""
+"""What labs and most rulesets use; loaded all at once, which takes a quarter of the time."""
+
+ALL: Final = "all"
+ENVIRONMENT: Final = "NFT_MODULES"
+"""Environment variable: names of modules that may be loaded, or :data:`ALL`, as in a microVM."""
+
+_NETFILTER: Final = re.compile(r"(?:nf|nft|nfnetlink)(?:_\w+)?|x_tables|veth|lib\w+|crc\w+")
+"""Modules that need no permission, with the libraries that they are made of."""
+_OF_NETWORKS: Final = re.compile(r"kernel/(?:drivers/)?net/")
+"""Where those lie that a lab or a ruleset can load; others that appear are the machine's own doing."""
+_PATH: Final = f"{os.environ.get('PATH', '')}:/sbin:/usr/sbin"
+
+_permitted: set[str] = set()
+
+
+class Need(NamedTuple):
+    """Something that the kernel would load a module for."""
+
+    alias: str
+    """As the kernel asks for it: ``rtnl-link-vxlan``, ``tcp_htcp``; a module's name is one as well."""
+    because: str
+    """What needs it, with its place: ``rules.v4:7: -m physdev``."""
 
 
 def load() -> None:
     """Have :data:`USUAL` loaded; what is built in or not there is passed over."""
     missing = [name for name in USUAL if not Path("/sys/module", name).exists()]
-    modprobe = shutil.which("modprobe", path=f"{os.environ.get('PATH', '')}:/sbin:/usr/sbin")
+    modprobe = shutil.which("modprobe", path=_PATH)
     if missing and modprobe:
         subprocess.run([modprobe, "--quiet", "--all", *missing], check=False)
+
+
+def permit(names: Iterable[str]) -> None:
+    """Let modules be loaded into this kernel from now on: ``names``, or any for :data:`ALL`."""
+    _permitted.update(name.replace("-", "_") for name in names)
+
+
+def refuse(needs: Iterable[Need]) -> None:
+    """Refuse what would load a module that may not be loaded.
+
+    Raises :class:`~harness.errors.Unsupported`, which names the first such module and what would load it.
+    """
+    if _everything():
+        return
+    present = loaded()
+    for need in needs:
+        new = [name for name in brings(need.alias) if name not in present and not _may(name)]
+        if new:
+            raise Unsupported(
+                f"{need.because} would load the kernel module {', '.join(new)} into the machine's own kernel",
+                remedy=f"run it in a microVM, e.g. --nft-kernel 6.12, or permit it: --nft-modules {','.join(new)}",
+            )
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Look for modules that are loaded meanwhile although they may not be.
+
+    Raises :class:`~harness.errors.HarnessError` at the end, which names them: nothing is loaded in silence.
+    """
+    if _everything():
+        yield
+        return
+    before = loaded()
+    try:
+        yield
+    finally:
+        new = sorted(
+            name for name in loaded() - before if not _may(name) and _OF_NETWORKS.match(_files().get(name, ""))
+        )
+        if new:
+            raise HarnessError(
+                f"meanwhile the kernel module {', '.join(new)} was loaded into the machine's own kernel, "
+                "which was not foreseen",
+                remedy=f"run it in a microVM, or permit it: --nft-modules {','.join(new)}",
+            )
+
+
+def loaded() -> set[str]:
+    """The loaded modules; none where the kernel has no modules."""
+    try:
+        return {line.partition(" ")[0] for line in Path("/proc/modules").read_text().splitlines()}
+    except FileNotFoundError:
+        return set()
+
+
+@functools.cache
+def brings(alias: str) -> tuple[str, ...]:
+    """The modules that loading ``alias`` loads where none is loaded yet; none if it is built in or unknown."""
+    modprobe = shutil.which("modprobe", path=_PATH)
+    if modprobe is None or not Path("/proc/modules").exists():
+        return ()
+    command = [modprobe, "--quiet", "--show-depends", "--", alias]
+    said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout
+    files = (line.split()[1] for line in said.splitlines() if line.startswith("insmod "))
+    return tuple(dict.fromkeys(_name(file) for file in files))
+
+
+def _everything() -> bool:
+    return ALL in _permitted or ALL in _by_environment()
+
+
+def _may(name: str) -> bool:
+    return bool(_NETFILTER.fullmatch(name)) or name in _permitted or name in _by_environment()
+
+
+def _by_environment() -> list[str]:
+    return os.environ.get(ENVIRONMENT, "").replace(",", " ").replace("-", "_").split()
+
+
+@functools.cache
+def _files() -> dict[str, str]:
+    """Where the modules of this kernel lie below its folder, by name."""
+    try:
+        lines = Path("/lib/modules", os.uname().release, "modules.dep").read_text().splitlines()
+    except OSError:
+        return {}
+    return {_name(file): file for file in (line.partition(":")[0] for line in lines)}
+
+
+def _name(file: str) -> str:
+    return Path(file).name.partition(".")[0].replace("-", "_")

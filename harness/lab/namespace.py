@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Final, ParamSpec, Self, TypeVar
 
 from harness.errors import HarnessError, Unsupported
+from harness.scenario import sysctls
 
 CLONE_NEWNET: Final = 0x40000000
 CLONE_FS: Final = 0x00000200
@@ -102,8 +103,7 @@ def _leave() -> int:
 def _write(settings: Mapping[str, str]) -> None:
     """/proc/sys/net shows each thread its own namespace (net/sysctl_net.c, net_ctl_header_lookup)."""
     for name, value in settings.items():
-        # sysctl(8): with slashes between the parts, a dot belongs to an interface's name.
-        path = name if "/" in name.split(".", 1)[0] else name.translate(str.maketrans("./", "/."))
+        path = sysctls.path(name)
         parts = path.split("/")
         if parts[0] != "net" or ".." in parts:
             raise HarnessError(f"{name} is no setting of a network namespace", remedy="use one that begins with net.")

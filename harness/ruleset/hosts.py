@@ -6,7 +6,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from harness.errors import Unsupported
+from harness.kernel import modules
+from harness.lab import needs as lab_needs
 from harness.lab.lab import Lab
+from harness.ruleset import needs
 from harness.ruleset.load import Ruleset
 from harness.scenario.case import Files
 from harness.scenario.files import shortened
@@ -20,7 +23,9 @@ def built(network: Network, rulesets: Mapping[str, Files]) -> Iterator[tuple[Lab
         if not path.exists():
             # Those of the project were there when the scenario was read; others are the machine's.
             raise Unsupported(f"{path} is not on this machine", remedy="install what it belongs to")
-    with Lab.build(network) as lab:
+    modules.refuse(lab_needs.needs(network))
+    modules.refuse(need for files in rulesets.values() for need in needs.of_files(map(shortened, files.paths)))
+    with modules.watched(), Lab.build(network) as lab:
         yield (
             lab,
             {

@@ -8,7 +8,9 @@ from contextlib import suppress
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.kernel import modules
 from harness.lab.lab import Host
+from harness.ruleset import needs
 from harness.ruleset.nft import Nft, RefusedError, counted
 
 
@@ -51,7 +53,9 @@ def members(host: Host, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def change(host: Host, command: str) -> None:
-    """Run an nft command. Raises :class:`~harness.ruleset.nft.RefusedError`."""
+    """Run an nft command. Raises :class:`~harness.ruleset.nft.RefusedError`, and
+    :class:`~harness.errors.Unsupported` where that would load a module into the machine's own kernel."""
+    modules.refuse(needs.of_text(command, f"nft: {command}"))
     host.namespace.call(lambda: Nft().run(command))
 
 

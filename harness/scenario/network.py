@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from harness.bounds import HOSTS, INTERFACES
-from harness.scenario import routing
+from harness.scenario import routing, sysctls
 from harness.scenario.models import HostSpec, LabSpec
 from harness.scenario.parts import (
     BROADCAST,
@@ -164,6 +164,8 @@ def _loopback(host: str) -> Interface:
 def _host(name: str, wiring: Wiring, interfaces: Mapping[End, Interface], loading: Collection[str]) -> Host:
     spec = wiring.spec
     host = spec.hosts[name]
+    for setting in host.sysctls:
+        sysctls.check(setting, "hosts", name, "sysctls")
     own = {one.name: one for one in interfaces.values() if one.host == name}
     routes = tuple(routing.routes(spec, name, interfaces))
     silent = name != spec.device and name not in loading and not host.forwarding

@@ -1,0 +1,28 @@
+"""What the kernel would load modules for when a lab is built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.kernel.modules import Need
+from harness.scenario.network import Network
+from harness.scenario.parts import Bridge, Dummy, Made, Vlan, Vrf, Vxlan
+
+KINDS = {Bridge: "bridge", Vlan: "vlan", Vxlan: "vxlan", Vrf: "vrf", Dummy: "dummy"}
+"""Kinds of interfaces as rtnetlink names them."""
+
+
+def needs(network: Network) -> Iterator[Need]:
+    """What the hosts' interfaces and settings make the kernel ask for."""
+    yield Need("rtnl-link-veth", "a link of the lab")
+    for host in network.hosts.values():
+        for name, made in host.made.items():
+            yield Need(f"rtnl-link-{_kind(made)}", f"the {_kind(made)} {name} of {host.name}")
+        for setting, value in host.sysctls.items():
+            # tcp_set_congestion_control() in net/ipv4/tcp_cong.c
+            if setting.replace("/", ".") == "net.ipv4.tcp_congestion_control":
+                yield Need(f"tcp_{value}", f"{setting} = {value} of {host.name}")
+
+
+def _kind(made: Made) -> str:
+    return KINDS[type(made)]

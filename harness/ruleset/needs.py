@@ -1,0 +1,89 @@
+"""What the kernel would load modules for when a ruleset is loaded, as far as its text says.
+
+Expressions of nf_tables are in netfilter's own modules; what those depend on may be others. Matches and
+targets of iptables are modules each: the kernel asks for ``xt_NAME``, ``ipt_NAME`` or ``ip6t_NAME``
+(xt_request_find_match() in net/netfilter/x_tables.c).
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from harness.kernel.modules import Need
+from harness.ruleset import iptables, source
+from harness.ruleset.missing import FEATURES
+
+NATIVE: Final = frozenset({"comment", "limit", "tcp", "udp", "NFLOG"})
+"""Matches and targets that iptables-nft expresses by nf_tables' own expressions."""
+VERDICTS: Final = frozenset({"ACCEPT", "DROP", "RETURN", "QUEUE"})
+WITH: Final = {
+    "physdev": ("br_netfilter",),  # physdev_mt_check() in net/netfilter/xt_physdev.c
+}
+"""What matches and targets make the kernel load beside themselves."""
+
+_MODULE: Final = re.compile(r"\bnft?_\w+")
+_STRING: Final = re.compile(r'"[^"\n]*"')
+_COMMENT: Final = re.compile(r"#.*")
+_SHORT: Final = re.compile(r"-[^-mjgA-Z]*[mjg](.*)")
+"""A match or target by its short option, which may stand behind others that have no value."""
+
+
+def of_files(paths: Iterable[Path]) -> Iterator[Need]:
+    """What files of nft, with those that they include, and of iptables-save need."""
+    for path in paths:
+        if iptables.is_save(path):
+            yield from _of_save(path)
+            continue
+        included = (one.file for one in source.includes(path.absolute(), str))
+        for file in dict.fromkeys([path, *included]):
+            if file.is_file():
+                yield from of_text(file.read_text(encoding="utf-8", errors="replace"), str(file))
+
+
+def of_text(text: str, place: str) -> Iterator[Need]:
+    """What nft commands need, which stand at ``place``."""
+    plain = _COMMENT.sub("", _STRING.sub('""', text))
+    bridges = re.search(r"\bbridge\b", plain)
+    for feature in FEATURES:
+        if feature.trial.startswith("table bridge") and not bridges:
+            continue
+        if re.search(feature.words, text if '"' in feature.words else plain):
+            for name in _MODULE.findall(feature.modules):
+                yield Need(name, f"{place}: {feature.name}")
+
+
+def _of_save(path: Path) -> Iterator[Need]:
+    prefix = "ip6t" if iptables.family(path) == "ip6" else "ipt"
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    chains = {line[1:].split()[0] for line in lines if re.match(r":\S", line)}
+    for number, line in enumerate(lines, 1):
+        if line.lstrip().startswith("#"):
+            continue
+        for option, name in _named(line):
+            if name in VERDICTS or name in chains:
+                continue
+            because = f"{path}:{number}: {option} {name}"
+            for more in WITH.get(name, ()):
+                yield Need(more, because)
+            if name not in NATIVE:
+                yield Need(f"xt_{name}", because)
+                yield Need(f"{prefix}_{name}", because)
+
+
+def _named(line: str) -> Iterator[tuple[str, str]]:
+    """The matches and targets of a line: the option and the name."""
+    try:
+        words = shlex.split(line)
+    except ValueError:  # a quotation mark without its partner, of which iptables will complain
+        words = line.split()
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word.startswith("--"):
+            option, equals, value = word.partition("=")
+            if len(option) > 3 and any(full.startswith(option) for full in ("--match", "--jump", "--goto")):
+                yield option, value if equals else following
+        elif found := _SHORT.fullmatch(word):
+            yield word.removesuffix(found[1]), found[1] or following
