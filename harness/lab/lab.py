@@ -41,7 +41,8 @@ QUIET_IPV6: Final = {
 SILENT_IPV6: Final = {"net.ipv6.conf.all.disable_ipv6": "1", "net.ipv6.conf.default.disable_ipv6": "1"}
 UNFILTERED_BRIDGES: Final = {
     # With br_netfilter, a module that anything on the machine may have loaded or that is built in, a new namespace
-    # has its bridged IP filtered as if it were routed (brnf_init_net in net/bridge/br_netfilter_hooks.c).
+    # has its bridged IP filtered as if it were routed (br_netfilter_sysctl_default() in
+    # net/bridge/br_netfilter_hooks.c). A ruleset that needs the module has it so, see harness.ruleset.hosts.
     "net.bridge.bridge-nf-call-iptables": "0",
     "net.bridge.bridge-nf-call-ip6tables": "0",
     "net.bridge.bridge-nf-call-arptables": "0",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from harness.errors import Unsupported
 from harness.kernel import modules
 from harness.lab import needs as lab_needs
-from harness.lab.lab import Lab
+from harness.lab.lab import UNFILTERED_BRIDGES, Host, Lab
 from harness.ruleset import needs
 from harness.ruleset.load import Ruleset
+from harness.ruleset.needs import BRIDGE_NETFILTER
+from harness.scenario import sysctls
 from harness.scenario.case import Files
 from harness.scenario.files import shortened
 from harness.scenario.network import Network
@@ -26,12 +29,17 @@ def built(network: Network, rulesets: Mapping[str, Files]) -> Iterator[tuple[Lab
     modules.refuse(lab_needs.needs(network))
     modules.refuse(need for files in rulesets.values() for need in needs.of_files(map(shortened, files.paths)))
     with modules.watched(), Lab.build(network) as lab:
-        yield (
-            lab,
-            {
-                name: Ruleset.load(
-                    lab.hosts[name], *map(shortened, files.paths), defines=files.defines, home=files.project
-                )
-                for name, files in rulesets.items()
-            },
-        )
+        loaded = {}
+        for name, files in rulesets.items():
+            paths = [shortened(path) for path in files.paths]
+            loaded[name] = Ruleset.load(lab.hosts[name], *paths, defines=files.defines, home=files.project)
+            if any(need.alias == BRIDGE_NETFILTER for need in needs.of_files(paths)):
+                _filter_bridges(lab.hosts[name])
+        yield lab, loaded
+
+
+def _filter_bridges(host: Host) -> None:
+    """What br_netfilter does when it is loaded, also where it has been before: unless the lab says otherwise."""
+    given = {sysctls.path(name) for name in host.plan.sysctls}
+    if os.path.exists("/proc/sys/net/bridge"):  # noqa: PTH110 - pathlib is slow to import in a guest
+        host.namespace.sysctl({name: "1" for name in UNFILTERED_BRIDGES if sysctls.path(name) not in given})

@@ -10,18 +10,24 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from harness.kernel.modules import Need
 from harness.ruleset import iptables, source
 from harness.ruleset.missing import FEATURES
+from harness.untrusted import Unreadable, read_text
+
+LARGEST: Final = 64 << 20
+"""Bytes of a file that is looked into."""
 
 NATIVE: Final = frozenset({"comment", "limit", "tcp", "udp", "NFLOG"})
 """Matches and targets that iptables-nft expresses by nf_tables' own expressions."""
+BRIDGE_NETFILTER: Final = "br_netfilter"
 VERDICTS: Final = frozenset({"ACCEPT", "DROP", "RETURN", "QUEUE"})
 WITH: Final = {
-    "physdev": ("br_netfilter",),  # physdev_mt_check() in net/netfilter/xt_physdev.c
+    "physdev": (BRIDGE_NETFILTER,),  # physdev_mt_check() in net/netfilter/xt_physdev.c
 }
 """What matches and targets make the kernel load beside themselves."""
 
@@ -40,8 +46,8 @@ def of_files(paths: Iterable[Path]) -> Iterator[Need]:
             continue
         included = (one.file for one in source.includes(path.absolute(), str))
         for file in dict.fromkeys([path, *included]):
-            if file.is_file():
-                yield from of_text(file.read_text(encoding="utf-8", errors="replace"), str(file))
+            with suppress(Unreadable):  # nft will say so
+                yield from of_text(read_text(file, LARGEST), str(file))
 
 
 def of_text(text: str, place: str) -> Iterator[Need]:
@@ -58,7 +64,7 @@ def of_text(text: str, place: str) -> Iterator[Need]:
 
 def _of_save(path: Path) -> Iterator[Need]:
     prefix = "ip6t" if iptables.family(path) == "ip6" else "ipt"
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = read_text(path, LARGEST).splitlines()
     chains = {line[1:].split()[0] for line in lines if re.match(r":\S", line)}
     for number, line in enumerate(lines, 1):
         if line.lstrip().startswith("#"):
