@@ -167,9 +167,7 @@ def lab(parser: argparse.ArgumentParser) -> None:
 
     def enter(options: argparse.Namespace) -> int:
         from harness import enter
-        from harness.kernel import modules
 
-        modules.permit(options.modules.split(","))
         file, _, scenario = options.scenario.partition("::")
         wish = enter.Wish(
             file=Path(file),
@@ -178,6 +176,7 @@ def lab(parser: argparse.ArgumentParser) -> None:
             argv=tuple(options.argv),
             send=not options.fresh,
             kernel=options.kernel,
+            modules=options.modules,
         )
         return enter.enter(wish)
 

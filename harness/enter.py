@@ -33,7 +33,7 @@ import msgspec
 from harness.ending import exit_status
 from harness.errors import HarnessError, ScenarioError, Unsupported
 from harness.inject import sender
-from harness.kernel import images, where
+from harness.kernel import images, modules, where
 from harness.lab import named
 from harness.lab.lab import Lab
 from harness.ruleset import state
@@ -67,6 +67,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the scenario's packets are sent before."""
     kernel: str = where.AUTO
     """As ``--nft-kernel``."""
+    modules: str = ""
+    """As ``--nft-modules``: names, with commas between them."""
 
 
 def enter(wish: Wish) -> int:
@@ -126,6 +128,7 @@ def keep(wish: Wish) -> list[str]:
 
 
 def _here(case: Case, wish: Wish) -> int:
+    modules.permit(wish.modules.split(","))
     if os.geteuid() != 0:
         raise Unsupported("only root may make network namespaces", remedy="leave out --kernel host: a microVM has root")
     if shutil.which("ip", path=_PATH) is None:

@@ -64,7 +64,7 @@ class Workbench:
     def _wish(self, kernel: str) -> Wish:
         assert self._failed is not None
         file, _, scenario = self._failed.nft_scenario.partition("::")
-        return Wish(file=shortened(Path(file)), scenario=scenario, kernel=kernel)
+        return Wish(file=shortened(Path(file)), scenario=scenario, kernel=kernel, modules=_modules(self._config))
 
 
 def lab_only(config: pytest.Config) -> int:
@@ -74,8 +74,12 @@ def lab_only(config: pytest.Config) -> int:
         raise pytest.UsageError("nft-harness: --nft-lab-only needs a scenario file")
     scenario = config.args[0].partition("::")[2]
     asked = config.option.nft_kernel or [where.AUTO]
-    wish = Wish(file=shortened(file), scenario=scenario, kernel=asked[0], send=False)
+    wish = Wish(file=shortened(file), scenario=scenario, kernel=asked[0], send=False, modules=_modules(config))
     return _shell(wish, _terminal("--nft-lab-only"))
+
+
+def _modules(config: pytest.Config) -> str:
+    return ",".join([*config.option.nft_modules, *config.getini("nft_modules")])
 
 
 def _terminal(option: str) -> int:
@@ -90,6 +94,6 @@ def _terminal(option: str) -> int:
 def _shell(wish: Wish, terminal: int) -> int:
     # A process of its own: it makes itself mounts, which threads of this one must not have.
     command = [sys.executable, "-m", "harness.cli", "lab", "enter", f"{wish.file}::{wish.scenario}"]
-    command += ["--kernel", wish.kernel, *(["--fresh"] if not wish.send else [])]
+    command += ["--kernel", wish.kernel, "--modules", wish.modules, *(["--fresh"] if not wish.send else [])]
     with os.fdopen(terminal, "r+b", buffering=0) as tty:
         return subprocess.run(command, stdin=tty, stdout=tty, stderr=tty, check=False).returncode
