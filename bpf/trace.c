@@ -561,6 +561,24 @@ static __always_inline bool chosen(u64 skb, u64 sk, u32 state, struct packet *pa
 #endif
 }
 
+#ifdef TRACEPOINTS
+BPF_ARRAY(ourselves, u32, 1);		/* the process that sends, once it has */
+BPF_PERCPU_ARRAY(receiving, u32, 1);	/* whether the packet that came in last is known */
+
+static __always_inline u32 process(void)
+{
+	return bpf_get_current_pid_tgid() >> 32;
+}
+
+static __always_inline void sent_by_us(void)
+{
+	u32 zero = 0, *known = ourselves.lookup(&zero);
+
+	if (known)
+		*known = process();
+}
+#endif
+
 static __always_inline struct packet *born(u64 skb, u16 function, u32 state)
 {
 	struct packet packet = {}, *kept;
@@ -579,6 +597,9 @@ static __always_inline struct packet *born(u64 skb, u16 function, u32 state)
 	if (cookie) {
 		if (!packet.netns)
 			packet.netns = netns_of(read_u64(sk + SOCK_NET));
+#ifdef TRACEPOINTS
+		sent_by_us();
+#endif
 	} else if (!chosen(skb, sk, state, &packet)) {
 		return 0;
 	}
@@ -1098,7 +1119,12 @@ int handed(struct bpf_raw_tracepoint_args *ctx)
 
 int netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
 {
-	visit(ctx, ctx->args[0], RECEIVED, 0, 0, 0);
+	u64 skb = ctx->args[0];
+	u32 zero = 0, *known = receiving.lookup(&zero);
+
+	visit(ctx, skb, RECEIVED, 0, 0, 0);
+	if (known)
+		*known = packets.lookup(&skb) != 0;
 	return 0;
 }
 
@@ -1131,10 +1157,14 @@ static __always_inline bool is_skb_cache(u64 cache)
 	return 1;
 }
 
-/* Of an allocation for a message of nf_tables' trace, the stack says which packet it is about. */
+/*
+ * Of an allocation for a message of nf_tables' trace, the stack says which packet it is about. It may be another's,
+ * in a namespace that is none of the lab's. a: whether the packet that came in last on this CPU is known, b: whether
+ * our own process runs.
+ */
 int kmem_cache_alloc(struct bpf_raw_tracepoint_args *ctx)
 {
-	u32 state = now_recording(), first = 0, second = 1;
+	u32 state = now_recording(), first = 0, second = 1, *known = receiving.lookup(&first), *who;
 	u64 address = ctx->args[1], near[NEAR] = {}, *begin, *end;
 	struct packet unknown = {};
 	bool found = 0;
@@ -1151,8 +1181,9 @@ int kmem_cache_alloc(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	for (int i = 0; i < NEAR; i++)
 		found |= near[i] > *begin && near[i] <= *end;
-	if (found)
-		visit_at(ctx, RULE, 0, &unknown, 0, 0);
+	who = ourselves.lookup(&first);
+	if (found && known && who)
+		visit_at(ctx, RULE, 0, &unknown, *known, !*who || *who == process());
 	return 0;
 }
 

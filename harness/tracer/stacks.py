@@ -210,10 +210,13 @@ class _Story:
             )
 
     def _evaluation(self, visit: Visit) -> None:
-        event, chain = visit.event, self._chain(visit)
+        event, chain = visit.event._replace(a=0, b=0), self._chain(visit)
+        received, ours = visit.event.a, visit.event.b
+        if not (received or (ours and not chain.received)):
+            return  # of another's packet: whoever on this machine traces a ruleset has such messages as well
         packet = self._received.get(event.cpu)
         if packet is None or not chain.received or ANSWERS.intersection(chain.names):
-            self._waiting[event.cpu].append(visit)
+            self._waiting[event.cpu].append(visit._replace(event=event))
             return
         netns, _ = self._places[packet]
         self._hops(event._replace(netns=netns), packet, chain.names)

@@ -33,8 +33,12 @@ class Tale:
     def __init__(self) -> None:
         self.visits: list[Visit] = []
 
-    def see(self, kind: Kind, packet: int, *stack: str, netns: int = DEVICE, a: int = 0, ifindex: int = 1) -> None:
-        event = Event(1000 * len(self.visits), 0xF0 + packet, a, 0, packet, netns, ifindex, 0, kind, 0)
+    def see(
+        self, kind: Kind, packet: int, *stack: str, netns: int = DEVICE, a: int = 0, ifindex: int = 1, ours: bool = True
+    ) -> None:
+        """``ours``: of an evaluation, whether the packet that came in last and the process that runs are ours."""
+        words = (int(ours), int(ours)) if kind == Kind.RULE else (a, 0)
+        event = Event(1000 * len(self.visits), 0xF0 + packet, *words, packet, netns, ifindex, 0, kind, 0)
         self.visits.append(Visit(event.time, event, tuple(NAMES.index(name) * 16 + 8 for name in stack)))
 
     def send(self) -> None:
@@ -49,6 +53,18 @@ class Tale:
 
 def hops(events: Iterable[Event], packet: int = OURS) -> list[str]:
     return [HANDED[event.function] for event in events if event.kind == Kind.HOP and event.packet == packet]
+
+
+def test_evaluations_of_others_are_left_out() -> None:
+    tale = Tale()
+    tale.see(Kind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN, ours=False)
+    tale.send()
+    tale.see(Kind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN)
+    tale.see(Kind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN, ours=False)
+    tale.see(
+        Kind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_local_out", "raw_sendmsg", ours=False
+    )
+    assert [(event.packet, event.a, event.b) for event in tale.told() if event.kind == Kind.RULE] == [(OURS, 0, 0)]
 
 
 def test_what_stands_on_the_stack_was_entered_once() -> None:
