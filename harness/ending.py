@@ -23,22 +23,28 @@ AGAIN_S = 0.05
 """Seconds after which a signal comes again whose exception Python has dropped."""
 
 
+_came: list[int] = []
+"""Signals that have come within :func:`in_order`."""
+
+
 @contextmanager
 def in_order() -> Iterator[None]:
-    """Within, SIGTERM and SIGHUP raise :class:`SystemExit` with 128 + N: whatever is open is closed and removed.
+    """Within, SIGTERM and SIGHUP raise :class:`SystemExit` with 128 + N, and SIGINT :class:`KeyboardInterrupt`.
 
-    Those that the caller has ignored, as nohup(1) does, stay so. Ctrl-C raises :class:`KeyboardInterrupt` already.
+    So whatever is open is closed and removed. Signals that the caller has ignored, as nohup(1) does, stay so.
     Python drops an exception that is raised in a callback or a destructor, of which an import has many: then the
-    signal comes again.
+    signal comes again. A C extension may drop one without a trace: see :func:`check`.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def end(number: int, _: object) -> None:
-        sys.exit(128 + number)
+        _came.append(number)
+        check()
 
-    numbers = [one for one in ENDING[1:] if signal.getsignal(one) is signal.SIG_DFL]
+    _came.clear()
+    numbers = [one for one in ENDING if signal.getsignal(one) in (signal.SIG_DFL, signal.default_int_handler)]
 
     def dropped(about: Any) -> None:
         error = about.exc_value
@@ -60,12 +66,21 @@ def in_order() -> Iterator[None]:
         _restore(before)
 
 
+def check() -> None:
+    """Raise what a signal has raised within :func:`in_order` and somebody has dropped; called before a long wait."""
+    if _came:
+        if _came[0] == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + _came[0])
+
+
 @contextmanager
 def interruptible() -> Iterator[Callable[[], int]]:
     """Within, the first signal of :data:`ENDING` ends nothing; the function gives its number, 0 when none came.
 
     The second one does what it did before: who cannot wait for an end in order is not made to.
     """
+    check()
     came: list[int] = []
     before: dict[int, Any] = {}
 

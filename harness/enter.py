@@ -30,6 +30,7 @@ from pathlib import Path
 
 import msgspec
 
+from harness import ending
 from harness.ending import exit_status
 from harness.errors import HarnessError, ScenarioError, Unsupported
 from harness.inject import sender
@@ -238,6 +239,7 @@ def _in_guest(case: Case, wish: Wish, image: images.Image) -> int:
     there = ["-m", "harness.cli", "lab", "enter", f"{wish.file}::{case.id}", "--kernel", where.HOST]
     there += ["--host", wish.host] * bool(wish.host) + ["--fresh"] * (not wish.send)
     there += ["--", *wish.argv] if wish.argv else []
+    ending.check()
     with _raw_terminal() as size:
         environment = os.environ | ({SIZE: size} if size else {})
         return exit_status(subprocess.run([*here, *there], env=environment, check=False).returncode)

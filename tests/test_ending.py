@@ -12,12 +12,13 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from harness.cli import main
-from harness.ending import exit_status, in_order, interruptible
+from harness.ending import check, exit_status, in_order, interruptible
 from harness.result import Result, encode
 
 HARNESS = [sys.executable, "-m", "harness.cli"]
@@ -121,6 +122,19 @@ def test_a_signal_in_a_destructor_is_not_lost(number: signal.Signals, error: typ
 
     with in_order(), pytest.raises(error):
         destroy()
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_that_a_library_has_dropped_is_raised_before_a_wait(
+    number: signal.Signals, error: type[BaseException]
+) -> None:
+    with in_order():
+        with suppress(error):
+            os.kill(os.getpid(), number)
+        with pytest.raises(error):
+            check()
+        with pytest.raises(error), interruptible():
+            pass
 
 
 def test_what_nohup_ignores_stays_ignored() -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from harness import result
+from harness import ending, result
 from harness.errors import BrokenMeasurement, HarnessError
 from harness.init import file, stage
 from harness.init.file import Scenario
@@ -258,6 +258,7 @@ def _ran(ruleset: Path, chosen: stage.Stage, kernel: str, drafts: Sequence[Scena
         command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "pytest", str(draft)]
         command += ["--nft-record", "--nft-results", str(results)]
         command += ["--nft-kernel", kernel, "-q", "-p", "no:cacheprovider"]
+        ending.check()
         ran = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if not results.is_dir():
             raise HarnessError(f"pytest did not run:\n{ran.stdout}{ran.stderr}".rstrip())

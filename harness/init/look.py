@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from harness import ending
 from harness.errors import HarnessError
 from harness.observation import Rule
 from harness.ruleset.listing import Chain
@@ -47,6 +48,7 @@ def look(path: Path, kernel: str) -> Facts:
     from harness.kernel.microvm import wrapper
 
     command = [*wrapper(), "--kernel", kernel, "-m", __name__, str(path)]
+    ending.check()
     ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     try:
         return msgspec.json.decode(ran.stdout, type=Facts)

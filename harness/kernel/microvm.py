@@ -40,6 +40,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness import ending
 from harness.errors import BrokenMeasurement, HarnessError, Unsupported
 from harness.kernel import images, modules, preload
 from harness.kernel.accelerator import accelerator, qemu
@@ -216,6 +217,7 @@ def run(
         ]
         for thread in receivers:
             thread.start()
+        ending.check()
         status = _wait(ours["control"], deadline, silence)
     # A write to a port returns when QEMU has it: all of the program's output is in our sockets.
     for thread in receivers:
