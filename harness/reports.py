@@ -42,7 +42,9 @@ class Reports:
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what a scenario's report carries; with ``-v``, show the way of its packets."""
-        if str(report.outcome) == "rerun":  # pytest-rerunfailures: the test runs once more, and that is what counts
+        if (
+            getattr(report, "outcome", "") == "rerun"
+        ):  # pytest-rerunfailures: the test runs once more, and that is what counts
             return
         broken = getattr(report, "nft_broken", False)
         self._broken += broken
