@@ -250,6 +250,8 @@ class Observation(Value, frozen=True, kw_only=True):
     replies: tuple[Delivery, ...] = ()
     """Frames that arrived and belong to no injected packet: what hosts answered."""
 
+    unresolved: tuple[str, ...] = ()
+    """Of a flow: neighbours that could not be resolved before it, and why, a sentence each."""
     flow: Flow | None = None
     """How the programs fared whose packets these are; None for injected frames."""
     connections: tuple[Connection, ...] = ()

@@ -14,9 +14,12 @@ from harness.capture import Capture, Captured
 from harness.errors import BrokenMeasurement, HarnessError, Position, ScenarioError, Unsupported
 from harness.inject import Sender, sender
 from harness.judge import decisive, describe_connection, functions, same_elements
+from harness.judge.flow import refuse_contradiction
 from harness.lab.lab import Lab
+from harness.lab.neighbours import Query
 from harness.observation import Observation, PacketSeen, Step, Value
 from harness.observe import Scene, observe
+from harness.resolution import Resolution, explain, silent, unreached, without_resolution
 from harness.ruleset import state
 from harness.ruleset.conntrack import connections
 from harness.ruleset.hosts import built
@@ -83,6 +86,7 @@ class Stage:
         self._tracing = [Tracing(lab.hosts[name], ruleset, table) for name, ruleset in rulesets.items()]
         self._capture = Capture(host for host in lab.hosts.values() if host is not lab.device)
         self._programs = programs
+        self._neighbours = Resolution(lab, bool(self.ruleset.counts))
 
     @classmethod
     @contextmanager
@@ -156,6 +160,7 @@ class Stage:
             raise ScenarioError(missing.sentence, where("elements", missing.name), remedy=missing.remedy) from None
 
     def _change(self, command: str, where: Where) -> None:
+        self._neighbours.again()
         try:
             state.change(self._lab.device, command)
         except RefusedError as refused:
@@ -169,8 +174,8 @@ class Stage:
         try:
             return {
                 "connections": connections(device) if expect.conntrack else (),
-                "counters": state.counters(device, expect.counters or ()),
-                "counts": state.counts_of_rules(device) if self.ruleset.counts else {},
+                "counters": self._neighbours.without(state.counters(device, expect.counters or ())),
+                "counts": self._neighbours.without(state.counts_of_rules(device)) if self.ruleset.counts else {},
                 "elements": state.elements(device, expect.elements or ()),
             }
         except state.MissingError as missing:
@@ -183,6 +188,7 @@ class Stage:
         for frame in frames:
             if frame.way not in ways:
                 ways[frame.way] = sender(self._lab.hosts[frame.sender], frame)
+            self._neighbours.of_frame(frame)
 
         def start(meanwhile: Callable[[], None]) -> None:
             turn = 0.0
@@ -200,10 +206,27 @@ class Stage:
 
     def _flow(self, plan: flow.Plan, call: Call) -> Observation:
         """Have programs call each other and watch all packets of it to their end."""
+        failed = self._neighbours.of_flow(plan.host, plan.destination)
         (observation,) = self._measure(
-            [call.cookie], lambda _: call.start(), advance=call.advance, injected=None, host=plan.host
+            [call.cookie],
+            lambda _: call.start(),
+            advance=call.advance,
+            waiting=partial(self._neighbours.awaited, failed),
+            injected=None,
+            host=plan.host,
         )
-        return msgspec.structs.replace(observation, flow=call.finish())
+        observation = without_resolution(msgspec.structs.replace(observation, flow=call.finish()))
+        if blamed := unreached(observation, failed):
+            observation = silent(observation, tuple(map(self._explain, blamed)), by_caller=blamed[0].host == plan.host)
+        refuse_contradiction(observation)
+        return observation
+
+    def _explain(self, query: Query) -> str:
+        """Why a neighbour cannot be resolved: it is asked for once more, and that is watched."""
+        with suppress(HarnessError), self._neighbours.apart():
+            (seen,) = self._measure([], lambda _: self._neighbours.ask(query), injected=(), host=query.host)
+            return explain(query, seen, self._lab.network)
+        return explain(query, None, self._lab.network)
 
     def _measure(
         self,
@@ -211,13 +234,15 @@ class Stage:
         start: Callable[[Callable[[], None]], None],
         *,
         advance: Callable[[], None] = lambda: None,
+        waiting: Callable[[], bool] = lambda: False,
         injected: Sequence[bytes] | None,
         host: str,
     ) -> tuple[Observation, ...]:
         """Watch what the sockets with ``cookies`` on ``host`` send until all is still.
 
         ``start`` has them send, and calls what it is handed while it waits for a turn; ``advance`` does what
-        programs do about what has reached them.
+        programs do about what has reached them, and ``waiting`` says whether a packet may wait for a neighbour
+        where no function is traced.
         """
         lab, tracer, capture = self._lab, self._tracer, self._capture
         captured: list[Captured] = []
@@ -231,7 +256,7 @@ class Stage:
         def settled() -> bool:
             advance()
             take()
-            if watch.alive():
+            if watch.alive() or waiting():
                 return False
             advance()  # what reached a program meanwhile may be answered yet
             take()

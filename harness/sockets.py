@@ -28,6 +28,12 @@ SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6 = 2, 3
 TCP_REPAIR: Final = 19
 TCP_ESTABLISHED: Final = 1
 
+UNREACHABLE: Final = (
+    *(errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENONET),
+    *(errno.ENOPROTOOPT, errno.EPROTO, errno.EACCES, errno.EMSGSIZE),
+)
+"""What ICMP errors become for a program, beside ECONNREFUSED; EACCES also for a route of type prohibit."""
+
 RECEIVE: Final = 1 << 16
 ANCILLARY: Final = 512
 
@@ -151,10 +157,8 @@ class Programs:
         host = self._lab.hosts[plan.host]
         family = socket.AF_INET if plan.destination.version == 4 else socket.AF_INET6
         opened = self._socket(host, family, socket.SOCK_STREAM if plan.protocol == "tcp" else socket.SOCK_DGRAM)
-        if family == socket.AF_INET:
-            opened.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
-        else:
-            opened.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+        if plan.protocol == "tcp":
+            _queue_errors(opened, on=True)
         _bind(opened, plan.sport, host)
         return opened
 
@@ -235,6 +239,7 @@ class _Connect:
         state = self._caller.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
         if state == TCP_ESTABLISHED and self._callee:
             host, callee = self._callee
+            self._errors.forget()
             seen_from, seen_at = Place.of(callee.getpeername()), Place.of(callee.getsockname())
             self._programs.keep(self._plan, _Connection(self._caller, callee, host.name, seen_from, seen_at))
             return _flow("connected", self._plan, host.name, seen_from, seen_at)
@@ -262,11 +267,11 @@ class _Talk:
 
     def advance(self) -> None:
         self._errors.read()
-        if _received(self._through.callee):
-            with suppress(OSError):
+        with suppress(OSError):
+            if _received(self._through.callee):
                 self._through.callee.send(self._answer)
-        if _received(self._through.caller):
-            self._answered = True
+        with self._errors.noted():
+            self._answered = _received(self._through.caller) or self._answered
 
     def finish(self) -> Flow:
         _, _, by, seen_from, seen_at = self._through
@@ -313,10 +318,21 @@ class _Ask:
 
 
 class _Errors:
-    """What the kernel tells a caller about packets that did not get there."""
+    """What a program learns from the kernel about packets that did not arrive.
+
+    Without IP_RECVERR, as programs are: a connection that is being made ends by any ICMP destination-unreachable
+    but frag-needed (tcp_v4_err in net/ipv4/tcp_ipv4.c, tcp_v6_err in net/ipv6/tcp_ipv6.c); an established one
+    by a reset alone, since ICMP errors are soft there (RFC 1122 section 4.2.3.9, RFC 5461); a connected UDP
+    socket reports those that icmp_err_convert[] in net/ipv4/icmp.c and tab_unreach[] in net/ipv6/icmp.c call
+    fatal, such as port-unreachable and admin-prohibited, but not net- or host-unreachable, and frag-needed.
+
+    Only a connection that is being made has IP_RECVERR: on a virtual wire the error comes while connect(2) still
+    owns the socket, which would then not report it before the SYN is sent again.
+    """
 
     def __init__(self, caller: socket.socket) -> None:
         self._caller = caller
+        self._udp = caller.type == socket.SOCK_DGRAM
         self._icmp = False
         self._reset = False
 
@@ -325,9 +341,10 @@ class _Errors:
         return _Noted(self)
 
     def note(self, number: int | None) -> None:
-        self._reset = self._reset or number in (errno.ECONNREFUSED, errno.ECONNRESET)
+        if not self._udp:
+            self._reset = self._reset or number in (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE)
         # No route: the host's own kernel says what a router would say by ICMP.
-        self._icmp = self._icmp or number in (errno.ENETUNREACH, errno.EHOSTUNREACH)
+        self._icmp = self._icmp or number in UNREACHABLE or (self._udp and number == errno.ECONNREFUSED)
 
     def read(self) -> None:
         """Take ICMP errors from the socket's queue: the packets live on until they are read."""
@@ -341,9 +358,16 @@ class _Errors:
                     _, origin, *_ = _EXTENDED_ERROR.unpack_from(payload)
                     self._icmp = self._icmp or origin in (SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6)
 
+    def forget(self) -> None:
+        """The connection is there: from now on ICMP errors are soft."""
+        _queue_errors(self._caller, on=False)
+        self.read()
+        self._caller.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
     def result(self) -> str:
         self.read()
-        self.note(self._caller.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+        with self.noted():  # getsockopt(SO_ERROR) would give soft errors too
+            self._caller.recv(1, socket.MSG_PEEK)
         return "unreachable" if self._icmp else "refused" if self._reset else "timeout"
 
 
@@ -371,6 +395,13 @@ def _flow(result: str, plan: Plan, by: str = "", seen_from: Place | None = None,
     return Flow(result=result, host=plan.host, by=by, src=src, sport=sport, dst=dst, dport=dport)
 
 
+def _queue_errors(opened: socket.socket, *, on: bool) -> None:
+    if opened.family == socket.AF_INET:
+        opened.setsockopt(socket.IPPROTO_IP, IP_RECVERR, on)
+    else:
+        opened.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, on)
+
+
 def _bind(opened: socket.socket, port: int, host: Host) -> None:
     try:
         opened.bind(("", port))
@@ -380,10 +411,7 @@ def _bind(opened: socket.socket, port: int, host: Host) -> None:
 
 def _received(end: socket.socket) -> bool:
     """Read what has come to an end of a connection, and have the kernel acknowledge it now, not 40 ms later."""
-    try:
-        found = end.recv(RECEIVE)
-    except OSError:
-        return False
+    found = end.recv(RECEIVE)
     end.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
     return bool(found)
 

@@ -81,7 +81,7 @@ def judge(
     mismatches = tuple(
         Mismatch(keys=keys, position=at(keys), expected=expected, seen=found, note=note)
         for keys, expected, found, note in (
-            *differing_flow(expect, observation.flow),
+            *differing_flow(expect, observation),
             *_verdict(expect, seen, packet),
             *_with(expect, seen),
             *_rule(expect, seen, packet, device, rules),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 
-from harness.observation import Connection, Direction, Flow, PacketSeen
+from harness.errors import BrokenMeasurement
+from harness.observation import Connection, Direction, Observation, PacketSeen
 from harness.scenario.models import Ends, Expect, FlowSeen, Tracked
 from harness.scenario.packet import fields
 
@@ -20,20 +21,65 @@ MEANINGS = {
     "half-open": "only the caller has the connection",
     "timeout": "nothing came",
 }
+SOFT = "only an ICMP error came, which programs do not see here (RFC 1122 section 4.2.3.9)"
+"""What a timeout means where one came."""
 
 
-def differing_flow(expect: Expect, seen: Flow | None) -> Found:
+def refuse_contradiction(observation: Observation) -> None:
+    """Raise :class:`~harness.errors.BrokenMeasurement` when a flow ended by what no packet of it says."""
+    flow = observation.flow
+    if flow is None or not observation.whole:
+        return
+    needed = {"refused": (_is_reset, "TCP reset"), "unreachable": (_is_error, "ICMP error")}
+    told = [seen for packet in observation.packets for seen in _headers(packet)]
+    if flow.result in needed and all(told):
+        is_it, what = needed[flow.result]
+        if not any(map(is_it, told)):
+            raise BrokenMeasurement(f"the program on {flow.host} saw the flow {flow.result}, but no {what} was seen")
+
+
+def _headers(packet: PacketSeen) -> list[Mapping[str, str | int]]:
+    """The headers of ``packet`` in each form that it was seen in; an empty one where its bytes are not known."""
+    frames = [frame for frame in (packet.frame, *(one.frame for one in packet.deliveries)) if frame]
+    return [fields(frame) for frame in frames] or [{}]
+
+
+def _is_reset(seen: Mapping[str, str | int]) -> bool:
+    return "R" in str(seen.get("flags", ""))
+
+
+def _is_error(seen: Mapping[str, str | int]) -> bool:
+    """Errors are types 3, 4, 11, 12 of ICMP (RFC 1122 section 3.2.2), and those below 128 of ICMPv6 (RFC 4443)."""
+    kind = seen.get("type")
+    return isinstance(kind, int) and (
+        kind < 128 if seen.get("protocol") == "icmpv6" else seen.get("protocol") == "icmp" and kind in (3, 4, 11, 12)
+    )
+
+
+def _meaning(observation: Observation) -> str:
+    """What the result of its flow means."""
+    assert observation.flow is not None
+    if observation.flow.result == "timeout":
+        if observation.unresolved:
+            return "a neighbour could not be resolved"
+        if any(_is_error(fields(one.frame)) for one in observation.replies if one.host == observation.flow.host):
+            return SOFT
+    return MEANINGS[observation.flow.result]
+
+
+def differing_flow(expect: Expect, observation: Observation) -> Found:
     """Compare ``flow``."""
+    seen = observation.flow
     if expect.flow is None or seen is None:
         return
     wanted = expect.flow if isinstance(expect.flow, FlowSeen) else FlowSeen(result=expect.flow)
     keys: Keys = ("expect", "flow")
     if wanted.result is not None and wanted.result != seen.result:
         below = (*keys, "result") if wanted is expect.flow else keys
-        yield below, wanted.result, seen.result, MEANINGS[seen.result]
+        yield below, wanted.result, seen.result, _meaning(observation)
         return
     if not seen.by and wanted != FlowSeen(result=wanted.result):
-        yield keys, "a program of the lab is called", seen.result, MEANINGS[seen.result]
+        yield keys, "a program of the lab is called", seen.result, _meaning(observation)
         return
     for key in ("by", "src", "sport", "dst", "dport"):
         value, found = getattr(wanted, key), getattr(seen, key)

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from ipaddress import IPv6Interface
 from typing import Final
 
 from harness.errors import HarnessError, Unsupported
@@ -164,8 +165,14 @@ def _settle(host: Host) -> None:
             rtnl.checksum_in_software(one.name)
         requests += [rtnl.address(own, indexes[one.name]) for own in one.addresses if one.name in plan.speaking]
     requests += [
-        rtnl.neighbour(one, indexes[one.interface]) for one in plan.neighbours if one.interface in plan.speaking
+        rtnl.neighbour(one, indexes[one.interface])
+        for one in plan.neighbours
+        if one.interface in plan.speaking and one.known
     ]
+    for name, version in {(one.interface, one.address.version): None for one in plan.neighbours if not one.known}:
+        requests.append(rtnl.neighbour_times(indexes[name], version))
+        if version == 6:
+            requests.append(rtnl.address(link_local(plan.interfaces[name].mac), indexes[name]))
     requests += [
         rtnl.route(one, indexes.get(one.interface, 0))
         for one in plan.routes
@@ -174,6 +181,13 @@ def _settle(host: Host) -> None:
     if not plan.silent:
         requests += [rtnl.rule(one) for one in plan.rules]
     _ask(host.name, requests)
+
+
+def link_local(mac: str) -> IPv6Interface:
+    """The address that an interface with the Ethernet address ``mac`` has on its link (RFC 4291 appendix A)."""
+    octets = bytes.fromhex(mac.replace(":", ""))
+    identifier = bytes([octets[0] ^ 0x02, *octets[1:3], 0xFF, 0xFE, *octets[3:]])
+    return IPv6Interface((b"\xfe\x80" + bytes(6) + identifier, 64))
 
 
 def _ask(host: str, requests: list[Request]) -> None:

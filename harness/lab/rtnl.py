@@ -7,7 +7,7 @@ import fcntl
 import socket
 import struct
 from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Interface, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Final, NamedTuple
 
 from harness.netlink import CHANGE, NEW, SET, Netlink, Request, attribute, attributes, nested, text
@@ -19,6 +19,7 @@ LOOPBACK: Final = 1
 
 # linux/rtnetlink.h
 RTM_NEWLINK, RTM_GETLINK, RTM_SETLINK, RTM_NEWADDR, RTM_NEWROUTE, RTM_NEWNEIGH, RTM_NEWRULE = 16, 18, 19, 20, 24, 28, 32
+RTM_DELNEIGH, RTM_GETNEIGH, RTM_SETNEIGHTBL = 29, 30, 67
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_TABLE = 1, 4, 5, 6, 15
 RT_TABLE_UNSPEC, RTPROT_STATIC = 0, 4
 RTN: Final = {"unicast": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}
@@ -43,6 +44,12 @@ IFA_F_NODAD, IFA_F_PERMANENT = 0x02, 0x80
 # linux/neighbour.h
 NDA_DST, NDA_LLADDR, NDA_VLAN = 1, 2, 5
 NUD_NOARP, NUD_PERMANENT, NTF_MASTER = 0x40, 0x80, 0x04
+NUD_NONE, NUD_INCOMPLETE, NUD_FAILED, NTF_USE = 0x00, 0x01, 0x20, 0x01
+NUD_VALID: Final = NUD_PERMANENT | NUD_NOARP | 0x02 | 0x04 | 0x08 | 0x10  # reachable, stale, delay, probe
+NDTA_NAME, NDTA_PARMS = 1, 6
+NDTPA_IFINDEX, NDTPA_BASE_REACHABLE_TIME, NDTPA_RETRANS_TIME, NDTPA_DELAY_PROBE_TIME = 1, 4, 5, 7
+NEIGHBOUR_TABLES: Final = {4: "arp_cache", 6: "ndisc_cache"}
+DAY_MS: Final = 86_400_000
 # linux/fib_rules.h
 FRA_DST, FRA_SRC, FRA_IIFNAME, FRA_PRIORITY, FRA_FWMARK, FRA_TABLE, FRA_FWMASK, FRA_OIFNAME = 1, 2, 3, 6, 10, 15, 16, 17
 FR_ACT: Final = {"unicast": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}
@@ -241,6 +248,50 @@ def aliases(link: Netlink) -> dict[int, str]:
             if kind == IFLA_IFALIAS:
                 found[index] = bytes(payload).rstrip(b"\0").decode(errors="replace")
     return found
+
+
+RESOLUTION_MS: Final = {
+    NDTPA_RETRANS_TIME: 50,  # each of three tries, so that a failure is known after 150 ms
+    NDTPA_BASE_REACHABLE_TIME: DAY_MS,  # none grows old, and is asked for again, in the middle of a step
+    NDTPA_DELAY_PROBE_TIME: DAY_MS,
+}
+"""Of an interface whose neighbours are resolved, in milliseconds; the rest is the kernel's default."""
+
+
+def neighbour_times(index: int, version: int) -> Request:
+    """:data:`RESOLUTION_MS` for one interface and version of IP (neightbl_set in net/core/neighbour.c)."""
+    parameters = [attribute(kind, struct.pack("=Q", value)) for kind, value in RESOLUTION_MS.items()]
+    body = struct.pack("=B3x", _family(version)) + text(NDTA_NAME, NEIGHBOUR_TABLES[version])
+    body += nested(NDTA_PARMS, attribute(NDTPA_IFINDEX, struct.pack("=I", index)), *parameters)
+    return Request(RTM_SETNEIGHTBL, CHANGE, body, f"the times of neighbours at interface {index}")
+
+
+def ask_for_neighbour(address: IPv4Address, index: int) -> Request:
+    """Have the kernel send an ARP request, as for a packet (neigh_event_send in include/net/neighbour.h)."""
+    head = _NEIGHBOUR.pack(socket.AF_INET, index, NUD_NONE, NTF_USE, 0)
+    return Request(RTM_NEWNEIGH, SET, head + attribute(NDA_DST, address.packed), f"neighbour {address}")
+
+
+def await_neighbour(address: IPv6Address, index: int) -> Request:
+    """An entry that an advertisement completes; the kernel sends no solicitation of its own for it."""
+    head = _NEIGHBOUR.pack(socket.AF_INET6, index, NUD_INCOMPLETE, 0, 0)
+    return Request(RTM_NEWNEIGH, SET, head + attribute(NDA_DST, address.packed), f"neighbour {address}")
+
+
+def forget_neighbour(address: IPv4Address | IPv6Address, index: int) -> Request:
+    """Remove an entry."""
+    head = _NEIGHBOUR.pack(_family(address.version), index, 0, 0, 0)
+    return Request(RTM_DELNEIGH, CHANGE, head + attribute(NDA_DST, address.packed), f"neighbour {address}")
+
+
+def neighbours(link: Netlink, version: int) -> Iterator[tuple[int, bytes, int]]:
+    """The neighbour entries: index of the interface, address and state (``NUD_*``)."""
+    body = _NEIGHBOUR.pack(_family(version), 0, 0, 0, 0)
+    for message in link.dump(RTM_GETNEIGH, body, "the neighbours"):
+        _, index, state, _, _ = _NEIGHBOUR.unpack_from(message.body)
+        for kind, payload in attributes(message.body[_NEIGHBOUR.size :]):
+            if kind == NDA_DST:
+                yield index, bytes(payload), state
 
 
 def links_up(link: Netlink) -> Iterator[int]:

@@ -59,7 +59,9 @@ def advise(
         entered = next((hop.device for hop in hops_on(packet, device) if hop.device), "")
         if entered and not fnmatchcase(entered, interface["name"]) and packet.sender != device:
             yield f"the expected rule asks for the interface {interface['name']}, and the packet came in by {entered}"
-    if packet.drop and network and (nobody := _missing(packet, network)):
+    if observation.unresolved:
+        yield from observation.unresolved
+    elif packet.drop and network and (nobody := _missing(packet, network)):
         yield f"check the destination: no host of the lab has {nobody}"
     elif packet.drop and (advice := drops.explain(packet.drop.function, packet.drop.reason).advice):
         yield advice

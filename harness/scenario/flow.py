@@ -11,7 +11,7 @@ from msgspec import UNSET, structs
 
 from harness.scenario.models import Action, Connect, Exchange, Hex
 from harness.scenario.network import Network
-from harness.scenario.parts import Address
+from harness.scenario.parts import Address, Host
 from harness.scenario.problem import Problem, nowhere, unknown
 
 VERSIONS: Final = {"ip": 4, "ip6": 6}
@@ -99,11 +99,32 @@ def speakers(actions: Iterable[Action], network: Network) -> set[str]:
 
 
 def speaking(names: Collection[str], network: Network) -> Network:
-    """``network`` with addresses for the kernels of the hosts ``names``, who answer for themselves then."""
-    if not any(network.hosts[name].silent for name in names):
+    """``network`` with addresses for the kernels of the hosts ``names``, who answer for themselves then.
+
+    Where any does, hosts that answer resolve each other, unless the lab says otherwise.
+    """
+    if not names:
         return network
     hosts = {
         name: structs.replace(host, silent=False, speaking=frozenset(host.interfaces)) if name in names else host
         for name, host in network.hosts.items()
     }
+    if network.resolves:
+        answering = {
+            own.ip
+            for host in hosts.values()
+            for interface in host.interfaces.values()
+            for own in interface.addresses
+            if interface.name in host.speaking
+        }
+        hosts = {name: _resolving(host, answering) for name, host in hosts.items()}
     return structs.replace(network, hosts=hosts)
+
+
+def _resolving(host: Host, answering: Collection[Address]) -> Host:
+    """``host`` with neighbours unknown that can tell where they are."""
+    neighbours = (
+        one._replace(known=one.interface not in host.speaking or one.address not in answering)
+        for one in host.neighbours
+    )
+    return structs.replace(host, neighbours=tuple(neighbours))

@@ -270,6 +270,15 @@ class LabSpec(Model, frozen=True, kw_only=True):
     device: Annotated[
         HostName, Meta(description="The host under test: it loads the ruleset.", examples=["gateway"])
     ] = "device"
+    neighbours: Annotated[
+        Literal["resolved", "known"],
+        Meta(
+            description="Whether hosts with programs (`listen`, `connect`, `exchange`), and others that answer them, "
+            "resolve each other's Ethernet addresses by ARP and Neighbour Discovery, through the rulesets, or have "
+            "permanent neighbour entries. Hosts without addresses of their own are always known.",
+            examples=["known"],
+        ),
+    ] = "resolved"
 
 
 # --- packets ------------------------------------------------------------------------------------
@@ -971,8 +980,9 @@ class Expect(Model, frozen=True, kw_only=True, rename={"with_": "with"}):
         FlowResult | FlowSeen | None,
         Meta(
             description="How `connect` or `exchange` went. `connected`: both ends have the connection; `answered`: the "
-            "answer came; `refused`: a TCP reset came; `unreachable`: an ICMP error came; `half-open`: only the "
-            "caller has the connection; `timeout`: nothing came, and the kernel has no packet of it left.",
+            "answer came; `refused`: a TCP reset came; `unreachable`: an ICMP error came that a program sees; "
+            "`half-open`: only the caller has the connection; `timeout`: nothing came that a program sees, and the "
+            "kernel has no packet of it left.",
             examples=["connected", {"result": "answered", "by": "server", "src": "10.0.2.1"}],
         ),
     ] = None

@@ -47,6 +47,8 @@ class NextHop(NamedTuple):
     """Where the packet leaves."""
     mac: str
     """Of the neighbour that takes it; a group's for broadcast and multicast."""
+    address: Address | None = None
+    """Of that neighbour; None where there is none."""
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +57,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     hosts: Mapping[str, Host]
     device: str
     """The host under test."""
+    resolves: bool = True
+    """Whether hosts resolve their neighbours where programs run."""
 
     @classmethod
     def of(cls, spec: LabSpec, loading: Collection[str] = ()) -> Network:
@@ -74,6 +78,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
         return cls(
             hosts={name: _host(name, wiring, interfaces, loading) for name in spec.hosts},
             device=spec.device,
+            resolves=spec.neighbours == "resolved",
         )
 
     @property
@@ -139,7 +144,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
             return NextHop(here.interfaces[name], BROADCAST)
         for neighbour in here.neighbours:
             if (neighbour.interface, neighbour.address) == (name, via):
-                return NextHop(here.interfaces[name], neighbour.mac)
+                return NextHop(here.interfaces[name], neighbour.mac, via)
         if via in (own.ip for own in here.interfaces[name].addresses):
             raise Problem(f"{via} is {host}'s own address")
         raise Problem(

@@ -116,11 +116,13 @@ class Rule(NamedTuple):
 
 
 class Neighbour(NamedTuple):
-    """A permanent neighbour: nobody has to ask for it, so the lab is quiet."""
+    """Who is reached without a router."""
 
     interface: str
     address: Address
     mac: str
+    known: bool = True
+    """Whether it has a permanent entry. Others are resolved by ARP or Neighbour Discovery."""
 
 
 class Station(NamedTuple):
