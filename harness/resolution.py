@@ -5,21 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-import msgspec
-
 from harness.errors import HarnessError
 from harness.judge.decision import REFUSED, ended, outcome
 from harness.lab.lab import Lab
 from harness.lab.neighbours import Query, Resolver
-from harness.observation import Observation, PacketSeen
+from harness.observation import Observation
 from harness.ruleset import state
-from harness.scenario import icmp
 from harness.scenario.network import Network
-from harness.scenario.packet import Frame, fields
+from harness.scenario.packet import Frame
 from harness.scenario.parts import Address
-
-ASKS = frozenset({"arp_xmit", "arp_send_dst", "arp_rcv", "arp_process", "ndisc_send_skb", "ndisc_rcv"})
-"""Functions that are handed messages of ARP and Neighbour Discovery alone."""
 
 MESSAGES = {
     4: ("ARP request", "ARP reply", "accept ARP there"),
@@ -38,6 +32,7 @@ class Resolution:
         self._lab = lab
         self._rules_count = rules_count
         self._resolver = Resolver(lab)
+        self._resolver.hold()
         self._done: dict[tuple[str, object], tuple[Query, ...]] = {}
         self._apart: dict[str, int] = {}
 
@@ -45,13 +40,9 @@ class Resolution:
         """The ruleset has changed: ask again for what had no answer."""
         self._done = {way: failed for way, failed in self._done.items() if not failed}
 
-    def ask(self, query: Query) -> None:
-        """Ask for one neighbour."""
-        self._resolver.ask(query)
-
-    def awaited(self, failed: Sequence[Query]) -> bool:
-        """Whether one of the neighbours that ``failed`` is being asked for again, by the kernel."""
-        return any(map(self._resolver.awaited, failed))
+    def ask(self, query: Query) -> bool:
+        """Ask for one neighbour; whether it answered."""
+        return self._resolver.ask(query)
 
     def of_flow(self, host: str, destination: Address) -> tuple[Query, ...]:
         """Resolve what a program of ``host`` that calls ``destination`` needs; what failed."""
@@ -89,32 +80,12 @@ class Resolution:
         return state.every_counter(device) | (state.counts_of_rules(device) if self._rules_count else {})
 
 
-def without_resolution(observation: Observation) -> Observation:
-    """``observation`` of a flow without the ARP and Neighbour Discovery of the kernels beside it."""
-    packets = tuple(packet for packet in observation.packets if packet.injected or not _resolves(packet))
-    replies = tuple(one for one in observation.replies if not _asks(one.frame))
-    return msgspec.structs.replace(observation, packets=packets, replies=replies)
-
-
 def unreached(observation: Observation, failed: Sequence[Query]) -> list[Query]:
     """Those of the neighbours that ``failed`` to which packets of the flow were on their way in vain."""
     if not failed or observation.flow is None or observation.flow.result in ("connected", "answered"):
         return []
-    waited = {hop.host for packet in observation.packets for hop in packet.hops if hop.function.startswith("neigh_")}
-    waited |= {observation.flow.host}
-    return [query for query in failed if query.host in waited]
-
-
-def silent(observation: Observation, why: tuple[str, ...], *, by_caller: bool) -> Observation:
-    """``observation`` with what is known of unresolved neighbours.
-
-    Where the caller's own neighbour is one, no ICMP error came: its own kernel gave up.
-    """
-    flow = observation.flow
-    refused = any(step.verdict in REFUSED for packet in observation.packets for step in packet.steps)
-    if by_caller and flow and flow.result == "unreachable" and not refused:
-        flow = msgspec.structs.replace(flow, result="timeout")
-    return msgspec.structs.replace(observation, flow=flow, unresolved=why)
+    dropped = {one.drop.host for one in observation.packets if one.drop and one.drop.reason.startswith("NEIGH_")}
+    return [query for query in failed if query.host in dropped]
 
 
 def explain(query: Query, seen: Observation | None, network: Network) -> str:
@@ -131,12 +102,3 @@ def explain(query: Query, seen: Observation | None, network: Network) -> str:
             message = f"its {asking}" if packet.sender == query.host else f"the {answering}"
             return f"{text}: {message} was {ended(packet, decided, seen.device)}; {remedy}"
     return f"{text}: no {answering} came"
-
-
-def _resolves(packet: PacketSeen) -> bool:
-    return _asks(packet.frame) or any(hop.function in ASKS for hop in packet.hops)
-
-
-def _asks(frame: bytes) -> bool:
-    seen = fields(frame) if frame else {}
-    return seen.get("protocol") == "arp" or (seen.get("protocol") == "icmpv6" and seen.get("type") in icmp.NEIGHBOUR_V6)

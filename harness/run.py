@@ -19,7 +19,7 @@ from harness.lab.lab import Lab
 from harness.lab.neighbours import Query
 from harness.observation import Observation, PacketSeen, Step, Value
 from harness.observe import Scene, observe
-from harness.resolution import Resolution, explain, silent, unreached, without_resolution
+from harness.resolution import Resolution, explain, unreached
 from harness.ruleset import state
 from harness.ruleset.conntrack import connections
 from harness.ruleset.hosts import built
@@ -211,22 +211,26 @@ class Stage:
             [call.cookie],
             lambda _: call.start(),
             advance=call.advance,
-            waiting=partial(self._neighbours.awaited, failed),
             injected=None,
             host=plan.host,
         )
-        observation = without_resolution(msgspec.structs.replace(observation, flow=call.finish()))
+        observation = msgspec.structs.replace(observation, flow=call.finish())
         if blamed := unreached(observation, failed):
-            observation = silent(observation, tuple(map(self._explain, blamed)), by_caller=blamed[0].host == plan.host)
+            observation = msgspec.structs.replace(observation, unresolved=tuple(map(self._explain, blamed)))
         refuse_contradiction(observation)
         return observation
 
     def _explain(self, query: Query) -> str:
         """Why a neighbour cannot be resolved: it is asked for once more, and that is watched."""
-        with suppress(HarnessError), self._neighbours.apart():
-            (seen,) = self._measure([], lambda _: self._neighbours.ask(query), injected=(), host=query.host)
-            return explain(query, seen, self._lab.network)
-        return explain(query, None, self._lab.network)
+        resolved: list[bool] = []
+        seen = None
+        with self._neighbours.apart(), suppress(BrokenMeasurement, Unsupported):
+            (seen,) = self._measure(
+                [], lambda _: resolved.append(self._neighbours.ask(query)), injected=(), host=query.host
+            )
+        if any(resolved):
+            raise BrokenMeasurement(f"{query.host} resolved its neighbour {query.address} at the second try only")
+        return explain(query, seen, self._lab.network)
 
     def _measure(
         self,
@@ -234,15 +238,13 @@ class Stage:
         start: Callable[[Callable[[], None]], None],
         *,
         advance: Callable[[], None] = lambda: None,
-        waiting: Callable[[], bool] = lambda: False,
         injected: Sequence[bytes] | None,
         host: str,
     ) -> tuple[Observation, ...]:
         """Watch what the sockets with ``cookies`` on ``host`` send until all is still.
 
         ``start`` has them send, and calls what it is handed while it waits for a turn; ``advance`` does what
-        programs do about what has reached them, and ``waiting`` says whether a packet may wait for a neighbour
-        where no function is traced.
+        programs do about what has reached them.
         """
         lab, tracer, capture = self._lab, self._tracer, self._capture
         captured: list[Captured] = []
@@ -256,7 +258,7 @@ class Stage:
         def settled() -> bool:
             advance()
             take()
-            if watch.alive() or waiting():
+            if watch.alive():
                 return False
             advance()  # what reached a program meanwhile may be answered yet
             take()

@@ -10,14 +10,12 @@ import pytest
 from harness.errors import BrokenMeasurement
 from harness.judge.flow import refuse_contradiction
 from harness.lab.neighbours import Query
-from harness.observation import Delivery, Flow, Observation, PacketSeen
-from harness.resolution import explain, silent, unreached, without_resolution
+from harness.observation import Drop, Flow, Observation, PacketSeen
+from harness.resolution import explain, unreached
 from harness.scenario.labs import LABS
 from harness.scenario.network import Network
-from tests.judge.test_judge import PASSED, changed, dropped, frame, hop, observation, step
+from tests.judge.test_judge import PASSED, changed, dropped, frame, observation, step
 
-ARP = bytes.fromhex("ffffffffffff020000000101 0806 0001 0800 06 04 0001") + bytes(20)
-SOLICITATION = bytes(12) + bytes.fromhex("86dd 60000000 0020 3aff") + bytes(32) + bytes.fromhex("8700") + bytes(30)
 RESET = frame()[:47] + b"\x14" + frame()[48:]
 UNREACHABLE = bytes(12) + bytes.fromhex("0800 45000038000000004001 0000") + bytes(8) + b"\x03\x03" + bytes(26)
 ASKED = Query("client", "eth0", IPv4Address("203.0.113.1"))
@@ -34,44 +32,16 @@ def other(seen: bytes, **more: object) -> PacketSeen:
     return changed(number=1, injected=False, frame=seen, deliveries=(), **more)
 
 
-class TestApart:
-    @pytest.mark.parametrize("message", [ARP, SOLICITATION])
-    def test_packets_of_kernels_that_resolve_are_left_out(self, message: bytes) -> None:
-        arrived = Delivery(time=1, host="client", device="eth0", frame=message)
-        assert without_resolution(flow("timeout", other(message), replies=(arrived,))) == flow("timeout")
-
-    def test_so_are_those_whose_bytes_nobody_saw(self) -> None:
-        unknown = other(b"", hops=(hop("ndisc_send_skb"),))
-        assert without_resolution(flow("timeout", unknown)).packets == (PASSED,)
-
-    def test_all_others_stay(self) -> None:
-        seen = flow("refused", other(RESET, hops=()), other(UNREACHABLE, hops=()))
-        assert without_resolution(seen) == seen
-
-
 class TestUnreached:
-    def test_the_callers_neighbour_makes_a_timeout(self) -> None:
-        seen = flow("unreachable")
-        assert unreached(seen, [ASKED]) == [ASKED]
-        quiet = silent(seen, ("why",), by_caller=True)
-        assert (quiet.flow and quiet.flow.result, quiet.unresolved) == ("timeout", ("why",))
+    def test_a_packet_was_dropped_for_it(self) -> None:
+        waiting = changed(drop=Drop(host="client", function="__neigh_event_send", reason="NEIGH_FAILED"))
+        seen = msgspec.structs.replace(flow("timeout"), packets=(waiting,))
+        assert unreached(seen, [ASKED, ASKED._replace(host="device")]) == [ASKED]
 
-    def test_that_of_a_router_is_told_by_icmp(self) -> None:
-        beyond = ASKED._replace(host="device")
-        assert unreached(flow("unreachable"), [beyond]) == []
-        waiting = changed(hops=(msgspec.structs.replace(hop("neigh_resolve_output"), host="device"),))
-        seen = msgspec.structs.replace(flow("unreachable"), packets=(waiting,))
-        assert unreached(seen, [beyond]) == [beyond]
-        told = silent(seen, ("why",), by_caller=False)
-        assert told.flow
-        assert told.flow.result == "unreachable"
-
-    def test_a_caller_whose_own_ruleset_rejects_is_told_by_that(self) -> None:
-        rejected = dropped(step("reject"))
-        seen = msgspec.structs.replace(flow("unreachable"), packets=(rejected,))
-        told = silent(seen, ("why",), by_caller=True)
-        assert told.flow
-        assert told.flow.result == "unreachable"
+    def test_others_failed_that_no_packet_needed(self) -> None:
+        refused = dropped(step("drop"))
+        assert unreached(msgspec.structs.replace(flow("timeout"), packets=(refused,)), [ASKED]) == []
+        assert unreached(flow("timeout"), [ASKED._replace(host="device")]) == []
 
     def test_what_succeeded_needs_no_reason(self) -> None:
         assert unreached(flow("connected"), [ASKED]) == []

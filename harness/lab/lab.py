@@ -170,7 +170,7 @@ def _settle(host: Host) -> None:
         if one.interface in plan.speaking and one.known
     ]
     for name, version in {(one.interface, one.address.version): None for one in plan.neighbours if not one.known}:
-        requests.append(rtnl.neighbour_times(indexes[name], version))
+        requests.append(rtnl.resolution(indexes[name], version, probes=rtnl.PROBES))
         if version == 6:
             requests.append(rtnl.address(link_local(plan.interfaces[name].mac), indexes[name]))
     requests += [

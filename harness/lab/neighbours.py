@@ -2,29 +2,29 @@
 
 On a real link the first packet to a neighbour waits until its Ethernet address is known. Here that is done
 before a step, through the rulesets that are loaded, in the order in which the step's packets would ask: each
-host asks only once it could have been reached, for it also learns from the questions of others. What cannot
-be resolved then is left as it was: the step's own packets ask again, and in vain.
+host asks only once it could have been reached, for it also learns from the questions of others. Within a step
+nobody asks: packets to neighbours that were not resolved are dropped at once, and no timer of the kernel runs.
 """
 
 from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv6Address
 from typing import Final, NamedTuple
 
 from harness.errors import BrokenMeasurement, HarnessError
 from harness.lab import rtnl
 from harness.lab.lab import Host, Lab, link_local
 from harness.netlink import Netlink, NetlinkError, Request
-from harness.scenario.parts import Address, Interface
+from harness.scenario.parts import MAIN, Address, Interface, Vxlan
 from harness.scenario.problem import Problem
 from harness.wait import wait_until
 
-DEADLINE_S: Final = 0.25
-"""Seconds within which a neighbour has answered: the kernel gives up after three times ``retrans_time``."""
+DEADLINE_S: Final = 0.3
+"""Seconds within which a neighbour has answered; the kernel would ask again after one second."""
 
 # netinet/icmp6.h, linux/in6.h
 ND_NEIGHBOR_SOLICIT, ND_OPT_SOURCE_LINKADDR = 135, 1
@@ -50,46 +50,31 @@ class Resolver:
         self.needed = any(not one.known for host in lab.network.hosts.values() for one in host.neighbours)
         """Whether there are such neighbours at all."""
 
+    def hold(self) -> None:
+        """From now on no kernel of the lab asks by itself."""
+        for host in self._lab.hosts.values() if self.needed else ():
+            host.namespace.call(_hold, host)
+
     def towards(self, host: str, destination: Address) -> tuple[Query, ...]:
         """Resolve what packets of ``host`` to ``destination``, and their answers, need; what failed.
 
         Behind the first router that is every neighbour of a router: only its ruleset knows where NAT leads.
         """
-        try:
-            hop = self._lab.network.route(host, destination, local=True)
-        except Problem:
-            return ()
-        source = hop.interface.address(destination.version)
-        if hop.address is None or source is None:
-            return self.beyond(self._lab.network.owner(destination) or "", destination.version)
-        return self._spread([(host, self._queries(host, source.version, hop.address, own_source=True))], source)
+        caller = self._source(host, destination)
+        return self._spread(host, self._sending(host, destination), caller)
 
     def beyond(self, host: str, version: int) -> tuple[Query, ...]:
         """Resolve what packets that have reached ``host`` need there and behind it; what failed."""
-        return self._spread([(host, self._queries(host, version))] if host else [], None, version)
+        return self._spread(host, self._queries(host, version), None)
 
     def ask(self, query: Query) -> bool:
         """Resolve one neighbour; whether that succeeded."""
         return not self._lab.hosts[query.host].namespace.call(_ask, self._lab.hosts[query.host], [query])
 
-    def awaited(self, query: Query) -> bool:
-        """Whether the kernel is asking for the neighbour."""
-        host = self._lab.hosts[query.host]
-        key = (host.interfaces[query.interface], query.address.packed)
-
-        def asking() -> bool:
-            with Netlink(rtnl.NETLINK_ROUTE) as link:
-                states = rtnl.neighbours(link, query.address.version)
-                return any(state & rtnl.NUD_INCOMPLETE and (index, address) == key for index, address, state in states)
-
-        return host.namespace.call(asking)
-
-    def _spread(
-        self, start: list[tuple[str, list[Query]]], caller: Address | None, version: int = 0
-    ) -> tuple[Query, ...]:
-        """Ask what is to be asked on each host, beginning at ``start``, then on those that were reached by that."""
+    def _spread(self, start: str, first: list[Query], caller: Address | None) -> tuple[Query, ...]:
+        """Ask what is to be asked on the host ``start``, then on those that were reached by that, and so on."""
         network = self._lab.network
-        waiting, reached, failed = list(start), {host for host, _ in start}, []
+        waiting, reached, failed = [(start, first)], {start}, []
         while waiting:
             name, queries = waiting.pop(0)
             host = self._lab.hosts[name]
@@ -107,26 +92,46 @@ class Resolver:
         """What a host asks that packets of ``caller`` have reached: to pass them on, or to answer."""
         if self._lab.network.hosts[name].forwarding:
             return self._queries(name, version)
-        if caller is not None:
-            with suppress(Problem):
-                hop = self._lab.network.route(name, caller, local=True)
-                return self._queries(name, version, hop.address, own_source=True) if hop.address else []
-        return self._queries(name, version, own_source=True)
+        return self._sending(name, caller) if caller else self._queries(name, version, own_source=True)
+
+    def _sending(self, name: str, destination: Address) -> list[Query]:
+        """What a host asks to send packets of its own to ``destination``.
+
+        That is the next hop, or every neighbour where more than the main table decides who that is.
+        """
+        host = self._lab.network.hosts[name]
+        several = host.rules or any(route.table != MAIN for route in host.routes)
+        try:
+            hop = self._lab.network.route(name, destination, local=True)
+        except Problem:
+            several = True
+        if several:
+            return self._queries(name, destination.version, own_source=True)
+        return self._queries(name, destination.version, hop.address, own_source=True) if hop.address else []
+
+    def _source(self, name: str, destination: Address) -> Address | None:
+        """The address from which a host calls ``destination``, as far as its main table says."""
+        with suppress(Problem):
+            return self._lab.network.route(name, destination).interface.address(destination.version)
+        return None
 
     def _queries(
         self, name: str, version: int, address: Address | None = None, *, own_source: bool = False
     ) -> list[Query]:
-        """Questions for the neighbour ``address`` or for all of them.
+        """Questions for the neighbour ``address`` or for all of them, that for a tunnel's end first.
 
         A solicitation comes from the address of the packet that waits where that is the host's own, else from the
         link-local one (ndisc_solicit in net/ipv6/ndisc.c).
         """
         host = self._lab.network.hosts[name]
-        return [
+        asked = [
             Query(name, one.interface, one.address, _source(host.interfaces[one.interface], one.address, own_source))
             for one in host.neighbours
             if not one.known and one.address.version == version and address in (None, one.address)
         ]
+        tunnels = {query.interface: host.made.get(query.interface) for query in asked}
+        outer = [self._sending(name, one.remote) for one in tunnels.values() if isinstance(one, Vxlan)]
+        return list(dict.fromkeys([*(query for queries in outer for query in queries), *asked]))
 
 
 def _source(interface: Interface, target: Address, own: bool) -> IPv6Address | None:
@@ -136,60 +141,57 @@ def _source(interface: Interface, target: Address, own: bool) -> IPv6Address | N
     return found if isinstance(found, IPv6Address) else link_local(interface.mac).ip
 
 
+def _hold(host: Host) -> None:
+    ways = {(one.interface, one.address.version): None for one in host.plan.neighbours if not one.known}
+    with Netlink(rtnl.NETLINK_ROUTE) as link:
+        link.ask([rtnl.resolution(host.interfaces[name], version, probes=0) for name, version in ways])
+
+
 def _ask(host: Host, queries: Iterable[Query]) -> list[Query]:
     """Send what asks for each of ``queries`` that is not answered yet, all at once; those that got no answer.
 
     To be called in the host's namespace.
     """
-    versions = {query.address.version for query in queries}
     with Netlink(rtnl.NETLINK_ROUTE) as link:
 
-        def states() -> Mapping[tuple[int, bytes], int]:
-            return {
-                (index, address): state
+        def unanswered(among: Iterable[Query]) -> list[Query]:
+            versions = {query.address.version for query in among}
+            known = {
+                (index, address)
                 for version in versions
                 for index, address, state in rtnl.neighbours(link, version)
+                if state & rtnl.NUD_VALID
             }
+            return [one for one in among if (host.interfaces[one.interface], one.address.packed) not in known]
 
-        def state(query: Query, among: Mapping[tuple[int, bytes], int]) -> int:
-            return among.get((host.interfaces[query.interface], query.address.packed), rtnl.NUD_NONE)
-
-        known = states()
-        asked = [query for query in queries if not state(query, known) & rtnl.NUD_VALID]
-        left = asked
-
-        def answered() -> bool:
-            nonlocal left
-            now = states()
-            left = [query for query in asked if not state(query, now) & rtnl.NUD_VALID]
-            return all(state(query, now) & rtnl.NUD_FAILED for query in left)
-
+        asked = unanswered(list(queries))
         if not asked:
             return []
         try:
-            link.ask([_request(host, query) for query in asked])
+            link.ask([request for query in asked for request in _requests(query, host.interfaces[query.interface])])
             for query in asked:
                 if query.source is not None:
                     _solicit(query, query.source, host)
             with suppress(BrokenMeasurement):
-                wait_until(answered, DEADLINE_S, "neighbours to answer")
-            link.ask(
-                [
-                    rtnl.forget_neighbour(query.address, host.interfaces[query.interface])
-                    for query in left
-                    if query.source is not None  # the kernel does not give up by itself what it did not begin
-                ]
-            )
+                wait_until(lambda: not unanswered(asked), DEADLINE_S, "neighbours to answer")
+            left = unanswered(asked)
+            link.ask([request for query in asked for request in _ended(query, host.interfaces[query.interface], left)])
         except NetlinkError as refused:
             raise HarnessError(f"the kernel refused {refused.what} of {host.name}: {refused.strerror}") from None
         return left
 
 
-def _request(host: Host, query: Query) -> Request:
-    index = host.interfaces[query.interface]
-    if isinstance(query.address, IPv4Address):
-        return rtnl.ask_for_neighbour(query.address, index)
-    return rtnl.await_neighbour(query.address, index)
+def _requests(query: Query, index: int) -> list[Request]:
+    """What makes the kernel ask, or, where the question is written here, listen to the answer."""
+    if isinstance(query.address, IPv6Address):
+        return [rtnl.await_neighbour(query.address, index)]
+    return [rtnl.resolution(index, 4, probes=1), rtnl.ask_for_neighbour(query.address, index)]
+
+
+def _ended(query: Query, index: int, left: Sequence[Query]) -> list[Request]:
+    """No more questions by the kernel, and no entry that holds packets."""
+    requests = [rtnl.resolution(index, 4, probes=0)] if query.address.version == 4 else []
+    return [*requests, rtnl.forget_neighbour(query.address, index)] if query in left else requests
 
 
 def _solicit(query: Query, source: IPv6Address, host: Host) -> None:

@@ -44,10 +44,10 @@ IFA_F_NODAD, IFA_F_PERMANENT = 0x02, 0x80
 # linux/neighbour.h
 NDA_DST, NDA_LLADDR, NDA_VLAN = 1, 2, 5
 NUD_NOARP, NUD_PERMANENT, NTF_MASTER = 0x40, 0x80, 0x04
-NUD_NONE, NUD_INCOMPLETE, NUD_FAILED, NTF_USE = 0x00, 0x01, 0x20, 0x01
+NUD_NONE, NUD_INCOMPLETE, NTF_USE = 0x00, 0x01, 0x01
 NUD_VALID: Final = NUD_PERMANENT | NUD_NOARP | 0x02 | 0x04 | 0x08 | 0x10  # reachable, stale, delay, probe
 NDTA_NAME, NDTA_PARMS = 1, 6
-NDTPA_IFINDEX, NDTPA_BASE_REACHABLE_TIME, NDTPA_RETRANS_TIME, NDTPA_DELAY_PROBE_TIME = 1, 4, 5, 7
+NDTPA_IFINDEX, NDTPA_BASE_REACHABLE_TIME, NDTPA_DELAY_PROBE_TIME, NDTPA_MCAST_PROBES = 1, 4, 7, 11
 NEIGHBOUR_TABLES: Final = {4: "arp_cache", 6: "ndisc_cache"}
 DAY_MS: Final = 86_400_000
 # linux/fib_rules.h
@@ -250,20 +250,21 @@ def aliases(link: Netlink) -> dict[int, str]:
     return found
 
 
-RESOLUTION_MS: Final = {
-    NDTPA_RETRANS_TIME: 50,  # each of three tries, so that a failure is known after 150 ms
-    NDTPA_BASE_REACHABLE_TIME: DAY_MS,  # none grows old, and is asked for again, in the middle of a step
-    NDTPA_DELAY_PROBE_TIME: DAY_MS,
-}
-"""Of an interface whose neighbours are resolved, in milliseconds; the rest is the kernel's default."""
+PROBES: Final = 3
+"""The kernel's default (MAX_MCAST_SOLICIT of RFC 4861)."""
 
 
-def neighbour_times(index: int, version: int) -> Request:
-    """:data:`RESOLUTION_MS` for one interface and version of IP (neightbl_set in net/core/neighbour.c)."""
-    parameters = [attribute(kind, struct.pack("=Q", value)) for kind, value in RESOLUTION_MS.items()]
+def resolution(index: int, version: int, *, probes: int) -> Request:
+    """How neighbours at one interface are resolved (neightbl_set in net/core/neighbour.c).
+
+    The kernel asks ``probes`` times, one second apart; with 0 a packet to an unknown neighbour is dropped at once
+    (__neigh_event_send). What was resolved is believed for a day, so no timer asks again.
+    """
+    times = [attribute(kind, struct.pack("=Q", DAY_MS)) for kind in (NDTPA_BASE_REACHABLE_TIME, NDTPA_DELAY_PROBE_TIME)]
+    times.append(attribute(NDTPA_MCAST_PROBES, struct.pack("=I", probes)))
     body = struct.pack("=B3x", _family(version)) + text(NDTA_NAME, NEIGHBOUR_TABLES[version])
-    body += nested(NDTA_PARMS, attribute(NDTPA_IFINDEX, struct.pack("=I", index)), *parameters)
-    return Request(RTM_SETNEIGHTBL, CHANGE, body, f"the times of neighbours at interface {index}")
+    body += nested(NDTA_PARMS, attribute(NDTPA_IFINDEX, struct.pack("=I", index)), *times)
+    return Request(RTM_SETNEIGHTBL, CHANGE, body, f"the resolution of neighbours at interface {index}")
 
 
 def ask_for_neighbour(address: IPv4Address, index: int) -> Request:

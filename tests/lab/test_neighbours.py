@@ -103,6 +103,7 @@ def test_what_failed_leaves_no_entry_that_holds_packets(tmp_path: Path) -> None:
     with lab_of(LABS["host"], tmp_path, table("inet", "input", policy="drop")) as lab:
         assert failed(lab, "client", "2001:db8:192::10") == ["client 2001:db8:192::10"]
         assert states(lab, "client").get("2001:db8:192::10", "FAILED") == "FAILED"
+        assert failed(lab, "client", "192.0.2.10") == []
         run(lab, "device", "nft", "flush", "ruleset")
         assert failed(lab, "client", "2001:db8:192::10") == []
 
@@ -174,28 +175,26 @@ MADE = {
 @pytest.mark.parametrize("kind", MADE)
 @pytest.mark.parametrize(("peer", "device"), [("10.1.0.1", "10.1.0.2"), ("fd00:1::1", "fd00:1::2")])
 def test_by_interfaces_that_are_no_wires(tmp_path: Path, kind: str, peer: str, device: str) -> None:
-    with lab_of(MADE[kind], tmp_path) as lab:
-        assert failed(lab, "peer", device) == []
-        assert states(lab, "peer")[device] == "REACHABLE"
-    with lab_of(MADE[kind], tmp_path) as lab:
-        assert failed(lab, "device", peer) == []
-        assert states(lab, "device")[peer] == "REACHABLE"
+    for host, destination in (("peer", device), ("device", peer)):
+        with lab_of(MADE[kind], tmp_path) as lab:
+            Resolver(lab).hold()
+            assert failed(lab, host, destination) == []
+            assert states(lab, host)[destination] == "REACHABLE"
 
 
-def test_nothing_grows_old_and_only_here(tmp_path: Path) -> None:
-    own = Path("/proc/sys/net/ipv4/neigh/default/retrans_time_ms").read_text()
+def test_no_timer_asks_and_only_here(tmp_path: Path) -> None:
+    names = ("base_reachable_time_ms", "delay_first_probe_time", "mcast_solicit")
+    own = Path("/proc/sys/net/ipv4/neigh/default")
+    before = {name: (own / name).read_text() for name in names}
     with lab_of(LABS["host"], tmp_path) as lab:
-        for version in (4, 6):
-            settings = {
-                name: int(run(lab, "client", "cat", f"/proc/sys/net/ipv{version}/neigh/eth0/{name}"))
-                for name in ("retrans_time_ms", "base_reachable_time_ms", "delay_first_probe_time")
-            }
-            assert settings == {
-                "retrans_time_ms": pytest.approx(50, abs=10),  # in ticks of the kernel
-                "base_reachable_time_ms": 86_400_000,
-                "delay_first_probe_time": 86_400,
-            }
-        assert Path("/proc/sys/net/ipv4/neigh/default/retrans_time_ms").read_text() == own
+        for version, destination in ((4, "192.0.2.10"), (6, "2001:db8:192::10")):
+            Resolver(lab).hold()
+            assert failed(lab, "client", destination) == []
+            settings = [
+                int(run(lab, "client", "cat", f"/proc/sys/net/ipv{version}/neigh/eth0/{name}")) for name in names
+            ]
+            assert settings == [86_400_000, 86_400, 0]
+        assert {name: (own / name).read_text() for name in names} == before
 
 
 def test_silent_hosts_and_known_neighbours_have_entries() -> None:
