@@ -16,7 +16,8 @@ from harness.kernel.accelerator import accelerator
 from harness.kernel.cache import cache_dir
 from harness.kernel.features import Answer
 from harness.kernel.microvm import Guest
-from harness.ruleset.nft import Nft, nft_version
+from harness.ruleset.nft import nft_version
+from harness.ruleset.process import BINDINGS
 from harness.tracer.btf import FOLDER as BTF
 
 PROGRAMS = (
@@ -88,9 +89,11 @@ def _bcc() -> Finding:
 
 def _nftables() -> Finding:
     try:
-        Nft()
-    except Unsupported as missing:
-        return Finding("nftables", False, missing.sentence, missing.remedy, needed=True)
+        import nftables
+
+        nftables.Nftables()
+    except (ImportError, OSError) as missing:
+        return Finding("nftables", False, f"libnftables can't be used: {missing}", BINDINGS, needed=True)
     version = nft_version()
     words = (
         f"nft {version} and its Python bindings" if version else "the Python bindings are there, the program nft not"

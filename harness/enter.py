@@ -39,7 +39,9 @@ from harness.lab import named
 from harness.lab.lab import Lab
 from harness.ruleset import state
 from harness.ruleset.hosts import built
+from harness.ruleset.load import Ruleset
 from harness.ruleset.nft import RefusedError
+from harness.ruleset.process import LostError
 from harness.scenario import drawing
 from harness.scenario.case import Broken, Case
 from harness.scenario.files import shortened
@@ -114,11 +116,11 @@ def keep(wish: Wish) -> list[str]:
     Raises :class:`~harness.errors.HarnessError` when that cannot be done; then nothing is left.
     """
     case = find(wish.file, wish.scenario)
-    with built(case.network, case.rulesets) as (lab, _):
+    with built(case.network, case.rulesets) as (lab, rulesets):
         names = named.name(lab, named.KEPT)
         if wish.send:
             try:
-                _replay(lab, case)
+                _replay(lab, rulesets[lab.network.device], case)
             except BaseException:
                 named.remove(names)
                 raise
@@ -135,10 +137,10 @@ def _here(case: Case, wish: Wish) -> int:
     if shutil.which("ip", path=_PATH) is None:
         raise Unsupported("the program ip is missing", remedy="run apt-get install iproute2")
     named.leave_mounts()
-    with built(case.network, case.rulesets) as (lab, _):
+    with built(case.network, case.rulesets) as (lab, rulesets):
         named.name(lab)
         if wish.send:
-            _replay(lab, case)
+            _replay(lab, rulesets[lab.network.device], case)
         host = wish.host or lab.network.device
         argv = wish.argv or _shell(host)
         if not wish.argv:
@@ -146,18 +148,20 @@ def _here(case: Case, wish: Wish) -> int:
         return _run(["ip", "netns", "exec", host, *argv], host)
 
 
-def _replay(lab: Lab, case: Case) -> None:
+def _replay(lab: Lab, ruleset: Ruleset, case: Case) -> None:
     """Do what the scenario does, unwatched: what its packets leave behind is there."""
     for number, action in enumerate(case.actions):
         try:
-            _act(lab, action)
+            _act(lab, ruleset, action)
         except RefusedError as refused:
             raise ScenarioError(str(refused).splitlines()[0], case.where(number, "nft")) from None
+        except LostError as lost:
+            raise ScenarioError(lost.sentence, case.where(number, "nft")) from None
 
 
-def _act(lab: Lab, action: Action) -> None:
+def _act(lab: Lab, ruleset: Ruleset, action: Action) -> None:
     if isinstance(action.nft, str):
-        state.change(lab.device, action.nft)
+        state.change(ruleset.nft, action.nft)
     elif isinstance(action.send, Send):
         for frame in build(action.send, lab.network):
             sender(lab.hosts[frame.sender], frame).send(frame.data)

@@ -25,6 +25,7 @@ from harness.ruleset.conntrack import connections
 from harness.ruleset.hosts import built
 from harness.ruleset.load import Ruleset
 from harness.ruleset.nft import RefusedError
+from harness.ruleset.process import LostError
 from harness.ruleset.trace import TraceMessage
 from harness.ruleset.tracing import Tracing, unused_table
 from harness.scenario import flow
@@ -146,7 +147,7 @@ class Stage:
         left: list[str] = []
 
         def come() -> bool:
-            elements = state.elements(device, wait.elements or ())
+            elements = state.elements(self.ruleset.nft, wait.elements or ())
             left[:] = (f"{name} has {', '.join(held) or 'no element'}" for name, held in elements.items())
             tracked = connections(device) if wait.conntrack else ()
             left.extend(f"there is {describe_connection(one)}" for one in tracked)
@@ -162,10 +163,12 @@ class Stage:
     def _change(self, command: str, where: Where) -> None:
         self._neighbours.again()
         try:
-            state.change(self._lab.device, command)
+            state.change(self.ruleset.nft, command)
         except RefusedError as refused:
             said = str(refused).splitlines()[0].partition("Error: ")
             raise ScenarioError(f"nft: {said[2] or said[0]}", where("nft")) from None
+        except LostError as lost:
+            raise ScenarioError(lost.sentence, where("nft")) from None
 
     def _state(self, expect: Expect, where: Where) -> dict[str, Any]:
         """What ``expect`` asks about the device's counters, sets and connections, and what its rules have counted, as
@@ -174,9 +177,9 @@ class Stage:
         try:
             return {
                 "connections": connections(device) if expect.conntrack else (),
-                "counters": self._neighbours.without(state.counters(device, expect.counters or ())),
+                "counters": self._neighbours.without(state.counters(self.ruleset.nft, expect.counters or ())),
                 "counts": self._neighbours.without(state.counts_of_rules(device)) if self.ruleset.counts else {},
-                "elements": state.elements(device, expect.elements or ()),
+                "elements": state.elements(self.ruleset.nft, expect.elements or ()),
             }
         except state.MissingError as missing:
             key = "counters" if missing.name in (expect.counters or ()) else "elements"

@@ -107,7 +107,7 @@ class TestOutput:
 
     def test_what_its_own_hook_drops_is_no_error(self, lab: Lab) -> None:
         chain = "table inet a { chain b { type filter hook output priority 0; policy drop; }; }"
-        lab.device.namespace.call(lambda: Nft().run(chain))
+        Nft(lab.device.namespace).run(chain)
         (frame,) = build(msgspec.convert({"from": "device", "to": "server", "icmp": {}}, Send), lab.network)
         sender(lab.device, frame).send(frame.data)
 

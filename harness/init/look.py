@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -18,6 +17,11 @@ from harness import ending
 from harness.errors import HarnessError
 from harness.observation import Rule
 from harness.ruleset.listing import Chain
+from harness.scenario.project import find
+from harness.untrusted import Unreadable
+
+if TYPE_CHECKING:
+    from harness.lab.namespace import Namespace
 
 INTERFACES_AT_MOST = 64
 
@@ -63,12 +67,11 @@ def load(path: Path) -> Facts:
     from harness.lab.namespace import Namespace
     from harness.ruleset import needs
     from harness.ruleset.load import Ruleset
-    from harness.ruleset.nft import Nft
     from harness.scenario import parts
 
-    defines = dict(_interfaces(path))
     modules.refuse(needs.of_files([path]))
     with modules.watched(), Namespace("ruleset") as namespace:
+        defines = dict(_interfaces(_texts(path, namespace)))
         namespace.call(_make, [name for name in defines if name != "lo"])
         plan = parts.Host(
             name="device",
@@ -83,18 +86,18 @@ def load(path: Path) -> Facts:
             speaking=frozenset(),
         )
         loaded = Ruleset.load(Host(plan, namespace, {}), path)
-        shown = namespace.call(lambda: Nft(json=True).run("list ruleset"))
-    return Facts(objects=json.loads(shown)["nftables"], chains=loaded.chains, rules=loaded.rules, defines=defines)
+        objects = loaded.nft.ask({"list": {"ruleset": None}})
+    return Facts(objects=objects, chains=loaded.chains, rules=loaded.rules, defines=defines)
 
 
-def _interfaces(path: Path) -> Iterator[tuple[str, str]]:
-    """Every word of the file, and of those it includes, that may be an interface; with the variable that has it.
+def _interfaces(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Every word of a ruleset's files that may be an interface; with the variable that has it.
 
     nft refuses a device that is not there, and takes an interface by index (``iif``) only if it is.
     One too many does no harm.
     """
     found: dict[str, str] = {}
-    for text in _texts(path, set()):
+    for text in texts:
         words = [token.strip('"') for token in _TOKEN.findall(text) if not token.startswith("#")]
         for place, word in enumerate(words):
             if word == "define" and words[place + 2 : place + 3] == ["="]:
@@ -118,15 +121,17 @@ def _list(words: list[str]) -> list[str]:
     return words[1 : words.index("}")] if "}" in words else []
 
 
-def _texts(path: Path, seen: set[Path]) -> Iterator[str]:
-    if path in seen or not path.is_file():
-        return
-    seen.add(path)
-    text = path.read_text(encoding="utf-8", errors="replace")
-    yield text
-    for name in re.findall(r'^\s*include\s+"([^"]+)"', text, re.MULTILINE):
-        for file in sorted(path.parent.glob(name)) if not name.startswith("/") else [Path(name)]:
-            yield from _texts(file, seen)
+def _texts(path: Path, namespace: Namespace) -> list[str]:
+    """The texts of the file and of those it includes, as far as they can be read."""
+    from harness.ruleset import source
+    from harness.ruleset.load import reader
+
+    full = path.absolute()
+    _, texts, _ = reader(namespace, find([full]))
+    with suppress(Unreadable):  # what loads it says so
+        for _ in source.includes(full, texts, str):
+            pass
+    return list(texts.texts.values())
 
 
 def _make(names: list[str]) -> None:

@@ -27,13 +27,17 @@ def built(network: Network, rulesets: Mapping[str, Files]) -> Iterator[tuple[Lab
             # Those of the project were there when the scenario was read; others are the machine's.
             raise Unsupported(f"{path} is not on this machine", remedy="install what it belongs to")
     modules.refuse(lab_needs.needs(network))
-    modules.refuse(need for files in rulesets.values() for need in needs.of_files(map(shortened, files.paths)))
+    modules.refuse(
+        need
+        for files in rulesets.values()
+        for need in needs.of_files(map(shortened, files.paths), files.project.allows)
+    )
     with modules.watched(), Lab.build(network) as lab:
         loaded = {}
         for name, files in rulesets.items():
             paths = [shortened(path) for path in files.paths]
             loaded[name] = Ruleset.load(lab.hosts[name], *paths, defines=files.defines, home=files.project)
-            if any(need.alias == BRIDGE_NETFILTER for need in needs.of_files(paths)):
+            if any(need.alias == BRIDGE_NETFILTER for need in needs.of_files(paths, files.project.allows)):
                 _filter_bridges(lab.hosts[name])
         yield lab, loaded
 

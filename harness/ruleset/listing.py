@@ -16,8 +16,6 @@ import msgspec
 
 from harness.errors import Position
 
-FAMILIES: Final = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
-
 
 class Chain(msgspec.Struct, frozen=True, kw_only=True):
     """A chain as loaded; only a base chain has a hook."""

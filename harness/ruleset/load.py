@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,25 +11,40 @@ from typing import Final
 
 import msgspec
 
+from harness.bounds import RULESET_BYTES
 from harness.errors import Position, ScenarioError, Unsupported
 from harness.lab.lab import Host
+from harness.lab.namespace import Namespace
 from harness.observation import Rule
 from harness.ruleset import iptables, listing, source, state
 from harness.ruleset.listing import Chain, Listed
 from harness.ruleset.missing import missing
 from harness.ruleset.nft import Nft, RefusedError, as_shown, complaint, handles_in_blocks, marked
 from harness.ruleset.nft import nft_version as nft_version
+from harness.ruleset.process import LostError, Reach
 from harness.scenario.project import ALLOW, Project, find
+from harness.untrusted import Unreadable, read_text
 
 _STRING: Final = re.compile(r'"[^"]*"')
 _TRACE_OFF: Final = re.compile(r"\bmeta nftrace set 0\b")
+
+
+def reader(namespace: Namespace, project: Project) -> tuple[Nft, source.Texts, Reach]:
+    """What reads rulesets of ``project``, or what its settings allow, and nothing else."""
+    reach = Reach((project.root, *project.allowed))
+    nft = Nft(namespace, reach)
+    return nft, source.Texts(lambda file: read_text(file, RULESET_BYTES, allowed=reach.has), nft.matching), reach
 
 
 class Ruleset:
     """A loaded ruleset: what the kernel has, as nft lists it, and where it was written."""
 
     def __init__(
-        self, chains: Iterable[Chain], rules: Iterable[Rule], sets: Mapping[str, tuple[str, ...]] | None = None
+        self,
+        chains: Iterable[Chain],
+        rules: Iterable[Rule],
+        sets: Mapping[str, tuple[str, ...]] | None = None,
+        nft: Nft | None = None,
     ) -> None:
         self.chains = tuple(chains)
         self.rules = tuple(rules)
@@ -38,6 +54,7 @@ class Ruleset:
         self.sets = sets or {}
         """What named sets and maps hold after loading, by family, table and name: those that rules look into and
         that no rule changes. Empty where the files are so large that to list them would take long."""
+        self._nft = nft
         self._rules = {(rule.family, rule.table, rule.chain, rule.handle): rule for rule in self.rules}
         self._chains = {(chain.family, chain.table, chain.name): chain for chain in self.chains}
 
@@ -59,35 +76,24 @@ class Ruleset:
         for path in paths:
             if not path.is_file():
                 raise ScenarioError("there is no such ruleset", Position(str(path)))
-        saves = [full for full in mains if iptables.is_save(full)]
-        texts = [full for full in mains if full not in saves]
-        for full in texts:
-            _refuse_strangers(full, mains, home or find([full]))
-        nft = host.namespace.call(Nft)
-        for (folder, is_save), group in itertools.groupby(mains, lambda full: (full.parent, full in saves)):
-            files = list(group)
+        home = home or find(mains)
+        nft, texts, reach = reader(host.namespace, home)
+        files = _Files(mains, texts)
+        for full in files.of_nft:
+            _refuse_includes(full, files, reach, home)
+        for (folder, is_save), group in itertools.groupby(mains, lambda full: (full.parent, full in files.of_iptables)):
             if is_save:
-                for full in files:
-                    host.namespace.call(iptables.restore, full, mains[full])
-                continue
-            try:
-                host.namespace.call(nft.load, folder, [full.name for full in files], defines or {})
-            except RefusedError as refused:
-                told = complaint(refused, files[0], mains[files[0]])
-                for text in marked(refused):
-                    if lacking := host.namespace.call(missing, text):
-                        raise Unsupported(
-                            f"{told.position}: the kernel has no {lacking.name}, for: {text.strip()}",
-                            remedy=f"it needs {lacking.modules}",
-                        ) from None
-                raise told from None
-        chains, listed = listing.read(host.namespace.call(nft.ruleset), host.namespace.call(handles_in_blocks))
+                for full in group:
+                    iptables.restore(host.namespace, texts.text(full), mains[full])
+            else:
+                _load(nft, folder, list(group), mains, defines or {})
+        chains, listed = listing.read(nft.ruleset(), host.namespace.call(handles_in_blocks))
         try:
-            written = source.read(texts, lambda file: _shown(file, mains))
+            written = source.read(files.of_nft, texts, files.shown)
         except source.UnclearError:
             written = source.Source({}, {})
-        for full in saves:
-            more = iptables.read(full, mains[full])
+        for full in files.of_iptables:
+            more = iptables.read(texts.text(full), mains[full])
             written = source.Source(written.rules | more.rules, written.policies | more.policies)
         rules = list(placed(listed, written.rules))
         for rule in rules:
@@ -101,8 +107,15 @@ class Ruleset:
         return cls(
             (msgspec.structs.replace(chain, position=place) for chain, place in zip(chains, places, strict=True)),
             rules,
-            state.members(host, looked_into(rules)) if _size(texts, mains) <= LISTED else {},
+            state.members(nft, looked_into(rules)) if sum(map(len, texts.texts.values())) <= LISTED else {},
+            nft,
         )
+
+    @property
+    def nft(self) -> Nft:
+        """What has loaded it, for further commands; as long as the host is there."""
+        assert self._nft is not None, "this ruleset was not loaded"
+        return self._nft
 
     def rule(self, family: str, table: str, chain: str, handle: int) -> Rule | None:
         """The rule with ``handle``; None when there is none."""
@@ -129,12 +142,6 @@ def looked_into(rules: Iterable[Rule]) -> set[str]:
         changed |= {f"{rule.family} {rule.table} {name}" for name in _CHANGED_SET.findall(text)}
         found |= {f"{rule.family} {rule.table} {name}" for name in _SET.findall(text)}
     return found - changed
-
-
-def _size(texts: Iterable[Path], mains: Mapping[Path, Path]) -> int:
-    """Bytes of the files and of those that they include."""
-    includes = (one.file for full in texts for one in source.includes(full, lambda file: _shown(file, mains)))
-    return sum(file.stat().st_size for file in {*texts, *includes} if file.is_file())
 
 
 def placed(listed: Iterable[Listed], written: Mapping[source.ChainKey, list[source.SourceRule]]) -> Iterable[Rule]:
@@ -176,25 +183,67 @@ def _fits(written: source.SourceRule, listed: Listed) -> bool:
     return written.comment == listed.comment or (written.text.startswith("-A") and not listed.comment)
 
 
-def _shown(file: Path, mains: Mapping[Path, Path]) -> str:
-    """The user's name of ``file``: of a main file as given, of another by the main file whose folder it lies in."""
-    if file in mains:
-        return str(mains[file])
-    main = next((one for one in mains if file.is_relative_to(one.parent)), next(iter(mains)))
-    return as_shown(file, main, mains[main])
+class _Files:
+    """The files of a ruleset: main files and what they include."""
+
+    def __init__(self, mains: Mapping[Path, Path], texts: source.Texts) -> None:
+        self.mains = mains
+        """The user's names of the main files, by their absolute ones."""
+        self.texts = texts
+        self.of_iptables = [full for full in mains if iptables.is_save(self.read(full, Position(str(mains[full]))))]
+        """The main files of iptables-save."""
+        self.of_nft = [full for full in mains if full not in self.of_iptables]
+
+    def read(self, file: Path, position: Position) -> str:
+        """The text of ``file``, which is named at ``position``; raises :class:`ScenarioError` there."""
+        try:
+            return self.texts.text(file)
+        except Unreadable as reason:
+            raise ScenarioError(f"{self.shown(file)} {reason.sentence}", position, remedy=reason.remedy) from None
+
+    def shown(self, file: Path) -> str:
+        """The user's name of ``file``: of a main file as given, else by the main file whose folder it lies in."""
+        if file in self.mains:
+            return str(self.mains[file])
+        main = next((one for one in self.mains if file.is_relative_to(one.parent)), next(iter(self.mains)))
+        return as_shown(file, main, self.mains[main])
 
 
-def _refuse_strangers(main: Path, mains: Mapping[Path, Path], home: Project) -> None:
-    """Nothing outside of the project is read: nft would quote from it in its complaints."""
-    if odd := re.search(r'[][*?"\\]', main.name):
-        remedy = f"rename it: nft would take the {odd[0]} for a part of a pattern"
-        raise ScenarioError("cannot be loaded under this name", Position(str(mains[main])), remedy=remedy)
-    for include in source.includes(main, lambda file: _shown(file, mains)):
-        found = include.file.resolve()
-        if not home.allows(found):
+def _load(nft: Nft, folder: Path, files: list[Path], mains: Mapping[Path, Path], defines: Mapping[str, str]) -> None:
+    """Load nft files of one folder in one transaction."""
+    try:
+        nft.load(folder, [full.name for full in files], defines)
+    except LostError as lost:
+        read = " and ".join(str(mains[full]) for full in files)
+        raise ScenarioError(f"{lost.sentence} while it read {read}", Position(str(mains[files[0]]))) from None
+    except RefusedError as refused:
+        told = complaint(refused, files[0], mains[files[0]])
+        for text in marked(refused):
+            if lacking := missing(nft, text):
+                raise Unsupported(
+                    f"{told.position}: the kernel has no {lacking.name}, for: {text.strip()}",
+                    remedy=f"it needs {lacking.modules}",
+                ) from None
+        raise told from None
+
+
+def _refuse_includes(main: Path, files: _Files, reach: Reach, home: Project) -> None:
+    """Say where ``main`` includes what nft could not read, before nft says less.
+
+    What nft may read does not depend on this: it is run where nothing else can be opened.
+    """
+    if odd := re.search(r'[][*?"\\\x00-\x1f]', main.name):
+        remedy = f"rename it: nft would take the {odd[0]!r} for a part of a pattern"
+        raise ScenarioError("cannot be loaded under this name", Position(str(files.mains[main])), remedy=remedy)
+    for include in source.includes(main, files.texts, files.shown):
+        # Of a pattern the folder above its first sign is looked at: it could match what lies there.
+        found = Path(os.path.realpath(source.fixed(include.name)))
+        if not reach.has(found) and (not source.has_magic(include.name) or found.exists()):
             raise ScenarioError(
-                f"{include.file} lies outside of the project, {home.root}",
+                f"{include.name} lies outside of the project, {home.root}",
                 include.position,
                 remedy="copy it into the project and include it by a relative name, "
                 f"or allow it: {ALLOW} in the project's pytest settings",
             )
+        for file in files.texts.match(include.name):
+            files.read(file, include.position)

@@ -109,17 +109,16 @@ FEATURES: Final = (
 """The statement, expression or object that needs each, most special first."""
 
 
-def missing(text: str) -> Feature | None:
-    """A feature that ``text`` names and this thread's network namespace lacks."""
-    return next((feature for feature in _named(text) if not _works(feature)), None)
+def missing(nft: Nft, text: str) -> Feature | None:
+    """A feature that ``text`` names and the kernel of ``nft``'s network namespace lacks."""
+    return next((feature for feature in _named(text) if not _works(nft, feature)), None)
 
 
 def _named(text: str) -> Iterator[Feature]:
     return (feature for feature in FEATURES if re.search(feature.words, text))
 
 
-def _works(feature: Feature) -> bool:
-    nft = Nft()
+def _works(nft: Nft, feature: Feature) -> bool:
     name = "nft_harness_trial"
     try:
         nft.run(feature.trial.replace("TRIAL", name))

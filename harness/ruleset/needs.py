@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -38,16 +39,25 @@ _SHORT: Final = re.compile(r"-[^-mjgA-Z]*[mjg](.*)")
 """A match or target by its short option, which may stand behind others that have no value."""
 
 
-def of_files(paths: Iterable[Path]) -> Iterator[Need]:
-    """What files of nft, with those that they include, and of iptables-save need."""
+def of_files(paths: Iterable[Path], allowed: Callable[[Path], bool] | None = None) -> Iterator[Need]:
+    """What files of nft, with those that they include, and of iptables-save need; only ``allowed`` ones are read."""
+    texts = source.Texts(
+        lambda file: read_text(file, LARGEST, allowed=allowed), partial(source.matching, allowed=allowed)
+    )
     for path in paths:
-        if iptables.is_save(path):
-            yield from _of_save(path)
-            continue
-        included = (one.file for one in source.includes(path.absolute(), str))
-        for file in dict.fromkeys([path, *included]):
-            with suppress(Unreadable):  # nft will say so
-                yield from of_text(read_text(file, LARGEST), str(file))
+        with suppress(Unreadable):  # what loads it says so
+            text = texts.text(path.absolute())
+            if iptables.is_save(text):
+                yield from _of_save(path, text)
+                continue
+            yield from of_text(text, str(path))
+            included = {
+                one: None
+                for include in source.includes(path.absolute(), texts, str)
+                for one in texts.match(include.name)
+            }
+            for file in included:
+                yield from of_text(texts.text(file), str(file))
 
 
 def of_text(text: str, place: str) -> Iterator[Need]:
@@ -62,9 +72,9 @@ def of_text(text: str, place: str) -> Iterator[Need]:
                 yield Need(name, f"{place}: {feature.name}")
 
 
-def _of_save(path: Path) -> Iterator[Need]:
-    prefix = "ip6t" if iptables.family(path) == "ip6" else "ipt"
-    lines = read_text(path, LARGEST).splitlines()
+def _of_save(path: Path, text: str) -> Iterator[Need]:
+    prefix = "ip6t" if iptables.family(text, path.name) == "ip6" else "ipt"
+    lines = text.splitlines()
     chains = {line[1:].split()[0] for line in lines if re.match(r":\S", line)}
     for number, line in enumerate(lines, 1):
         if line.lstrip().startswith("#"):

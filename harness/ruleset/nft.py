@@ -1,18 +1,23 @@
-"""libnftables, called inside a network namespace. See libnftables(3)."""
+"""libnftables in a network namespace. See libnftables(3)."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from harness.errors import Position, ScenarioError, Unsupported
+from harness.lab.namespace import Namespace
 from harness.netlink import Netlink, attributes
 from harness.ruleset.listing import ANONYMOUS, Handle
 from harness.ruleset.nfnetlink import FAMILIES, HEADER, NETLINK_NETFILTER, NFT_MSG_GETRULE, number, string
+from harness.ruleset.process import Child, LostError, Reach, Reply
 
 NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_HANDLE, NFTA_RULE_EXPRESSIONS = 1, 2, 3, 4
 NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 2
@@ -26,50 +31,70 @@ class RefusedError(Exception):
 
 
 class Nft:
-    """A libnftables context; it belongs to the network namespace of the thread that makes it."""
+    """libnftables in a network namespace, run by a process that may read ``reach`` and can be lost.
 
-    def __init__(self, *, json: bool = False) -> None:
-        try:
-            import nftables  # only here, so that a machine without it can say so
+    It ends with the namespace. One that was lost is started anew by the next command.
+    """
 
-            self._nftables = nftables.Nftables()
-        except (ImportError, OSError) as missing:
-            raise Unsupported(
-                f"libnftables can't be used: {missing}",
-                remedy="install python3-nftables (it serves the system's Python)",
-            ) from None
-        if json:  # values of counters and elements of sets included
-            self._nftables.set_json_output(True)
-            return
-        # What `nft --handle --stateless --terse --numeric-priority` sets: counters and the elements
-        # of named sets are of no use here, and there may be many.
-        self._nftables.set_handle_output(True)
-        self._nftables.set_stateless_output(True)
-        self._nftables.set_terse_output(True)
-        self._nftables.set_numeric_prio_output(True)
+    def __init__(self, namespace: Namespace, reach: Reach = Reach()) -> None:  # noqa: B008 - a constant
+        self._namespace = namespace
+        self._reach = reach
+        self._child: Child | None = None
+        namespace.enter(lambda: closing(self))
 
-    def run(self, commands: str) -> str:
-        """What nft prints on ``commands``. Raises :class:`RefusedError`."""
-        return self._output(*self._nftables.cmd(os.fsencode(commands)))
+    def close(self) -> None:
+        """Let the process end."""
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+    def run(self, commands: str, *, as_json: bool = False, folder: Path | None = None) -> str:
+        """What nft prints on ``commands``, which include files by names seen from ``folder``.
+
+        With ``as_json`` commands and output are those of libnftables-json(5). Raises :class:`RefusedError`, and
+        :class:`~harness.ruleset.process.LostError` when nft ended or had to be ended.
+        """
+        if "\0" in commands:
+            raise RefusedError("Error: a NUL character ends a command")
+        request = {"commands": commands, "json": as_json, "folder": str(folder or "")}
+        return self._output(*self._ask(request))
+
+    def ask(self, command: dict[str, Any]) -> list[dict[str, Any]]:
+        """The objects that nft answers to ``command``, both as in libnftables-json(5). Raises as :meth:`run`."""
+        found: list[dict[str, Any]] = json.loads(self.run(json.dumps({"nftables": [command]}), as_json=True))[
+            "nftables"
+        ]
+        return found
+
+    def matching(self, pattern: str) -> list[Path]:
+        """The files that nft includes for ``pattern``, in its order; only those that it may read."""
+        found = self._ask({"glob": pattern}).output.split(b"\0")
+        return [Path(os.fsdecode(one)) for one in found if one]
 
     def load(self, folder: Path, names: Iterable[str], defines: Mapping[str, str]) -> None:
         """Load files of ``folder`` in one transaction, as ``nft -f`` there would, with variables as of ``nft -D``.
 
         A variable that one file defines is known in the next. Nothing is included from ``/etc`` by
-        a relative name. Raises :class:`RefusedError`.
+        a relative name. Raises as :meth:`run`.
         """
-        os.chdir(folder)  # this thread's own: for files included as ./name
-        self._nftables.clear_include_paths()
-        self._nftables.add_include_path(str(folder))
         # Not add_var() and cmd_from_file(): the second file of a context would not know the variables, and
         # nft 1.0.6 frees them twice.
         variables = [f"define {name} = {value}\n" for name, value in defines.items()]
         # The last line of a file may lack its end.
-        self.run("".join([*variables, *(f'include "./{name}"\n\n' for name in names)]))
+        self.run("".join([*variables, *(f'include "./{name}"\n\n' for name in names)]), folder=folder)
 
     def ruleset(self) -> str:
         """The ruleset as nft lists it, with handles, without counters' values and sets' elements."""
         return self.run("list ruleset")
+
+    def _ask(self, request: dict[str, Any]) -> Reply:
+        if self._child is None:
+            self._child = Child(self._namespace.fd, self._reach)
+        try:
+            return self._child.ask(request)
+        except LostError as lost:
+            self.close()
+            raise LostError(f"libnftables {nft_version()} {lost.sentence}") from None
 
     @staticmethod
     def _output(code: int, output: bytes, error: bytes) -> str:

@@ -7,8 +7,10 @@ rules. It follows ``src/scanner.l`` and ``src/parser_bison.y`` of nftables.
 
 from __future__ import annotations
 
+import functools
 import glob
 import itertools
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -17,7 +19,8 @@ from typing import Final, NamedTuple
 
 from harness.bounds import INCLUDE_DEPTH
 from harness.errors import Position
-from harness.ruleset.listing import FAMILIES
+from harness.nft_syntax import FAMILIES
+from harness.untrusted import Unreadable
 
 ChainKey = tuple[str, str, str]
 """Family, table and chain."""
@@ -68,24 +71,40 @@ _OTHER_OBJECTS: Final = (
 )
 
 
-def read(paths: Iterable[Path], show: Callable[[Path], str]) -> Source:
+class Texts:
+    """The files of a ruleset, each read once.
+
+    ``read`` gives the text of a file, or raises :class:`~harness.untrusted.Unreadable`; ``match`` the files for the
+    name in an include, in the order in which nft reads them.
+    """
+
+    def __init__(self, read: Callable[[Path], str], match: Callable[[str], list[Path]]) -> None:
+        self._read = read
+        self.match = functools.cache(match)
+        self.texts: dict[Path, str] = {}
+        """Of those that were read."""
+
+    def text(self, path: Path) -> str:
+        """The text of ``path``. Raises :class:`~harness.untrusted.Unreadable`."""
+        if path not in self.texts:
+            self.texts[path] = self._read(path)
+        return self.texts[path]
+
+
+def read(paths: Iterable[Path], texts: Texts, show: Callable[[Path], str]) -> Source:
     """The rules and policies written in ``paths``, loaded in this order, and what they include.
 
     Included files are looked for in the folder of the main file. ``show`` turns a path into the
     name for the user. Raises :class:`UnclearError`.
     """
-    walk = _Walk(show)
+    walk = _Walk(texts, show)
     for path in paths:
         walk.file(path)
     rules = {key: found for key, found in walk.chains.items() if key not in walk.unclear}
     return Source(rules, {key: place for key, place in walk.policies.items() if key in walk.chains})
 
 
-def _tokens(path: Path) -> Iterator[_Token]:
-    try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError as missing:
-        raise UnclearError(path) from missing
+def _tokens(path: Path, text: str) -> Iterator[_Token]:
     line, line_start, place = 1, 0, 0
     while place < len(text):
         found = _TOKEN.match(text, place)
@@ -101,14 +120,17 @@ def _tokens(path: Path) -> Iterator[_Token]:
 
 
 class Include(NamedTuple):
-    """An included file, and where that is written."""
+    """An include statement: where it is written, and the name in it, seen from the root of the file system."""
 
     position: Position
-    file: Path
+    name: str
 
 
-def includes(path: Path, show: Callable[[Path], str]) -> Iterator[Include]:
-    """All files that nft would read for ``path``, before it reads them; as far as the text can be followed."""
+def includes(path: Path, texts: Texts, show: Callable[[Path], str]) -> Iterator[Include]:
+    """All include statements that nft would read for ``path``, as far as the text can be followed.
+
+    Each is given before the files that it names are read. Raises :class:`~harness.untrusted.Unreadable`.
+    """
     pending = [path]
     seen: set[Path] = set()
     while pending:
@@ -116,29 +138,52 @@ def includes(path: Path, show: Callable[[Path], str]) -> Iterator[Include]:
         if file in seen:
             continue
         seen.add(file)
-        tokens = _tokens(file)
+        tokens = _tokens(file, texts.text(file))
         with suppress(UnclearError):
             for word, name in itertools.pairwise(tokens):
                 if word.text == "include" and name.text.startswith('"'):
-                    for found in _files(path.parent / _bare(name.text)):
-                        yield Include(Position(show(word.file), word.line, word.column), found)
-                        pending.append(found)
+                    include = Include(Position(show(word.file), word.line, word.column), _name(path.parent, name.text))
+                    yield include
+                    pending += texts.match(include.name)
+
+
+def has_magic(name: str) -> bool:
+    """Whether nft takes ``name`` for a pattern of glob(7), which may match no file."""
+    return any(character in name for character in "*?[")
+
+
+def fixed(name: str) -> str:
+    """The part of an include's name in front of the first component that is a pattern."""
+    return "/".join(itertools.takewhile(lambda one: not has_magic(one), name.split("/"))) or "/"
+
+
+def matching(name: str, allowed: Callable[[Path], bool] | None = None) -> list[Path]:
+    """The files for the name in an include as far as Python's glob finds them, for a look before nft reads them."""
+    if allowed is not None and not allowed(Path(os.path.realpath(fixed(name)))):
+        return []
+    found = sorted(glob.glob(name.replace("[^", "[!")))  # noqa: PTH207 - unlike Path.glob, * leaves out hidden files
+    return [Path(one) for one in found if not os.path.isdir(one)]  # noqa: PTH112
+
+
+def _name(folder: Path, text: str) -> str:
+    return os.path.join(folder, _bare(text))  # noqa: PTH118 - a pattern keeps its ".." and its last "/"
 
 
 class _Walk:
     """One pass over the text; each method reads what its name says and leaves the rest."""
 
-    def __init__(self, show: Callable[[Path], str]) -> None:
+    def __init__(self, texts: Texts, show: Callable[[Path], str]) -> None:
         self.chains: dict[ChainKey, list[SourceRule]] = {}
         self.unclear: set[ChainKey] = set()
         self.policies: dict[ChainKey, Position] = {}
+        self._texts = texts
         self._show = show
         self._folder = Path()
         self._sources: list[Iterator[_Token]] = []
 
     def file(self, path: Path) -> None:
         self._folder = path.parent
-        self._sources = [_tokens(path)]
+        self._sources = [self._tokens(path)]
         while (token := self._token()) is not None:
             if token.text in _SEPARATORS:
                 continue
@@ -154,6 +199,12 @@ class _Walk:
                 return token
             self._sources.pop()
         return None
+
+    def _tokens(self, path: Path) -> Iterator[_Token]:
+        try:
+            return _tokens(path, self._texts.text(path))
+        except Unreadable as reason:
+            raise UnclearError(path) from reason
 
     def _put_back(self, token: _Token) -> None:
         self._sources.append(iter((token,)))
@@ -192,7 +243,7 @@ class _Walk:
         """Read what may stand anywhere: an include or a variable."""
         if token.text == "include":
             statement = self._statement(token)
-            self._include(_bare(statement[1].text) if len(statement) > 1 else "")
+            self._include(statement[1].text if len(statement) > 1 else "")
         elif token.text in _VARIABLES:
             self._statement(token)
         else:
@@ -202,10 +253,10 @@ class _Walk:
     def _include(self, name: str) -> None:
         if len(self._sources) > INCLUDE_DEPTH:
             raise UnclearError(f"{name} is included too deep")
-        found = _files(self._folder / name)
-        if not found and not glob.has_magic(name):
+        found = self._texts.match(_name(self._folder, name))
+        if not found and not has_magic(name):
             raise UnclearError(f"{name} is not found")
-        self._sources += [_tokens(path) for path in reversed(found)]
+        self._sources += [self._tokens(path) for path in reversed(found)]
 
     def _command(self, first: _Token) -> None:
         verb = first.text
@@ -291,12 +342,6 @@ class _Walk:
     def _forget(self, gone: Callable[[ChainKey], bool]) -> None:
         for key in [key for key in self.chains if gone(key)]:
             del self.chains[key]
-
-
-def _files(pattern: Path) -> list[Path]:
-    """The files that nft reads for an include, in its order; unlike Path.glob, * leaves out hidden ones."""
-    found = (Path(path) for path in sorted(glob.glob(str(pattern))))  # noqa: PTH207 - see above
-    return [path for path in found if not path.is_dir()]
 
 
 def _table_key(words: list[str]) -> tuple[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from harness.errors import HarnessError
 from harness.kernel import modules
 from harness.lab.lab import Host
+from harness.nft_syntax import is_change, is_object
 from harness.ruleset import needs
 from harness.ruleset.nft import Nft, RefusedError, counted
 
@@ -22,9 +22,9 @@ class MissingError(HarnessError):
         self.name = name
 
 
-def counters(host: Host, names: Iterable[str]) -> dict[str, int]:
+def counters(nft: Nft, names: Iterable[str]) -> dict[str, int]:
     """Packets counted by the counters ``names``, each ``family table name``."""
-    return {name: _object(host, name, "counter")["packets"] for name in names}
+    return {name: _object(nft, name, "counter")["packets"] for name in names}
 
 
 def every_counter(host: Host) -> dict[str, int]:
@@ -40,47 +40,45 @@ def counts_of_rules(host: Host) -> dict[str, int]:
     return {" ".join(map(str, handle)): packets for handle, packets in found.items() if packets}
 
 
-def elements(host: Host, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+def elements(nft: Nft, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """What the sets and maps ``names``, each ``family table name``, hold; of a map the keys."""
     found = {}
     for name in names:
-        held = _object(host, name, "set", "map").get("elem", [])
+        held = _object(nft, name, "set", "map").get("elem", [])
         found[name] = tuple(_text(one[0] if isinstance(one, list) else one) for one in held)
     return found
 
 
-def members(host: Host, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+def members(nft: Nft, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """What the sets and maps ``names`` hold, of a map as ``key : value``; those that are not there are left out."""
     found = {}
     for name in names:
         with suppress(MissingError):
-            held = _object(host, name, "set", "map").get("elem", [])
+            held = _object(nft, name, "set", "map").get("elem", [])
             found[name] = tuple(" : ".join(map(_text, one)) if isinstance(one, list) else _text(one) for one in held)
     return found
 
 
-def change(host: Host, command: str) -> None:
-    """Run an nft command. Raises :class:`~harness.ruleset.nft.RefusedError`, and
+def change(nft: Nft, command: str) -> None:
+    """Change elements of a set or map. Raises :class:`~harness.ruleset.nft.RefusedError`, and
     :class:`~harness.errors.Unsupported` where that would load a module into the machine's own kernel."""
+    if not is_change(command):
+        raise RefusedError("Error: this is no change of a set's elements")
     modules.refuse(needs.of_text(command, f"nft: {command}"))
-    host.namespace.call(lambda: Nft().run(command))
+    nft.run(command)
 
 
-def _object(host: Host, name: str, *kinds: str) -> dict[str, Any]:
+def _object(nft: Nft, name: str, *kinds: str) -> dict[str, Any]:
+    if not is_object(name):
+        raise MissingError(name, " or ".join(kinds))
+    keys = dict(zip(("family", "table", "name"), name.split(), strict=True))
     for kind in kinds:
-        try:
-            said = json.loads(host.namespace.call(_run, f"list {kind} {name}"))
-        except RefusedError:
-            continue
-        for one in said["nftables"]:
-            if kind in one:
-                found: dict[str, Any] = one[kind]
-                return found
+        with suppress(RefusedError):
+            for one in nft.ask({"list": {kind: keys}}):
+                if kind in one:
+                    found: dict[str, Any] = one[kind]
+                    return found
     raise MissingError(name, " or ".join(kinds))
-
-
-def _run(command: str) -> str:
-    return Nft(json=True).run(command)
 
 
 def _text(element: Any) -> str:

@@ -7,10 +7,11 @@ from typing import Final
 
 from harness.errors import HarnessError
 from harness.lab.lab import Host
+from harness.nft_syntax import quoted
 from harness.observation import Step
 from harness.ruleset.listing import Chain
 from harness.ruleset.load import Ruleset
-from harness.ruleset.nft import Nft, RefusedError
+from harness.ruleset.nft import RefusedError
 from harness.ruleset.trace import Trace, TraceMessage
 
 FIRST: Final = -(2**31)
@@ -35,7 +36,7 @@ class Tracing:
         self._bases: dict[int, Chain] = {}
         self._trace = Trace(host)
         try:
-            host.namespace.call(lambda: Nft().run(commands(ruleset, self.table)))
+            ruleset.nft.run(commands(ruleset, self.table))
         except RefusedError as refused:
             raise HarnessError(f"nft refused the chains that trace the ruleset: {refused}") from None
 
@@ -102,6 +103,6 @@ def commands(ruleset: Ruleset, table: str) -> str:
 
 def _places(chain: Chain) -> Iterator[tuple[str, str, str]]:
     for device in chain.devices:
-        yield chain.family, chain.hook, f' device "{device}"'
+        yield chain.family, chain.hook, f" device {quoted(device)}"
     if not chain.devices:
         yield chain.family, chain.hook, ""

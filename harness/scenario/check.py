@@ -8,6 +8,7 @@ from ipaddress import ip_address
 
 from msgspec import UNSET, structs
 
+from harness.nft_syntax import FAMILIES, is_change, is_name
 from harness.scenario import flow, icmp, packet
 from harness.scenario.models import (
     Action,
@@ -32,7 +33,6 @@ from harness.scenario.plan import TRANSPORTS, plan
 from harness.scenario.problem import NothingExpected, Problem, unknown
 
 HOOKS = ("ingress", "prerouting", "input", "forward", "output", "postrouting", "egress")
-FAMILIES = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
 MOST_CONTENT = 1200
 """Bytes of a request or an answer: one packet on every link."""
 
@@ -219,12 +219,9 @@ def _are(number: int) -> str:
 
 
 # What changes rules or chains would have to be traced and indexed anew.
-_CHANGE = re.compile(r"(add|create|delete|destroy) element\s+\w+\s+\S+\s+\S+\s+{.*}|flush (set|map)\s+\w+\s+\S+\s+\S+")
-
-
 def _check_change(action: Action, network: Network) -> Iterator[Problem]:
     assert action.nft is not UNSET
-    if not _CHANGE.fullmatch(action.nft.strip()) or ";" in action.nft or "\n" in action.nft.strip():
+    if not is_change(action.nft):
         remedy = (
             "write 'add element FAMILY TABLE SET { … }', or create, delete, destroy; or 'flush set FAMILY TABLE SET'"
         )
@@ -335,12 +332,15 @@ def _check_expect(expect: Expect, network: Network, layers: Collection[str] | No
 
 def _check_names(key: str, names: Iterable[str] | None) -> Iterator[Problem]:
     for name in names or ():
-        words = name.split()
+        words = name.split(" ")
         if len(words) != 3:
-            remedy = "as in 'inet filter blocked'"
+            remedy = "as in 'inet filter blocked', with one space between them"
             yield Problem(f"'{name}' is not family, table and name", key, name, remedy=remedy, about_key=True)
         elif words[0] not in FAMILIES:
             yield unknown(words[0], FAMILIES, "family", key, name)
+        elif wrong := [word for word in words[1:] if not is_name(word)]:
+            remedy = "letters, digits, and / \\ _ . - behind the first one"
+            yield Problem(f"'{wrong[0]}' is no name that nft reads", key, name, remedy=remedy, about_key=True)
 
 
 def _check_layers(names: Sequence[str] | None, layers: _Layers, *keys: str) -> Iterator[Problem]:

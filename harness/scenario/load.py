@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, structs
 
 from harness.errors import Position, ScenarioError
+from harness.nft_syntax import is_name, is_piece
 from harness.scenario.case import Broken, Case, Files, Loaded
 from harness.scenario.check import actions, check, check_step, to_be_recorded
 from harness.scenario.files import LABS as LABS_FOLDER
@@ -414,6 +415,12 @@ def _rulesets(file: Path, project: Project, said: ScenarioFile, network: Network
         name: f"{{ {', '.join(map(str, value))} }}" if isinstance(value, list) else str(value)
         for name, value in said.defines.items()
     }
+    for name, value in defines.items():
+        if not is_name(name):
+            raise Problem(f"'{name}' is no name of a variable", "defines", name, about_key=True)
+        if not is_piece(value):
+            remedy = "write one value, or a list of values, as nft -D takes them"
+            raise Problem("is no value of a variable", "defines", name, remedy=remedy)
     device = network.device if network else "device"
     found = {device: Files(_ruleset(file, project, said.ruleset, "ruleset"), project, defines)}
     for host, texts in said.rulesets.items():

@@ -48,15 +48,16 @@ def test_tracing_leaves_it_as_it_is(device: Host, file: Path) -> None:
     except Unsupported as lacking:
         pytest.skip(str(lacking))
 
+    nft = ruleset.nft
+
     def listed() -> str:
         """The user's tables, in nft's words."""
-        nft = Nft()
         tables = nft.run("list tables").splitlines()
         return "".join(nft.run(f"list {one}") for one in tables if "nft_harness" not in one)
 
-    before = device.namespace.call(listed)
+    before = listed()
     tracing = Tracing(device, ruleset)
-    assert device.namespace.call(listed) == before
+    assert listed() == before
     assert tracing.read() == []
 
 
@@ -66,8 +67,9 @@ def test_what_the_kernel_lacks_is_named_and_else_the_text_is_wrong(device: Host,
     file.write_text("table ip t {\n chain c {\n  limit rate 1/second counter jump nowhere\n }\n}\n")
     with pytest.raises(ScenarioError, match=r"rules\.nft:3:36: nft: Could not process rule: No such file"):
         Ruleset.load(device, file)
-    assert device.namespace.call(missing, "limit rate 1/second jump nowhere") is None
-    assert not device.namespace.call(lambda: Nft().ruleset())
+    nft = Nft(device.namespace)
+    assert missing(nft, "limit rate 1/second jump nowhere") is None
+    assert not nft.ruleset()
     file.write_text('table ip t {\n secmark s { "nobody:knows:this:s0"; }\n}\n')
     with pytest.raises(Unsupported, match=r"rules\.nft:2:10: the kernel has no secmark, for: secmark s .*; it needs"):
         Ruleset.load(device, file)
@@ -76,11 +78,11 @@ def test_what_the_kernel_lacks_is_named_and_else_the_text_is_wrong(device: Host,
 @pytest.mark.kernel
 def test_every_trial_is_one_that_nft_understands(device: Host) -> None:
     """A trial that fails for its own mistake would call every kernel lacking."""
-    nft = device.namespace.call(Nft)
+    nft = Nft(device.namespace)
     for feature in FEATURES:
         with suppress(RefusedError):
-            device.namespace.call(nft.run, feature.trial.replace("TRIAL", "t"))
-            device.namespace.call(nft.run, "flush ruleset")
+            nft.run(feature.trial.replace("TRIAL", "t"))
+            nft.run("flush ruleset")
             continue
         with pytest.raises(RefusedError, match="Could not process rule"):
-            device.namespace.call(nft.run, feature.trial.replace("TRIAL", "t"))
+            nft.run(feature.trial.replace("TRIAL", "t"))

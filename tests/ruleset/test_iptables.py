@@ -22,11 +22,8 @@ ZOO = Path(__file__).parent / "zoo"
         ("", False),
     ],
 )
-def test_a_save_is_known_by_its_first_statement(tmp_path: Path, text: str, *, is_save: bool) -> None:
-    file = tmp_path / "rules"
-    file.write_text(text)
-    assert iptables.is_save(file) is is_save
-    assert not iptables.is_save(tmp_path / "none")
+def test_a_save_is_known_by_its_first_statement(text: str, *, is_save: bool) -> None:
+    assert iptables.is_save(text) is is_save
 
 
 @pytest.mark.parametrize(
@@ -40,14 +37,12 @@ def test_a_save_is_known_by_its_first_statement(tmp_path: Path, text: str, *, is
         ("rules", "*filter\n-A INPUT -s 10.0.0.0/8 -j ACCEPT\n", "ip"),
     ],
 )
-def test_the_family_is_in_the_header_the_name_or_the_rules(tmp_path: Path, name: str, text: str, family: str) -> None:
-    file = tmp_path / name
-    file.write_text(text)
-    assert iptables.family(file) == family
+def test_the_family_is_in_the_header_the_name_or_the_rules(name: str, text: str, family: str) -> None:
+    assert iptables.family(text, name) == family
 
 
 def test_rules_and_policies_stand_in_lines() -> None:
-    found = iptables.read(ZOO / "rules.v4", Path("rules.v4"))
+    found = iptables.read((ZOO / "rules.v4").read_text(), Path("rules.v4"))
     places = {rule.comment: f"rules.v4:{rule.position.line}" for rules in found.rules.values() for rule in rules}
     assert places == {place: place for place in places}
     assert len(places) == 7
@@ -55,17 +50,15 @@ def test_rules_and_policies_stand_in_lines() -> None:
     assert found.policies["ip", "filter", "FORWARD"].line == 11
 
 
-def test_a_chain_whose_order_of_loading_is_another_has_no_places(tmp_path: Path) -> None:
-    file = tmp_path / "rules"
-    file.write_text("*filter\n-A INPUT -j ACCEPT\n-I INPUT -j DROP\n-A OUTPUT -j ACCEPT\nCOMMIT\n")
-    assert list(iptables.read(file, file).rules) == [("ip", "filter", "OUTPUT")]
+def test_a_chain_whose_order_of_loading_is_another_has_no_places() -> None:
+    text = "*filter\n-A INPUT -j ACCEPT\n-I INPUT -j DROP\n-A OUTPUT -j ACCEPT\nCOMMIT\n"
+    assert list(iptables.read(text, Path("rules")).rules) == [("ip", "filter", "OUTPUT")]
 
 
 @pytest.mark.parametrize(
     "option", ["--modprobe=/tmp/x", "--modp /tmp/x", "-M /tmp/x", "-M/tmp/x", "'-M' /tmp/x", "-nM/tmp/x"]
 )
-def test_no_program_of_a_stranger_is_run(tmp_path: Path, option: str) -> None:
-    file = tmp_path / "rules"
-    file.write_text(f"*filter\n# -M is a comment here\n-A INPUT {option} -m policy --dir in -j ACCEPT\nCOMMIT\n")
+def test_no_program_of_a_stranger_is_run(option: str) -> None:
+    text = f"*filter\n# -M is a comment here\n-A INPUT {option} -m policy --dir in -j ACCEPT\nCOMMIT\n"
     with pytest.raises(ScenarioError, match=r"rules:3: \S+ would run a program"):
-        iptables.restore(file, file)
+        iptables.refuse_programs(text, Path("rules"))

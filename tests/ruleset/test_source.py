@@ -9,11 +9,18 @@ import pytest
 from harness.ruleset import source
 
 
+def local() -> source.Texts:
+    """All files, as nft without a sandbox would read them."""
+    return source.Texts(
+        lambda path: path.read_text(errors="surrogateescape"), lambda name: sorted(Path("/").glob(name.lstrip("/")))
+    )
+
+
 def places(tmp_path: Path, text: str) -> dict[str, list[str]]:
     """Line and column of every rule by chain."""
     file = tmp_path / "main.nft"
     file.write_text(text)
-    found = source.read([file], lambda path: path.name).rules
+    found = source.read([file], local(), lambda path: path.name).rules
     return {" ".join(key): [str(rule.position) for rule in rules] for key, rules in found.items()}
 
 
@@ -85,31 +92,32 @@ def test_several_files_are_read_one_after_the_other(tmp_path: Path) -> None:
         (tmp_path / name / "more.nft").write_text("\nadd rule t c drop\n")
     (tmp_path / "c.nft").write_text("flush chain t d\n")
     files = [tmp_path / name for name in ("a/rules.nft", "b/rules.nft", "c.nft")]
-    found = source.read(files, lambda path: str(path.relative_to(tmp_path))).rules
+    found = source.read(files, local(), lambda path: str(path.relative_to(tmp_path))).rules
     assert {" ".join(key): [str(rule.position) for rule in rules] for key, rules in found.items()} == {
         "ip t c": ["a/more.nft:2:1", "b/more.nft:2:1"]
     }
 
 
-def test_every_included_file_is_known_before_nft_reads_it(tmp_path: Path) -> None:
+def test_every_include_is_known_before_nft_reads_it(tmp_path: Path) -> None:
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts/a.nft").write_text('include "parts/b.nft"\ninclude "main.nft"\n')
-    (tmp_path / "parts/b.nft").write_text('table t { chain c { include "/etc/hostname" } }\nlog prefix "never closed')
+    (tmp_path / "parts/b.nft").write_text('table t { chain c { include "/etc/no[n]e/x" } }\nlog prefix "never closed')
     main = tmp_path / "main.nft"
     main.write_text('# include "x"\ninclude "parts/[a]*.nft"; include "not-there.nft"\n')
-    found = [(str(one.position), str(one.file)) for one in source.includes(main, lambda path: path.name)]
+    found = [(str(one.position), one.name) for one in source.includes(main, local(), lambda path: path.name)]
     assert found == [
-        ("main.nft:2:1", f"{tmp_path}/parts/a.nft"),
+        ("main.nft:2:1", f"{tmp_path}/parts/[a]*.nft"),
+        ("main.nft:2:27", f"{tmp_path}/not-there.nft"),
         ("a.nft:1:1", f"{tmp_path}/parts/b.nft"),
         ("a.nft:2:1", f"{tmp_path}/main.nft"),
-        ("b.nft:1:21", "/etc/hostname"),
+        ("b.nft:1:21", "/etc/no[n]e/x"),
     ]
 
 
 def test_a_block_in_a_rule_is_part_of_it(tmp_path: Path) -> None:
     file = tmp_path / "main.nft"
     file.write_text("table t { chain c {\n tcp dport 1 jump {\n  accept\n  drop; drop\n }\n reject\n } }\n")
-    (chain,) = source.read([file], lambda path: path.name).rules.values()
+    (chain,) = source.read([file], local(), lambda path: path.name).rules.values()
     assert [rule.position.line for rule in chain] == [2, 6]
     assert [rule.position.line for rule in chain[0].block] == [3, 4, 4]
 
@@ -124,7 +132,7 @@ def test_a_policy_stands_where_it_is_written_else_at_the_hook(tmp_path: Path) ->
         " chain regular { accept; }\n"
         "}\nchain ip t gone { type filter hook input priority 1; }\ndelete chain ip t gone\n"
     )
-    found = source.read([file], lambda path: path.name).policies
+    found = source.read([file], local(), lambda path: path.name).policies
     assert {" ".join(key): str(place) for key, place in found.items()} == {
         "ip t a": "main.nft:2:47",
         "ip t b": "main.nft:4:3",

@@ -10,7 +10,7 @@ import pytest
 from harness.lab.lab import Lab
 from harness.ruleset import state
 from harness.ruleset.load import Ruleset
-from harness.ruleset.nft import RefusedError
+from harness.ruleset.nft import Nft, RefusedError
 from harness.scenario.labs import LABS
 from harness.scenario.network import Network
 
@@ -35,20 +35,22 @@ table inet t {
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
+def nft(tmp_path: Path) -> Iterator[Nft]:
     path = tmp_path / "a.nft"
     path.write_text(RULESET)
     with Lab.build(Network.of(LABS["host"])) as lab:
+        yield Ruleset.load(lab.device, path).nft
+
+
+def test_counters(nft: Nft) -> None:
+    assert state.counters(nft, ["inet t hits"]) == {"inet t hits": 7}
+
+
+def test_what_rules_have_counted(tmp_path: Path) -> None:
+    (path := tmp_path / "a.nft").write_text(RULESET)
+    with Lab.build(Network.of(LABS["host"])) as lab:
         Ruleset.load(lab.device, path)
-        yield lab
-
-
-def test_counters(lab: Lab) -> None:
-    assert state.counters(lab.device, ["inet t hits"]) == {"inet t hits": 7}
-
-
-def test_what_rules_have_counted(lab: Lab) -> None:
-    counts = state.counts_of_rules(lab.device)
+        counts = state.counts_of_rules(lab.device)
     assert list(counts.values()) == [3]
     assert next(iter(counts)).startswith("inet t input ")
 
@@ -63,25 +65,25 @@ def test_what_rules_have_counted(lab: Lab) -> None:
         ("pairs", {"10.0.0.1 . 443"}),
     ],
 )
-def test_elements_as_nft_writes_them(lab: Lab, name: str, held: set[str]) -> None:
-    assert set(state.elements(lab.device, [f"inet t {name}"])[f"inet t {name}"]) == held
+def test_elements_as_nft_writes_them(nft: Nft, name: str, held: set[str]) -> None:
+    assert set(state.elements(nft, [f"inet t {name}"])[f"inet t {name}"]) == held
 
 
-def test_what_is_not_there(lab: Lab) -> None:
+def test_what_is_not_there(nft: Nft) -> None:
     with pytest.raises(state.MissingError, match="the ruleset has no set or map inet t plane"):
-        state.elements(lab.device, ["inet t plane"])
+        state.elements(nft, ["inet t plane"])
     with pytest.raises(state.MissingError, match="the ruleset has no counter inet t plain"):
-        state.counters(lab.device, ["inet t plain"])
+        state.counters(nft, ["inet t plain"])
 
 
-def test_a_change(lab: Lab) -> None:
-    state.change(lab.device, "add element inet t empty { 192.0.2.9 }")
-    assert state.elements(lab.device, ["inet t empty"]) == {"inet t empty": ("192.0.2.9",)}
+def test_a_change(nft: Nft) -> None:
+    state.change(nft, "add element inet t empty { 192.0.2.9 }")
+    assert state.elements(nft, ["inet t empty"]) == {"inet t empty": ("192.0.2.9",)}
     with pytest.raises(RefusedError):
-        state.change(lab.device, "add element inet t missing { 192.0.2.9 }")
+        state.change(nft, "add element inet t missing { 192.0.2.9 }")
 
 
-def test_members_of_sets_and_maps(lab: Lab) -> None:
+def test_members_of_sets_and_maps(nft: Nft) -> None:
     names = [f"inet t {name}" for name in ("plain", "empty", "pairs", "missing")]
-    held = {name: set(elements) for name, elements in state.members(lab.device, names).items()}
+    held = {name: set(elements) for name, elements in state.members(nft, names).items()}
     assert held == {"inet t plain": {"22", "80-90"}, "inet t empty": set(), "inet t pairs": {"10.0.0.1 . 443 : drop"}}

@@ -120,7 +120,7 @@ def test_nat_does_not_make_it_another(tracer: Tracer, lab: Lab) -> None:
         chain pre {{ type nat hook prerouting priority dstnat; udp dport 53 dnat to {SERVER}:{PORT}; }}
         chain post {{ type nat hook postrouting priority srcnat; oifname "lan0" masquerade; }}
     }}"""
-    lab.device.namespace.call(lambda: Nft().run(rules))
+    Nft(lab.device.namespace).run(rules)
     sender, receiver = udp(lab.hosts["client"]), listening(lab.hosts["server"], SERVER)
     came_from: list[str] = []
 
@@ -172,7 +172,7 @@ def test_a_copy_by_nf_tables_is_the_same_packet(tracer: Tracer, lab: Lab) -> Non
     rules = """table ip t {
         chain c { type filter hook prerouting priority 0; udp dport 4242 dup to 10.0.2.2 device "lan0"; }
     }"""
-    lab.device.namespace.call(lambda: Nft().run(rules))
+    Nft(lab.device.namespace).run(rules)
     sender, receiver = udp(lab.hosts["client"]), listening(lab.hosts["server"], SERVER)
 
     def act() -> None:

@@ -1,0 +1,433 @@
+"""The program of the processes that read strangers' rulesets: run by itself, with libnftables and Python's library.
+
+::
+
+    parent ── project ──┬── child      one network namespace; runs nft commands until its socket is closed
+     │         (mounts) └── child
+     └─────── project …                one set of folders that may be read
+
+The parent imports what is needed once, so each further process costs a fork. A project's process sees a file system
+that has nothing but the folders it was given, read only; a child also enters a network namespace and gives away
+every privilege but that of configuring networks. See :mod:`harness.ruleset.process` for the other side.
+
+See pivot_root(2), mount_setattr(2), capabilities(7), seccomp(2).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import glob
+import json
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+from typing import Any
+
+HEADER = struct.Struct("=iII")
+"""Before each reply of a child: nft's return code, and the sizes of its output and its error text in bytes."""
+LENGTH = struct.Struct("=I")
+"""Before each message: its size in bytes."""
+MESSAGE_MAX = 32 << 20
+"""Bytes of a message, in either direction."""
+MEMORY = 1 << 30
+"""Bytes of address space of a child."""
+STDERR_MAX = 1 << 16
+"""Bytes that a child may write into a file; the only one it has is its standard error."""
+TOO_MUCH = -1000
+"""Return code for an output of more than :data:`MESSAGE_MAX` bytes."""
+
+BASE = "/tmp"
+"""Where the new root is mounted, in mounts of its own."""
+USER = 65534
+"""nobody: a child signals and traces no process of another user."""
+
+FILES = (
+    *("/etc/protocols", "/etc/services", "/etc/localtime", "/etc/ethertypes", "/etc/ld.so.cache"),
+    *("/etc/iproute2/rt_marks", "/etc/iproute2/rt_realms", "/etc/iproute2/group"),
+    *("/etc/connlabel.conf", "/etc/xtables/connlabel.conf", "/etc/nftables/osf/pf.os"),
+)
+"""What libnftables, libxtables and libc read by themselves: names for numbers."""
+NAMES = ("/etc/passwd", "/etc/group")
+"""Of these too, but no more than the names and numbers."""
+NSSWITCH = b"passwd: files\ngroup: files\nhosts: files\nprotocols: files\nservices: files\n"
+"""For nsswitch.conf(5): no name server is asked."""
+HOSTS = b"127.0.0.1 localhost\n::1 localhost\n"
+PROGRAMS = ("/usr/lib", "/usr/lib64", "/usr/sbin", "/usr/bin", "/etc/alternatives")
+"""What a program needs to run; none of it is a project's."""
+
+CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
+# mount(2), umount2(2), mount_setattr(2)
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 32, 4096, 16384, 1 << 18
+MNT_DETACH = 2
+SYS_MOUNT_SETATTR, SYS_PIVOT_ROOT = 442, 155
+AT_FDCWD, AT_RECURSIVE = -100, 0x8000
+ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, ATTR_NOEXEC = 1, 2, 4, 8
+# prctl(2)
+PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 1, 8, 22, 38, 47
+PR_CAP_AMBIENT_RAISE, SECCOMP_MODE_FILTER = 2, 2
+CAP_DAC_READ_SEARCH, CAP_NET_ADMIN = 2, 12
+CAPABILITY_VERSION_3 = 0x20080522
+# linux/audit.h, asm/unistd_64.h, linux/seccomp.h
+AUDIT_ARCH_X86_64 = 0xC000003E
+X32 = 0x40000000
+SECCOMP_RET_ALLOW, SECCOMP_RET_EPERM, SECCOMP_RET_KILL = 0x7FFF0000, 0x00050001, 0x80000000
+REFUSED = (
+    *(101, 165, 166, 155, 161, 272, 308),  # ptrace, mount, umount2, pivot_root, chroot, unshare, setns
+    *(303, 304, 310, 311, 298, 321),  # name_to_handle_at, open_by_handle_at, process_vm_*, perf_event_open, bpf
+    *(248, 249, 250, 323, 425, 426, 427),  # add_key, request_key, keyctl, userfaultfd, io_uring_*
+    *(428, 429, 430, 431, 432, 433, 442),  # open_tree, move_mount, fsopen, fsconfig, fsmount, fspick, mount_setattr
+)
+"""System calls that no ruleset needs, and that reach files or kernel interfaces by other ways than a path."""
+EXECUTING = (59, 322)
+"""execve, execveat."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.glob.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+
+
+# --- messages -----------------------------------------------------------------------------------
+
+
+def send(sock: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
+    """Send ``message`` as JSON, with open ``descriptors``."""
+    data = json.dumps(message).encode()
+    data = LENGTH.pack(len(data)) + data
+    if descriptors:
+        sent = socket.send_fds(sock, [data], descriptors)
+        data = data[sent:]
+    sock.sendall(data)
+
+
+def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """The next message and its descriptors; raises :class:`EOFError` when the other side is gone or sends too much."""
+    head, descriptors, _, _ = socket.recv_fds(sock, LENGTH.size, 8)
+    if not head:
+        raise EOFError
+    head += exactly(sock, LENGTH.size - len(head))
+    (size,) = LENGTH.unpack(head)
+    if size > MESSAGE_MAX:
+        raise EOFError
+    message: dict[str, Any] = json.loads(exactly(sock, size))
+    return message, descriptors
+
+
+def exactly(sock: socket.socket, size: int) -> bytes:
+    """Read ``size`` bytes; raises :class:`EOFError` when the other side is gone before."""
+    parts = []
+    while size:
+        part = sock.recv(min(size, 1 << 20))
+        if not part:
+            raise EOFError
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+# --- parent and projects ------------------------------------------------------------------------
+
+
+def parent(control: socket.socket, missing: str) -> None:
+    """Fork a process for each project, until ``control`` is closed; refuse all where something is ``missing``."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for projects
+    while True:
+        message, (descriptor,) = receive(control)
+        if missing:
+            with socket.socket(fileno=descriptor) as own:
+                send(own, {"missing": missing})
+            continue
+        if os.fork() == 0:
+            control.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _die_with_parent()
+            with socket.socket(fileno=descriptor) as own:
+                project(own, message)
+            os._exit(0)
+        os.close(descriptor)
+
+
+def project(control: socket.socket, message: dict[str, Any]) -> None:
+    """Confine this process to some folders and fork a child for each request, until ``control`` is closed."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        confine(message["roots"], executable=message["executable"])
+    except OSError as refused:
+        send(control, {"refused": f"{refused.filename}: {refused.strerror}"})
+        return
+    send(control, {})
+    ended: dict[int, int] = {}
+    while True:
+        message, descriptors = receive(control)
+        if pid := message.get("end", 0):
+            send(control, {"status": ended.pop(pid) if pid in ended else _end(pid)})
+            continue
+        ended = dict(list(ended.items())[-64:])
+        try:
+            while (dead := os.waitpid(-1, os.WNOHANG)) != (0, 0):
+                ended[dead[0]] = dead[1]
+        except ChildProcessError:
+            pass
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            _child(null, message.get("argv"), *descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        send(control, {"pid": pid})
+
+
+def _end(pid: int) -> int:
+    os.kill(pid, signal.SIGKILL)  # no other process can have the number before this one waits for it
+    return os.waitpid(pid, 0)[1]
+
+
+def confine(roots: list[str], *, executable: bool) -> None:
+    """Leave this process nothing of the file system but the folders and files ``roots``, read only, and a few names.
+
+    They stay where they are. What links to elsewhere leads nowhere. Raises :class:`OSError`, with the step that was
+    refused as its file name.
+    """
+    contents = {name: _content(name) for name in (*FILES, *_time_zone())}
+    contents |= {name: _names(_content(name)) for name in NAMES}
+    contents |= {"/etc/nsswitch.conf": NSSWITCH, "/etc/hosts": HOSTS}
+    _check("unshare", _libc.unshare(CLONE_NEWNS))
+    _mount(None, "/", None, MS_REC | MS_PRIVATE)
+    kept = [one for one in sorted(set(roots)) if not any(_is_below(one, other) for other in roots if other != one)]
+    places: dict[str, int] = {}
+    for one in kept:
+        try:
+            places[one] = os.open(one, os.O_PATH | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # allowed, and on another machine
+    links = {entry.name: os.readlink(entry) for entry in os.scandir("/") if entry.is_symlink()}
+    attributes = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | (0 if executable else ATTR_NOEXEC)
+    if "/" in places:
+        _bind(places["/"], BASE, attributes)
+    else:
+        _mount("tmpfs", BASE, "tmpfs", MS_NOSUID | MS_NODEV, "size=16m,mode=755")
+        for name, link in links.items():
+            os.symlink(link, f"{BASE}/{name}")
+        for one, place in places.items():
+            _make(BASE + one, is_folder=os.path.isdir(f"/proc/self/fd/{place}"))
+            _bind(place, BASE + one, attributes)
+        for extension in glob.glob("/usr/lib/*/xtables"):
+            if not any(_is_below(extension, one) for one in places):
+                place = os.open(extension, os.O_PATH | os.O_CLOEXEC)
+                _make(BASE + extension, is_folder=True)
+                _bind(place, BASE + extension, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV)
+        for name, content in contents.items():
+            if content is not None and not any(_is_below(name, one) for one in places):
+                _make(BASE + name, is_folder=False)
+                with open(BASE + name, "wb") as file:
+                    file.write(content)
+    for place in places.values():
+        os.close(place)
+    os.chdir(BASE)
+    _check("pivot_root", _libc.syscall(SYS_PIVOT_ROOT, b".", b"."))
+    _check("umount", _libc.umount2(b".", MNT_DETACH))
+    os.chdir("/")
+    if "/" not in places:
+        _mount(None, "/", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
+
+
+def _content(name: str) -> bytes | None:
+    try:
+        with open(name, "rb") as file:
+            return file.read(1 << 20)
+    except OSError:
+        return None
+
+
+def _names(content: bytes | None) -> bytes:
+    """Of passwd(5) or group(5) the names and numbers alone."""
+    found = [line.split(b":") for line in (content or b"").splitlines() if line.count(b":") >= 3]
+    return b"".join(
+        b":".join([line[0], b"x", line[2], line[3], b"", b"", b""][: len(line)]) + b"\n"
+        for line in found
+        if len(line) > 3
+    )
+
+
+def _time_zone() -> list[str]:
+    zone = os.environ.get("TZ", "").lstrip(":")
+    return [f"/usr/share/zoneinfo/{zone}"] if zone and ".." not in zone and not zone.startswith("/") else []
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _make(path: str, *, is_folder: bool) -> None:
+    os.makedirs(path if is_folder else os.path.dirname(path), mode=0o755, exist_ok=True)
+    if not is_folder:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+
+
+def _bind(place: int, target: str, attributes: int) -> None:
+    _mount(f"/proc/self/fd/{place}", target, None, MS_BIND | MS_REC)
+    value = struct.pack("=QQQQ", attributes, 0, 0, 0)
+    arguments = (ctypes.c_int(AT_FDCWD), os.fsencode(target), ctypes.c_uint(AT_RECURSIVE), value, ctypes.c_size_t(32))
+    _check("mount_setattr", _libc.syscall(ctypes.c_long(SYS_MOUNT_SETATTR), *arguments))
+
+
+def _mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
+    source_, target_, kind_, data_ = (os.fsencode(one) if one else None for one in (source, target, kind, data))
+    _check("mount", _libc.mount(source_, target_, kind_, ctypes.c_ulong(flags), data_))
+
+
+def _check(what: str, result: int) -> None:
+    if result != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), what)
+
+
+def _die_with_parent() -> None:
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+# --- children -----------------------------------------------------------------------------------
+
+
+def _child(null: int, argv: list[str] | None, namespace: int, sock: int, error: int, *given: int) -> None:
+    """Become the process of one network namespace; with ``argv`` that program, on ``given`` as standard input."""
+    _die_with_parent()
+    os.dup2(given[0] if given else null, 0)
+    os.dup2(error if argv else null, 1)
+    os.dup2(error, 2)
+    _check("setns", _libc.setns(namespace, CLONE_NEWNET))
+    for descriptor in (namespace, error, *given, null):
+        os.close(descriptor)
+    _limit()
+    _drop(keep_files=argv is None, executing=argv is not None)
+    if argv:
+        os.set_inheritable(sock, True)  # its end is seen there
+        os.execve(argv[0], argv, {"PATH": "/usr/sbin:/usr/bin"})
+    try:
+        serve(socket.socket(fileno=sock))
+    except EOFError:
+        os._exit(0)
+    except MemoryError:
+        os.write(2, b"Memory allocation failure\n")
+        os._exit(1)
+
+
+def _limit() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (STDERR_MAX, STDERR_MAX))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+
+def _drop(*, keep_files: bool, executing: bool) -> None:
+    """Give away all privileges but that of configuring networks and, with ``keep_files``, of reading any file here."""
+    kept = [CAP_NET_ADMIN] + [CAP_DAC_READ_SEARCH] * keep_files
+    mask = sum(1 << one for one in kept)
+    _check("prctl", _libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0))
+    os.setgroups([])
+    os.setresgid(USER, USER, USER)
+    os.setresuid(USER, USER, USER)
+    header = struct.pack("=Ii", CAPABILITY_VERSION_3, 0)
+    _check("capset", _libc.capset(header, struct.pack("=6I", mask, mask, mask if executing else 0, 0, 0, 0)))
+    if executing:
+        _check("prctl", _libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_NET_ADMIN, 0, 0))
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    _check("prctl", _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    _refuse(REFUSED if executing else (*REFUSED, *EXECUTING))
+    _die_with_parent()  # a change of user has taken it back
+
+
+def _refuse(calls: tuple[int, ...]) -> None:
+    """Have the kernel refuse system calls. See seccomp(2) and Documentation/networking/filter.rst."""
+    load, equal, at_least, answer = 0x20, 0x15, 0x35, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_JMP|JGE|K, BPF_RET|K
+    program = [
+        (load, 0, 0, 4),  # seccomp_data.arch
+        (equal, 1, 0, AUDIT_ARCH_X86_64),
+        (answer, 0, 0, SECCOMP_RET_KILL),
+        (load, 0, 0, 0),  # seccomp_data.nr
+        (at_least, len(calls) + 1, 0, X32),
+        *((equal, len(calls) - place, 0, number) for place, number in enumerate(calls)),
+        (answer, 0, 0, SECCOMP_RET_ALLOW),
+        (answer, 0, 0, SECCOMP_RET_EPERM),
+    ]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in program))
+    _check(
+        "seccomp",
+        _libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, struct.pack("HxxxxxxP", len(program), ctypes.addressof(code))),
+    )
+
+
+def serve(sock: socket.socket) -> None:
+    """Answer requests, one after the other, until the other side closes ``sock``."""
+    while True:
+        message, _ = receive(sock)
+        code, output, error = _matching(message["glob"]) if "glob" in message else _nft(message)
+        if len(output) + len(error) > MESSAGE_MAX:
+            code, output, error = TOO_MUCH, b"", b""
+        sock.sendall(HEADER.pack(code, len(output), len(error)) + output + error)
+
+
+def _nft(message: dict[str, Any]) -> tuple[int, bytes, bytes]:
+    """Run commands in a new libnftables context; return code, output, error text."""
+    nft = _Nftables()
+    if message["json"]:  # values of counters and elements of sets included
+        nft.set_json_output(True)
+    else:
+        # What `nft --handle --stateless --terse --numeric-priority` sets: counters and the elements
+        # of named sets are of no use here, and there may be many.
+        nft.set_handle_output(True)
+        nft.set_stateless_output(True)
+        nft.set_terse_output(True)
+        nft.set_numeric_prio_output(True)
+    nft.clear_include_paths()  # nothing is included from /etc by a relative name
+    if folder := message["folder"]:
+        try:
+            os.chdir(folder)  # for files included as ./name
+        except OSError as missing:
+            return 1, b"", f"Error: {folder}: {missing.strerror}".encode()
+        nft.add_include_path(folder)
+    result: tuple[int, bytes, bytes] = nft.cmd(message["commands"].encode(errors="surrogateescape"))
+    return result
+
+
+class _Glob(ctypes.Structure):
+    """``glob_t`` of glob.h."""
+
+    _fields_ = [("count", ctypes.c_size_t), ("paths", ctypes.POINTER(ctypes.c_char_p)), ("rest", ctypes.c_char * 64)]
+
+
+def _matching(pattern: str) -> tuple[int, bytes, bytes]:
+    """The files that glob(3) finds, sorted, each with a NUL behind it; folders are left out."""
+    found = _Glob()
+    _libc.glob(os.fsencode(pattern), 0, None, ctypes.byref(found))
+    paths = [found.paths[number] or b"" for number in range(found.count)]
+    _libc.globfree(ctypes.byref(found))
+    return 0, b"".join(path + b"\0" for path in paths if not os.path.isdir(path)), b""
+
+
+def main(control: int, bindings: str) -> None:
+    """Serve on the socket ``control``; ``bindings`` is the folder of the Python module nftables."""
+    global _Nftables
+    sys.path.append(bindings)
+    missing = ""
+    try:
+        import nftables
+
+        _Nftables = nftables.Nftables
+        _Nftables()  # loads what it needs before there is nothing left to load from
+    except (ImportError, OSError) as error:
+        missing = str(error)
+    with socket.socket(fileno=control) as own:
+        parent(own, missing)
+
+
+_Nftables: Any = None
+
+if __name__ == "__main__":
+    try:
+        main(int(sys.argv[1]), sys.argv[2])
+    except (EOFError, KeyboardInterrupt):
+        os._exit(0)
