@@ -334,7 +334,7 @@ def _check_names(key: str, names: Iterable[str] | None) -> Iterator[Problem]:
     for name in names or ():
         words = name.split(" ")
         if len(words) != 3:
-            remedy = "as in 'inet filter blocked', with one space between them"
+            remedy = "as in 'inet filter blocked'"
             yield Problem(f"'{name}' is not family, table and name", key, name, remedy=remedy, about_key=True)
         elif words[0] not in FAMILIES:
             yield unknown(words[0], FAMILIES, "family", key, name)
