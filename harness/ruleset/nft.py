@@ -88,9 +88,9 @@ class Nft:
         return self.run("list ruleset")
 
     def _ask(self, request: dict[str, Any]) -> Reply:
-        if self._child is None:
-            self._child = Child(self._namespace.fd, self._reach)
         try:
+            if self._child is None:
+                self._child = Child(self._namespace.fd, self._reach)
             return self._child.ask(request)
         except LostError as lost:
             self.close()

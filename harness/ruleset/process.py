@@ -185,12 +185,13 @@ class _Server:
         self._lock = threading.Lock()
         self.children = 0
         """Those that it has started and that have not been closed: they end with it."""
+        self.is_lost = False
 
     def send(self, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
         try:
             sandbox.send(self._control, message, descriptors)
         except OSError:
-            raise _lost() from None
+            raise self._lost() from None
 
     def ask(self, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> dict[str, Any]:
         with self._lock:
@@ -201,14 +202,14 @@ class _Server:
         try:
             return sandbox.receive(self._control)[0]
         except (EOFError, OSError):
-            raise _lost() from None
+            raise self._lost() from None
 
     def close(self) -> None:
         self._control.close()
 
-
-def _lost() -> HarnessError:
-    return HarnessError("the process that starts nft has ended", remedy="run it again; memory may be short")
+    def _lost(self) -> LostError:
+        self.is_lost = True
+        return LostError("ended with the process that starts it", remedy="see whether memory is short")
 
 
 class _Projects:
@@ -222,7 +223,12 @@ class _Projects:
     def get(self, reach: Reach) -> _Server:
         """The process that is confined to ``reach`` and starts children. Raises :class:`Unsupported`."""
         with self._lock:
-            server = self._servers.pop(reach, None) or self._start(reach)
+            server = self._servers.pop(reach, None)
+            if server is None or server.is_lost:
+                try:
+                    server = self._start(reach)
+                except LostError:  # the parent was lost before: another one
+                    server = self._start(reach)
             self._servers[reach] = server  # the last one used
             for old in [one for one, idle in self._servers.items() if idle is not server and not idle.children]:
                 if len(self._servers) > PROJECTS_MAX:
@@ -230,14 +236,18 @@ class _Projects:
             return server
 
     def _start(self, reach: Reach) -> _Server:
-        if self._parent is None:
+        if self._parent is None or self._parent.is_lost:
             self._parent = _start_parent()
         own, other = socket.socketpair()
         with other:
             message = {"roots": [str(root) for root in reach.roots], "executable": reach.executable}
             self._parent.send(message, (other.fileno(),))
         server = _Server(own)
-        answer = server.receive()
+        try:
+            answer = server.receive()
+        except LostError:
+            self._parent.is_lost = True
+            raise
         if missing := answer.get("missing"):
             raise Unsupported(f"libnftables can't be used: {missing}", remedy=BINDINGS)
         if refused := answer.get("refused"):

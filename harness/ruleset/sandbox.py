@@ -36,6 +36,8 @@ MEMORY = 1 << 30
 """Bytes of address space of a child."""
 STDERR_MAX = 1 << 16
 """Bytes that a child may write into a file; the only one it has is its standard error."""
+FILES_MAX = 4096
+"""Open files of a child: nft keeps those that it includes open."""
 TOO_MUCH = -1000
 """Return code for an output of more than :data:`MESSAGE_MAX` bytes."""
 
@@ -44,7 +46,7 @@ BASE = "/tmp"
 USER = 65534
 """nobody: a child signals and traces no process of another user."""
 
-FILES = (
+DATABASES = (
     *("/etc/protocols", "/etc/services", "/etc/localtime", "/etc/ethertypes", "/etc/ld.so.cache"),
     *("/etc/iproute2/rt_marks", "/etc/iproute2/rt_realms", "/etc/iproute2/group"),
     *("/etc/connlabel.conf", "/etc/xtables/connlabel.conf", "/etc/nftables/osf/pf.os"),
@@ -189,7 +191,7 @@ def confine(roots: list[str], *, executable: bool) -> None:
     They stay where they are. What links to elsewhere leads nowhere. Raises :class:`OSError`, with the step that was
     refused as its file name.
     """
-    contents = {name: _content(name) for name in (*FILES, *_time_zone())}
+    contents = {name: _content(name) for name in (*DATABASES, *_time_zone())}
     contents |= {name: _names(_content(name)) for name in NAMES}
     contents |= {"/etc/nsswitch.conf": NSSWITCH, "/etc/hosts": HOSTS}
     _check("unshare", _libc.unshare(CLONE_NEWNS))
@@ -317,7 +319,7 @@ def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_FSIZE, (STDERR_MAX, STDERR_MAX))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES_MAX, FILES_MAX))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 

@@ -1,0 +1,221 @@
+"""The processes that read rulesets: what they can open, and that each can be lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from harness.errors import HarnessError, ScenarioError
+from harness.lab.lab import Host, Lab
+from harness.ruleset import process
+from harness.ruleset.load import Ruleset
+from harness.ruleset.nft import Nft, RefusedError
+from harness.ruleset.process import PROGRAMS, Child, Reach
+from harness.scenario.labs import LABS
+from harness.scenario.network import Network
+from harness.scenario.project import Project
+from harness.wait import wait_until
+
+pytestmark = pytest.mark.kernel
+
+CANARY = "add table ip canary"
+
+
+@pytest.fixture
+def device() -> Iterator[Host]:
+    with Lab.build(Network.of(LABS["host"])) as lab:
+        yield lab.device
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project, beside a folder with a canary."""
+    (tmp_path / "p").mkdir()
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret/plain").write_text(f"{CANARY}\nTOPSECRET\n")
+    (tmp_path / "p/file").symlink_to(tmp_path / "secret/plain")
+    (tmp_path / "p/folder").symlink_to("../secret")
+    (tmp_path / "p/inside.nft").write_text("add table ip inside\n")
+    (tmp_path / "p/link.nft").symlink_to("inside.nft")
+    return tmp_path / "p"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{out}/secret/plain",
+        "{out}//secret/./plain",
+        "../secret/plain",
+        "./../secret/plain",
+        "{out}/[^x]ecret/plain",
+        "{out}/[!x]ecret/plain",
+        "{out}/?ecret/*",
+        "{out}/{{secret,x}}/plain",
+        "../[[:alpha:]]*/plain",
+        "./file",
+        "./fil?",
+        "./folder/plain",
+        "./folder/*",
+        "/proc/1/root{out}/secret/plain",
+        "/proc/self/cwd/../secret/plain",
+        "/proc/self/root/etc/hostname",
+        "/etc/hostname",
+        "/dev/zero",
+        "/root/*",
+    ],
+)
+def test_nothing_outside_of_the_project_is_opened(device: Host, project: Path, name: str) -> None:
+    """Also where the check that says so beforehand would find nothing to refuse."""
+    nft = Nft(device.namespace, Reach((project,)))
+    try:
+        nft.run(f'include "{name.format(out=project.parent)}"\n', folder=project)
+    except RefusedError as refused:
+        assert "TOPSECRET" not in str(refused)  # noqa: PT017 - a pattern that matches nothing is no error
+    assert nft.run("list tables") == ""
+
+
+@pytest.mark.parametrize("name", ["inside.nft", "./inside.nft", "./link.nft", "{here}/in*.nft", "../p/inside.nft"])
+def test_what_lies_in_the_project_is_read(device: Host, project: Path, name: str) -> None:
+    nft = Nft(device.namespace, Reach((project,)))
+    nft.run(f'include "{name.format(here=project)}"\n', folder=project)
+    assert nft.run("list tables") == "table ip inside\n"
+
+
+def test_a_folder_outside_is_read_where_that_is_allowed(device: Host, project: Path) -> None:
+    nft = Nft(device.namespace, Reach((project, project.parent / "secret", Path("/not/there"))))
+    with pytest.raises(RefusedError, match="TOPSECRET"):
+        nft.run('include "./folder/plain"\n', folder=project)
+
+
+def test_names_of_services_users_and_times_are_known(device: Host) -> None:
+    nft = Nft(device.namespace)
+    nft.run('add table ip t; add chain ip t c; add rule ip t c tcp dport ssh meta skuid root meta hour "10:00"-"11:00"')
+    assert "tcp dport 22 meta skuid 0 meta hour" in nft.ruleset()
+
+
+def test_a_program_has_no_user_files_or_processes_of_the_machine(device: Host) -> None:
+    def told(*argv: str) -> str:
+        with Child(device.namespace.fd, PROGRAMS, list(argv)) as child:
+            return child.wait()[1]
+
+    assert told("/usr/bin/id", "-u") == "65534\n"
+    root = set(told("/usr/bin/ls", "/").split())
+    assert not {"home", "root", "proc", "sys", "dev", "tmp"} & root
+    assert "Read-only file system" in told("/usr/bin/touch", "/etc/x") + told("/usr/bin/touch", "/usr/lib/x")
+    assert "Operation not permitted" in told("/usr/bin/unshare", "--user", "/usr/bin/id")
+
+
+CRASHES = {
+    "a null pointer": "add table f\nadd chain f i\nadd rule f i tcp option nop length . @ih,32,3 1\n",
+    "an assertion": "table ip t { chain c { " + "jump { " * 8 + "accept " + "} " * 8 + "} }\n",
+    "a length of a TCP option": "table ip t { chain c { tcp option 254 length ge 4 drop; }; }\n",
+}
+"""What libnftables 1.0.6 does not survive. Later ones refuse it."""
+
+
+@pytest.mark.parametrize("text", CRASHES.values(), ids=CRASHES)
+def test_a_crash_is_an_error_of_its_ruleset_alone(device: Host, tmp_path: Path, text: str) -> None:
+    (file := tmp_path / "a.nft").write_text(text)
+    with pytest.raises(ScenarioError, match=r"libnftables \S+ ended with SIG\w+ .*while it read|nft: ") as error:
+        Ruleset.load(device, file, home=Project(root=tmp_path))
+    assert error.value.position.file == str(file)
+    file.write_text("table ip t { chain c { accept; }; }\n")
+    assert len(Ruleset.load(device, file, home=Project(root=tmp_path)).rules) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{" * 200_000,
+        "table ip t { set s { type ipv4_addr; elements = " + "{ " * 50_000 + "}" * 50_000,
+        "table ip t { chain c { " + "ip saddr 1.1.1.1 " * 5_000 + "; }; }",
+        "table ip t { chain c { meta mark set " + "(" * 50_000 + "1" + ")" * 50_000 + "; }; }",
+        "define a = $a\nadd table ip $a\n",
+        'include "./a.nft"\n',
+        'include "./*.nft"\ninclude "./a.nft"\n',
+        "add table ip \0\n",
+        "\xff\xfe" * 1000,
+        "add set ip t s { type ipv4_addr; flags interval; elements = { 0.0.0.0-255.255.255.255, 1.1.1.1 } }",
+    ],
+    ids=[
+        "braces",
+        "nested sets",
+        "a long rule",
+        "parentheses",
+        "a variable of itself",
+        "a loop",
+        "two loops",
+        "NUL",
+        "no text",
+        "no table",
+    ],
+)
+def test_no_text_ends_more_than_its_own_process(
+    device: Host, tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "seconds", lambda: 20)
+    (file := tmp_path / "a.nft").write_text(text)
+    with suppress(ScenarioError):  # a sentence, or nothing is wrong with it
+        Ruleset.load(device, file, home=Project(root=tmp_path))
+    file.write_text("flush ruleset\ntable ip t { chain c { accept; }; }\n")
+    assert len(Ruleset.load(device, file, home=Project(root=tmp_path)).rules) == 1
+
+
+def test_a_file_that_takes_too_long_is_ended(device: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "seconds", lambda: 1)
+    (file := tmp_path / "a.nft").write_text("table ip t { chain c { " + "ip saddr 1.1.1.1 " * 50_000 + "; }; }")
+    with pytest.raises(ScenarioError, match=r"a\.nft: libnftables \S+ timed out after 1 s while it read"):
+        Ruleset.load(device, file, home=Project(root=tmp_path))
+
+
+def test_only_regular_files_are_read(device: Host, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "other")
+    (file := tmp_path / "a.nft").write_text('table ip t {\n  include "./other"\n}\n')
+    with pytest.raises(ScenarioError, match=r"a\.nft:2:3: .*other .*is a FIFO"):
+        Ruleset.load(device, file, home=Project(root=tmp_path))
+
+
+def test_one_that_was_killed_is_started_anew(device: Host) -> None:
+    nft = Nft(device.namespace)
+    nft.run("add table ip t")
+    for pid in _sandboxes():
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(HarnessError, match=r"libnftables \S+ ended with"):
+        nft.run("list tables")
+    assert nft.run("list tables") == "table ip t\n"
+
+
+def _sandboxes() -> list[int]:
+    """The processes that read rulesets for this one: the first is its child and leads their session."""
+    fields = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, parent, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+            if state != "Z":
+                fields[int(folder.name)] = int(parent), int(session)
+    leaders = {pid for pid, (parent, session) in fields.items() if parent == os.getpid() and session == pid}
+    return [pid for pid, (_, session) in fields.items() if session in leaders]
+
+
+def test_a_command_in_two_is_refused(device: Host) -> None:
+    with pytest.raises(RefusedError, match="NUL"):
+        Nft(device.namespace).run("list tables\0; flush ruleset")
+
+
+def test_no_process_is_left_when_the_lab_is_gone(project: Path) -> None:
+    def children() -> int:
+        return len(_sandboxes()) - before
+
+    with Lab.build(Network.of(LABS["host"])) as lab:
+        Nft(lab.device.namespace, Reach((project,))).run("list tables")  # its project's process is there from now on
+        before = len(_sandboxes()) - 1
+    wait_until(lambda: children() == 0, 5, "the process to end")
+    with Lab.build(Network.of(LABS["host"])) as lab:
+        Nft(lab.device.namespace, Reach((project,))).run("list tables")
+        assert children() == 1
+    wait_until(lambda: children() == 0, 5, "the process to end")
