@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
+
+
+def place(path: Path) -> Path:
+    """Where a file called ``path`` is written: behind all symbolic links.
+
+    A name below the current folder does not lead out of it: a link there may be a stranger's. Raises
+    :class:`OSError`.
+    """
+    real, here = path.resolve(), Path.cwd().resolve()
+    if Path(os.path.abspath(here / path)).is_relative_to(here) and not real.is_relative_to(here):  # noqa: PTH100 - no links
+        raise OSError(errno.ELOOP, f"a symbolic link leads to {real}, outside of the current folder", str(path))
+    return real
 
 
 def save(path: Path, content: str | bytes) -> None:
@@ -14,7 +27,7 @@ def save(path: Path, content: str | bytes) -> None:
     Raises :class:`OSError`.
     """
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
-    path = path.resolve()
+    path = place(path)
     with suppress(FileExistsError):  # a file where the folder should be is better told of by what follows
         path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.is_file():

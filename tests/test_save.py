@@ -25,6 +25,21 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "x"
 
 
+def test_a_link_does_not_lead_out_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    (tmp_path / "foreign").write_text("before")
+    Path("file").symlink_to(tmp_path / "foreign")
+    Path("folder").symlink_to("..")
+    Path("new").symlink_to("../not-yet")
+    for name in ("file", "folder/foreign", "new", str(tmp_path / "project/file")):
+        with pytest.raises(OSError, match="outside of the current folder"):
+            save(Path(name), "x")
+    save(Path("../asked"), "x")  # the user's own words
+    assert (tmp_path / "foreign").read_text() == "before"
+    assert {one.name for one in tmp_path.iterdir()} == {"project", "foreign", "asked"}
+
+
 def test_a_full_device_is_said() -> None:
     with pytest.raises(OSError, match="No space left on device"):
         save(Path("/dev/full"), "x" * 10000)

@@ -6,7 +6,6 @@ import functools
 import itertools
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from harness.kernel import images, where
 from harness.observation import Rule, Step
 from harness.recording import expectation
 from harness.recording.expectation import Seen
+from harness.save import save
 from harness.scenario.files import is_called_so
 from harness.scenario.project import ALLOW, FILES, Project, find
 from harness.text import escape
@@ -88,9 +88,8 @@ def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, tell:
         raise HarnessError(
             "no packet was found that meets any of the rules or policies", remedy="write the file yourself"
         )
-    output.parent.mkdir(parents=True, exist_ok=True)
     try:
-        output.write_text(text)
+        save(output, text)
     except OSError as error:
         raise HarnessError(f"{output} can't be written: {error.strerror}") from None
     tell(f"{output}: scenarios for {len(scenarios)} of {len(targets)} rules and policies")
@@ -110,8 +109,10 @@ def _in_project(ruleset: Path, output: Path, project: Project, tell: Tell) -> Pa
         if copy.read_bytes() == full.read_bytes():
             return copy
         raise HarnessError(f"{ruleset} lies outside of the project, and {copy} is there already", remedy="remove it")
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(full, copy)
+    try:
+        save(copy, full.read_bytes())
+    except OSError as error:
+        raise HarnessError(f"{copy} can't be written: {error.strerror}") from None
     tell(f"{ruleset} lies outside of the project: copied to {copy}")
     return copy
 

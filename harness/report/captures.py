@@ -19,6 +19,7 @@ from harness.judge import describe_hop, describe_step
 from harness.observation import Hop, PacketSeen
 from harness.report.pcapng import Direction, Writer
 from harness.result import LabPlan, Result, Sent, file_stem
+from harness.save import place as written
 from harness.text import escape
 
 INTERFACES = "interfaces.pcapng"
@@ -84,7 +85,7 @@ def _write_interfaces(result: Result, lab: LabPlan, file: Path) -> None:
         ),
         key=lambda frame: frame.time,
     )
-    with file.open("wb") as stream:
+    with written(file).open("wb") as stream:
         capture = Writer(stream, escape(f"{result.name} ({result.position}), Linux {result.kernel}"))
         numbers = {
             (one.host, one.name): capture.interface(f"{one.host}:{one.name}", ", ".join(one.addresses))
@@ -136,7 +137,7 @@ def _frames(sent: Sent, packet: PacketSeen, wires: dict[tuple[str, str], tuple[s
 def _write_packet(result: Result, sent: Sent, packet: PacketSeen, file: Path) -> None:
     what = sent.summary if packet.number == sent.packet else f"made by the kernel of {packet.sender}"
     rules = _rules(packet)
-    with file.open("wb") as stream:
+    with written(file).open("wb") as stream:
         about = f"{result.name} ({result.position}), Linux {result.kernel}, {_name(sent, packet)}: {what}"
         capture = Writer(stream, escape(about))
         numbers: dict[tuple[str, str], int] = {}
