@@ -11,6 +11,7 @@ from harness.ruleset.hosts import built
 from harness.scenario.case import Files
 from harness.scenario.models import HostSpec, LabSpec
 from harness.scenario.network import Network
+from harness.scenario.project import Project
 
 BRIDGED = ("net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables")
 
@@ -42,7 +43,7 @@ def test_bridged_packets_are_filtered_where_a_ruleset_or_the_lab_asks_for_it(
     )
     if sysctls and not Path("/proc/sys/net/bridge").exists():
         pytest.skip("br_netfilter is not loaded, so there is nothing to set")
-    with built(Network.of(spec), {"device": Files(paths=(path,), project=tmp_path)}) as (lab, _):
+    with built(Network.of(spec), {"device": Files(paths=(path,), project=Project(root=tmp_path))}) as (lab, _):
         found = [Path("/proc/sys", one) for one in BRIDGED]
         read = lab.device.namespace.call(lambda: "".join(one.read_text().strip() for one in found if one.exists()))
     assert read == seen or (seen == "00" and not read)
