@@ -11,6 +11,7 @@ from harness.lab.lab import Lab
 from harness.lab.neighbours import Query, Resolver
 from harness.observation import Observation
 from harness.ruleset import state
+from harness.ruleset.load import Ruleset
 from harness.scenario.network import Network
 from harness.scenario.packet import Frame
 from harness.scenario.parts import Address
@@ -28,9 +29,9 @@ MESSAGES = {
 class Resolution:
     """Resolves the neighbours of a lab before its steps need them, and keeps apart what rules count of that."""
 
-    def __init__(self, lab: Lab, rules_count: bool) -> None:
+    def __init__(self, lab: Lab, ruleset: Ruleset) -> None:
         self._lab = lab
-        self._rules_count = rules_count
+        self._ruleset = ruleset
         self._resolver = Resolver(lab)
         self._resolver.hold()
         self._done: dict[tuple[str, object], tuple[Query, ...]] = {}
@@ -77,7 +78,7 @@ class Resolution:
 
     def _counted(self) -> dict[str, int]:
         device = self._lab.device
-        return state.every_counter(device) | (state.counts_of_rules(device) if self._rules_count else {})
+        return state.every_counter(self._ruleset.nft) | (state.counts_of_rules(device) if self._ruleset.counts else {})
 
 
 def unreached(observation: Observation, failed: Sequence[Query]) -> list[Query]:

@@ -87,7 +87,7 @@ class Stage:
         self._tracing = [Tracing(lab.hosts[name], ruleset, table) for name, ruleset in rulesets.items()]
         self._capture = Capture(host for host in lab.hosts.values() if host is not lab.device)
         self._programs = programs
-        self._neighbours = Resolution(lab, bool(self.ruleset.counts))
+        self._neighbours = Resolution(lab, self.ruleset)
 
     @classmethod
     @contextmanager

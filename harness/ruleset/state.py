@@ -27,10 +27,9 @@ def counters(nft: Nft, names: Iterable[str]) -> dict[str, int]:
     return {name: _object(nft, name, "counter")["packets"] for name in names}
 
 
-def every_counter(host: Host) -> dict[str, int]:
+def every_counter(nft: Nft) -> dict[str, int]:
     """Packets counted by all named counters, by ``family table name``."""
-    said = json.loads(host.namespace.call(_run, "list counters"))
-    found = (one["counter"] for one in said["nftables"] if "counter" in one)
+    found = (one["counter"] for one in nft.ask({"list": {"counters": None}}) if "counter" in one)
     return {f"{one['family']} {one['table']} {one['name']}": one["packets"] for one in found}
 
 
