@@ -6,13 +6,11 @@ controller by TCP, which a guest cannot: there it gets a server of its own, so r
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-GUEST = Path("/run/guest")
-"""Made by init.sh of the microVM."""
+from harness.kernel.port import in_guest
 
 
 def in_workers(config: pytest.Config) -> None:
@@ -32,7 +30,7 @@ def in_workers(config: pytest.Config) -> None:
 def in_a_guest(config: pytest.Config) -> None:
     """A worker, before its plugins are configured."""
     told: dict[str, object] = config.workerinput  # type: ignore[attr-defined]
-    if "sock_port" not in told or not GUEST.exists() or not config.pluginmanager.has_plugin("rerunfailures"):
+    if "sock_port" not in told or not in_guest() or not config.pluginmanager.has_plugin("rerunfailures"):
         return
     from pytest_rerunfailures import ServerStatusDB
 

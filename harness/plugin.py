@@ -193,12 +193,19 @@ def pytest_runtest_makereport(
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Keep what was learned of the kernel."""
-    session.config.stash[SESSION].finish()
+    """Keep what was learned of the kernel; a worker that was ended for what it sent breaks the run."""
+    ours = session.config.stash[SESSION]
+    ours.finish()
+    if ours.refused and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        from harness.reports import BROKEN  # the controller has it, a worker in a guest does without
+
+        session.exitstatus = BROKEN
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say what was traced."""
+    """Say what was traced, and which workers were ended."""
+    for line in config.stash[SESSION].refused:
+        terminalreporter.write_line(f"nft-harness: {line}", red=True)
     if config.option.verbose >= 0:
         for line in config.stash[SESSION].summary():
             terminalreporter.write_line(line)
@@ -209,6 +216,7 @@ def pytest_configure_node(node: Any) -> None:
     """Check where a worker runs, and tell it what the controller knows."""
     distribute.check_worker(node)
     node.config.stash[SESSION].tell(node.workerinput)
+    node.config.stash[SESSION].watch(node)
 
 
 @pytest.hookimpl(optionalhook=True, wrapper=True)

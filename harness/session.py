@@ -53,6 +53,8 @@ class Session:
         self._armed: dict[str, str] = {}
         modules.permit(name for words in config.option.nft_modules for name in words.split(","))
         modules.permit(config.getini("nft_modules"))
+        self.refused: list[str] = []
+        """Sentences about workers that were ended for what they sent."""
         if distribute.is_worker(config):
             told: dict[str, Any] = config.workerinput  # type: ignore[attr-defined]
             self._colour: bool | None = told[COLOUR]
@@ -148,6 +150,15 @@ class Session:
         told[WANTED] = self.wants_results
         told[FRAMES] = self._prepared.result() if self._prepared else {}
         told[CASES] = pickle.dumps(self._loaded)
+
+    def watch(self, node: Any) -> None:
+        """Check what the worker ``node`` sends if it is in a guest, which may have been taken over."""
+        distribution = self._config.stash.get(distribute.DISTRIBUTION, None)
+        if guest := distribution and distribution.guest_of(node.gateway.id):
+            from harness.workers import Watch
+
+            files = frozenset(str(shortened(path)) for path in scenario_files(self._config.args))
+            Watch(node, guest.image.release, files, self.refused.append)
 
     def worker_ended(self, name: str, output: dict[str, Any], error: object) -> None:
         """Keep what a worker learned; show what its kernel said last if it did not end in order."""

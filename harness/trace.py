@@ -266,7 +266,7 @@ def _in_a_guest(options: argparse.Namespace, arguments: list[str], reason: str) 
         with suppress(OSError, msgspec.DecodeError):
             size = os.fstat(outputs[LEARNED]).st_size
             news = msgspec.msgpack.decode(os.pread(outputs[LEARNED], size, 0), type=dict[str, bytes])
-            kept.store(cache_dir(), news)
+            kept.store(cache_dir(), kept.of_guest(image.release, news))
     return exit_status(process.returncode)
 
 

@@ -1,10 +1,18 @@
-"""Ports of the microVM by name, as the guest has them: what is written there arrives at the host."""
+"""What a process in the microVM knows of it: that it is there, and ports by name, by which it writes to the host."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+GUEST = Path("/run/guest")
+"""Made by init.sh of the microVM."""
+
 PORTS = Path("/sys/class/virtio-ports")
+
+
+def in_guest() -> bool:
+    """Whether this process runs in a microVM of ours."""
+    return GUEST.exists()
 
 
 def port(name: str) -> Path:

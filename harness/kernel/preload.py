@@ -9,9 +9,11 @@ missing costs time and nothing else.
 
 from __future__ import annotations
 
+import stat
 import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from harness.kernel.cache import cache_dir
@@ -21,9 +23,21 @@ NAME = f"{FOLDER}/{zlib.crc32(sys.prefix.encode()):08x}.txt"
 """Where in the cache folder the list is kept: one for each Python environment."""
 
 
+MAX_FILES, MAX_FILE_BYTES, MAX_BYTES = 5000, 32 << 20, 256 << 20
+"""Of the list, which a guest has written, and of what it names."""
+
+
 def files() -> list[Path]:
-    """The files of the list, under their real paths."""
-    return [Path(name).resolve() for name in _listed() if "\0" not in name]
+    """The regular files of the list, under their real paths, as far as their number and size stay within bounds."""
+    found: list[Path] = []
+    room = MAX_BYTES
+    for name in _listed()[:MAX_FILES]:
+        with suppress(OSError, ValueError):
+            about = (path := Path(name).resolve()).stat()
+            if stat.S_ISREG(about.st_mode) and about.st_size <= min(MAX_FILE_BYTES, room):
+                found.append(path)
+                room -= about.st_size
+    return found
 
 
 def news() -> dict[str, bytes]:

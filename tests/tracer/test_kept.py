@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from harness.tracer import program
-from harness.tracer.kept import Kept, store
+from harness.tracer import kept, program
+from harness.tracer.kept import Kept, of_guest, store
 
 OBJECT = program.Object(
     maps=(program.MapSpec("events", 27, 0, 0, 4096),),
@@ -67,19 +68,47 @@ def test_a_damaged_file_is_made_anew(tmp_path: Path, compiled: list[dict[str, in
 
 
 def test_a_survey_that_is_not_this_kernels_is_not_believed(tmp_path: Path) -> None:
-    (tmp_path / "surveys").mkdir()
-    for file in ("surveys/x.json", Kept(tmp_path)._survey_name):
-        (tmp_path / file).write_bytes(b'{"identity": "of another kernel", "parts": {}}')
+    file = tmp_path / Kept(tmp_path)._survey_name
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b'{"identity": "of another kernel", "parts": {}}')
     assert Kept(tmp_path).news() == {}
 
 
 def test_files_are_stored_whole_and_nothing_else_is(tmp_path: Path) -> None:
-    store(tmp_path, {"programs/a.msgpack": b"new"})
-    store(tmp_path, {"programs/a.msgpack": b"newer"})
-    assert (tmp_path / "programs/a.msgpack").read_bytes() == b"newer"
-    assert [path.name for path in (tmp_path / "programs").iterdir()] == ["a.msgpack"]
+    name = f"host/6.12.1/{'a' * 32}.msgpack"
+    store(tmp_path, {name: b"new"})
+    store(tmp_path, {name: b"newer"})
+    assert (tmp_path / name).read_bytes() == b"newer"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
 
 
 def test_a_guest_writes_nowhere_but_into_the_cache(tmp_path: Path) -> None:
-    store(tmp_path / "cache", {"../outside": b"", f"{tmp_path}/absolute": b"", "surveys/x.json": b"{}"})
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["x.json"]
+    names = (
+        "../outside",
+        f"{tmp_path}/absolute",
+        "guests/../survey.json",
+        "guests/6.12.1/x",
+        "survey.json",
+        "kernels/x",
+    )
+    store(tmp_path / "cache", dict.fromkeys((*names, "guests/6.12.1/survey.json"), b""))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "cache/guests/6.12.1/survey.json"]
+
+
+def test_what_a_guest_learned_is_for_guests_with_its_kernel(
+    tmp_path: Path, compiled: list[dict[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "in_guest", lambda: True)
+    (learned := Kept(tmp_path)).object({})
+    news = learned.news()
+    release = os.uname().release
+    assert of_guest(release, news) == news != {}
+    assert of_guest("6.1.0-50", news) == {}
+    assert of_guest(release, {name: bytes(17 << 20) for name in news}) == {}
+    store(tmp_path, news)
+    Kept(tmp_path).object({})
+    assert len(compiled) == 1
+    monkeypatch.undo()
+    monkeypatch.setattr(program, "compile_object", lambda values: compiled.append(values) or OBJECT)
+    Kept(tmp_path).object({})
+    assert len(compiled) == 2, "the host was given a program of a guest's"
