@@ -123,15 +123,13 @@ class Distribution(msgspec.Struct, frozen=True):
         wanted = guest.describe() if guest else str(place)
         return f"worker {worker} runs on kernel {seen.release}, {on_host}, and not on {wanted}"
 
-    def guest_of(self, worker: str) -> Guest | None:
-        """The guest that a worker is, by the worker's name; None on the host."""
-        return next(
-            (guest for guest in self.guests if worker == guest.name or worker.rpartition("-")[0] == guest.name), None
-        )
+    def guest(self, worker: str) -> Guest | None:
+        """The guest that a worker is in, by the worker's name; None on the host."""
+        return self.places[self.place(worker)][1]
 
     def last_words(self, worker: str) -> str:
         """What the kernel of a worker said on its console; "" for a worker on the host."""
-        guest = self.places[self.place(worker)][1]
+        guest = self.guest(worker)
         return guest.console() if guest else ""
 
     def not_up(self) -> str:

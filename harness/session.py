@@ -154,7 +154,7 @@ class Session:
     def watch(self, node: Any) -> None:
         """Check what the worker ``node`` sends if it is in a guest, which may have been taken over."""
         distribution = self._config.stash.get(distribute.DISTRIBUTION, None)
-        if guest := distribution and distribution.guest_of(node.gateway.id):
+        if guest := distribution and distribution.guest(node.gateway.id):
             from harness.workers import Watch
 
             files = frozenset(str(shortened(path)) for path in scenario_files(self._config.args))
