@@ -157,7 +157,7 @@ class Session:
         if guest := distribution and distribution.guest(node.gateway.id):
             from harness.workers import Watch
 
-            files = frozenset(str(shortened(path)) for path in scenario_files(self._config.args))
+            files = frozenset(str(shortened(path)) for path in scenario_files(self._config).files)
             Watch(node, guest.image.release, files, self.refused.append)
 
     def worker_ended(self, name: str, output: dict[str, Any], error: object) -> None:
