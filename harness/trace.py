@@ -25,6 +25,7 @@ from harness.kernel import features, images, progress
 from harness.kernel.cache import cache_dir
 from harness.kernel.port import port
 from harness.report.live import Capture, Teller, Told, grouped
+from harness.text import lines
 from harness.tracer import kept, live
 from harness.tracer.events import Snapped
 
@@ -199,10 +200,10 @@ def _show(told: Iterable[Told], finished: list[str], options: argparse.Namespace
             finished.clear()
     elif options.group == "packet":
         for text in grouped(told, finished):
-            print(text)
+            print(lines(text))
     else:
         for line, _ in told:
-            print(line)
+            print(lines(str(line)))
             finished.clear()
 
 

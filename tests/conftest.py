@@ -51,10 +51,10 @@ class Soak:
             yield number
             number += 1
 
-    def holds(self, proposition: Callable[[], None], examples: int) -> None:
-        """Try ``proposition``, made by ``hypothesis.given``, with so many examples, or a long time with new seeds.
+    def holds(self, strategy: Any, proposition: Callable[[Any], None], examples: int) -> None:
+        """Try ``proposition`` with so many examples of a strategy of hypothesis, or a long time with new seeds.
 
-        An example may take 10 s, and the process may grow by 1 GiB.
+        An example may take 10 s (:meth:`example`), and the process may grow by 1 GiB.
         """
         import hypothesis  # expensive to import under TCG
 
@@ -72,7 +72,7 @@ class Soak:
             for turn in self.turns(1):
                 seed = int(fixed) if fixed else random.getrandbits(32) if self.seconds else 0
                 try:
-                    hypothesis.seed(seed)(settings(proposition))()
+                    hypothesis.seed(seed)(settings(hypothesis.given(strategy)(lambda one: proposition(one))))()
                 except BaseException as error:
                     error.add_note(f"NFT_SOAK_SEED={seed} tries it again (turn {turn + 1})")
                     raise
