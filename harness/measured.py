@@ -1,7 +1,7 @@
 """What pytest-cov has measured in a guest: SQL, which coverage.py runs when it loads it (``CoverageData.loads``).
 
-A guest may have been taken over, and SQL of SQLite can write to any file (``ATTACH``). So it is run here first, in memory,
-where nothing is allowed but to make tables and fill them.
+A guest may have been taken over, and SQL of SQLite can write to any file (``ATTACH``). So it is run here first, in
+memory, where nothing is allowed but to make tables and fill them.
 """
 
 from __future__ import annotations
