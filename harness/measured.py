@@ -32,13 +32,12 @@ def measured(output: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises :class:`~harness.errors.HarnessError` for what pytest-cov did not put there.
     """
-    found = {name: output.get(f"cov_worker_{name}") for name in ("data", "path", "node_id")}
-    data, path, node = found.values()
-    if data is None:
-        return {}
-    text = isinstance(path, str) and isinstance(node, str) and path.isprintable()
+    found = {name: one for name in ("data", "path", "node_id") if (one := output.get(f"cov_worker_{name}")) is not None}
+    data, path = found.get("data"), found.get("path", "")
+    right = isinstance(path, str) and path.isprintable() and (data is None or isinstance(data, bytes))
     # The node's name becomes a part of a file's name.
-    if not (text and isinstance(data, bytes) and re.fullmatch(r"\w[\w.+-]*", str(node)) and is_dump(data)):
+    right = right and ("node_id" not in found or bool(re.fullmatch(r"\w[\w.+-]*", str(found["node_id"]))))
+    if not right or (data is not None and not is_dump(data)):
         raise HarnessError("coverage that is not pytest-cov's")
     return {f"cov_worker_{name}": value for name, value in found.items()}
 
