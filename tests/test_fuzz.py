@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from harness import netlink, result, wire
+from harness import result, wire
 from harness.errors import HarnessError
 from harness.kernel import images, vmlinux
 from harness.report import findings, html, summary
@@ -183,9 +183,7 @@ def image(data: bytes, folder: Path) -> None:
 
 
 def messages(data: bytes, _: Path) -> None:
-    for message in netlink.messages(data):
-        if message.type == nfnetlink.NFT_MSG_TRACE:
-            trace.decode(message, "device")
+    trace.decoded(data, "device")
 
 
 def records(data: bytes, _: Path) -> None:

@@ -17,6 +17,7 @@ from harness.lab.lab import Host
 from harness.netlink import SOL_NETLINK, Message, attributes, messages
 from harness.observation import Verdict
 from harness.ruleset.nfnetlink import FAMILIES, HEADER, NETLINK_NETFILTER, NFT_MSG_TRACE, number, string
+from harness.untrusted import boundary
 
 NETLINK_ADD_MEMBERSHIP: Final = 1
 NFNLGRP_NFTRACE: Final = 9
@@ -113,7 +114,16 @@ class Trace:
                     raise
                 self.overruns += 1
                 continue
-            found += [decode(message, self._host) for message in messages(datagram) if message.type == NFT_MSG_TRACE]
+            found += decoded(datagram, self._host)
+
+
+def decoded(datagram: bytes, host: str) -> list[TraceMessage]:
+    """The trace messages in a datagram that was heard on ``host``.
+
+    Raises :class:`~harness.untrusted.Malformed` for one that is no kernel's.
+    """
+    with boundary("a message of nf_tables' trace cannot be read"):
+        return [decode(message, host) for message in messages(datagram) if message.type == NFT_MSG_TRACE]
 
 
 def decode(message: Message, host: str) -> TraceMessage:
