@@ -119,7 +119,7 @@ class _TestReport(msgspec.Struct):
 
     nodeid: str
     location: _Location
-    outcome: Literal["passed", "failed", "skipped"]
+    outcome: Literal["passed", "failed", "skipped", "rerun"]  # the last is pytest-rerunfailures'
     when: Literal["setup", "call", "teardown"]
     item_index: int
     duration: Number
