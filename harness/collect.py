@@ -70,6 +70,8 @@ class ScenarioItem(pytest.Item):
         if not isinstance(case, ScenarioError):
             for mark in case.marks:
                 self.add_marker(mark)
+        if isinstance(case, Case) and case.may_miss:
+            self.add_marker(pytest.mark.nft_may_miss(*case.may_miss))
 
     def setup(self) -> None:
         """Measure and judge: whatever goes wrong here says nothing about the ruleset."""
@@ -164,11 +166,19 @@ def attach(item: pytest.Item, trials: Sequence[Trial], report: pytest.TestReport
             report.location = file, failure.position.line - 1, name
         vars(report).update(
             nft_broken=report.when == "setup" and report.failed,
+            nft_declared=report.skipped and _declared(item, report),
             nft_scenario=_named(item),
             nft_moved=isinstance(item, ScenarioItem) and bool(item.trial.failure) and options.nft_record,
             nft_paths="\n".join(map(paths, trials)) if options.verbose > 0 and report.passed else "",
             nft_results=_recorded(trials, report) if item.config.stash[SESSION].wants_results else [],
         )
+
+
+def _declared(item: pytest.Item, report: pytest.TestReport) -> bool:
+    """Whether the test may miss what it was skipped for."""
+    reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else report.longreprtext
+    words = [str(word) for mark in item.iter_markers("nft_may_miss") for word in mark.args]
+    return any(word.casefold() in reason.casefold() for word in words)
 
 
 def _named(item: pytest.Item) -> str:

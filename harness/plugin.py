@@ -126,6 +126,7 @@ def pytest_configure(config: pytest.Config) -> None:
     xdist has read ``-n`` before, in pytest_cmdline_main, and decides last in here whether there are workers, whichever
     of the two plugins was registered first.
     """
+    config.addinivalue_line("markers", "nft_may_miss(*words): a skip whose reason has one of them is accepted in CI")
     try:
         distribute.distribute(config)
     except OSError as error:
@@ -138,7 +139,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if not distribute.is_worker(config):
         from harness.reports import Reports
 
-        config.pluginmanager.register(Reports(config), "nft-harness-reports")
+        reports = Reports(config)
+        config.pluginmanager.register(reports, "nft-harness-reports")
+        if distribution := config.stash.get(distribute.DISTRIBUTION, None):
+            from harness.tested import Tested
+
+            config.pluginmanager.register(Tested(config, distribution, reports), "nft-harness-tested")
         if config.option.nft_shell or config.option.nft_keep:
             from harness.workbench import Workbench
 
@@ -241,9 +247,14 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_handlecrashitem(report: pytest.TestReport) -> None:
-    """A kernel that died says nothing about the ruleset: that is an error, as in setup, and no failure."""
-    report.when = "setup"
-    report.nft_broken = True  # type: ignore[attr-defined]
+    """A kernel that died says nothing about the ruleset: that is an error, as in setup, and no failure.
+
+    Sessions without scenarios are xdist's own.
+    """
+    node: Any = report.node
+    if distribution := node.config.stash.get(distribute.DISTRIBUTION, None):
+        report.when = "setup"
+        vars(report).update(nft_broken=True, nft_kernel=distribution.release(distribution.place(node.gateway.id)))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from itertools import chain, repeat
 from pathlib import Path
@@ -39,7 +40,7 @@ def record(trial: Trial, report: pytest.TestReport) -> Result:
         outcome=how,
         where=_where(trial, report),
         message=_message(report) or (trial.failure.text if trial.failure else ""),
-        kernel=sights[0].observation.kernel if sights else "",
+        kernel=sights[0].observation.kernel if sights else os.uname().release,
         engine=sights[0].observation.engine if sights else "",
         sent=tuple(
             _sent(sight, found, case) for sight, found in zip(sights, chain(trial.mismatches, repeat(())), strict=False)

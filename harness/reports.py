@@ -51,12 +51,17 @@ class Reports:
         texts = getattr(report, "nft_results", ())
         for text in texts:
             self._results.append(result.with_texts(result.decode(text), self._folder, self._texts, self._project))
-        if not texts and broken and kinds.wanted(self._options):
-            self._results.append(_crashed(report))
+        if not texts and broken:
+            self.missed(report)
         terminal = self._plugins.get_plugin("terminalreporter")
         if terminal and (paths := getattr(report, "nft_paths", "")):
             terminal.ensure_newline()
             terminal.write_line(lines(paths, colour=True))
+
+    def missed(self, report: pytest.TestReport) -> None:
+        """Keep that a test has no end of its own: its kernel died under it, or it never ran."""
+        if kinds.wanted(self._options):
+            self._results.append(_crashed(report))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write what was asked for, and tell a broken run from one that failed."""
@@ -65,7 +70,8 @@ class Reports:
             self._attempt(write)
         if not self._attempt(self._cover) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if self._broken and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        ended = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
+        if self._broken and session.exitstatus in ended:
             session.exitstatus = BROKEN
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -127,12 +133,13 @@ class Reports:
 
 
 def _crashed(report: pytest.TestReport) -> result.Result:
-    """What there is to say of a scenario whose kernel died under it."""
+    """What there is to say of a scenario whose kernel died under it, or that never ran."""
     file, line, name = report.location
     return result.Result(
         id=report.nodeid,
         name=name,
         position=Position(file, (line or 0) + 1),
-        outcome="error",
-        message=report.longreprtext,
+        outcome="skipped" if report.outcome == "skipped" else "error",
+        message=str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr),
+        kernel=getattr(report, "nft_kernel", ""),
     )

@@ -129,7 +129,7 @@ class Result(Value, frozen=True, kw_only=True):
     message: str = ""
     """The failure text, the error or the reason of a skip; no colours."""
     kernel: str = ""
-    """``uname -r``; "" when the scenario did not get as far as a kernel."""
+    """``uname -r`` where the scenario ran or was to run; "" when that is not known."""
     engine: str = ""
     """How functions were traced, e.g. ``kprobe.multi``."""
     sent: tuple[Sent, ...] = ()

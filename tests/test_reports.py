@@ -222,8 +222,8 @@ def test_a_session_without_scenarios_writes_no_summary_unasked(tmp_path: Path, m
 
 def test_a_scenario_whose_kernel_died_is_in_every_report(tmp_path: Path) -> None:
     run = Run(nft_results=str(tmp_path))
-    died = {"nodeid": "s/a.yaml::x", "location": ("s/a.yaml", 4, "x"), "longreprtext": "worker 'vm' crashed"}
-    run.hear(nft_broken=True, **died)
+    died = {"nodeid": "s/a.yaml::x", "location": ("s/a.yaml", 4, "x"), "longrepr": "worker 'vm' crashed"}
+    run.hear(nft_broken=True, outcome="failed", **died)
     assert run.finish() == BROKEN
     (one,) = result.load([tmp_path])
     assert (one.outcome, str(one.position), one.message) == ("error", "s/a.yaml:5", "worker 'vm' crashed")

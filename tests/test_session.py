@@ -13,8 +13,16 @@ from harness.session import Session
 
 def config(**more: Any) -> Any:
     asked = {**dict.fromkeys((kind.option for kind in kinds.KINDS), None), "nft_results": None, "nft_cov": False}
-    options = {**asked, "nft_cov_fail_under": None, "nft_record": False, "nft_github": "no", **more.pop("options", {})}
+    options = {
+        **asked,
+        "nft_cov_fail_under": None,
+        "nft_record": False,
+        "nft_modules": [],
+        "nft_github": "no",
+        **more.pop("options", {}),
+    }
     plugins = SimpleNamespace(get_plugin=lambda name: None)
+    more["getini"] = lambda name: []
     return SimpleNamespace(stash=pytest.Stash(), option=SimpleNamespace(**options), pluginmanager=plugins, **more)
 
 

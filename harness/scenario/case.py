@@ -44,6 +44,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     actions: tuple[Action, ...]
     places: Node
     """The scenario as it stands in the file; ask :meth:`where`."""
+    may_miss: tuple[str, ...] = ()
+    """Words of which one stands in the reason of each skip that is accepted in CI."""
 
     @property
     def sends(self) -> tuple[Send, ...]:

@@ -288,6 +288,7 @@ def _cases(
                 rulesets=own.rulesets,
                 actions=to_be_recorded(steps) if own.recording else steps,
                 places=node,
+                may_miss=tuple(scenario.may_miss),
             )
 
 

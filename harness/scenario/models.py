@@ -1198,6 +1198,23 @@ class Scenario(Model, frozen=True, kw_only=True):
         list[Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="A name.", examples=["slow"])]],
         Meta(description="pytest marks, for `-m`.", examples=[["slow"]]),
     ] = []
+    may_miss: Annotated[
+        list[
+            Annotated[
+                str,
+                Meta(
+                    pattern=r"^\S(.{0,198}\S)?$",
+                    description="A part of the reason of the skip, upper or lower case.",
+                    examples=["the kernel has no secmark"],
+                ),
+            ]
+        ],
+        Meta(
+            description="What the scenario needs and may miss, each as a part of the reason of the skip: skipped for "
+            "that, it is no scenario that a run in CI has left untested.",
+            examples=[["the kernel has no secmark"]],
+        ),
+    ] = []
 
 
 class ScenarioFile(Model, frozen=True, kw_only=True):
