@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness import reports
+from harness import result as stored_results
 from harness.kernel import features, images
 from harness.wait import wait_until
 
@@ -273,6 +274,19 @@ class TestMicrovm:
         failures = list(ET.parse(project.path / "out.xml").getroot().iter("failure"))
         assert len(failures) == 1
         assert "seen drop" in failures[0].get("message", "")
+        assert qemus(project) == []
+
+    def test_two_guests_share_and_each_result_names_the_kernel(
+        self, project: pytest.Pytester, kernel: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        first = ("-p", "xdist", "-p", "harness.plugin")
+        result = run(project, *first, "--nft-kernel", kernel, "-n", "2", "--nft-results", "results")
+        result.assert_outcomes(passed=2)
+        image = images.find(kernel)
+        assert image
+        stored = stored_results.load([project.path / "results"])
+        assert [one.kernel for one in stored] == [image.release] * 2
         assert qemus(project) == []
 
     def test_a_guest_that_does_not_come_up(self, project: pytest.Pytester, kernel: str) -> None:
