@@ -27,7 +27,7 @@ from harness.scenario import packet
 from harness.scenario.case import Case, Loaded
 from harness.scenario.files import shortened
 from harness.text import escape, lines
-from harness.tracer import attach, kept, layers
+from harness.tracer import armed, attach, kept, layers
 
 if TYPE_CHECKING:
     from harness.run import Sight, Stage
@@ -119,6 +119,8 @@ class Session:
             return Stacks(self._kept, ring_bytes=room)
         from harness.tracer.tracer import Tracer
 
+        if ready := armed.get(engine, room):
+            return ready
         return Tracer(self._kept, engine=engine, ring_bytes=room)
 
     def finish(self) -> None:
@@ -139,7 +141,7 @@ class Session:
     def close(self) -> None:
         """Disarm and free everything."""
         self._thread.shutdown()
-        if self._tracer:
+        if self._tracer and not armed.holds(self._tracer):
             self._tracer.close()
 
     # -- the controller ---------------------------------------------------------------------------

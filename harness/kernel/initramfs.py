@@ -10,6 +10,7 @@
     /usual/NN.ko     those that scenarios need, in the same way
     /modules.path    where the host keeps all modules of this kernel
     /preload         files of the host that the guest will need, under their paths there
+    /template        the same where the guest is to become a template: all files that it has until it is restored
 
 It is made for each boot, in memory: that takes less time than to look whether a stored one is
 still right. No root and no cpio(1) is needed, the format "newc" is a header before each file.
@@ -38,18 +39,22 @@ CRC32C = "crc32c_generic"
 """What libcrc32c, where nf_tables needs it, asks for by the algorithm's name; so no dependency shows it."""
 
 TOOLS = (
-    *("cat", "chroot", "dmesg", "grep", "insmod", "ip", "ln", "mkdir", "mkfifo", "mount", "mv"),
+    *("cat", "chmod", "chroot", "dmesg", "grep", "insmod", "ip", "ln", "mkdir", "mkfifo", "mount", "mv"),
     *("sh", "sleep", "tail", "uname", "usleep"),
 )
 """What the scripts need of busybox."""
 
 FOLDERS = ("bin", "changes", "dev", "guest", "host", "modules", "preload", "proc", "sys", "usual")
+PRELOAD, TEMPLATE = "preload", "template"
+MOST_LINKS = 40
+"""Symbolic links on the way to a file, as in Linux (include/linux/namei.h, MAXSYMLINKS)."""
 
 
-def initramfs(image: Image, command: str, preload: Iterable[Path] = ()) -> bytes:
+def initramfs(image: Image, command: str, files: Iterable[Path] = (), *, folder: str = PRELOAD) -> bytes:
     """The archive that boots ``image`` and then gives ``command``, a shell script, to busybox's sh.
 
-    The guest will find the files ``preload`` in its memory, and all others on the host.
+    The guest will find ``files`` in its memory, and all others on the host; with ``folder`` :data:`TEMPLATE` it
+    has no others.
 
     Raises :class:`Unsupported` when busybox or a module is missing.
     """
@@ -67,30 +72,63 @@ def initramfs(image: Image, command: str, preload: Iterable[Path] = ()) -> bytes
             _entry("modules.path", stat.S_IFREG | 0o644, f"{modules.resolve()}\n".encode()),
             _entry("command", stat.S_IFREG | 0o644, command.encode()),
             _entry("session.sh", stat.S_IFREG | 0o644, (SCRIPTS / "session.sh").read_bytes()),
-            *_preloaded(preload),
+            *([_entry(folder, stat.S_IFDIR | 0o755)] if folder not in FOLDERS else []),
+            *_copies(folder, files),
             _entry("init", stat.S_IFREG | 0o755, (SCRIPTS / "init.sh").read_bytes()),
             _entry("TRAILER!!!", 0),
         ]
     )
 
 
-def _preloaded(files: Iterable[Path]) -> Iterator[bytes]:
-    """Entries for ``files`` and the folders they are in; a file that is no longer there is left out."""
-    folders = {Path("/")}
+def _copies(target: str, files: Iterable[Path]) -> Iterator[bytes]:
+    """Entries for ``files``, the folders they are in and the symbolic links on the way to them.
+
+    A file that is no longer there is left out.
+    """
+    made = {Path("/")}
     for file in files:
+        way, real = _resolved(file)
         try:
-            about = file.stat()
-            content = file.read_bytes()
+            about = real.stat()
+            content = real.read_bytes()
         except OSError:
             continue
-        missing = [folder for folder in reversed(file.parents) if folder not in folders]
-        folders.update(missing)
-        for folder in missing:
-            yield _entry(f"preload{folder}", (of := folder.stat()).st_mode, owner=(of.st_uid, of.st_gid))
-        # Python compiles a source again whose time is not the one it knows.
-        yield _entry(
-            f"preload{file}", about.st_mode, content, owner=(about.st_uid, about.st_gid), time=int(about.st_mtime)
-        )
+        for link in way:
+            yield from _folders(target, link, made)
+            if link not in made:
+                yield _entry(f"{target}{link}", stat.S_IFLNK | 0o777, bytes(link.readlink()))
+        made.update(way)
+        yield from _folders(target, real, made)
+        if real not in made:
+            made.add(real)
+            # Python compiles a source again whose time is not the one it knows.
+            yield _entry(
+                f"{target}{real}", about.st_mode, content, owner=(about.st_uid, about.st_gid), time=int(about.st_mtime)
+            )
+
+
+def _folders(target: str, file: Path, made: set[Path]) -> Iterator[bytes]:
+    missing = [folder for folder in reversed(file.parents) if folder not in made]
+    made.update(missing)
+    for folder in missing:
+        yield _entry(f"{target}{folder}", (of := folder.stat()).st_mode, owner=(of.st_uid, of.st_gid))
+
+
+def _resolved(path: Path) -> tuple[list[Path], Path]:
+    """The symbolic links that lead to ``path``, each below real folders, and the real path."""
+    links: list[Path] = []
+    left = list(reversed(path.parts[1:]))
+    real = Path("/")
+    while left:
+        here = real.parent if (name := left.pop()) == ".." else real / name
+        if here.is_symlink() and len(links) < MOST_LINKS:
+            links.append(here)
+            target = here.readlink()
+            real = Path("/") if target.is_absolute() else real
+            left += [part for part in reversed(target.parts) if part != "/"]
+        else:
+            real = here
+    return links, real
 
 
 def _entry(path: str, mode: int, content: bytes = b"", *, owner: tuple[int, int] = (0, 0), time: int = 0) -> bytes:

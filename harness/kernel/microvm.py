@@ -24,28 +24,28 @@ from __future__ import annotations
 
 import argparse
 import compileall
-import ctypes
-import functools
 import os
 import re
 import shlex
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+import msgspec
 
 from harness import ending
 from harness.errors import BrokenMeasurement, HarnessError, Unsupported
-from harness.kernel import images, modules, preload
-from harness.kernel.accelerator import accelerator, qemu
+from harness.kernel import images, machine, modules, preload, template, warm
+from harness.kernel.accelerator import accelerator
 from harness.kernel.images import Image
 from harness.kernel.initramfs import initramfs
+from harness.kernel.qmp import Monitor, MonitorError
 from harness.kernel.vmlinux import vmlinux
 from harness.text import escape
 
@@ -56,6 +56,9 @@ CARRIED = re.compile(
 
 BOOT_DEADLINE = 180.0
 """Seconds for the guest to come up; emulated it takes 3 s of one CPU, of which a busy machine gives it a twentieth."""
+
+RESTORE_DEADLINE = 20.0
+"""Seconds for a restored guest to come up; emulated it takes 0.15 s."""
 
 SILENCE = 60.0
 """Seconds without a word from the guest after which its kernel hangs; session.sh says one every 2 s."""
@@ -69,33 +72,10 @@ MEMORY = 2048
 CPUS = 1
 """Emulated, a second CPU sees the kernel patch its own text half-done: "Oops: int3" (QEMU 7.2)."""
 
-KERNEL_COMMAND_LINE = " ".join(
-    [
-        # What the kernel prints is for one who looks for the cause of a failure: little, and at once.
-        "console=ttyS0 quiet panic=-1 oops=panic reboot=t",
-        # Nobody attacks this guest. Emulated, every guard costs time (boot: 4.8 s of CPU without this line, 3.4 with).
-        "mitigations=off lsm= audit=0 init_on_alloc=0 nokaslr norandmaps cryptomgr.notests",
-        # The test of the timer gives up, and panics, when the host is busy for its 10 ticks.
-        "no_timer_check",
-        # It is the host's TSC; a busy host makes the kernel doubt it, and any other clock is an exit to QEMU.
-        "tsc=reliable",
-        # Removing a namespace or detaching a probe waits for several grace periods.
-        "rcupdate.rcu_expedited=1",
-    ]
-)
-"""Source: Linux Documentation/admin-guide/kernel-parameters.txt."""
-
-# Not the smaller "microvm": its only clock is a TSC that Linux has to calibrate by the timer interrupt, and on
-# a busy host it hangs there. Both take the same time to boot.
-MACHINE = "q35,sata=off,smbus=off,usb=off,vmport=off"
-
-# Emulated, a string instruction works byte by byte, and each level of the page tables is walked in software.
-CPU = {"kvm": "host", "tcg": "max,la57=off,erms=off,fsrm=off"}
-
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "--parent": {"type": int},
     "--kernel": {"default": images.DEFAULT},
-    "--accelerator": {"choices": list(CPU)},
+    "--accelerator": {"choices": list(machine.CPU)},
     "--console": {"type": Path},
     "--memory": {"type": int, "default": MEMORY},
     "--cpus": {"type": int, "default": CPUS},
@@ -106,9 +86,6 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 }
 """Of the command line: what :func:`run` takes, where the console's text shall go, and with which process we end."""
 
-_libc = ctypes.CDLL(None)
-_PR_SET_PDEATHSIG = 1
-
 
 class Guest:
     """A microVM that is planned as a worker of pytest-xdist; it boots when xdist starts the worker."""
@@ -116,7 +93,7 @@ class Guest:
     def __init__(self, image: Image, accelerator: str) -> None:
         self.image = image
         self.accelerator = accelerator
-        self._console = _memory_file("console")
+        self._console = machine.memory_file("console")
 
     @classmethod
     def plan(cls, image: Image) -> Guest:
@@ -149,7 +126,7 @@ class Guest:
 
     def console(self) -> str:
         """What the kernel of the guest and its copies, its init script and QEMU have said until now."""
-        return _text(self._console)
+        return machine.text(self._console)
 
     def describe(self) -> str:
         """For example ``kernel 6.12.107 in a microVM (TCG)``."""
@@ -173,8 +150,9 @@ def run(
     silence: float = SILENCE,
     until: str = "exit",
     outputs: Mapping[str, int] | None = None,
+    cold: bool = False,
 ) -> int:
-    """Boot ``image``, run ``argv`` in it on our stdin, stdout and stderr, and return its exit status.
+    """Start ``image``, run ``argv`` in it on our stdin, stdout and stderr, and return its exit status.
 
     The file descriptor ``console`` gets what the guest's kernel and QEMU have to say; ``memory`` is
     in MiB; ``deadline`` are the seconds until the guest must be up, ``silence`` those after which it hangs
@@ -185,16 +163,106 @@ def run(
     Raises :class:`Unsupported` when something is missing or the guest does not come up,
     :class:`BrokenMeasurement` when it hangs or ends before its program did.
     """
-    ports = {name: socket.socketpair() for name in ("stdin", "stdout", "stderr", *(outputs or {}), "control")}
-    ours = {name: here for name, (here, _) in ports.items()}
-    theirs = {name: there.fileno() for name, (_, there) in ports.items()}
-    archive = _memory_file("initramfs", initramfs(image, _command(argv), preload.files()))
-    command = [
-        *_machine(accelerator, memory, cpus),
-        *("-kernel", str(vmlinux(image)), "-initrd", f"/dev/fd/{archive}", "-append", KERNEL_COMMAND_LINE),
-        *("-chardev", f"file,id=console,append=on,path=/dev/fd/{console}", "-serial", "chardev:console"),
-        *_virtio(theirs),
-    ]
+    outputs = outputs or {}
+    if saved := None if cold or cpus != CPUS else _template(image, accelerator, memory, outputs):
+        try:
+            with closing(_restored(saved, image, argv, accelerator, memory, outputs)) as start:
+                return _attempt(start, console=console, deadline=RESTORE_DEADLINE, silence=silence, until=until)
+        except _NotRestored as error:
+            template.discard(saved)
+            sys.stderr.write(f"nft-harness: cold boot, as the template could not be restored: {error}\n")
+    with closing(_booted(image, argv, accelerator, memory, cpus, outputs)) as start:
+        return _attempt(start, console=console, deadline=deadline, silence=silence, until=until)
+
+
+class _NotRestored(HarnessError):
+    """A template did not become a guest; nothing of the program's has been heard."""
+
+
+class _Start(msgspec.Struct, kw_only=True):
+    """How a guest comes to be, with the ends of its ports."""
+
+    command: list[str]
+    """QEMU's, without the devices."""
+    inherit: int
+    """Descriptor of a file that QEMU reads."""
+    outputs: dict[str, int]
+    """Descriptors by the ports whose output goes there."""
+    begin: Callable[[dict[str, socket.socket]], None]
+    """Called when QEMU runs."""
+    restored: bool
+    names: tuple[str, ...]
+    """Of the sockets: ports, and QEMU's monitor."""
+
+    def close(self) -> None:
+        """Close what QEMU has inherited."""
+        os.close(self.inherit)
+
+
+def _template(image: Image, accelerator: str, memory: int, outputs: Mapping[str, int]) -> template.Template | None:
+    if len(outputs) > len(template.SPARE):
+        return None
+    return template.find(template.key(image, machine.machine(accelerator, memory, CPUS)))
+
+
+def _booted(
+    image: Image, argv: Sequence[str], accelerator: str, memory: int, cpus: int, outputs: Mapping[str, int]
+) -> _Start:
+    archive = machine.memory_file("initramfs", initramfs(image, _command(argv), preload.files()))
+
+    def begin(_: dict[str, socket.socket]) -> None:
+        # What is not compiled here the guest compiles at each boot anew: the whole package in 3 s, emulated.
+        compileall.compile_dir(Path(__file__).parents[1], quiet=2)
+
+    return _Start(
+        command=[
+            *machine.machine(accelerator, memory, cpus),
+            *("-kernel", str(vmlinux(image)), "-initrd", f"/dev/fd/{archive}"),
+            *("-append", machine.KERNEL_COMMAND_LINE),
+        ],
+        inherit=archive,
+        outputs={"stdout": 1, "stderr": 2, **outputs},
+        begin=begin,
+        restored=False,
+        names=("stdin", "stdout", "stderr", *outputs, "control"),
+    )
+
+
+def _restored(
+    saved: template.Template,
+    image: Image,
+    argv: Sequence[str],
+    accelerator: str,
+    memory: int,
+    outputs: Mapping[str, int],
+) -> _Start:
+    state = os.open(saved.state, os.O_RDONLY)
+    modules = (image.modules / "lib/modules" / image.release).resolve()
+    program = shutil.which(argv[0]) or argv[0]
+    task = warm.task([program, *argv[1:]], _variables(), modules, list(outputs))
+
+    def begin(ours: dict[str, socket.socket]) -> None:
+        try:
+            ours["control"].sendall(task)
+            ours["monitor"].settimeout(RESTORE_DEADLINE)
+            template.restore(Monitor(ours["monitor"]), state)
+        except (OSError, MonitorError) as error:
+            raise _NotRestored(str(error)) from None
+
+    return _Start(
+        command=template.command(saved, accelerator, memory),
+        inherit=state,
+        outputs={"stdout": 1, "stderr": 2, **dict(zip(template.SPARE, outputs.values(), strict=False))},
+        begin=begin,
+        restored=True,
+        names=(*template.PORTS, *template.SPARE, "monitor"),
+    )
+
+
+def _attempt(start: _Start, *, console: int, deadline: float, silence: float, until: str) -> int:
+    pairs = {name: socket.socketpair() for name in start.names}
+    ours = {name: here for name, (here, _) in pairs.items()}
+    theirs: dict[str, int] = {name: there.fileno() for name, (_, there) in pairs.items()}
     unwanted = threading.Event()
 
     def at_eof() -> None:
@@ -204,28 +272,35 @@ def run(
             unwanted.set()
             ours["control"].shutdown(socket.SHUT_RD)  # _wait() returns
 
-    with _running(command, inherit=[archive, *theirs.values()], output=console):
-        # What is not compiled here the guest compiles at each boot anew: the whole package in 3 s, emulated.
-        compileall.compile_dir(Path(__file__).parents[1], quiet=2)
-        os.close(archive)
-        for _, there in ports.values():
+    sender = threading.Thread(target=_send, args=(0, ours["stdin"], at_eof), daemon=True)
+    receivers = [threading.Thread(target=_receive, args=(ours[name], target)) for name, target in start.outputs.items()]
+    inherit = [start.inherit, *theirs.values()]
+    monitor = theirs.pop("monitor", None)
+    command = [*start.command, *machine.devices(console, theirs, monitor)]
+    with machine.running(command, inherit=inherit, output=console):
+        for _, there in pairs.values():
             there.close()
-        threading.Thread(target=_send, args=(0, ours["stdin"], at_eof), daemon=True).start()
-        receivers = [
-            threading.Thread(target=_receive, args=(ours[name], target))
-            for name, target in {"stdout": 1, "stderr": 2, **(outputs or {})}.items()
-        ]
+        start.begin(ours)
+        if not start.restored:
+            sender.start()
+        words = ours["control"].makefile()
+        status: int | HarnessError | None = _up(ours["control"], words, deadline)
+        if isinstance(status, HarnessError) and start.restored:
+            raise _NotRestored(status.sentence)
+        if start.restored:
+            sender.start()
         for thread in receivers:
             thread.start()
         ending.check()
-        status = _wait(ours["control"], deadline, silence)
+        if status is None:
+            status = _wait(ours["control"], words, silence)
     # A write to a port returns when QEMU has it: all of the program's output is in our sockets.
     for thread in receivers:
         thread.join()
     if unwanted.is_set():
         return 0
     if isinstance(status, HarnessError):
-        if panic := re.search(r"Kernel panic - not syncing: (.*)", _text(console)):
+        if panic := re.search(r"Kernel panic - not syncing: (.*)", machine.text(console)):
             status.sentence += f": kernel panic, {panic[1]}"
         raise status
     return status
@@ -233,62 +308,35 @@ def run(
 
 def _command(argv: Sequence[str]) -> str:
     """The script that session.sh runs."""
-    variables = {name: value for name, value in os.environ.items() if CARRIED.fullmatch(name)}
-    variables["PYTHONDONTWRITEBYTECODE"] = "1"  # it would be written into memory and vanish
     # By its whole path: busybox's sh takes its own "ip" for any other.
     program = shutil.which(argv[0]) or argv[0]
     return "\n".join(
         [
-            *(f"export {name}={shlex.quote(value)}" for name, value in variables.items()),
+            *(f"export {name}={shlex.quote(value)}" for name, value in _variables().items()),
             f"cd {shlex.quote(str(Path.cwd()))} && exec {shlex.join([program, *argv[1:]])}",
         ]
     )
 
 
-def _machine(accelerator: str, memory: int, cpus: int) -> list[str]:
-    return [
-        *(qemu(), "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
-        *("-machine", MACHINE, "-accel", accelerator, "-cpu", CPU[accelerator], "-smp", str(cpus), "-m", str(memory)),
-    ]
+def _variables() -> dict[str, str]:
+    """Those of our environment that the program has in the guest."""
+    variables = {name: value for name, value in os.environ.items() if CARRIED.fullmatch(name)}
+    return variables | {"PYTHONDONTWRITEBYTECODE": "1"}  # it would be written into memory and vanish
 
 
-def _virtio(ports: Mapping[str, int]) -> list[str]:
-    """The host's files, and ports with their names; each port is a connected socket that QEMU inherits."""
-    share = "local,id=host,path=/,readonly=on,security_model=none,multidevs=remap"
-    devices = ["-fsdev", share, "-device", "virtio-9p-pci,fsdev=host,mount_tag=host", "-device", "virtio-serial-pci"]
-    for name, fd in ports.items():
-        devices += ["-chardev", f"socket,id={name},fd={fd}", "-device", f"virtserialport,chardev={name},name={name}"]
-    return devices
-
-
-@contextmanager
-def _running(command: Sequence[str], *, inherit: Sequence[int], output: int) -> Iterator[None]:
-    """A process that ends with the block, or with us."""
-    process = subprocess.Popen(
-        command,
-        pass_fds=[output, *inherit],
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=output,
-        start_new_session=True,  # the terminal's Ctrl-C is for us
-        preexec_fn=functools.partial(_die_with, os.getpid()),
-    )
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _wait(control: socket.socket, deadline: float, silence: float) -> int | HarnessError:
-    """Listen to what the guest says of itself: "up", "alive" again and again, then "exit STATUS"."""
-    words = control.makefile()
+def _up(control: socket.socket, words: TextIO, deadline: float) -> HarnessError | None:
+    """Wait for the guest's first word on the port "control"."""
     control.settimeout(deadline)
     try:
         if not words.readline():
             return Unsupported("the guest ended before it was up")
     except TimeoutError:
         return Unsupported(f"the guest was not up within {deadline:g} s")
+    return None
+
+
+def _wait(control: socket.socket, words: TextIO, silence: float) -> int | HarnessError:
+    """Listen to what a guest that is up says of itself: "alive" again and again, then "exit STATUS"."""
     control.settimeout(silence)
     try:
         while word := words.readline():
@@ -315,28 +363,6 @@ def _receive(port: socket.socket, target: int) -> None:
                 data = data[file.write(data) or 0 :]
 
 
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when ``parent``, which started it, ends; or has ended by now.
-
-    Source: prctl(2), PR_SET_PDEATHSIG.
-    """
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _memory_file(name: str, content: bytes = b"") -> int:
-    fd = os.memfd_create(name)
-    with open(fd, "wb", closefd=False) as file:
-        file.write(content)
-    return fd
-
-
-def _text(fd: int) -> str:
-    text = os.pread(fd, os.fstat(fd).st_size, 0).decode(errors="replace")
-    return text.replace("\r", "").replace("\0", "")
-
-
 def main(arguments: Sequence[str]) -> int:
     """Be the Python, or with ``--exec`` the program, of a guest; the exit status is its own.
 
@@ -352,12 +378,12 @@ def main(arguments: Sequence[str]) -> int:
     while own < len(arguments) and arguments[own] in OPTIONS:
         own += 2
     options = parser.parse_args(arguments[:own])
-    _die_with(options.parent or os.getppid())
+    machine.die_with(options.parent or os.getppid())
     rest = arguments[own:]
     argv = rest[1:] if rest[:1] == ["--exec"] else [sys.executable, *rest]
     if rest[:1] != ["--exec"]:  # what the harness itself runs there may do with that kernel as it likes
         os.environ[modules.ENVIRONMENT] = modules.ALL
-    console = os.open(options.console, os.O_RDWR | os.O_APPEND) if options.console else _memory_file("console")
+    console = os.open(options.console, os.O_RDWR | os.O_APPEND) if options.console else machine.memory_file("console")
     try:
         image = images.find(options.kernel)
         if image is None:
@@ -377,7 +403,7 @@ def main(arguments: Sequence[str]) -> int:
             outputs={name: int(target) for name, _, target in (text.partition(":") for text in options.output)},
         )
     except HarnessError as error:
-        told = [] if options.console else _text(console).splitlines()
+        told = [] if options.console else machine.text(console).splitlines()
         sys.stderr.write("".join(f"nft-harness: {escape(line)}\n" for line in [str(error), *told]))
         return NO_STATUS
     except KeyboardInterrupt:

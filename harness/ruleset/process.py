@@ -235,6 +235,15 @@ class _Projects:
                     self._servers.pop(old).close()
             return server
 
+    def follow(self, root: int) -> None:
+        """Have further processes start below the root folder ``root``, a descriptor; see :func:`follow`."""
+        with self._lock:
+            for server in self._servers.values():
+                server.close()
+            self._servers.clear()
+            if self._parent:
+                self._parent.send({"root": True}, (root,))
+
     def _start(self, reach: Reach) -> _Server:
         if self._parent is None or self._parent.is_lost:
             self._parent = _start_parent()
@@ -279,3 +288,8 @@ def _start_parent() -> _Server:
             start_new_session=True,
         )
     return _Server(own)
+
+
+def follow(root: int) -> None:
+    """Have the processes follow this one, whose root folder has become ``root``, a descriptor."""
+    _projects.follow(root)

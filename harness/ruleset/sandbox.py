@@ -136,6 +136,11 @@ def parent(control: socket.socket, missing: str) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for projects
     while True:
         message, (descriptor,) = receive(control)
+        if message.get("root"):
+            os.fchdir(descriptor)
+            os.chroot(".")
+            os.close(descriptor)
+            continue
         if missing:
             with socket.socket(fileno=descriptor) as own:
                 send(own, {"missing": missing})

@@ -1,0 +1,392 @@
+"""First program of a template: imports everything, arms every probe, then waits to be saved and restored.
+
+``init.sh`` starts it as process 1, in a root folder that holds nothing but the files that ``python -m
+harness.kernel.warm files`` lists on the host: QEMU does not save a guest that has mounted the host's files
+(a mounted 9p file system blocks migration). Three kinds of processes are there before the guest is saved, so that none
+has to be started in a restored one:
+
+- the *worker* imports and arms, says "ready" on the port "control" and reads one line from it. A restored guest is
+  sent its :class:`Task` there. The worker mounts the host's files, makes them the root, and becomes the Python
+  program that the task names;
+- *forwarders* copy the program's output from pipes to ports, as a write to a port takes 32 KiB at most;
+- the *supervisor*, process 1, reports heartbeats and the exit status, as session.sh does after a cold boot.
+"""
+
+from __future__ import annotations
+
+import builtins
+import ctypes
+import fcntl
+import importlib
+import json
+import os
+import pkgutil
+import runpy
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout, suppress
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NoReturn
+
+IMPORTED = (
+    *("harness.plugin", "harness.run", "harness.fixtures", "harness.report.terminal", "harness.tracer.tracer"),
+    *("harness.tracer.armed", "harness.kernel.modules"),
+    *("harness.scenario.load", "xdist.remote", "xdist.plugin", "execnet.gateway_base", "random", "runpy"),
+)
+"""Modules that a restored guest does not import: the template has them, and all that these import."""
+
+OUTER = 9
+"""File descriptor of the root folder of the initramfs, opened by init.sh."""
+
+HEARTBEAT_S = 2.0
+
+_MS_RDONLY, _MS_BIND, _MS_MOVE = 1, 4096, 8192  # include/uapi/linux/mount.h
+_RNDADDENTROPY, _RNDRESEEDCRNG = 0x40085203, 0x5207  # include/uapi/linux/random.h
+
+_9P = "trans=virtio,version=9p2000.L,msize=1048576,cache=loose,noxattr,access=any"
+
+
+def task(argv: Sequence[str], environment: Mapping[str, str], modules: Path, ports: Sequence[str]) -> bytes:
+    """The line that a restored guest is sent: what it is to run, and all in which it differs from the others.
+
+    ``modules`` is the host's folder of the kernel's modules; ``ports`` are the names for the spare ports, in order.
+    """
+    return (
+        json.dumps(
+            {
+                "argv": list(argv),
+                "environment": dict(environment),
+                "folder": str(Path.cwd()),
+                "modules": str(modules),
+                "ports": list(ports),
+                "seed": os.urandom(64).hex(),
+                "time": time.time(),
+            }
+        ).encode()
+        + b"\n"
+    )
+
+
+def files() -> list[str]:
+    """The files that this environment's Python opens until a template is armed, found out by doing the same here."""
+    opened: set[str] = set()
+
+    def hear(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[0], str):
+            opened.add(arguments[0])
+
+    sys.addaudithook(hear)
+    with TemporaryDirectory() as folder, redirect_stdout(StringIO()):
+        _import(Path(folder))
+    import harness
+
+    # What these import at their first use is then listed as well.
+    for one in pkgutil.walk_packages(harness.__path__, "harness."):
+        importlib.import_module(one.name)
+    import site
+    from importlib.metadata import distributions
+    from importlib.util import find_spec
+
+    from harness.tracer import program
+
+    for distribution in distributions():
+        _ = distribution.metadata, distribution.entry_points
+    for module in list(sys.modules.values()):
+        opened.update(filter(None, (getattr(module, "__file__", None), getattr(module, "__cached__", None))))
+    # One is looked for, but not imported unless it is needed; the other is imported by another process.
+    for name in ("bcc", "nftables"):
+        if (spec := find_spec(name)) and spec.origin:
+            opened.update(
+                str(path)
+                for path in Path(spec.origin).parent.rglob("*")
+                if name == "nftables" or path == Path(spec.origin)
+            )
+    importlib.import_module("nftables").Nftables()
+    libraries = [line.split(maxsplit=5)[-1].strip() for line in Path("/proc/self/maps").read_text().splitlines()]
+    opened.update(name for name in libraries if name.startswith("/"))
+    for place in {Path(name).parent for name in libraries if ".so" in name}:  # libraries are opened by their sonames
+        opened.update(str(link) for link in place.iterdir() if link.is_symlink() and str(link.resolve()) in libraries)
+    opened.update(str(path) for path in Path(__file__).parents[1].rglob("*"))
+    opened.update(str(path) for folder in site.getsitepackages() for path in Path(folder).glob("*.pth"))
+    opened.update(str(path) for path in program.SOURCES.rglob("*"))
+    opened.update(("/lib64/ld-linux-x86-64.so.2", "/etc/ld.so.cache", sys.executable, f"{sys.prefix}/pyvenv.cfg"))
+    paths = [Path(name) for name in opened]
+    return sorted(
+        str(path) for path in paths if path.is_absolute() and path.is_file() and path.parts[1] not in _NO_FILES
+    )
+
+
+_NO_FILES = ("proc", "sys", "dev")
+
+
+def main() -> NoReturn:
+    """Be process 1 of a template, and of every guest that is restored from it."""
+    ports = {name: os.open(_device(name), os.O_RDWR) for name in ("stdin", "stdout", "stderr", "control")}
+    pipes = {name: os.pipe() for name in ("stdout", "stderr")}
+    ends = [end for _, end in pipes.values()]
+    forwarders = [_forked(_forward, source, ports[name], ends) for name, (source, _) in pipes.items()]
+    ours, theirs = socket.socketpair()
+    worker = _forked(_work, ports, ends, theirs)
+    for descriptor in (*ends, *(source for source, _ in pipes.values())):
+        os.close(descriptor)
+    theirs.close()
+    _supervise(worker, forwarders, ports["control"], ours)
+
+
+def _forked(function: Callable[..., object], *arguments: object) -> int:
+    process = os.fork()
+    if not process:
+        function(*arguments)
+        os._exit(0)
+    return process
+
+
+def _forward(source: int, port: int, ends: Sequence[int]) -> None:
+    for end in ends:  # so that the pipe ends with the worker
+        os.close(end)
+    while data := os.read(source, 1 << 15):
+        while data:
+            data = data[os.write(port, data) :]
+
+
+def _device(port: str) -> str:
+    """The device of a port. It gets its name from the host a moment after the driver has found it."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        for entry in Path("/sys/class/virtio-ports").iterdir():
+            with suppress(OSError):
+                if (entry / "name").read_text().strip() == port:
+                    return f"/dev/{entry.name}"
+        time.sleep(0.001)  # there is no udev to wait for
+    raise FileNotFoundError(f"the host has opened no port {port}")
+
+
+# -- the supervisor -----------------------------------------------------------------------------------
+
+
+def _supervise(worker: int, forwarders: Sequence[int], control: int, of_worker: socket.socket) -> NoReturn:
+    """Follow the worker to the host's files, then report until it ends. The host ends the guest."""
+    _, (root,), _, _ = socket.recv_fds(of_worker, 1, 1)
+    # Kernel threads have the root folder of process 1: by it modprobe is found.
+    os.fchdir(root)
+    os.chroot(".")
+    os.close(root)
+    of_worker.settimeout(HEARTBEAT_S)
+    word = b""
+    while not word and not _has_ended(worker):
+        try:
+            word = of_worker.recv(16)
+        except TimeoutError:
+            os.write(control, b"alive\n")
+    # One that said no word ended by a signal or by os._exit().
+    status = int(word) if word else os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
+    for process in [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]:
+        if process not in (1, worker, *forwarders):
+            with suppress(OSError):
+                os.kill(process, signal.SIGKILL)
+    for process in forwarders:
+        os.waitpid(process, 0)
+    os.write(control, b"exit %d\n" % (status if status >= 0 else 128 - status))
+    while True:
+        signal.pause()
+
+
+def _has_ended(worker: int) -> bool:
+    """Whether the worker has; of other children, which the kernel has given to process 1, take leave."""
+    while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        if ended.si_pid == worker:
+            return True
+        os.waitpid(ended.si_pid, 0)
+    return False
+
+
+# -- the worker ---------------------------------------------------------------------------------------
+
+
+def _work(ports: Mapping[str, int], ends: Sequence[int], supervisor: socket.socket) -> NoReturn:
+    for number, descriptor in enumerate((ports["stdin"], *ends)):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    control = ports["control"]
+    status = 1
+    try:
+        with TemporaryDirectory() as folder:
+            _import(Path(folder))
+            _arm(Path(folder))
+        os.write(control, b"ready\n")
+        line = b""
+        while not line.endswith(b"\n"):
+            line += os.read(control, 1 << 16)
+        given = json.loads(line)
+        _adopt(given)
+        root = _mount(given)
+        sys.modules["harness.ruleset.process"].follow(root)
+        os.chdir(given["folder"])
+        os.write(control, b"up\n")
+        os.close(control)
+        socket.send_fds(supervisor, [b"r"], [root])
+        os.close(root)
+        status = _run(given["argv"])
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            sys.stderr.write(f"{end.code}\n")
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    with suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    # To end takes a second, as the probes are detached; nobody needs to wait for it.
+    os.closerange(0, 3)
+    supervisor.send(b"%d" % (status & 0xFF))
+    while True:
+        signal.pause()
+
+
+def _import(folder: Path) -> None:
+    """Import what a session needs; in part by pytest itself, which has an import hook for its plugins."""
+    import pytest
+
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    (folder / "scenarios").mkdir()
+    (folder / "scenarios/template.yaml").write_text(_SCENARIO)
+    (folder / "scenarios/template.nft").write_text(_RULESET)
+    pytest.main(["--collect-only", "-qq", "-p", "no:cacheprovider", f"--rootdir={folder}", str(folder)])
+    for name in IMPORTED:
+        importlib.import_module(name)
+    from harness.scenario import load, packet
+    from harness.scenario.case import Case
+
+    cases = load.load_all(folder / "scenarios/template.yaml").cases
+    packet.prepare((send, case.network) for case in cases if isinstance(case, Case) for send in case.sends)
+
+
+_RULESET = """
+table inet filter {
+  chain forward { type filter hook forward priority filter; policy drop; ct state new tcp dport 80 accept; }
+}
+"""
+_SCENARIO = """
+lab: router
+ruleset: template.nft
+scenarios:
+  - {name: warm, send: {from: client, to: server, tcp: {dport: 80}}, expect: {verdict: accept, delivered: server}}
+"""
+
+
+def _arm(folder: Path) -> None:
+    """Arm the tracer that sessions without special wishes use, and have it trace a scenario."""
+    import gc
+
+    import pytest
+
+    from harness.kernel import modules
+    from harness.kernel.cache import cache_dir
+    from harness.tracer import armed, attach, kept, program
+    from harness.tracer.tracer import Tracer
+
+    modules.load()
+    tracer = Tracer(kept.Kept(cache_dir()), engine=attach.AUTO, ring_bytes=program.RING_BYTES)
+    tracer.arm()
+    armed.put(attach.AUTO, program.RING_BYTES, tracer)
+    arguments = [
+        "--nft-kernel=host",
+        "--nft-require",
+        "-qq",
+        "-p",
+        "no:cacheprovider",
+        f"--rootdir={folder}",
+        str(folder),
+    ]
+    if status := pytest.main(arguments):
+        raise SystemExit(status)
+    gc.collect()
+    gc.freeze()
+
+
+def _adopt(given: Mapping[str, Any]) -> None:
+    """Differ from all other guests of the template."""
+    import random
+
+    time.clock_settime(time.CLOCK_REALTIME, given["time"])
+    seed = bytes.fromhex(given["seed"])
+    with Path("/dev/urandom").open("wb") as device:
+        fcntl.ioctl(device, _RNDADDENTROPY, struct.pack("ii", 8 * len(seed), len(seed)) + seed)
+        fcntl.ioctl(device, _RNDRESEEDCRNG)
+    random.seed(seed)
+    os.environ.clear()
+    os.environ.update(given["environment"])
+    time.tzset()
+    for number, name in enumerate(given["ports"]):
+        Path("/run/guest", name).symlink_to(_device(f"spare{number}"))
+
+
+def _mount(given: Mapping[str, Any]) -> int:
+    """Make the host's files, as they are now, the root folder; a descriptor of it."""
+    os.fchdir(OUTER)
+    os.chroot(".")
+    os.close(OUTER)
+    _mounted("host", "/host", "9p", _MS_RDONLY, _9P)
+    for entry in Path("/template/sys/class/bdi").glob("9p-*/read_ahead_kb"):
+        entry.write_text("1024")
+    _mounted("changes", "/changes", "tmpfs", 0, "mode=755")
+    Path("/changes/new").mkdir()
+    Path("/changes/work").mkdir()
+    layers = "lowerdir=/template:/host,upperdir=/changes/new,workdir=/changes/work"
+    _mounted("root", "/guest", "overlay", 0, layers)
+    for name in ("dev", "proc", "sys", "run"):
+        _mounted(f"/template/{name}", f"/guest/{name}", None, _MS_MOVE)
+    modules = Path("/guest/lib/modules", os.uname().release)
+    modules.mkdir(parents=True, exist_ok=True)
+    _mounted(f"/guest{given['modules']}", str(modules), None, _MS_BIND)
+    os.chdir("/guest")
+    _mounted(".", "/", None, _MS_MOVE)
+    os.chroot(".")
+    importlib.invalidate_caches()
+    return os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _mounted(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:
+    words = [text.encode() if text is not None else None for text in (source, target, kind)]
+    if _libc.mount(*words, flags, options.encode()):
+        number = ctypes.get_errno()
+        raise OSError(number, f"{target} can't be mounted: {os.strerror(number)}")
+
+
+def _run(argv: Sequence[str]) -> int:
+    """Become the program ``argv``: in this process where that is this Python with ``-u``, ``-c`` or ``-m``."""
+    program, *rest = argv
+    unbuffered = rest[:1] == ["-u"]
+    rest = rest[unbuffered:]
+    if program != sys.executable or rest[:1] not in (["-c"], ["-m"]):
+        os.execvpe(program, list(argv), os.environ)
+    if unbuffered:
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(write_through=True)  # type: ignore[union-attr]
+    sys.path.insert(0, "" if rest[0] == "-c" else str(Path.cwd()))
+    if rest[0] == "-c":
+        sys.argv = ["-c", *rest[2:]]
+        main = type(sys)("__main__")
+        main.__dict__["__builtins__"] = builtins
+        sys.modules["__main__"] = main
+        exec(compile(rest[1], "<string>", "exec"), main.__dict__)
+    else:
+        sys.argv = rest[1:]
+        runpy.run_module(rest[1], run_name="__main__", alter_sys=True)
+    return 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["files"]:
+        print("\n".join(files()))
+    else:
+        main()
