@@ -41,7 +41,7 @@ import msgspec
 
 from harness import ending
 from harness.errors import BrokenMeasurement, HarnessError, Unsupported
-from harness.kernel import images, machine, modules, preload, template, warm
+from harness.kernel import images, machine, modules, preload, template
 from harness.kernel.accelerator import accelerator
 from harness.kernel.images import Image
 from harness.kernel.initramfs import initramfs
@@ -239,7 +239,7 @@ def _restored(
     state = os.open(saved.state, os.O_RDONLY)
     modules = (image.modules / "lib/modules" / image.release).resolve()
     program = shutil.which(argv[0]) or argv[0]
-    task = warm.task([program, *argv[1:]], _variables(), modules, list(outputs))
+    task = template.task([program, *argv[1:]], _variables(), modules, list(outputs))
 
     def begin(ours: dict[str, socket.socket]) -> None:
         try:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 import shlex
@@ -27,14 +28,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from harness.errors import HarnessError
-from harness.kernel import machine, warm
+from harness.kernel import machine
 from harness.kernel.cache import cache_dir
 from harness.kernel.images import Image
 from harness.kernel.initramfs import TEMPLATE, initramfs
@@ -47,6 +48,9 @@ MOST = 6
 
 MAKING_S = 600.0
 """Seconds within which a template must be armed; emulated it takes 12 s of one CPU."""
+
+PROGRAM = Path(__file__).parents[1] / "warm.py"
+"""What a template runs."""
 
 FORMAT = 1
 """Of the templates; raised when older ones cannot be used any more."""
@@ -222,7 +226,7 @@ def _stamp(path: Path) -> Stamp:
 
 def _used(image: Image) -> dict[str, Stamp | None]:
     listing = subprocess.run(
-        [sys.executable, "-m", "harness.kernel.warm", "files"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "harness.warm", "files"], capture_output=True, text=True, check=True
     )
     names = listing.stdout.splitlines()
     names += [folder for folder in sys.path if folder.endswith("-packages")]  # changed when a package comes or goes
@@ -250,7 +254,7 @@ def _save(image: Image, accelerator: str, memory: int, template: Template, files
                     f"/{TEMPLATE}",
                     sys.executable,
                     "-c",
-                    f"import runpy; runpy.run_path({warm.__file__!r}, run_name='__main__')",
+                    f"import runpy; runpy.run_path({str(PROGRAM)!r}, run_name='__main__')",
                 ]
             ),
         ]
@@ -330,3 +334,24 @@ def restore(monitor: Monitor, state: int) -> None:
     """Have QEMU restore the devices' state from the descriptor ``state`` and continue. Raises :class:`MonitorError`."""
     monitor.ignore_shared()
     monitor.execute("migrate-incoming", uri=f"fd:{state}")
+
+
+def task(argv: Sequence[str], environment: Mapping[str, str], modules: Path, ports: Sequence[str]) -> bytes:
+    """The line that a restored guest is sent: what it is to run, and all in which it differs from the others.
+
+    ``modules`` is the host's folder of the kernel's modules; ``ports`` are the names for the spare ports, in order.
+    """
+    return (
+        json.dumps(
+            {
+                "argv": list(argv),
+                "environment": dict(environment),
+                "folder": str(Path.cwd()),
+                "modules": str(modules),
+                "ports": list(ports),
+                "seed": os.urandom(64).hex(),
+                "time": time.time(),
+            }
+        ).encode()
+        + b"\n"
+    )

@@ -1,13 +1,13 @@
 """First program of a template: imports everything, arms every probe, then waits to be saved and restored.
 
 ``init.sh`` starts it as process 1, in a root folder that holds nothing but the files that ``python -m
-harness.kernel.warm files`` lists on the host: QEMU does not save a guest that has mounted the host's files
+harness.warm files`` lists on the host: QEMU does not save a guest that has mounted the host's files
 (a mounted 9p file system blocks migration). Three kinds of processes are there before the guest is saved, so that none
 has to be started in a restored one:
 
 - the *worker* imports and arms, says "ready" on the port "control" and reads one line from it. A restored guest is
-  sent its :class:`Task` there. The worker mounts the host's files, makes them the root, and becomes the Python
-  program that the task names;
+  sent its task there (:func:`harness.kernel.template.task`). The worker mounts the host's files, makes them the root,
+  and becomes the Python program that the task names;
 - *forwarders* copy the program's output from pipes to ports, as a write to a port takes 32 KiB at most;
 - the *supervisor*, process 1, reports heartbeats and the exit status, as session.sh does after a cold boot.
 """
@@ -50,27 +50,6 @@ _MS_RDONLY, _MS_BIND, _MS_MOVE = 1, 4096, 8192  # include/uapi/linux/mount.h
 _RNDADDENTROPY, _RNDRESEEDCRNG = 0x40085203, 0x5207  # include/uapi/linux/random.h
 
 _9P = "trans=virtio,version=9p2000.L,msize=1048576,cache=loose,noxattr,access=any"
-
-
-def task(argv: Sequence[str], environment: Mapping[str, str], modules: Path, ports: Sequence[str]) -> bytes:
-    """The line that a restored guest is sent: what it is to run, and all in which it differs from the others.
-
-    ``modules`` is the host's folder of the kernel's modules; ``ports`` are the names for the spare ports, in order.
-    """
-    return (
-        json.dumps(
-            {
-                "argv": list(argv),
-                "environment": dict(environment),
-                "folder": str(Path.cwd()),
-                "modules": str(modules),
-                "ports": list(ports),
-                "seed": os.urandom(64).hex(),
-                "time": time.time(),
-            }
-        ).encode()
-        + b"\n"
-    )
 
 
 def files() -> list[str]:
