@@ -25,15 +25,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from harness.kernel import bpf, images
 from harness.lab.lab import Lab
+from harness.linux import bpf
+from harness.model import layers
 from harness.ruleset.nft import Nft
-from harness.scenario.labs import LABS
-from harness.scenario.models import HostSpec, LabSpec
-from harness.scenario.network import Network
-from harness.tracer import events, layers, live
-from harness.tracer.kept import Kept
-from harness.tracer.tracer import ALLOCATORS, COPIES, RETURNS, TRAITS, Live, Tracer
+from harness.topology.builtin import LABS
+from harness.topology.network import Network
+from harness.topology.spec import HostSpec, LabSpec
+from harness.tracer import events, live
+from harness.tracer.kernel_cache import KernelCache
+from harness.tracer.tracer import ALLOCATORS, COPIES, RETURNS, TRAITS, LiveOptions, Tracer
+from harness.vm import images
 from harness.wait import wait_until
 
 HERE = Path(__file__).parent
@@ -123,9 +125,9 @@ def traced(flood: Flood, tracer: Tracer, packets: int, what: str, *, rate: int =
             names.update(
                 tracer.functions[event.function].name
                 for event in taken
-                if event.kind in (events.Kind.HOP, events.Kind.RETURN, events.Kind.RULE)
+                if event.kind in (events.EventKind.HOP, events.EventKind.RETURN, events.EventKind.RULE)
             )
-            numbers.update(event.packet for event in taken if event.kind == events.Kind.BIRTH)
+            numbers.update(event.packet for event in taken if event.kind == events.EventKind.BIRTH)
         loss = watch.finish().loss
     hops = sum(names.values())
     unknown = sum(count for name, count in names.items() if layers.layer(name) == layers.UNKNOWN)
@@ -149,10 +151,10 @@ def inside(options: argparse.Namespace) -> None:
     with flooded() as flood:
         bare = min(flood.run(packets) for _ in range(3))
         say("untraced", f"{packets} packets in {bare:.2f} s ({packets / bare:.0f}/s)")
-        kept = Kept(images.cache_dir())
-        with Tracer(kept, live=Live()) as tracer:
+        kept = KernelCache(cache.cache_dir())
+        with Tracer(kept, live=LiveOptions()) as tracer:
             functions = live.select_functions(
-                tracer.known(), live.Choice(max_functions=FIFTY), everything=tracer.engine.everything
+                tracer.known(), live.Selection(max_functions=FIFTY), everything=tracer.engine.everything
             )
             tracer.arm_only(functions)
             traced(flood, tracer, packets, f"{len(functions)} functions")
@@ -171,7 +173,7 @@ def inside(options: argparse.Namespace) -> None:
         empty(flood, names, [], packets, bare)
         empty(flood, names, [*returning, ALLOCATORS[0]], packets, bare)
         started = time.monotonic()
-        with Tracer(kept, live=Live()) as tracer:
+        with Tracer(kept, live=LiveOptions()) as tracer:
             tracer.arm()
             say(
                 "time to armed",
@@ -253,7 +255,7 @@ def main(arguments: list[str]) -> int:
         return 0
     if options.pwru == "get":
         options.pwru = str(fetch_pwru())
-    from harness.kernel import microvm
+    from harness.vm import microvm
 
     own = ["--inside", "--packets", str(options.packets), "--many", str(options.many)]
     if options.pwru:
@@ -263,9 +265,9 @@ def main(arguments: list[str]) -> int:
 
 def fetch_pwru() -> Path:
     """Debian's pwru, unpacked into the cache folder; nothing is installed."""
-    from harness.kernel import debian, progress
+    from harness.vm import debian, progress
 
-    place = images.cache_dir() / "bench/pwru"
+    place = cache.cache_dir() / "bench/pwru"
     program = place / "usr/bin/pwru"
     if not program.exists():
         with ExitStack() as stack:

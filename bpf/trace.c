@@ -334,7 +334,7 @@ static __always_inline void emit_stack(void *ctx, u16 function, u64 skb, struct 
 
 /*
  * The linear data of an sk_buff as a pcap expression sees it: from an Ethernet header on, which is
- * made up from skb->protocol where the packet has none (yet). Layout known to harness/tracer/pcap.py.
+ * made up from skb->protocol where the packet has none (yet). Layout known to harness/tracer/packet_filter.py.
  */
 struct view {
 	u64 network;	/* address of the network header */

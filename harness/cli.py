@@ -47,7 +47,7 @@ def init(parser: argparse.ArgumentParser) -> None:
 
 def kernels(parser: argparse.ArgumentParser) -> None:
     """List, fetch and remove kernel images."""
-    from harness.kernel import images, progress
+    from harness.vm import images, progress
 
     def show(_: argparse.Namespace) -> int:
         rows = [(image.series, image.release, str(image.vmlinuz)) for image in images.images()]
@@ -71,8 +71,8 @@ def kernels(parser: argparse.ArgumentParser) -> None:
         return 0
 
     def warm(options: argparse.Namespace) -> int:
-        from harness.kernel import microvm, template
-        from harness.kernel.accelerator import accelerator
+        from harness.vm import microvm, template
+        from harness.vm.accelerator import accelerator
 
         with progress.shown(sys.stderr) as tell:
             for version in options.version:
@@ -102,8 +102,8 @@ def check(parser: argparse.ArgumentParser) -> None:
     from pathlib import Path
 
     def run(options: argparse.Namespace) -> int:
+        from harness.model.layers import NAMES
         from harness.scenario.load import checked
-        from harness.tracer.layers import NAMES
 
         found = checked(options.path, layers=NAMES)
         for error in found.errors:
@@ -133,7 +133,7 @@ def report(parser: argparse.ArgumentParser) -> None:
             return reported(options)
 
     def reported(options: argparse.Namespace) -> int:
-        from harness import result
+        from harness.model import result
 
         results = result.load(options.results)
         if changed := result.changed(results, Path()):
@@ -180,10 +180,10 @@ def lab(parser: argparse.ArgumentParser) -> None:
     from pathlib import Path
 
     def enter(options: argparse.Namespace) -> int:
-        from harness import enter
+        from harness.shell import enter
 
         file, _, scenario = options.scenario.partition("::")
-        wish = enter.Wish(
+        wish = enter.ShellRequest(
             file=Path(file),
             scenario=scenario,
             host=options.host,
@@ -202,8 +202,8 @@ def lab(parser: argparse.ArgumentParser) -> None:
         return 0
 
     def show(options: argparse.Namespace) -> int:
-        from harness.scenario import drawing
         from harness.scenario.load import load_lab
+        from harness.topology import drawing
 
         network = load_lab(options.file)
         say((drawing.mermaid(network) if options.mermaid else drawing.text(network)).rstrip("\n"))
@@ -297,12 +297,12 @@ def trace(parser: argparse.ArgumentParser) -> None:
     """Follow packets through the kernel's functions, here or beside a command in a microVM."""
     from pathlib import Path
 
-    from harness.kernel.images import DEFAULT
+    from harness.vm.images import DEFAULT
 
     def run(options: argparse.Namespace) -> int:
-        from harness import trace
+        from harness.trace import command
 
-        return trace.main(options, sys.argv[sys.argv.index("trace") + 1 :])
+        return command.main(options, sys.argv[sys.argv.index("trace") + 1 :])
 
     def protocols(text: str) -> list[str]:
         return [name for name in text.split(",") if name]
@@ -334,10 +334,10 @@ def trace(parser: argparse.ArgumentParser) -> None:
 
 def vm(parser: argparse.ArgumentParser) -> None:
     """Run a command in another kernel, as root on this machine's files; what it writes vanishes."""
-    from harness.kernel.images import DEFAULT
+    from harness.vm.images import DEFAULT
 
     def run(options: argparse.Namespace) -> int:
-        from harness.kernel import microvm
+        from harness.vm import microvm
 
         return microvm.main(["--kernel", options.kernel, "--exec", *options.argv])
 

@@ -10,15 +10,16 @@ import tempfile
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from harness.cache import cache_dir
 from harness.errors import Unsupported
-from harness.kernel import debian, features, images, initramfs
-from harness.kernel.accelerator import accelerator
-from harness.kernel.cache import cache_dir
-from harness.kernel.features import Answer
-from harness.kernel.microvm import Guest
+from harness.linux import features
+from harness.linux.btf import FOLDER as BTF
+from harness.linux.features import Answer
 from harness.ruleset.nft import nft_version
 from harness.ruleset.process import BINDINGS
-from harness.tracer.btf import FOLDER as BTF
+from harness.vm import debian, images, initramfs
+from harness.vm.accelerator import accelerator
+from harness.vm.microvm import Guest
 
 PROGRAMS = (
     ("iptables-nft-restore", "iptables", "rulesets of iptables-save"),
@@ -30,7 +31,7 @@ PROGRAMS = (
 UNSHARE = ("unshare", "--map-root-user", "--net", "true")
 
 
-class Finding(NamedTuple):
+class Capability(NamedTuple):
     """One capability of this machine."""
 
     what: str
@@ -46,14 +47,16 @@ class Finding(NamedTuple):
         return f"{'yes' if self.able else 'NO' if self.needed else 'no':4}{self.what:17}{self.words}{remedy}"
 
 
-def examine() -> Iterator[Finding]:
+def examine() -> Iterator[Capability]:
     """Every finding, as soon as it is made; asking for KVM may boot a guest."""
     vm = not features.function_probes().able
-    yield Finding("root", os.geteuid() == 0, f"user id {os.geteuid()}", "not needed: a microVM has a root of its own")
+    yield Capability(
+        "root", os.geteuid() == 0, f"user id {os.geteuid()}", "not needed: a microVM has a root of its own"
+    )
     yield _of("kprobe.multi", features.kprobe_multi(), "all functions at once")
     yield _of("kprobe", features.kprobe(), "one function each")
     types = BTF / "vmlinux"
-    yield Finding("BTF", types.exists(), f"{types} is {'' if types.exists() else 'not '}there", needed=not vm)
+    yield Capability("BTF", types.exists(), f"{types} is {'' if types.exists() else 'not '}there", needed=not vm)
     yield _bcc()
     yield _nftables()
     yield _namespaces()
@@ -74,93 +77,95 @@ def place() -> str:
     return f"scenarios run on {where}: {probes.reason}"
 
 
-def _of(what: str, answer: Answer, words: str) -> Finding:
-    return Finding(what, answer.able, answer.reason or words, "not needed: a microVM's kernel has it")
+def _of(what: str, answer: Answer, words: str) -> Capability:
+    return Capability(what, answer.able, answer.reason or words, "not needed: a microVM's kernel has it")
 
 
-def _bcc() -> Finding:
+def _bcc() -> Capability:
     remedy = "run apt-get install python3-bpfcc, and use the system's Python"
     try:
         from bcc import __version__ as version
     except (ImportError, OSError) as missing:
-        return Finding("BCC", False, str(missing), remedy, needed=True)
-    return Finding("BCC", True, version)
+        return Capability("BCC", False, str(missing), remedy, needed=True)
+    return Capability("BCC", True, version)
 
 
-def _nftables() -> Finding:
+def _nftables() -> Capability:
     try:
         import nftables
 
         nftables.Nftables()
     except (ImportError, OSError) as missing:
-        return Finding("nftables", False, f"libnftables can't be used: {missing}", BINDINGS, needed=True)
+        return Capability("nftables", False, f"libnftables can't be used: {missing}", BINDINGS, needed=True)
     version = nft_version()
     words = (
         f"nft {version} and its Python bindings" if version else "the Python bindings are there, the program nft not"
     )
-    return Finding("nftables", bool(version), words, "run apt-get install nftables")
+    return Capability("nftables", bool(version), words, "run apt-get install nftables")
 
 
-def _namespaces() -> Finding:
+def _namespaces() -> Capability:
     """Without root, user namespaces have to be allowed as well."""
     try:
         tried = subprocess.run(UNSHARE, capture_output=True, text=True, timeout=10, check=False)
     except OSError as error:
-        return Finding("namespaces", False, f"{UNSHARE[0]}: {error.strerror}")
+        return Capability("namespaces", False, f"{UNSHARE[0]}: {error.strerror}")
     said = tried.stderr.strip() or "network namespaces can be made"
-    return Finding("namespaces", tried.returncode == 0, said, "not needed: a microVM makes its own")
+    return Capability("namespaces", tried.returncode == 0, said, "not needed: a microVM makes its own")
 
 
-def _qemu(vm: bool) -> Finding:
+def _qemu(vm: bool) -> Capability:
     program = shutil.which("qemu-system-x86_64")
     if program is None:
-        return Finding("QEMU", False, "qemu-system-x86_64 is missing", "run apt-get install qemu-system-x86", needed=vm)
+        return Capability(
+            "QEMU", False, "qemu-system-x86_64 is missing", "run apt-get install qemu-system-x86", needed=vm
+        )
     said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30, check=False)
     version = re.search(r"version (\S+)", said.stdout)
     words = version[1] if version else f"{program} does not run: {said.stderr.strip()}"
-    return Finding("QEMU", bool(version), words, "run apt-get install --reinstall qemu-system-x86", needed=vm)
+    return Capability("QEMU", bool(version), words, "run apt-get install --reinstall qemu-system-x86", needed=vm)
 
 
-def _busybox(vm: bool) -> Finding:
+def _busybox(vm: bool) -> Capability:
     try:
-        return Finding("busybox", True, str(initramfs.busybox()))
+        return Capability("busybox", True, str(initramfs.busybox()))
     except Unsupported as missing:
-        return Finding("busybox", False, missing.sentence, missing.remedy, needed=vm)
+        return Capability("busybox", False, missing.sentence, missing.remedy, needed=vm)
 
 
-def _images(vm: bool) -> Iterator[Finding]:
+def _images(vm: bool) -> Iterator[Capability]:
     try:
         here = images.images()
         default = images.find(images.DEFAULT)
     except Unsupported as damaged:
-        yield Finding("kernel images", False, damaged.sentence, damaged.remedy, needed=vm)
+        yield Capability("kernel images", False, damaged.sentence, damaged.remedy, needed=vm)
         return
     names = ", ".join(image.release for image in here) or "none here"
     if default:
-        yield Finding("kernel images", True, names)
+        yield Capability("kernel images", True, names)
         name, reason = accelerator(default)
-        yield Finding("KVM", name == "kvm", reason, "not needed: QEMU emulates (TCG), which is slower")
+        yield Capability("KVM", name == "kvm", reason, "not needed: QEMU emulates (TCG), which is slower")
         return
     try:
         debian.require()
     except Unsupported as lacking:
-        yield Finding("kernel images", False, f"{names}; {lacking.sentence}", lacking.remedy, needed=vm)
+        yield Capability("kernel images", False, f"{names}; {lacking.sentence}", lacking.remedy, needed=vm)
     else:
-        yield Finding("kernel images", True, f"{names}; Linux {images.DEFAULT} is fetched at the first run")
+        yield Capability("kernel images", True, f"{names}; Linux {images.DEFAULT} is fetched at the first run")
 
 
-def _program(name: str, package: str, use: str) -> Finding:
+def _program(name: str, package: str, use: str) -> Capability:
     found = shutil.which(name, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
     words = f"{found}, for {use}" if found else f"{name} is missing; it is for {use}"
-    return Finding(package, found is not None, words, f"run apt-get install {package}")
+    return Capability(package, found is not None, words, f"run apt-get install {package}")
 
 
-def _cache() -> Finding:
+def _cache() -> Capability:
     folder = cache_dir()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
-            return Finding("cache folder", True, f"{folder} can be written to")
+            return Capability("cache folder", True, f"{folder} can be written to")
     except OSError as error:
         remedy = "set XDG_CACHE_HOME to a folder of yours; without it every run is slow"
-        return Finding("cache folder", False, f"{folder}: {error.strerror}", remedy)
+        return Capability("cache folder", False, f"{folder}: {error.strerror}", remedy)

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from harness import chosen, collect, companions, distribute, fixtures
-from harness.fixtures import nft_lab as nft_lab
-from harness.fixtures import nft_run as nft_run
+from harness import project
+from harness.pytest_plugin import companions, distribute, fixtures, items, selection
+from harness.pytest_plugin.fixtures import nft_lab as nft_lab
+from harness.pytest_plugin.fixtures import nft_run as nft_run
+from harness.pytest_plugin.session import SESSION, Session
 from harness.report import kinds
-from harness.scenario import project
 from harness.scenario.files import take
-from harness.session import SESSION, Session
-from harness.tracer import attach
+from harness.tracer import engines
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,8 +32,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--nft-tracer",
-        choices=(*attach.NAMES, attach.TRACEPOINTS),
-        default=attach.AUTO,
+        choices=(*engines.NAMES, engines.TRACEPOINTS),
+        default=engines.AUTO,
         help="how functions are traced: kprobe.multi carries all of them, fentry and kprobe a chosen few; "
         "auto (default) takes the best that the kernel has; tracepoints needs no probes and shows part of the way only",
     )
@@ -96,7 +96,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addini("nft_kernel", "kernels to run on, as --nft-kernel", type="args", default=[])
     parser.addini("nft_modules", "kernel modules that may be loaded, as --nft-modules", type="args", default=[])
-    # Read by harness.scenario.project as well, for nft-harness check and others.
+    # Read by harness.project as well, for nft-harness check and others.
     parser.addini(project.ALLOW, "files and folders that scenarios may name outside of their project", type="paths")
     parser.addini(project.FILES, "patterns of scenario files' names", type="args", default=list(project.PATTERNS))
 
@@ -111,7 +111,7 @@ def _count(text: str) -> int:
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
     """Choose the reports, or only show a lab."""
     if config.option.nft_lab_only:
-        from harness.workbench import lab_only
+        from harness.shell.plugin import lab_only
 
         return lab_only(config)
     if not distribute.is_worker(config):
@@ -137,22 +137,22 @@ def pytest_configure(config: pytest.Config) -> None:
         companions.in_workers(config)
     config.stash[SESSION] = Session(config)
     if not distribute.is_worker(config):
-        from harness.reports import Reports
+        from harness.pytest_plugin.reports import Reports
 
         reports = Reports(config)
         config.pluginmanager.register(reports, "nft-harness-reports")
         if distribution := config.stash.get(distribute.DISTRIBUTION, None):
-            from harness.tested import Tested
+            from harness.pytest_plugin.tested import Tested
 
             config.pluginmanager.register(Tested(config, distribution, reports), "nft-harness-tested")
         if config.option.nft_shell or config.option.nft_keep:
-            from harness.workbench import Workbench
+            from harness.shell.plugin import Workbench
 
             config.pluginmanager.register(Workbench(config), "nft-harness-workbench")
         if config.option.nft_record:
-            from harness.recording.session import Recording
+            from harness.pytest_plugin.recording import RecordingPlugin
 
-            config.pluginmanager.register(Recording(), "nft-harness-recording")
+            config.pluginmanager.register(RecordingPlugin(), "nft-harness-recording")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -171,15 +171,15 @@ def pytest_sessionstart(session: pytest.Session) -> Generator[None, object, obje
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """Say where the session runs, and why, and which YAML files are no scenario files."""
     distribution = config.stash.get(distribute.DISTRIBUTION, None)
-    return [*(distribution.header() if distribution else []), *chosen.header(config)]
+    return [*(distribution.header() if distribution else []), *selection.header(config)]
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Take the project's scenario files, and those that are named on the command line."""
     session = parent.config.stash[SESSION]
     named = parent.session.isinitpath(file_path)
-    if session.has(file_path) or take(file_path, chosen.project(parent.config), named=named):
-        return collect.ScenarioFile.from_parent(parent, path=file_path)
+    if session.has(file_path) or take(file_path, selection.project(parent.config), named=named):
+        return items.ScenarioFile.from_parent(parent, path=file_path)
     return None
 
 
@@ -189,10 +189,10 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show the user's errors as sentences, and send with the report what the reports read."""
     report = yield
-    if isinstance(item, collect.ScenarioItem):
+    if isinstance(item, items.ScenarioItem):
         if call.excinfo and report.failed:
-            report.longrepr = collect.representation(item, call.excinfo) or report.longrepr
-        collect.attach(item, [item.trial], report)
+            report.longrepr = items.representation(item, call.excinfo) or report.longrepr
+        items.attach(item, [item.trial], report)
     elif fixtures.TRIALS in item.stash:
         fixtures.conclude(item, call, report)
     return report
@@ -203,7 +203,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     ours = session.config.stash[SESSION]
     ours.finish()
     if ours.refused and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-        from harness.reports import BROKEN  # the controller has it, a worker in a guest does without
+        from harness.pytest_plugin.reports import BROKEN  # the controller has it, a worker in a guest does without
 
         session.exitstatus = BROKEN
 
@@ -232,7 +232,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Generator[No
     distribution = config.stash.get(distribute.DISTRIBUTION, None)
     if distribution is None or len(distribution.places) < 2:
         return first
-    from harness.schedule import EachKernel
+    from harness.pytest_plugin.schedule import EachKernel
 
     make = config.pluginmanager.subset_hook_caller("pytest_xdist_make_scheduler", [sys.modules[__name__]])
     others = [make(config=config, log=log) for _ in distribution.places[1:]]

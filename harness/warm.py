@@ -6,7 +6,7 @@ harness.warm files`` lists on the host: QEMU does not save a guest that has moun
 has to be started in a restored one:
 
 - the *worker* imports and arms, says "ready" on the port "control" and reads one line from it. A restored guest is
-  sent its task there (:func:`harness.kernel.template.task`). The worker mounts the host's files, makes them the root,
+  sent its task there (:func:`harness.vm.template.task`). The worker mounts the host's files, makes them the root,
   and becomes the Python program that the task names;
 - *forwarders* copy the program's output from pipes to ports, as a write to a port takes 32 KiB at most;
 - the *supervisor*, process 1, reports heartbeats and the exit status, as session.sh does after a cold boot.
@@ -35,8 +35,14 @@ from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 IMPORTED = (
-    *("harness.plugin", "harness.run", "harness.fixtures", "harness.report.terminal", "harness.tracer.tracer"),
-    *("harness.tracer.armed", "harness.kernel.modules"),
+    *(
+        "harness.plugin",
+        "harness.experiment.run",
+        "harness.pytest_plugin.fixtures",
+        "harness.report.terminal",
+        "harness.tracer.tracer",
+    ),
+    *("harness.tracer.armed", "harness.linux.modules"),
     *("harness.scenario.load", "xdist.remote", "xdist.plugin", "execnet.gateway_base", "random", "runpy"),
 )
 """Modules that a restored guest does not import: the template has them, and all that these import."""
@@ -239,11 +245,12 @@ def _import(folder: Path) -> None:
     pytest.main(["--collect-only", "-qq", "-p", "no:cacheprovider", f"--rootdir={folder}", str(folder)])
     for name in IMPORTED:
         importlib.import_module(name)
-    from harness.scenario import load, packet
+    from harness.packets import frames
+    from harness.scenario import load
     from harness.scenario.case import Case
 
     cases = load.load_all(folder / "scenarios/template.yaml").cases
-    packet.prepare((send, case.network) for case in cases if isinstance(case, Case) for send in case.sends)
+    frames.prepare((send, case.network) for case in cases if isinstance(case, Case) for send in case.sends)
 
 
 _RULESET = """
@@ -265,15 +272,15 @@ def _arm(folder: Path) -> None:
 
     import pytest
 
-    from harness.kernel import modules
-    from harness.kernel.cache import cache_dir
-    from harness.tracer import armed, attach, kept, program
+    from harness.cache import cache_dir
+    from harness.linux import modules
+    from harness.tracer import armed, engines, kernel_cache, program
     from harness.tracer.tracer import Tracer
 
     modules.load()
-    tracer = Tracer(kept.Kept(cache_dir()), engine=attach.AUTO, ring_bytes=program.RING_BYTES)
+    tracer = Tracer(kernel_cache.KernelCache(cache_dir()), engine=engines.AUTO, ring_bytes=program.RING_BYTES)
     tracer.arm()
-    armed.put(attach.AUTO, program.RING_BYTES, tracer)
+    armed.put(engines.AUTO, program.RING_BYTES, tracer)
     arguments = [
         "--nft-kernel=host",
         "--nft-require",

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
+from harness import cache
 from harness.errors import Position
-from harness.judge import Mismatch
-from harness.kernel import cache, images
-from harness.observation import Delivery, Hop, Loss, Observation, PacketSeen, Rule, Step, Verdict
-from harness.result import LabInterface, LabPlan, OutcomeName, Policy, Result, RulesetPlan, Sent
+from harness.model.mismatch import Mismatch
+from harness.model.observation import Delivery, Hop, Loss, Observation, ObservedPacket, Rule, Step, Verdict
+from harness.model.result import LabInterface, LabPlan, OutcomeName, PacketResult, Policy, Result, RulesetPlan
+from harness.vm import images
 
 
 @pytest.fixture(autouse=True)
@@ -226,7 +227,7 @@ def make_result() -> Callable[..., Result]:
     ) -> Result:
         decided = step(Verdict.ACCEPT, RULES[1]) if accepted else step(Verdict.DROP, None)
         way = WAY if accepted else WAY[:4]
-        packet = PacketSeen(
+        packet = ObservedPacket(
             number=0,
             sender="client",
             frame=bytes(54),
@@ -247,7 +248,7 @@ def make_result() -> Callable[..., Result]:
             steps=(decided,),
             deliveries=(Delivery(time=11000, host="server", device="eth0", frame=bytes(54)),) if accepted else (),
         )
-        sent = Sent(
+        sent = PacketResult(
             action=0,
             summary=f"client 203.0.113.5:40000 → server 10.0.2.2:{443 if accepted else 23} tcp S (IPv4, 40 bytes)",
             packet=0,

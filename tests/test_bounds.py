@@ -12,16 +12,16 @@ import pytest
 
 from harness import bounds
 from harness.errors import HarnessError, Unsupported
-from harness.kernel import images
-from harness.kernel.images import Image
-from harness.kernel.vmlinux import vmlinux
+from harness.linux.btf import Btf
+from harness.model.problem import Problem
+from harness.packets.long import packets
+from harness.packets.replay import _chosen as chosen
+from harness.packets.replay import packets as captured
+from harness.packets.spec import Pcap
 from harness.scenario.load import load_lab, problems
-from harness.scenario.long import packets
-from harness.scenario.models import Pcap
-from harness.scenario.problem import Problem
-from harness.scenario.replay import _chosen as chosen
-from harness.scenario.replay import packets as captured
-from harness.tracer.btf import Btf
+from harness.vm import images
+from harness.vm.images import Image
+from harness.vm.vmlinux import vmlinux
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from harness.kernel import cache, images
+from harness import cache
+from harness.vm import images
 
 ROOT = Path(__file__).parent.parent
 RULESET = """\

@@ -40,7 +40,7 @@ def test_an_interrupt_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("harness.kernel.images.images", interrupted)
+    monkeypatch.setattr("harness.vm.images.images", interrupted)
     assert main(["kernels", "list"]) == 130
 
 

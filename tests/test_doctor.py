@@ -7,9 +7,9 @@ import pytest
 
 from harness import doctor
 from harness.cli import main
-from harness.kernel import features
-from harness.kernel.accelerator import Accelerator
-from harness.kernel.features import Answer
+from harness.linux import features
+from harness.linux.features import Answer
+from harness.vm.accelerator import Accelerator
 
 
 @pytest.fixture

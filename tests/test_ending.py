@@ -19,7 +19,7 @@ import pytest
 
 from harness.cli import main
 from harness.ending import check, exit_status, in_order, interruptible
-from harness.result import Result, encode
+from harness.model.result import Result, encode
 
 HARNESS = [sys.executable, "-m", "harness.cli"]
 SCENARIO = """lab: router
@@ -85,7 +85,7 @@ def test_a_reader_that_has_seen_enough_is_141() -> None:
 
 
 def test_a_bug_is_70(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("harness.kernel.images.images", lambda: 1 / 0)
+    monkeypatch.setattr("harness.vm.images.images", lambda: 1 / 0)
     assert main(["kernels", "list"]) == 70
     assert capsys.readouterr().err.endswith("this is a bug in nft-harness, please report it\n")
 
@@ -100,7 +100,7 @@ def test_a_signal_is_128_and_its_number_and_nothing_is_left(
             threading.Event().wait(10)
         raise AssertionError("the signal did not end it")
 
-    monkeypatch.setattr("harness.kernel.images.images", work)
+    monkeypatch.setattr("harness.vm.images.images", work)
     before = signal.getsignal(number)
     with pytest.raises(SystemExit, match=str(128 + number)):
         main(["kernels", "list"])

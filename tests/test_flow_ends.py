@@ -16,16 +16,16 @@ from typing import Any
 
 import pytest
 
-from harness.capture import Capture
+from harness.lab.capture import Capture
 from harness.lab.lab import Lab
+from harness.lab.sockets import Call, Programs
+from harness.packets.frames import fields
 from harness.ruleset.load import Ruleset
 from harness.ruleset.state import change
 from harness.scenario.flow import plan, speaking
-from harness.scenario.labs import LABS
-from harness.scenario.models import Connect, Exchange, Listen
-from harness.scenario.network import Network
-from harness.scenario.packet import fields
-from harness.sockets import Call, Programs
+from harness.scenario.models.sockets import Connect, Exchange, Listen
+from harness.topology.builtin import LABS
+from harness.topology.network import Network
 from harness.wait import wait_until
 
 pytestmark = pytest.mark.kernel

@@ -17,17 +17,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from harness import result, wire
 from harness.errors import HarnessError
-from harness.kernel import images, vmlinux
+from harness.linux import btf, nfnetlink
+from harness.model import layers, result
+from harness.packets import frames, long, replay
+from harness.packets.spec import Pcap, Send
+from harness.pytest_plugin import wire
 from harness.report import findings, html, summary
-from harness.ruleset import iptables, nfnetlink, source, trace
-from harness.scenario import long, packet, replay
-from harness.scenario.labs import LABS
+from harness.ruleset import iptables, nftrace, source
 from harness.scenario.load import checked, load_all
-from harness.scenario.models import Pcap, Send
-from harness.scenario.network import Network
-from harness.tracer import btf, events, layers
+from harness.topology.builtin import LABS
+from harness.topology.network import Network
+from harness.tracer import events
+from harness.vm import images, vmlinux
 
 ROOT = Path(__file__).parent.parent
 CORPUS = Path(__file__).parent / "corpus"
@@ -81,13 +83,18 @@ def type_information() -> bytes:
     for name in NAMES:
         places[name] = len(strings)
         strings += name.encode() + b"\0"
-    types = struct.pack("<IIII", places["net"], btf.Kind.INT << 24, 4, 32)
+    types = struct.pack("<IIII", places["net"], btf.TypeKind.INT << 24, 4, 32)
     types += struct.pack(
-        "<IIIIIIIII", places["sk_buff"], btf.Kind.STRUCT << 24 | 2, 16, *(places["next"], 3, 0), *(places["dev"], 1, 64)
+        "<IIIIIIIII",
+        places["sk_buff"],
+        btf.TypeKind.STRUCT << 24 | 2,
+        16,
+        *(places["next"], 3, 0),
+        *(places["dev"], 1, 64),
     )
-    types += struct.pack("<III", 0, btf.Kind.PTR << 24, 2)
-    types += struct.pack("<IIIII", 0, btf.Kind.FUNC_PROTO << 24 | 1, 1, places["skb"], 3)
-    types += struct.pack("<III", places["f"], btf.Kind.FUNC << 24, 4)
+    types += struct.pack("<III", 0, btf.TypeKind.PTR << 24, 2)
+    types += struct.pack("<IIIII", 0, btf.TypeKind.FUNC_PROTO << 24 | 1, 1, places["skb"], 3)
+    types += struct.pack("<III", places["f"], btf.TypeKind.FUNC << 24, 4)
     return struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(strings)) + types + strings
 
 
@@ -107,10 +114,12 @@ def attribute(kind: int, content: bytes) -> bytes:
 
 def trace_message() -> bytes:
     """A datagram of nf_tables' trace."""
-    body = struct.pack(">BBH", 1, 0, 0) + attribute(trace.TABLE, b"edge\0") + attribute(trace.CHAIN, b"forward\0")
-    body += attribute(trace.RULE_HANDLE, struct.pack(">Q", 7)) + attribute(trace.TYPE, struct.pack(">I", 3))
-    verdict = attribute(trace.VERDICT_CODE, struct.pack(">i", -3)) + attribute(trace.VERDICT_CHAIN, b"web\0")
-    body += attribute(trace.VERDICT, verdict) + attribute(trace.ID, b"\1\2\3\4") + attribute(trace.IIF, b"\0\0\0\2")
+    body = struct.pack(">BBH", 1, 0, 0) + attribute(nftrace.TABLE, b"edge\0") + attribute(nftrace.CHAIN, b"forward\0")
+    body += attribute(nftrace.RULE_HANDLE, struct.pack(">Q", 7)) + attribute(nftrace.TYPE, struct.pack(">I", 3))
+    verdict = attribute(nftrace.VERDICT_CODE, struct.pack(">i", -3)) + attribute(nftrace.VERDICT_CHAIN, b"web\0")
+    body += (
+        attribute(nftrace.VERDICT, verdict) + attribute(nftrace.ID, b"\1\2\3\4") + attribute(nftrace.IIF, b"\0\0\0\2")
+    )
     return struct.pack("=IHHII", len(body) + 16, nfnetlink.NFT_MSG_TRACE, 0, 0, 0) + body
 
 
@@ -130,7 +139,7 @@ def expression(data: bytes, _: Path) -> None:
     said = msgspec.convert({"from": "client", "to": "server", "packet": text}, Send)
     for one in long.packets(text):
         long.said(one)
-    packet.build(said, ROUTER)
+    frames.build(said, ROUTER)
 
 
 def ruleset(data: bytes, folder: Path) -> None:
@@ -152,7 +161,7 @@ def capture(data: bytes, folder: Path) -> None:
     (file := folder / "a.pcap").write_bytes(data)
     for one in replay.packets(Pcap(file=str(file))):
         replay.said(one)
-        packet.summarise(one.frame)
+        frames.summarise(one.frame)
 
 
 def stored(data: bytes, folder: Path) -> None:
@@ -183,7 +192,7 @@ def image(data: bytes, folder: Path) -> None:
 
 
 def messages(data: bytes, _: Path) -> None:
-    trace.decoded(data, "device")
+    nftrace.decoded(data, "device")
 
 
 def records(data: bytes, _: Path) -> None:
@@ -193,7 +202,7 @@ def records(data: bytes, _: Path) -> None:
 
 
 def frame(data: bytes, _: Path) -> None:
-    assert isinstance(packet.summarise(data), str)
+    assert isinstance(frames.summarise(data), str)
 
 
 def message_of_a_worker(data: bytes, _: Path) -> None:

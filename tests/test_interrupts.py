@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from harness.kernel import features
+from harness.linux import features
 
 if TYPE_CHECKING:
     from conftest import Soak

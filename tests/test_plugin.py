@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import reports
-from harness import result as stored_results
-from harness.kernel import features, images
+from harness.linux import features
+from harness.model import result as stored_results
+from harness.pytest_plugin import reports
+from harness.vm import images
 from harness.wait import wait_until
 
 pytest_plugins = ["pytester"]
@@ -53,9 +54,10 @@ scenarios:
 A_KERNEL_OF_NAMES = '''
 """A kernel that shows nothing wrong, except where a scenario's name asks for it."""
 import pytest
-from harness import session
+from harness.pytest_plugin import session
 from harness.errors import BrokenMeasurement, Unsupported
-from harness.kernel import features, where
+from harness.linux import features
+from harness.vm import placement as where
 
 features.function_probes = lambda: features.Answer(True)
 features.kprobe_multi = lambda: features.Answer(True)

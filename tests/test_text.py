@@ -12,7 +12,7 @@ import pytest
 from harness import text
 from harness.cli import main
 from harness.errors import HarnessError, Position, ScenarioError
-from harness.result import Result, store
+from harness.model.result import Result, store
 
 NASTY = "a\n::error::b\r\x1b[31mred\x1b]0;title\x07\x9b2J \u202eevil\u2028 ##[error]old `@all` <b>"
 RULESET = """table inet t {
@@ -130,7 +130,7 @@ def test_pytest_shows_no_command(project: Path) -> None:
     ]
     (project / "scenarios/::error::\x1b[31m.yaml").rename(project / "scenarios/a.yaml")
     (project / "conftest.py").write_text(
-        "from harness.kernel import features\nfeatures.function_probes = lambda: features.Answer(True)\n"
+        "from harness.linux import features\nfeatures.function_probes = lambda: features.Answer(True)\n"
         "features.kprobe_multi = lambda: features.Answer(True)\n"
     )
     ran = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)

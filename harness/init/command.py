@@ -13,21 +13,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from harness import ending, result
+from harness import ending
 from harness.errors import BrokenMeasurement, HarnessError
-from harness.init import file, stage
-from harness.init.file import Scenario
-from harness.init.look import Facts, look
-from harness.init.packets import Candidate, World
-from harness.init.simulate import Key, Ruleset
-from harness.kernel import images, where
-from harness.observation import Rule, Step
+from harness.init import file, lab
+from harness.init.facts import Facts, look
+from harness.init.file import ScenarioDraft
+from harness.init.packets import Candidate, SimulatedDevice
+from harness.init.simulate import Key, SimulatedRuleset
+from harness.model import result
+from harness.model.observation import Rule, Step
+from harness.project import ALLOW, FILES, Project, find
 from harness.recording import expectation
-from harness.recording.expectation import Seen
+from harness.recording.expectation import Sample
 from harness.save import save
 from harness.scenario.files import is_called_so
-from harness.scenario.project import ALLOW, FILES, Project, find
 from harness.text import escape
+from harness.vm import images, placement
 
 TRIES = 3
 """Packets for a rule that the first one did not meet."""
@@ -63,12 +64,12 @@ def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, tell:
             f"{output} is not called {' or '.join(project.patterns)}, so pytest would not take it",
             remedy=f"name another with -o, or set {FILES} in the project's pytest settings",
         )
-    facts = look(ruleset, images.DEFAULT if kernel in (where.AUTO, where.HOST) else kernel)
+    facts = look(ruleset, images.DEFAULT if kernel in (placement.AUTO, placement.HOST) else kernel)
     ruleset = _in_project(ruleset, output, project, tell)
-    chosen = stage.choose(facts)
+    chosen = lab.choose(facts)
     tell(f"the lab: {chosen.described}")
     targets = list(_targets(facts))
-    world = World(Ruleset(facts), chosen.network)
+    world = SimulatedDevice(SimulatedRuleset(facts), chosen.network)
     candidates = {one.key: list(itertools.islice(world.candidates(one.key), 1 + TRIES)) for one in targets}
     tell(f"packets for {sum(map(bool, candidates.values()))} of {len(targets)} rules and policies")
     reasons: dict[Key, str] = {}
@@ -76,7 +77,9 @@ def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, tell:
         send = functools.partial(_ran, ruleset, chosen, kernel)
         scenarios = _measured(send, targets, candidates, reasons, tell)
     else:
-        scenarios = {one.key: Scenario(one.title, found[0].sends) for one in targets if (found := candidates[one.key])}
+        scenarios = {
+            one.key: ScenarioDraft(one.title, found[0].sends) for one in targets if (found := candidates[one.key])
+        }
     missed = [(one, reasons.get(one.key, _why(facts, one))) for one in targets if one.key not in scenarios]
     comments = [escape(f"{target.place or 'not in a file'}: {target.name}: {why}") for target, why in missed]
     for comment in comments:
@@ -144,20 +147,20 @@ def _targets(facts: Facts) -> Iterator[Target]:
 
 
 def _measured(
-    send: Callable[[Sequence[Scenario]], list[result.Result]],
+    send: Callable[[Sequence[ScenarioDraft]], list[result.Result]],
     targets: Sequence[Target],
     candidates: Mapping[Key, list[Candidate]],
     reasons: dict[Key, str],
     tell: Tell,
-) -> dict[Key, Scenario]:
+) -> dict[Key, ScenarioDraft]:
     """The scenarios whose packets met their rules, with what was seen; ``reasons`` gets why the others did not."""
-    found: dict[Key, Scenario] = {}
+    found: dict[Key, ScenarioDraft] = {}
     for start, end in ((0, 1), (1, 1 + TRIES)):
         tries = {one: chosen for one in targets if one.key not in found and (chosen := candidates[one.key][start:end])}
         if not tries:
             break
         drafts = {
-            f"{one.title} #{number}": (one, Scenario(f"{one.title} #{number}", candidate.sends))
+            f"{one.title} #{number}": (one, ScenarioDraft(f"{one.title} #{number}", candidate.sends))
             for one, chosen in tries.items()
             for number, candidate in enumerate(chosen)
         }
@@ -167,19 +170,19 @@ def _measured(
             if one.key not in found:
                 expected, about = _expected(one, seen, reasons)
                 if expected:
-                    found[one.key] = Scenario(one.title, draft.sends, expected, about)
+                    found[one.key] = ScenarioDraft(one.title, draft.sends, expected, about)
     return found
 
 
-def merged(scenarios: Sequence[Scenario]) -> list[Scenario]:
+def merged(scenarios: Sequence[ScenarioDraft]) -> list[ScenarioDraft]:
     """One scenario for all that send the same: its ``rules`` are what each of them is about."""
-    groups: dict[str, list[Scenario]] = {}
+    groups: dict[str, list[ScenarioDraft]] = {}
     for one in scenarios:
         groups.setdefault(repr(one.sends), []).append(one)
     return [_one_of(group) for group in groups.values()]
 
 
-def _one_of(group: Sequence[Scenario]) -> Scenario:
+def _one_of(group: Sequence[ScenarioDraft]) -> ScenarioDraft:
     first, *others = group
     if not others:
         return first
@@ -193,7 +196,7 @@ def _one_of(group: Sequence[Scenario]) -> Scenario:
     number = len(decided.sends) - 1
     last = {key: value for key, value in expected[number].items() if key != "rules"}
     expected[number] = _with_rules(last, [about[at] for at in sorted(about)])
-    return Scenario(name, first.sends, expected, about)
+    return ScenarioDraft(name, first.sends, expected, about)
 
 
 def _with_rules(values: Mapping[str, object], rules: list[str | int]) -> dict[str, object]:
@@ -225,8 +228,8 @@ def _expected(
     expected: dict[int, dict[str, object]] = {}
     for sent in seen.sent:
         try:
-            values: dict[str, object] = dict(expectation.whole([Seen(sent=sent, rules=rules, where=seen.kernel)]))
-        except (expectation.RefusedError, BrokenMeasurement) as refused:
+            values: dict[str, object] = dict(expectation.whole([Sample(sent=sent, rules=rules, where=seen.kernel)]))
+        except (expectation.NotRecordableError, BrokenMeasurement) as refused:
             reasons[target.key] = str(refused)
             return {}, {}
         if sent is last:
@@ -238,7 +241,9 @@ def _expected(
     return expected, {at: expectation.name_of(met[at], rules)}
 
 
-def _about(step: Step, sent: result.Sent, rules: Sequence[Rule], values: Mapping[str, object]) -> dict[str, object]:
+def _about(
+    step: Step, sent: result.PacketResult, rules: Sequence[Rule], values: Mapping[str, object]
+) -> dict[str, object]:
     """``values`` with the rule that this is about: the deciding one, or one on the way."""
     name = expectation.name_of(step, rules)
     if any((one.chain_path, one.rule) == (step.chain_path, step.rule) for one in sent.decided):
@@ -246,7 +251,7 @@ def _about(step: Step, sent: result.Sent, rules: Sequence[Rule], values: Mapping
     return _with_rules(values, [name])
 
 
-def _ran(ruleset: Path, chosen: stage.Stage, kernel: str, drafts: Sequence[Scenario]) -> list[result.Result]:
+def _ran(ruleset: Path, chosen: lab.ChosenLab, kernel: str, drafts: Sequence[ScenarioDraft]) -> list[result.Result]:
     """What pytest saw of ``drafts``, in a project of their own: the user's settings are for the user's scenarios."""
     with tempfile.TemporaryDirectory(prefix="nft-harness-init-") as folder:
         project = find([ruleset])
@@ -268,7 +273,7 @@ def _ran(ruleset: Path, chosen: stage.Stage, kernel: str, drafts: Sequence[Scena
 
 def _why(facts: Facts, target: Target) -> str:
     """Why no packet was made for a rule or policy."""
-    ruleset = Ruleset(facts)
+    ruleset = SimulatedRuleset(facts)
     chain = ruleset.chains[target.key[:3]]
     if not chain.hook and not any(True for _ in ruleset.callers(chain)):
         return f"no rule leads into chain {chain.name}"

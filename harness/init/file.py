@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from harness.init.stage import Stage
+from harness.init.lab import ChosenLab
 from harness.recording import edit
 
 
-class Scenario(NamedTuple):
+class ScenarioDraft(NamedTuple):
     """A scenario to be written."""
 
     name: str
@@ -24,7 +24,7 @@ class Scenario(NamedTuple):
     """The rules and policies that this is about, by where on its way the last packet met them."""
 
 
-def head(ruleset: Path, output: Path, stage: Stage) -> str:
+def head(ruleset: Path, output: Path, stage: ChosenLab) -> str:
     """All above the scenarios; ``output`` is the file's own place."""
     near = os.path.relpath(ruleset.resolve(), output.absolute().parent.resolve())
     lab = stage.lab if isinstance(stage.lab, str) else None
@@ -48,7 +48,7 @@ def _lab(spec: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"    - {edit.flow(link)}" for link in spec["links"])
 
 
-def body(scenarios: Sequence[Scenario], comments: Iterable[str]) -> str:
+def body(scenarios: Sequence[ScenarioDraft], comments: Iterable[str]) -> str:
     """The scenarios, and behind them what could not be made."""
     text = "\n".join("\n".join(_lines(one)) + "\n" for one in scenarios)
     if told := list(comments):
@@ -56,7 +56,7 @@ def body(scenarios: Sequence[Scenario], comments: Iterable[str]) -> str:
     return text
 
 
-def _lines(scenario: Scenario) -> Iterator[str]:
+def _lines(scenario: ScenarioDraft) -> Iterator[str]:
     yield f"  - name: {edit.scalar(scenario.name, in_flow=False)}"
     if len(scenario.sends) == 1:
         yield f"    send: {edit.flow(dict(scenario.sends[0]))}"

@@ -7,11 +7,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 
-from harness.init.simulate import ETHER_TYPES, PROTOCOLS, Chain, Fields, Key, Rule, Ruleset, Way, answered, excess
-from harness.scenario import icmp
-from harness.scenario.network import Network
-from harness.scenario.parts import LOOPBACK
-from harness.scenario.problem import Problem
+from harness.init.simulate import (
+    ETHER_TYPES,
+    PROTOCOLS,
+    Fields,
+    Key,
+    SimulatedChain,
+    SimulatedRule,
+    SimulatedRuleset,
+    Traversal,
+    answered,
+    excess,
+)
+from harness.model.problem import Problem
+from harness.packets import icmp
+from harness.topology.network import Network
+from harness.topology.parts import LOOPBACK
 
 Wish = dict[str, Any]
 """Values that fields of a packet must have."""
@@ -42,10 +53,10 @@ class Candidate(NamedTuple):
     """As ``send`` in a scenario."""
 
 
-class World:
+class SimulatedDevice:
     """A simulated ruleset in a planned lab."""
 
-    def __init__(self, ruleset: Ruleset, network: Network) -> None:
+    def __init__(self, ruleset: SimulatedRuleset, network: Network) -> None:
         self.ruleset = ruleset
         self.network = network
         self.device = network.hosts[network.device]
@@ -95,8 +106,8 @@ class World:
                         yield wish
 
     def _wishes(
-        self, chain: Chain, target: Rule | None, below: tuple[Rule, ...]
-    ) -> Iterator[tuple[tuple[Rule, ...], Wish]]:
+        self, chain: SimulatedChain, target: SimulatedRule | None, below: tuple[SimulatedRule, ...]
+    ) -> Iterator[tuple[tuple[SimulatedRule, ...], Wish]]:
         """Ways from a base chain to ``target``, or to the end of ``chain``, each with all that its rules ask for."""
         way = (target, *below) if target else below
         if chain.hook:
@@ -112,7 +123,7 @@ class World:
             if caller not in way:
                 yield from self._wishes(self.ruleset.chains[caller.key[:3]], caller, way)
 
-    def _wishes_of(self, rule: Rule, into: str | None) -> Iterator[Wish]:
+    def _wishes_of(self, rule: SimulatedRule, into: str | None) -> Iterator[Wish]:
         """What ``rule`` asks for; where it is a map, the elements that lead ``into`` a chain."""
         choices: list[list[Wish]] = []
         for statement in rule.statements:
@@ -236,7 +247,7 @@ class World:
                 yield Candidate((self._send(first), self._send(answer | ({"to": device} if hidden else {}))))
                 return
 
-    def travel(self, fields: Fields, wanted: frozenset[Key]) -> Way | None:
+    def travel(self, fields: Fields, wanted: frozenset[Key]) -> Traversal | None:
         """The way of a packet through the device; None for one that does not get there."""
         network, device = self.network, self.network.device
         family = fields["family"]
@@ -249,7 +260,7 @@ class World:
             return None
         fields |= {"saddr": ip_address(str(source)), "daddr": ip_address(str(destination))}
         fields["local"] = fields["daddr"] in self._own
-        way = Way(met=[], verdict="accept", fields=fields)
+        way = Traversal(met=[], verdict="accept", fields=fields)
         try:
             if fields["from"] == device:
                 return self._sent(fields, way, wanted)
@@ -261,7 +272,7 @@ class World:
         fields.setdefault("ether_daddr", hop.mac)
         return self._received(fields, way, wanted)
 
-    def _received(self, fields: Fields, way: Way, wanted: frozenset[Key]) -> Way:
+    def _received(self, fields: Fields, way: Traversal, wanted: frozenset[Key]) -> Traversal:
         if self._hook(("netdev",), "ingress", fields, way, wanted, device=fields["iif"]):
             return way
         if self._bridge and fields["iif"] in self.device.bridges[self._bridge].ports:
@@ -293,7 +304,7 @@ class World:
             self._left(fields, way, wanted)
         return way
 
-    def _sent(self, fields: Fields, way: Way, wanted: frozenset[Key]) -> Way:
+    def _sent(self, fields: Fields, way: Traversal, wanted: frozenset[Key]) -> Traversal:
         here = fields["daddr"] in self._own
         fields["oif"] = LOOPBACK if here else self.network.route(self.network.device, fields["daddr"]).interface.name
         families = ("arp",) if fields["proto"] == "arp" else self._families(fields)
@@ -308,7 +319,7 @@ class World:
                 self._hook(families, "input", fields, way, wanted)
         return way
 
-    def _left(self, fields: Fields, way: Way, wanted: frozenset[Key]) -> bool:
+    def _left(self, fields: Fields, way: Traversal, wanted: frozenset[Key]) -> bool:
         return self._hook(self._families(fields), "postrouting", fields, way, wanted) or self._hook(
             ("netdev",), "egress", fields, way, wanted, device=fields["oif"]
         )
@@ -318,7 +329,7 @@ class World:
         families: Sequence[str],
         hook: str,
         fields: Fields,
-        way: Way,
+        way: Traversal,
         wanted: frozenset[Key],
         *,
         device: str = "",
@@ -407,7 +418,7 @@ def _targets(verdict: Any) -> Iterator[str]:
                 yield verdict[word]["target"]
 
 
-def _alternatives(ruleset: Ruleset, rule: Rule, match: Mapping[str, Any]) -> Iterator[Wish]:
+def _alternatives(ruleset: SimulatedRuleset, rule: SimulatedRule, match: Mapping[str, Any]) -> Iterator[Wish]:
     """What would make a match hold: a few of its values."""
     operator, right = match["op"], match["right"]
     if operator == "!=":

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from harness.init.look import Facts
-from harness.scenario import icmp
+from harness.init.facts import Facts
+from harness.packets import icmp
 
 Key = tuple[str, str, str, int]
 """A rule: family, table, chain, handle; with handle 0, the policy of the chain."""
@@ -36,14 +36,14 @@ FINAL = ("accept", "drop", "reject", "queue")
 NAT = ("dnat", "snat", "masquerade", "redirect")
 
 
-class Rule(NamedTuple):
+class SimulatedRule(NamedTuple):
     """A rule as nft shows it."""
 
     key: Key
     statements: Sequence[Mapping[str, Any]]
 
 
-class Chain(NamedTuple):
+class SimulatedChain(NamedTuple):
     """A chain; only a base chain has a hook."""
 
     family: str
@@ -54,7 +54,7 @@ class Chain(NamedTuple):
     priority: int
     policy: str
     devices: tuple[str, ...]
-    rules: tuple[Rule, ...]
+    rules: tuple[SimulatedRule, ...]
 
     @property
     def key(self) -> Key:
@@ -62,7 +62,7 @@ class Chain(NamedTuple):
         return self.family, self.table, self.name, 0
 
 
-class Ended(Exception):
+class VerdictReached(Exception):
     """A verdict that ends a chain and those that called it."""
 
     def __init__(self, verdict: str) -> None:
@@ -70,7 +70,7 @@ class Ended(Exception):
         self.verdict = verdict
 
 
-class Way(msgspec.Struct):
+class Traversal(msgspec.Struct):
     """What became of a packet."""
 
     met: list[Key]
@@ -80,21 +80,21 @@ class Way(msgspec.Struct):
     """The packet at the end, after NAT."""
 
 
-class Ruleset:
+class SimulatedRuleset:
     """A ruleset that can be asked."""
 
     def __init__(self, facts: Facts) -> None:
         self.sets: dict[tuple[str, str, str], list[Any]] = {}
         devices = {(one.family, one.table, one.name): one.devices for one in facts.chains}
-        rules: dict[tuple[str, str, str], list[Rule]] = {}
+        rules: dict[tuple[str, str, str], list[SimulatedRule]] = {}
         for kind, value in (next(iter(one.items())) for one in facts.objects):
             if kind in ("set", "map"):
                 self.sets[value["family"], value["table"], value["name"]] = value.get("elem", [])
             elif kind == "rule":
                 place = value["family"], value["table"], value["chain"]
-                rules.setdefault(place, []).append(Rule((*place, value["handle"]), value["expr"]))
+                rules.setdefault(place, []).append(SimulatedRule((*place, value["handle"]), value["expr"]))
         self.chains = {
-            (value["family"], value["table"], value["name"]): Chain(
+            (value["family"], value["table"], value["name"]): SimulatedChain(
                 family=value["family"],
                 table=value["table"],
                 name=value["name"],
@@ -108,12 +108,12 @@ class Ruleset:
             for value in (one["chain"] for one in facts.objects if "chain" in one)
         }
 
-    def base(self, families: Sequence[str], hook: str) -> list[Chain]:
+    def base(self, families: Sequence[str], hook: str) -> list[SimulatedChain]:
         """The base chains at a hook, in the order of their priorities."""
         found = [one for one in self.chains.values() if one.hook == hook and one.family in families]
         return sorted(found, key=lambda one: one.priority)
 
-    def callers(self, chain: Chain) -> Iterator[Rule]:
+    def callers(self, chain: SimulatedChain) -> Iterator[SimulatedRule]:
         """The rules that lead into ``chain``."""
         for one in self.chains.values():
             if (one.family, one.table) == (chain.family, chain.table):
@@ -121,7 +121,7 @@ class Ruleset:
                     if chain.name in self.targets(rule):
                         yield rule
 
-    def targets(self, rule: Rule) -> Iterator[str]:
+    def targets(self, rule: SimulatedRule) -> Iterator[str]:
         """The chains that ``rule`` may jump to."""
         for statement in rule.statements:
             for verdict in (statement, *(value for _, value in self.elements(rule, statement.get("vmap", {})))):
@@ -129,18 +129,18 @@ class Ruleset:
                     if isinstance(verdict, Mapping) and isinstance(verdict.get(word), Mapping):
                         yield verdict[word]["target"]
 
-    def empty(self, rule: Rule) -> Iterator[str]:
+    def empty(self, rule: SimulatedRule) -> Iterator[str]:
         """The named sets that ``rule`` looks into and that have no element."""
         for statement in rule.statements:
             right = statement.get("match", {}).get("right")
             if isinstance(right, str) and right.startswith("@") and not self.members(rule, right):
                 yield right[1:]
 
-    def elements(self, rule: Rule, mapping: Mapping[str, Any]) -> list[Any]:
+    def elements(self, rule: SimulatedRule, mapping: Mapping[str, Any]) -> list[Any]:
         """Pairs of key and value of a map."""
         return self.members(rule, mapping["data"]) if mapping else []
 
-    def members(self, rule: Rule, right: Any) -> list[Any]:
+    def members(self, rule: SimulatedRule, right: Any) -> list[Any]:
         """Elements of a set or map, written in the rule or named."""
         if isinstance(right, str) and right.startswith("@"):
             return self.sets.get((*rule.key[:2], right[1:]), [])
@@ -151,16 +151,16 @@ class Ruleset:
 
     # -- a packet ---------------------------------------------------------------------------------
 
-    def evaluate(self, chain: Chain, fields: Fields, way: Way, wanted: frozenset[Key]) -> str:
+    def evaluate(self, chain: SimulatedChain, fields: Fields, way: Traversal, wanted: frozenset[Key]) -> str:
         """The verdict of a base chain."""
         try:
             self._chain(chain, fields, way, wanted, 0)
-        except Ended as ended:
+        except VerdictReached as ended:
             return ended.verdict
         way.met.append(chain.key)
         return chain.policy
 
-    def _chain(self, chain: Chain, fields: Fields, way: Way, wanted: frozenset[Key], depth: int) -> None:
+    def _chain(self, chain: SimulatedChain, fields: Fields, way: Traversal, wanted: frozenset[Key], depth: int) -> None:
         for rule in chain.rules if depth < 16 else ():
             before = len(way.met)
             way.met.append(rule.key)
@@ -172,7 +172,13 @@ class Ruleset:
     _returned = False
 
     def _rule(
-        self, chain: Chain, rule: Rule, fields: Fields, way: Way, wanted: frozenset[Key], depth: int
+        self,
+        chain: SimulatedChain,
+        rule: SimulatedRule,
+        fields: Fields,
+        way: Traversal,
+        wanted: frozenset[Key],
+        depth: int,
     ) -> bool | None:
         """None when ``rule`` does not match."""
         self._returned = False
@@ -198,19 +204,25 @@ class Ruleset:
             elif word in NAT:
                 if not self._translate(rule, word, what or {}, fields):
                     return None
-                raise Ended("accept")
+                raise VerdictReached("accept")
             elif word in (*FINAL, "jump", "goto", "return", "continue"):
                 self._verdict(chain, statement, fields, way, wanted, depth)
             elif word in ("fwd", "synproxy", "tproxy"):
-                raise Ended("stolen")
+                raise VerdictReached("stolen")
         return True
 
     def _verdict(
-        self, chain: Chain, statement: Mapping[str, Any], fields: Fields, way: Way, wanted: frozenset[Key], depth: int
+        self,
+        chain: SimulatedChain,
+        statement: Mapping[str, Any],
+        fields: Fields,
+        way: Traversal,
+        wanted: frozenset[Key],
+        depth: int,
     ) -> None:
         ((word, what),) = statement.items()
         if word in FINAL:
-            raise Ended(word)
+            raise VerdictReached(word)
         if word in ("jump", "goto"):
             if called := self.chains.get((chain.family, chain.table, what["target"])):
                 self._chain(called, fields, way, wanted, depth + 1)
@@ -220,7 +232,7 @@ class Ruleset:
 
     # -- expressions ------------------------------------------------------------------------------
 
-    def holds(self, rule: Rule, match: Mapping[str, Any], fields: Fields) -> bool | None:
+    def holds(self, rule: SimulatedRule, match: Mapping[str, Any], fields: Fields) -> bool | None:
         """Whether a match holds; None for unknown."""
         left = self.value(rule, match["left"], fields)
         if left is None:
@@ -241,7 +253,7 @@ class Ruleset:
             found = bool(masks & {str(one) for one in (left if isinstance(left, frozenset) else [left])})
         return not found if operator == "!=" else found
 
-    def value(self, rule: Rule, expression: Any, fields: Fields) -> Any:
+    def value(self, rule: SimulatedRule, expression: Any, fields: Fields) -> Any:
         """The value of an expression; None where the packet has none, UNKNOWN where it cannot be told."""
         if not isinstance(expression, Mapping):
             return _flags(expression) if isinstance(expression, list) else expression
@@ -298,7 +310,7 @@ class Ruleset:
             return "reply" if fields.get("reply") else "original"
         return UNKNOWN
 
-    def _look_up(self, rule: Rule, mapping: Mapping[str, Any], fields: Fields) -> Any:
+    def _look_up(self, rule: SimulatedRule, mapping: Mapping[str, Any], fields: Fields) -> Any:
         key = self.value(rule, mapping["key"], fields)
         if key is None or key is UNKNOWN:
             return key
@@ -308,14 +320,14 @@ class Ruleset:
                 return value
         return None
 
-    def _mangle(self, rule: Rule, what: Mapping[str, Any], fields: Fields) -> None:
+    def _mangle(self, rule: SimulatedRule, what: Mapping[str, Any], fields: Fields) -> None:
         key, value = what["key"], self.value(rule, what["value"], fields)
         if key == {"meta": {"key": "mark"}} and isinstance(value, int):
             fields["mark"] = value
         elif key == {"ct": {"key": "mark"}} and isinstance(value, int):
             fields["ct_mark"] = value
 
-    def _translate(self, rule: Rule, word: str, what: Mapping[str, Any], fields: Fields) -> bool:
+    def _translate(self, rule: SimulatedRule, word: str, what: Mapping[str, Any], fields: Fields) -> bool:
         """Whether there is something to translate to: a map may have no element for the packet."""
         status = "dnat" if word in ("dnat", "redirect") else "snat"
         address, port = what.get("addr"), what.get("port")

@@ -6,12 +6,17 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from harness.errors import BrokenMeasurement, Position, Unsupported
-from harness.judge.decision import REFUSED, Outcome, arrivals, outcome
 from harness.judge.flow import differing_conntrack, differing_flow
-from harness.judge.rules import host_of, is_rule_on
 from harness.judge.sees import describe_sees, wanted_fields
 from harness.judge.unmet import describe_unmet
-from harness.judge.way import (
+from harness.model.mismatch import Keys, Mismatch
+from harness.model.observation import Loss, Observation, ObservedPacket, Rule, Verdict
+from harness.model.problem import Problem, one_of
+from harness.packets import icmp
+from harness.packets.frames import fields, summarise
+from harness.packets.spec import Sees
+from harness.reading.decision import REFUSED, Outcome, arrivals, outcome
+from harness.reading.path import (
     LOGS,
     differing,
     entries,
@@ -24,43 +29,30 @@ from harness.judge.way import (
     unlisted,
     walk,
 )
-from harness.judge.words import describe_entry, describe_hop, describe_loss, describe_step
-from harness.observation import Loss, Observation, PacketSeen, Rule, Value, Verdict
-from harness.scenario import icmp
-from harness.scenario.models import Delivered, Dropped, Exactly, Expect, PathEntry, Sees
-from harness.scenario.packet import fields, summarise
-from harness.scenario.problem import Problem, one_of
-
-Keys = tuple[str | int, ...]
-"""The way to a value of a scenario, seen from the scenario or step: ``("expect", "path", 2)``."""
+from harness.reading.rules import host_of, is_rule_on
+from harness.reading.words import describe_entry, describe_hop, describe_loss, describe_step
+from harness.scenario.models.expect import Delivered, Dropped, Exactly, Expect, PathEntry
 
 BY_FUNCTION = ("path", "layers", "route", "log")
+
+
 """Expectations that are not met where a function was not seen."""
+
+
 FOREIGN = "xt target"
+
+
 """In the text of a rule that iptables-nft made."""
 
+
 At = Callable[[Keys], Position]
+
+
 """Where a value stands in the YAML file."""
 
 
-class Mismatch(Value, frozen=True, kw_only=True):
-    """One thing that was expected and did not happen."""
-
-    keys: Keys
-    position: Position
-    expected: str
-    seen: str
-    note: str = ""
-    """What explains it, or what to write instead; "" when there is nothing to add."""
-
-    @property
-    def key(self) -> str:
-        """The keys as one word: ``expect.path[2]``."""
-        return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in self.keys).lstrip(".")
-
-
 def judge(
-    expect: Expect, observation: Observation, packet: PacketSeen, *, at: At, rules: Sequence[Rule] = ()
+    expect: Expect, observation: Observation, packet: ObservedPacket, *, at: At, rules: Sequence[Rule] = ()
 ) -> tuple[Mismatch, ...]:
     """Return everything in which ``packet`` differs from ``expect``; nothing when it passed.
 
@@ -113,7 +105,7 @@ def _beyond_doubt(
     expect: Expect,
     seen: Outcome,
     observation: Observation,
-    packet: PacketSeen,
+    packet: ObservedPacket,
     at: At,
 ) -> tuple[Mismatch, ...]:
     """Return the mismatches that hold whatever functions were met and not seen.
@@ -147,14 +139,13 @@ def _asks(expect: Expect, key: str) -> bool:
     return getattr(expect, {"with": "with_"}.get(key, key)) is not None
 
 
-# --- one function per expectation; each yields (keys, expected, seen, note) ---------------------
-
 NOWHERE = "say `delivered: nowhere` if that is meant"
+
 
 _Found = Iterator[tuple[Keys, str, str, str]]
 
 
-def _verdict(expect: Expect, seen: Outcome, packet: PacketSeen) -> _Found:
+def _verdict(expect: Expect, seen: Outcome, packet: ObservedPacket) -> _Found:
     keys: Keys = ("expect", "verdict")
     lost = seen.verdict is Verdict.ACCEPT and expect.delivered is None and not arrivals(packet)
     if expect.verdict is None:
@@ -187,7 +178,7 @@ def _with(expect: Expect, seen: Outcome) -> _Found:
         yield ("expect", "with"), expect.with_, seen.with_ or f"{seen}, without an answer", ""
 
 
-def _rule(expect: Expect, seen: Outcome, packet: PacketSeen, device: str, rules: Sequence[Rule]) -> _Found:
+def _rule(expect: Expect, seen: Outcome, packet: ObservedPacket, device: str, rules: Sequence[Rule]) -> _Found:
     if expect.rule is None:
         return
     host = host_of(expect.rule, dict.fromkeys(step.host for step in packet.steps), device)
@@ -206,7 +197,7 @@ def _rule(expect: Expect, seen: Outcome, packet: PacketSeen, device: str, rules:
     yield ("expect", "rule"), str(expect.rule), decided or "no rule and no policy: no base chain saw it", note
 
 
-def _rules(expect: Expect, packet: PacketSeen, device: str, rules: Sequence[Rule]) -> _Found:
+def _rules(expect: Expect, packet: ObservedPacket, device: str, rules: Sequence[Rule]) -> _Found:
     rest = iter(packet.steps)
     for index, name in enumerate(expect.rules or ()):
         if not any(is_rule_on(name, step, device) for step in rest):  # consumes up to and including the step
@@ -221,7 +212,7 @@ def _rules(expect: Expect, packet: PacketSeen, device: str, rules: Sequence[Rule
             return
 
 
-def _dropped(expect: Expect, packet: PacketSeen, device: str) -> _Found:
+def _dropped(expect: Expect, packet: ObservedPacket, device: str) -> _Found:
     if expect.dropped is None:
         return
     keys: Keys = ("expect", "dropped")
@@ -238,7 +229,7 @@ def _dropped(expect: Expect, packet: PacketSeen, device: str) -> _Found:
             yield (*keys, key) if wanted is expect.dropped else keys, str(value), found, ""
 
 
-def _delivered(expect: Expect, packet: PacketSeen) -> _Found:
+def _delivered(expect: Expect, packet: ObservedPacket) -> _Found:
     if expect.delivered is None:
         return
     wanted = expect.delivered if isinstance(expect.delivered, Delivered) else Delivered(to=expect.delivered)
@@ -257,7 +248,7 @@ def _delivered(expect: Expect, packet: PacketSeen) -> _Found:
         yield from _sees(wanted.sees, frames, "expect", "delivered", "sees")
 
 
-def _reply(expect: Expect, observation: Observation, packet: PacketSeen) -> _Found:
+def _reply(expect: Expect, observation: Observation, packet: ObservedPacket) -> _Found:
     if expect.reply is None:
         return
     keys: Keys = ("expect", "reply")
@@ -313,7 +304,7 @@ def _differences(wanted: set[str], found: set[str]) -> tuple[tuple[str, set[str]
     return ("lacks", wanted - found), ("has beside that", found - wanted)
 
 
-def _mark(expect: Expect, packet: PacketSeen, device: str) -> _Found:
+def _mark(expect: Expect, packet: ObservedPacket, device: str) -> _Found:
     if expect.mark is None:
         return
     marks = [step.mark for step in packet.steps if step.host == device]
@@ -326,7 +317,7 @@ def _mark(expect: Expect, packet: PacketSeen, device: str) -> _Found:
 _LOG = re.compile(r'(?<!\S)log\b[^"]*?\bprefix "(?P<prefix>[^"]*)"')
 
 
-def _log(expect: Expect, observation: Observation, packet: PacketSeen) -> _Found:
+def _log(expect: Expect, observation: Observation, packet: ObservedPacket) -> _Found:
     """A rule that was met has run its log statement; the call of that is seen where it can be traced."""
     if expect.log is None:
         return
@@ -342,7 +333,7 @@ def _log(expect: Expect, observation: Observation, packet: PacketSeen) -> _Found
         yield ("expect", "log"), expect.log, f"the rule was met, but not {LOGS}", ""
 
 
-def _route(expect: Expect, packet: PacketSeen, device: str) -> _Found:
+def _route(expect: Expect, packet: ObservedPacket, device: str) -> _Found:
     if expect.route is None:
         return
     seen = routed_to(packet, device)
@@ -350,7 +341,7 @@ def _route(expect: Expect, packet: PacketSeen, device: str) -> _Found:
         yield ("expect", "route"), expect.route, seen or "not sent on", ""
 
 
-def _layers(expect: Expect, packet: PacketSeen, device: str) -> _Found:
+def _layers(expect: Expect, packet: ObservedPacket, device: str) -> _Found:
     if expect.layers is None:
         return
     seen = layers_of(hops_on(packet, device))
@@ -363,7 +354,7 @@ def _layers(expect: Expect, packet: PacketSeen, device: str) -> _Found:
             return
 
 
-def _path(expect: Expect, packet: PacketSeen, device: str) -> _Found:
+def _path(expect: Expect, packet: ObservedPacket, device: str) -> _Found:
     path = entries(expect.path)
     keys: Keys = ("expect", "path", "exactly") if isinstance(expect.path, Exactly) else ("expect", "path")
     met = ""
@@ -382,7 +373,7 @@ def _path(expect: Expect, packet: PacketSeen, device: str) -> _Found:
         yield (*keys, min(index, len(path) - 1)), wanted, seen, "the first place where seen and expected part"
 
 
-def _never(expect: Expect, packet: PacketSeen, device: str) -> _Found:
+def _never(expect: Expect, packet: ObservedPacket, device: str) -> _Found:
     hops = located(packet)
     for index, entry in enumerate(expect.never or ()):
         names, detail = parse_entry(entry)
@@ -394,7 +385,7 @@ def _never(expect: Expect, packet: PacketSeen, device: str) -> _Found:
                 break
 
 
-def _near(entry: PathEntry, packet: PacketSeen, device: str) -> str:
+def _near(entry: PathEntry, packet: ObservedPacket, device: str) -> str:
     """Say where else, or with what else, a function was met that was not met in its place; "" for nowhere."""
     names, detail = parse_entry(entry)
     hops = [hop for hop in located(packet) if hop.function in names]

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 
 from harness.errors import BrokenMeasurement
-from harness.observation import Connection, Direction, Observation, PacketSeen
-from harness.scenario.models import Ends, Expect, FlowSeen, Tracked
-from harness.scenario.packet import fields
+from harness.model.observation import Connection, Direction, Observation, ObservedPacket
+from harness.packets.frames import fields
+from harness.scenario.models.expect import Ends, Expect, FlowSeen, Tracked
 
 Keys = tuple[str | int, ...]
 Found = Iterator[tuple[Keys, str, str, str]]
@@ -38,7 +38,7 @@ def refuse_contradiction(observation: Observation) -> None:
             raise BrokenMeasurement(f"the program on {flow.host} saw the flow {flow.result}, but no {what} was seen")
 
 
-def _headers(packet: PacketSeen) -> list[Mapping[str, str | int]]:
+def _headers(packet: ObservedPacket) -> list[Mapping[str, str | int]]:
     """The headers of ``packet`` in each form that it was seen in; an empty one where its bytes are not known."""
     frames = [frame for frame in (packet.frame, *(one.frame for one in packet.deliveries)) if frame]
     return [fields(frame) for frame in frames] or [{}]
@@ -87,7 +87,7 @@ def differing_flow(expect: Expect, observation: Observation) -> Found:
             yield (*keys, key), str(value), str(found), ""
 
 
-def differing_conntrack(expect: Expect, packet: PacketSeen, connections: tuple[Connection, ...]) -> Found:
+def differing_conntrack(expect: Expect, packet: ObservedPacket, connections: tuple[Connection, ...]) -> Found:
     """Compare ``conntrack`` with the entry of ``packet``, or the one that fits best where there are several."""
     if expect.conntrack is None:
         return
@@ -123,7 +123,7 @@ def _direction(one: Direction) -> str:
     return f"{source}:{one.sport} → {destination}:{one.dport}"
 
 
-def _belongs(packet: PacketSeen, one: Connection) -> bool:
+def _belongs(packet: ObservedPacket, one: Connection) -> bool:
     """Whether the packet, as its sender made it, goes one way or the other through the connection."""
     seen = fields(packet.frame)
     return seen.get("proto") == one.protocol and any(_goes(seen, way) for way in (one.original, one.reply))

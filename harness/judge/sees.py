@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from harness.scenario import icmp
-from harness.scenario.models import Sees
+from harness.packets import icmp
+from harness.packets.spec import Sees
 
 PROTOCOLS = ("tcp", "udp", "icmp", "icmpv6", "arp")
 
@@ -19,7 +19,7 @@ class Wanted(NamedTuple):
     """One field that must hold."""
 
     field: str
-    """Its name in :func:`harness.scenario.packet.fields`."""
+    """Its name in :func:`harness.packets.frames.fields`."""
     value: str | int
     """As it is written in the scenario."""
     found: str | int

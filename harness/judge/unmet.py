@@ -6,8 +6,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from harness.judge.rules import canonical, is_rule_on, names
-from harness.observation import PacketSeen, Rule, Step, Verdict
+from harness.model.observation import ObservedPacket, Rule, Step, Verdict
+from harness.reading.rules import canonical, is_rule_on, names
 
 LEAVES = (Verdict.GOTO, Verdict.RETURN)
 """After these the rest of a chain is not evaluated, although its policy may decide."""
@@ -23,7 +23,7 @@ def named(wanted: str | int, rules: Sequence[Rule]) -> list[Rule]:
     return [] if is_policy(wanted) else [rule for rule in rules if names(wanted, rule)]
 
 
-def is_met(wanted: str | int, packet: PacketSeen, device: str) -> bool:
+def is_met(wanted: str | int, packet: ObservedPacket, device: str) -> bool:
     """Whether the rule or policy matched the packet, whatever it said."""
     return any(is_rule_on(wanted, step, device) for step in packet.steps)
 
@@ -35,12 +35,12 @@ def place(rule: Rule) -> str:
     return f"{rule.chain_path}, handle {rule.handle}"
 
 
-def fate(rule: Rule, rules: Sequence[Rule], packet: PacketSeen, device: str) -> str:
+def rule_status(rule: Rule, rules: Sequence[Rule], packet: ObservedPacket, device: str) -> str:
     """Return what became of a ``rule`` that no packet met: ``did not match`` or ``was not reached``."""
     return "did not match" if any(_evaluations(rule, rules, packet, device)) else "was not reached"
 
 
-def describe_unmet(wanted: str | int, rules: Sequence[Rule], packet: PacketSeen, device: str) -> str:
+def describe_unmet(wanted: str | int, rules: Sequence[Rule], packet: ObservedPacket, device: str) -> str:
     """Return what there is to say of a rule that is expected and was not met; "" for a policy.
 
     ``rules`` are those that were loaded; where they are not known nothing is said.
@@ -51,10 +51,10 @@ def describe_unmet(wanted: str | int, rules: Sequence[Rule], packet: PacketSeen,
     return "; ".join(_unmet(wanted, rule, rules, packet, device) for rule in found[:3]) or _missing(wanted, rules)
 
 
-def _unmet(wanted: str | int, rule: Rule, rules: Sequence[Rule], packet: PacketSeen, device: str) -> str:
-    from harness.judge.elements import changes_headers, difference  # dear in a guest, and mostly not needed
+def _unmet(wanted: str | int, rule: Rule, rules: Sequence[Rule], packet: ObservedPacket, device: str) -> str:
+    from harness.reading.elements import changes_headers, difference  # dear in a guest, and mostly not needed
 
-    words = f"{place(rule)} {fate(rule, rules, packet, device)}"
+    words = f"{place(rule)} {rule_status(rule, rules, packet, device)}"
     if not changes_headers(rules):
         differences = {difference(rule, first) for first in _evaluations(rule, rules, packet, device)}
         words += f": {differences.pop()}" if len(differences) == 1 and all(differences) else ""
@@ -82,7 +82,7 @@ def _missing(wanted: str | int, rules: Sequence[Rule]) -> str:
     return "no rule of the loaded ruleset reads so"
 
 
-def _evaluations(rule: Rule, rules: Sequence[Rule], packet: PacketSeen, device: str) -> Iterator[Step]:
+def _evaluations(rule: Rule, rules: Sequence[Rule], packet: ObservedPacket, device: str) -> Iterator[Step]:
     """Yield, each time that the packet came to ``rule``, the step that has its headers."""
     handles = [one.handle for one in rules if one.chain_path == rule.chain_path]
     first: Step | None = None

@@ -1,4 +1,4 @@
-"""A lab: the hosts and links of a :class:`~harness.scenario.network.Network`, in the kernel."""
+"""A lab: the hosts and links of a :class:`~harness.topology.network.Network`, in the kernel."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Final
 from harness.errors import HarnessError, Unsupported
 from harness.lab import rtnl
 from harness.lab.namespace import Namespace
-from harness.netlink import Netlink, NetlinkError, Request
-from harness.scenario import network, parts
-from harness.scenario.parts import Bridge, Vlan, Vrf
+from harness.linux.netlink import Netlink, NetlinkError, Request
+from harness.topology import network, parts
+from harness.topology.parts import Bridge, Vlan, Vrf
 from harness.wait import wait_until
 
 READY_S: Final = 10.0
@@ -71,7 +71,7 @@ MAF_TIMER_RUNNING: Final = 0x01
 class Host:
     """A host of the lab: a namespace with interfaces."""
 
-    def __init__(self, plan: parts.Host, namespace: Namespace, interfaces: Mapping[str, int]) -> None:
+    def __init__(self, plan: parts.HostPlan, namespace: Namespace, interfaces: Mapping[str, int]) -> None:
         self.plan = plan
         self.name = plan.name
         self.namespace = namespace
@@ -128,7 +128,7 @@ class Lab:
             yield cls(plan, hosts)
 
 
-def _settings(host: parts.Host) -> dict[str, str]:
+def _settings(host: parts.HostPlan) -> dict[str, str]:
     ipv6 = os.path.exists("/proc/sys/net/ipv6")  # noqa: PTH110 - pathlib is slow to import in a guest
     settings = dict(COMMON)
     if os.path.exists("/proc/sys/net/bridge"):  # noqa: PTH110

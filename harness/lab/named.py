@@ -13,7 +13,7 @@ from typing import Final
 from harness.errors import HarnessError, Unsupported
 from harness.lab import rtnl
 from harness.lab.lab import Lab
-from harness.netlink import Netlink, NetlinkError
+from harness.linux.netlink import Netlink, NetlinkError
 
 FOLDER: Final = Path("/run/netns")
 """Where ip-netns(8) keeps names."""

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Final, ParamSpec, Self, TypeVar
 
 from harness.errors import HarnessError, Unsupported
-from harness.scenario import sysctls
+from harness.topology import sysctls
 
 CLONE_NEWNET: Final = 0x40000000
 CLONE_FS: Final = 0x00000200

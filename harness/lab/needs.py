@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.kernel.modules import Need
-from harness.scenario.network import Network
-from harness.scenario.parts import Bridge, Dummy, Made, Vlan, Vrf, Vxlan
+from harness.linux.modules import Need
+from harness.topology.network import Network
+from harness.topology.parts import Bridge, Dummy, Made, Vlan, Vrf, Vxlan
 
 KINDS = {Bridge: "bridge", Vlan: "vlan", Vxlan: "vxlan", Vrf: "vrf", Dummy: "dummy"}
 """Kinds of interfaces as rtnetlink names them."""

@@ -18,9 +18,9 @@ from typing import Final, NamedTuple
 from harness.errors import BrokenMeasurement, HarnessError
 from harness.lab import rtnl
 from harness.lab.lab import Host, Lab, link_local
-from harness.netlink import Netlink, NetlinkError, Request
-from harness.scenario.parts import MAIN, Address, Interface, Vxlan
-from harness.scenario.problem import Problem
+from harness.linux.netlink import Netlink, NetlinkError, Request
+from harness.model.problem import Problem
+from harness.topology.parts import MAIN, Address, Interface, Vxlan
 from harness.wait import wait_until
 
 DEADLINE_S: Final = 0.3

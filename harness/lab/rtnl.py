@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Final, NamedTuple
 
-from harness.netlink import CHANGE, NEW, SET, Netlink, Request, attribute, attributes, nested, text
-from harness.scenario.parts import Dummy, Made, Neighbour, Passing, Route, Rule, Vlan, Vrf, Vxlan
+from harness.linux.netlink import CHANGE, NEW, SET, Netlink, Request, attribute, attributes, nested, text
+from harness.topology.parts import Dummy, Made, Neighbour, Passing, Route, RoutingRule, Vlan, Vrf, Vxlan
 
 NETLINK_ROUTE: Final = 0
 LOOPBACK: Final = 1
@@ -202,7 +202,7 @@ def route(planned: Route, index: int) -> Request:
     return Request(RTM_NEWROUTE, NEW, body, f"the route to {planned}")
 
 
-def rule(planned: Rule) -> Request:
+def rule(planned: RoutingRule) -> Request:
     """A rule of the routing policy."""
     lengths = [subnet.prefixlen if subnet else 0 for subnet in (planned.destination, planned.source)]
     head = _ROUTE.pack(_family(planned.version), *lengths, 0, RT_TABLE_UNSPEC, 0, 0, FR_ACT[planned.type], 0)

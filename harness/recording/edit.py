@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
+from harness.model.node import LineColumn
 from harness.scenario.document import parse
-from harness.scenario.node import Place
 
 Value = str | int | list[Any] | dict[str, Any]
 """What can be put into a text: ``[]`` and ``{}`` of such values."""
@@ -22,7 +22,7 @@ Value = str | int | list[Any] | dict[str, Any]
 Keys = tuple[str | int, ...]
 
 
-class Kept(NamedTuple):
+class KeptEntry(NamedTuple):
     """An entry of a list that stays, by its number."""
 
     number: int
@@ -71,7 +71,7 @@ class Text:
             return False
         return True
 
-    def entry_at(self, keys: Keys, place: Place) -> int:
+    def entry_at(self, keys: Keys, place: LineColumn) -> int:
         """The index of the entry that begins at ``place`` in the list at ``keys``."""
         marks = (child.start_mark for child in self._find(keys).value)
         return next(n for n, mark in enumerate(marks) if (mark.line + 1, mark.column + 1) == place)
@@ -123,20 +123,21 @@ class Text:
         self._find(keys)
         self._take_out(around, spans, at, at + 1)
 
-    def relist(self, keys: Keys, entries: Sequence[Kept | Value]) -> None:
-        """Make the list at ``keys`` one of ``entries``, of which at least one is :class:`Kept`, in their old order."""
+    def relist(self, keys: Keys, entries: Sequence[KeptEntry | Value]) -> None:
+        """Make the list at ``keys`` one of ``entries``, of which at least one is :class:`KeptEntry`, in their old
+        order."""
         node = self._find(keys)
         spans = [(self._from(child), self._end(child)) for child in node.value]
-        kept = [entry.number for entry in entries if isinstance(entry, Kept)]
+        kept = [entry.number for entry in entries if isinstance(entry, KeptEntry)]
         for at in range(len(spans)):
             if at not in kept:
                 self._take_out(node, spans, at, at + 1, first_kept=kept[0])
         last: int | None = None
         new: list[Value] = []
         for entry in [*entries, None]:
-            if isinstance(entry, Kept) or entry is None:
+            if isinstance(entry, KeptEntry) or entry is None:
                 self._put_in(node, spans, last, kept[0], new)
-                last, new = entry.number if isinstance(entry, Kept) else last, []
+                last, new = entry.number if isinstance(entry, KeptEntry) else last, []
             else:
                 new.append(entry)
 

@@ -13,20 +13,21 @@ from typing import TypeVar
 import msgspec
 
 from harness.errors import Position
-from harness.judge import Keys, Mismatch, arrivals, functions, hops_on, layers_of, located
-from harness.judge.decision import REFUSED
 from harness.judge.expectations import judge
-from harness.judge.rules import is_rule
 from harness.judge.sees import PROTOCOLS, wanted_fields
-from harness.judge.way import routed_to, walk
-from harness.observation import Hop, Rule, Step, Value, Verdict
-from harness.recording.edit import Kept
+from harness.model import layers
+from harness.model.mismatch import Keys, Mismatch
+from harness.model.observation import Hop, Rule, Step, Value, Verdict
+from harness.model.result import PacketResult
+from harness.packets import icmp
+from harness.packets.frames import fields
+from harness.packets.spec import Sees
+from harness.reading.decision import REFUSED, arrivals
+from harness.reading.path import functions, hops_on, layers_of, located, routed_to, walk
+from harness.reading.rules import is_rule
+from harness.recording.edit import KeptEntry
 from harness.recording.edit import Value as Written
-from harness.result import Sent
-from harness.scenario import icmp
-from harness.scenario.models import Delivered, Dropped, Exactly, Expect, PathEntry, Sees
-from harness.scenario.packet import fields
-from harness.tracer import layers
+from harness.scenario.models.expect import Delivered, Dropped, Exactly, Expect, PathEntry
 
 LANDMARKS = (
     *("arp_rcv", "ip_rcv", "ipv6_rcv", "br_handle_frame_finish", "br_dev_xmit", "nf_nat_manip_pkt"),
@@ -56,34 +57,34 @@ _Entry = TypeVar("_Entry")
 NAT_FIELDS = ("src", "dst", "sport", "dport")
 
 
-class RefusedError(Exception):
+class NotRecordableError(Exception):
     """Nothing can be recorded; the text is the reason, the end of a sentence."""
 
 
-class Seen(Value, frozen=True, kw_only=True):
+class Sample(Value, frozen=True, kw_only=True):
     """One packet on one kernel, and the rules that it may have met."""
 
-    sent: Sent
+    sent: PacketResult
     rules: tuple[Rule, ...]
     where: str
     """Kernel and scenario, for a sentence."""
 
 
-def whole(sights: Sequence[Seen]) -> dict[str, Written]:
-    """Everything worth expecting. Raises :class:`RefusedError` where the sights differ."""
-    parts: dict[str, Callable[[Seen], Written | None]] = {
+def whole(measurements: Sequence[Sample]) -> dict[str, Written]:
+    """Everything worth expecting. Raises :class:`NotRecordableError` where the sights differ."""
+    parts: dict[str, Callable[[Sample], Written | None]] = {
         "flow": _flow,
         "verdict": _verdict,
         "with": lambda seen: seen.sent.with_ or None,
         "rule": _rule,
         "delivered": _delivered,
     }
-    told = {key: value for key, part in parts.items() if (value := _agreed(key, part, sights)) is not None}
-    if all(reasons := [_given_up(seen) for seen in sights]):  # kernels differ in words only
+    told = {key: value for key, part in parts.items() if (value := _agreed(key, part, measurements)) is not None}
+    if all(reasons := [_given_up(seen) for seen in measurements]):  # kernels differ in words only
         told["dropped"] = " | ".join(dict.fromkeys(filter(None, reasons)))
-    if passed := _common([telling_layers(seen) for seen in sights]):
+    if passed := _common([telling_layers(seen) for seen in measurements]):
         told["layers"] = list(passed)
-    if path := common_path(sights):
+    if path := common_path(measurements):
         told["path"] = list(path)
     return told
 
@@ -93,28 +94,28 @@ class Change(Value, frozen=True, kw_only=True):
 
     keys: Keys
     """Seen from the ``expect``."""
-    value: Written | tuple[Kept | Written, ...] | None
+    value: Written | tuple[KeptEntry | Written, ...] | None
     """None takes the key out; a tuple says what of a list stays."""
     new: bool = False
     """Whether the key was not there."""
 
 
-def moved(expect: Expect, sights: Sequence[Seen]) -> tuple[Change, ...]:
-    """The changes after which ``expect`` holds for all ``sights``; keys that hold are left alone.
+def moved(expect: Expect, measurements: Sequence[Sample]) -> tuple[Change, ...]:
+    """The changes after which ``expect`` holds for all ``measurements``; keys that hold are left alone.
 
-    Raises :class:`RefusedError` where the sights differ in what would have to be written.
+    Raises :class:`NotRecordableError` where the sights differ in what would have to be written.
     """
-    mismatches = [mismatch for seen in sights for mismatch in judged(expect, seen)]
+    mismatches = [mismatch for seen in measurements for mismatch in judged(expect, seen)]
     changes: dict[Keys, Change] = {}
     for mismatch in mismatches:
-        for change in _change(expect, mismatch, sights):
+        for change in _change(expect, mismatch, measurements):
             changes.setdefault(change.keys, change)
     if (verdict := changes.get(("verdict",))) and expect.with_ is not None and verdict.value != "reject":
         changes[("with",)] = Change(keys=("with",), value=None)
     return tuple(changes.values())
 
 
-def judged(expect: Expect, seen: Seen) -> tuple[Mismatch, ...]:
+def judged(expect: Expect, seen: Sample) -> tuple[Mismatch, ...]:
     """Everything in which ``seen`` differs from ``expect``."""
     # Stored observations lack the names of all functions; the worker has refused what cannot be traced.
     names = {*functions(expect), "nft_do_chain"}
@@ -125,86 +126,90 @@ def judged(expect: Expect, seen: Seen) -> tuple[Mismatch, ...]:
 # --- one function per expectation ---------------------------------------------------------------
 
 
-def _change(expect: Expect, mismatch: Mismatch, sights: Sequence[Seen]) -> Iterable[Change]:
+def _change(expect: Expect, mismatch: Mismatch, measurements: Sequence[Sample]) -> Iterable[Change]:
     """What follows from one mismatch."""
     _, key, *rest = mismatch.keys
     whole_key: Keys = (key,)
     if key == "verdict":
-        verdict = _agreed("verdict", _verdict, sights)
+        verdict = _agreed("verdict", _verdict, measurements)
         if expect.verdict == verdict:  # right, but it says nothing of an accepted packet that arrives nowhere
             yield Change(keys=("delivered",), value="nowhere", new=True)
         else:
             yield Change(keys=whole_key, value=verdict)
     elif key == "with":
-        yield Change(keys=whole_key, value=_agreed("with", lambda seen: seen.sent.with_ or None, sights))
+        yield Change(keys=whole_key, value=_agreed("with", lambda seen: seen.sent.with_ or None, measurements))
     elif key == "rule":
-        yield Change(keys=whole_key, value=_agreed("rule", _rule, sights))
+        yield Change(keys=whole_key, value=_agreed("rule", _rule, measurements))
     elif key == "rules":
-        yield Change(keys=whole_key, value=_agreed("rules", lambda seen: _rules(expect, seen), sights))
+        yield Change(keys=whole_key, value=_agreed("rules", lambda seen: _rules(expect, seen), measurements))
     elif key == "dropped":
-        yield _dropped(expect, sights)
+        yield _dropped(expect, measurements)
     elif key == "delivered":
-        yield from _delivery(expect, rest, sights)
+        yield from _delivery(expect, rest, measurements)
     elif key == "reply":
-        yield from _reply(expect, rest, sights)
+        yield from _reply(expect, rest, measurements)
     elif key == "counters":
         name = str(rest[0])
-        counted = _agreed(f"counter {name}", lambda seen: seen.sent.observation.counters.get(name), sights)
+        counted = _agreed(f"counter {name}", lambda seen: seen.sent.observation.counters.get(name), measurements)
         yield Change(keys=(key, name), value=counted)
     elif key == "elements":
         name = str(rest[0])
-        found = _agreed(f"set {name}", lambda seen: sorted(seen.sent.observation.elements.get(name, ())), sights)
+        found = _agreed(f"set {name}", lambda seen: sorted(seen.sent.observation.elements.get(name, ())), measurements)
         yield Change(keys=(key, name), value=found)
     elif key == "layers":
-        yield _relayered(expect.layers or [], sights)
+        yield _relayered(expect.layers or [], measurements)
     elif key == "path":
         if isinstance(expect.path, Exactly):
-            raise RefusedError("a path that is exactly so is yours to write")
-        yield _repathed(expect.path or [], sights)
+            raise NotRecordableError("a path that is exactly so is yours to write")
+        yield _repathed(expect.path or [], measurements)
     elif key == "flow":
         name = str(rest[0]) if rest else "result"
-        value = _agreed(f"flow {name}", lambda seen: getattr(seen.sent.observation.flow, name), sights)
+        value = _agreed(f"flow {name}", lambda seen: getattr(seen.sent.observation.flow, name), measurements)
         yield Change(keys=(*whole_key, *rest), value=value)
     elif key == "mark":
-        yield Change(keys=whole_key, value=_agreed("mark", _mark, sights))
+        yield Change(keys=whole_key, value=_agreed("mark", _mark, measurements))
     elif key == "route":
-        yield Change(keys=whole_key, value=_agreed("route", _route, sights))
+        yield Change(keys=whole_key, value=_agreed("route", _route, measurements))
     elif key in ("conntrack", "log"):
-        raise RefusedError(f"`{key}` is not what it was: {mismatch.seen}")
+        raise NotRecordableError(f"`{key}` is not what it was: {mismatch.seen}")
     elif key == "never":
-        met = {int(m.keys[2]) for seen in sights for m in judged(expect, seen) if m.keys[:2] == ("expect", "never")}
-        kept = tuple(Kept(at) for at in range(len(expect.never or ())) if at not in met)
+        met = {
+            int(m.keys[2]) for seen in measurements for m in judged(expect, seen) if m.keys[:2] == ("expect", "never")
+        }
+        kept = tuple(KeptEntry(at) for at in range(len(expect.never or ())) if at not in met)
         yield Change(keys=whole_key, value=kept or None)
 
 
-def _agreed(what: str, part: Callable[[Seen], Written | None], sights: Sequence[Seen]) -> Written | None:
-    first, *others = ((part(seen), seen.where) for seen in sights)
+def _agreed(what: str, part: Callable[[Sample], Written | None], measurements: Sequence[Sample]) -> Written | None:
+    first, *others = ((part(seen), seen.where) for seen in measurements)
     for value, where in others:
         if value != first[0]:
-            raise RefusedError(f"{what} is {first[0] or 'nothing'} in {first[1]}, and {value or 'nothing'} in {where}")
+            raise NotRecordableError(
+                f"{what} is {first[0] or 'nothing'} in {first[1]}, and {value or 'nothing'} in {where}"
+            )
     return first[0]
 
 
-def _flow(seen: Seen) -> str | None:
+def _flow(seen: Sample) -> str | None:
     flow = seen.sent.observation.flow
     return flow.result if flow else None
 
 
-def _mark(seen: Seen) -> int | None:
+def _mark(seen: Sample) -> int | None:
     """The mark when the device's ruleset last spoke; None where no chain did."""
     marks = [step.mark for step in seen.sent.seen.steps if step.host == seen.sent.observation.device]
     return marks[-1] if marks else None
 
 
-def _route(seen: Seen) -> str | None:
+def _route(seen: Sample) -> str | None:
     return routed_to(seen.sent.seen, seen.sent.observation.device) or None
 
 
-def _verdict(seen: Seen) -> str | None:
+def _verdict(seen: Sample) -> str | None:
     return str(seen.sent.verdict) if seen.sent.verdict else None
 
 
-def _rule(seen: Seen) -> str | int | None:
+def _rule(seen: Sample) -> str | int | None:
     """The deciding rule; of several that accepted, the last rule, or else the policy of the main hook."""
     decided = seen.sent.decided
     ruled = [step for step in decided if step.rule]
@@ -235,7 +240,7 @@ def name_of_rule(rule: Rule, rules: Sequence[Rule]) -> str | int:
     return rule.handle
 
 
-def _rules(expect: Expect, seen: Seen) -> list[Written]:
+def _rules(expect: Expect, seen: Sample) -> list[Written]:
     """Those of the expected rules that are met in order; all that were met, if none is."""
     met = [step for step in seen.sent.seen.steps if step.host == seen.sent.observation.device]
     names: list[Written] = []
@@ -248,7 +253,7 @@ def _rules(expect: Expect, seen: Seen) -> list[Written]:
     return names or [name_of(step, seen.rules) for step in met if step.kind != "return"]
 
 
-def _delivered(seen: Seen) -> Written:
+def _delivered(seen: Sample) -> Written:
     """Where the packet arrived; and as what, where its addresses or ports are no longer those sent."""
     to = next(iter(arrivals(seen.sent.seen)), None)
     if to is None:
@@ -261,8 +266,8 @@ def _delivered(seen: Seen) -> Written:
     return {"to": to, "sees": changed} if changed else to
 
 
-def _delivery(expect: Expect, rest: Sequence[str | int], sights: Sequence[Seen]) -> Iterable[Change]:
-    delivered = _agreed("delivered", _delivered, sights)
+def _delivery(expect: Expect, rest: Sequence[str | int], measurements: Sequence[Sample]) -> Iterable[Change]:
+    delivered = _agreed("delivered", _delivered, measurements)
     if expect.delivered is None:  # an accepted packet arrives nowhere, and nothing is said of that
         yield Change(keys=("delivered",), value=delivered, new=True)
         return
@@ -279,21 +284,21 @@ def _delivery(expect: Expect, rest: Sequence[str | int], sights: Sequence[Seen])
     assert expect.delivered.sees is not None
     wanted = expect.delivered.sees
 
-    def frames(seen: Seen) -> list[bytes]:
+    def frames(seen: Sample) -> list[bytes]:
         return [one.frame for one in seen.sent.seen.deliveries if one.host == to and one.frame]
 
-    yield _field(wanted, ("delivered", "sees"), rest[1:], lambda seen: _best(wanted, frames(seen)), sights)
+    yield _field(wanted, ("delivered", "sees"), rest[1:], lambda seen: _best(wanted, frames(seen)), measurements)
 
 
-def _reply(expect: Expect, rest: Sequence[str | int], sights: Sequence[Seen]) -> Iterable[Change]:
-    def frames(seen: Seen) -> list[bytes]:
+def _reply(expect: Expect, rest: Sequence[str | int], measurements: Sequence[Sample]) -> Iterable[Change]:
+    def frames(seen: Sample) -> list[bytes]:
         return [one.frame for one in seen.sent.observation.replies if one.host == seen.sent.seen.sender]
 
-    if rest and isinstance(expect.reply, Sees) and all(frames(seen) for seen in sights):
+    if rest and isinstance(expect.reply, Sees) and all(frames(seen) for seen in measurements):
         wanted = expect.reply
-        yield _field(wanted, ("reply",), rest, lambda seen: _best(wanted, frames(seen)), sights)
+        yield _field(wanted, ("reply",), rest, lambda seen: _best(wanted, frames(seen)), measurements)
     else:
-        reply = _agreed("reply", lambda seen: _answer(frames(seen)), sights)
+        reply = _agreed("reply", lambda seen: _answer(frames(seen)), measurements)
         yield Change(keys=("reply",), value=reply)
 
 
@@ -304,13 +309,17 @@ def _best(sees: Sees, frames: Sequence[bytes]) -> bytes:
 
 
 def _field(
-    sees: Sees, before: Keys, keys: Sequence[str | int], frame: Callable[[Seen], bytes], sights: Sequence[Seen]
+    sees: Sees,
+    before: Keys,
+    keys: Sequence[str | int],
+    frame: Callable[[Sample], bytes],
+    measurements: Sequence[Sample],
 ) -> Change:
     """One field of what arrived; another protocol takes the place of all that was expected."""
     wanted = wanted_fields(sees)[tuple(keys)]
     if keys[-1] in PROTOCOLS:
-        return Change(keys=before, value=_agreed("what arrived", lambda seen: _answer([frame(seen)]), sights))
-    value = _agreed(str(keys[-1]), lambda seen: fields(frame(seen)).get(wanted.field), sights)
+        return Change(keys=before, value=_agreed("what arrived", lambda seen: _answer([frame(seen)]), measurements))
+    value = _agreed(str(keys[-1]), lambda seen: fields(frame(seen)).get(wanted.field), measurements)
     return Change(keys=(*before, *keys), value=_named(wanted.field, value, str(keys[0])))
 
 
@@ -336,7 +345,7 @@ def _answer(frames: Sequence[bytes]) -> Written:
     return told
 
 
-def _given_up(seen: Seen) -> str | None:
+def _given_up(seen: Sample) -> str | None:
     """The kernel's reason, where it is not a chain's: a packet that was let in may end for want of a socket."""
     drop = seen.sent.seen.drop
     if drop is None or drop.host != seen.sent.observation.device or seen.sent.verdict in REFUSED:
@@ -344,8 +353,8 @@ def _given_up(seen: Seen) -> str | None:
     return None if arrivals(seen.sent.seen) else drop.reason
 
 
-def _dropped(expect: Expect, sights: Sequence[Seen]) -> Change:
-    drops = [seen.sent.seen.drop for seen in sights]
+def _dropped(expect: Expect, measurements: Sequence[Sample]) -> Change:
+    drops = [seen.sent.seen.drop for seen in measurements]
     told = [drop for drop in drops if drop]
     if len(told) < len(drops):
         return Change(keys=("dropped",), value=None)
@@ -355,7 +364,7 @@ def _dropped(expect: Expect, sights: Sequence[Seen]) -> Change:
             found[key] = " | ".join(dict.fromkeys(values))
     host = {drop.host for drop in told}
     if isinstance(expect.dropped, Dropped):
-        if host != {seen.sent.observation.device for seen in sights}:
+        if host != {seen.sent.observation.device for seen in measurements}:
             found["host"] = next(iter(host))
         return Change(keys=("dropped",), value=found)
     return Change(keys=("dropped",), value=found["reason"])
@@ -364,15 +373,15 @@ def _dropped(expect: Expect, sights: Sequence[Seen]) -> Change:
 # --- layers and path ----------------------------------------------------------------------------
 
 
-def telling_layers(seen: Seen) -> tuple[str, ...]:
+def telling_layers(seen: Sample) -> tuple[str, ...]:
     """The layers of the functions that every kernel has, each where it comes first."""
     whole_way = hops_on(seen.sent.seen, seen.sent.observation.device)
     hops = itertools.takewhile(lambda hop: hop.function not in TAKEN_IN, whole_way)
-    passed = (hop.layer for hop in hops if layers.place(hop.function).priority == layers.CRITICAL)
+    passed = (hop.layer for hop in hops if layers.classify(hop.function).priority == layers.CRITICAL)
     return tuple(layer for layer in dict.fromkeys(passed) if layer not in NOT_TELLING)
 
 
-def landmarks(seen: Seen, start: int = 0, end: int | None = None) -> tuple[PathEntry, ...]:
+def landmarks(seen: Sample, start: int = 0, end: int | None = None) -> tuple[PathEntry, ...]:
     """The telling functions among the hops from ``start`` to before ``end``, as entries of a path."""
     device = seen.sent.observation.device
     way = located(seen.sent.seen)
@@ -400,9 +409,9 @@ def _landmark(hop: Hop) -> PathEntry | None:
     return hop.function if hop.function in LANDMARKS else None
 
 
-def common_path(sights: Sequence[Seen]) -> tuple[PathEntry, ...]:
-    """The landmarks that all ``sights`` have."""
-    return _common([landmarks(seen) for seen in sights])
+def common_path(measurements: Sequence[Sample]) -> tuple[PathEntry, ...]:
+    """The landmarks that all ``measurements`` have."""
+    return _common([landmarks(seen) for seen in measurements])
 
 
 def _common(ways: Sequence[Sequence[_Entry]]) -> tuple[_Entry, ...]:
@@ -426,10 +435,10 @@ def _subsequence(one: Sequence[_Entry], other: Sequence[_Entry]) -> tuple[_Entry
     return best[-1][-1]
 
 
-def _relayered(expected: Sequence[str], sights: Sequence[Seen]) -> Change:
+def _relayered(expected: Sequence[str], measurements: Sequence[Sample]) -> Change:
     """The expected layers that are still passed; all that tell, if none is."""
     kept = list(range(len(expected)))
-    for seen in sights:
+    for seen in measurements:
         passed = layers_of(hops_on(seen.sent.seen, seen.sent.observation.device))
         at, still = 0, []
         for index in kept:
@@ -439,15 +448,15 @@ def _relayered(expected: Sequence[str], sights: Sequence[Seen]) -> Change:
                 at = hit + 1
         kept = still
     if kept:
-        return Change(keys=("layers",), value=tuple(map(Kept, kept)))
-    return Change(keys=("layers",), value=list(_common([telling_layers(seen) for seen in sights])) or None)
+        return Change(keys=("layers",), value=tuple(map(KeptEntry, kept)))
+    return Change(keys=("layers",), value=list(_common([telling_layers(seen) for seen in measurements])) or None)
 
 
-def _repathed(expected: Sequence[PathEntry], sights: Sequence[Seen]) -> Change:
+def _repathed(expected: Sequence[PathEntry], measurements: Sequence[Sample]) -> Change:
     """The expected functions that are still met, and landmarks in the place of those that are not."""
-    first = sights[0]
+    first = measurements[0]
     found = walk(expected, first.sent.seen, first.sent.observation.device)
-    entries: list[Kept | Written] = []
+    entries: list[KeptEntry | Written] = []
     start, gap = 0, False
     for index, hit in enumerate(found):
         if hit is None:
@@ -455,10 +464,10 @@ def _repathed(expected: Sequence[PathEntry], sights: Sequence[Seen]) -> Change:
             continue
         if gap:
             entries += landmarks(first, start, hit[0])
-        entries.append(Kept(index))
+        entries.append(KeptEntry(index))
         start, gap = hit[0] + 1, False
     if gap:
         entries += landmarks(first, start)
-    if len(sights) > 1 or not any(isinstance(entry, Kept) for entry in entries):
-        return Change(keys=("path",), value=list(common_path(sights)) or None)
+    if len(measurements) > 1 or not any(isinstance(entry, KeptEntry) for entry in entries):
+        return Change(keys=("path",), value=list(common_path(measurements)) or None)
     return Change(keys=("path",), value=tuple(entries))

@@ -12,19 +12,19 @@ from typing import NamedTuple
 from harness import untrusted
 from harness.bounds import SCENARIO_BYTES
 from harness.errors import BrokenMeasurement, HarnessError
+from harness.model import layers
+from harness.model.result import Result
+from harness.project import Project, find
 from harness.recording import expectation
-from harness.recording.edit import Kept, Keys, Splice, Text, UneditableError
-from harness.recording.expectation import Change, RefusedError, Seen
-from harness.result import Result
+from harness.recording.edit import KeptEntry, Keys, Splice, Text, UneditableError
+from harness.recording.expectation import Change, NotRecordableError, Sample
 from harness.scenario.case import Broken, Case
 from harness.scenario.check import SENDS
 from harness.scenario.load import load_all
-from harness.scenario.models import Delivered, Expect
-from harness.scenario.project import Project, find
-from harness.tracer import layers
+from harness.scenario.models.expect import Delivered, Expect
 
 
-class Told(NamedTuple):
+class RecordingOutcome(NamedTuple):
     """What became of one scenario that was to be recorded."""
 
     position: str
@@ -47,8 +47,9 @@ class _Scenario(NamedTuple):
     def name(self) -> str:
         return self.cases[0].name
 
-    def sights(self, action: int, case: Case | None = None) -> list[Seen]:
-        """What was seen of a step's packets, of ``case`` or of all. Raises :class:`RefusedError` unless all was."""
+    def measurements(self, action: int, case: Case | None = None) -> list[Sample]:
+        """What was seen of a step's packets, of ``case`` or of all. Raises :class:`NotRecordableError` unless all
+        was."""
         found = []
         for result in self.results:
             if case is not None and result.name != case.name:
@@ -57,11 +58,11 @@ class _Scenario(NamedTuple):
             sent = [one for one in result.sent if one.action == action]
             if result.outcome in ("error", "skipped") or not sent:
                 place = f" on kernel {result.kernel}" if result.kernel else ""
-                raise RefusedError(f"'{result.name}' was not measured{place} ({result.outcome})")
+                raise NotRecordableError(f"'{result.name}' was not measured{place} ({result.outcome})")
             rules = result.ruleset.rules if result.ruleset else ()
             for number, one in enumerate(sent, 1):
                 which = f"packet {number} of {where}" if len(sent) > 1 else where
-                found.append(Seen(sent=one, rules=rules, where=which))
+                found.append(Sample(sent=one, rules=rules, where=which))
         return found
 
 
@@ -75,7 +76,9 @@ class _Recorded(NamedTuple):
     splices: Sequence[Splice]
 
 
-def record(results: Iterable[Result], folder: Path, begun: int, project: Project | None = None) -> list[Told]:
+def record(
+    results: Iterable[Result], folder: Path, begun: int, project: Project | None = None
+) -> list[RecordingOutcome]:
     """Write into the scenario files below ``folder`` what ``results`` show; what was done, scenario by scenario.
 
     No file outside of ``project``, by default that of ``folder``, is read or written. ``begun`` is when the session
@@ -90,25 +93,27 @@ def record(results: Iterable[Result], folder: Path, begun: int, project: Project
     return [told for name, found in files.items() for told in _record_file(folder / name, name, found, begun, project)]
 
 
-def _record_file(path: Path, name: str, results: Sequence[Result], begun: int, project: Project) -> list[Told]:
+def _record_file(
+    path: Path, name: str, results: Sequence[Result], begun: int, project: Project
+) -> list[RecordingOutcome]:
     path = path.resolve()
     try:
         text = Text(untrusted.read(path, SCENARIO_BYTES, allowed=project.allows).decode())
     except (untrusted.Unreadable, UnicodeDecodeError) as error:
         raise HarnessError(f"{name} cannot be recorded: it {error}") from None
-    told: list[Told] = []
+    told: list[RecordingOutcome] = []
     recorded: list[_Recorded] = []
 
     def refuse(scenario: _Scenario, why: str) -> None:
         moved = any(one.outcome == "failed" for one in scenario.results)
         if moved or _is_empty(scenario):
             place = f"{name}:{scenario.cases[0].where(0).line}"
-            told.append(Told(place, scenario.name, f"not recorded: {why}", written=False, moved=moved))
+            told.append(RecordingOutcome(place, scenario.name, f"not recorded: {why}", written=False, moved=moved))
 
     for scenario in _scenarios(load_all(path, layers=layers.NAMES, recording=True, project=project).cases, results):
         try:
             done = _record_scenario(scenario, text)
-        except (RefusedError, UneditableError) as refused:
+        except (NotRecordableError, UneditableError) as refused:
             text.changes()
             refuse(scenario, str(refused))
             continue
@@ -132,7 +137,9 @@ def _record_file(path: Path, name: str, results: Sequence[Result], begun: int, p
             for step, keys in done.steps.items():
                 line = cases[done.scenario.name].where(step, "expect").line
                 words = f"recorded {', '.join(keys)}"
-                told.append(Told(f"{name}:{line}", done.scenario.name, words, written=True, moved=done.moved))
+                told.append(
+                    RecordingOutcome(f"{name}:{line}", done.scenario.name, words, written=True, moved=done.moved)
+                )
     return sorted(told, key=lambda one: int(one.position.rpartition(":")[2]))
 
 
@@ -166,12 +173,12 @@ def _record_scenario(scenario: _Scenario, text: Text) -> _Recorded:
             if action.entries and any(
                 one.mismatches for r in scenario.results for one in r.sent if one.action == number
             ):
-                raise RefusedError("of a list of expectations, only you can say which packets each means")
+                raise NotRecordableError("of a list of expectations, only you can say which packets each means")
             continue
         expect: Keys = (*whole, *(("steps", number) if in_steps else ()), "expect")
         expects = [case.actions[number].expect for case in scenario.cases]
         if all(one == Expect() for one in expects):
-            values = expectation.whole(scenario.sights(number))
+            values = expectation.whole(scenario.measurements(number))
             if text.has(expect):
                 text.replace(expect, values)
             else:
@@ -191,12 +198,12 @@ def _changes(scenario: _Scenario, number: int, expects: Sequence[object]) -> lis
     changes: dict[Keys, Change] = {}
     for expect, case in zip(expects, scenario.cases, strict=True):
         assert isinstance(expect, Expect)
-        own = scenario.sights(number, case)
+        own = scenario.measurements(number, case)
         if any(expectation.judged(expect, seen) for seen in own):
             for change in expectation.moved(expect, own):
                 before = changes.setdefault(change.keys, change)
                 if before != change:
-                    raise RefusedError(f"{change.keys[0]} moved in different ways")
+                    raise NotRecordableError(f"{change.keys[0]} moved in different ways")
     return list(changes.values())
 
 
@@ -228,7 +235,7 @@ def _apply(text: Text, expect: Keys, change: Change, *, parameters: bool) -> Non
         raise UneditableError(f"its {change.keys[0]} is a parameter of each: or matrix:")
     if change.value is None:
         text.remove(keys)
-    elif isinstance(change.value, tuple) and any(isinstance(entry, Kept) for entry in change.value):
+    elif isinstance(change.value, tuple) and any(isinstance(entry, KeptEntry) for entry in change.value):
         text.relist(keys, change.value)
     else:
         text.replace(keys, list(change.value) if isinstance(change.value, tuple) else change.value)
@@ -255,7 +262,7 @@ def _why_untrue(scenario: _Scenario, cases: Mapping[str, object]) -> str:
         for sent in result.sent:
             expect = case.actions[sent.action].expect
             try:
-                seen = Seen(sent=sent, rules=rules, where=where)
+                seen = Sample(sent=sent, rules=rules, where=where)
                 differing = expectation.judged(expect, seen) if isinstance(expect, Expect) else ()
             except BrokenMeasurement as broken:
                 return str(broken)

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import HarnessError
-from harness.judge import describe_hop, describe_step
-from harness.observation import Hop, PacketSeen
-from harness.report.pcapng import Direction, Writer
-from harness.result import LabPlan, Result, Sent, file_stem
+from harness.model.observation import Hop, ObservedPacket
+from harness.model.result import LabPlan, PacketResult, Result, file_stem
+from harness.reading.words import describe_hop, describe_step
+from harness.report.pcapng import FrameDirection, Writer
 from harness.save import place as written
 from harness.text import escape
 
@@ -55,21 +55,21 @@ def write(results: Iterable[Result], folder: Path) -> int:
     return count
 
 
-def _name(sent: Sent, packet: PacketSeen) -> str:
+def _name(sent: PacketResult, packet: ObservedPacket) -> str:
     return f"step{sent.action + 1}-packet{packet.number + 1}"
 
 
 # --- what each interface saw ---------------------------------------------------------------------
 
 
-class Frame(NamedTuple):
+class CapturedFrame(NamedTuple):
     """A frame at one interface."""
 
     time: int
     """Nanoseconds since 1970."""
     host: str
     device: str
-    direction: Direction
+    direction: FrameDirection
     frame: bytes
     comment: str
 
@@ -99,15 +99,17 @@ def _write_interfaces(result: Result, lab: LabPlan, file: Path) -> None:
                 )
 
 
-def _frames(sent: Sent, packet: PacketSeen, wires: dict[tuple[str, str], tuple[str, str]]) -> Iterator[Frame]:
+def _frames(
+    sent: PacketResult, packet: ObservedPacket, wires: dict[tuple[str, str], tuple[str, str]]
+) -> Iterator[CapturedFrame]:
     """What interfaces saw of ``packet``: what was sent and what arrived, each at both ends of the wire.
 
     A veth hands the other end the same bytes, so nobody has to listen on the device under test.
     """
 
-    def at(place: tuple[str, str], direction: Direction, time: int, frame: bytes, note: str = "") -> Frame:
+    def at(place: tuple[str, str], direction: FrameDirection, time: int, frame: bytes, note: str = "") -> CapturedFrame:
         comment = f"{_name(sent, packet)}: {sent.summary}" if packet.number == sent.packet else _name(sent, packet)
-        return Frame(packet.born + time, *place, direction, frame, comment + note)
+        return CapturedFrame(packet.born + time, *place, direction, frame, comment + note)
 
     def other_end(place: tuple[str, str]) -> tuple[str, str] | None:
         """Where the wire ends; a bridge's own interface has none."""
@@ -116,25 +118,25 @@ def _frames(sent: Sent, packet: PacketSeen, wires: dict[tuple[str, str], tuple[s
 
     here = next(((hop.host, hop.device) for hop in packet.hops if hop.host == packet.sender and hop.device), None)
     if packet.frame and here:
-        yield at(here, Direction.OUT, 0, packet.frame, " (as injected)")
+        yield at(here, FrameDirection.OUT, 0, packet.frame, " (as injected)")
         there = other_end(here)
         met = there and next((hop for hop in packet.hops if (hop.host, hop.device) == there), None)
         if there and met:
-            yield at(there, Direction.IN, met.time, packet.frame, " (as injected at the other end of the wire)")
+            yield at(there, FrameDirection.IN, met.time, packet.frame, " (as injected at the other end of the wire)")
     for delivery in packet.deliveries:
         if not delivery.frame:
             continue
         arrived = (delivery.host, delivery.device)
         if (origin := other_end(arrived)) and origin != here:
             note = " (as it arrived at the other end of the wire)"
-            yield at(origin, Direction.OUT, delivery.time, delivery.frame, note)
-        yield at(arrived, Direction.IN, delivery.time, delivery.frame, " (as it arrived)")
+            yield at(origin, FrameDirection.OUT, delivery.time, delivery.frame, note)
+        yield at(arrived, FrameDirection.IN, delivery.time, delivery.frame, " (as it arrived)")
 
 
 # --- the way of one packet -----------------------------------------------------------------------
 
 
-def _write_packet(result: Result, sent: Sent, packet: PacketSeen, file: Path) -> None:
+def _write_packet(result: Result, sent: PacketResult, packet: ObservedPacket, file: Path) -> None:
     what = sent.summary if packet.number == sent.packet else f"made by the kernel of {packet.sender}"
     rules = _rules(packet)
     with written(file).open("wb") as stream:
@@ -151,7 +153,7 @@ def _write_packet(result: Result, sent: Sent, packet: PacketSeen, file: Path) ->
             capture.packet(numbers[place], packet.born + hop.time, frame, comment="\n".join(map(escape, notes)))
 
 
-def _rules(packet: PacketSeen) -> dict[int, list[str]]:
+def _rules(packet: ObservedPacket) -> dict[int, list[str]]:
     """What nf_tables' trace told, by the hop in which it was evaluated."""
     chains = [index for index, hop in enumerate(packet.hops) if hop.function == CHAIN]
     begun = [packet.hops[index].time for index in chains]
@@ -162,7 +164,7 @@ def _rules(packet: PacketSeen) -> dict[int, list[str]]:
     return told
 
 
-def _bytes(packet: PacketSeen, hop: Hop) -> tuple[bytes, str]:
+def _bytes(packet: ObservedPacket, hop: Hop) -> tuple[bytes, str]:
     """The packet's bytes as known last before ``hop``, and where they are from: functions show none."""
     arrived = [delivery for delivery in packet.deliveries if delivery.frame]
     before = [delivery for delivery in arrived if delivery.host == hop.host and delivery.time <= hop.time]

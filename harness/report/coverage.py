@@ -25,8 +25,8 @@ except ImportError as missing:
     raise Unsupported(f"rule coverage needs coverage.py ({missing})", remedy="pip install 'nft-harness[cov]'") from None
 
 from harness.errors import HarnessError
-from harness.report.met import Place, places
-from harness.result import Result
+from harness.model.result import Result
+from harness.report.evaluated import CoveredRule, covered_rules
 from harness.text import escape
 
 _PLAIN = str.maketrans("<>", "[]")
@@ -82,9 +82,9 @@ class RuleCoverage:
         Raises :class:`~harness.errors.HarnessError` when a file changed from one result to the other.
         """
         results = list(results)
-        self.places = places(results)
+        self.places = covered_rules(results)
         texts = _texts(results)
-        lines: dict[str, dict[int, list[Place]]] = defaultdict(lambda: defaultdict(list))
+        lines: dict[str, dict[int, list[CoveredRule]]] = defaultdict(lambda: defaultdict(list))
         for place in self.places:
             if place.position.file in texts:
                 lines[place.position.file][place.position.line].append(place)
@@ -176,10 +176,10 @@ class RuleCoverage:
             raise HarnessError(f"rule coverage can't be written to {path}: {error}") from None
 
 
-def _missed(place: Place) -> Iterator[tuple[str, str]]:
+def _missed(place: CoveredRule) -> Iterator[tuple[str, str]]:
     """What there is to say of a place that was not met, or of its elements that were not."""
     if not place.matched:
-        yield place.fate, place.text
+        yield place.status, place.text
         return
     if place.missed:
         yield "elements never met", f"{', '.join(place.missed)} of: {place.text}"
@@ -187,7 +187,7 @@ def _missed(place: Place) -> Iterator[tuple[str, str]]:
         yield "elements not known", f"{', '.join(place.unclear_only)} of: {place.text}"
 
 
-def _branches(places: Iterable[Place]) -> dict[str, set[str]]:
+def _branches(places: Iterable[CoveredRule]) -> dict[str, set[str]]:
     """What a packet may meet on a line, as far as it is known whether one did; with the scenarios that met it."""
     branches: dict[str, set[str]] = {}
     missed: list[str] = []
@@ -203,8 +203,8 @@ def _branches(places: Iterable[Place]) -> dict[str, set[str]]:
     return branches if len(branches) > 1 else {}
 
 
-def _contexts(places: Iterable[Place]) -> set[tuple[str, str]]:
-    """What coverage.py is to call the scenarios that met ``places``, and their names."""
+def _contexts(places: Iterable[CoveredRule]) -> set[tuple[str, str]]:
+    """What coverage.py is to call the scenarios that met ``covered_rules``, and their names."""
     # coverage.py writes them into a script, where a name could end it.
     return {
         (f"{escape(name).translate(_PLAIN)} ({'decided' if name in place.decided else 'matched'})", name)

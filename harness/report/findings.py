@@ -14,10 +14,10 @@ from typing import Literal
 import msgspec
 
 from harness.errors import Position
-from harness.judge import describe_decision
-from harness.observation import Step, Value
-from harness.report.met import places
-from harness.result import Result, Sent
+from harness.model.observation import Step, Value
+from harness.model.result import PacketResult, Result
+from harness.reading.words import describe_decision
+from harness.report.evaluated import covered_rules
 from harness.text import escape
 
 Kind = Literal["failed", "error", "decided", "never-met"]
@@ -91,16 +91,16 @@ def _decided(results: Iterable[Result]) -> Iterator[Finding]:
 
 
 def _never_met(results: Iterable[Result]) -> Iterator[Finding]:
-    for place in places(results):
+    for place in covered_rules(results):
         if not place.matched and not place.is_policy:
-            text = f"{place.chain_path}: no scenario met this rule ({place.fate}): {place.text}"
+            text = f"{place.chain_path}: no scenario met this rule ({place.status}): {place.text}"
             yield Finding(kind="never-met", position=place.position, title="rule never met", text=escape(text))
         elif place.missed:
             text = f"{place.chain_path}: no scenario met {', '.join(place.missed)} of: {place.text}"
             yield Finding(kind="never-met", position=place.position, title="elements never met", text=escape(text))
 
 
-def _story(sent: Sent) -> Iterator[str]:
+def _story(sent: PacketResult) -> Iterator[str]:
     yield from _differences(sent)
     yield escape(f"packet: {sent.summary}")
     for step in deciders(sent):
@@ -110,11 +110,11 @@ def _story(sent: Sent) -> Iterator[str]:
     yield from (escape(f"advice: {sentence}") for sentence in sent.advice)
 
 
-def _differences(sent: Sent) -> list[str]:
+def _differences(sent: PacketResult) -> list[str]:
     return [escape(f"{one.key}: expected {one.expected}, seen {one.seen}") for one in sent.mismatches]
 
 
-def _deciding(sent: Sent) -> tuple[Position, ...]:
+def _deciding(sent: PacketResult) -> tuple[Position, ...]:
     return tuple(dict.fromkeys(step.position for step in deciders(sent) if step.position))
 
 
@@ -122,7 +122,7 @@ def _lines(text: str) -> str:
     return "\n".join(map(escape, text.splitlines()))
 
 
-def deciders(sent: Sent) -> Sequence[Step]:
+def deciders(sent: PacketResult) -> Sequence[Step]:
     """Return the steps that say why: rules where any decided, else policies."""
     return [step for step in sent.decided if step.kind != "policy"] or sent.decided
 

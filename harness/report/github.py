@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from harness.model.result import Result
 from harness.report.findings import Finding, findings, in_repository
-from harness.result import Result
 from harness.text import command
 
 _COMMANDS = {"failed": "error", "error": "error", "decided": "warning"}

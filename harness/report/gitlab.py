@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
+from harness.model.result import Result
 from harness.report.findings import Finding, findings, in_repository
-from harness.result import Result
 
 _SEVERITIES = {"failed": "critical", "error": "blocker", "decided": "major", "never-met": "info"}
 

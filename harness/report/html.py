@@ -14,13 +14,14 @@ from markupsafe import Markup
 
 from harness import __version__
 from harness.errors import Position
-from harness.judge import describe_chain, describe_hop, describe_loss, located
-from harness.observation import Delivery, Hop, PacketSeen, Value
+from harness.model.observation import Delivery, Hop, ObservedPacket, Value
+from harness.model.result import PacketResult, Result
+from harness.packets.frames import fields, summarise
+from harness.reading.path import located
+from harness.reading.words import describe_chain, describe_hop, describe_loss
+from harness.report.evaluated import CoveredRule, covered_rules
 from harness.report.findings import said
-from harness.report.met import Place, places
 from harness.report.picture import HEIGHT, LINE, WIDTH, draw
-from harness.result import Result, Sent
-from harness.scenario.packet import fields, summarise
 from harness.text import escape
 
 OUTCOMES = ("failed", "error", "skipped", "passed")
@@ -72,7 +73,7 @@ class _Ways:
         self._layers: dict[str, int] = {}
         self._ways: list[Any] = []
 
-    def add(self, packet: PacketSeen, device: str) -> int:
+    def add(self, packet: ObservedPacket, device: str) -> int:
         """The number of the way of ``packet``: for each host it visited its name, interfaces, whether it is the
         device under test, and the runs of one layer, each with time (µs), layer and functions."""
         self._ways.append(
@@ -112,7 +113,7 @@ def _number(word: str, known: dict[str, int]) -> int:
 
 def _facts(results: Sequence[Result], kernels: Sequence[str]) -> list[str]:
     """What is to be known of the run as a whole."""
-    rules = [place for place in places(results) if not place.is_policy]
+    rules = [place for place in covered_rules(results) if not place.is_policy]
     facts = [f"on Linux {', '.join(kernels)}"] if kernels else []
     if rules:
         met = sum(bool(place.matched) for place in rules)
@@ -134,7 +135,7 @@ def _card(number: int, result: Result, texts: dict[tuple[str, str], int], ways: 
     }
 
 
-def _step(result: Result, sent: Sent, anchor: Any, ways: _Ways) -> dict[str, Any]:
+def _step(result: Result, sent: PacketResult, anchor: Any, ways: _Ways) -> dict[str, Any]:
     packet, device = sent.seen, sent.observation.device
     return {
         "sent": sent,
@@ -203,8 +204,8 @@ def _sources(results: Sequence[Result], texts: dict[tuple[str, str], int]) -> li
     sources = []
     for (name, text), number in texts.items():
         same = [one for one in results if one.ruleset and one.ruleset.texts.get(name) == text]
-        by_line: dict[int, list[Place]] = {}
-        for place in places(same):
+        by_line: dict[int, list[CoveredRule]] = {}
+        for place in covered_rules(same):
             if place.position.file == name:
                 by_line.setdefault(place.position.line, []).append(place)
         lines = [
@@ -222,14 +223,14 @@ class Mark(Value, frozen=True):
 
     count: int
     """How many met anything of it."""
-    fate: Literal["met", "part", "unmet"]
+    status: Literal["met", "part", "unmet"]
     words: str
 
 
-def _mark(places: Sequence[Place]) -> Mark:
+def _mark(places: Sequence[CoveredRule]) -> Mark:
     names = {name for place in places for name in place.matched}
     whole = all(place.matched and not place.missed for place in places)
-    words = [f"{place.text}: {'; '.join([place.fate, *place.matched])}" for place in places]
+    words = [f"{place.text}: {'; '.join([place.status, *place.matched])}" for place in places]
     if missed := [element for place in places if place.matched for element in place.missed]:
         words.append(f"never met: {', '.join(missed)}")
     return Mark(len(names), "met" if whole else "part" if names else "unmet", " | ".join(words))

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
-    from harness.result import Result
+    from harness.model.result import Result
 
 
-class Kind(NamedTuple):
+class ReportKind(NamedTuple):
     """A report."""
 
     name: str
@@ -42,7 +42,7 @@ def _html(results: Sequence[Result], path: Path, _: Path) -> None:
 
 
 def _jsonl(results: Sequence[Result], path: Path, _: Path) -> None:
-    from harness.result import encode
+    from harness.model.result import encode
     from harness.save import save
 
     save(path, b"".join(encode(result) + b"\n" for result in results))
@@ -93,21 +93,21 @@ def _coverage(kind: str) -> Callable[[Sequence[Result], Path, Path], None]:
 
 
 KINDS = (
-    Kind("html", "FILE", "a page to read in a browser", _html),
-    Kind("pcapng", "DIR", "captures for Wireshark: each interface, and the way of each packet", _pcapng),
-    Kind("jsonl", "FILE", "all stored results, one a line", _jsonl),
-    Kind("summary", "FILE", "a summary in Markdown; GitHub's job summary gets it unasked", _summary),
-    Kind("gitlab", "FILE", "GitLab's code quality report", _gitlab),
-    Kind("sarif", "FILE", "SARIF: failures, and rules that no scenario met", _sarif),
-    Kind("cov-html", "DIR", "rule coverage: annotated rulesets for a browser", _coverage("html")),
-    Kind("cov-lcov", "FILE", "rule coverage as LCOV", _coverage("lcov")),
-    Kind("cov-xml", "FILE", "rule coverage as Cobertura", _coverage("xml")),
+    ReportKind("html", "FILE", "a page to read in a browser", _html),
+    ReportKind("pcapng", "DIR", "captures for Wireshark: each interface, and the way of each packet", _pcapng),
+    ReportKind("jsonl", "FILE", "all stored results, one a line", _jsonl),
+    ReportKind("summary", "FILE", "a summary in Markdown; GitHub's job summary gets it unasked", _summary),
+    ReportKind("gitlab", "FILE", "GitLab's code quality report", _gitlab),
+    ReportKind("sarif", "FILE", "SARIF: failures, and rules that no scenario met", _sarif),
+    ReportKind("cov-html", "DIR", "rule coverage: annotated rulesets for a browser", _coverage("html")),
+    ReportKind("cov-lcov", "FILE", "rule coverage as LCOV", _coverage("lcov")),
+    ReportKind("cov-xml", "FILE", "rule coverage as Cobertura", _coverage("xml")),
 )
 
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 
 
-def write(kind: Kind, results: Sequence[Result], path: Path, folder: Path) -> str:
+def write(kind: ReportKind, results: Sequence[Result], path: Path, folder: Path) -> str:
     """Write one report; a sentence that says so, or that there was nothing to write.
 
     Raises :class:`~harness.errors.HarnessError` when that cannot be done.
@@ -119,7 +119,7 @@ def write(kind: Kind, results: Sequence[Result], path: Path, folder: Path) -> st
     return f"{kind.name} is in {path}" if path.exists() else f"there is nothing to write to {path}"
 
 
-def asked(options: Namespace) -> Iterator[tuple[Kind, str]]:
+def asked(options: Namespace) -> Iterator[tuple[ReportKind, str]]:
     """Yield the reports that pytest's ``options`` ask for, with their paths."""
     yield from ((kind, path) for kind in KINDS if (path := getattr(options, kind.option)))
 

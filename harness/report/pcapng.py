@@ -28,7 +28,7 @@ ETHERNET, COOKED = 1, 113
 """LINKTYPE_ETHERNET, and LINKTYPE_LINUX_SLL for packets without an Ethernet header."""
 
 
-class Direction(enum.IntEnum):
+class FrameDirection(enum.IntEnum):
     """Which way a packet passed an interface, as in the flags of its block."""
 
     UNKNOWN = 0
@@ -59,7 +59,7 @@ class Writer:
         data: bytes,
         *,
         length: int | None = None,
-        direction: Direction = Direction.UNKNOWN,
+        direction: FrameDirection = FrameDirection.UNKNOWN,
         comment: str = "",
     ) -> None:
         """Write a packet seen at ``interface`` at ``time``, nanoseconds since 1970.

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from itertools import groupby, pairwise
 from operator import attrgetter
 
-from harness.judge import located
-from harness.observation import PacketSeen, Value
-from harness.result import LabPlan
+from harness.model.observation import ObservedPacket, Value
+from harness.model.result import LabPlan
+from harness.reading.path import located
 
 WIDTH, HEIGHT, GAP = 160, 40, 90
 """Of a host's box, and between two of them, in pixels."""
@@ -42,7 +42,7 @@ class Picture(Value, frozen=True, kw_only=True):
     """The same for those who do not see it."""
 
 
-def draw(lab: LabPlan, packet: PacketSeen, device: str) -> Picture:
+def draw(lab: LabPlan, packet: ObservedPacket, device: str) -> Picture:
     """Lay out ``lab`` from left to right, along its links, and the way of ``packet`` in it."""
     order = _order(lab)
     places = {host: number for number, host in enumerate(order)}

@@ -6,9 +6,9 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from harness.judge import bare
-from harness.observation import Rule
-from harness.result import RulesetPlan
+from harness.model.observation import Rule
+from harness.model.result import RulesetPlan
+from harness.reading.rules import bare
 
 _TARGET = re.compile(r"\b(?:jump|goto) ([^\s;,{}]+)")
 _MAP = re.compile(r"\bvmap @([\w./-]+)")

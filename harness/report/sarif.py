@@ -15,8 +15,8 @@ import msgspec
 
 from harness import __version__
 from harness.errors import Position
+from harness.model.result import Result
 from harness.report.findings import Finding, findings, in_repository
-from harness.result import Result
 
 _RULES = {
     "failed": ("error", "The ruleset did not do what a scenario expects."),

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 
-from harness.judge import located
-from harness.observation import Step, Verdict
+from harness.model.observation import Step, Verdict
+from harness.model.result import OutcomeName, PacketResult, Result
+from harness.reading.path import located
+from harness.report.evaluated import covered_rules
 from harness.report.findings import said
-from harness.report.met import places
-from harness.result import OutcomeName, Result, Sent
 from harness.text import escape, markdown
 from harness.text import mermaid as _label
 
@@ -59,7 +59,7 @@ def _icon(counts: Mapping[OutcomeName, int]) -> str:
 def _facts(results: Sequence[Result]) -> Iterator[str]:
     kernels = sorted({result.kernel for result in results if result.kernel})
     facts = [f"on Linux {', '.join(map(markdown, kernels))}"] if kernels else []
-    rules = [place for place in places(results) if not place.is_policy]
+    rules = [place for place in covered_rules(results) if not place.is_policy]
     if rules:
         met = sum(bool(place.matched) for place in rules)
         facts.append(f"{met} of {len(rules)} rules met ({met / len(rules):.0%})")
@@ -88,7 +88,7 @@ def _fenced(language: str, text: str) -> str:
     return f"{fence}{language}\n{text}\n{fence}\n"
 
 
-def mermaid(sent: Sent) -> str:
+def mermaid(sent: PacketResult) -> str:
     """Return a Mermaid flowchart of the way of the packet ``sent``: hosts, interfaces, and each rule that spoke."""
     device = sent.observation.device
     lines = ["flowchart LR"]
@@ -113,7 +113,7 @@ def mermaid(sent: Sent) -> str:
     return "\n".join(lines)
 
 
-def _node(sent: Sent, step: Step) -> str:
+def _node(sent: PacketResult, step: Step) -> str:
     place = step.position
     where = f"{place.file}:{place.line}" if place else ""
     verdict = "" if step.kind == "policy" or step.verdict is Verdict.CONTINUE else f"→ {step.verdict} {step.target}"

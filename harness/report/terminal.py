@@ -13,33 +13,20 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from harness.errors import Position
-from harness.judge import (
-    PLUMBING,
-    Mismatch,
-    Outcome,
-    PathRow,
-    align,
-    arrivals,
-    describe_chain,
-    describe_entry,
-    describe_hop,
-    describe_loss,
-    ended,
-    entries,
-    is_landmark,
-    located,
-    outcome,
-)
-from harness.observation import Delivery, Hop, Observation, PacketSeen, Rule, Step, Verdict
-from harness.report.advice import advise
-from harness.scenario import icmp
-from harness.scenario.models import Expect
-from harness.scenario.packet import fields, summarise
-from harness.scenario.problem import one_of
+from harness.judge.advice import advise
+from harness.model.mismatch import Mismatch
+from harness.model.observation import Delivery, Hop, Observation, ObservedPacket, Rule, Step, Verdict
+from harness.model.problem import one_of
+from harness.packets import icmp
+from harness.packets.frames import fields, summarise
+from harness.reading.decision import Outcome, arrivals, ended, outcome
+from harness.reading.path import PLUMBING, PathRow, align, entries, is_landmark, located
+from harness.reading.words import describe_chain, describe_entry, describe_hop, describe_loss
+from harness.scenario.models.expect import Expect
 from harness.text import escape
 
 if TYPE_CHECKING:
-    from harness.scenario.network import Network
+    from harness.topology.network import Network
 
 LABEL = 10
 """Columns of the labels on the left, behind an indentation of 2."""
@@ -89,7 +76,7 @@ def explain(
     expect: Expect,
     mismatches: Sequence[Mismatch],
     observation: Observation,
-    packet: PacketSeen,
+    packet: ObservedPacket,
     *,
     rules: Sequence[Rule] = (),
     network: Network | None = None,
@@ -99,7 +86,7 @@ def explain(
 ) -> str:
     """Return the failure text of one packet of the scenario ``name``, which stands at ``where``.
 
-    ``summary`` is the packet sent in one line, ``mismatches`` is what :func:`~harness.judge.judge` found,
+    ``summary`` is the packet sent in one line, ``mismatches`` is what :func:`~harness.judge.expectations.judge` found,
     ``rules`` are those that the device under test has loaded, ``network`` is the lab,
     ``others`` the places, from 0, of packets sent with it that are not as expected either. Lines keep to
     ``width`` columns where names and rules allow it.
@@ -123,7 +110,7 @@ def explain(
     return str(page)
 
 
-def outline(observation: Observation, packet: PacketSeen, *, colour: bool = False, width: int = 100) -> str:
+def outline(observation: Observation, packet: ObservedPacket, *, colour: bool = False, width: int = 100) -> str:
     """Return the way of ``packet`` in a few lines: hosts, interfaces, layers, and each chain's verdict."""
     page = Page(colour=colour, width=width)
     page.add("path", *_outline(page, observation, packet))
@@ -179,7 +166,7 @@ def _decided(page: Page, seen: Outcome) -> list[str]:
     return lines
 
 
-def _rules(page: Page, packet: PacketSeen, seen: Outcome, observation: Observation) -> list[str]:
+def _rules(page: Page, packet: ObservedPacket, seen: Outcome, observation: Observation) -> list[str]:
     """Return every chain and rule passed, in order; the rule's text comes last as it may be long."""
     steps, device = packet.steps, observation.device
     # The trace says drop of a reject as well.
@@ -274,7 +261,7 @@ def _cut(text: str, columns: int) -> str:
     return f"{text[: columns - 1 - tail]}…{text[len(text) - tail :]}"
 
 
-def _outline(page: Page, observation: Observation, packet: PacketSeen) -> list[str]:
+def _outline(page: Page, observation: Observation, packet: ObservedPacket) -> list[str]:
     """Return a line for each host passed; for the device also its layers, and each chain with its verdict."""
     if not packet.hops:
         return [page.paint("no function was traced")]
@@ -313,7 +300,7 @@ def _words(hops: Sequence[Hop]) -> list[str]:
 # --- arrivals -----------------------------------------------------------------------------------
 
 
-def _arrived(packet: PacketSeen, device: str) -> list[str]:
+def _arrived(packet: ObservedPacket, device: str) -> list[str]:
     """Return what arrived where, and as what."""
     lines = [
         f"{delivery.host} {delivery.device}: {summarise(delivery.frame)}, ttl {fields(delivery.frame).get('ttl', '-')}"

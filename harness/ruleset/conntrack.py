@@ -13,10 +13,10 @@ from typing import Final, get_args
 
 from harness.errors import Unsupported
 from harness.lab.lab import Host
-from harness.netlink import Message, Netlink, NetlinkError, attributes
-from harness.observation import Connection, Direction
-from harness.ruleset.nfnetlink import HEADER, NETLINK_NETFILTER, number, string
-from harness.scenario.models import ConntrackState
+from harness.linux.netlink import Message, Netlink, NetlinkError, attributes
+from harness.linux.nfnetlink import HEADER, NETLINK_NETFILTER, number, string
+from harness.model.observation import Connection, Direction
+from harness.scenario.models.expect import ConntrackState
 
 IPCTNL_MSG_CT_GET: Final = 1 << 8 | 1
 # enum ctattr_type, ctattr_tuple, ctattr_ip, ctattr_l4proto, ctattr_protoinfo, ctattr_protoinfo_tcp, ctattr_help

@@ -7,16 +7,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from harness.errors import Unsupported
-from harness.kernel import modules
 from harness.lab import needs as lab_needs
 from harness.lab.lab import UNFILTERED_BRIDGES, Host, Lab
+from harness.linux import modules
 from harness.ruleset import needs
 from harness.ruleset.load import Ruleset
 from harness.ruleset.needs import BRIDGE_NETFILTER
-from harness.scenario import sysctls
 from harness.scenario.case import Files
 from harness.scenario.files import shortened
-from harness.scenario.network import Network
+from harness.topology import sysctls
+from harness.topology.network import Network
 
 
 @contextmanager

@@ -15,14 +15,14 @@ from harness.bounds import RULESET_BYTES
 from harness.errors import Position, ScenarioError, Unsupported
 from harness.lab.lab import Host
 from harness.lab.namespace import Namespace
-from harness.observation import Rule
+from harness.model.observation import Rule
+from harness.project import ALLOW, Project, find
 from harness.ruleset import iptables, listing, source, state
 from harness.ruleset.listing import Chain, Listed
-from harness.ruleset.missing import missing
 from harness.ruleset.nft import Nft, RefusedError, as_shown, complaint, handles_in_blocks, marked
 from harness.ruleset.nft import nft_version as nft_version
 from harness.ruleset.process import LostError, Reach
-from harness.scenario.project import ALLOW, Project, find
+from harness.ruleset.unsupported import missing
 from harness.untrusted import Unreadable, read_text
 
 _STRING: Final = re.compile(r'"[^"]*"')

@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from harness.kernel.modules import Need
+from harness.linux.modules import Need
 from harness.ruleset import iptables, source
-from harness.ruleset.missing import FEATURES
+from harness.ruleset.unsupported import FEATURES
 from harness.untrusted import Unreadable, read_text
 
 LARGEST: Final = 64 << 20

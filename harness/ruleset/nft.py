@@ -14,9 +14,9 @@ from typing import Any
 
 from harness.errors import Position, ScenarioError, Unsupported
 from harness.lab.namespace import Namespace
-from harness.netlink import Netlink, attributes
+from harness.linux.netlink import Netlink, attributes
+from harness.linux.nfnetlink import FAMILIES, HEADER, NETLINK_NETFILTER, NFT_MSG_GETRULE, number, string
 from harness.ruleset.listing import ANONYMOUS, Handle
-from harness.ruleset.nfnetlink import FAMILIES, HEADER, NETLINK_NETFILTER, NFT_MSG_GETRULE, number, string
 from harness.ruleset.process import Child, LostError, Reach, Reply
 
 NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_HANDLE, NFTA_RULE_EXPRESSIONS = 1, 2, 3, 4

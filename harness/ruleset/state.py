@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.kernel import modules
 from harness.lab.lab import Host
+from harness.linux import modules
 from harness.nft_syntax import is_change, is_object
 from harness.ruleset import needs
 from harness.ruleset.nft import Nft, RefusedError, counted

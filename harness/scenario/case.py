@@ -12,10 +12,11 @@ import msgspec
 from msgspec import UNSET
 
 from harness.errors import Position, ScenarioError
-from harness.scenario.models import Action, Send
-from harness.scenario.network import Network
-from harness.scenario.node import Node
-from harness.scenario.project import Project
+from harness.model.node import Node
+from harness.packets.spec import Send
+from harness.project import Project
+from harness.scenario.models.file import Action
+from harness.topology.network import Network
 
 
 class Files(msgspec.Struct, frozen=True):
@@ -75,7 +76,7 @@ class Broken(msgspec.Struct, frozen=True, kw_only=True):
         return self.errors[0].position
 
 
-class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+class LoadedFile(msgspec.Struct, frozen=True, kw_only=True):
     """All that a file gives."""
 
     cases: tuple[Case | Broken, ...]

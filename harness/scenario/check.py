@@ -8,29 +8,27 @@ from ipaddress import ip_address
 
 from msgspec import UNSET, structs
 
+from harness.model.problem import NothingExpected, Problem, unknown
 from harness.nft_syntax import FAMILIES, is_change, is_name
-from harness.scenario import flow, icmp, packet
-from harness.scenario.models import (
-    Action,
+from harness.packets import frames, icmp
+from harness.packets.endpoints import TRANSPORTS, plan_endpoints
+from harness.packets.spec import Payload, Sees, Send
+from harness.scenario import flow
+from harness.scenario.models.expect import (
     Delivered,
     Dropped,
     Ends,
     Exactly,
-    Exchange,
     Expect,
     FlowSeen,
     HopDetail,
     PathEntry,
-    Payload,
-    Scenario,
-    Sees,
-    Send,
     Tracked,
 )
-from harness.scenario.network import Network
-from harness.scenario.parts import LOOPBACK
-from harness.scenario.plan import TRANSPORTS, plan
-from harness.scenario.problem import NothingExpected, Problem, unknown
+from harness.scenario.models.file import Action, Scenario
+from harness.scenario.models.sockets import Exchange
+from harness.topology.network import Network
+from harness.topology.parts import LOOPBACK
 
 HOOKS = ("ingress", "prerouting", "input", "forward", "output", "postrouting", "egress")
 MOST_CONTENT = 1200
@@ -146,9 +144,9 @@ def _check_send(action: Action, send: Send, network: Network) -> Generator[Probl
     try:
         _check_form(send)
         if _is_short(send):
-            family, count = plan(send, network).family, send.count
+            family, count = plan_endpoints(send, network).family, send.count
         else:
-            count = len(packet.build(send, network))
+            count = len(frames.build(send, network))
     except Problem as problem:
         yield problem.below("send")
         return None

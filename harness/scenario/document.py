@@ -27,8 +27,8 @@ from ruamel.yaml.scanner import Scanner, ScannerError
 from harness import untrusted
 from harness.bounds import SCENARIO_BYTES, YAML_DEPTH, YAML_VALUES
 from harness.errors import Position, ScenarioError
-from harness.scenario.node import Node, Place
-from harness.scenario.project import Project
+from harness.model.node import LineColumn, Node
+from harness.project import Project
 
 
 def read(path: Path, project: Project) -> Node:
@@ -178,8 +178,8 @@ class _Walk:
         return ScenarioError(sentence, Position(self.file, *_place(event)), remedy=remedy)
 
 
-def _place(event: Any) -> Place:
-    return Place(event.start_mark.line + 1, event.start_mark.column + 1)
+def _place(event: Any) -> LineColumn:
+    return LineColumn(event.start_mark.line + 1, event.start_mark.column + 1)
 
 
 def _is_nothing(event: Any) -> bool:
@@ -195,12 +195,12 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 """An escape may name one; no file can hold it."""
 
 
-def _verbatim(event: ScalarEvent) -> Place | None:
+def _verbatim(event: ScalarEvent) -> LineColumn | None:
     """Where a scalar's text begins, if its characters stand in one line as they are."""
     start, end, quote = event.start_mark, event.end_mark, event.style in ("'", '"')
     if start.line != end.line or end.column - start.column - 2 * quote != len(event.value):
         return None
-    return Place(start.line + 1, start.column + 1 + quote)
+    return LineColumn(start.line + 1, start.column + 1 + quote)
 
 
 # What YAML 1.2 (section 10.3.2) takes a plain scalar for; everything else is text. Infinity and

@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 from harness import untrusted
 from harness.bounds import PYTHON_BYTES
-from harness.scenario.project import Project
+from harness.project import Project
 
 LABS = "labs"
 """In a folder of this name lie labs, which scenario files name, and no scenarios."""
 SUFFIXES = (".yaml", ".yml")
 
 FIXTURES = frozenset({"nft_run", "nft_lab"})
-"""Of :mod:`harness.fixtures`."""
+"""Of :mod:`harness.pytest_plugin.fixtures`."""
 
 _NOT_INTO = (".*", "*.egg", "_darcs", "build", "CVS", "dist", "node_modules", "venv", "{arch}")
 """Folders that pytest does not look into, unless its setting ``norecursedirs`` says otherwise."""

@@ -9,15 +9,17 @@ from typing import Final, Literal
 import msgspec
 from msgspec import UNSET, structs
 
-from harness.scenario.models import Action, Connect, Exchange, Hex
-from harness.scenario.network import Network
-from harness.scenario.parts import Address, Host
-from harness.scenario.problem import Problem, nowhere, unknown
+from harness.model.problem import Problem, nowhere, unknown
+from harness.packets.spec import Hex
+from harness.scenario.models.file import Action
+from harness.scenario.models.sockets import Connect, Exchange
+from harness.topology.network import Network
+from harness.topology.parts import Address, HostPlan
 
 VERSIONS: Final = {"ip": 4, "ip6": 6}
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class FlowPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Who calls whom."""
 
     protocol: Literal["tcp", "udp"]
@@ -35,10 +37,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.host} :{self.sport} → {name}{address}:{self.dport} {self.protocol}"
 
 
-def plan(flow: Connect | Exchange, network: Network) -> Plan:
+def plan(flow: Connect | Exchange, network: Network) -> FlowPlan:
     """Fill in what ``flow`` leaves open.
 
-    Raises :class:`~harness.scenario.problem.Problem`, with keys below the flow, when it contradicts
+    Raises :class:`~harness.model.problem.Problem`, with keys below the flow, when it contradicts
     itself or the lab.
     """
     if flow.from_ not in network.hosts:
@@ -71,7 +73,7 @@ def plan(flow: Connect | Exchange, network: Network) -> Plan:
             raise problem.below("to") from None
         if interface.address(destination.version) is None:
             raise Problem(f"{interface.end} has no IPv{destination.version} address to call from", "from")
-    return Plan(
+    return FlowPlan(
         protocol="udp" if udp is not None else "tcp",
         host=flow.from_,
         sport=flow.sport,
@@ -121,7 +123,7 @@ def speaking(names: Collection[str], network: Network) -> Network:
     return structs.replace(network, hosts=hosts)
 
 
-def _resolving(host: Host, answering: Collection[Address]) -> Host:
+def _resolving(host: HostPlan, answering: Collection[Address]) -> HostPlan:
     """``host`` with neighbours unknown that can tell where they are."""
     neighbours = (
         one._replace(known=one.interface not in host.speaking or one.address not in answering)

@@ -14,20 +14,22 @@ import msgspec
 from msgspec import UNSET, structs
 
 from harness.errors import Position, ScenarioError
+from harness.model.node import Node
+from harness.model.problem import NothingExpected, Problem, did_you_mean, nearest
 from harness.nft_syntax import is_name, is_piece
-from harness.scenario.case import Broken, Case, Files, Loaded
+from harness.packets.spec import Payload, Send
+from harness.project import ALLOW, EVERYTHING, FILES, Project, find
+from harness.scenario.case import Broken, Case, Files, LoadedFile
 from harness.scenario.check import actions, check, check_step, to_be_recorded
 from harness.scenario.files import LABS as LABS_FOLDER
 from harness.scenario.files import SUFFIXES, choose, shortened
 from harness.scenario.flow import speakers, speaking
-from harness.scenario.labs import LABS, rename
-from harness.scenario.models import Action, LabSpec, Payload, Scenario, ScenarioFile, Send
-from harness.scenario.network import Network
-from harness.scenario.node import Node
+from harness.scenario.models.file import Action, Scenario, ScenarioFile
 from harness.scenario.parameters import expand, without_consequences
-from harness.scenario.problem import NothingExpected, Problem, did_you_mean, nearest
-from harness.scenario.project import ALLOW, EVERYTHING, FILES, Project, find
 from harness.scenario.validate import convert
+from harness.topology.builtin import LABS, rename
+from harness.topology.network import Network
+from harness.topology.spec import LabSpec
 
 
 def load(path: Path, *, layers: Collection[str] | None = None) -> tuple[Case | Broken, ...]:
@@ -109,7 +111,7 @@ def load_all(
     recording: bool = False,
     text: str | None = None,
     project: Project | None = None,
-) -> Loaded:
+) -> LoadedFile:
     """The scenarios of a file and what is wrong with the file, without raising either.
 
     When ``recording``, packets may be without expectation: that is then an empty one. ``text`` stands for
@@ -119,7 +121,7 @@ def load_all(
         project = project or _project(path)
         root = _read(path, project, text)
     except ScenarioError as error:
-        return Loaded(cases=(), errors=(error,))
+        return LoadedFile(cases=(), errors=(error,))
     root, found = expand(root)
     file, rest, more = convert(root, ScenarioFile)
     found = without_consequences([*found, *more])
@@ -142,7 +144,7 @@ def load_all(
     # What is left of the list has lost its wrong entries, so the indices are those of `rest`.
     scenarios = dict(zip(rest.children["scenarios"].children, file.scenarios, strict=True)) if file is not None else {}
     cases = _cases(path, root.children.get("scenarios"), scenarios, list(filter(_is_in_scenario, found)), stage)
-    return Loaded(cases=tuple(cases), errors=(*(_located(problem, root, path) for problem in whole), *elsewhere))
+    return LoadedFile(cases=tuple(cases), errors=(*(_located(problem, root, path) for problem in whole), *elsewhere))
 
 
 def load_lab(path: Path) -> Network:

@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator, Mapping
 
 from harness.bounds import SCENARIOS_OF_ONE, YAML_VALUES
-from harness.scenario.node import Node
-from harness.scenario.problem import Problem
+from harness.model.node import Node
+from harness.model.problem import Problem
 
 EACH, MATRIX = _KEYS = ("each", "matrix")
 NAME = re.compile(r"[A-Za-z_]\w*")

@@ -27,9 +27,9 @@ from ruamel.yaml.events import (
 
 from harness import untrusted
 from harness.bounds import SCENARIO_BYTES
+from harness.project import Project
 from harness.scenario.document import events as parsed
-from harness.scenario.models import ScenarioFile
-from harness.scenario.project import Project
+from harness.scenario.models.file import ScenarioFile
 
 KEYS: Final = ScenarioFile.__struct_encode_fields__
 """The keys of a scenario file."""

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from harness.scenario import icmp
-from harness.scenario.labs import LABS
-from harness.scenario.network import Network
+from harness.packets import icmp
 from harness.scenario.schema import Schema, models
+from harness.topology.builtin import LABS
+from harness.topology.network import Network
 
 EXAMPLE = """\
 # yaml-language-server: $schema=../harness/scenario.schema.json
@@ -41,7 +41,7 @@ scenarios:
 HEAD = f"""\
 # The scenario language
 
-<!-- Made from harness/scenario/models.py by `nft-harness schema --markdown`; a test compares. -->
+<!-- Made from harness/scenario/models/file.py by `nft-harness schema --markdown`; a test compares. -->
 
 A scenario says which packet starts where and what the ruleset must do with it. Scenarios stand in
 YAML 1.2 files; pytest collects each as a test.

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from harness.scenario.models import ScenarioFile
+from harness.scenario.models.file import ScenarioFile
 
 Schema = dict[str, Any]
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from harness.scenario.node import Node
-from harness.scenario.problem import Problem, did_you_mean, one_of
+from harness.model.node import Node
+from harness.model.problem import Problem, did_you_mean, one_of
 
 Keys = tuple[str | int, ...]
 M = TypeVar("M", bound=msgspec.Struct)

@@ -25,8 +25,8 @@ from pathlib import Path
 import msgspec
 
 from harness.errors import Unsupported
-from harness.tracer import layers
-from harness.tracer.btf import Argument, Btf
+from harness.linux.btf import Argument, Btf
+from harness.model import layers
 
 KERNEL = "vmlinux"
 """The kernel itself, where else a module is named."""
@@ -66,7 +66,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     """The struct that this argument points to: ``sk_buff``, ``nft_pktinfo`` or ``nft_traceinfo``."""
     layer: str
     priority: int
-    """``CRITICAL``, ``IMPORTANT`` or ``OTHER`` of :mod:`harness.tracer.layers`."""
+    """``CRITICAL``, ``IMPORTANT`` or ``OTHER`` of :mod:`harness.model.layers`."""
 
 
 class Untraceable(msgspec.Struct, frozen=True, kw_only=True):
@@ -277,7 +277,7 @@ class Survey:
 
 
 class Layout:
-    """Answers :class:`~harness.tracer.btf.Btf`'s questions on structs, without BTF where it was asked before."""
+    """Answers :class:`~harness.linux.btf.Btf`'s questions on structs, without BTF where it was asked before."""
 
     def __init__(self, survey: Survey, module: str) -> None:
         self._survey = survey
@@ -382,7 +382,7 @@ def everything(module: str, arguments: Iterable[Argument]) -> Iterator[Function]
     for argument in arguments:
         if argument.type in carriers and argument.function not in known:
             known.add(argument.function)
-            place = layers.place(argument.function)
+            place = layers.classify(argument.function)
             yield Function(
                 name=argument.function,
                 kernel_name=argument.function,
@@ -422,7 +422,7 @@ def sort_out(
         found = stops.names(name, module)
         if not found:
             refuse(name, "it is inlined, or marked notrace: not in available_filter_functions")
-        place = layers.place(name)
+        place = layers.classify(name)
         for kernel_name in found:
             if stops.forbids(kernel_name):
                 refuse(name, "it is on the kprobe blacklist")

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from harness.errors import BrokenMeasurement
 
 
-class Kind(enum.IntEnum):
+class EventKind(enum.IntEnum):
     """``enum kind`` in bpf/trace.c."""
 
     BIRTH = 0
@@ -52,7 +52,7 @@ class Event(NamedTuple):
     cpu: int
 
 
-class Snapped(NamedTuple):
+class EventWithBytes(NamedTuple):
     """``struct event`` with bytes of the packet, as it is with ``SNAP``."""
 
     time: int
@@ -71,7 +71,7 @@ class Snapped(NamedTuple):
     data: bytes
 
 
-class Visit(NamedTuple):
+class StackEvent(NamedTuple):
     """``struct record`` in bpf/trace.c: an event at a tracepoint."""
 
     time: int
@@ -93,17 +93,17 @@ BUSY = 1 << 31
 DISCARD = 1 << 30
 
 
-def _visit(fields: tuple[int, ...]) -> Visit:
+def _visit(fields: tuple[int, ...]) -> StackEvent:
     event = Event._make(fields[: len(Event._fields)])
     size, *stack = fields[len(event) :]
-    return Visit(event.time, event, tuple(stack[: max(size, 0) // 8]))
+    return StackEvent(event.time, event, tuple(stack[: max(size, 0) // 8]))
 
 
 class Shape(enum.Enum):
     """What records of a ring buffer are: how they lie there, and what is made of one."""
 
     EVENTS = (RECORD, Event._make)
-    SNAPPED = (SNAPPED_RECORD, Snapped._make)
+    SNAPPED = (SNAPPED_RECORD, EventWithBytes._make)
     VISITS = (VISITED_RECORD, _visit)
 
 

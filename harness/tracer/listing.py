@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from harness.errors import HarnessError
-from harness.tracer import layers
+from harness.model import layers
 from harness.tracer.discover import Function, Functions, Untraceable
 
 
@@ -24,7 +24,7 @@ def select(functions: Functions, *, layer: str | None, priority: int | None, mat
         raise HarnessError(f"there is no layer {layer!r}", remedy=f"use {' or '.join(near)}")
 
     def wanted(function: Function | Untraceable) -> bool:
-        place = layers.place(function.name)
+        place = layers.classify(function.name)
         return (
             layer in (None, place.layer)
             and priority in (None, place.priority)

@@ -14,14 +14,15 @@ from typing import Any, Self
 import msgspec
 
 from harness.errors import HarnessError
-from harness.observation import Loss
-from harness.tracer import layers, listing, pcap, program
+from harness.model import layers
+from harness.model.observation import Loss
+from harness.tracer import listing, packet_filter, program
 from harness.tracer.discover import Function, Functions
-from harness.tracer.events import Event, Snapped
-from harness.tracer.kept import Kept
-from harness.tracer.tracer import Live, Tracer, Watch
+from harness.tracer.events import Event, EventWithBytes
+from harness.tracer.kernel_cache import KernelCache
+from harness.tracer.tracer import LiveOptions, Tracer, TraceSession
 
-Events = Sequence[Event | Snapped]
+Events = Sequence[Event | EventWithBytes]
 
 TICK_S = 0.02
 """Between two looks into the ring buffer, seconds: a third of the time in which 3 million events a second fill it."""
@@ -40,7 +41,7 @@ NAMED = Path("/run/netns")
 """Network namespaces with names, see ip-netns(8)."""
 
 
-class Choice(msgspec.Struct, frozen=True, kw_only=True):
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """What to trace."""
 
     functions: Sequence[str] = ()
@@ -68,7 +69,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
     def check(self) -> None:
         """Refuse what can be known to be wrong before anything is started, with :class:`HarnessError`."""
-        pcap.compiled(self.expression)
+        packet_filter.compiled(self.expression)
         if self.max_functions is not None and self.max_functions < 1:
             raise HarnessError(f"--max-functions {self.max_functions} leaves nothing to trace", remedy="give 1 or more")
         if self.buffer is not None and not 1 <= self.buffer <= MOST_BUFFER:
@@ -81,7 +82,7 @@ def expression(text: str, protocols: Sequence[str]) -> str:
     return " and ".join(f"({part})" for part in parts) if len(parts) > 1 else "".join(parts)
 
 
-def select_functions(functions: Functions, choice: Choice, *, everything: bool) -> list[Function]:
+def select_functions(functions: Functions, choice: Selection, *, everything: bool) -> list[Function]:
     """The functions to arm: those asked for, else all, or the critical ones if the engine can't carry all.
 
     The most telling ones are left by ``max_functions``. Raises :class:`HarnessError` for a name that
@@ -175,10 +176,10 @@ def _has_come(name: str) -> bool:
     return (NAMED / name).exists() and _is_namespace(NAMED / name)
 
 
-class Trace:
+class LiveTrace:
     """A tracer armed for a choice; the lines of what it sees, then the statistics."""
 
-    def __init__(self, kept: Kept, choice: Choice) -> None:
+    def __init__(self, kept: KernelCache, choice: Selection) -> None:
         self._hosts: list[int] = []
         self._to_come: list[str] = []
         for name in choice.netns:  # before anything that takes time
@@ -186,7 +187,7 @@ class Trace:
                 self._to_come.append(name)
             else:
                 self._hosts.append(namespace(name))
-        wants = Live(expression=choice.expression, stacks=choice.stack, bytes=choice.bytes)
+        wants = LiveOptions(expression=choice.expression, stacks=choice.stack, bytes=choice.bytes)
         self._tracer = Tracer(kept, engine=choice.engine, ring_bytes=choice.ring_bytes, live=wants)
         try:
             everything = self._tracer.engine.everything
@@ -270,7 +271,7 @@ class Trace:
         return tuple(self._tracer.symbol(address) for address in addresses[:DEPTH] if address)
 
 
-def _batches(watch: Watch, over: Callable[[], bool], *, settle: bool) -> Generator[Events, None, None]:
+def _batches(watch: TraceSession, over: Callable[[], bool], *, settle: bool) -> Generator[Events, None, None]:
     while not over():
         yield from _some(watch)
     # What the ring buffer holds after this is not lost: Watch.rest() gives it.
@@ -282,7 +283,7 @@ def _batches(watch: Watch, over: Callable[[], bool], *, settle: bool) -> Generat
             last = time.monotonic()
 
 
-def _some(watch: Watch) -> Generator[Events, None, None]:
+def _some(watch: TraceSession) -> Generator[Events, None, None]:
     """The next events, if there are any; a pause when these were all."""
     if events := watch.take(PART):
         yield events

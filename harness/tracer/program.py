@@ -21,8 +21,8 @@ from typing import Self
 import msgspec
 
 from harness.errors import HarnessError, Unsupported
-from harness.kernel import bpf
-from harness.tracer import pcap
+from harness.linux import bpf
+from harness.tracer import packet_filter
 from harness.tracer.discover import Layout
 
 SOURCES = next(
@@ -147,10 +147,10 @@ class Object(msgspec.Struct, frozen=True):
 
 def with_filter(source: Object, expression: str) -> Object:
     """``source``, that takes only packets of which a pcap expression is true."""
-    code = pcap.compiled(expression)
+    code = packet_filter.compiled(expression)
     programs = {}
     for name, program in source.programs.items():
-        instructions, moved = pcap.put(program.instructions, code)
+        instructions, moved = packet_filter.put(program.instructions, code)
         programs[name] = Code(instructions, {moved(index): used for index, used in program.maps.items()})
     return msgspec.structs.replace(source, programs=programs)
 
@@ -203,7 +203,7 @@ def _compile(values: Mapping[str, int | str]) -> Object:
         compiled.cleanup()
 
 
-class Loaded:
+class LoadedProgram:
     """An :class:`Object` in the kernel: its maps, and its programs once they are asked for."""
 
     def __init__(self, source: Object, *, ring_bytes: int = RING_BYTES) -> None:

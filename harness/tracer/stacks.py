@@ -19,12 +19,12 @@ from itertools import takewhile
 from typing import Any, Final, NamedTuple
 
 from harness.errors import Unsupported
-from harness.kernel import bpf, modules
-from harness.tracer import attach, events, program
+from harness.linux import bpf, modules
+from harness.tracer import engines, events, program
 from harness.tracer.discover import Function
-from harness.tracer.events import Event, Kind, Visit
-from harness.tracer.kept import Kept
-from harness.tracer.tracer import NOTIFY, U32, U64, Recorder, constants_of
+from harness.tracer.events import Event, EventKind, StackEvent
+from harness.tracer.kernel_cache import KernelCache
+from harness.tracer.tracer import NOTIFY, U32, U64, BaseTracer, constants_of
 
 HANDED: Final = ("net_dev_queue", "net_dev_start_xmit", "netif_rx", "skb_copy_datagram_iovec", "icmp_send")
 """Tracepoints that are handed a packet and mean nothing special by it; older kernels lack some."""
@@ -53,14 +53,14 @@ COPIES: Final = frozenset(
 """A packet first seen within these is a piece or a copy of that which they are handed."""
 
 
-class Stacks(Recorder):
+class Stacks(BaseTracer):
     """Tracepoints, recording while a scenario watches; the same questions as to a :class:`Tracer`."""
 
     whole = False
-    known_by = (*Recorder.known_by, "heads")
-    engine_name = attach.TRACEPOINTS
+    known_by = (*BaseTracer.known_by, "heads")
+    engine_name = engines.TRACEPOINTS
 
-    def __init__(self, kept: Kept, *, ring_bytes: int = program.RING_BYTES) -> None:
+    def __init__(self, kept: KernelCache, *, ring_bytes: int = program.RING_BYTES) -> None:
         """Raises :class:`Unsupported` when the kernel does not let us attach to tracepoints."""
         modules.load()
         constants = {
@@ -73,7 +73,7 @@ class Stacks(Recorder):
         }
         with ExitStack() as undo:
             try:
-                loaded = undo.enter_context(program.Loaded(kept.object(constants), ring_bytes=ring_bytes))
+                loaded = undo.enter_context(program.LoadedProgram(kept.object(constants), ring_bytes=ring_bytes))
                 super().__init__(kept.survey, loaded, undo, ring_bytes, events.Shape.VISITS)
                 attached = [self._attach(undo, "handed", name) for name in HANDED]
                 attached += [self._attach(undo, name, name) for name in (*ENDS, *SPECIAL)]
@@ -121,8 +121,8 @@ class Stacks(Recorder):
         return f"functions on the stacks at {self._count} tracepoints"
 
     def tell(self, seen: list[Any]) -> list[Event]:
-        """See :class:`Recorder`."""
-        return _Story(self.functions, self.symbol).tell(seen)
+        """See :class:`BaseTracer`."""
+        return _StackHistory(self.functions, self.symbol).tell(seen)
 
 
 class _Chain(NamedTuple):
@@ -138,7 +138,7 @@ class _Chain(NamedTuple):
         return self.border in RECEPTION
 
 
-class _Story:
+class _StackHistory:
     """Makes of visits the events that probes on functions would have made."""
 
     def __init__(self, functions: Sequence[Function], symbol: Callable[[int], str]) -> None:
@@ -157,17 +157,17 @@ class _Story:
         """Functions that a packet was in when it was seen last, the outermost first."""
         self._places: dict[int, tuple[int, int]] = {}
         """Namespace and interface of a packet when it was seen last."""
-        self._waiting: dict[int, list[Visit]] = defaultdict(list)
+        self._waiting: dict[int, list[StackEvent]] = defaultdict(list)
         """Evaluations on a CPU of a packet that is not known yet: one that is only being made there."""
 
-    def tell(self, seen: Iterable[Visit]) -> list[Event]:
+    def tell(self, seen: Iterable[StackEvent]) -> list[Event]:
         for visit in seen:
             event = visit.event
-            if event.kind == Kind.BIRTH:
+            if event.kind == EventKind.BIRTH:
                 self._births[event.packet] = len(self._told)
                 self._born.add(event.packet)
                 self._told.append(event)
-            elif event.kind == Kind.RULE:
+            elif event.kind == EventKind.RULE:
                 self._evaluation(visit)
             else:
                 self._visit(visit)
@@ -177,18 +177,18 @@ class _Story:
             )
         return sorted(self._told, key=lambda event: event.time)
 
-    def _visit(self, visit: Visit) -> None:
+    def _visit(self, visit: StackEvent) -> None:
         event, chain = visit.event, self._chain(visit)
         if event.packet in self._born:
             self._begin(event, chain)
         packet = self._same.get(event.packet, event.packet)
-        if event.kind == Kind.RECEIVED:
+        if event.kind == EventKind.RECEIVED:
             self._received[event.cpu] = packet
         sure = self._received.get(event.cpu) == packet if chain.received else self._made_by_us(packet)
         names = chain.names if sure and not ANSWERS.intersection(chain.names) else chain.names[:1]
-        self._hops(event, packet, names, fresh=event.kind == Kind.RECEIVED and chain.names.count(CORE) == 1)
+        self._hops(event, packet, names, fresh=event.kind == EventKind.RECEIVED and chain.names.count(CORE) == 1)
         self._places[packet] = (event.netns, event.ifindex)
-        if event.kind in (Kind.RECEIVED, Kind.DROP):
+        if event.kind in (EventKind.RECEIVED, EventKind.DROP):
             self._told.append(event._replace(packet=packet))
 
     def _begin(self, event: Event, chain: _Chain) -> None:
@@ -200,7 +200,7 @@ class _Story:
             if not chain.received or event.cpu not in self._received:
                 raise Unsupported("stacks do not tell what a packet is a copy of", remedy="run with --nft-tracer auto")
             self._same[event.packet] = self._received[event.cpu]
-            self._told[at] = self._told[at]._replace(kind=Kind.COPY, packet=self._received[event.cpu])
+            self._told[at] = self._told[at]._replace(kind=EventKind.COPY, packet=self._received[event.cpu])
         elif waiting:
             # Its birth is where it first was seen, by nf_tables.
             self._told[at] = self._told[at]._replace(time=waiting[0].event.time)
@@ -209,7 +209,7 @@ class _Story:
                 visit.event._replace(packet=self._same.get(event.packet, event.packet), netns=event.netns)
             )
 
-    def _evaluation(self, visit: Visit) -> None:
+    def _evaluation(self, visit: StackEvent) -> None:
         event, chain = visit.event._replace(a=0, b=0), self._chain(visit)
         received, ours = visit.event.a, visit.event.b
         if not (received or (ours and not chain.received)):
@@ -225,7 +225,7 @@ class _Story:
     def _made_by_us(self, packet: int) -> bool:
         return bool(self._told[self._births[packet]].a)
 
-    def _chain(self, visit: Visit) -> _Chain:
+    def _chain(self, visit: StackEvent) -> _Chain:
         # A return address is behind the call, which may be the last instruction of its function.
         names = [self._symbol(address - 1).partition(".")[0] for address in visit.stack]
         names = list(takewhile(lambda name: name not in SOFTIRQ, names))
@@ -250,7 +250,7 @@ class _Story:
             here = fresh or number == len(new) or ifindex == event.ifindex
             self._told.append(
                 event._replace(
-                    kind=Kind.HOP,
+                    kind=EventKind.HOP,
                     packet=packet,
                     function=self._numbers[name],
                     ifindex=event.ifindex if here else 0,

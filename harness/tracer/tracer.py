@@ -20,11 +20,12 @@ from typing import Any, NamedTuple, Self
 import msgspec
 
 from harness.errors import Unsupported
-from harness.kernel import bpf, modules
-from harness.observation import Counted, Loss
-from harness.tracer import attach, events, layers, program
+from harness.linux import bpf, modules
+from harness.model import layers
+from harness.model.observation import Counted, Loss
+from harness.tracer import engines, events, program
 from harness.tracer.discover import KERNEL, Function, Functions, Survey
-from harness.tracer.kept import Kept
+from harness.tracer.kernel_cache import KernelCache
 
 # enum trait, enum choice and enum count in bpf/trace.c
 RETURNS, COPIES, LISTS, RELEASES, CHAIN, NOTIFIES, CAPTURES, QUIET = (1 << bit for bit in range(8))
@@ -128,7 +129,7 @@ class Counts(NamedTuple):
         )
 
 
-class Recording(msgspec.Struct, frozen=True, kw_only=True):
+class TraceData(msgspec.Struct, frozen=True, kw_only=True):
     """What the tracer recorded of one scenario, before anything is made of it."""
 
     events: list[events.Event]
@@ -143,7 +144,7 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
     """Whether every call of ``functions`` is in ``events``, or only those that were found out about."""
 
 
-class Live(msgspec.Struct, frozen=True, kw_only=True):
+class LiveOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a trace of whatever passes wants of the program, beyond what one of a lab does."""
 
     expression: str = ""
@@ -151,7 +152,7 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     stacks: bool = False
     """Whether each event is followed by its stack."""
     bytes: bool = False
-    """Whether events have bytes of their packet: they are :class:`events.Snapped` then."""
+    """Whether events have bytes of their packet: they are :class:`events.EventWithBytes` then."""
 
     @property
     def constants(self) -> dict[str, int]:
@@ -168,10 +169,10 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(filtered, maps=tuple(maps))
 
 
-class Watch:
-    """One scenario being recorded; made by :meth:`Recorder.watch`."""
+class TraceSession:
+    """One scenario being recorded; made by :meth:`BaseTracer.watch`."""
 
-    def __init__(self, tracer: Recorder) -> None:
+    def __init__(self, tracer: BaseTracer) -> None:
         self._tracer = tracer
         self._batches: deque[bytes | memoryview] = deque()
         self._waiting = 0
@@ -188,7 +189,7 @@ class Watch:
         self.drain()
         return sum(not PACKET.unpack(packet)[RELEASED] for _, packet in self._tracer.maps["packets"].items())
 
-    def take(self, most: int) -> Sequence[events.Event | events.Snapped]:
+    def take(self, most: int) -> Sequence[events.Event | events.EventWithBytes]:
         """The next events, ``most`` of them or all, oldest first; for who does not want to wait for the end.
 
         Decoding takes longer than the kernel takes to fill the buffer: so few at a time, and the buffer is
@@ -209,10 +210,10 @@ class Watch:
         self._taken += len(taken)
         return taken
 
-    def finish(self) -> Recording:
+    def finish(self) -> TraceData:
         """Stop recording and give what was recorded and not taken."""
         seen, loss = self.rest()
-        return Recording(
+        return TraceData(
             events=self._tracer.tell(seen),
             functions=tuple(self._tracer.functions),
             chains=self._tracer.chains(),
@@ -234,7 +235,7 @@ class Watch:
         return seen, after.since(self._before, received=self._taken + len(seen))
 
 
-class Recorder:
+class BaseTracer:
     """A program in the kernel and what it tells of packets: all that one way to trace has in common with another."""
 
     whole = True
@@ -247,7 +248,7 @@ class Recorder:
     """How functions are traced, e.g. ``kprobe.multi``."""
 
     def __init__(
-        self, survey: Survey, loaded: program.Loaded, undo: ExitStack, ring_bytes: int, shape: events.Shape
+        self, survey: Survey, loaded: program.LoadedProgram, undo: ExitStack, ring_bytes: int, shape: events.Shape
     ) -> None:
         """``shape`` is what its ring buffer, of ``ring_bytes``, holds; what must be undone goes to ``undo``."""
         self.kernel = os.uname().release
@@ -286,7 +287,7 @@ class Recorder:
         return seen
 
     @contextmanager
-    def watch(self, *, hosts: Iterable[int], senders: Iterable[int]) -> Iterator[Watch]:
+    def watch(self, *, hosts: Iterable[int], senders: Iterable[int]) -> Iterator[TraceSession]:
         """Record the packets of the namespaces ``hosts`` (inode numbers).
 
         ``senders`` are the cookies (SO_COOKIE) of the sockets that inject.
@@ -294,7 +295,7 @@ class Recorder:
         self.silence()
         self.maps["chains"].clear()
         self.ring.read()
-        watch = Watch(self)
+        watch = TraceSession(self)
         try:
             for cookie in senders:
                 self.maps["senders"][U64.pack(cookie)] = U32.pack(1)
@@ -363,18 +364,18 @@ class Recorder:
         )
 
 
-class Tracer(Recorder):
+class Tracer(BaseTracer):
     """Probes on functions: the compiled program and everything it is attached to."""
 
     def __init__(
         self,
-        kept: Kept,
+        kept: KernelCache,
         *,
         ring_bytes: int = program.RING_BYTES,
-        engine: str = attach.AUTO,
-        live: Live | None = None,
+        engine: str = engines.AUTO,
+        live: LiveOptions | None = None,
     ) -> None:
-        """``engine`` is one of :data:`attach.NAMES`; what is made with ``live`` is for :meth:`live` alone."""
+        """``engine`` is one of :data:`engines.NAMES`; what is made with ``live`` is for :meth:`live` alone."""
         modules.load()  # before nf_tables' layout is asked for
         self.refused: dict[str, str] = {}
         """Functions that the kernel would not let us trace, and why."""
@@ -443,16 +444,16 @@ class Tracer(Recorder):
     def _arm(self, functions: Collection[Function], quiet: int = 0) -> None:
         first = len(self.functions)
         self.functions += functions
-        entries: dict[str, dict[attach.Symbol, int]] = {}
+        entries: dict[str, dict[engines.Symbol, int]] = {}
         """Cookies of the functions by the program that is called on their entry."""
-        returns: dict[str, dict[attach.Symbol, int]] = {}
+        returns: dict[str, dict[engines.Symbol, int]] = {}
         for number, function in enumerate(functions, first):
             position = SOURCES.get(function.name, function.position)
             pktinfo = function.carries != "sk_buff"
             trait = self._trait(function) | quiet
             plain = not trait and not pktinfo and position == 0
             cookies = entries.setdefault("met" if plain else "entered", {})
-            symbol = attach.Symbol(function.kernel_name, function.module)
+            symbol = engines.Symbol(function.kernel_name, function.module)
             cookies[symbol] = program.cookie(number, position, pktinfo=pktinfo)
             if trait:
                 self.maps["traits"][U32.pack(number)] = U32.pack(trait)
@@ -483,11 +484,11 @@ class Tracer(Recorder):
         return frozenset(f.name for f in self.functions if f.kernel_name not in self.refused)
 
     def missed(self) -> int:
-        """See :class:`Recorder`."""
+        """See :class:`BaseTracer`."""
         return super().missed() + self.engine.missed()
 
     @contextmanager
-    def live(self, hosts: Collection[int] | None) -> Iterator[Watch]:
+    def live(self, hosts: Collection[int] | None) -> Iterator[TraceSession]:
         """Record whatever packet is wanted, with its addresses, in the namespaces ``hosts`` or, if None, in all."""
         with self.watch(hosts=hosts or (), senders=()) as watch:
             self._record(ANYWHERE if hosts is None else LISTED)
@@ -522,24 +523,24 @@ def constants_of(survey: Survey) -> dict[str, int]:
 
 @contextmanager
 def _started(
-    name: str, kept: Kept, ring_bytes: int, live: Live | None
-) -> Iterator[tuple[program.Loaded, attach.Engine]]:
+    name: str, kept: KernelCache, ring_bytes: int, live: LiveOptions | None
+) -> Iterator[tuple[program.LoadedProgram, engines.Engine]]:
     """The program loaded, and the first of the engines called ``name`` that this kernel lets watch where packets begin.
 
     To try it there tells more than a trial elsewhere, and costs nothing.
     """
     constants = {**constants_of(kept.survey), **(live.constants if live else {})}
     whys = {}
-    for make in attach.candidates(name):
+    for make in engines.candidates(name):
         with ExitStack() as undo:
             try:
                 source = kept.object({**constants, **make.constants})
                 if live:
                     source = live.put_in(source)
-                loaded = undo.enter_context(program.Loaded(source, ring_bytes=ring_bytes))
+                loaded = undo.enter_context(program.LoadedProgram(source, ring_bytes=ring_bytes))
                 engine = make(loaded, kept.survey)
                 undo.callback(engine.close)
-                refused = engine.attach("allocated", {attach.Symbol(name): 0 for name in ALLOCATORS}, returns=True)
+                refused = engine.attach("allocated", {engines.Symbol(name): 0 for name in ALLOCATORS}, returns=True)
             except OSError as error:
                 refused = {ALLOCATORS[0]: error.strerror or str(error)}
             if ALLOCATORS[0] not in refused:
@@ -550,7 +551,7 @@ def _started(
         f"kernel {os.uname().release} refuses probes on functions by "
         + ", ".join(f"{engine} ({why})" for engine, why in whys.items()),
         remedy=f"leave out --nft-tracer {name}, or choose another kernel with --nft-kernel, for example 6.12"
-        if name != attach.AUTO
+        if name != engines.AUTO
         else "choose a kernel with --nft-kernel, for example 6.12",
     )
 

@@ -1,4 +1,5 @@
-"""From a ruleset as nft lists it (facts/, made by python -m harness.init.look) to a scenario file, without a kernel."""
+"""From a ruleset as nft lists it (facts/, made by python -m harness.init.facts) to a scenario file, without a
+kernel."""
 
 from __future__ import annotations
 
@@ -8,12 +9,12 @@ import msgspec
 import pytest
 
 from harness.errors import HarnessError
-from harness.init import file, stage
+from harness.init import file, lab
 from harness.init.command import merged, run
-from harness.init.file import Scenario
-from harness.init.look import Facts
-from harness.init.packets import World
-from harness.init.simulate import Ruleset
+from harness.init.facts import Facts
+from harness.init.file import ScenarioDraft
+from harness.init.packets import SimulatedDevice
+from harness.init.simulate import SimulatedRuleset
 from harness.scenario.case import Case
 from harness.scenario.load import load_all
 
@@ -25,9 +26,9 @@ def facts(name: str) -> Facts:
     return msgspec.json.decode((FACTS / f"{name}.json").read_bytes(), type=Facts)
 
 
-def world(name: str) -> World:
+def world(name: str) -> SimulatedDevice:
     found = facts(name)
-    return World(Ruleset(found), stage.choose(found).network)
+    return SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network)
 
 
 def packet(name: str, chain: str, text: str) -> tuple[dict[str, object], ...]:
@@ -51,11 +52,11 @@ def packet(name: str, chain: str, text: str) -> tuple[dict[str, object], ...]:
     ],
 )
 def test_the_lab_has_the_interfaces_that_the_ruleset_names(name: str, described: str) -> None:
-    assert stage.choose(facts(name)).described == described
+    assert lab.choose(facts(name)).described == described
 
 
 def test_a_host_has_the_address_that_a_rule_sends_to() -> None:
-    network = stage.choose(facts("docker")).network
+    network = lab.choose(facts("docker")).network
     assert str(network.hosts["server"].interfaces["eth0"].addresses[0]) == "172.17.0.2/24"
 
 
@@ -95,9 +96,9 @@ def test_a_state_map_is_shown_by_an_answer() -> None:
 
 def test_what_sends_the_same_is_one_scenario() -> None:
     send = ({"from": "client", "to": "server", "tcp": {}},)
-    policy = Scenario("b", send, {0: {"verdict": "drop", "rule": "policy", "delivered": "nowhere"}}, {3: "policy"})
-    log = Scenario("a", send, {0: {"verdict": "drop", "rule": "policy", "rules": ["log"]}}, {1: "log"})
-    other = Scenario("c", ({"from": "client"},))
+    policy = ScenarioDraft("b", send, {0: {"verdict": "drop", "rule": "policy", "delivered": "nowhere"}}, {3: "policy"})
+    log = ScenarioDraft("a", send, {0: {"verdict": "drop", "rule": "policy", "rules": ["log"]}}, {1: "log"})
+    other = ScenarioDraft("c", ({"from": "client"},))
     both, alone = merged([policy, other, log])
     assert alone is other
     assert both.name == "b; a"
@@ -112,9 +113,11 @@ def test_what_sends_the_same_is_one_scenario() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_written_is_a_scenario_file(name: str, tmp_path: Path) -> None:
     (tmp_path / "firewall.nft").touch()
-    chosen, made = stage.choose(facts(name)), world(name)
+    chosen, made = lab.choose(facts(name)), world(name)
     scenarios = [
-        Scenario(f"rule: {number}", next(iter(made.candidates((one.family, one.table, one.chain, one.handle)))).sends)
+        ScenarioDraft(
+            f"rule: {number}", next(iter(made.candidates((one.family, one.table, one.chain, one.handle)))).sends
+        )
         for number, one in enumerate(facts(name).rules)
         if next(made.candidates((one.family, one.table, one.chain, one.handle)), None)
     ]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from harness.judge import decisive, judge
-from harness.observation import Connection, Direction, Flow, Observation, PacketSeen, Verdict
-from harness.scenario.models import Expect
+from harness.judge.expectations import judge
+from harness.model.observation import Connection, Direction, Flow, Observation, ObservedPacket, Verdict
+from harness.reading.decision import decisive
+from harness.scenario.models.expect import Expect
 from tests.judge.test_judge import PASSED, changed, dropped, frame, hop, observation, place, rule, step
 
 CONNECTED = Flow(result="connected", host="client", by="server", src="10.0.2.1", sport=40000, dst="10.0.2.2", dport=443)
@@ -23,7 +24,7 @@ ENTRY = Connection(
 OTHER = msgspec.structs.replace(ENTRY, original=Direction(src="10.9.9.9", dst="10.0.2.2", sport=1, dport=443))
 
 
-def said(yaml: dict[str, object], packet: PacketSeen = PASSED, **more: object) -> list[str]:
+def said(yaml: dict[str, object], packet: ObservedPacket = PASSED, **more: object) -> list[str]:
     seen = msgspec.structs.replace(observation(packet), **more)
     return [
         f"{one.key}: {one.expected} / {one.seen}" + (f" / {one.note}" if one.note else "")
@@ -80,7 +81,7 @@ class TestFlow:
 
 
 class TestDecisive:
-    def several(self, *packets: PacketSeen, flow: Flow | None = CONNECTED) -> Observation:
+    def several(self, *packets: ObservedPacket, flow: Flow | None = CONNECTED) -> Observation:
         return msgspec.structs.replace(observation(packets[0]), packets=packets, flow=flow)
 
     def test_the_first_that_was_refused(self) -> None:
@@ -156,7 +157,7 @@ class TestConntrack:
 
 
 class TestMark:
-    def marked(self, *marks: int) -> PacketSeen:
+    def marked(self, *marks: int) -> ObservedPacket:
         return changed(hops=(), steps=tuple(msgspec.structs.replace(step("accept"), mark=mark) for mark in marks))
 
     def test_the_last_counts(self) -> None:
@@ -172,7 +173,7 @@ class TestLog:
     LOGGING = rule('tcp dport 22 log prefix "refused: " group 5 drop')
     CALL = hop("nf_log_packet", "Netfilter")
 
-    def seen(self, text: str, packet: PacketSeen) -> list[str]:
+    def seen(self, text: str, packet: ObservedPacket) -> list[str]:
         return said({"log": text}, packet, traced=observation(packet).traced | {"nf_log_packet"})
 
     def test_met_and_called(self) -> None:

@@ -9,9 +9,23 @@ import msgspec
 import pytest
 
 from harness.errors import BrokenMeasurement, Position, ScenarioError, Unsupported
-from harness.judge import align, describe_hop, describe_loss, ended, judge, outcome
-from harness.observation import Counted, Delivery, Drop, Hop, Loss, Observation, PacketSeen, Rule, Step, Verdict
-from harness.scenario.models import Expect
+from harness.judge.expectations import judge
+from harness.model.observation import (
+    Counted,
+    Delivery,
+    Drop,
+    Hop,
+    Loss,
+    Observation,
+    ObservedPacket,
+    Rule,
+    Step,
+    Verdict,
+)
+from harness.reading.decision import ended, outcome
+from harness.reading.path import align
+from harness.reading.words import describe_hop, describe_loss
+from harness.scenario.models.expect import Expect
 
 FORWARD = "inet filter forward"
 
@@ -66,20 +80,20 @@ WAY = (
     hop("__dev_queue_xmit", "Xmit", device="lan0"),
     hop("ip_rcv", host="server", device="eth0"),
 )
-PASSED = PacketSeen(
+PASSED = ObservedPacket(
     number=0, sender="client", frame=frame(), hops=WAY, steps=(step("accept", HTTPS),), deliveries=(arrival(),)
 )
 
 
-def changed(packet: PacketSeen = PASSED, **changes: object) -> PacketSeen:
+def changed(packet: ObservedPacket = PASSED, **changes: object) -> ObservedPacket:
     return msgspec.structs.replace(packet, **changes)
 
 
-def dropped(*steps: Step, **changes: object) -> PacketSeen:
+def dropped(*steps: Step, **changes: object) -> ObservedPacket:
     return changed(steps=steps, deliveries=(), hops=(), **changes)
 
 
-def observation(packet: PacketSeen) -> Observation:
+def observation(packet: ObservedPacket) -> Observation:
     traced = frozenset({hop.function for hop in WAY} | {"sk_skb_reason_drop", "ip_local_deliver", "nf_hook_slow"})
     return Observation(
         packets=(packet,),
@@ -95,7 +109,7 @@ def place(keys: tuple[str | int, ...]) -> Position:
     return Position("edge.yaml", 31, len(keys))
 
 
-def complaints(yaml: dict[str, object], packet: PacketSeen = PASSED) -> list[str]:
+def complaints(yaml: dict[str, object], packet: ObservedPacket = PASSED) -> list[str]:
     """Return what ``judge`` says, one line for each mismatch."""
     expect = msgspec.convert(yaml, Expect)
     return [
@@ -467,7 +481,7 @@ def test_a_copy_may_arrive_of_what_is_dropped() -> None:
 @pytest.mark.parametrize(
     ("packet", "sentence"),
     [
-        (PacketSeen(number=2, sender="client", frame=b""), "packet 2 from client was seen by no function"),
+        (ObservedPacket(number=2, sender="client", frame=b""), "packet 2 from client was seen by no function"),
         (
             changed(steps=(step("drop"),)),
             "nft_do_chain answered accept for chain inet filter forward, but the nf_tables trace says drop",
@@ -490,7 +504,7 @@ def test_a_copy_may_arrive_of_what_is_dropped() -> None:
         ),
     ],
 )
-def test_oracles_that_disagree_break_the_measurement(packet: PacketSeen, sentence: str) -> None:
+def test_oracles_that_disagree_break_the_measurement(packet: ObservedPacket, sentence: str) -> None:
     with pytest.raises(BrokenMeasurement, match=sentence):
         judge(Expect(verdict="accept"), observation(packet), packet, at=place)
 
@@ -621,7 +635,7 @@ def test_why_the_kernel_gave_it_up() -> None:
 # --- where only stacks at tracepoints were seen ---------------------------------------------------
 
 
-def partly(yaml: dict[str, object], packet: PacketSeen = PASSED) -> list[str]:
+def partly(yaml: dict[str, object], packet: ObservedPacket = PASSED) -> list[str]:
     """Keys of what ``judge`` complains of when functions that were not seen may have been met."""
     seen = msgspec.structs.replace(observation(packet), whole=False, engine="tracepoints", traced=frozenset())
     return [one.key for one in judge(msgspec.convert(yaml, Expect), seen, packet, at=place)]
@@ -646,6 +660,6 @@ def test_what_was_seen_is_proven() -> None:
         ({"verdict": "drop", "never": ["udp_rcv"]}, dropped(step("drop")), "never"),
     ],
 )
-def test_what_was_not_seen_is_left_open(expect: dict[str, object], packet: PacketSeen, key: str) -> None:
+def test_what_was_not_seen_is_left_open(expect: dict[str, object], packet: ObservedPacket, key: str) -> None:
     with pytest.raises(Unsupported, match=rf"tracepoints sees part of the functions only, which leaves open {key};"):
         partly(expect, packet)

@@ -9,7 +9,7 @@ import pytest
 
 from harness.errors import Position
 from harness.judge.unmet import describe_unmet
-from harness.observation import PacketSeen, Rule, Step, Verdict
+from harness.model.observation import ObservedPacket, Rule, Step, Verdict
 
 
 def rule(line: int, text: str, *, written: str = "", comment: str = "", chain: str = "forward") -> Rule:
@@ -30,7 +30,7 @@ NONE = "no rule of the loaded ruleset reads so"
 RULES = (SSH, GO, WEB, LAN, ODD, OTHER)
 
 
-def packet(*rules: Rule, kind: str = "policy", verdict: Verdict = Verdict.CONTINUE) -> PacketSeen:
+def packet(*rules: Rule, kind: str = "policy", verdict: Verdict = Verdict.CONTINUE) -> ObservedPacket:
     """A packet to port 8443 that met ``rules`` and then the end of the chain."""
     headers = struct.pack(">BBHHHBBH", 0x45, 0, 40, 1, 0, 64, 6, 0)
     headers += socket.inet_aton("203.0.113.5") + socket.inet_aton("10.0.0.2")
@@ -41,7 +41,7 @@ def packet(*rules: Rule, kind: str = "policy", verdict: Verdict = Verdict.CONTIN
     first = Step(
         **{name: getattr(steps[0], name) for name in steps[0].__struct_fields__} | {"headers": headers, "iif": "eth0"}
     )
-    return PacketSeen(number=0, sender="client", frame=b"", steps=(first, *steps[1:]))
+    return ObservedPacket(number=0, sender="client", frame=b"", steps=(first, *steps[1:]))
 
 
 @pytest.mark.parametrize(

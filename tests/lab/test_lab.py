@@ -14,14 +14,15 @@ import msgspec
 import pytest
 from ruamel.yaml import YAML
 
-from harness.capture import Capture
 from harness.errors import HarnessError, Unsupported
-from harness.inject import Wire
+from harness.lab.capture import Capture
+from harness.lab.inject import Wire
 from harness.lab.lab import Host, Lab
-from harness.scenario.labs import LABS
-from harness.scenario.models import HostSpec, LabSpec, Send
-from harness.scenario.network import Network
-from harness.scenario.packet import build
+from harness.packets.frames import build
+from harness.packets.spec import Send
+from harness.topology.builtin import LABS
+from harness.topology.network import Network
+from harness.topology.spec import HostSpec, LabSpec
 from harness.wait import wait_until
 
 pytestmark = pytest.mark.kernel

@@ -14,9 +14,9 @@ import pytest
 from harness.lab.lab import Lab, link_local
 from harness.lab.neighbours import Query, Resolver
 from harness.scenario.flow import speaking
-from harness.scenario.labs import LABS
-from harness.scenario.models import HostSpec, LabSpec, VlanSpec, VrfSpec, VxlanSpec
-from harness.scenario.network import Network
+from harness.topology.builtin import LABS
+from harness.topology.network import Network
+from harness.topology.spec import HostSpec, LabSpec, VlanSpec, VrfSpec, VxlanSpec
 
 pytestmark = pytest.mark.kernel
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.lab.namespace import Namespace
-from harness.scenario import sysctls
+from harness.topology import sysctls
 
 pytestmark = pytest.mark.kernel
 

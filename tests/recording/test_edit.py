@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.recording.edit import Kept, Text, UneditableError, Value, flow, scalar
+from harness.recording.edit import KeptEntry, Text, UneditableError, Value, flow, scalar
 from harness.scenario.document import parse
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
@@ -94,8 +94,8 @@ def test_values_change_in_their_place() -> None:
 def test_of_a_list_only_what_differs_changes() -> None:
     text = Text(FILE)
     path = ("scenarios", 3, "expect", "path")
-    text.relist(path, [Kept(0), {"nft_do_chain": {"verdict": "drop"}}, Kept(2), "end"])
-    text.relist(("scenarios", 3, "expect", "never"), ["first", Kept(1)])
+    text.relist(path, [KeptEntry(0), {"nft_do_chain": {"verdict": "drop"}}, KeptEntry(2), "end"])
+    text.relist(("scenarios", 3, "expect", "never"), ["first", KeptEntry(1)])
     assert (
         changed(text, FILE)
         == [

@@ -10,10 +10,10 @@ import msgspec
 import pytest
 
 from harness.errors import Position
-from harness.observation import Loss
-from harness.recording.files import Told, record
-from harness.result import Result
-from harness.scenario.project import Project
+from harness.model.observation import Loss
+from harness.model.result import Result
+from harness.project import Project
+from harness.recording.files import RecordingOutcome, record
 
 HEAD = "ruleset: edge.nft\nscenarios:\n"
 BARE = HEAD + "  - name: web # one\n    send: {from: client, to: server, tcp: {dport: 443}}\n"
@@ -21,10 +21,10 @@ MOVED = BARE + "    expect: {verdict: drop, rule: policy} # reviewed\n"
 
 
 @pytest.fixture
-def run(tmp_path: Path, make_result: Callable[..., Result]) -> Callable[..., tuple[list[Told], str]]:
+def run(tmp_path: Path, make_result: Callable[..., Result]) -> Callable[..., tuple[list[RecordingOutcome], str]]:
     """Records results of the scenario ``web`` in a file of the text given; what was told, and the file then."""
 
-    def run(text: str, *results: dict[str, object], begun: int | None = None) -> tuple[list[Told], str]:
+    def run(text: str, *results: dict[str, object], begun: int | None = None) -> tuple[list[RecordingOutcome], str]:
         (tmp_path / "edge.nft").write_text("table inet edge { }\n")
         file = tmp_path / "edge.yaml"
         file.write_text(text)
@@ -39,7 +39,7 @@ def run(tmp_path: Path, make_result: Callable[..., Result]) -> Callable[..., tup
     return run
 
 
-def test_what_was_seen_becomes_the_expectation(run: Callable[..., tuple[list[Told], str]]) -> None:
+def test_what_was_seen_becomes_the_expectation(run: Callable[..., tuple[list[RecordingOutcome], str]]) -> None:
     told, text = run(BARE)
     assert text == BARE + (
         "    expect:\n"
@@ -58,7 +58,7 @@ def test_what_was_seen_becomes_the_expectation(run: Callable[..., tuple[list[Tol
     ]
 
 
-def test_of_an_expectation_only_what_moved_is_written(run: Callable[..., tuple[list[Told], str]]) -> None:
+def test_of_an_expectation_only_what_moved_is_written(run: Callable[..., tuple[list[RecordingOutcome], str]]) -> None:
     told, text = run(MOVED, {"outcome": "failed"})
     assert text == MOVED.replace("drop, rule: policy", "accept, rule: tcp dport 443 accept")
     assert told[0].moved
@@ -67,7 +67,7 @@ def test_of_an_expectation_only_what_moved_is_written(run: Callable[..., tuple[l
 
 
 def test_a_flow_is_recorded_in_the_step_that_begins_it(
-    run: Callable[..., tuple[list[Told], str]], make_result: Callable[..., Result]
+    run: Callable[..., tuple[list[RecordingOutcome], str]], make_result: Callable[..., Result]
 ) -> None:
     flow = HEAD + "  - name: web\n    steps:\n      - listen: {on: server, tcp: 443}\n"
     flow += "      - connect: {from: client, to: server, tcp: 443}\n"
@@ -76,25 +76,27 @@ def test_a_flow_is_recorded_in_the_step_that_begins_it(
     assert text.startswith(flow + "        expect:\n          verdict: accept\n")
 
 
-def test_what_holds_is_left_alone(run: Callable[..., tuple[list[Told], str]]) -> None:
+def test_what_holds_is_left_alone(run: Callable[..., tuple[list[RecordingOutcome], str]]) -> None:
     assert run(MOVED, {"accepted": False}) == ([], MOVED)
 
 
-def test_kernels_that_disagree_are_told(run: Callable[..., tuple[list[Told], str]]) -> None:
+def test_kernels_that_disagree_are_told(run: Callable[..., tuple[list[RecordingOutcome], str]]) -> None:
     told, text = run(BARE, {"kernel": "6.1"}, {"kernel": "6.12", "accepted": False})
     assert text == BARE
     assert not told[0].written
     assert told[0].words.startswith("not recorded: verdict is accept in 'web' on kernel 6.1, and drop in 'web' on")
 
 
-def test_what_one_kernel_could_not_measure_is_not_recorded(run: Callable[..., tuple[list[Told], str]]) -> None:
+def test_what_one_kernel_could_not_measure_is_not_recorded(
+    run: Callable[..., tuple[list[RecordingOutcome], str]],
+) -> None:
     told, text = run(BARE, {"kernel": "6.1"}, {"kernel": "6.12", "outcome": "error", "sent": ()})
     assert text == BARE
     assert "was not measured on kernel 6.12" in told[0].words
 
 
 def test_a_lossy_run_is_not_recorded(
-    run: Callable[..., tuple[list[Told], str]], make_result: Callable[..., Result]
+    run: Callable[..., tuple[list[RecordingOutcome], str]], make_result: Callable[..., Result]
 ) -> None:
     sent = make_result().sent[0]
     lossy = msgspec.structs.replace(sent.observation, loss=Loss(entered=7, received=6))
@@ -103,13 +105,15 @@ def test_a_lossy_run_is_not_recorded(
     assert "lost" in told[0].words
 
 
-def test_a_file_changed_meanwhile_is_left_alone(run: Callable[..., tuple[list[Told], str]]) -> None:
+def test_a_file_changed_meanwhile_is_left_alone(run: Callable[..., tuple[list[RecordingOutcome], str]]) -> None:
     told, text = run(BARE, begun=0)
     assert text == BARE
     assert told[0].words == "not recorded: the file was changed meanwhile"
 
 
-def test_scenarios_made_from_one_are_recorded_when_they_agree(run: Callable[..., tuple[list[Told], str]]) -> None:
+def test_scenarios_made_from_one_are_recorded_when_they_agree(
+    run: Callable[..., tuple[list[RecordingOutcome], str]],
+) -> None:
     each = (
         HEAD + "  - name: port $port\n    each: [{port: 22}, {port: 23}]\n"
         "    send: {from: client, to: server, tcp: {dport: $port}}\n"
@@ -123,12 +127,12 @@ def test_scenarios_made_from_one_are_recorded_when_they_agree(run: Callable[...,
     assert not told[0].written
 
 
-def test_a_variable_of_nft_is_no_parameter(run: Callable[..., tuple[list[Told], str]]) -> None:
+def test_a_variable_of_nft_is_no_parameter(run: Callable[..., tuple[list[RecordingOutcome], str]]) -> None:
     _, text = run(BARE + "    expect: {rule: tcp dport $ssh drop}\n", {"outcome": "failed"})
     assert text == BARE + "    expect: {rule: tcp dport 443 accept}\n"
 
 
-def test_a_parameter_is_not_written_over(run: Callable[..., tuple[list[Told], str]]) -> None:
+def test_a_parameter_is_not_written_over(run: Callable[..., tuple[list[RecordingOutcome], str]]) -> None:
     each = (
         HEAD + "  - name: port $port\n    each: [{port: 443, verdict: drop}]\n"
         "    send: {from: client, to: server, tcp: {dport: $port}}\n    expect: {verdict: $verdict}\n"

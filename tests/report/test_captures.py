@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.observation import Delivery, PacketSeen
+from harness.model.observation import Delivery, ObservedPacket
+from harness.model.result import Result
 from harness.report import captures
-from harness.result import Result
 
 Make = Callable[..., Result]
 Read = Callable[..., list[list[str]]]
@@ -103,20 +103,20 @@ def test_the_rule_stands_with_its_chain(tmp_path: Path, make_result: Make, read:
 
 
 def test_bytes_are_those_known_last() -> None:
-    from harness.observation import Hop
+    from harness.model.observation import Hop
 
-    def bytes_at(host: str, time: int, packet: PacketSeen) -> tuple[bytes, str]:
+    def bytes_at(host: str, time: int, packet: ObservedPacket) -> tuple[bytes, str]:
         hop = Hop(time=time, cpu=0, host=host, device="eth0", function="ip_rcv", layer="IPv4")
         return captures._bytes(packet, hop)
 
     arrival = Delivery(time=50, host="server", device="eth0", frame=ARRIVED)
-    ours = PacketSeen(number=0, sender="client", frame=SYN, deliveries=(arrival,))
+    ours = ObservedPacket(number=0, sender="client", frame=SYN, deliveries=(arrival,))
     assert bytes_at("device", 60, ours) == (SYN, "bytes as injected")
     assert bytes_at("server", 40, ours)[0] == SYN
     assert bytes_at("server", 60, ours) == (ARRIVED, "bytes as they arrived at server:eth0")
-    theirs = PacketSeen(number=1, sender="device", frame=b"", injected=False, deliveries=(arrival,))
+    theirs = ObservedPacket(number=1, sender="device", frame=b"", injected=False, deliveries=(arrival,))
     assert bytes_at("device", 0, theirs) == (ARRIVED, "bytes as they arrived later, at server:eth0")
-    unseen = PacketSeen(number=1, sender="device", frame=b"", injected=False)
+    unseen = ObservedPacket(number=1, sender="device", frame=b"", injected=False)
     assert bytes_at("device", 0, unseen)[0] == b""
 
 

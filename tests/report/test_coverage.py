@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from harness.errors import HarnessError, Position
-from harness.report.met import places
-from harness.result import Result
+from harness.model.result import Result
+from harness.report.evaluated import covered_rules
 
 coverage = pytest.importorskip("harness.report.coverage", reason="coverage.py is not installed")
 
@@ -22,18 +22,18 @@ HTTPS = "4500002800010000400600000a0002010a0002029c4001bb00000000000000005002000
 
 
 def test_a_rule_is_met_when_it_matched_and_evaluated_when_a_later_one_did(make_result: Make) -> None:
-    found = {place.position.line: place.fate for place in places([make_result()])}
+    found = {place.position.line: place.status for place in covered_rules([make_result()])}
     assert found == {3: "never decided", 4: "evaluated, never matched", 5: "decided", 6: "never evaluated"}
 
 
 def test_a_policy_says_that_every_rule_was_evaluated(make_result: Make) -> None:
-    found = {place.position.line: place.fate for place in places([make_result(accepted=False)])}
+    found = {place.position.line: place.status for place in covered_rules([make_result(accepted=False)])}
     assert found == {3: "decided", **dict.fromkeys((4, 5, 6), "evaluated, never matched")}
 
 
 def test_results_add_up_over_scenarios_and_kernels(make_result: Make) -> None:
     results = [make_result("one", kernel="6.1"), make_result("one", kernel="7.2"), make_result("two", accepted=False)]
-    found = {place.position.line: list(place.matched) for place in places(results)}
+    found = {place.position.line: list(place.matched) for place in covered_rules(results)}
     assert found == {3: ["two"], 4: [], 5: ["one"], 6: []}
 
 

@@ -13,9 +13,9 @@ import msgspec
 import pytest
 
 from harness.errors import Position
+from harness.model.result import Result
 from harness.report import github, gitlab, sarif, summary
 from harness.report.findings import findings, in_repository
-from harness.result import Result
 
 Make = Callable[..., Result]
 EVIL = '</details><img src=x> "q" | `x` [a](b) @you #1 ::error::\n::warning::\x1b[31m,50%:'

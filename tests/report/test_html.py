@@ -13,9 +13,9 @@ import msgspec
 import pytest
 
 from harness.errors import Position
+from harness.model.result import LabInterface, LabPlan, Result
 from harness.report import html
 from harness.report.picture import draw
-from harness.result import LabInterface, LabPlan, Result
 
 Make = Callable[..., Result]
 EVIL = '</script><img src=x onerror=alert(1)> "quoted" & \x1b[31mred'

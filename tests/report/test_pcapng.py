@@ -6,7 +6,7 @@ import io
 
 from scapy.utils import RawPcapNgReader
 
-from harness.report.pcapng import COOKED, Direction, Writer
+from harness.report.pcapng import COOKED, FrameDirection, Writer
 
 TIME = 1_795_373_689_123_456_789
 
@@ -15,7 +15,7 @@ def test_a_reader_finds_what_was_written() -> None:
     file = io.BytesIO()
     capture = Writer(file, comment="about")
     first, second = capture.interface("one:eth0", "10.0.0.1/24"), capture.interface("two", link=COOKED)
-    capture.packet(first, TIME, b"abcde", length=60, direction=Direction.OUT, comment="ip_rcv → accept")
+    capture.packet(first, TIME, b"abcde", length=60, direction=FrameDirection.OUT, comment="ip_rcv → accept")
     capture.packet(second, TIME + 1, b"")
     file.seek(0)
     (data, about), (nothing, bare) = RawPcapNgReader(file)

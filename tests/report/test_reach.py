@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.observation import Rule
+from harness.model.observation import Rule
+from harness.model.result import Policy, RulesetPlan
 from harness.report.reach import unreachable
-from harness.result import Policy, RulesetPlan
 
 
 def plan(*rules: str, **sets: tuple[str, ...]) -> RulesetPlan:

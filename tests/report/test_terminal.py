@@ -11,14 +11,15 @@ import msgspec
 import pytest
 
 from harness.errors import Position
-from harness.judge import judge, outcome
-from harness.observation import Delivery, Drop, Hop, Loss, Observation, PacketSeen, Rule, Step, Verdict
-from harness.report.advice import advise
+from harness.judge.advice import advise
+from harness.judge.expectations import judge
+from harness.model.observation import Delivery, Drop, Hop, Loss, Observation, ObservedPacket, Rule, Step, Verdict
+from harness.reading.decision import outcome
 from harness.report.terminal import explain, outline
-from harness.scenario.labs import LABS
-from harness.scenario.models import Expect
-from harness.scenario.network import Network
+from harness.scenario.models.expect import Expect
 from harness.text import escape
+from harness.topology.builtin import LABS
+from harness.topology.network import Network
 
 NAME = "SSH from outside is refused"
 SUMMARY = "client 203.0.113.5:40000 → server 10.0.2.2:22 tcp S (IPv4, 40 bytes)"
@@ -58,7 +59,7 @@ def hop(function: str, layer: str = "IPv4", *, host: str = "device", device: str
 
 
 ESTABLISHED = step("continue", rule("ct state vmap { established : accept }", line=12, handle=5))
-ACCEPTED = PacketSeen(
+ACCEPTED = ObservedPacket(
     number=0,
     sender="client",
     frame=frame(6, SSH),
@@ -97,7 +98,7 @@ POLICY = msgspec.structs.replace(
 )
 
 
-def observation(packet: PacketSeen, *replies: Delivery) -> Observation:
+def observation(packet: ObservedPacket, *replies: Delivery) -> Observation:
     return Observation(
         packets=(packet,),
         loss=Loss(entered=212, received=212),
@@ -111,7 +112,7 @@ def observation(packet: PacketSeen, *replies: Delivery) -> Observation:
 
 def text(
     expect: dict[str, object],
-    packet: PacketSeen,
+    packet: ObservedPacket,
     *replies: Delivery,
     name: str = NAME,
     colour: bool = False,
@@ -313,7 +314,7 @@ def test_long_paths_are_folded_around_the_first_difference() -> None:
         ),
     ],
 )
-def test_advice_where_the_cause_is_known(expect: dict[str, object], packet: PacketSeen, advice: str) -> None:
+def test_advice_where_the_cause_is_known(expect: dict[str, object], packet: ObservedPacket, advice: str) -> None:
     shown = text(expect, packet, rules=(ESTABLISHED.rule, PPP))
     (line,) = re.findall(rf"^(?:  advice|   )  +({re.escape(advice)})", shown, flags=re.MULTILINE)
     assert line == advice

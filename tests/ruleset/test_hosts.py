@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.kernel import modules
+from harness.linux import modules
+from harness.project import Project
 from harness.ruleset.hosts import built
 from harness.scenario.case import Files
-from harness.scenario.models import HostSpec, LabSpec
-from harness.scenario.network import Network
-from harness.scenario.project import Project
+from harness.topology.network import Network
+from harness.topology.spec import HostSpec, LabSpec
 
 BRIDGED = ("net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables")
 

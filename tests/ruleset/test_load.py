@@ -10,8 +10,8 @@ import pytest
 from harness.errors import Position, ScenarioError
 from harness.lab.lab import Host, Lab
 from harness.ruleset.load import LISTED, Ruleset
-from harness.scenario.labs import LABS
-from harness.scenario.network import Network
+from harness.topology.builtin import LABS
+from harness.topology.network import Network
 
 pytestmark = pytest.mark.kernel
 

@@ -12,13 +12,13 @@ import pytest
 
 from harness.errors import HarnessError, ScenarioError
 from harness.lab.lab import Host, Lab
+from harness.project import Project
 from harness.ruleset import process
 from harness.ruleset.load import Ruleset
 from harness.ruleset.nft import Nft, RefusedError
 from harness.ruleset.process import PROGRAMS, Child, Reach
-from harness.scenario.labs import LABS
-from harness.scenario.network import Network
-from harness.scenario.project import Project
+from harness.topology.builtin import LABS
+from harness.topology.network import Network
 from harness.wait import wait_until
 
 pytestmark = pytest.mark.kernel

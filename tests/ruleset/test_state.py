@@ -11,8 +11,8 @@ from harness.lab.lab import Lab
 from harness.ruleset import state
 from harness.ruleset.load import Ruleset
 from harness.ruleset.nft import Nft, RefusedError
-from harness.scenario.labs import LABS
-from harness.scenario.network import Network
+from harness.topology.builtin import LABS
+from harness.topology.network import Network
 
 pytestmark = pytest.mark.kernel
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.project import PATTERNS, Project
 from harness.scenario.files import choose, is_called_so
-from harness.scenario.project import PATTERNS, Project
 
 SCENARIO = "ruleset: edge.nft\nscenarios: []\n"
 MANIFEST = "kind: ConfigMap\n"

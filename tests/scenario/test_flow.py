@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
+from harness.model.problem import Problem
+from harness.packets.spec import Hex
 from harness.scenario.case import Case
 from harness.scenario.flow import content, plan
-from harness.scenario.labs import LABS
 from harness.scenario.load import load
-from harness.scenario.models import Connect, Exchange, Hex
-from harness.scenario.network import Network
-from harness.scenario.problem import Problem
+from harness.scenario.models.sockets import Connect, Exchange
+from harness.topology.builtin import LABS
+from harness.topology.network import Network
 
 ROUTER = Network.of(LABS["router"])
 
@@ -40,7 +41,7 @@ def test_the_ends(keys: dict[str, Any], means: str) -> None:
 
 
 def test_a_host_without_ipv4_is_called_over_ipv6() -> None:
-    from harness.scenario.models import HostSpec, LabSpec
+    from harness.topology.spec import HostSpec, LabSpec
 
     spec = LabSpec(
         hosts={

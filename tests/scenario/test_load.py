@@ -8,7 +8,8 @@ import pytest
 from msgspec import UNSET
 
 from harness.errors import ScenarioError
-from harness.scenario.load import Broken, Case, load
+from harness.scenario.case import Broken, Case
+from harness.scenario.load import load
 from harness.scenario.reference import EXAMPLE
 
 REPOSITORY = Path(__file__).parents[2]

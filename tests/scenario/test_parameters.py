@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.scenario.load import Broken, Case, load
+from harness.scenario.case import Broken, Case
+from harness.scenario.load import load
 
 
 def cases(folder: Path, text: str) -> tuple[Case | Broken, ...]:

@@ -7,8 +7,8 @@ import pytest
 
 from harness.cli import main
 from harness.errors import HarnessError, Unsupported
+from harness.linux.btf import Argument, Btf
 from harness.tracer import listing
-from harness.tracer.btf import Argument, Btf
 from harness.tracer.discover import KERNEL, Function, Functions, Stops, Survey, Untraceable, sort_out
 
 AVAILABLE = b"""\

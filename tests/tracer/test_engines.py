@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from harness.cache import cache_dir
 from harness.errors import Unsupported
-from harness.judge import outcome
-from harness.kernel import bpf
-from harness.kernel.cache import cache_dir
-from harness.run import Sight, run
+from harness.experiment.run import Measurement, run
+from harness.linux import bpf
+from harness.reading.decision import outcome
 from harness.scenario.case import Case
 from harness.scenario.load import load
-from harness.tracer import attach
-from harness.tracer.kept import Kept
+from harness.tracer import engines
+from harness.tracer.kernel_cache import KernelCache
 from harness.tracer.stacks import Stacks
-from harness.tracer.tracer import NOTIFY, Recorder, Tracer
+from harness.tracer.tracer import NOTIFY, BaseTracer, Tracer
 
 pytestmark = pytest.mark.kernel
 
@@ -41,8 +41,8 @@ class Few(Tracer):
 
 
 @pytest.fixture(scope="module")
-def kept() -> Kept:
-    return Kept(cache_dir())
+def kept() -> KernelCache:
+    return KernelCache(cache_dir())
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +50,9 @@ def cases() -> list[Case]:
     return [case for case in load(EDGE) if isinstance(case, Case)]
 
 
-def everywhere(kept: Kept) -> Iterator[Recorder]:
+def everywhere(kept: KernelCache) -> Iterator[BaseTracer]:
     """A tracer by each engine of this kernel."""
-    for engine in attach.ENGINES:
+    for engine in engines.ENGINES:
         try:
             with Few(kept, engine=engine.name) as tracer:
                 assert not tracer.refused
@@ -64,16 +64,17 @@ def everywhere(kept: Kept) -> Iterator[Recorder]:
 
 
 @pytest.fixture(scope="module")
-def sights(kept: Kept, cases: list[Case]) -> dict[str, list[Sight]]:
+def sights(kept: KernelCache, cases: list[Case]) -> dict[str, list[Measurement]]:
     """Packets that are accepted, dropped and rejected, as each engine saw them."""
     return {
-        tracer.engine_name: [sight for case in cases[:3] for sight in run(case, tracer)] for tracer in everywhere(kept)
+        tracer.engine_name: [measurement for case in cases[:3] for measurement in run(case, tracer)]
+        for tracer in everywhere(kept)
     }
 
 
-def way(sight: Sight, among: Collection[str]) -> list[tuple[str, str]]:
+def way(measurement: Measurement, among: Collection[str]) -> list[tuple[str, str]]:
     """Host and function of the hops whose function is ``among``."""
-    return [(hop.host, hop.function) for hop in sight.packet.hops if hop.function in among]
+    return [(hop.host, hop.function) for hop in measurement.packet.hops if hop.function in among]
 
 
 def in_order(wanted: list[tuple[str, str]], seen: list[tuple[str, str]]) -> bool:
@@ -81,36 +82,38 @@ def in_order(wanted: list[tuple[str, str]], seen: list[tuple[str, str]]) -> bool
     return all(hop in rest for hop in wanted)
 
 
-def test_all_come_to_the_same_decision(sights: dict[str, list[Sight]]) -> None:
+def test_all_come_to_the_same_decision(measurements: dict[str, list[Measurement]]) -> None:
     first, *others = (
         [
             (
-                str(outcome(sight.packet, "device")),
-                [(step.chain_path, step.verdict, step.rule) for step in sight.packet.steps],
-                [(arrival.host, arrival.frame) for arrival in sight.packet.deliveries],
-                sight.packet.drop,
-                [reply.frame[26:] for reply in sight.observation.replies],
+                str(outcome(measurement.packet, "device")),
+                [(step.chain_path, step.verdict, step.rule) for step in measurement.packet.steps],
+                [(arrival.host, arrival.frame) for arrival in measurement.packet.deliveries],
+                measurement.packet.drop,
+                [reply.frame[26:] for reply in measurement.observation.replies],
             )
-            for sight in seen
+            for measurement in seen
         ]
-        for seen in sights.values()
+        for seen in measurements.values()
     )
     assert [decision for decision, *_ in first] == ["accept", "drop", "reject with tcp reset"]
     assert all(other == first for other in others)
 
 
-def test_all_tell_the_same_way(sights: dict[str, list[Sight]]) -> None:
-    probes = [seen for engine, seen in sights.items() if engine != attach.TRACEPOINTS]
+def test_all_tell_the_same_way(measurements: dict[str, list[Measurement]]) -> None:
+    probes = [seen for engine, seen in measurements.items() if engine != engines.TRACEPOINTS]
     for one in zip(*probes, strict=True):
-        armed = frozenset.intersection(*(sight.observation.traced for sight in one))
-        first, *others = (way(sight, armed) for sight in one)
+        armed = frozenset.intersection(*(measurement.observation.traced for measurement in one))
+        first, *others = (way(measurement, armed) for measurement in one)
         assert {"ip_rcv", "nf_hook_slow", "nft_do_chain"} <= {function for _, function in first}
         assert all(other == first for other in others)
 
 
-def test_stacks_tell_a_part_of_it(kept: Kept, cases: list[Case], sights: dict[str, list[Sight]]) -> None:
+def test_stacks_tell_a_part_of_it(
+    kept: KernelCache, cases: list[Case], measurements: dict[str, list[Measurement]]
+) -> None:
     with Tracer(kept) as tracer:
-        for case, partly in zip(cases, sights[attach.TRACEPOINTS], strict=False):
+        for case, partly in zip(cases, measurements[engines.TRACEPOINTS], strict=False):
             (whole,) = run(case, tracer)
             seen = way(partly, whole.observation.traced - {"consume_skb", "skb_copy_datagram_iter"})
             assert len(seen) > 5
@@ -118,12 +121,14 @@ def test_stacks_tell_a_part_of_it(kept: Kept, cases: list[Case], sights: dict[st
             assert not partly.observation.whole
 
 
-def test_auto_takes_the_best(kept: Kept, sights: dict[str, list[Sight]]) -> None:
+def test_auto_takes_the_best(kept: KernelCache, measurements: dict[str, list[Measurement]]) -> None:
     with Tracer(kept) as tracer:
-        assert tracer.engine.name == next(iter(sights))
+        assert tracer.engine.name == next(iter(measurements))
 
 
-def test_an_engine_that_the_kernel_lacks_is_refused_in_words(monkeypatch: pytest.MonkeyPatch, kept: Kept) -> None:
+def test_an_engine_that_the_kernel_lacks_is_refused_in_words(
+    monkeypatch: pytest.MonkeyPatch, kept: KernelCache
+) -> None:
     def refuse(*_: object, **__: object) -> int:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 

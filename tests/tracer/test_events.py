@@ -15,7 +15,7 @@ import pytest
 
 from harness.errors import BrokenMeasurement
 from harness.tracer import program
-from harness.tracer.events import BUSY, DEPTH, EVENT, HEADER, RECORD, VISITED_RECORD, Event, Kind, Ring, decode
+from harness.tracer.events import BUSY, DEPTH, EVENT, HEADER, RECORD, VISITED_RECORD, Event, EventKind, Ring, decode
 
 PAGE = mmap.PAGESIZE
 SIZE = 8 * PAGE
@@ -75,7 +75,7 @@ def event(number: int) -> Event:
         netns=4026531840,
         ifindex=5,
         function=1234,
-        kind=Kind.HOP,
+        kind=EventKind.HOP,
         cpu=1,
     )
 
@@ -138,7 +138,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
         '#define N(name) printf(#name " %d\\n", name);\n'
         f"#define TRACEPOINTS\n#define DEPTH {DEPTH}\n{defines}\n{declarations}\n{one_line}\n"
         f"int main(void) {{ {fields} S(struct event) S(struct record) S(struct packet) S(struct chain) N(PKTINFO)\n"
-        f"{' '.join(f'N({kind.name})' for kind in Kind)} }}\n"
+        f"{' '.join(f'N({kind.name})' for kind in EventKind)} }}\n"
     )
     subprocess.run([compiler, "layout.c", "-o", "layout"], cwd=folder, check=True)
     lines = subprocess.run([folder / "layout"], capture_output=True, text=True, check=True).stdout.splitlines()
@@ -156,7 +156,7 @@ class TestLayout:
             assert packed.index(b"\xff") == told[name], name
 
     def test_kinds(self, told: dict[str, int]) -> None:
-        assert {kind.name: told[kind.name] for kind in Kind} == {kind.name: kind.value for kind in Kind}
+        assert {kind.name: told[kind.name] for kind in EventKind} == {kind.name: kind.value for kind in EventKind}
 
     def test_maps(self, told: dict[str, int]) -> None:
         from harness.tracer.tracer import CHAIN_NAMES, PACKET

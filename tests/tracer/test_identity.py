@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from harness.capture import Capture
-from harness.inject import cookie_of
-from harness.kernel.cache import cache_dir
+from harness.cache import cache_dir
+from harness.lab.capture import Capture
+from harness.lab.inject import cookie_of
 from harness.lab.lab import Host, Lab
 from harness.ruleset.nft import Nft
-from harness.scenario.labs import LABS
-from harness.scenario.models import HostSpec, LabSpec
-from harness.scenario.network import Network
-from harness.tracer.events import Event, Kind
-from harness.tracer.kept import Kept
-from harness.tracer.tracer import Recording, Tracer
+from harness.topology.builtin import LABS
+from harness.topology.network import Network
+from harness.topology.spec import HostSpec, LabSpec
+from harness.tracer.events import Event, EventKind
+from harness.tracer.kernel_cache import KernelCache
+from harness.tracer.tracer import TraceData, Tracer
 from harness.wait import wait_until
 
 pytestmark = pytest.mark.kernel
@@ -34,7 +34,7 @@ PORT = 4242
 
 @pytest.fixture(scope="module")
 def tracer() -> Iterator[Tracer]:
-    with Tracer(Kept(cache_dir())) as tracer:
+    with Tracer(KernelCache(cache_dir())) as tracer:
         yield tracer
 
 
@@ -57,19 +57,19 @@ def run(host: Host, *command: str) -> None:
 class Story:
     """What was recorded, told by packets that one of ``senders`` sent and others."""
 
-    def __init__(self, lab: Lab, recording: Recording) -> None:
+    def __init__(self, lab: Lab, recording: TraceData) -> None:
         self.recording = recording
         self._lab = lab
-        births = [event for event in recording.events if event.kind == Kind.BIRTH]
+        births = [event for event in recording.events if event.kind == EventKind.BIRTH]
         self.sent = [event.packet for event in births if event.a]
         self.made = [event.packet for event in births if not event.a]
 
     def functions(self, packet: int, host: str = "") -> list[str]:
         """Names of the functions that a packet met, in order; at one host, or at all."""
         inums = [self._lab.hosts[host].inum] if host else list(self._lab.by_inum)
-        return [self.name(event) for event in self.of(packet, Kind.HOP) if event.netns in inums]
+        return [self.name(event) for event in self.of(packet, EventKind.HOP) if event.netns in inums]
 
-    def of(self, packet: int, kind: Kind) -> list[Event]:
+    def of(self, packet: int, kind: EventKind) -> list[Event]:
         return [event for event in self.recording.events if event.packet == packet and event.kind == kind]
 
     def name(self, event: Event) -> str:
@@ -163,7 +163,7 @@ def test_a_captured_copy_is_the_same_packet(tracer: Tracer, lab: Lab) -> None:
     story = told(tracer, lab, [sender], act)
     assert len(story.sent) == 1
     (packet,) = story.sent
-    assert story.of(packet, Kind.COPY)
+    assert story.of(packet, EventKind.COPY)
     assert "packet_rcv" in story.functions(packet, "server")
 
 
@@ -182,7 +182,7 @@ def test_a_copy_by_nf_tables_is_the_same_packet(tracer: Tracer, lab: Lab) -> Non
 
     story = told(tracer, lab, [sender], act)
     assert len(story.sent) == 1
-    assert story.of(story.sent[0], Kind.COPY)
+    assert story.of(story.sent[0], EventKind.COPY)
     assert story.functions(story.sent[0], "server").count("udp_rcv") == 2
     assert not story.made
 
@@ -208,7 +208,7 @@ def test_segments_are_the_packet_that_they_were_cut_from(tracer: Tracer, lab: La
     cut = [packet for packet in story.sent if "skb_segment" in story.functions(packet)]
     assert cut
     for packet in cut:
-        copies = [event for event in story.of(packet, Kind.COPY) if story.name(event) == "skb_segment"]
+        copies = [event for event in story.of(packet, EventKind.COPY) if story.name(event) == "skb_segment"]
         assert len(copies) >= 2
         assert story.functions(packet, "server").count("tcp_v4_rcv") >= 1
     # All that the server's TCP got of the client is known: nothing was born on the way.
@@ -246,10 +246,12 @@ def test_an_address_that_is_used_again_is_a_new_packet(tracer: Tracer, lab: Lab)
     story = told(tracer, lab, [sender], act)
     assert len(story.sent) == count
     assert not story.made
-    addresses = {event.skb for event in story.recording.events if event.kind == Kind.BIRTH}
+    addresses = {event.skb for event in story.recording.events if event.kind == EventKind.BIRTH}
     assert len(addresses) < count
     received = Counter(
-        event.packet for event in story.recording.events if event.kind == Kind.HOP and story.name(event) == "udp_rcv"
+        event.packet
+        for event in story.recording.events
+        if event.kind == EventKind.HOP and story.name(event) == "udp_rcv"
     )
     assert received == dict.fromkeys(story.sent, 1)
 

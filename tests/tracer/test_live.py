@@ -13,15 +13,15 @@ import msgspec
 import pytest
 from scapy.utils import RawPcapNgReader
 
+from harness.cache import cache_dir
 from harness.errors import HarnessError
-from harness.kernel.cache import cache_dir
 from harness.lab.namespace import Namespace
-from harness.observation import Loss
-from harness.report.live import REMEMBERED, Capture, Line, Teller, Told, grouped
+from harness.model.observation import Loss
+from harness.trace.output import REMEMBERED, EventCapture, EventFormatter, EventLine, Line, grouped
 from harness.tracer import live
 from harness.tracer.discover import Function, Functions
-from harness.tracer.events import SNAP, Event, Kind, Snapped
-from harness.tracer.kept import Kept
+from harness.tracer.events import SNAP, Event, EventKind, EventWithBytes
+from harness.tracer.kernel_cache import KernelCache
 from harness.tracer.listing import most_telling
 
 CHAIN_ADDRESS, OTHER_CHAIN = 0xFFFF0001, 0xFFFF0002
@@ -44,11 +44,11 @@ FORWARD = 2 | 2 << 8
 """NF_INET_FORWARD of NFPROTO_IPV4."""
 
 
-def event(kind: Kind, number: int = 0, *, a: int = 0, b: int = 0, packet: int = 1, ifindex: int = 2) -> Event:
+def event(kind: EventKind, number: int = 0, *, a: int = 0, b: int = 0, packet: int = 1, ifindex: int = 2) -> Event:
     return Event(0, 0xAA, a, b, packet, 4026531840, ifindex, number, kind, 0)
 
 
-def address(kind: Kind, text: str, port: int, protocol: int, packet: int = 1) -> Event:
+def address(kind: EventKind, text: str, port: int, protocol: int, packet: int = 1) -> Event:
     six = ":" in text
     raw = socket.inet_pton(socket.AF_INET6 if six else socket.AF_INET, text).ljust(16, b"\0")
     words = [int.from_bytes(raw[at : at + 8], "little") for at in (0, 8)]
@@ -56,7 +56,7 @@ def address(kind: Kind, text: str, port: int, protocol: int, packet: int = 1) ->
     return event(kind, ethertype, a=words[0], b=words[1], packet=packet, ifindex=port | protocol << 16)
 
 
-BORN = [event(Kind.BIRTH), address(Kind.FROM, "10.0.0.1", 1234, 6), address(Kind.TO, "10.0.0.2", 80, 6)]
+BORN = [event(EventKind.BIRTH), address(EventKind.FROM, "10.0.0.1", 1234, 6), address(EventKind.TO, "10.0.0.2", 80, 6)]
 
 
 class Known:
@@ -85,22 +85,22 @@ class Known:
 
 
 def lines(*events: Event) -> list[Line]:
-    return [told.line for told in Teller(Known()).tell([*BORN, *events])]
+    return [told.line for told in EventFormatter(Known()).tell([*BORN, *events])]
 
 
 def test_a_line_has_what_the_ancestor_printed() -> None:
-    (line,) = lines(event(Kind.HOP))
+    (line,) = lines(event(EventKind.HOP))
     assert str(line) == "[   1] FUNC       IPv4       ip_rcv                         10.0.0.1:1234 → 10.0.0.2:80"
 
 
 def ruled(number: int, code: int, handle: int = 9, chain: int = CHAIN_ADDRESS) -> Event:
-    return event(Kind.VERDICT, number, a=chain, b=handle | (code & 0xFF) << 40 | (code >> 16 & 0xFFFF) << 48)
+    return event(EventKind.VERDICT, number, a=chain, b=handle | (code & 0xFF) << 40 | (code >> 16 & 0xFFFF) << 48)
 
 
 def test_a_chain_tells_its_hook_and_priority_and_what_decided() -> None:
     entry, result = lines(
-        event(Kind.HOP, DO_CHAIN, a=CHAIN_ADDRESS, b=FORWARD | (-150 & 0xFFFFFFFF) << 32),
-        event(Kind.RETURN, DO_CHAIN, a=0, b=1),
+        event(EventKind.HOP, DO_CHAIN, a=CHAIN_ADDRESS, b=FORWARD | (-150 & 0xFFFFFFFF) << 32),
+        event(EventKind.RETURN, DO_CHAIN, a=0, b=1),
     )
     assert (entry.kind, entry.detail) == ("NFT_CHAIN", "inet filter forward, hook forward, priority -150 (mangle)")
     assert (result.kind, result.verdict, result.detail) == ("NFT_CHAIN", "DROP", "inet filter forward, policy")
@@ -115,25 +115,30 @@ def test_a_rule_tells_where_it_stands_and_its_verdict(code: int, verdict: str) -
 
 
 def test_a_jump_tells_where_to() -> None:
-    (rule,) = lines(ruled(IMMEDIATE, -3), event(Kind.TARGET, IMMEDIATE, a=OTHER_CHAIN))
+    (rule,) = lines(ruled(IMMEDIATE, -3), event(EventKind.TARGET, IMMEDIATE, a=OTHER_CHAIN))
     assert (rule.verdict, rule.detail) == ("JUMP", "inet filter forward handle 9 → inet filter services")
 
 
 def test_an_expression_that_decides_is_one_line_and_one_that_does_not_another() -> None:
-    told = lines(event(Kind.HOP, IMMEDIATE), ruled(IMMEDIATE, 1), event(Kind.HOP, IMMEDIATE), event(Kind.HOP, IP_RCV))
+    told = lines(
+        event(EventKind.HOP, IMMEDIATE),
+        ruled(IMMEDIATE, 1),
+        event(EventKind.HOP, IMMEDIATE),
+        event(EventKind.HOP, IP_RCV),
+    )
     assert [(line.number, line.kind) for line in told] == [(1, "NFT_RULE"), (2, "FUNC"), (3, "FUNC")]
 
 
 def test_a_chain_that_is_another_now_has_another_name() -> None:
-    told = lines(ruled(LOOKUP, 1), event(Kind.NAMED, a=CHAIN_ADDRESS), ruled(LOOKUP, 1))
+    told = lines(ruled(LOOKUP, 1), event(EventKind.NAMED, a=CHAIN_ADDRESS), ruled(LOOKUP, 1))
     assert [line.detail for line in told] == ["inet filter forward handle 9", "inet filter renamed handle 9"]
 
 
 def test_hooks_tell_their_result_by_name() -> None:
     one, every, error = lines(
-        event(Kind.RETURN, CONNTRACK, a=1, b=FORWARD),
-        event(Kind.RETURN, HOOKS, a=1, b=FORWARD),
-        event(Kind.RETURN, HOOKS, a=-1 & 0xFFFFFFFF, b=FORWARD),
+        event(EventKind.RETURN, CONNTRACK, a=1, b=FORWARD),
+        event(EventKind.RETURN, HOOKS, a=1, b=FORWARD),
+        event(EventKind.RETURN, HOOKS, a=-1 & 0xFFFFFFFF, b=FORWARD),
     )
     assert (one.kind, one.function, one.verdict, one.detail) == ("HOOK", "ipv4_conntrack_in", "ACCEPT", "hook forward")
     assert (every.verdict, every.detail) == ("ACCEPT", "hook forward, = 1")
@@ -143,41 +148,43 @@ def test_hooks_tell_their_result_by_name() -> None:
 def test_a_route_tells_where_the_kernel_sends_a_packet() -> None:
     gateway = int.from_bytes(socket.inet_aton("192.0.2.1"), "little")
     found, none = lines(
-        event(Kind.RETURN, ROUTE, a=0),
-        event(Kind.ROUTE, ROUTE, a=gateway, ifindex=3 | 1 << 24),
-        event(Kind.RETURN, ROUTE, a=-113 & 0xFFFFFFFF),
+        event(EventKind.RETURN, ROUTE, a=0),
+        event(EventKind.ROUTE, ROUTE, a=gateway, ifindex=3 | 1 << 24),
+        event(EventKind.RETURN, ROUTE, a=-113 & 0xFFFFFFFF),
     )
     assert (found.kind, found.verdict, found.detail) == ("ROUTE", "UNICAST", "via 192.0.2.1 dev eth3")
     assert (none.kind, none.detail) == ("FUNC", "= -113 (EHOSTUNREACH)")
-    (six,) = lines(event(Kind.ROUTE, ROUTE6, ifindex=4 | 255 << 24))
+    (six,) = lines(event(EventKind.ROUTE, ROUTE6, ifindex=4 | 255 << 24))
     assert six.detail == "dev eth4"
 
 
 def test_a_drop_tells_reason_and_function() -> None:
-    (drop,) = lines(event(Kind.DROP, a=5, b=7))
+    (drop,) = lines(event(EventKind.DROP, a=5, b=7))
     assert (drop.kind, drop.function, drop.verdict) == ("DROP", "tcp_v4_rcv", "NETFILTER_DROP")
 
 
 def test_addresses_are_those_of_the_moment() -> None:
-    before, after = lines(event(Kind.HOP), address(Kind.TO, "192.168.1.9", 8080, 6), event(Kind.HOP))
+    before, after = lines(event(EventKind.HOP), address(EventKind.TO, "192.168.1.9", 8080, 6), event(EventKind.HOP))
     assert (before.destination, after.destination) == ("10.0.0.2:80", "192.168.1.9:8080")
 
 
 def test_ipv6_addresses_with_ports_are_in_brackets() -> None:
-    (line,) = lines(address(Kind.FROM, "2001:db8::1", 53, 17), event(Kind.HOP))
+    (line,) = lines(address(EventKind.FROM, "2001:db8::1", 53, 17), event(EventKind.HOP))
     assert line.source == "[2001:db8::1]:53"
 
 
 def test_a_stack_belongs_to_the_line_before() -> None:
-    one, other = lines(event(Kind.HOP), event(Kind.STACK, a=3), event(Kind.HOP))
+    one, other = lines(event(EventKind.HOP), event(EventKind.STACK, a=3), event(EventKind.HOP))
     assert one.stack == ("stack3",)
     assert other.stack == ()
 
 
 def test_statistics_count_what_was_told() -> None:
-    tell = Teller(Known())
-    list(tell.tell([*BORN, event(Kind.HOP), event(Kind.HOP, DO_CHAIN), event(Kind.RETURN, DO_CHAIN, a=1)]))
-    list(tell.tell([event(Kind.BIRTH, packet=2), event(Kind.HOP, packet=2)]))
+    tell = EventFormatter(Known())
+    list(
+        tell.tell([*BORN, event(EventKind.HOP), event(EventKind.HOP, DO_CHAIN), event(EventKind.RETURN, DO_CHAIN, a=1)])
+    )
+    list(tell.tell([event(EventKind.BIRTH, packet=2), event(EventKind.HOP, packet=2)]))
     text = str(tell.statistics(armed=4, seconds=1, loss=Loss(entered=6, received=5, refused=1)))
     assert "Total events:       4" in text
     assert "Packets traced:     2" in text
@@ -187,11 +194,11 @@ def test_statistics_count_what_was_told() -> None:
 
 
 def test_packets_that_are_gone_are_forgotten_and_still_counted() -> None:
-    tell, many = Teller(Known()), 5 * REMEMBERED
+    tell, many = EventFormatter(Known()), 5 * REMEMBERED
     for number in range(many):
-        birth, gone = (event(kind, packet=number) for kind in (Kind.BIRTH, Kind.GONE))
-        returns = event(Kind.RETURN, DO_CHAIN, a=0, packet=number)
-        (told,) = tell.tell([birth, event(Kind.COPY, packet=number), gone, gone, returns])
+        birth, gone = (event(kind, packet=number) for kind in (EventKind.BIRTH, EventKind.GONE))
+        returns = event(EventKind.RETURN, DO_CHAIN, a=0, packet=number)
+        (told,) = tell.tell([birth, event(EventKind.COPY, packet=number), gone, gone, returns])
         assert told.line.packet == f"0.{number}", "a function returns when the packet it dropped is gone"
     assert len(tell._packets) + len(tell._gone) <= REMEMBERED
     assert len(tell.finished) == many - REMEMBERED
@@ -200,16 +207,18 @@ def test_packets_that_are_gone_are_forgotten_and_still_counted() -> None:
 
 
 def test_grouped_lines_stand_packet_by_packet() -> None:
-    tell = Teller(Known())
-    told = list(tell.tell([*BORN, event(Kind.HOP), event(Kind.HOP, packet=2), event(Kind.HOP, DO_CHAIN)]))
+    tell = EventFormatter(Known())
+    told = list(
+        tell.tell([*BORN, event(EventKind.HOP), event(EventKind.HOP, packet=2), event(EventKind.HOP, DO_CHAIN)])
+    )
     heads = [line for line in grouped(told, []) if line.startswith("packet")]
     assert heads == ["packet 0.1: 10.0.0.1:1234 → 10.0.0.2:80 tcp", "packet 0.2: ? → ?"]
 
 
 def test_a_group_is_told_when_its_packet_is_gone() -> None:
-    def told() -> Iterator[Told]:
+    def told() -> Iterator[EventLine]:
         for number in range(2 * REMEMBERED):
-            yield Told(lines(event(Kind.HOP))[0], BORN[0])
+            yield EventLine(lines(event(EventKind.HOP))[0], BORN[0])
             if number == REMEMBERED // 2:
                 finished.append("0.1")
 
@@ -221,11 +230,11 @@ def test_a_group_is_told_when_its_packet_is_gone() -> None:
 
 def test_a_capture_says_whether_there_is_an_ethernet_header() -> None:
     def record(protocol: int, data: bytes) -> None:
-        hop = event(Kind.HOP)
+        hop = event(EventKind.HOP)
         (line,) = lines(hop)
-        capture.add(line, Snapped(*hop, 100, len(data), protocol, data.ljust(SNAP, b"?")))
+        capture.add(line, EventWithBytes(*hop, 100, len(data), protocol, data.ljust(SNAP, b"?")))
 
-    capture = Capture(file := io.BytesIO(), epoch=5)
+    capture = EventCapture(file := io.BytesIO(), epoch=5)
     record(0, bytes(12) + b"\x08\x00" + b"E...")
     record(0x0800, b"E...")
     file.seek(0)
@@ -240,7 +249,7 @@ def test_a_capture_says_whether_there_is_an_ethernet_header() -> None:
 
 def test_the_most_telling_functions_are_left() -> None:
     known = Functions((function("b", 2), function("a", 0)))
-    chosen = live.select_functions(known, live.Choice(max_functions=1), everything=True)
+    chosen = live.select_functions(known, live.Selection(max_functions=1), everything=True)
     assert [one.name for one in chosen] == ["a"]
 
 
@@ -257,7 +266,7 @@ def test_of_the_most_telling_functions_netfilter_and_every_layer_has_some() -> N
 def test_a_glob_without_a_match_is_refused_with_what_is_near() -> None:
     known = Functions((function("ip_rcv"),))
     with pytest.raises(HarnessError, match=r"ip_rvc can't be traced: .*; did you mean ip_rcv"):
-        live.select_functions(known, live.Choice(functions=["ip_rvc"]), everything=True)
+        live.select_functions(known, live.Selection(functions=["ip_rvc"]), everything=True)
 
 
 def test_protocols_and_filter_are_one_expression() -> None:
@@ -298,7 +307,7 @@ def test_a_namespace_that_is_nowhere_is_refused() -> None:
 def namespace() -> Iterator[Namespace]:
     with Namespace("live") as made:
         from harness.lab import rtnl
-        from harness.netlink import Netlink
+        from harness.linux.netlink import Netlink
 
         def up() -> None:
             with Netlink(rtnl.NETLINK_ROUTE) as link:
@@ -310,9 +319,9 @@ def namespace() -> Iterator[Namespace]:
 
 @pytest.mark.kernel
 def test_only_wanted_packets_of_the_namespace_are_followed(namespace: Namespace) -> None:
-    choice = live.Choice(functions=["ip_rcv", "udp_rcv"], expression="udp dst port 4242")
-    with live.Trace(Kept(cache_dir()), choice) as trace:
-        told = Teller(trace)
+    choice = live.Selection(functions=["ip_rcv", "udp_rcv"], expression="udp dst port 4242")
+    with live.LiveTrace(KernelCache(cache_dir()), choice) as trace:
+        told = EventFormatter(trace)
         trace._hosts = [namespace.inum]
         sender = namespace.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sender.bind(("127.0.0.1", 1111))

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from harness.errors import HarnessError, Unsupported
-from harness.kernel import bpf, modules
-from harness.tracer import attach, program
+from harness.linux import bpf, modules
+from harness.tracer import engines, program
 from harness.tracer.discover import Survey
 from harness.tracer.tracer import NF_TABLES_BTF, constants_of
 
@@ -51,7 +51,7 @@ def test_it_compiles_without_kernel_headers(compiled: program.Object) -> None:
 
 
 def test_every_engine_has_the_same_programs(values: dict[str, int], compiled: program.Object) -> None:
-    for constants in (engine.constants for engine in attach.ENGINES if engine.constants):
+    for constants in (engine.constants for engine in engines.ENGINES if engine.constants):
         other = program.compile_object({**values, **constants})
         assert other.programs.keys() == compiled.programs.keys()
         assert other.maps == compiled.maps
@@ -64,7 +64,7 @@ def test_it_survives_being_stored(compiled: program.Object) -> None:
 
 def test_it_loads_and_leaves_no_descriptor(compiled: program.Object) -> None:
     before = descriptors()
-    with program.Loaded(compiled, ring_bytes=os.sysconf("SC_PAGESIZE")) as loaded:
+    with program.LoadedProgram(compiled, ring_bytes=os.sysconf("SC_PAGESIZE")) as loaded:
         loaded.program("dropped", bpf.PROG_TYPE_RAW_TRACEPOINT)
         assert loaded.maps.keys() == {spec.name for spec in compiled.maps}
         loaded.maps["hosts"][(7).to_bytes(4, "little")] = (1).to_bytes(4, "little")

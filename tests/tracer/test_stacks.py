@@ -8,8 +8,8 @@ import pytest
 
 from harness.errors import Unsupported
 from harness.tracer.discover import Function
-from harness.tracer.events import Event, Kind, Visit
-from harness.tracer.stacks import _Story
+from harness.tracer.events import Event, EventKind, StackEvent
+from harness.tracer.stacks import _StackHistory
 
 HANDED = (
     *("__dev_queue_xmit", "dev_hard_start_xmit", "veth_xmit", "netif_rx", "__netif_receive_skb_core"),
@@ -31,69 +31,76 @@ class Tale:
     """Visits in order, each a microsecond after the one before."""
 
     def __init__(self) -> None:
-        self.visits: list[Visit] = []
+        self.visits: list[StackEvent] = []
 
     def see(
-        self, kind: Kind, packet: int, *stack: str, netns: int = DEVICE, a: int = 0, ifindex: int = 1, ours: bool = True
+        self,
+        kind: EventKind,
+        packet: int,
+        *stack: str,
+        netns: int = DEVICE,
+        a: int = 0,
+        ifindex: int = 1,
+        ours: bool = True,
     ) -> None:
         """``ours``: of an evaluation, whether the packet that came in last and the process that runs are ours."""
-        words = (int(ours), int(ours)) if kind == Kind.RULE else (a, 0)
+        words = (int(ours), int(ours)) if kind == EventKind.RULE else (a, 0)
         event = Event(1000 * len(self.visits), 0xF0 + packet, *words, packet, netns, ifindex, 0, kind, 0)
-        self.visits.append(Visit(event.time, event, tuple(NAMES.index(name) * 16 + 8 for name in stack)))
+        self.visits.append(StackEvent(event.time, event, tuple(NAMES.index(name) * 16 + 8 for name in stack)))
 
     def send(self) -> None:
         """Our packet leaves the client and reaches the device."""
-        self.see(Kind.BIRTH, OURS, netns=CLIENT, a=7)
-        self.see(Kind.VISIT, OURS, "__dev_queue_xmit", "packet_sendmsg", netns=CLIENT)
-        self.see(Kind.RECEIVED, OURS, "__netif_receive_skb_core", *IN)
+        self.see(EventKind.BIRTH, OURS, netns=CLIENT, a=7)
+        self.see(EventKind.VISIT, OURS, "__dev_queue_xmit", "packet_sendmsg", netns=CLIENT)
+        self.see(EventKind.RECEIVED, OURS, "__netif_receive_skb_core", *IN)
 
     def told(self) -> list[Event]:
-        return _Story(FUNCTIONS, lambda address: NAMES[address // 16]).tell(self.visits)
+        return _StackHistory(FUNCTIONS, lambda address: NAMES[address // 16]).tell(self.visits)
 
 
 def hops(events: Iterable[Event], packet: int = OURS) -> list[str]:
-    return [HANDED[event.function] for event in events if event.kind == Kind.HOP and event.packet == packet]
+    return [HANDED[event.function] for event in events if event.kind == EventKind.HOP and event.packet == packet]
 
 
 def test_evaluations_of_others_are_left_out() -> None:
     tale = Tale()
-    tale.see(Kind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN, ours=False)
+    tale.see(EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN, ours=False)
     tale.send()
-    tale.see(Kind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN)
-    tale.see(Kind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN, ours=False)
+    tale.see(EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN)
+    tale.see(EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN, ours=False)
     tale.see(
-        Kind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_local_out", "raw_sendmsg", ours=False
+        EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_local_out", "raw_sendmsg", ours=False
     )
-    assert [(event.packet, event.a, event.b) for event in tale.told() if event.kind == Kind.RULE] == [(OURS, 0, 0)]
+    assert [(event.packet, event.a, event.b) for event in tale.told() if event.kind == EventKind.RULE] == [(OURS, 0, 0)]
 
 
 def test_what_stands_on_the_stack_was_entered_once() -> None:
     tale = Tale()
     tale.send()
-    tale.see(Kind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN)
-    tale.see(Kind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN)
-    tale.see(Kind.VISIT, OURS, "__dev_queue_xmit", "ip_output", *IN, ifindex=2)
+    tale.see(EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN)
+    tale.see(EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN)
+    tale.see(EventKind.VISIT, OURS, "__dev_queue_xmit", "ip_output", *IN, ifindex=2)
     told = tale.told()
     assert hops(told)[1:] == [
         *("__netif_receive_skb", "__netif_receive_skb_core"),
         *("ip_rcv", "nf_hook_slow", "nft_do_chain", "nft_trace_notify"),
         *("ip_output", "__dev_queue_xmit"),
     ]
-    assert [event.packet for event in told if event.kind == Kind.RULE] == [OURS, OURS]
+    assert [event.packet for event in told if event.kind == EventKind.RULE] == [OURS, OURS]
 
 
 def test_where_a_packet_went_from_one_interface_to_another_only_the_last_function_has_the_new_one() -> None:
     tale = Tale()
     tale.send()
-    tale.see(Kind.VISIT, OURS, "__dev_queue_xmit", "ip_output", *IN, ifindex=2)
-    assert [event.ifindex for event in tale.told() if event.kind == Kind.HOP][-2:] == [0, 2]
+    tale.see(EventKind.VISIT, OURS, "__dev_queue_xmit", "ip_output", *IN, ifindex=2)
+    assert [event.ifindex for event in tale.told() if event.kind == EventKind.HOP][-2:] == [0, 2]
 
 
 def test_what_a_packet_entered_between_two_namespaces_is_not_told() -> None:
     tale = Tale()
-    tale.see(Kind.BIRTH, OURS, netns=CLIENT, a=7)
-    tale.see(Kind.VISIT, OURS, "__dev_queue_xmit", "packet_sendmsg", netns=CLIENT)
-    tale.see(Kind.VISIT, OURS, "netif_rx", "veth_xmit", "__dev_queue_xmit", "packet_sendmsg")
+    tale.see(EventKind.BIRTH, OURS, netns=CLIENT, a=7)
+    tale.see(EventKind.VISIT, OURS, "__dev_queue_xmit", "packet_sendmsg", netns=CLIENT)
+    tale.see(EventKind.VISIT, OURS, "netif_rx", "veth_xmit", "__dev_queue_xmit", "packet_sendmsg")
     assert hops(tale.told()) == ["__dev_queue_xmit", "netif_rx"]
 
 
@@ -101,23 +108,23 @@ def test_an_answer_has_not_met_what_its_question_is_in() -> None:
     tale = Tale()
     tale.send()
     inside = ("nf_send_reset", "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN)
-    tale.see(Kind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_local_out", *inside)
-    tale.see(Kind.BIRTH, ANSWER)
-    tale.see(Kind.VISIT, ANSWER, "__dev_queue_xmit", "ip_output", *inside)
+    tale.see(EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_local_out", *inside)
+    tale.see(EventKind.BIRTH, ANSWER)
+    tale.see(EventKind.VISIT, ANSWER, "__dev_queue_xmit", "ip_output", *inside)
     told = tale.told()
     assert hops(told, ANSWER) == ["__dev_queue_xmit"]
-    assert [event.packet for event in told if event.kind == Kind.RULE] == [ANSWER]
-    birth = next(event for event in told if event.kind == Kind.BIRTH and event.packet == ANSWER)
-    assert birth.time <= next(event.time for event in told if event.kind == Kind.RULE)
+    assert [event.packet for event in told if event.kind == EventKind.RULE] == [ANSWER]
+    birth = next(event for event in told if event.kind == EventKind.BIRTH and event.packet == ANSWER)
+    assert birth.time <= next(event.time for event in told if event.kind == EventKind.RULE)
 
 
 def test_a_packet_that_waited_has_not_met_what_brought_the_end_of_its_wait() -> None:
     tale = Tale()
     tale.send()
-    tale.see(Kind.BIRTH, ANSWER, a=0)
-    tale.see(Kind.VISIT, ANSWER, "__dev_queue_xmit", "neigh_resolve_output", "ip_output", *IN)
-    tale.see(Kind.RECEIVED, ANSWER, "__netif_receive_skb_core", *IN)
-    tale.see(Kind.VISIT, OURS, "__dev_queue_xmit", "neigh_resolve_output", "neigh_update", "arp_process", *IN)
+    tale.see(EventKind.BIRTH, ANSWER, a=0)
+    tale.see(EventKind.VISIT, ANSWER, "__dev_queue_xmit", "neigh_resolve_output", "ip_output", *IN)
+    tale.see(EventKind.RECEIVED, ANSWER, "__netif_receive_skb_core", *IN)
+    tale.see(EventKind.VISIT, OURS, "__dev_queue_xmit", "neigh_resolve_output", "neigh_update", "arp_process", *IN)
     told = hops(tale.told())
     assert told[-2:] == ["neigh_resolve_output", "__dev_queue_xmit"]
     assert "arp_process" not in told
@@ -126,10 +133,10 @@ def test_a_packet_that_waited_has_not_met_what_brought_the_end_of_its_wait() -> 
 def test_what_another_packet_that_came_in_is_in_was_not_met() -> None:
     tale = Tale()
     tale.send()
-    tale.see(Kind.BIRTH, ANSWER)
-    tale.see(Kind.VISIT, ANSWER, "__dev_queue_xmit", "packet_sendmsg")
-    tale.see(Kind.RECEIVED, ANSWER, "__netif_receive_skb_core", *IN)
-    tale.see(Kind.DROP, OURS, "kfree_skb_reason", "ip_rcv", *IN)
+    tale.see(EventKind.BIRTH, ANSWER)
+    tale.see(EventKind.VISIT, ANSWER, "__dev_queue_xmit", "packet_sendmsg")
+    tale.see(EventKind.RECEIVED, ANSWER, "__netif_receive_skb_core", *IN)
+    tale.see(EventKind.DROP, OURS, "kfree_skb_reason", "ip_rcv", *IN)
     assert hops(tale.told())[-1] == "kfree_skb_reason"
     assert "ip_rcv" not in hops(tale.told())
 
@@ -137,17 +144,17 @@ def test_what_another_packet_that_came_in_is_in_was_not_met() -> None:
 def test_a_fragment_is_its_packet() -> None:
     tale = Tale()
     tale.send()
-    tale.see(Kind.BIRTH, 3)
-    tale.see(Kind.VISIT, 3, "__dev_queue_xmit", "ip_do_fragment", "ip_output", *IN)
+    tale.see(EventKind.BIRTH, 3)
+    tale.see(EventKind.VISIT, 3, "__dev_queue_xmit", "ip_do_fragment", "ip_output", *IN)
     told = tale.told()
     assert {event.packet for event in told} == {OURS}
-    assert sum(event.kind == Kind.BIRTH for event in told) == 1
+    assert sum(event.kind == EventKind.BIRTH for event in told) == 1
 
 
 def test_a_fragment_of_nobody_knows_what_is_refused() -> None:
     tale = Tale()
-    tale.see(Kind.BIRTH, 3)
-    tale.see(Kind.VISIT, 3, "__dev_queue_xmit", "ip_do_fragment", "ip_push_frames")
+    tale.see(EventKind.BIRTH, 3)
+    tale.see(EventKind.VISIT, 3, "__dev_queue_xmit", "ip_do_fragment", "ip_push_frames")
     with pytest.raises(Unsupported, match="a copy of"):
         tale.told()
 
@@ -155,16 +162,16 @@ def test_a_fragment_of_nobody_knows_what_is_refused() -> None:
 def test_an_evaluation_of_nobody_knows_what_is_refused() -> None:
     tale = Tale()
     tale.send()
-    tale.see(Kind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_push_frames")
+    tale.see(EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_push_frames")
     with pytest.raises(Unsupported, match="which packet an evaluation"):
         tale.told()
 
 
 def test_what_is_sent_from_the_device_begins_in_its_output_hook() -> None:
     tale = Tale()
-    tale.see(Kind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "raw_sendmsg")
-    tale.see(Kind.BIRTH, OURS, a=7)
-    tale.see(Kind.VISIT, OURS, "__dev_queue_xmit", "ip_output", "raw_sendmsg")
+    tale.see(EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "raw_sendmsg")
+    tale.see(EventKind.BIRTH, OURS, a=7)
+    tale.see(EventKind.VISIT, OURS, "__dev_queue_xmit", "ip_output", "raw_sendmsg")
     told = tale.told()
-    assert told[0].kind == Kind.BIRTH or told[0].time == told[1].time == 0
-    assert [event.packet for event in told if event.kind == Kind.RULE] == [OURS]
+    assert told[0].kind == EventKind.BIRTH or told[0].time == told[1].time == 0
+    assert [event.packet for event in told if event.kind == EventKind.RULE] == [OURS]

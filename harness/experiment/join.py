@@ -1,0 +1,387 @@
+"""The join: what the oracles saw becomes one Observation.
+
+Three watched: the functions of the kernel, nf_tables' own trace, and the interfaces of the other
+hosts. Functions know which packet they met, the other two do not; but the functions by which the
+kernel reports to them (``nft_trace_notify``, ``packet_rcv``) are traced as well, so each message
+and each frame is matched with the call that made it. Where the numbers differ, something was not
+seen and the measurement is broken.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import NamedTuple
+
+import msgspec
+
+from harness.errors import BrokenMeasurement, Unsupported
+from harness.judge.expectations import refuse_loss
+from harness.lab.capture import Captured
+from harness.model import layers
+from harness.model.observation import Delivery, Drop, Hop, Observation, ObservedPacket, Step, Verdict
+from harness.reading.decision import REFUSED, evaluations
+from harness.ruleset.nftrace import TraceMessage
+from harness.tracer.events import Event, EventKind
+from harness.tracer.tracer import NOTIFY, TraceData
+
+NF_VERDICTS = (Verdict.DROP, Verdict.ACCEPT, Verdict.STOLEN, Verdict.QUEUE)
+"""NF_DROP, NF_ACCEPT, NF_STOLEN, NF_QUEUE (include/uapi/linux/netfilter.h)."""
+NF_VERDICT_MASK = 0xFF
+
+INET_HOOKS = ("prerouting", "input", "forward", "output", "postrouting", "ingress")
+HOOKS = {
+    1: INET_HOOKS,
+    2: INET_HOOKS,
+    10: INET_HOOKS,
+    7: ("prerouting", "input", "forward", "output", "postrouting", "brouting"),
+    3: ("input", "output", "forward"),
+    5: ("ingress", "egress"),
+}
+"""Hook names by ``enum nfproto`` and hook number."""
+
+CAPTURES = "packet_rcv"
+"""By this the kernel hands a frame to a capturing socket (net/packet/af_packet.c)."""
+
+CHAIN = "nft_do_chain"
+
+PROBES = "use a kernel with probes on functions, for example --nft-kernel 6.12 --nft-tracer auto"
+
+TRACING = "nft_trace_"
+"""What the kernel runs only because it traces begins like this (net/netfilter/nf_tables_trace.c)."""
+
+ETH_P_IP, ETH_P_IPV6 = b"\x08\x00", b"\x86\xdd"
+
+TAKEN_IN = frozenset({"ip_local_deliver_finish", "ip6_input_finish", "arp_process"})
+"""By these a host keeps a packet for itself, its input hook behind it."""
+
+
+class JoinContext(NamedTuple):
+    """What the join must know of the lab and the kernel."""
+
+    device: str
+    """Name of the host under test."""
+    tracing_table: str
+    """Name of the tables that hold the harness's own tracing chains; these are left out."""
+    host: Callable[[int], str]
+    """Name of the host by number of its namespace; "" for others."""
+    interface: Callable[[int, int], str]
+    """Name of an interface by number of the namespace and index; "" for others."""
+    drop_reasons: Mapping[int, str]
+    """``enum skb_drop_reason`` of the kernel."""
+    kernel: str
+    engine: str
+    traced: frozenset[str]
+    untraceable: Mapping[str, str] = {}
+    """Functions named and not armed, and why."""
+    ruled: frozenset[str] = frozenset()
+    """The other hosts that have loaded a ruleset."""
+    epoch: int = 0
+    """How far CLOCK_REALTIME is ahead of CLOCK_MONOTONIC, nanoseconds."""
+
+
+def observe(
+    scene: JoinContext,
+    recording: TraceData,
+    messages: Sequence[tuple[TraceMessage, Step | None]],
+    captured: Iterable[Captured],
+    *,
+    injected: Sequence[bytes] | None,
+    sender: str,
+    trace_lost: int = 0,
+) -> tuple[Observation, ...]:
+    """Join what was recorded while ``sender`` injected the frames ``injected``: an observation for each.
+
+    What the kernel made belongs to the frame that was sent last before. ``injected`` is None for what a program
+    has sent: only the kernel knows how many packets it made of it, and they are one observation. ``messages``
+    are those of nf_tables' trace in order of arrival, each with the step that it means, or None for an
+    evaluation that is not the user's. ``trace_lost`` counts overruns there.
+
+    Raises :class:`BrokenMeasurement` when something was lost, or the oracles do not fit together.
+    """
+    loss = msgspec.structs.replace(recording.loss, trace=trace_lost)
+    refuse_loss(loss)
+    births = [event for event in recording.events if event.kind == EventKind.BIRTH]
+    origin = {event.packet: event for event in births}
+    steps, headers = _steps(scene, recording, messages, origin)
+    deliveries, sent = _deliveries(scene, recording, captured, origin)
+    by_packet = defaultdict(list)
+    for event in recording.events:
+        by_packet[event.packet].append(event)
+
+    frames = iter(injected or ())
+    seen: list[list[ObservedPacket]] = [[] for _ in injected or (None,)]
+    recognised = 0
+    for number, birth in enumerate(births):
+        story = _PacketHistory(scene, recording, birth)
+        for event in by_packet[birth.packet]:
+            story.tell(event)
+        ours = bool(birth.a)
+        recognised += ours
+        if injected is None:
+            frame = sent.get(birth.packet) or headers.get(birth.packet, b"")
+        else:
+            frame = next(frames, b"") if ours else b""
+        hops = tuple(story.hops) if recording.whole else _with_chains(story.hops, steps[birth.packet])
+        seen[min(max(recognised, 1), len(seen)) - 1].append(
+            ObservedPacket(
+                number=number,
+                sender=scene.host(birth.netns),
+                born=birth.time + scene.epoch,
+                frame=frame,
+                injected=ours,
+                hops=hops,
+                steps=tuple(steps[birth.packet]),
+                deliveries=(*deliveries[birth.packet], *_taken_in(scene, hops)),
+                drop=story.drop or story.dropped_elsewhere,
+            )
+        )
+    if injected is None:
+        if not recognised:
+            raise BrokenMeasurement(f"a program on {sender} called, but no packet of it was seen")
+    elif recognised != len(injected):
+        raise BrokenMeasurement(f"{len(injected)} packets were sent from {sender}, {recognised} seen at birth")
+    return tuple(
+        Observation(
+            packets=tuple(packets),
+            loss=loss,
+            kernel=scene.kernel,
+            engine=scene.engine,
+            device=scene.device,
+            traced=scene.traced,
+            untraceable=scene.untraceable,
+            whole=recording.whole,
+            replies=tuple(
+                arrived for packet in packets if not packet.injected for arrived in packet.deliveries if arrived.frame
+            ),
+        )
+        for packets in seen
+    )
+
+
+class _PacketHistory:
+    """Makes hops of the events of one packet, told in order."""
+
+    def __init__(self, scene: JoinContext, recording: TraceData, birth: Event) -> None:
+        self.hops: list[Hop] = []
+        self.drop: Drop | None = None
+        self.dropped_elsewhere: Drop | None = None
+        """On another host that has a ruleset."""
+        self._scene = scene
+        self._recording = recording
+        self._birth = birth
+        self._open: dict[tuple[int, int], list[int]] = defaultdict(list)
+        self._hidden: set[int] = set()
+
+    def tell(self, event: Event) -> None:
+        if self._hides(event):
+            return
+        if event.kind == EventKind.HOP:
+            self._open[event.skb, event.function].append(len(self.hops))
+            self.hops.append(self._hop(event))
+        elif event.kind == EventKind.RETURN:
+            self._return(event)
+        elif event.kind == EventKind.DROP:
+            self._dropped(event)
+
+    def _hides(self, event: Event) -> bool:
+        """Whether the event is our own doing: nf_tables tracing, or a tracing chain from its
+        nft_do_chain() to the return of that."""
+        if event.kind == EventKind.HOP and self._recording.functions[event.function].name.lstrip("_").startswith(
+            TRACING
+        ):
+            return True
+        if event.kind == EventKind.HOP and event.skb not in self._hidden:
+            if self._recording.functions[event.function].name != CHAIN:
+                return False
+            _, _, table = self._recording.chains.get(event.a, "").partition(" ")
+            if table.partition(" ")[0] != self._scene.tracing_table:
+                return False
+            self._hidden.add(event.skb)
+            # nft_do_chain_inet() or its kin, which did nothing else
+            if self.hops and self.hops[-1].function.startswith("nft_do_chain_"):
+                self.hops.pop()
+            return True
+        if event.skb not in self._hidden:
+            return False
+        if event.kind == EventKind.RETURN:
+            self._hidden.discard(event.skb)
+        return True
+
+    def _hop(self, event: Event) -> Hop:
+        function = self._recording.functions[event.function]
+        detail = {}
+        if function.name == CHAIN:
+            detail["chain"] = self._recording.chains.get(event.a, "")
+        if function.carries != "sk_buff":
+            detail["hook"] = hook_name(event.b >> 8, event.b & 0xFF)
+        return Hop(
+            time=event.time - self._birth.time,
+            cpu=event.cpu,
+            host=self._scene.host(event.netns),
+            device=self._scene.interface(event.netns, event.ifindex),
+            function=function.name,
+            layer=function.layer,
+            detail=detail,
+        )
+
+    def _return(self, event: Event) -> None:
+        calls = self._open[event.skb, event.function]
+        if not calls:
+            raise BrokenMeasurement(f"{self._recording.functions[event.function].name} returned, but was not entered")
+        self._annotate(calls.pop(), **_result(self._recording.functions[event.function].name, event.a))
+
+    def _dropped(self, event: Event) -> None:
+        reason = self._scene.drop_reasons.get(event.b, str(event.b))
+        if self.hops:
+            self._annotate(len(self.hops) - 1, reason=reason)
+        host = self._scene.host(event.netns)
+        # Most hosts other than the device are silent: what reaches them always ends in a drop.
+        if self.drop is None and host in (self._scene.device, self._scene.host(self._birth.netns)):
+            self.drop = Drop(host=host, function=self._recording.symbol(event.a), reason=reason)
+        elif self.dropped_elsewhere is None and host in self._scene.ruled:
+            self.dropped_elsewhere = Drop(host=host, function=self._recording.symbol(event.a), reason=reason)
+
+    def _annotate(self, index: int, **detail: str) -> None:
+        hop = self.hops[index]
+        self.hops[index] = msgspec.structs.replace(hop, detail={**hop.detail, **detail})
+
+
+def hook_name(family: int, hook: int) -> str:
+    """Name of a hook by ``enum nfproto`` and number, as nft(8) writes it."""
+    names = HOOKS.get(family, ())
+    return names[hook] if hook < len(names) else f"{family}:{hook}"
+
+
+def _result(function: str, value: int) -> dict[str, str]:
+    value &= 0xFFFFFFFF
+    if function == CHAIN:
+        code = value & NF_VERDICT_MASK
+        verdict = NF_VERDICTS[code] if code < len(NF_VERDICTS) else code
+        # NF_DROP_REASON() frees the packet on the spot and returns NF_STOLEN with an error above it
+        # (include/linux/netfilter.h).
+        if verdict is Verdict.STOLEN and value >> 16:
+            verdict = Verdict.DROP
+        return {"verdict": str(verdict)}
+    return {"result": str(value - (1 << 32) if value >> 31 else value)}
+
+
+def _steps(
+    scene: JoinContext,
+    recording: TraceData,
+    messages: Sequence[tuple[TraceMessage, Step | None]],
+    origin: Mapping[int, Event],
+) -> tuple[dict[int, list[Step]], dict[int, bytes]]:
+    """The steps of each packet, and the headers with which it was first traced, behind an Ethernet header."""
+    reported = [event for event in recording.events if event.kind == EventKind.RULE]
+    if len(reported) != len(messages):
+        raise BrokenMeasurement(f"{NOTIFY} was called {len(reported)} times, but {len(messages)} messages arrived")
+    # Several CPUs may report at once, and then only calls and messages with the same id are in the same order.
+    # Before v6.4 the kernel computes the id too late for us to see it.
+    has_ids = any(event.b for event in reported)
+    arrived: dict[tuple[str, int], deque[tuple[TraceMessage, Step | None]]] = defaultdict(deque)
+    heard = dict.fromkeys(message.host for message, _ in messages)
+    for message, step in messages:
+        arrived[message.host, message.id if has_ids else 0].append((message, step))
+    steps = defaultdict(list)
+    headers: dict[int, bytes] = {}
+    for event in reported:
+        # The kernel puts the id into the message without turning it to network byte order.
+        number = int.from_bytes(event.b.to_bytes(4, sys.byteorder), "big")
+        # What was sent out by fwd may be on another host already when the rule is told of.
+        here = scene.host(event.netns)
+        queue = next((arrived[host, number] for host in (here, *heard) if arrived[host, number]), None)
+        if not queue:
+            raise BrokenMeasurement(f"{NOTIFY} was called for packet {number:08x}, of which no message arrived")
+        message, step = queue.popleft()
+        # At the end of a chain the message names no rule, though the function is handed the last one.
+        if message.handle and event.a != message.handle and recording.whole:
+            raise BrokenMeasurement(
+                f"nf_tables' trace tells of rule {message.handle} in {message.family} {message.table} "
+                f"{message.chain} where {NOTIFY} was called for rule {event.a}"
+            )
+        if message.network:
+            kind = ETH_P_IPV6 if message.network[0] >> 4 == 6 else ETH_P_IP
+            headers.setdefault(event.packet, bytes(12) + kind + message.network + message.transport)
+        if step:
+            steps[event.packet].append(msgspec.structs.replace(step, time=event.time - origin[event.packet].time))
+    return steps, headers
+
+
+def _deliveries(
+    scene: JoinContext, recording: TraceData, captured: Iterable[Captured], origin: Mapping[int, Event]
+) -> tuple[dict[int, list[Delivery]], dict[int, bytes]]:
+    """What arrived, and what endpoints sent by themselves, by packet."""
+    calls = _captures(recording) if recording.whole else _receptions(scene, recording)
+    if not recording.whole:  # no tracepoint tells of those that go out
+        captured = [frame for frame in captured if not frame.outgoing]
+    deliveries: dict[int, list[Delivery]] = defaultdict(list)
+    sent: dict[int, bytes] = {}
+    # Calls for sockets that are not ours, of a tcpdump on the machine for instance, are left over.
+    for cookie, frames in groupby(sorted(captured, key=attrgetter("cookie")), key=attrgetter("cookie")):
+        arrived = list(frames)
+        host, device = arrived[0].host, arrived[0].device
+        handed = calls.get(cookie if recording.whole else (host, device), ())
+        if not handed and not recording.whole:
+            raise Unsupported(f"no tracepoint tells what arrives at {device} of {host}", remedy=PROBES)
+        if len(handed) != len(arrived):
+            raise BrokenMeasurement(f"{host} was handed {len(handed)} frames at {device}, but captured {len(arrived)}")
+        for event, frame in zip(handed, arrived, strict=True):
+            if frame.outgoing:
+                sent.setdefault(event.packet, frame.frame)
+                continue
+            birth = origin[event.packet]
+            delivery = Delivery(time=event.time - birth.time, host=frame.host, device=frame.device, frame=frame.frame)
+            deliveries[event.packet].append(delivery)
+    return deliveries, sent
+
+
+def _captures(recording: TraceData) -> dict[object, list[Event]]:
+    """Calls by which a capturing socket was handed a frame, by its cookie."""
+    calls: dict[object, list[Event]] = defaultdict(list)
+    for event in recording.events:
+        if event.kind == EventKind.HOP and recording.functions[event.function].name == CAPTURES:
+            calls[event.a].append(event)
+    return calls
+
+
+def _receptions(scene: JoinContext, recording: TraceData) -> dict[object, list[Event]]:
+    """Packets that came in by an interface, by host and interface: its capturing socket is handed each of them."""
+    calls: dict[object, list[Event]] = defaultdict(list)
+    for event in recording.events:
+        if event.kind == EventKind.RECEIVED:
+            calls[scene.host(event.netns), scene.interface(event.netns, event.ifindex)].append(event)
+    return calls
+
+
+def _with_chains(hops: Iterable[Hop], steps: Sequence[Step]) -> tuple[Hop, ...]:
+    """The hops, with a call of nft_do_chain for each evaluation that the trace tells of: it says more than a stack."""
+    calls = [
+        Hop(
+            time=run[0].time,
+            cpu=0,
+            host=run[0].host,
+            device="",
+            function=CHAIN,
+            layer=layers.layer(CHAIN),
+            detail={
+                "chain": run[0].chain_path,
+                "hook": run[0].hook,
+                "verdict": str(Verdict.DROP if run[-1].verdict in REFUSED else run[-1].verdict),
+            },
+        )
+        for run in evaluations(steps)
+    ]
+    others = (hop for hop in hops if hop.function != CHAIN)
+    return tuple(sorted((*others, *calls), key=attrgetter("time")))
+
+
+def _taken_in(scene: JoinContext, hops: Iterable[Hop]) -> Iterable[Delivery]:
+    """The device captures nothing; that it keeps a packet shows in a function, without the bytes."""
+    for hop in hops:
+        if hop.host == scene.device and hop.function in TAKEN_IN:
+            yield Delivery(time=hop.time, host=hop.host, device=hop.device, frame=b"")
+            return

@@ -1,0 +1,345 @@
+"""One scenario, top to bottom: lab, ruleset, tracer, inject, drain, observe."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, Self
+
+import msgspec
+
+from harness.errors import BrokenMeasurement, HarnessError, Position, ScenarioError, Unsupported
+from harness.experiment.join import JoinContext, observe
+from harness.experiment.resolution import Resolution, explain, unreached
+from harness.judge.expectations import same_elements
+from harness.judge.flow import describe_connection, refuse_contradiction
+from harness.lab.capture import Capture, Captured
+from harness.lab.inject import Sender, sender
+from harness.lab.lab import Lab
+from harness.lab.neighbours import Query
+from harness.lab.sockets import Call, Programs
+from harness.model.fields import Keys
+from harness.model.observation import Observation, ObservedPacket, Step, Value
+from harness.packets.frames import Frame, SendPath, build, summarise
+from harness.packets.spec import Send
+from harness.reading.decision import decisive
+from harness.reading.path import functions
+from harness.ruleset import state
+from harness.ruleset.conntrack import connections
+from harness.ruleset.hosts import built
+from harness.ruleset.load import Ruleset
+from harness.ruleset.nft import RefusedError
+from harness.ruleset.nftrace import TraceMessage
+from harness.ruleset.nftrace_chains import TraceChains, unused_table
+from harness.ruleset.process import LostError
+from harness.scenario import flow
+from harness.scenario.case import Case, Files
+from harness.scenario.models.expect import Expect
+from harness.scenario.models.file import Action
+from harness.scenario.models.sockets import Connect, Exchange, Listen, Wait
+from harness.topology.network import Network
+from harness.tracer.tracer import BaseTracer
+from harness.wait import wait_for_turn, wait_until
+
+SETTLED_S = 5.0
+"""Seconds within which the kernel is done with an ordinary packet. What it then still holds, in a
+queue or waiting for more fragments, is told as it was seen until then."""
+SETTLED_MORE_S = 0.01
+"""For each packet more."""
+
+
+Where = Callable[..., Position]
+"""Where a value of a step stands, by its keys: ``where("expect", "path", 2)``."""
+
+
+class Measurement(Value, frozen=True, kw_only=True):
+    """What was seen of one packet that a step of a scenario sent, beside what was expected of it."""
+
+    action: int
+    """Number of the step, from 0."""
+    expect: Expect
+    keys: Keys
+    """Where that stands below the step."""
+    summary: str
+    """The injected packet in one line; where the step sends several, also which of them it is."""
+    observation: Observation
+    packet: ObservedPacket
+    ruleset: Ruleset
+
+
+def run(case: Case, tracer: BaseTracer) -> tuple[Measurement, ...]:
+    """Run ``case`` on this kernel; what was seen of each packet of which something is expected.
+
+    Raises :class:`~harness.errors.HarnessError` when that cannot be done or not be believed.
+    """
+    with Experiment.open(case.network, case.rulesets, tracer) as stage:
+        stage.arm(case.actions)
+        seen = [stage.act(action, number, partial(case.where, number)) for number, action in enumerate(case.actions)]
+        return tuple(
+            measurement
+            for measurements in seen
+            for measurement in measurements
+            if case.actions[measurement.action].entries
+        )
+
+
+class Experiment:
+    """A lab whose hosts have loaded their rulesets, and all that watches it."""
+
+    def __init__(self, lab: Lab, rulesets: Mapping[str, Ruleset], tracer: BaseTracer, programs: Programs) -> None:
+        self.ruleset = rulesets[lab.network.device]
+        """Of the device under test."""
+        self._lab = lab
+        self._tracer = tracer
+        self._ruled = frozenset(rulesets.keys() - {lab.network.device})
+        table = unused_table(rulesets.values())
+        self._tracing = [TraceChains(lab.hosts[name], ruleset, table) for name, ruleset in rulesets.items()]
+        self._capture = Capture(host for host in lab.hosts.values() if host is not lab.device)
+        self._programs = programs
+        self._neighbours = Resolution(lab, self.ruleset)
+
+    @classmethod
+    @contextmanager
+    def open(cls, network: Network, rulesets: Mapping[str, Files], tracer: BaseTracer) -> Iterator[Self]:
+        """Build the lab and load the hosts' ``rulesets``; nothing of either is left after the ``with``."""
+        with built(network, rulesets) as (lab, loaded), Programs(lab) as programs:
+            yield cls(lab, loaded, tracer, programs)
+
+    def arm(self, actions: Iterable[Action]) -> None:
+        """Trace all functions, those in modules that the ruleset has pulled in and those that ``actions`` name."""
+        self._tracer.arm(_named(actions))
+
+    def act(self, action: Action, number: int, where: Where) -> tuple[Measurement, ...]:
+        """Do what a step says; what was seen of its packets, nothing of a step that sends none."""
+        summaries: tuple[str, ...] = ()
+        observations: tuple[Observation, ...] = ()
+        if isinstance(action.nft, str):
+            self._change(action.nft, where)
+        elif isinstance(action.wait, Wait):
+            self._wait(action.wait, partial(where, "wait"))
+        elif isinstance(action.listen, Listen):
+            with _placed(where("listen")):
+                self._programs.listen(action.listen)
+        elif isinstance(action.connect, Connect):
+            plan = flow.plan(action.connect, self._lab.network)
+            with _placed(where("connect")):
+                observations = (self._flow(plan, self._programs.connect(plan)),)
+            summaries = (f"connect {plan}: {_judged(observations[0])}",)
+        elif isinstance(action.exchange, Exchange):
+            plan = flow.plan(action.exchange, self._lab.network)
+            content = flow.content(action.exchange.request), flow.content(action.exchange.answer)
+            with _placed(where("exchange")):
+                observations = (self._flow(plan, self._programs.exchange(plan, *content)),)
+            summaries = (f"exchange {plan}: {_judged(observations[0])}",)
+        elif isinstance(action.send, Send):
+            frames = build(action.send, self._lab.network)
+            observations = self._send(frames, action.send.pace)
+            summaries = tuple(_which(place, observations) + frame.summary for place, frame in enumerate(frames))
+        expected = action.expected_of(len(observations)) if observations else ()
+        states = {keys: self._state(expect, partial(where, *keys)) for keys, expect in dict(expected).items()}
+        return tuple(
+            Measurement(
+                action=number,
+                expect=expect,
+                keys=keys,
+                summary=summary,
+                observation=msgspec.structs.replace(observation, **states[keys]),
+                packet=decisive(observation),
+                ruleset=self.ruleset,
+            )
+            for summary, observation, (keys, expect) in zip(summaries, observations, expected, strict=True)
+        )
+
+    def _wait(self, wait: Wait, where: Where) -> None:
+        """Wait for a fact that time brings; to wait in vain is a mistake in the scenario or its ruleset."""
+        device = self._lab.device
+        left: list[str] = []
+
+        def come() -> bool:
+            elements = state.elements(self.ruleset.nft, wait.elements or ())
+            left[:] = (f"{name} has {', '.join(held) or 'no element'}" for name, held in elements.items())
+            tracked = connections(device) if wait.conntrack else ()
+            left.extend(f"there is {describe_connection(one)}" for one in tracked)
+            return same_elements(wait.elements or {}, elements) and not tracked
+
+        try:
+            wait_until(come, wait.within, "this")
+        except BrokenMeasurement as vain:
+            raise ScenarioError(f"{vain.sentence}: {'; '.join(left)}", where()) from None
+        except state.MissingError as missing:
+            raise ScenarioError(missing.sentence, where("elements", missing.name), remedy=missing.remedy) from None
+
+    def _change(self, command: str, where: Where) -> None:
+        self._neighbours.again()
+        try:
+            state.change(self.ruleset.nft, command)
+        except RefusedError as refused:
+            said = str(refused).splitlines()[0].partition("Error: ")
+            raise ScenarioError(f"nft: {said[2] or said[0]}", where("nft")) from None
+        except LostError as lost:
+            raise ScenarioError(lost.sentence, where("nft")) from None
+
+    def _state(self, expect: Expect, where: Where) -> dict[str, Any]:
+        """What ``expect`` asks about the device's counters, sets and connections, and what its rules have counted, as
+        fields of an observation."""
+        device = self._lab.device
+        try:
+            return {
+                "connections": connections(device) if expect.conntrack else (),
+                "counters": self._neighbours.without(state.counters(self.ruleset.nft, expect.counters or ())),
+                "counts": self._neighbours.without(state.counts_of_rules(device)) if self.ruleset.counts else {},
+                "elements": state.elements(self.ruleset.nft, expect.elements or ()),
+            }
+        except state.MissingError as missing:
+            key = "counters" if missing.name in (expect.counters or ()) else "elements"
+            raise ScenarioError(missing.sentence, where(key, missing.name), remedy=missing.remedy) from None
+
+    def _send(self, frames: Sequence[Frame], pace: float) -> tuple[Observation, ...]:
+        """Send frames, ``pace`` seconds from one to the next, and watch each to its end."""
+        ways: dict[SendPath, Sender] = {}
+        for frame in frames:
+            if frame.way not in ways:
+                ways[frame.way] = sender(self._lab.hosts[frame.sender], frame)
+            self._neighbours.of_frame(frame)
+
+        def start(meanwhile: Callable[[], None]) -> None:
+            turn = 0.0
+            for frame in frames:
+                wait_for_turn(turn, meanwhile)
+                turn = time.monotonic() + pace
+                ways[frame.way].send(frame.data)
+
+        return self._measure(
+            [way.cookie for way in ways.values()],
+            start,
+            injected=[frame.data for frame in frames],
+            host=frames[0].sender,
+        )
+
+    def _flow(self, plan: flow.FlowPlan, call: Call) -> Observation:
+        """Have programs call each other and watch all packets of it to their end."""
+        failed = self._neighbours.of_flow(plan.host, plan.destination)
+        (observation,) = self._measure(
+            [call.cookie],
+            lambda _: call.start(),
+            advance=call.advance,
+            injected=None,
+            host=plan.host,
+        )
+        observation = msgspec.structs.replace(observation, flow=call.finish())
+        if blamed := unreached(observation, failed):
+            observation = msgspec.structs.replace(observation, unresolved=tuple(map(self._explain, blamed)))
+        refuse_contradiction(observation)
+        return observation
+
+    def _explain(self, query: Query) -> str:
+        """Why a neighbour cannot be resolved: it is asked for once more, and that is watched."""
+        resolved: list[bool] = []
+        seen = None
+        with self._neighbours.apart(), suppress(BrokenMeasurement, Unsupported):
+            (seen,) = self._measure(
+                [], lambda _: resolved.append(self._neighbours.ask(query)), injected=(), host=query.host
+            )
+        if any(resolved):
+            raise BrokenMeasurement(f"{query.host} resolved its neighbour {query.address} at the second try only")
+        return explain(query, seen, self._lab.network)
+
+    def _measure(
+        self,
+        cookies: Sequence[int],
+        start: Callable[[Callable[[], None]], None],
+        *,
+        advance: Callable[[], None] = lambda: None,
+        injected: Sequence[bytes] | None,
+        host: str,
+    ) -> tuple[Observation, ...]:
+        """Watch what the sockets with ``cookies`` on ``host`` send until all is still.
+
+        ``start`` has them send, and calls what it is handed while it waits for a turn; ``advance`` does what
+        programs do about what has reached them.
+        """
+        lab, tracer, capture = self._lab, self._tracer, self._capture
+        captured: list[Captured] = []
+        told: list[tuple[TraceMessage, Step | None]] = []
+
+        def take() -> None:
+            captured.extend(capture.read())  # a frame lives on until it is read
+            told.extend(message for tracing in self._tracing for message in tracing.read())
+            watch.drain()
+
+        def settled() -> bool:
+            advance()
+            take()
+            if watch.alive():
+                return False
+            advance()  # what reached a program meanwhile may be answered yet
+            take()
+            return not watch.alive()
+
+        for tracing in self._tracing:
+            tracing.read()
+        capture.read()
+        overruns = sum(tracing.overruns for tracing in self._tracing)
+        with tracer.watch(hosts=lab.by_inum, senders=cookies) as watch:
+            start(take)
+            with suppress(BrokenMeasurement):
+                wait_until(
+                    settled, SETTLED_S + len(injected or ()) * SETTLED_MORE_S, "the kernel to be done with the packets"
+                )
+            take()
+            recording = watch.finish()
+        scene = JoinContext(
+            device=lab.device.name,
+            ruled=self._ruled,
+            tracing_table=self._tracing[0].table,
+            host=lambda inum: lab.by_inum[inum].name if inum in lab.by_inum else "",
+            interface=lambda inum, index: lab.by_inum[inum].interface(index) if inum in lab.by_inum else "",
+            drop_reasons=tracer.drop_reasons,
+            kernel=tracer.kernel,
+            engine=tracer.engine_name,
+            traced=tracer.traced,
+            untraceable=tracer.untraceable,
+            epoch=time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC),
+        )
+        return observe(
+            scene,
+            recording,
+            [*told, *(message for tracing in self._tracing for message in tracing.read())],
+            captured,
+            injected=injected,
+            sender=host,
+            trace_lost=sum(tracing.overruns for tracing in self._tracing) - overruns,
+        )
+
+
+def _which(place: int, observations: Sequence[Observation]) -> str:
+    """Which of several packets it is, and when it was sent."""
+    if len(observations) == 1:
+        return ""
+    first, this = (observations[number].injected[0].born for number in (0, place))
+    when = f", {(this - first) / 1e6:.1f} ms after the first" if place else ""
+    return f"packet {place + 1} of {len(observations)}{when}: "
+
+
+def _judged(observation: Observation) -> str:
+    """The packet of a flow that is judged."""
+    packet = decisive(observation)
+    return summarise(packet.frame) if packet.frame else f"a packet of {packet.sender}"
+
+
+def _named(actions: Iterable[Action]) -> set[str]:
+    """The functions that the scenario speaks of."""
+    return {name for action in actions for _, expect in action.entries for name in functions(expect)}
+
+
+@contextmanager
+def _placed(position: Position) -> Iterator[None]:
+    """Say where it stands in the scenario what cannot be done."""
+    try:
+        yield
+    except (ScenarioError, Unsupported, BrokenMeasurement):
+        raise
+    except HarnessError as error:
+        raise ScenarioError(error.sentence, position, remedy=error.remedy) from None

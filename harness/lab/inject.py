@@ -1,0 +1,117 @@
+"""Packets sent from a host: frames byte for byte from an interface, or IP packets through its kernel.
+
+A silent host's packets leave as frames by a packet socket, packet(7), which passes by the hooks of
+its IP stack. What the device under test, or a router, sends itself goes through a raw socket with
+its IP header included, raw(7) and ipv6(7): routed, and through output and postrouting, as a
+program's packet is.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from ipaddress import IPv6Address
+from typing import Final, Protocol
+
+from harness.errors import HarnessError
+from harness.lab.lab import Host
+from harness.packets.frames import Frame
+
+SO_COOKIE: Final = 57
+"""Linux commit 5daab9db7b65 ("New getsockopt option to get socket cookie") (in v4.12)."""
+ETHERNET: Final = 14
+"""Bytes of an Ethernet header."""
+
+
+class Sender(Protocol):
+    """An open socket to send from; it receives nothing.
+
+    Keep it open while its packets are on their way: the tracer knows them by its cookie.
+    """
+
+    cookie: int
+    """What ``skb->sk->sk_cookie`` is for every packet sent here."""
+
+    def send(self, frame: bytes) -> None:
+        """Send ``frame``, which is given from the Ethernet header on.
+
+        Raises :class:`~harness.errors.HarnessError` when the host can't send it.
+        """
+
+
+def sender(host: Host, frame: Frame) -> Sender:
+    """The way by which ``frame`` leaves ``host``."""
+    if frame.through == "output":
+        return Output(host, frame.interface, family=frame.family)
+    return Wire(host, frame.interface)
+
+
+class Wire:
+    """A packet socket on ``interface`` of ``host``: a frame leaves as it is."""
+
+    def __init__(self, host: Host, interface: str) -> None:
+        self.host = host
+        self.interface = interface
+        # Protocol 0 in both calls: a packet socket gets frames only of a protocol that it names.
+        self._socket = host.namespace.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        self._socket.bind((interface, 0))
+        self.cookie = cookie_of(self._socket)
+
+    def send(self, frame: bytes) -> None:
+        """Send ``frame``, from the Ethernet header on, as it is."""
+        try:
+            self._socket.send(frame)
+        except OSError as refused:
+            # The egress hook dropped it: NET_XMIT_DROP from nf_hook_egress() in include/linux/netfilter_netdev.h.
+            if refused.errno != errno.ENOBUFS:
+                raise _refused(f"{self.host.name}:{self.interface}", "a frame", len(frame), refused) from None
+
+
+class Output:
+    """A raw socket of ``host``: an IP packet of version ``family`` goes through its kernel, from the output hook on.
+
+    The kernel chooses the way, and writes IPv4's length and checksum; ``interface`` is that for
+    multicast and link-local addresses, which do not tell.
+    """
+
+    def __init__(self, host: Host, interface: str, *, family: int) -> None:
+        self.host = host
+        self.family = family
+        self._index = host.interfaces.get(interface, 0)  # 0 for lo
+        version = socket.AF_INET if family == 4 else socket.AF_INET6
+        # IPPROTO_RAW: the header is included, and nothing is received.
+        self._socket = host.namespace.socket(version, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        if family == 4:
+            request = struct.pack("=8xi", self._index)  # struct ip_mreqn
+            self._socket.setsockopt(socket.SOL_IP, socket.IP_MULTICAST_IF, request)
+        self.cookie = cookie_of(self._socket)
+
+    def send(self, frame: bytes) -> None:
+        """Send the IP packet in ``frame``; its Ethernet header is for who reads it, the kernel writes another."""
+        packet = frame[ETHERNET:]
+        try:
+            self._socket.sendto(packet, self._destination(packet))
+        except OSError as refused:
+            # A program is told that the hook dropped its packet: NF_DROP_GETERR() in net/netfilter/core.c.
+            if refused.errno != errno.EPERM:
+                raise _refused(self.host.name, "a packet", len(packet), refused) from None
+
+    def _destination(self, packet: bytes) -> tuple[str, int] | tuple[str, int, int, int]:
+        if self.family == 4:
+            return socket.inet_ntop(socket.AF_INET, packet[16:20]), 0
+        address = IPv6Address(packet[24:40])
+        narrow = address.is_link_local or address.is_multicast
+        return str(address), 0, 0, self._index if narrow else 0
+
+
+def _refused(who: str, what: str, size: int, error: OSError) -> HarnessError:
+    return HarnessError(f"{who} could not send {what} of {size} bytes: {os.strerror(error.errno or 0)}")
+
+
+def cookie_of(opened: socket.socket) -> int:
+    """The number by which the kernel tells a socket from all others since it was booted."""
+    cookie: int = struct.unpack("=Q", opened.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8))[0]
+    return cookie

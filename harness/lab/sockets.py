@@ -1,0 +1,445 @@
+"""Real sockets in the hosts of a lab: programs that listen, connect, ask and answer. See tcp(7), udp(7).
+
+Nothing here waits. The kernel carries packets by itself; what a program does when one has reached it
+is done by :meth:`Call.advance`, over and over, until the lab is still. Then it is known how the call
+went, without any time having passed: when no packet is left, none will come before TCP tries again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, Final, NamedTuple, Protocol, Self
+
+from harness.errors import HarnessError, Unsupported
+from harness.lab.inject import cookie_of
+from harness.lab.lab import Host, Lab
+from harness.model.observation import Flow
+from harness.scenario.flow import FlowPlan
+from harness.scenario.models.sockets import Listen
+
+# linux/in.h, linux/in6.h, linux/errqueue.h, linux/tcp.h
+IP_PKTINFO, IP_RECVERR, IPV6_RECVERR = 8, 11, 25
+SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6 = 2, 3
+TCP_REPAIR: Final = 19
+TCP_ESTABLISHED: Final = 1
+
+UNREACHABLE: Final = (
+    *(errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENONET),
+    *(errno.ENOPROTOOPT, errno.EPROTO, errno.EACCES, errno.EMSGSIZE),
+)
+"""What ICMP errors become for a program, beside ECONNREFUSED; EACCES also for a route of type prohibit."""
+
+RECEIVE: Final = 1 << 16
+ANCILLARY: Final = 512
+
+_EXTENDED_ERROR = struct.Struct("=IBBBBII")  # struct sock_extended_err
+_PKTINFO = struct.Struct("=i4s4s")  # struct in_pktinfo
+_PKTINFO6 = struct.Struct("=16si")  # struct in6_pktinfo
+
+
+class SocketAddress(NamedTuple):
+    """An address and a port."""
+
+    address: str
+    port: int
+
+    @classmethod
+    def of(cls, name: tuple[Any, ...]) -> SocketAddress:
+        """From a socket's name; that of an IPv6 socket has more to it."""
+        return cls(str(name[0]).partition("%")[0], name[1])
+
+
+class _Listening(NamedTuple):
+    host: Host
+    socket: socket.socket
+    tcp: bool
+
+
+class _Connection(NamedTuple):
+    """A TCP connection, both ends."""
+
+    caller: socket.socket
+    callee: socket.socket
+    by: str
+    seen_from: SocketAddress
+    seen_at: SocketAddress
+
+
+class Call(Protocol):
+    """What one step of a scenario has programs do."""
+
+    @property
+    def cookie(self) -> int:
+        """SO_COOKIE of the socket that calls: the tracer knows its packets by that."""
+
+    def start(self) -> None:
+        """Have the first packet sent."""
+
+    def advance(self) -> None:
+        """Do what programs do about what has reached them."""
+
+    def finish(self) -> Flow:
+        """How it went, once no packet is left. What failed is given up, without another packet."""
+
+
+class Programs:
+    """The programs of one scenario; closed before the lab is, without another packet."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._listening: list[_Listening] = []
+        self._connections: dict[FlowPlan, _Connection] = {}
+        self._asking: dict[FlowPlan, socket.socket] = {}
+        self._open: list[socket.socket] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in self._open:
+            _vanish(one)
+
+    def listen(self, spec: Listen) -> None:
+        """Start a program that takes what comes to a port, on all addresses of its host.
+
+        Raises :class:`~harness.errors.HarnessError` when the port is taken.
+        """
+        host = self._lab.hosts[spec.on]
+        if host is not self._lab.device:
+            # An answer that was dropped would come again after a second, in the middle of another step.
+            host.namespace.sysctl({"net.ipv4.tcp_synack_retries": "0"})
+        for port, kind in ((spec.tcp, socket.SOCK_STREAM), (spec.udp, socket.SOCK_DGRAM)):
+            if port is None:
+                continue
+            for family in (socket.AF_INET, socket.AF_INET6):
+                try:
+                    opened = self._socket(host, family, kind)
+                except Unsupported:
+                    if family == socket.AF_INET:
+                        raise
+                    continue  # a kernel without IPv6
+                if family == socket.AF_INET6:
+                    opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                _bind(opened, port, host)
+                if kind == socket.SOCK_STREAM:
+                    opened.listen()
+                elif family == socket.AF_INET:
+                    opened.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+                else:
+                    opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+                self._listening.append(_Listening(host, opened, kind == socket.SOCK_STREAM))
+
+    def connect(self, plan: FlowPlan) -> Call:
+        """A TCP connection as ``plan`` says. Raises :class:`~harness.errors.HarnessError` when there is one."""
+        if plan in self._connections:
+            raise HarnessError(f"there is a connection {plan} already", remedy="give this one another sport")
+        return _Connect(self, plan, self._caller(plan))
+
+    def exchange(self, plan: FlowPlan, request: bytes, answer: bytes) -> Call:
+        """A request and its answer, through the connection of ``plan`` where that is TCP.
+
+        Raises :class:`~harness.errors.HarnessError` when that connection was never made.
+        """
+        if plan.protocol == "tcp":
+            if plan not in self._connections:
+                raise HarnessError(f"there is no connection {plan}: it failed in a step before")
+            return _Talk(self, plan, self._connections[plan], request, answer)
+        if plan not in self._asking:
+            self._asking[plan] = self._caller(plan)
+        return _Ask(self, plan, self._asking[plan], request, answer)
+
+    def _caller(self, plan: FlowPlan) -> socket.socket:
+        host = self._lab.hosts[plan.host]
+        family = socket.AF_INET if plan.destination.version == 4 else socket.AF_INET6
+        opened = self._socket(host, family, socket.SOCK_STREAM if plan.protocol == "tcp" else socket.SOCK_DGRAM)
+        if plan.protocol == "tcp":
+            _queue_errors(opened, on=True)
+        _bind(opened, plan.sport, host)
+        return opened
+
+    def _socket(self, host: Host, family: int, kind: int) -> socket.socket:
+        if host.plan.silent:
+            raise HarnessError(
+                f"{host.name} is silent: it has no addresses for a program to use",
+                remedy=f"open the lab with programs=['{host.name}']",
+            )
+        try:
+            opened = host.namespace.call(socket.socket, family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        except OSError as refused:
+            raise Unsupported(f"this kernel makes no such socket: {refused.strerror}") from None
+        self._open.append(opened)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return opened
+
+    # -- what has reached the programs that listen -------------------------------------------------
+
+    def accepted(self) -> Iterator[tuple[Host, socket.socket]]:
+        """Connections that have come, each with the host that it came to."""
+        for host, listening, tcp in self._listening:
+            while tcp:
+                try:
+                    accepted, _ = listening.accept()
+                except (BlockingIOError, ConnectionError):
+                    break
+                accepted.setblocking(False)
+                self._open.append(accepted)
+                yield host, accepted
+
+    def requests(self, answer: bytes) -> Iterator[tuple[Host, SocketAddress, SocketAddress]]:
+        """Answer requests that have come by UDP: host, from where and at which of its addresses it was called."""
+        for host, listening, tcp in self._listening:
+            while not tcp:
+                try:
+                    _, ancillary, _, name = listening.recvmsg(RECEIVE, ANCILLARY)
+                except (BlockingIOError, ConnectionError):
+                    break
+                at = [(level, kind, _from_there(payload)) for level, kind, payload in ancillary]
+                with suppress(OSError):  # its own ruleset may refuse
+                    listening.sendmsg([answer], at, 0, name)
+                address = _local_address(ancillary[0][2]) if ancillary else ""
+                yield host, SocketAddress.of(name), SocketAddress(address, listening.getsockname()[1])
+
+    def keep(self, plan: FlowPlan, connection: _Connection) -> None:
+        """A connection that later steps may use."""
+        self._connections[plan] = connection
+
+    def forget(self, plan: FlowPlan, *sockets: socket.socket) -> None:
+        """Give up what failed."""
+        self._connections.pop(plan, None)
+        self._asking.pop(plan, None)
+        for one in sockets:
+            _vanish(one)
+            self._open.remove(one)
+
+
+class _Connect:
+    def __init__(self, programs: Programs, plan: FlowPlan, caller: socket.socket) -> None:
+        self._programs = programs
+        self._plan = plan
+        self._caller = caller
+        self._errors = _Errors(caller)
+        self._callee: tuple[Host, socket.socket] | None = None
+        self.cookie = cookie_of(caller)
+
+    def start(self) -> None:
+        with self._errors.noted():
+            self._caller.connect((str(self._plan.destination), self._plan.dport))
+
+    def advance(self) -> None:
+        self._errors.read()
+        for accepted in self._programs.accepted():
+            self._callee = accepted
+
+    def finish(self) -> Flow:
+        state = self._caller.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        if state == TCP_ESTABLISHED and self._callee:
+            host, callee = self._callee
+            self._errors.forget()
+            seen_from, seen_at = SocketAddress.of(callee.getpeername()), SocketAddress.of(callee.getsockname())
+            self._programs.keep(self._plan, _Connection(self._caller, callee, host.name, seen_from, seen_at))
+            return _flow("connected", self._plan, host.name, seen_from, seen_at)
+        result = "half-open" if state == TCP_ESTABLISHED else self._errors.result()
+        self._programs.forget(self._plan, self._caller, *([self._callee[1]] if self._callee else []))
+        return _flow(result, self._plan)
+
+
+class _Talk:
+    """A request and its answer through a TCP connection."""
+
+    def __init__(self, programs: Programs, plan: FlowPlan, through: _Connection, request: bytes, answer: bytes) -> None:
+        self._programs = programs
+        self._plan = plan
+        self._through = through
+        self._request = request
+        self._answer = answer
+        self._errors = _Errors(through.caller)
+        self._answered = False
+        self.cookie = cookie_of(through.caller)
+
+    def start(self) -> None:
+        with self._errors.noted():
+            self._through.caller.send(self._request)
+
+    def advance(self) -> None:
+        self._errors.read()
+        with suppress(OSError):
+            if _received(self._through.callee):
+                self._through.callee.send(self._answer)
+        with self._errors.noted():
+            self._answered = _received(self._through.caller) or self._answered
+
+    def finish(self) -> Flow:
+        _, _, by, seen_from, seen_at = self._through
+        if self._answered:
+            return _flow("answered", self._plan, by, seen_from, seen_at)
+        result = self._errors.result()
+        self._programs.forget(self._plan, self._through.caller, self._through.callee)
+        return _flow(result, self._plan)
+
+
+class _Ask:
+    """A request and its answer by UDP."""
+
+    def __init__(
+        self, programs: Programs, plan: FlowPlan, caller: socket.socket, request: bytes, answer: bytes
+    ) -> None:
+        self._programs = programs
+        self._plan = plan
+        self._caller = caller
+        self._request = request
+        self._answer = answer
+        self._errors = _Errors(caller)
+        self._taken: tuple[Host, SocketAddress, SocketAddress] | None = None
+        self._answered = False
+        self.cookie = cookie_of(caller)
+
+    def start(self) -> None:
+        with self._errors.noted():
+            self._caller.connect((str(self._plan.destination), self._plan.dport))
+            self._caller.send(self._request)
+
+    def advance(self) -> None:
+        self._errors.read()
+        for taken in self._programs.requests(self._answer):
+            self._taken = taken
+        with self._errors.noted():
+            self._answered = bool(self._caller.recv(RECEIVE)) or self._answered
+
+    def finish(self) -> Flow:
+        if self._answered and self._taken:
+            host, seen_from, seen_at = self._taken
+            return _flow("answered", self._plan, host.name, seen_from, seen_at)
+        result = self._errors.result()
+        self._programs.forget(self._plan, self._caller)
+        return _flow(result, self._plan)
+
+
+class _Errors:
+    """What a program learns from the kernel about packets that did not arrive.
+
+    Without IP_RECVERR, as programs are: a connection that is being made ends by any ICMP destination-unreachable
+    but frag-needed (tcp_v4_err in net/ipv4/tcp_ipv4.c, tcp_v6_err in net/ipv6/tcp_ipv6.c); an established one
+    by a reset alone, since ICMP errors are soft there (RFC 1122 section 4.2.3.9, RFC 5461); a connected UDP
+    socket reports those that icmp_err_convert[] in net/ipv4/icmp.c and tab_unreach[] in net/ipv6/icmp.c call
+    fatal, such as port-unreachable and admin-prohibited, but not net- or host-unreachable, and frag-needed.
+
+    Only a connection that is being made has IP_RECVERR: on a virtual wire the error comes while connect(2) still
+    owns the socket, which would then not report it before the SYN is sent again.
+    """
+
+    def __init__(self, caller: socket.socket) -> None:
+        self._caller = caller
+        self._udp = caller.type == socket.SOCK_DGRAM
+        self._icmp = False
+        self._reset = False
+
+    def noted(self) -> _Noted:
+        """Suppress and note an error of a system call in the block; "not yet" is none."""
+        return _Noted(self)
+
+    def note(self, number: int | None) -> None:
+        if not self._udp:
+            self._reset = self._reset or number in (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE)
+        # No route: the host's own kernel says what a router would say by ICMP.
+        self._icmp = self._icmp or number in UNREACHABLE or (self._udp and number == errno.ECONNREFUSED)
+
+    def read(self) -> None:
+        """Take ICMP errors from the socket's queue: the packets live on until they are read."""
+        while True:
+            try:
+                _, ancillary, _, _ = self._caller.recvmsg(RECEIVE, ANCILLARY, socket.MSG_ERRQUEUE)
+            except OSError:
+                return
+            for _, kind, payload in ancillary:
+                if kind in (IP_RECVERR, IPV6_RECVERR):
+                    _, origin, *_ = _EXTENDED_ERROR.unpack_from(payload)
+                    self._icmp = self._icmp or origin in (SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6)
+
+    def forget(self) -> None:
+        """The connection is there: from now on ICMP errors are soft."""
+        _queue_errors(self._caller, on=False)
+        self.read()
+        self._caller.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+    def result(self) -> str:
+        self.read()
+        with self.noted():  # getsockopt(SO_ERROR) would give soft errors too
+            self._caller.recv(1, socket.MSG_PEEK)
+        return "unreachable" if self._icmp else "refused" if self._reset else "timeout"
+
+
+class _Noted:
+    def __init__(self, errors: _Errors) -> None:
+        self._errors = errors
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        if isinstance(error, OSError):
+            if error.errno in (errno.EADDRNOTAVAIL, errno.EADDRINUSE):
+                raise HarnessError(
+                    f"the kernel refused the connection: {os.strerror(error.errno)}", remedy="give it another sport"
+                ) from None
+            self._errors.note(error.errno)
+            return True
+        return False
+
+
+def _flow(
+    result: str,
+    plan: FlowPlan,
+    by: str = "",
+    seen_from: SocketAddress | None = None,
+    seen_at: SocketAddress | None = None,
+) -> Flow:
+    nothing = SocketAddress("", 0)
+    (src, sport), (dst, dport) = seen_from or nothing, seen_at or nothing
+    return Flow(result=result, host=plan.host, by=by, src=src, sport=sport, dst=dst, dport=dport)
+
+
+def _queue_errors(opened: socket.socket, *, on: bool) -> None:
+    if opened.family == socket.AF_INET:
+        opened.setsockopt(socket.IPPROTO_IP, IP_RECVERR, on)
+    else:
+        opened.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, on)
+
+
+def _bind(opened: socket.socket, port: int, host: Host) -> None:
+    try:
+        opened.bind(("", port))
+    except OSError as refused:
+        raise HarnessError(f"{host.name} cannot use port {port}: {refused.strerror}") from None
+
+
+def _received(end: socket.socket) -> bool:
+    """Read what has come to an end of a connection, and have the kernel acknowledge it now, not 40 ms later."""
+    found = end.recv(RECEIVE)
+    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+    return bool(found)
+
+
+def _vanish(one: socket.socket) -> None:
+    """Close a socket without another packet: no FIN, no reset, no try again."""
+    with suppress(OSError):  # UDP; listening
+        one.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+    one.close()
+
+
+def _local_address(payload: bytes) -> str:
+    """Of ``struct in_pktinfo`` or ``struct in6_pktinfo``: the address that a packet was sent to."""
+    if len(payload) == _PKTINFO.size:
+        return socket.inet_ntop(socket.AF_INET, _PKTINFO.unpack(payload)[2])
+    return socket.inet_ntop(socket.AF_INET6, _PKTINFO6.unpack(payload)[0])
+
+
+def _from_there(payload: bytes) -> bytes:
+    """The same for the answer: by whatever interface, from the address that was called."""
+    if len(payload) == _PKTINFO.size:
+        return _PKTINFO.pack(0, _PKTINFO.unpack(payload)[2], bytes(4))
+    return _PKTINFO6.pack(_PKTINFO6.unpack(payload)[0], 0)

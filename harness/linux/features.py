@@ -1,0 +1,109 @@
+"""What the running kernel can do, found out by doing it.
+
+Each answer is a fact with its reason and is asked for once per process. Lists and
+configuration files are not asked: a kernel may list a program type and still refuse it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.errors import Unsupported
+from harness.linux import bpf
+
+SOME_FUNCTION = "ip_rcv"
+"""Exported by every kernel with IPv4, so a probe on it must work if any does."""
+
+
+class Answer(NamedTuple):
+    """Whether the kernel can do something, and why not."""
+
+    able: bool
+    reason: str = ""
+
+    def require(self, remedy: str) -> None:
+        """Raise :class:`Unsupported` with the reason and ``remedy`` unless the answer is yes."""
+        if not self.able:
+            raise Unsupported(self.reason, remedy=remedy)
+
+
+def _attach(
+    attach_type: int, attach: Callable[[int], tuple[int, ...]], what: str, *, kind: int = bpf.PROG_TYPE_KPROBE
+) -> Answer:
+    try:
+        program = bpf.load_nothing(attach_type, kind=kind)
+    except OSError as error:
+        return Answer(False, f"BPF programs cannot be loaded ({error.strerror})")
+    try:
+        descriptors = attach(program)
+    except FileNotFoundError:
+        return Answer(False, f"the kernel has no {what}")
+    except OSError as error:
+        return Answer(False, f"the kernel refuses {what} ({error.strerror})")
+    finally:
+        os.close(program)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    return Answer(True)
+
+
+@functools.cache
+def kprobe_multi() -> Answer:
+    """Many functions by one link (CONFIG_FPROBE, from v5.18)."""
+    return _attach(
+        bpf.TRACE_KPROBE_MULTI,
+        lambda program: (bpf.link_functions(program, [SOME_FUNCTION], [0]),),
+        "probes on many functions (kprobe.multi)",
+    )
+
+
+@functools.cache
+def kprobe() -> Answer:
+    """One function by a probe of its own (CONFIG_KPROBES)."""
+    return _attach(0, lambda program: bpf.link_function(program, SOME_FUNCTION, 0), "kprobes")
+
+
+TRACEPOINTS = "tracepoints"
+"""What ``--nft-tracer`` calls the way to trace without probes on functions."""
+
+
+@functools.cache
+def tracepoints() -> Answer:
+    """The stack can be had at a tracepoint that is handed a packet."""
+    return _attach(
+        0,
+        lambda program: (bpf.open_raw_tracepoint(program, "consume_skb"),),
+        "tracepoints of packets",
+        kind=bpf.PROG_TYPE_RAW_TRACEPOINT,
+    )
+
+
+@functools.cache
+def function_probes() -> Answer:
+    """Functions can be traced in one of the ways above."""
+    if kprobe_multi().able or kprobe().able:
+        return Answer(True)
+    if os.geteuid() != 0:
+        return Answer(False, "tracing the host's kernel needs root")
+    if mode := lockdown():
+        return Answer(False, f"the host's kernel is locked down ({mode}), and does not let itself be traced")
+    return Answer(False, "the host's kernel has no function probes")
+
+
+LOCKDOWN = Path("/sys/kernel/security/lockdown")
+
+
+def lockdown() -> str:
+    """How the kernel protects itself from root, as far as that forbids tracing; "" when it does not.
+
+    From "confidentiality" on it refuses kprobes, and BPF what it would read (kernel_lockdown(7)).
+    """
+    with suppress(OSError):
+        if "[confidentiality]" in LOCKDOWN.read_text():
+            return "confidentiality"
+    return ""

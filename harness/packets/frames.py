@@ -1,0 +1,303 @@
+"""From a scenario's ``send`` to the frames that leave its sender, and from bytes back to fields.
+
+Building is scapy's work and reading is not: scapy takes 0.2 s to import, 3 s under emulation, and
+only building needs it. So frames can be built in another process: :func:`prepare`, :func:`use`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
+
+import msgspec
+from msgspec import structs
+
+from harness.model.fields import MOST_PACKETS
+from harness.model.problem import Problem
+from harness.packets import icmp
+from harness.packets.endpoints import Endpoints, Through, check_size, plan_endpoints
+from harness.packets.spec import Pcap, Send
+from harness.topology.network import Network
+
+ETHERNET = 14
+"""Bytes of that header."""
+VLAN_TAG = 4
+
+SendPath = tuple[str, Through, int]
+"""What two frames must share to leave by one socket: interface, way through, and IP version if that matters."""
+
+
+class Frame(msgspec.Struct, frozen=True, kw_only=True):
+    """A packet ready to be sent."""
+
+    sender: str
+    """The host it starts from."""
+    interface: str
+    """The sender's interface that it leaves by."""
+    through: Through
+    data: bytes
+    """From the Ethernet header on, without frame check sequence."""
+    summary: str
+    """One line, e.g. ``client 203.0.113.5:40000 → server 10.0.2.2:443 tcp S (IPv4, 40 bytes)``."""
+
+    @property
+    def way(self) -> SendPath:
+        """Frames of one host that are alike in this may leave by one socket."""
+        return self.interface, self.through, self.family if self.through == "output" else 0
+
+    @property
+    def family(self) -> int:
+        """4 or 6 of a frame that holds IP; else 0."""
+        return {b"\x08\x00": 4, b"\x86\xdd": 6}.get(self.data[12:14], 0)
+
+
+def build(send: Send, network: Network) -> tuple[Frame, ...]:
+    """The frames that ``send`` means, in order.
+
+    Raises :class:`~harness.model.problem.Problem`, with keys below ``send``, when it contradicts
+    itself or the lab, or when no frame can be built of it.
+    """
+    made = _made(send, network)
+    if len(made) * send.count > MOST_PACKETS:
+        count = f"{len(made) * send.count:,}"
+        raise Problem(f"makes {count} packets with those before it, and {MOST_PACKETS:,} is the limit", "count")
+    return made * send.count
+
+
+def prepare(packets: Iterable[tuple[Send, Network]]) -> dict[str, bytes]:
+    """Build frames for a process that should do without scapy; it hands them to :func:`use`.
+
+    Packets that contradict themselves or their lab are left out: :func:`build` says why.
+    """
+    frames = {}
+    for send, network in packets:
+        with suppress(Problem):
+            frames[_key(send, network)] = msgspec.msgpack.encode(_made(send, network))
+    return frames
+
+
+def use(prepared: Mapping[str, bytes]) -> None:
+    """Have :func:`build` take frames from :func:`prepare` instead of building them again."""
+    _prepared.update(prepared)
+
+
+_prepared: dict[str, bytes] = {}
+
+
+def _key(send: Send, network: Network) -> str:
+    """All that frames depend on. Not JSON: omit_defaults goes by identity, which pickle loses."""
+    said = repr((structs.replace(send, count=1, interval=None, rate=None), network))
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+# --- building -----------------------------------------------------------------------------------
+
+
+class _Packet(NamedTuple):
+    """One packet, whichever way it is written."""
+
+    said: Send
+    """What it says of its ends, as a short form."""
+    data: Callable[[Endpoints], bytes]
+    """Its bytes, once its ends are known."""
+    keys: tuple[str, ...]
+    """Where it stands below ``send``; () for the short form itself."""
+    number: str = ""
+    """Which of several it is, for a sentence."""
+
+
+def _made(send: Send, network: Network) -> tuple[Frame, ...]:
+    """The frames of ``send``, each once."""
+    if (prepared := _prepared.get(_key(send, network))) is not None:
+        return msgspec.msgpack.decode(prepared, type=tuple[Frame, ...])
+    return tuple(_frame(one, network) for one in _packets(send))
+
+
+def _packets(send: Send) -> Iterator[_Packet]:
+    if send.pcap is not None:
+        yield from _recorded(send, send.pcap)
+        return
+    if send.packet is None:
+        from harness.packets import short
+
+        yield _Packet(send, partial(short.data, send), ())
+        return
+    from harness.packets import long
+
+    try:
+        made = long.packets(send.packet)
+        for number, packet in enumerate(made, 1):
+            said = Send(from_=send.from_, to=send.to, **long.said(packet))
+            yield _Packet(said, partial(long.data, packet), ("packet",), f"packet {number}: " if len(made) > 1 else "")
+    except Problem as problem:
+        raise problem.below("packet") from None
+
+
+def _recorded(send: Send, pcap: str | Pcap) -> Iterator[_Packet]:
+    from harness.packets import replay
+
+    named = pcap if isinstance(pcap, Pcap) else Pcap(file=pcap)
+    try:
+        for one in replay.packets(named):
+            said = Send(from_=send.from_, **replay.said(one))
+            yield _Packet(said, partial(replay.data, one, named.ether == "keep"), ("pcap",), f"packet {one.number}: ")
+    except Problem as problem:
+        raise (
+            problem.below("pcap") if named is pcap else Problem(problem.sentence, "pcap", remedy=problem.remedy)
+        ) from None
+
+
+def _frame(packet: _Packet, network: Network) -> Frame:
+    said = packet.said
+    try:
+        planned = plan_endpoints(said, network)
+        data = packet.data(planned)
+        _check_size(data, planned)
+    except Problem as problem:
+        if not packet.keys or problem.keys[:1] in (("from",), ("to",)):
+            raise
+        raise Problem(packet.number + problem.sentence, *packet.keys, remedy=problem.remedy) from None
+    receiver = network.owner(planned.destination) if planned.destination else None
+    return Frame(
+        sender=said.from_,
+        interface=planned.interface.name,
+        through=planned.through,
+        data=data,
+        summary=_summary(fields(data), said.from_, receiver),
+    )
+
+
+def _check_size(data: bytes, planned: Endpoints) -> None:
+    tag = VLAN_TAG * (data[12:14] in (b"\x81\x00", b"\x88\xa8"))
+    check_size(len(data) - ETHERNET - tag, planned.interface)
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+_FLAGS = "FSRPAUECN"
+# Extension headers of IPv6 that may stand before the upper layer: hop-by-hop, routing, fragment,
+# destination options, mobility, host identity, shim6 (RFC 7045).
+_EXTENSIONS = frozenset({0, 43, 44, 60, 135, 139, 140})
+_PROTOCOLS = {
+    1: "icmp",
+    6: "tcp",
+    17: "udp",
+    33: "dccp",
+    47: "gre",
+    50: "esp",
+    51: "ah",
+    58: "icmpv6",
+    132: "sctp",
+    136: "udplite",
+}
+
+
+def fields(frame: bytes) -> Mapping[str, str | int]:
+    """The headers of ``frame``, from Ethernet on, as flat fields; those it does not have are absent.
+
+    ``ether_src ether_dst ether_type vlan``; ``src dst`` (text, of IP or ARP); ``family`` (4, 6),
+    ``ttl`` (or hop limit), ``tos`` (or traffic class), ``dscp`` (its upper bits), ``length`` (bytes,
+    IP header included), ``proto`` (number), ``protocol`` (name); ``sport dport``; ``flags seq ack
+    mss`` of TCP; ``type code`` of ICMP and ICMPv6; ``op`` of ARP. A truncated frame gives the fields up to there.
+    """
+    found: dict[str, str | int] = {}
+    try:
+        _read_ethernet(frame, found)
+    except (struct.error, IndexError):
+        found["truncated"] = 1
+    return found
+
+
+def summarise(frame: bytes) -> str:
+    """One line about ``frame``, e.g. ``203.0.113.5:40000 → 10.0.2.2:443 tcp S (IPv4, 40 bytes)``."""
+    return _summary(fields(frame))
+
+
+def _read_ethernet(frame: bytes, found: dict[str, str | int]) -> None:
+    found["ether_dst"], found["ether_src"] = frame[:6].hex(":"), frame[6:12].hex(":")
+    at, (kind,) = 14, struct.unpack_from(">H", frame, 12)
+    while kind in (0x8100, 0x88A8):  # 802.1Q, 802.1ad; the innermost tag counts
+        tag, kind = struct.unpack_from(">HH", frame, at)
+        found["vlan"] = tag & 0xFFF
+        at += 4
+    found["ether_type"] = kind
+    if kind == 0x0800:
+        _read_ipv4(frame[at:], found)
+    elif kind == 0x86DD:
+        _read_ipv6(frame[at:], found)
+    elif kind == 0x0806:
+        (operation,) = struct.unpack_from(">H", frame, at + 6)
+        source, target = struct.unpack_from(">4s6x4s", frame, at + 14)
+        found |= {"protocol": "arp", "op": {1: "request", 2: "reply"}.get(operation, operation)}
+        found |= {"src": str(IPv4Address(source)), "dst": str(IPv4Address(target))}
+
+
+def _read_ipv4(packet: bytes, found: dict[str, str | int]) -> None:
+    first, tos, length, _, fragment, ttl, proto, source, destination = struct.unpack_from(">BBHHHBBxx4s4s", packet)
+    found |= {"family": 4, "src": str(IPv4Address(source)), "dst": str(IPv4Address(destination))}
+    found |= {"ttl": ttl, "tos": tos, "dscp": tos >> 2, "length": length}
+    _read_transport(proto, packet[(first & 15) * 4 : length], found, first_fragment=not fragment & 0x1FFF)
+
+
+def _read_ipv6(packet: bytes, found: dict[str, str | int]) -> None:
+    first, length, proto, hops, source, destination = struct.unpack_from(">IHBB16s16s", packet)
+    found |= {"family": 6, "src": str(IPv6Address(source)), "dst": str(IPv6Address(destination))}
+    found |= {"ttl": hops, "tos": first >> 20 & 0xFF, "dscp": first >> 22 & 0x3F, "length": length + 40}
+    at, first_fragment = 40, True
+    while proto in _EXTENSIONS and first_fragment:
+        header, (proto, size) = proto, struct.unpack_from(">BB", packet, at)
+        if header == 44:
+            first_fragment = not struct.unpack_from(">H", packet, at + 2)[0] & 0xFFF8
+        at += 8 if header == 44 else 8 * (size + 1)
+    _read_transport(proto, packet[at : length + 40], found, first_fragment=first_fragment)
+
+
+def _read_transport(proto: int, data: bytes, found: dict[str, str | int], *, first_fragment: bool) -> None:
+    name = _PROTOCOLS.get(proto, str(proto))
+    found |= {"proto": proto, "protocol": name}
+    if not first_fragment:
+        return
+    if name in ("tcp", "udp", "sctp", "dccp", "udplite"):
+        found["sport"], found["dport"] = struct.unpack_from(">HH", data)
+    if name == "tcp":
+        found["seq"], found["ack"], bits = struct.unpack_from(">IIH", data, 4)
+        found["flags"] = "".join(flag for bit, flag in enumerate(_FLAGS) if bits >> bit & 1)
+        _read_options(data[20 : (bits >> 12) * 4], found)
+    elif name in ("icmp", "icmpv6"):
+        found["type"], found["code"] = struct.unpack_from(">BB", data)
+
+
+def _read_options(options: bytes, found: dict[str, str | int]) -> None:
+    """Of TCP's options only the maximum segment size (RFC 9293 section 3.2)."""
+    at = 0
+    while at < len(options) and options[at]:
+        if options[at] == 2:
+            (found["mss"],) = struct.unpack_from(">H", options, at + 2)
+        at += 1 if options[at] == 1 else max(options[at + 1], 2)
+
+
+def _summary(found: Mapping[str, str | int], sender: str | None = None, receiver: str | None = None) -> str:
+    if "src" not in found:
+        return f"{found.get('ether_src')} → {found.get('ether_dst')} type 0x{found.get('ether_type', 0):04x}"
+    ends = []
+    for end, port, name in (("src", "sport", sender), ("dst", "dport", receiver)):
+        address = str(found[end])
+        if port in found:
+            address = f"[{address}]:{found[port]}" if ":" in address else f"{address}:{found[port]}"
+        ends.append(f"{name} {address}" if name else address)
+    words = [" → ".join(ends), str(found.get("protocol", ""))]
+    if found.get("protocol") == "arp":
+        return " ".join([*words, str(found["op"])])
+    if flags := found.get("flags"):
+        words.append(str(flags))
+    if "type" in found:
+        types = icmp.TYPES if found["protocol"] == "icmp" else icmp.TYPES_V6
+        words.append(next((name for name, number in types.items() if number == found["type"]), f"type {found['type']}"))
+        if found["code"]:
+            words.append(f"code {found['code']}")
+    return f"{' '.join(words)} (IPv{found['family']}, {found['length']} bytes)"

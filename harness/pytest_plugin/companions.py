@@ -1,0 +1,46 @@
+"""Other plugins of pytest, where they must know that a session runs in workers, and in guests without a network.
+
+pytest-cov chooses how to measure before any kernel is chosen. pytest-rerunfailures has each worker connect to the
+controller by TCP, which a guest cannot: there it gets a server of its own, so reruns are counted for each guest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness.vm.port import in_guest
+
+
+def in_workers(config: pytest.Config) -> None:
+    """The controller, once it is decided that the session runs in workers."""
+    coverage: Any = config.pluginmanager.get_plugin("_cov")
+    before = getattr(coverage, "cov_controller", None)
+    if before is None or type(before).__name__ != "Central":
+        return
+    from pytest_cov.engine import DistMaster
+
+    before.cov.stop()
+    before.cov._warn_no_data = before.cov._warn_unimported_source = False  # workers will have run it
+    coverage.start(DistMaster)  # removes what earlier sessions have measured
+    before.cov.save()  # this one, until now
+
+
+def in_a_guest(config: pytest.Config) -> None:
+    """A worker, before its plugins are configured."""
+    told: dict[str, object] = config.workerinput  # type: ignore[attr-defined]
+    if "sock_port" not in told or not in_guest() or not config.pluginmanager.has_plugin("rerunfailures"):
+        return
+    from pytest_rerunfailures import ServerStatusDB
+
+    server = ServerStatusDB()
+    told["sock_port"] = server.sock_port
+    if "statusdb_token" in told:
+        told["statusdb_token"] = server.token
+
+
+def count(config: pytest.Config) -> int:
+    """How often pytest-repeat is to run each test; 1 without it."""
+    times = config.option.count if config.pluginmanager.has_plugin("pytest_repeat") else 1
+    return max(int(times), 1)

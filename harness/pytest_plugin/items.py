@@ -1,0 +1,193 @@
+"""A scenario file becomes pytest items: measured and judged in setup, reported in the call.
+
+That split gives each bad outcome its own word in pytest: a broken scenario or measurement is an
+*error*, a ruleset that does not do what was expected *failed*, and what this kernel cannot do is
+*skipped* with the reason.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from _pytest._code.code import ReprEntryNative, ReprExceptionInfo, ReprFileLocation, ReprTraceback
+
+from harness.errors import HarnessError, Position, ScenarioError, Unsupported
+from harness.pytest_plugin import companions
+from harness.pytest_plugin.session import SESSION
+from harness.pytest_plugin.trial import Failure, Trial, differing, failure_of, paths, properties
+from harness.scenario.case import Broken, Case
+from harness.text import escape, lines
+
+if TYPE_CHECKING:
+    from _pytest._code.code import ExceptionInfo, Traceback
+
+
+class ScenarioFile(pytest.File):
+    """A file of scenarios."""
+
+    def collect(self) -> Iterator[ScenarioItem]:
+        """One item per scenario; what is wrong with the file as a whole is an item as well."""
+        loaded = self.config.stash[SESSION].load(self.path)
+        for number, error in enumerate(loaded.errors):
+            yield ScenarioItem.from_parent(self, name=f"file-{number}" if number else "file", case=error)
+        times: int = self.config.option.nft_repeat * companions.count(self.config)
+        for turn in range(times):
+            for case in loaded.cases:
+                name = f"{case.id}[{turn + 1}]" if times > 1 else case.id
+                yield ScenarioItem.from_parent(self, name=name, case=case)
+
+
+class Failed(Exception):
+    """The ruleset did not do what was expected; the text says it all."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.text)
+        self.position = failure.position
+        self.summary = failure.summary
+
+
+class ScenarioItem(pytest.Item):
+    """One scenario."""
+
+    def __init__(self, *, case: Case | Broken | ScenarioError, **kwargs: object) -> None:
+        super().__init__(**kwargs)  # type: ignore[arg-type]
+        self.case = case
+        path, line, _ = self.reportinfo()
+        self.trial = Trial(
+            nodeid=self.nodeid,
+            name=self.name,
+            path=path,
+            line=line + 1,
+            case=case,
+            colour=self.config.stash[SESSION].colour,
+        )
+        if not isinstance(case, ScenarioError):
+            for mark in case.marks:
+                self.add_marker(mark)
+        if isinstance(case, Case) and case.may_miss:
+            self.add_marker(pytest.mark.nft_may_miss(*case.may_miss))
+
+    def setup(self) -> None:
+        """Measure and judge: whatever goes wrong here says nothing about the ruleset."""
+        match self.case:
+            case ScenarioError() as error:
+                raise error
+            case Broken(errors=errors):
+                raise ScenariosBroken(errors)
+            case Case() as case:
+                started = time.monotonic()
+                self._forget()
+                try:
+                    self.trial.measurements = self.config.stash[SESSION].run(case)
+                    self.trial.failure = self._judge(case)
+                except Unsupported as lacking:
+                    if self.config.option.nft_require:
+                        raise
+                    pytest.skip(f"unsupported here: {lacking}")
+                finally:
+                    self.trial.seconds = time.monotonic() - started
+                    self.user_properties += properties(self.trial.measurements)
+
+    def runtest(self) -> None:
+        """Say whether the ruleset did what was expected; one that is recorded now does what it does."""
+        if self.trial.failure and not self.config.option.nft_record:
+            raise Failed(self.trial.failure)
+
+    def _forget(self) -> None:
+        """What an earlier turn has seen, where pytest-rerunfailures has a test run again."""
+        self.trial.failure, self.trial.measurements, self.trial.mismatches = None, (), []
+        self.user_properties = [one for one in self.user_properties if not one[0].startswith("nft.")]
+
+    def _traceback_filter(self, excinfo: ExceptionInfo[BaseException]) -> Traceback:
+        """Of a bug of ours show what is ours: to print pytest's way to it takes a minute under emulation."""
+        return excinfo.traceback.cut(path=__file__)
+
+    def _judge(self, case: Case) -> Failure | None:
+        """All that differs in the first step where anything does; what follows it would follow from it."""
+        failure = None
+        for _, packets in itertools.groupby(self.trial.measurements, key=attrgetter("action")):
+            measurements = list(packets)
+            found = [differing(case, measurement) for measurement in measurements]
+            self.trial.mismatches += found
+            failure = failure or failure_of(case, measurements, found, colour=self.trial.colour)
+            if failure and not self.config.option.nft_record:  # which needs to know of every step
+                break
+        return failure
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        """The place of the scenario in its file."""
+        match self.case:
+            case Case() as case:
+                line = case.where(0).line
+            case Broken(position=position) | ScenarioError(position=position):
+                line = position.line
+        return self.path, max(line - 1, 0), self.name
+
+
+class ScenariosBroken(HarnessError):
+    """Everything that is wrong in one scenario."""
+
+    def __init__(self, errors: tuple[ScenarioError, ...]) -> None:
+        super().__init__("\n".join(map(str, errors)))
+        self.position = errors[0].position
+
+    def __str__(self) -> str:
+        return self.sentence  # several lines, each escaped
+
+
+def representation(item: ScenarioItem, excinfo: ExceptionInfo[BaseException]) -> ReprExceptionInfo | None:
+    """What the user reads of a bad end, without a traceback; None for a bug of ours."""
+    error = excinfo.value
+    if not isinstance(error, HarnessError | Failed):
+        return None
+    path, line, _ = item.reportinfo()
+    place: Position = getattr(error, "position", Position(str(path), line + 1))
+    summary = error.summary if isinstance(error, Failed) else str(error).splitlines()[0]
+    shown = lines(str(error), colour=True)  # of the text of a failure
+    return ReprExceptionInfo(
+        reprtraceback=ReprTraceback([ReprEntryNative([f"{shown}\n"])], None, style="native"),
+        reprcrash=ReprFileLocation(escape(place.file), place.line, summary),
+    )
+
+
+def attach(item: pytest.Item, trials: Sequence[Trial], report: pytest.TestReport) -> None:
+    """Put what was seen into the report in which ``item`` ends; xdist carries it to the controller."""
+    if report.when == "call" or (report.when == "setup" and not report.passed):
+        options = item.config.option
+        if report.failed and (failure := next((one.failure for one in trials if one.failure), None)):
+            # Readers of pytest's reports, such as a plugin for annotations, then point at the expectation.
+            file, _, name = report.location
+            report.location = file, failure.position.line - 1, name
+        vars(report).update(
+            nft_broken=report.when == "setup" and report.failed,
+            nft_declared=report.skipped and _declared(item, report),
+            nft_scenario=_named(item),
+            nft_moved=isinstance(item, ScenarioItem) and bool(item.trial.failure) and options.nft_record,
+            nft_paths="\n".join(map(paths, trials)) if options.verbose > 0 and report.passed else "",
+            nft_results=_recorded(trials, report) if item.config.stash[SESSION].wants_results else [],
+        )
+
+
+def _declared(item: pytest.Item, report: pytest.TestReport) -> bool:
+    """Whether the test may miss what it was skipped for."""
+    reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else report.longreprtext
+    words = [str(word) for mark in item.iter_markers("nft_may_miss") for word in mark.args]
+    return any(word.casefold() in reason.casefold() for word in words)
+
+
+def _named(item: pytest.Item) -> str:
+    """``FILE::ID`` of a scenario, by which others find it again; "" of anything else."""
+    return f"{item.path}::{item.case.id}" if isinstance(item, ScenarioItem) and isinstance(item.case, Case) else ""
+
+
+def _recorded(trials: Sequence[Trial], report: pytest.TestReport) -> list[bytes]:
+    from harness.model.result import encode
+    from harness.pytest_plugin.results import to_result
+
+    return [encode(to_result(one, report)) for one in trials]

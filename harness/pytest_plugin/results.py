@@ -1,0 +1,156 @@
+"""What became of a scenario, put into the form in which results are stored."""
+
+from __future__ import annotations
+
+import os
+import re
+from itertools import chain, repeat
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeGuard
+
+import msgspec
+import pytest
+from _pytest._code.code import ReprEntryNative, ReprExceptionInfo, ReprTraceback
+
+from harness.errors import Position, ScenarioError
+from harness.model.mismatch import Mismatch
+from harness.model.result import LabInterface, LabPlan, OutcomeName, PacketResult, Policy, Result, RulesetPlan
+from harness.pytest_plugin.trial import Trial, decided
+from harness.reading.decision import Outcome, ended
+from harness.scenario.case import Broken, Case
+from harness.scenario.files import shortened
+
+if TYPE_CHECKING:
+    from harness.experiment.run import Measurement
+    from harness.ruleset.load import Ruleset
+    from harness.topology.network import Network
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def to_result(trial: Trial, report: pytest.TestReport) -> Result:
+    """What became of ``trial``, whose last ``report`` this is, for the reports to read."""
+    case, measurements = trial.case, trial.measurements
+    how: OutcomeName = "error" if report.when == "setup" and report.failed else report.outcome
+    if trial.failure:  # although, when expectations are being recorded, the report says it passed
+        how = "failed"
+    return Result(
+        id=trial.nodeid,
+        name=trial.name if isinstance(case, ScenarioError) else case.name,
+        position=Position(str(shortened(trial.path)), trial.line),
+        outcome=how,
+        where=_where(trial, report),
+        message=_message(report) or (trial.failure.text if trial.failure else ""),
+        kernel=measurements[0].observation.kernel if measurements else os.uname().release,
+        engine=measurements[0].observation.engine if measurements else "",
+        sent=tuple(
+            _sent(measurement, found, case)
+            for measurement, found in zip(measurements, chain(trial.mismatches, repeat(())), strict=False)
+        ),
+        ruleset=_ruleset(shortened(_main(case)), measurements[0].ruleset)
+        if measurements and isinstance(case, Case)
+        else None,
+        lab=_lab(case.network) if isinstance(case, Case) else None,
+        seconds=trial.seconds,
+    )
+
+
+def _where(trial: Trial, report: pytest.TestReport) -> Position | None:
+    if trial.failure:
+        return trial.failure.position
+    if _is_for_the_user(report.longrepr) and (crash := report.longrepr.reprcrash):
+        return Position(str(shortened(Path(crash.path))), crash.lineno)
+    return None
+
+
+def _is_for_the_user(longrepr: object) -> TypeGuard[ReprExceptionInfo]:
+    """Whether it tells of the user's files, and not of a bug of ours by a traceback."""
+    return (
+        isinstance(longrepr, ReprExceptionInfo)
+        and isinstance(longrepr.reprtraceback, ReprTraceback)
+        and all(isinstance(entry, ReprEntryNative) for entry in longrepr.reprtraceback.reprentries)
+    )
+
+
+def _message(report: pytest.TestReport) -> str:
+    if isinstance(report.longrepr, tuple):  # a skip: file, line, reason
+        return str(report.longrepr[2])
+    if _is_for_the_user(report.longrepr):
+        entries = report.longrepr.reprtraceback.reprentries
+        return _COLOUR.sub("", "".join(line for entry in entries for line in entry.lines)).rstrip()
+    return report.longreprtext
+
+
+def _sent(
+    measurement: Measurement, mismatches: tuple[Mismatch, ...], case: Case | Broken | ScenarioError
+) -> PacketResult:
+    seen = decided(measurement)
+    return PacketResult(
+        action=measurement.action,
+        summary=measurement.summary,
+        packet=measurement.packet.number,
+        observation=msgspec.structs.replace(measurement.observation, traced=frozenset()),
+        verdict=seen.verdict if seen else None,
+        with_=seen.with_ if seen else "",
+        decided=seen.deciding if seen else (),
+        ended=ended(measurement.packet, seen, measurement.observation.device) if seen else "",
+        mismatches=mismatches,
+        advice=_advice(measurement, seen, case) if seen and mismatches else (),
+    )
+
+
+def _advice(measurement: Measurement, seen: Outcome, case: Case | Broken | ScenarioError) -> tuple[str, ...]:
+    from harness.judge.advice import advise  # as in the failure text: dear, and mostly not needed
+
+    network = case.network if isinstance(case, Case) else None
+    return tuple(
+        advise(
+            measurement.expect,
+            seen,
+            measurement.observation,
+            measurement.packet,
+            rules=measurement.ruleset.rules,
+            network=network,
+        )
+    )
+
+
+def _main(case: Case) -> Path:
+    """The first file that the device under test loads."""
+    return case.rulesets[case.network.device].paths[0]
+
+
+def _ruleset(file: Path, loaded: Ruleset) -> RulesetPlan:
+    return RulesetPlan(
+        file=str(file),
+        rules=loaded.rules,
+        policies=tuple(
+            Policy(
+                family=chain.family,
+                table=chain.table,
+                chain=chain.name,
+                hook=chain.hook,
+                verdict=chain.policy,
+                position=chain.position,
+            )
+            for chain in loaded.chains
+            if chain.is_base
+        ),
+        sets=loaded.sets,
+    )
+
+
+def _lab(network: Network) -> LabPlan:
+    return LabPlan(
+        hosts=tuple(network.hosts),
+        device=network.device,
+        interfaces=tuple(
+            LabInterface(
+                host=one.host,
+                name=one.name,
+                addresses=tuple(map(str, one.addresses)),
+                peer=(one.peer.host, one.peer.interface),
+            )
+            for one in network.interfaces
+        ),
+    )

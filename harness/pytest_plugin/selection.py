@@ -1,0 +1,56 @@
+"""The project of a session of pytest, and its scenario files; each is found once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.project import ALLOW, FILES, Project, find, of_settings
+from harness.scenario.files import Chosen, choose, shortened
+from harness.text import escape
+
+_PROJECT = pytest.StashKey[Project]()
+_CHOSEN = pytest.StashKey[Chosen]()
+
+
+def project(config: pytest.Config) -> Project:
+    """The project of the session, by the folder in which pytest was called.
+
+    Where pytest reads the same settings file, or is given one by ``-c``, its own word counts: it knows ``-o``.
+    Raises :class:`pytest.UsageError` for settings that cannot be read.
+    """
+    if _PROJECT not in config.stash:
+        config.stash[_PROJECT] = _project(config)
+    return config.stash[_PROJECT]
+
+
+def scenario_files(config: pytest.Config) -> Chosen:
+    """The scenario files below pytest's arguments."""
+    if _CHOSEN not in config.stash:
+        config.stash[_CHOSEN] = choose(config.args, project(config))
+    return config.stash[_CHOSEN]
+
+
+def header(config: pytest.Config) -> list[str]:
+    """A line for pytest's header about YAML files that are left alone, if there are any; all of them with ``-v``."""
+    names = [str(shortened(path)) for path in scenario_files(config).left_alone]
+    if not names:
+        return []
+    shown = names if config.option.verbose > 0 else names[:3]
+    more = [f"and {len(names) - len(shown)} more (-v lists them)"] if len(shown) < len(names) else []
+    return [escape(f"nft-harness: left alone, for they are no scenario files: {', '.join([*shown, *more])}")]
+
+
+def _project(config: pytest.Config) -> Project:
+    paths = [Path(argument.partition("::")[0]) for argument in config.args]
+    try:
+        found = find(paths, config.invocation_params.dir)
+    except HarnessError as error:
+        raise pytest.UsageError(f"nft-harness: {error}") from None
+    explicit = config.option.inifilename or config.option.rootdir
+    if config.inipath and (explicit or config.inipath == found.settings):
+        values = {name: config.getini(name) for name in (ALLOW, FILES)}
+        return of_settings(config.inipath, values, config.rootpath)
+    return Project(root=config.rootpath.resolve()) if explicit else found

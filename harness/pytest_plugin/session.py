@@ -1,0 +1,193 @@
+"""What lives as long as a pytest session: the armed tracer, and what its processes tell each other.
+
+The controller reads the scenario files and builds their frames, for that is slow in an emulated
+guest; a worker in a guest tells the controller what it learned of its kernel, for it cannot write
+to the cache itself.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness.cache import cache_dir
+from harness.errors import BrokenMeasurement
+from harness.linux import modules
+from harness.model import layers
+from harness.packets import frames
+from harness.pytest_plugin import distribute
+from harness.pytest_plugin.selection import project, scenario_files
+from harness.report import kinds
+from harness.scenario.case import Case, LoadedFile
+from harness.scenario.files import shortened
+from harness.text import escape, lines
+from harness.tracer import armed, engines, kernel_cache
+from harness.vm import preload
+
+if TYPE_CHECKING:
+    from harness.experiment.run import Experiment, Measurement
+    from harness.scenario.case import Files
+    from harness.topology.network import Network
+    from harness.tracer.tracer import BaseTracer
+
+COLOUR, WANTED, CASES, FRAMES = "nft_colour", "nft_wanted", "nft_cases", "nft_frames"
+LEARNED, ARMED = "nft_learned", "nft_armed"
+"""Keys of what controller and workers tell each other."""
+
+
+class Session:
+    """A pytest session: the controller's, a worker's, or one that does everything itself."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="nft-harness")
+        self._kept = kernel_cache.KernelCache(cache_dir())
+        self._tracer: BaseTracer | None = None
+        self._loaded: dict[Path, LoadedFile] = {}
+        self._prepared: Future[dict[str, bytes]] | None = None
+        self._armed: dict[str, str] = {}
+        modules.permit(name for words in config.option.nft_modules for name in words.split(","))
+        modules.permit(config.getini("nft_modules"))
+        self.refused: list[str] = []
+        """Sentences about workers that were ended for what they sent."""
+        if distribute.is_worker(config):
+            told: dict[str, Any] = config.workerinput  # type: ignore[attr-defined]
+            self._colour: bool | None = told[COLOUR]
+            self.wants_results: bool = told[WANTED]
+            """Whether anybody reads what is recorded of scenarios. A worker knows the command line, and not what
+            the controller's environment asks for."""
+            self._loaded = pickle.loads(told[CASES])
+            frames.use(told[FRAMES])
+            return
+        self._colour = None
+        self.wants_results = bool(config.option.nft_record or kinds.wanted(config.option))
+        if distribute.DISTRIBUTION in config.stash and config.stash[distribute.DISTRIBUTION].guests:
+            self._prepared = self._thread.submit(self._prepare, scenario_files(config).files)
+
+    @property
+    def colour(self) -> bool:
+        """Whether the reader sees colours."""
+        if self._colour is None:
+            reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+            self._colour = bool(reporter and reporter.hasmarkup)
+        return self._colour
+
+    # -- where scenarios run ----------------------------------------------------------------------
+
+    def has(self, path: Path) -> bool:
+        """Whether the scenario file has been read already, here or by the controller."""
+        return path in self._loaded
+
+    def load(self, path: Path) -> LoadedFile:
+        """The scenarios of a file; those that are being read already are waited for."""
+        if self._prepared:
+            self._prepared.result()
+        return self._loaded.get(path) or self._read(path)
+
+    def run(self, case: Case) -> tuple[Measurement, ...]:
+        """Run a scenario on this process's kernel; what was seen of each step that expects something."""
+        from harness.experiment.run import run
+
+        return run(case, self._armed_tracer())
+
+    def open(self, network: Network, rulesets: Mapping[str, Files]) -> AbstractContextManager[Experiment]:
+        """Open a stage on this process's kernel, for steps that come one by one."""
+        from harness.experiment.run import Experiment
+
+        return Experiment.open(network, rulesets, self._armed_tracer())
+
+    def _armed_tracer(self) -> BaseTracer:
+        if self._tracer is None:
+            distribution = self._config.stash.get(distribute.DISTRIBUTION, None)
+            if distribution and distribution.chosen:  # a worker has none
+                raise BrokenMeasurement("this was to run in a worker of pytest-xdist, and runs in the process itself")
+            self._tracer = self._open(self._config.option.nft_tracer)
+        return self._tracer
+
+    def _open(self, engine: str) -> BaseTracer:
+        from harness.tracer import program
+
+        room = program.ring_bytes(self._config.option.nft_buffer)
+        if engine == engines.TRACEPOINTS:
+            from harness.tracer.stacks import Stacks
+
+            return Stacks(self._kept, ring_bytes=room)
+        from harness.tracer.tracer import Tracer
+
+        if ready := armed.get(engine, room):
+            return ready
+        return Tracer(self._kept, engine=engine, ring_bytes=room)
+
+    def finish(self) -> None:
+        """Hand on what was learned of this kernel, or keep it if that can be done from here."""
+        news = self._kept.news()
+        armed = {os.uname().release: str(self._tracer)} if self._tracer else {}
+        if distribute.is_worker(self._config):
+            self._config.workeroutput[ARMED] = armed  # type: ignore[attr-defined]
+            self._config.workeroutput[LEARNED] = news | preload.news()  # type: ignore[attr-defined]
+        else:
+            self._armed |= armed
+            self._keep(news)
+
+    def summary(self) -> list[str]:
+        """What was armed on each kernel, one line each."""
+        return [escape(f"nft-harness: {armed} on kernel {release}") for release, armed in self._armed.items()]
+
+    def close(self) -> None:
+        """Disarm and free everything."""
+        self._thread.shutdown()
+        if self._tracer and not armed.holds(self._tracer):
+            self._tracer.close()
+
+    # -- the controller ---------------------------------------------------------------------------
+
+    def tell(self, told: dict[str, Any]) -> None:
+        """Put into a worker's input what the controller knows."""
+        told[COLOUR] = self.colour
+        told[WANTED] = self.wants_results
+        told[FRAMES] = self._prepared.result() if self._prepared else {}
+        told[CASES] = pickle.dumps(self._loaded)
+
+    def watch(self, node: Any) -> None:
+        """Check what the worker ``node`` sends if it is in a guest, which may have been taken over."""
+        distribution = self._config.stash.get(distribute.DISTRIBUTION, None)
+        if guest := distribution and distribution.guest(node.gateway.id):
+            from harness.pytest_plugin.workers import Watch
+
+            files = frozenset(str(shortened(path)) for path in scenario_files(self._config).files)
+            Watch(node, guest.image.release, files, self.refused.append)
+
+    def worker_ended(self, name: str, output: dict[str, Any], error: object) -> None:
+        """Keep what a worker learned; show what its kernel said last if it did not end in order."""
+        self._armed |= output.get(ARMED, {})
+        self._keep(output.get(LEARNED, {}))
+        distribution = self._config.stash.get(distribute.DISTRIBUTION, None)
+        if error and distribution and (words := distribution.last_words(name)):
+            writer = self._config.get_terminal_writer()
+            writer.line()
+            writer.sep("-", f"console of {name}")
+            writer.write(lines(words))
+
+    def _prepare(self, files: Iterable[Path]) -> dict[str, bytes]:
+        self._loaded = {path: self._read(path) for path in files}
+        cases = [case for loaded in self._loaded.values() for case in loaded.cases if isinstance(case, Case)]
+        return frames.prepare((send, case.network) for case in cases for send in case.sends)
+
+    def _keep(self, news: dict[str, bytes]) -> None:
+        kernel_cache.store(cache_dir(), news)
+
+    def _read(self, path: Path) -> LoadedFile:
+        from harness.scenario.load import load_all  # workers are told what is in the files
+
+        own = project(self._config)
+        return load_all(shortened(path), layers=layers.NAMES, recording=self._config.option.nft_record, project=own)
+
+
+SESSION = pytest.StashKey[Session]()

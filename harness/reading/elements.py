@@ -1,0 +1,190 @@
+"""Which elements of sets and maps packets met, as far as that can be proved.
+
+The kernel tells that a rule matched, not by which element of its set. Two things tell more: a verdict
+map gives the verdict of the element found, and the packet's headers, which nf_tables' trace shows
+where a base chain begins, are in one element or another. What these leave open stays open.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from ipaddress import ip_address, ip_network
+
+from harness.model.observation import Rule, Step, Value
+from harness.packets import icmp
+from harness.packets.frames import fields
+from harness.reading.rules import bare
+
+MOST = 100
+"""Elements of a set, at most: those of larger ones are not told apart."""
+
+_PORTS = r"(?:tcp|udp|sctp|dccp|udplite|th) (?:[sd]port)"
+_KEY = rf"(?:ip6? [sd]addr|{_PORTS}|meta l4proto|ip protocol|icmp type|icmpv6 type|[io]if(?:name)?)"
+_LOOKUP = re.compile(
+    rf"(?P<key>{_KEY}(?: \. {_KEY})*|ct state|[^\s{{}}:]+(?: [^\s{{}}:]+)?)(?P<not> !=)?(?P<map> v?map)? "
+    r"(?:\{ (?P<elements>[^{}]*) \}|@(?P<name>[A-Za-z][\w./-]*))"
+)
+_MATCH = re.compile(
+    rf"(?<![^\s])(?<! \. )(?P<key>{_KEY})(?! (?:set|\.|v?map|/|&|\|))(?P<not> !=)? "
+    r"(?:\{ (?P<elements>[^{}]*) \}|(?P<value>[\w:.][^\s{}@]*))(?= |$)"
+)
+_PROTOCOLS = ("meta l4proto", "ip protocol")
+_NUMBERS = {"icmp type": icmp.TYPES, "icmpv6 type": icmp.TYPES_V6}
+_CHANGES_HEADERS = re.compile(r"(?:\b(?:[sd]addr|[sd]port|protocol|nexthdr|type)|@\w+,\d+,\d+) set\b")
+_AFTERWARDS = re.compile(r"\s+(?:timeout|expires|counter|comment|limit)\s.*")
+
+
+class Lookup(Value, frozen=True, kw_only=True):
+    """A set or map that a rule looks into."""
+
+    key: str
+    """What is looked up, e.g. ``ip saddr . tcp dport``."""
+    is_verdict_map: bool
+    elements: tuple[tuple[str, str], ...]
+    """Key and value of each; a set's have no value."""
+    is_named: bool
+    """Whether it could be changed while the scenario ran."""
+
+
+def lookups(rule: Rule, sets: Mapping[str, Sequence[str]]) -> Iterator[Lookup]:
+    """Yield the sets and maps whose elements can be told, of those that ``rule`` looks into.
+
+    ``sets`` holds what named ones hold, by family, table and name.
+    """
+    for found in _LOOKUP.finditer(_plain(rule.text)):
+        if found["not"]:
+            continue
+        if found["name"]:
+            held: Sequence[str] = sets.get(f"{rule.family} {rule.table} {found['name']}", ())
+        else:
+            held = found["elements"].split(", ")
+        elements = tuple(_element(one) for one in held)
+        if 1 < len(elements) <= MOST:
+            yield Lookup(
+                key=found["key"],
+                is_verdict_map=found["map"] == " vmap",
+                elements=elements,
+                is_named=bool(found["name"]),
+            )
+
+
+def _plain(text: str) -> str:
+    """A rule without comment and log prefix, and its other strings, names of interfaces, without quotes."""
+    return re.sub(r'\b(?:comment|prefix) "[^"]*"', "", text).replace('"', "")
+
+
+def _element(text: str) -> tuple[str, str]:
+    key, _, value = text.replace('"', "").partition(" : ")
+    # nft calls the protocol by the name that it has in /etc/protocols.
+    return _AFTERWARDS.sub("", key).strip().replace("ipv6-icmp", "icmpv6"), value.strip()
+
+
+def difference(rule: Rule, first: Step) -> str:
+    """Return in which of its fields the packet is not as ``rule`` asks; "" where that can't be told for sure.
+
+    ``first`` is the step that has the packet's headers, as the rule saw them.
+    """
+    for found in _MATCH.finditer(_plain(rule.text)):
+        key = found["key"]
+        value = _value(key, first)
+        if value is None or (key in _PROTOCOLS and str(value).isdecimal()):
+            continue
+        held = [_element(one)[0] for one in (found["elements"] or found["value"]).split(", ")]
+        answers = [_holds(one, [value], [_NUMBERS.get(key, {})]) for one in held]
+        if True in answers if found["not"] else all(answer is False for answer in answers):
+            return f"{found[0]}, the packet has {value}"
+    return ""
+
+
+def changes_headers(rules: Iterable[Rule]) -> bool:
+    """Whether any rule writes into a header that is looked at here, so that it may be another than where the chain
+    began."""
+    return any(_CHANGES_HEADERS.search(bare(rule.text)) for rule in rules)
+
+
+def candidates(lookup: Lookup, step: Step, first: Step | None) -> list[str]:
+    """Return the keys of the elements by which the rule of ``step`` may have matched; one alone was it.
+
+    ``first`` is the step that has the packet's headers; None when they are not to be believed.
+    """
+    keys = lookup.key.split(" . ")
+    values = [_value(part, first) for part in keys]
+    numbers = [_NUMBERS.get(part, {}) for part in keys]
+    verdict = f"{step.verdict} {step.target}".strip()
+    possible: list[str] = []
+    certain: list[str] = []
+    for key, value in lookup.elements:
+        if lookup.is_verdict_map and value != verdict:
+            continue
+        held = _holds(key, values, numbers)
+        if held is not False:
+            possible.append(key)
+        if held:
+            certain.append(key)
+    if "*" in possible and len(possible) > 1 and certain:
+        possible.remove("*")  # it is for what no other element has
+    if lookup.is_named and possible != certain:
+        return [*possible, ""]  # or one that came while the scenario ran
+    return possible
+
+
+def _value(key: str, first: Step | None) -> str | int | None:
+    """What the packet has for ``key``; None when that is not known."""
+    if first is None:
+        return None
+    kind, _, what = key.rpartition(" ")
+    if what in ("iifname", "iif", "oifname", "oif"):
+        return (first.iif if what.startswith("i") else first.oif) or None
+    if not first.headers:
+        return None
+    version = first.headers[0] >> 4
+    found = fields(bytes(12) + {4: b"\x08\x00", 6: b"\x86\xdd"}.get(version, b"\x00\x00") + first.headers)
+    match what:
+        case "saddr" | "daddr" if kind == {4: "ip", 6: "ip6"}.get(version):
+            return found.get("src" if what == "saddr" else "dst")
+        case "sport" | "dport" if kind in ("th", found.get("protocol")):
+            return found.get(what)
+        case "l4proto" | "protocol":
+            return found.get("protocol")
+        case "type" if kind == found.get("protocol"):
+            return found.get("type")
+    return None
+
+
+def _holds(element: str, values: Sequence[str | int | None], numbers: Sequence[Mapping[str, int]]) -> bool | None:
+    """Whether ``element`` has all of ``values``; None when that can't be said. ``numbers`` are those of names in it."""
+    if element == "*":
+        return None
+    parts = element.split(" . ")
+    if len(parts) != len(values):
+        return None
+    answers = [
+        _has(str(names.get(part, part)), value) for part, value, names in zip(parts, values, numbers, strict=True)
+    ]
+    return False if False in answers else None if None in answers else True
+
+
+def _has(part: str, value: str | int | None) -> bool | None:
+    if value is None:
+        return None
+    if part == str(value):
+        return True
+    low, dash, high = part.partition("-")
+    if isinstance(value, int):
+        if dash and low.isdecimal() and high.isdecimal():
+            return int(low) <= value <= int(high)
+        return False if part.isdecimal() else None
+    try:
+        address = ip_address(value)
+    except ValueError:
+        if part.endswith("*"):
+            return value.startswith(part[:-1])
+        return False if re.fullmatch(r"[\w.-]+", part) and not part.isdecimal() else None
+    try:
+        if dash:
+            first, last = ip_address(low), ip_address(high)
+            return first.version == address.version and int(first) <= int(address) <= int(last)
+        return address in ip_network(part)
+    except ValueError:
+        return None

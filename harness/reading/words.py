@@ -1,0 +1,62 @@
+"""Steps, hops, path entries and loss in words: one wording for notes, reports and errors."""
+
+from __future__ import annotations
+
+from harness.model.observation import Hop, Loss, Step
+from harness.reading.path import parse_entry
+from harness.scenario.models.expect import PathEntry
+
+
+def describe_chain(step: Step, device: str) -> str:
+    """Return the chain's name; where it is not the device's, with the host, as scenarios name its rules."""
+    return step.chain_path if step.host == device else f"{step.host}: {step.chain_path}"
+
+
+def describe_step(step: Step) -> str:
+    """Return one step in one line: chain, place, handle, text."""
+    if step.rule is None:
+        return describe_decision(step)
+    return f"{describe_decision(step)} (handle {step.rule.handle}): {step.rule.text}"
+
+
+def describe_decision(step: Step) -> str:
+    """Return who took a step, without its text: ``inet filter forward, edge.nft:18``."""
+    if step.kind == "policy":
+        return f"{step.chain_path}, policy {step.verdict}"
+    if step.rule is None or step.rule.position is None:
+        return f"{step.chain_path}, {step.verdict}"
+    return f"{step.chain_path}, {step.rule.position.file}:{step.rule.position.line}"
+
+
+def describe_hop(hop: Hop) -> str:
+    """Return one hop in a few words: ``nft_do_chain inet filter forward → accept``."""
+    words = [hop.function, hop.detail.get("chain") or hop.detail.get("hook", ""), hop.detail.get("reason", "")]
+    if verdict := hop.detail.get("verdict"):
+        words += ["→", verdict]
+    return " ".join(word for word in words if word)
+
+
+def describe_entry(entry: PathEntry) -> str:
+    """Return an expected function in the words of :func:`describe_hop`."""
+    names, detail = parse_entry(entry)
+    words = [" | ".join(names), detail.chain, detail.hook, detail.reason]
+    words += ["→", detail.verdict] if detail.verdict else []
+    words += ["device", detail.device] if detail.device else []
+    words += ["on", detail.host] if detail.host else []
+    return " ".join(word for word in words if word)
+
+
+def describe_loss(loss: Loss) -> str:
+    """Return the loss line: ``0 of 212 events (refused 0, missed 0, trace 0)``."""
+    parts = [f"refused {loss.refused}", f"missed {loss.missed}", f"trace {loss.trace}"]
+    if loss.untracked:
+        parts.append(f"not followed {loss.untracked}")
+    if unaccounted := abs(loss.entered - loss.received - loss.refused):
+        parts.append(f"unaccounted {unaccounted}")
+    if loss.total and len(loss.cpus) > 1:
+        parts += [
+            f"CPU {cpu}: {on.refused + on.untracked} of {on.entered}"
+            for cpu, on in sorted(loss.cpus.items())
+            if on.refused or on.untracked
+        ]
+    return f"{loss.total} of {loss.entered} events ({', '.join(parts)})"

@@ -1,0 +1,149 @@
+"""Which rules and policies of the rulesets the scenarios met, and which elements of the sets in rules.
+
+nf_tables' trace tells only of rules that *matched* a packet. That a rule was at least *evaluated*
+follows from it: a chain is evaluated from its first rule on.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from harness.errors import Position
+from harness.model.observation import Rule, Step
+from harness.model.result import Policy, Result, RulesetPlan
+from harness.reading.decision import FINAL
+from harness.reading.elements import candidates, changes_headers, lookups
+from harness.report.reach import unreachable
+
+
+class CoveredRule(msgspec.Struct, kw_only=True):
+    """A rule or policy, and who met it."""
+
+    position: Position
+    chain_path: str
+    text: str
+    is_policy: bool
+    evaluated: bool = False
+    """Whether a packet came as far as that."""
+    matched: dict[str, None] = {}
+    """Names of the scenarios in which it matched, in order."""
+    decided: dict[str, None] = {}
+    """Names of the scenarios in which it was among those that decided."""
+    elements: dict[str, dict[str, None]] = {}
+    """The elements of the sets and maps that a rule looks into, where they can be told, e.g. ``tcp dport 443``,
+    each with the names of the scenarios that met it."""
+    unclear: set[str] = set()
+    """Those that may have been met: another element fits as well."""
+    is_reachable: bool = True
+    """Whether any packet could come to it."""
+
+    @property
+    def status(self) -> str:
+        """How far it came, in words."""
+        if self.decided:
+            return "decided"
+        if self.matched:
+            return "matched"
+        if self.is_policy:
+            return "never decided"
+        if not self.is_reachable:
+            return "can't be reached"
+        return "evaluated, never matched" if self.evaluated else "never evaluated"
+
+    @property
+    def missed(self) -> list[str]:
+        """The elements that surely no packet met."""
+        return [element for element, names in self.elements.items() if not names and element not in self.unclear]
+
+    @property
+    def unclear_only(self) -> list[str]:
+        """The elements of which it is not known whether a packet met them."""
+        return [element for element in self.elements if element in self.unclear and not self.elements[element]]
+
+
+def covered_rules(results: Iterable[Result]) -> list[CoveredRule]:
+    """Return every rule and policy that stands in a file, in the order of files and lines."""
+    found: dict[tuple[Position, str], CoveredRule] = {}
+    known: dict[tuple[Rule, ...], _Ruleset] = {}
+    for result in results:
+        if result.ruleset is None:
+            continue
+        ruleset = known.get(result.ruleset.rules) or known.setdefault(result.ruleset.rules, _Ruleset(result.ruleset))
+        chains: dict[str, list[CoveredRule | None]] = defaultdict(list)
+        handles: dict[str, list[int]] = defaultdict(list)
+        for rule in result.ruleset.rules:
+            place = _place(found, rule, rule.text)
+            chains[rule.chain_path].append(place)
+            if place and not place.elements:
+                place.is_reachable = (rule.chain_path, rule.handle) not in ruleset.unreachable
+                place.elements = {element: {} for element in ruleset.elements(rule)}
+            handles[rule.chain_path].append(rule.handle)
+        policies = {one.chain_path: _place(found, one, f"policy {one.verdict}") for one in result.ruleset.policies}
+        deciding = [step for sent in result.sent for step in sent.decided]
+        for step, first in _steps(result):
+            rules = chains[step.chain_path]
+            if step.rule is None:
+                _mark_evaluated(rules)
+                place = policies.get(step.chain_path) if step.kind == "policy" else None
+            else:
+                number = handles[step.chain_path].index(step.rule.handle)
+                _mark_evaluated(rules[: number + 1])
+                place = rules[number]
+            if place:
+                place.evaluated = True
+                place.matched[result.name] = None
+                if step in deciding:
+                    place.decided[result.name] = None
+                if step.rule:
+                    ruleset.tell(place, result.name, step, first)
+    return sorted(found.values(), key=lambda place: place.position)
+
+
+def _place(found: dict[tuple[Position, str], CoveredRule], one: Rule | Policy, text: str) -> CoveredRule | None:
+    if one.position is None:
+        return None
+    new = CoveredRule(position=one.position, chain_path=one.chain_path, text=text, is_policy=isinstance(one, Policy))
+    return found.setdefault((one.position, one.chain_path), new)
+
+
+class _Ruleset:
+    """What can be read off a ruleset, once for all scenarios that load it."""
+
+    def __init__(self, plan: RulesetPlan) -> None:
+        self.unreachable = unreachable(plan)
+        self._lookups = {rule: tuple(lookups(rule, plan.sets)) for rule in plan.rules}
+        self._believes_headers = not changes_headers(plan.rules)
+
+    def elements(self, rule: Rule) -> Iterator[str]:
+        for lookup in self._lookups[rule]:
+            yield from (f"{lookup.key} {key}" for key, _ in lookup.elements)
+
+    def tell(self, place: CoveredRule, name: str, step: Step, first: Step | None) -> None:
+        """Put into ``place`` which elements the packet of ``step`` met in the scenario ``name``."""
+        for lookup in self._lookups.get(step.rule, ()) if step.rule else ():
+            fit = [f"{lookup.key} {key}" for key in candidates(lookup, step, first if self._believes_headers else None)]
+            if len(fit) == 1:
+                place.elements.setdefault(fit[0], {})[name] = None
+            else:
+                place.unclear.update(fit)
+
+
+def _steps(result: Result) -> Iterator[tuple[Step, Step | None]]:
+    """What happened on the device to any packet, replies included; each step with that which has the headers."""
+    for sent in result.sent:
+        for packet in sent.observation.packets:
+            first = None
+            for step in packet.steps:
+                if step.host == sent.observation.device:
+                    first = step if step.headers or step.iif or step.oif else first
+                    yield step, first
+                    first = None if step.verdict in FINAL else first
+
+
+def _mark_evaluated(rules: Iterable[CoveredRule | None]) -> None:
+    for place in rules:
+        if place:
+            place.evaluated = True

@@ -1,0 +1,152 @@
+"""nf_tables' own trace, as the kernel multicasts it: one message per rule or policy that spoke.
+
+See ``enum nft_trace_attributes`` in include/uapi/linux/netfilter/nf_tables.h and
+net/netfilter/nf_tables_trace.c.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from typing import Final
+
+import msgspec
+
+from harness.lab.lab import Host
+from harness.linux.netlink import SOL_NETLINK, Message, attributes, messages
+from harness.linux.nfnetlink import FAMILIES, HEADER, NETLINK_NETFILTER, NFT_MSG_TRACE, number, string
+from harness.model.observation import Verdict
+from harness.untrusted import boundary
+
+NETLINK_ADD_MEMBERSHIP: Final = 1
+NFNLGRP_NFTRACE: Final = 9
+SO_RCVBUFFORCE: Final = 33
+BUFFER: Final = 8 << 20
+"""Receive buffer, bytes; a message takes about 1 KiB of it."""
+RECEIVE: Final = 1 << 16
+
+NFT_TRACETYPE_POLICY: Final = 1
+VERDICTS: Final = {
+    0: Verdict.DROP,
+    1: Verdict.ACCEPT,
+    2: Verdict.STOLEN,
+    3: Verdict.QUEUE,
+    -1: Verdict.CONTINUE,
+    -3: Verdict.JUMP,
+    -4: Verdict.GOTO,
+    -5: Verdict.RETURN,
+}
+"""``NF_*`` of linux/netfilter.h and ``enum nft_verdicts``."""
+NF_VERDICT_MASK: Final = 0xFF
+"""A queue's number stands above it."""
+
+# enum nft_trace_attributes, enum nft_verdict_attributes
+TABLE, CHAIN, RULE_HANDLE, TYPE, VERDICT, ID = 1, 2, 3, 4, 5, 6
+NETWORK_HEADER, TRANSPORT_HEADER, IIF, OIF, MARK, NFPROTO, POLICY = 8, 9, 10, 12, 14, 15, 16
+VERDICT_CODE, VERDICT_CHAIN = 1, 2
+
+_S32 = struct.Struct(">i")
+_CONTINUE = _S32.pack(-1)
+_NOTHING = memoryview(b"")
+
+
+class TraceMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """One message of the trace."""
+
+    host: str = ""
+    """Where it was heard."""
+    id: int
+    """Hash of the ``sk_buff``'s address: the same in all hooks that the packet passes, and it may come again."""
+    family: str
+    """Of the table."""
+    table: str
+    chain: str
+    kind: str
+    """``rule``, ``policy``, or ``return`` at the end of a chain.
+
+    Kernels differ in what they call a return by a rule and the end of a chain (NFT_TRACETYPE_RULE
+    or NFT_TRACETYPE_RETURN); here a message that names a rule is about that rule.
+    """
+    verdict: Verdict
+    handle: int = 0
+    """Of the rule; 0 for a policy and for the end of a chain."""
+    target: str = ""
+    """The chain of a jump or goto."""
+    packet_family: str = ""
+    """Of the packet, where the table is for several."""
+    iif: int = 0
+    oif: int = 0
+    """Indexes of the interfaces; only in the first message of each hook and base chain, as are the headers."""
+    network: bytes = b""
+    """The beginning of the network header."""
+    transport: bytes = b""
+    """The beginning of the transport header."""
+    mark: int = 0
+
+
+class TraceSocket:
+    """Listens to the trace of a host's namespace from now on, with ``buffer`` bytes for what is not yet read."""
+
+    def __init__(self, host: Host, *, buffer: int = BUFFER) -> None:
+        self._host = host.name
+        self._socket = host.namespace.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_NETFILTER
+        )
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, buffer)
+        # Without a port of its own the socket counts as the sender and gets nothing (do_one_broadcast
+        # in net/netlink/af_netlink.c).
+        self._socket.bind((0, 0))
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTRACE)
+        self.overruns = 0
+        """How often the kernel said that it had to lose messages."""
+
+    def read(self) -> list[TraceMessage]:
+        """What has come since the last call; it does not wait."""
+        found: list[TraceMessage] = []
+        while True:
+            try:
+                datagram = self._socket.recv(RECEIVE)
+            except BlockingIOError:
+                return found
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                self.overruns += 1
+                continue
+            found += decoded(datagram, self._host)
+
+
+def decoded(datagram: bytes, host: str) -> list[TraceMessage]:
+    """The trace messages in a datagram that was heard on ``host``.
+
+    Raises :class:`~harness.untrusted.Malformed` for one that is no kernel's.
+    """
+    with boundary("a message of nf_tables' trace cannot be read"):
+        return [decode(message, host) for message in messages(datagram) if message.type == NFT_MSG_TRACE]
+
+
+def decode(message: Message, host: str) -> TraceMessage:
+    """The trace message in a netlink message that was heard on ``host``."""
+    family, _, _ = HEADER.unpack_from(message.body)
+    found = dict(attributes(message.body[HEADER.size :]))
+    handle = number(found.get(RULE_HANDLE))
+    verdict = dict(attributes(found.get(VERDICT, _NOTHING)))
+    code = _S32.unpack(verdict.get(VERDICT_CODE) or found.get(POLICY) or _CONTINUE)[0]
+    return TraceMessage(
+        host=host,
+        id=number(found.get(ID)),
+        family=FAMILIES.get(family, str(family)),
+        table=string(found.get(TABLE)),
+        chain=string(found.get(CHAIN)),
+        kind="policy" if number(found.get(TYPE)) == NFT_TRACETYPE_POLICY else "rule" if handle else "return",
+        verdict=VERDICTS[code if code < 0 else code & NF_VERDICT_MASK],
+        handle=handle,
+        target=string(verdict.get(VERDICT_CHAIN)),
+        packet_family=FAMILIES.get(number(found.get(NFPROTO)), ""),
+        iif=number(found.get(IIF)),
+        oif=number(found.get(OIF)),
+        network=bytes(found.get(NETWORK_HEADER, b"")),
+        transport=bytes(found.get(TRANSPORT_HEADER, b"")),
+        mark=number(found.get(MARK)),
+    )

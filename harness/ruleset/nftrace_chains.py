@@ -1,0 +1,108 @@
+"""Tracing a loaded ruleset: chains that switch the trace on, and the messages with their rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from harness.errors import HarnessError
+from harness.lab.lab import Host
+from harness.model.observation import Step
+from harness.nft_syntax import quoted
+from harness.ruleset.listing import Chain
+from harness.ruleset.load import Ruleset
+from harness.ruleset.nft import RefusedError
+from harness.ruleset.nftrace import TraceMessage, TraceSocket
+
+FIRST: Final = -(2**31)
+"""The lowest priority. Of two chains with the same one, that registered later is asked first
+(nf_hook_entries_grow in net/netfilter/core.c), so no chain of the user comes before."""
+
+
+class TraceChains:
+    """Every packet is traced in each hook where ``ruleset`` has a chain, from its first evaluation on.
+
+    The chains for this stand in tables of their own and accept everything, which leaves the
+    ruleset's say as it is; only a rule that asks for ``meta nftrace`` could tell the difference.
+    They are added after the ruleset, which may begin with ``flush ruleset``. A packet must be
+    marked anew in each hook: the mark does not survive the way between namespaces.
+    """
+
+    def __init__(self, host: Host, ruleset: Ruleset, table: str = "") -> None:
+        self._host = host
+        self._ruleset = ruleset
+        self.table = table or unused_table([ruleset])
+        """Name of the tables that hold the tracing chains."""
+        self._bases: dict[int, Chain] = {}
+        self._trace = TraceSocket(host)
+        try:
+            ruleset.nft.run(commands(ruleset, self.table))
+        except RefusedError as refused:
+            raise HarnessError(f"nft refused the chains that trace the ruleset: {refused}") from None
+
+    @property
+    def overruns(self) -> int:
+        """How often the kernel said that it had to lose messages."""
+        return self._trace.overruns
+
+    def read(self) -> list[tuple[TraceMessage, Step | None]]:
+        """The messages since the last call, each with the step of the ruleset that it tells of.
+
+        Those of the tracing chains have none. Steps have no time of their own: it is 0.
+        """
+        return [(message, self._step(message)) for message in self._trace.read()]
+
+    def _step(self, message: TraceMessage) -> Step | None:
+        if message.table == self.table:
+            return None
+        names = (message.family, message.table, message.chain)
+        # A message does not tell its hook. A packet is in one base chain at a time, which speaks first.
+        chain = self._ruleset.chain(*names)
+        if chain is not None and chain.is_base:
+            self._bases[message.id] = chain
+        base = self._bases.get(message.id)
+        return Step(
+            time=0,
+            host=self._host.name,
+            hook=base.hook if base else "",
+            family=message.family,
+            table=message.table,
+            chain=message.chain,
+            kind=message.kind,
+            verdict=message.verdict,
+            target=message.target,
+            rule=self._ruleset.rule(*names, message.handle) if message.handle else None,
+            policy_at=chain.position if chain is not None and message.kind == "policy" else None,
+            headers=message.network + message.transport,
+            iif=self._host.interface(message.iif),
+            oif=self._host.interface(message.oif),
+            mark=message.mark,
+        )
+
+
+def unused_table(rulesets: Iterable[Ruleset]) -> str:
+    """A name that no table of ``rulesets`` has."""
+    name = "nft_harness"
+    taken = {chain.table for ruleset in rulesets for chain in ruleset.chains}
+    while name in taken:
+        name += "_"
+    return name
+
+
+def commands(ruleset: Ruleset, table: str) -> str:
+    """What makes nft add the tracing chains: one for each family, hook and device in use."""
+    places = {place: None for chain in ruleset.chains if chain.is_base for place in _places(chain)}
+    return "\n".join(
+        f"add table {family} {table}\n"
+        f"add chain {family} {table} {hook}{number} "
+        f"{{ type filter hook {hook}{device} priority {FIRST}; policy accept; }}\n"
+        f"add rule {family} {table} {hook}{number} meta nftrace set 1"
+        for number, (family, hook, device) in enumerate(places)
+    )
+
+
+def _places(chain: Chain) -> Iterator[tuple[str, str, str]]:
+    for device in chain.devices:
+        yield chain.family, chain.hook, f" device {quoted(device)}"
+    if not chain.devices:
+        yield chain.family, chain.hook, ""

@@ -1,0 +1,105 @@
+"""The steps of a scenario that use real sockets, or wait."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from harness.model.fields import HostName, Model, Port
+from harness.packets.spec import Hex
+
+
+class Listen(Model, frozen=True, kw_only=True):
+    """A program that takes connections or requests, until the scenario ends.
+
+    It is a socket of the host's own kernel, so the host has its addresses and answers for itself, as
+    do all hosts that `listen`, `connect` or `exchange` name.
+    """
+
+    on: Annotated[HostName, Meta(description="The host that it runs on.", examples=["server"])]
+    tcp: Annotated[Port | None, Meta(description="Its TCP port, on all addresses.", examples=[443])] = None
+    udp: Annotated[Port | None, Meta(description="Its UDP port, on all addresses.", examples=[53])] = None
+
+
+class Connect(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
+    """A TCP connection by the kernels of both ends: SYN, SYN-ACK, ACK, with NAT and conntrack as in life.
+
+    It stays until the scenario ends, or until it fails.
+    """
+
+    from_: Annotated[
+        HostName, Meta(description="The host that connects; it may be the one under test.", examples=["client"])
+    ]
+    to: Annotated[
+        str,
+        Meta(
+            description="The destination: a host of the lab, by its address that faces the sender, or an address.",
+            examples=["server", "203.0.113.1"],
+        ),
+    ]
+    tcp: Annotated[Port, Meta(description="The port to connect to.", examples=[443])]
+    sport: Annotated[
+        Annotated[int, Meta(ge=1, le=65535)], Meta(description="The port to connect from.", examples=[50001])
+    ] = 40000
+    family: Annotated[
+        Literal["ip", "ip6"] | None,
+        Meta(description="The IP version, where `to` is a host that has both; without it, `ip`.", examples=["ip6"]),
+    ] = None
+
+
+class Exchange(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
+    """A request by one program and the answer of another that listens.
+
+    Over TCP it goes through the connection that a `connect` before it has made to the same place.
+    """
+
+    from_: Annotated[
+        HostName, Meta(description="The host that asks; it may be the one under test.", examples=["client"])
+    ]
+    to: Annotated[
+        str,
+        Meta(
+            description="The destination: a host of the lab, by its address that faces the sender, or an address.",
+            examples=["server", "203.0.113.1"],
+        ),
+    ]
+    tcp: Annotated[Port | None, Meta(description="The port of the connection.", examples=[443])] = None
+    udp: Annotated[Port | None, Meta(description="The port to ask.", examples=[53])] = None
+    sport: Annotated[
+        Annotated[int, Meta(ge=1, le=65535)], Meta(description="The port to ask from.", examples=[50001])
+    ] = 40000
+    family: Annotated[
+        Literal["ip", "ip6"] | None,
+        Meta(description="The IP version, where `to` is a host that has both; without it, `ip`.", examples=["ip6"]),
+    ] = None
+    request: Annotated[
+        str | Hex,
+        Meta(
+            description="What is asked, as UTF-8 text or in hexadecimal.", examples=["GET / HTTP/1.0", {"hex": "00 01"}]
+        ),
+    ] = "request"
+    answer: Annotated[
+        str | Hex, Meta(description="What the program that listens answers.", examples=["200 OK", {"hex": "80 01"}])
+    ] = "answer"
+
+
+class Wait(Model, frozen=True, kw_only=True):
+    """A wait for a fact, never for a time. All that is given must become true."""
+
+    elements: Annotated[
+        Annotated[dict[str, list[str | int]], Meta(min_length=1)] | None,
+        Meta(
+            description="Sets and maps, as in `expect`: each has exactly these elements. A set whose elements time out "
+            "ends empty.",
+            examples=[{"inet filter banned": []}],
+        ),
+    ] = None
+    conntrack: Annotated[
+        Literal["none"] | None,
+        Meta(description="The device knows no connection any more.", examples=["none"]),
+    ] = None
+    within: Annotated[
+        Annotated[float, Meta(gt=0, le=600)],
+        Meta(description="Seconds after which it is in vain, and the scenario an error.", examples=[30]),
+    ] = 10

@@ -1,0 +1,311 @@
+"""The plan of a lab: who has which address, who is reached through whom.
+
+Nothing here touches the system: :mod:`harness.lab` builds what this plan says, and
+:mod:`harness.packets.frames` takes addresses and next hops from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from ipaddress import ip_address, ip_interface
+from typing import NamedTuple
+
+import msgspec
+
+from harness.bounds import HOSTS, INTERFACES
+from harness.model.problem import Problem, unknown
+from harness.topology import routing, sysctls
+from harness.topology.parts import (
+    BROADCAST,
+    EVERYBODY,
+    LOOPBACK,
+    MAIN,
+    NO_MAC,
+    Address,
+    AddressOnLink,
+    Bridge,
+    Dummy,
+    End,
+    HostPlan,
+    Interface,
+    Made,
+    Neighbour,
+    Passing,
+    Subnet,
+    Vlan,
+    Vrf,
+    Vxlan,
+)
+from harness.topology.segments import Wiring, creation, kind, knows_vlans
+from harness.topology.spec import HostSpec, LabSpec
+
+
+class NextHop(NamedTuple):
+    """How a host reaches an address."""
+
+    interface: Interface
+    """Where the packet leaves."""
+    mac: str
+    """Of the neighbour that takes it; a group's for broadcast and multicast."""
+    address: Address | None = None
+    """Of that neighbour; None where there is none."""
+
+
+class Network(msgspec.Struct, frozen=True, kw_only=True):
+    """A lab as planned: everything given or derived, nothing left to choose."""
+
+    hosts: Mapping[str, HostPlan]
+    device: str
+    """The host under test."""
+    resolves: bool = True
+    """Whether hosts resolve their neighbours where programs run."""
+
+    @classmethod
+    def of(cls, spec: LabSpec, loading: Collection[str] = ()) -> Network:
+        """Plan ``spec``; the hosts ``loading`` have a ruleset beside the device under test.
+
+        Raises :class:`~harness.model.problem.Problem`, with keys below the lab, when hosts,
+        links and addresses do not fit together.
+        """
+        if len(spec.hosts) > HOSTS:
+            raise Problem(f"has {len(spec.hosts):,} hosts, and {HOSTS} is the limit", "hosts")
+        if (count := sum(len(host.interfaces) for host in spec.hosts.values())) > INTERFACES:
+            raise Problem(f"has {count:,} interfaces, and {INTERFACES:,} is the limit", "hosts")
+        if spec.device not in spec.hosts:
+            raise unknown(spec.device, spec.hosts, "host of the lab, so it cannot be the device under test", "device")
+        wiring = Wiring(spec)
+        interfaces = _interfaces(wiring)
+        return cls(
+            hosts={name: _host(name, wiring, interfaces, loading) for name in spec.hosts},
+            device=spec.device,
+            resolves=spec.neighbours == "resolved",
+        )
+
+    @property
+    def interfaces(self) -> Iterator[Interface]:
+        """All interfaces of all hosts."""
+        for host in self.hosts.values():
+            yield from host.interfaces.values()
+
+    @property
+    def links(self) -> tuple[tuple[Interface, Interface], ...]:
+        """Both ends of every link, each link once, in the order of the hosts."""
+        seen: dict[End, Interface] = {}
+        pairs = []
+        for one in self.interfaces:
+            if one.name in self.hosts[one.host].made:
+                continue
+            if one.peer in seen:
+                pairs.append((seen[one.peer], one))
+            seen[one.end] = one
+        return tuple(pairs)
+
+    def owner(self, address: Address) -> str | None:
+        """The host that has ``address``."""
+        return next((one.host for one in self.interfaces for own in one.addresses if own.ip == address), None)
+
+    def address(self, host: str, family: int, *, towards: str) -> Address | None:
+        """The address of IP version ``family`` by which ``towards`` calls ``host``.
+
+        That of the interface facing ``towards`` when they share a link, else the host's first;
+        None when the host has no address of that version.
+        """
+        own = self.hosts[host].interfaces.values()
+        facing_first = sorted(own, key=lambda one: all(end.host != towards for end in one.reaches))
+        return next((found for one in facing_first if (found := one.address(family)) is not None), None)
+
+    def route(self, host: str, address: Address, *, local: bool = False) -> NextHop:
+        """How ``host`` sends to ``address``: by the longest prefix, as the kernel would.
+
+        With ``local`` it reaches itself, by its loopback interface.
+
+        Raises :class:`~harness.model.problem.Problem`, without keys, when it has no route or
+        when nobody on the link has the next hop's address.
+        """
+        here = self.hosts[host]
+        if local and (address.is_loopback or self.owner(address) == host):
+            return NextHop(_loopback(host), NO_MAC)
+        if address.is_multicast or address == EVERYBODY:
+            for one in here.interfaces.values():
+                if one.address(address.version) is not None:
+                    return NextHop(one, _group_mac(address))
+            raise Problem(f"{host} has no IPv{address.version} address")
+        # A frame's first hop only: rules and other tables are for the kernel of the device.
+        given = (route for route in here.routes if route.table == MAIN)
+        ways = [_Way(route.destination, route.via, route.interface, route.metric, route.type) for route in given]
+        ways += [_Way(own.network, address, one.name) for one in here.interfaces.values() for own in one.addresses]
+        matching = [way for way in ways if address in way.to]
+        if not matching:
+            raise Problem(f"{host} has no route to {address}", remedy=f"give {host} a gateway in the lab")
+        subnet, via, name, _, ends = max(matching, key=lambda way: (way.to.prefixlen, -way.metric))
+        if via is None:
+            raise Problem(f"{host}'s route to {subnet} is of type {ends}")
+        if via == subnet.broadcast_address and subnet.version == 4:
+            return NextHop(here.interfaces[name], BROADCAST)
+        for neighbour in here.neighbours:
+            if (neighbour.interface, neighbour.address) == (name, via):
+                return NextHop(here.interfaces[name], neighbour.mac, via)
+        if via in (own.ip for own in here.interfaces[name].addresses):
+            raise Problem(f"{via} is {host}'s own address")
+        raise Problem(
+            f"nobody on the link of {host}:{name} has {via}", remedy="give the Ethernet destination, if it is meant"
+        )
+
+
+class _Way(NamedTuple):
+    to: Subnet
+    via: Address | None
+    interface: str
+    metric: int = 0
+    type: str = "unicast"
+
+
+def _loopback(host: str) -> Interface:
+    return Interface(
+        host=host, name=LOOPBACK, mac=NO_MAC, addresses=(), peer=End(host, LOOPBACK), reaches=(), mtu=65535
+    )
+
+
+def _host(name: str, wiring: Wiring, interfaces: Mapping[End, Interface], loading: Collection[str]) -> HostPlan:
+    spec = wiring.spec
+    host = spec.hosts[name]
+    for setting in host.sysctls:
+        sysctls.check(setting, "hosts", name, "sysctls")
+    own = {one.name: one for one in interfaces.values() if one.host == name}
+    routes = tuple(routing.routes(spec, name, interfaces))
+    silent = name != spec.device and name not in loading and not host.forwarding
+    starts = {ip_address(tunnel.local) for tunnel in host.vxlans.values()}
+    speaking = (one.name for one in own.values() if not silent or any(owned.ip in starts for owned in one.addresses))
+    return HostPlan(
+        name=name,
+        interfaces=own,
+        made={one: _made(name, one, wiring, interfaces) for one in creation(host)},
+        routes=routes,
+        rules=tuple(routing.rules(spec, name, routes)),
+        neighbours=tuple(_neighbours(name, interfaces)),
+        forwarding=host.forwarding,
+        sysctls={key: str(value) for key, value in host.sysctls.items()},
+        silent=silent,
+        speaking=frozenset(speaking),
+    )
+
+
+def _made(name: str, interface: str, wiring: Wiring, interfaces: Mapping[End, Interface]) -> Made:
+    host = wiring.spec.hosts[name]
+    match kind(host, interface):
+        case "bridges":
+            ports = tuple(host.bridges[interface])
+            stations = dict.fromkeys(wiring.stations(name, interface, interfaces))
+            passing = {
+                port: Passing(said.untagged, tuple(said.tagged))
+                for port, said in host.ports.items()
+                if port in (interface, *ports)
+            }
+            return Bridge(ports, tuple(stations), passing if knows_vlans(host, interface) else {})
+        case "vlans":
+            return Vlan(host.vlans[interface].link, host.vlans[interface].id)
+        case "vxlans":
+            tunnel = host.vxlans[interface]
+            return Vxlan(tunnel.id, ip_address(tunnel.local), ip_address(tunnel.remote), tunnel.port)
+        case "vrfs":
+            return Vrf(host.vrfs[interface].table, tuple(host.vrfs[interface].interfaces))
+        case _:
+            return Dummy()
+
+
+def _interfaces(wiring: Wiring) -> dict[End, Interface]:
+    """Every interface of the lab by its end, in the order of the file."""
+    spec = wiring.spec
+    owners: dict[Address, End] = {}
+    interfaces = {}
+    for number, (name, host) in enumerate(spec.hosts.items(), 1):
+        numbers = {interface: index for index, interface in enumerate(host.interfaces, 1)}
+        subnets: dict[Subnet, str] = {}
+        for interface, texts in host.interfaces.items():
+            end = End(name, interface)
+            if not kind(host, interface) and end not in wiring.peers:
+                keys = ("hosts", name, "interfaces", interface)
+                raise Problem(f"{end} is not linked to anything", *keys, remedy="add it to links:")
+            addresses = []
+            for place, text in enumerate(texts):
+                where = ("hosts", name, "interfaces", interface, place)
+                address = _address_on_link(text, *where)
+                if address.ip in owners:
+                    raise Problem(f"{address.ip} is also the address of {owners[address.ip]}", *where)
+                owners[address.ip] = end
+                for subnet, other in subnets.items():
+                    if other == interface or _domain(host, other) != _domain(host, interface):
+                        continue
+                    if subnet.version == address.version and subnet.overlaps(address.network):
+                        raise Problem(f"{address.network} overlaps {subnet} of {name}:{other}", *where)
+                subnets[address.network] = interface
+                addresses.append(address)
+            carrier = _carrier(host, interface)
+            interfaces[end] = Interface(
+                host=name,
+                name=interface,
+                mac=_mac(number, numbers[carrier]),
+                addresses=tuple(addresses),
+                peer=wiring.peers.get(end) or End(name, _below(host, interface)),
+                reaches=tuple(one for one in wiring.reached(end) if spec.hosts[one.host].interfaces[one.interface]),
+                mtu=host.mtu.get(interface, host.mtu.get(carrier, 1500)),
+                given_mtu=host.mtu.get(interface),
+            )
+    return interfaces
+
+
+def _domain(host: HostSpec, interface: str) -> str:
+    """The VRF that an interface is in; "" for none."""
+    return next((name for name, vrf in host.vrfs.items() if interface in vrf.interfaces), "")
+
+
+def _carrier(host: HostSpec, interface: str) -> str:
+    """The interface whose Ethernet address it has: a VLAN's is that of the interface below."""
+    while vlan := host.vlans.get(interface):
+        interface = vlan.link
+    return interface
+
+
+def _below(host: HostSpec, interface: str) -> str:
+    """The first interface that one is made of; itself for a tunnel and a dummy."""
+    if interface in host.bridges:
+        return host.bridges[interface][0]
+    if interface in host.vrfs:
+        return host.vrfs[interface].interfaces[0]
+    return host.vlans[interface].link if interface in host.vlans else interface
+
+
+def _address_on_link(text: str, *keys: str | int) -> AddressOnLink:
+    try:
+        address = ip_interface(text)
+    except ValueError:
+        raise Problem(f"'{text}' is not an address with prefix length, such as 10.0.2.1/24", *keys) from None
+    if "/" not in text:
+        raise Problem(
+            f"'{text}' has no prefix length", *keys, remedy=f"write {text}/{24 if address.version == 4 else 64}"
+        )
+    return address
+
+
+def _neighbours(host: str, interfaces: Mapping[End, Interface]) -> Iterator[Neighbour]:
+    """Everybody who can be reached without a gateway."""
+    for one in interfaces.values():
+        if one.host == host and one.addresses:
+            for end in one.reaches:
+                for address in interfaces[end].addresses:
+                    yield Neighbour(one.name, address.ip, interfaces[end].mac)
+
+
+def _mac(host: int, interface: int) -> str:
+    """Locally administered; each number in two bytes, the lower ones last."""
+    return f"02:00:{host >> 8:02x}:{interface >> 8:02x}:{host & 255:02x}:{interface & 255:02x}"
+
+
+def _group_mac(address: Address) -> str:
+    """Where broadcast and multicast go: RFC 1112 section 6.4, RFC 2464 section 7."""
+    if address == EVERYBODY:
+        return BROADCAST
+    octets = address.packed
+    if address.version == 6:
+        return (b"\x33\x33" + octets[-4:]).hex(":")
+    return bytes([0x01, 0x00, 0x5E, octets[1] & 0x7F, *octets[2:]]).hex(":")

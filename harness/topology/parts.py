@@ -1,0 +1,220 @@
+"""What a planned lab is made of: plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_network,
+)
+from typing import Final, NamedTuple
+
+import msgspec
+
+Address = IPv4Address | IPv6Address
+AddressOnLink = IPv4Interface | IPv6Interface
+Subnet = IPv4Network | IPv6Network
+
+DEFAULT: tuple[Subnet, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+"""Where a host sends what is for none of its links."""
+EVERYBODY = IPv4Address("255.255.255.255")
+BROADCAST = "ff:ff:ff:ff:ff:ff"
+NO_MAC = "00:00:00:00:00:00"
+LOOPBACK = "lo"
+"""The interface by which a host reaches itself; no lab has to name it."""
+
+
+class End(NamedTuple):
+    """One end of a link, written ``host:interface`` in a scenario."""
+
+    host: str
+    interface: str
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.interface}"
+
+
+class Interface(msgspec.Struct, frozen=True, kw_only=True):
+    """An interface of a host: an end of exactly one link, or made of others."""
+
+    host: str
+    name: str
+    mac: str
+    """Locally administered, the same in every run: ``02:00:00:00:HOST:INTERFACE``, counted from 1."""
+    addresses: tuple[AddressOnLink, ...]
+    peer: End
+    """The other end of the link; of one that is made, the first interface it is made of, or itself."""
+    reaches: tuple[End, ...]
+    """The other interfaces with an address that are reached without a router."""
+    mtu: int = 1500
+    """Longest IP packet, in bytes."""
+    given_mtu: int | None = None
+    """The same where it was said, and not left to the kernel."""
+
+    @property
+    def end(self) -> End:
+        """This interface as an end of its link."""
+        return End(self.host, self.name)
+
+    def address(self, family: int) -> Address | None:
+        """The first address of IP version ``family``, 4 or 6."""
+        return next((one.ip for one in self.addresses if one.version == family), None)
+
+
+MAIN: Final = 254
+TABLES: Final = {"default": 253, "main": MAIN, "local": 255}
+"""Routing tables with a name (``enum rt_class_t`` in linux/rtnetlink.h)."""
+
+
+class Route(NamedTuple):
+    """A route that is not implied by an interface's own addresses."""
+
+    destination: Subnet
+    via: Address | None
+    """None where the packet ends."""
+    interface: str
+    """"" where the packet ends."""
+    type: str = "unicast"
+    """Or ``blackhole``, ``unreachable``, ``prohibit``."""
+    table: int = MAIN
+    metric: int = 0
+
+    def __str__(self) -> str:
+        by = f"{self.destination} by {self.via}" if self.via else f"{self.destination} {self.type}"
+        return by if self.table == MAIN else f"{by} in table {self.table}"
+
+
+class RoutingRule(NamedTuple):
+    """A rule of the routing policy, for one IP version."""
+
+    version: int
+    source: Subnet | None
+    destination: Subnet | None
+    mark: int | None
+    mask: int | None
+    iif: str
+    oif: str
+    type: str
+    table: int
+    priority: int | None
+
+    def __str__(self) -> str:
+        named = (
+            ("from", self.source),
+            ("to", self.destination),
+            ("mark", self.mark),
+            ("iif", self.iif),
+            ("oif", self.oif),
+        )
+        words = [f"{name} {value}" for name, value in named if value]
+        return " ".join([*(words or ["all"]), f"table {self.table}" if self.type == "unicast" else self.type])
+
+
+class Neighbour(NamedTuple):
+    """Who is reached without a router."""
+
+    interface: str
+    address: Address
+    mac: str
+    known: bool = True
+    """Whether it has a permanent entry. Others are resolved by ARP or Neighbour Discovery."""
+
+
+class Station(NamedTuple):
+    """An Ethernet address that a bridge need not learn."""
+
+    port: str
+    mac: str
+    vlan: int = 0
+    """Of a bridge that knows VLANs; else 0."""
+
+
+class Bridge(NamedTuple):
+    """A bridge of a host; its own interface has the same name."""
+
+    ports: tuple[str, ...]
+    stations: tuple[Station, ...]
+    vlans: Mapping[str, Passing] = {}
+    """By port, or its own interface, what may pass; empty for a bridge that does not look at VLANs."""
+
+    def __str__(self) -> str:
+        return f"bridge of {', '.join(self.ports)}"
+
+
+class Passing(NamedTuple):
+    """The VLANs of a bridge's port."""
+
+    untagged: int | None
+    tagged: tuple[int, ...]
+
+
+class Vlan(NamedTuple):
+    """An interface for one VLAN of another."""
+
+    link: str
+    id: int
+
+    def __str__(self) -> str:
+        return f"VLAN {self.id} of {self.link}"
+
+
+class Vxlan(NamedTuple):
+    """A tunnel for Ethernet frames."""
+
+    id: int
+    local: Address
+    remote: Address
+    port: int
+
+    def __str__(self) -> str:
+        return f"VXLAN {self.id} to {self.remote}"
+
+
+class Vrf(NamedTuple):
+    """A routing domain."""
+
+    table: int
+    interfaces: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"VRF of {', '.join(self.interfaces)}, table {self.table}"
+
+
+class Dummy(NamedTuple):
+    """An interface that leads nowhere."""
+
+    def __str__(self) -> str:
+        return "leads nowhere"
+
+
+Made = Bridge | Vlan | Vxlan | Vrf | Dummy
+"""What an interface is that is no end of a wire."""
+
+
+class HostPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One host of the lab."""
+
+    name: str
+    interfaces: Mapping[str, Interface]
+    made: Mapping[str, Made]
+    """Those of the interfaces that are no ends of wires, in an order in which they can be made."""
+    routes: tuple[Route, ...]
+    rules: tuple[RoutingRule, ...]
+    neighbours: tuple[Neighbour, ...]
+    forwarding: bool
+    sysctls: Mapping[str, str]
+    """As ``sysctl(8)`` writes them, e.g. ``net.ipv4.conf.all.rp_filter``."""
+    silent: bool
+    """It neither holds a ruleset nor forwards: its kernel gets no addresses, so it answers nothing."""
+    speaking: frozenset[str]
+    """The interfaces that get their addresses: all, or of a silent host those that its tunnels start from."""
+
+    @property
+    def bridges(self) -> dict[str, Bridge]:
+        """Those of :attr:`made` that are bridges."""
+        return {name: one for name, one in self.made.items() if isinstance(one, Bridge)}

@@ -1,0 +1,321 @@
+"""Who reaches whom without a router: over wires, bridges, VLANs and tunnels.
+
+A frame is followed from interface to interface with the VLAN tags that it has on the way, outermost
+first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from ipaddress import ip_address, ip_interface
+from typing import NamedTuple
+
+from harness.model.problem import Problem, unknown
+from harness.topology.parts import Address, End, Interface, Passing, Station
+from harness.topology.spec import HostSpec, LabSpec, PortSpec
+
+Tags = tuple[int, ...]
+
+KINDS = {"bridges": "bridge", "vlans": "VLAN interface", "vxlans": "tunnel", "vrfs": "VRF", "dummies": "dummy"}
+"""Keys of a host whose entries are interfaces that are no ends of wires."""
+
+
+class _Frame(NamedTuple):
+    """A frame at an interface, about to leave the host there or just arrived."""
+
+    end: End
+    tags: Tags
+    leaving: bool
+
+
+class Wiring:
+    """The interfaces of a lab and what joins them.
+
+    Raises :class:`~harness.model.problem.Problem`, with keys below the lab, when they do not fit together.
+    """
+
+    def __init__(self, spec: LabSpec) -> None:
+        self.spec = spec
+        for name, host in spec.hosts.items():
+            _check_kinds(name, host)
+            _check_bridges(name, host)
+            _check_vlans(name, host)
+            _check_vrfs(name, host)
+        self.peers: Mapping[End, End] = _peers(spec)
+        """The other end of each end of a wire, both ways."""
+        addresses = _addresses(spec)
+        for name, host in spec.hosts.items():
+            _check_tunnels(name, host, addresses)
+        self._tunnels = {
+            End(name, interface): (tunnel.id, tunnel.port, ip_address(tunnel.local), ip_address(tunnel.remote))
+            for name, host in spec.hosts.items()
+            for interface, tunnel in host.vxlans.items()
+        }
+
+    def reached(self, start: End, tags: Tags = (), *, without: End | None = None) -> list[End]:
+        """All other interfaces that get a frame which leaves at ``start``, nearest first.
+
+        With ``tags`` it leaves so; the bridge ``without`` does not pass it.
+        """
+        found: dict[End, None] = {}
+        way = [_Frame(start, tags, leaving=True)]
+        seen = set(way)
+        while way:
+            frame = way.pop(0)
+            if not frame.leaving and not frame.tags and frame.end != start:
+                found[frame.end] = None
+            for near in self._left(frame) if frame.leaving else self._arrived(frame, without):
+                if near not in seen:
+                    seen.add(near)
+                    way.append(near)
+        return list(found)
+
+    def stations(self, host: str, bridge: str, interfaces: Mapping[End, Interface]) -> Iterator[Station]:
+        """Who is behind which port: what the bridge would learn from traffic that a lab does not have."""
+        own = self.spec.hosts[host]
+        aware = knows_vlans(own, bridge)
+        every = {vlan.id for other in self.spec.hosts.values() for vlan in other.vlans.values()}
+        for port in own.bridges[bridge]:
+            passing = _passing(own.ports.get(port))
+            ways = [(vlan, _leaving(passing, (vlan,))) for vlan in sorted(_all(passing))]
+            for vlan, tags in ways if aware else [(0, (vlan,) if vlan else ()) for vlan in (0, *sorted(every))]:
+                for end in self.reached(End(host, port), tags or (), without=End(host, bridge)):
+                    if self.spec.hosts[end.host].interfaces[end.interface]:
+                        yield Station(port, interfaces[end].mac, vlan)
+
+    def _left(self, frame: _Frame) -> Iterator[_Frame]:
+        """Where a frame is next that leaves the host by an interface."""
+        (name, interface), tags = frame.end, frame.tags
+        host = self.spec.hosts[name]
+        if vlan := host.vlans.get(interface):
+            yield _Frame(End(name, vlan.link), (vlan.id, *tags), leaving=True)
+        elif interface in host.bridges:
+            yield from self._bridged(frame.end, interface, tags)
+        elif frame.end in self._tunnels:
+            number, port, local, remote = self._tunnels[frame.end]
+            for other, ends in self._tunnels.items():
+                if ends == (number, port, remote, local):
+                    yield _Frame(other, tags, leaving=False)
+        elif frame.end in self.peers:
+            yield _Frame(self.peers[frame.end], tags, leaving=False)
+
+    def _arrived(self, frame: _Frame, without: End | None) -> Iterator[_Frame]:
+        """Where a frame is next that came in by an interface; VLANs take it before a bridge does."""
+        (name, interface), tags = frame.end, frame.tags
+        host = self.spec.hosts[name]
+        own = [one for one, vlan in host.vlans.items() if tags and (vlan.link, vlan.id) == (interface, tags[0])]
+        for one in own:
+            yield _Frame(End(name, one), tags[1:], leaving=False)
+        for bridge, ports in host.bridges.items():
+            if interface in ports and not own and End(name, bridge) != without:
+                yield from self._bridged(frame.end, bridge, tags)
+
+    def _bridged(self, start: End, bridge: str, tags: Tags) -> Iterator[_Frame]:
+        """What a bridge makes of a frame that it gets from one of its ports, or from its host."""
+        host = self.spec.hosts[start.host]
+        aware = knows_vlans(host, bridge)
+        if aware:
+            passing = _passing(host.ports.get(start.interface))
+            tags = tags or ((passing.untagged,) if passing.untagged else ())
+            if not tags or tags[0] not in _all(passing):
+                return
+        for port in (bridge, *host.bridges[bridge]):
+            if port == start.interface:
+                continue
+            left = _leaving(_passing(host.ports.get(port)), tags) if aware else tags
+            if left is not None:
+                yield _Frame(End(start.host, port), left, leaving=port != bridge)
+
+
+def knows_vlans(host: HostSpec, bridge: str) -> bool:
+    """Whether a bridge looks at VLANs: one of its ports, or itself, says which."""
+    return any(port in host.ports for port in (bridge, *host.bridges[bridge]))
+
+
+def _passing(port: PortSpec | None) -> Passing:
+    return Passing(port.untagged, tuple(port.tagged)) if port else Passing(None, ())
+
+
+def _all(passing: Passing) -> set[int]:
+    return {*passing.tagged} | ({passing.untagged} if passing.untagged else set())
+
+
+def _leaving(passing: Passing, tags: Tags) -> Tags | None:
+    """A frame's tags as it leaves by a port of a bridge that knows its VLAN as the first; None when it may not."""
+    if tags[0] == passing.untagged:
+        return tags[1:]
+    return tags if tags[0] in passing.tagged else None
+
+
+# --- what may be wrong --------------------------------------------------------------------------
+
+
+def kind(host: HostSpec, interface: str) -> str:
+    """The key of the host that makes ``interface``; "" for an end of a wire."""
+    return next((key for key in KINDS if interface in getattr(host, key)), "")
+
+
+def _check_kinds(name: str, host: HostSpec) -> None:
+    """Each is one of the interfaces, and of one kind."""
+    for key, noun in KINDS.items():
+        for index, interface in enumerate(getattr(host, key)):
+            keys = ("hosts", name, key, index if key == "dummies" else interface)
+            about_key = key != "dummies"
+            if interface not in host.interfaces:
+                remedy = f"give it its addresses, or none: interfaces: {{{interface}: []}}"
+                raise Problem(f"{name} has no interface {interface}", *keys, remedy=remedy, about_key=about_key)
+            if (other := kind(host, interface)) != key:
+                raise Problem(f"{interface} cannot be a {noun} and a {KINDS[other]}", *keys, about_key=about_key)
+    for key in ("mtu", "ports"):
+        for interface in getattr(host, key):
+            if interface not in host.interfaces:
+                problem = unknown(interface, host.interfaces, f"interface of {name}", "hosts", name, key, interface)
+                raise Problem(problem.sentence, *problem.keys, remedy=problem.remedy, about_key=True)
+
+
+def _check_bridges(name: str, host: HostSpec) -> None:
+    owners: dict[str, str] = {}
+    for bridge, ports in host.bridges.items():
+        keys = ("hosts", name, "bridges", bridge)
+        for index, port in enumerate(ports):
+            if port not in host.interfaces:
+                raise unknown(port, host.interfaces, f"interface of {name}", *keys, index)
+            if kind(host, port) in ("bridges", "vrfs"):
+                raise Problem(f"{port} is a {KINDS[kind(host, port)]} itself", *keys, index)
+            if port in owners:
+                raise Problem(f"{port} is already a port of {owners[port]}", *keys, index)
+            if host.interfaces[port]:
+                keys = ("hosts", name, "interfaces", port)
+                raise Problem(f"a port of {bridge} has no addresses", *keys, remedy=f"give them to {bridge}")
+            owners[port] = bridge
+    for port, said in host.ports.items():
+        keys = ("hosts", name, "ports", port)
+        if port not in owners and port not in host.bridges:
+            raise Problem(f"{port} is neither a port of a bridge nor a bridge", *keys, about_key=True)
+        if said == PortSpec():
+            raise Problem("lets no VLAN pass", *keys, remedy="give untagged: or tagged:")
+        if said.untagged in said.tagged:
+            raise Problem(f"VLAN {said.untagged} cannot leave with and without a tag", *keys, "tagged")
+
+
+def _check_vlans(name: str, host: HostSpec) -> None:
+    taken: dict[tuple[str, int], str] = {}
+    for interface, vlan in host.vlans.items():
+        keys = ("hosts", name, "vlans", interface)
+        if vlan.link not in host.interfaces:
+            raise unknown(vlan.link, host.interfaces, f"interface of {name}", *keys, "link")
+        if kind(host, vlan.link) == "vrfs":
+            raise Problem(f"{vlan.link} is a VRF, which carries no frames", *keys, "link")
+        if (vlan.link, vlan.id) in taken:
+            raise Problem(f"{taken[vlan.link, vlan.id]} is VLAN {vlan.id} of {vlan.link} already", *keys, "id")
+        taken[vlan.link, vlan.id] = interface
+        try:
+            next(over for over in creation(host) if over == interface)
+        except StopIteration:
+            raise Problem(f"{interface} is made of itself", *keys, "link", remedy="name what carries it") from None
+
+
+def creation(host: HostSpec) -> list[str]:
+    """The interfaces that are no wires, in an order in which each finds there what it is made of.
+
+    Those that are made of themselves, by way of others, are left out.
+    """
+    order = [name for key in KINDS if key not in ("vlans", "bridges") for name in getattr(host, key)]
+    waiting = {name: {vlan.link} for name, vlan in host.vlans.items()}
+    waiting |= {name: set(ports) for name, ports in host.bridges.items()}
+    while ready := [name for name, needs in waiting.items() if not needs & waiting.keys()]:
+        order += ready
+        for name in ready:
+            del waiting[name]
+    return order
+
+
+def _check_vrfs(name: str, host: HostSpec) -> None:
+    owners: dict[str, str] = {}
+    tables: dict[int, str] = {}
+    ports = {port for ports in host.bridges.values() for port in ports}
+    for vrf, said in host.vrfs.items():
+        keys = ("hosts", name, "vrfs", vrf)
+        if 253 <= said.table <= 255:
+            remedy = "choose one that is nobody's, such as 10"
+            raise Problem(f"{said.table} is a table of the system", *keys, "table", remedy=remedy)
+        if said.table in tables:
+            raise Problem(f"table {said.table} is that of {tables[said.table]}", *keys, "table")
+        tables[said.table] = vrf
+        for index, interface in enumerate(said.interfaces):
+            if interface not in host.interfaces:
+                raise unknown(interface, host.interfaces, f"interface of {name}", *keys, "interfaces", index)
+            if interface in host.vrfs:
+                raise Problem(f"{interface} is a VRF itself", *keys, "interfaces", index)
+            if interface in ports:
+                raise Problem(f"{interface} is a port of a bridge", *keys, "interfaces", index)
+            if interface in owners:
+                raise Problem(f"{interface} is already in {owners[interface]}", *keys, "interfaces", index)
+            owners[interface] = vrf
+
+
+def _addresses(spec: LabSpec) -> dict[Address, End]:
+    """Who has which address; wrong ones are found elsewhere."""
+    found = {}
+    for name, host in spec.hosts.items():
+        for interface, texts in host.interfaces.items():
+            for text in texts:
+                with suppress(ValueError):
+                    found[ip_interface(text).ip] = End(name, interface)
+    return found
+
+
+def _check_tunnels(name: str, host: HostSpec, owners: Mapping[Address, End]) -> None:
+    taken: dict[tuple[int, int], str] = {}
+    for tunnel, said in host.vxlans.items():
+        keys = ("hosts", name, "vxlans", tunnel)
+        ends: dict[str, Address] = {}
+        for key in ("local", "remote"):
+            try:
+                ends[key] = ip_address(getattr(said, key))
+            except ValueError:
+                raise Problem(f"'{getattr(said, key)}' is not an address", *keys, key) from None
+        if ends["local"].version != ends["remote"].version:
+            raise Problem("is of another IP version than local", *keys, "remote")
+        local, remote = owners.get(ends["local"]), owners.get(ends["remote"])
+        if local is None or local.host != name:
+            raise Problem(f"{said.local} is no address of {name}", *keys, "local")
+        if kind(host, local.interface) == "vxlans":
+            raise Problem(f"{said.local} is inside of the tunnel {local.interface}", *keys, "local")
+        if remote is None:
+            raise Problem(f"no host of the lab has {said.remote}", *keys, "remote", remedy="give it to one")
+        if remote.host == name:
+            raise Problem(f"{said.remote} is {name}'s own address", *keys, "remote")
+        if (said.id, said.port) in taken:
+            raise Problem(f"{taken[said.id, said.port]} has network identifier {said.id} already", *keys, "id")
+        taken[said.id, said.port] = tunnel
+
+
+def _peers(spec: LabSpec) -> dict[End, End]:
+    """The other end of each end, both ways."""
+    peers: dict[End, End] = {}
+    for number, texts in enumerate(spec.links):
+        ends = []
+        for side, text in enumerate(texts):
+            keys = ("links", number, side)
+            name, colon, interface = text.partition(":")
+            if not colon:
+                raise Problem(f"'{text}' is not host:interface", *keys)
+            if name not in spec.hosts:
+                raise unknown(name, spec.hosts, "host of the lab", *keys)
+            own = spec.hosts[name].interfaces
+            if interface not in own:
+                raise unknown(interface, own, f"interface of {name}", *keys)
+            end = End(name, interface)
+            if of := kind(spec.hosts[name], interface):
+                remedy = {"bridges": "link its ports", "vlans": "link what carries it"}.get(of, "take it out here")
+                raise Problem(f"{end} is a {KINDS[of]}", *keys, remedy=remedy)
+            if end in peers or end in ends:
+                raise Problem(
+                    f"{end} is linked twice", *keys, remedy="a wire has two ends; give each its own interface"
+                )
+            ends.append(end)
+        one, other = ends
+        peers |= {one: other, other: one}
+    return peers

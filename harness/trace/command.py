@@ -1,0 +1,304 @@
+"""``nft-harness trace``: follow packets through the running kernel, or through another one beside a command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import select
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import msgspec
+
+from harness.cache import cache_dir
+from harness.ending import exit_status, interruptible
+from harness.errors import BrokenMeasurement, HarnessError, Unsupported
+from harness.judge.expectations import refuse_loss
+from harness.linux import features
+from harness.text import lines
+from harness.trace.output import EventCapture, EventFormatter, EventLine, grouped
+from harness.tracer import kernel_cache, live
+from harness.tracer.events import EventWithBytes
+from harness.vm import images, progress
+from harness.vm.port import port
+
+INSIDE = "--inside"
+"""Hidden option: we are in the microVM, and the end of our standard input is the user's Ctrl-C."""
+LOST = 3
+"""Exit status when what was shown is not all that happened."""
+GRACE_S = 5.0
+"""Seconds for the command to end after SIGTERM."""
+READY, PCAPNG, LEARNED = "ready", "pcapng", "learned"
+"""Ports by which the microVM says that it traces, writes the capture, and hands over what may be kept."""
+
+
+def main(options: argparse.Namespace, arguments: list[str]) -> int:
+    """Trace as ``options`` say, here or, when this kernel can't, in a microVM with the same ``arguments``.
+
+    The exit status is that of the command which has ended by itself, if it is not 0. Else: 0 done, 2 bad input
+    or not possible, 3 something was lost, 125 the microVM failed, 128 + N signal N came before anything was traced.
+    """
+    choice = live.Selection(
+        functions=[*options.functions, *(live.read_config(options.config) if options.config else ())],
+        max_functions=options.max_functions,
+        netns=options.netns,
+        netns_to_come=bool(options.argv),
+        expression=live.expression(options.filter, options.proto),
+        stack=options.stack,
+        bytes=bool(options.pcapng),
+        engine=options.nft_tracer,
+        buffer=options.buffer,
+    )
+    choice.check()
+    if options.duration is not None and options.duration <= 0:
+        raise HarnessError(f"--duration {options.duration:g} is no time to trace in", remedy="give some seconds")
+    if options.argv and not shutil.which(options.argv[0]):
+        raise HarnessError(f"{options.argv[0]} is not installed here", remedy="install it, or give its path")
+    probes = features.function_probes()
+    try:
+        if not probes.able and not options.inside:
+            return _in_a_guest(options, arguments, probes.reason)
+        return _trace(choice, options)
+    except BrokenMeasurement as broken:
+        print(f"nft-harness: {broken}", file=sys.stderr)
+        return LOST
+    except BrokenPipeError:  # who reads us has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+class Command:
+    """The program beside which is traced, if there is one."""
+
+    def __init__(self, argv: list[str], *, inside: bool) -> None:
+        self._argv = argv
+        self._inside = inside
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopped = False
+
+    def start(self) -> None:
+        """Start it; it ends with us. In a microVM its standard input is ours to listen to, so it has none."""
+        if not self._argv:
+            return
+        argv = ["setpriv", "--pdeathsig", "TERM", *self._argv]
+        try:
+            self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL if self._inside else None)
+        except OSError as error:
+            raise HarnessError(f"{self._argv[0]} can't be run: {error.strerror}") from None
+
+    def ended(self) -> bool:
+        """Whether it ran and has ended."""
+        return self._process is not None and self._process.poll() is not None
+
+    def stop(self) -> None:
+        """Have it end, unless it has."""
+        if self._process and self._process.poll() is None:
+            self._stopped = True
+            self._process.terminate()
+
+    def status(self) -> int:
+        """Its exit status, 128 + N after signal N; 0 when there is none, or when we ended it."""
+        if not self._process:
+            return 0
+        try:
+            code = self._process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        return 0 if self._stopped else exit_status(code)
+
+
+def _trace(choice: live.Selection, options: argparse.Namespace) -> int:
+    with ExitStack() as stack:
+        interrupted = stack.enter_context(interruptible())
+        capture = _capture(options, stack)
+        store = kernel_cache.KernelCache(cache_dir())
+        trace = stack.enter_context(live.LiveTrace(store, choice))
+        _keep(store.news(), inside=options.inside)
+        for name, why in sorted(trace.refused.items()):
+            print(f"nft-harness: {name} can't be traced: {why}", file=sys.stderr)
+        if options.dump_program:
+            print(trace.program())
+        if options.dump_metadata:
+            print(json.dumps(live.metadata(trace.functions), indent=1))
+        if number := interrupted():
+            return 128 + number
+        command = Command(options.argv, inside=options.inside)
+        stack.callback(command.stop)
+
+        def ready() -> None:
+            print(f"nft-harness: {trace.armed} functions traced by {trace.engine}", file=sys.stderr, flush=True)
+            if options.inside:
+                port(READY).write_bytes(b"ready")
+            elif options.ready_file:
+                _write_ready(options.ready_file)
+            command.start()
+
+        over = when_over(interrupted, duration=options.duration, command=command, input_ends=options.inside)
+        formatter = EventFormatter(trace)
+        started = time.monotonic()
+        events = stack.enter_context(closing(trace.events(over, ready, settle=bool(options.argv))))
+        batches: Iterable[live.Events] = events
+        if options.dump_events:
+            batches = _dumped(batches)
+        told = (told for batch in batches for told in formatter.format_batch(batch))
+        _show(_captured(told, capture) if capture else told, formatter.finished, options)
+        statistics = formatter.statistics(armed=trace.armed, seconds=time.monotonic() - started, loss=trace.loss)
+        if options.json:
+            print(msgspec.json.encode({"statistics": statistics}).decode(), flush=True)
+        else:
+            print(f"\n{statistics}", flush=True)
+        if status := command.status():
+            print(f"nft-harness: {shlex.join(options.argv)} ended with status {status}", file=sys.stderr)
+        try:
+            refuse_loss(trace.loss)
+        except BrokenMeasurement as broken:
+            print(f"nft-harness: {broken}", file=sys.stderr)
+            return status or LOST
+        return status
+
+
+def _capture(options: argparse.Namespace, stack: ExitStack) -> EventCapture | None:
+    if not options.pcapng:
+        return None
+    file = stack.enter_context(_opened(port(PCAPNG) if options.inside else options.pcapng))
+    return EventCapture(file, time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC))
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("wb")
+    except OSError as error:
+        raise HarnessError(f"{path} can't be written: {error.strerror}") from None
+
+
+def _write_ready(path: Path) -> None:
+    try:
+        path.write_text(f"{os.getpid()}\n")
+    except OSError as error:
+        raise HarnessError(f"{path} can't be written: {error.strerror}") from None
+
+
+def _keep(news: dict[str, bytes], *, inside: bool) -> None:
+    if inside:
+        port(LEARNED).write_bytes(msgspec.msgpack.encode(news))
+        return
+    kernel_cache.store(cache_dir(), news)
+
+
+def _show(told: Iterable[EventLine], finished: list[str], options: argparse.Namespace) -> None:
+    if options.json:
+        for line, _ in told:
+            print(msgspec.json.encode(line).decode())
+            finished.clear()
+    elif options.group == "packet":
+        for text in grouped(told, finished):
+            print(lines(text))
+    else:
+        for line, _ in told:
+            print(lines(str(line)))
+            finished.clear()
+
+
+def _captured(told: Iterable[EventLine], capture: EventCapture) -> Iterator[EventLine]:
+    for one in told:
+        capture.add(one.line, cast("EventWithBytes", one.event))
+        yield one
+
+
+def _dumped(batches: Iterable[live.Events]) -> Iterator[live.Events]:
+    for batch in batches:
+        for event in batch:
+            print(event._asdict())
+        yield batch
+
+
+def _in_a_guest(options: argparse.Namespace, arguments: list[str], reason: str) -> int:
+    from harness.vm.microvm import wrapper
+
+    if not options.argv:
+        raise Unsupported(
+            f"{reason}, and a microVM has no traffic of its own",
+            remedy="give a command to run in it: nft-harness trace -- COMMAND",
+        )
+    with progress.shown(sys.stderr) as tell:
+        image = images.get(options.kernel, tell)
+    print(f"nft-harness: tracing kernel {image.release} in a microVM: {reason}", file=sys.stderr)
+    with ExitStack() as stack:
+        # In a session of its own the terminal's Ctrl-C does not end it: it ends when it has shown the statistics.
+        interrupted = stack.enter_context(interruptible())
+        is_ready, says_ready = os.pipe()
+        stack.callback(os.close, is_ready)
+        outputs = {READY: says_ready, LEARNED: os.memfd_create(LEARNED)}
+        stack.callback(os.close, outputs[LEARNED])
+        if options.pcapng:
+            outputs[PCAPNG] = stack.enter_context(_opened(options.pcapng)).fileno()
+        vm = [*wrapper(), "--kernel", str(image.vmlinuz)]
+        vm += [word for name, target in outputs.items() for word in ("--output", f"{name}:{target}")]
+        command = [*vm, "--exec", sys.executable, "-m", "harness.cli", "trace", INSIDE, *arguments]
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, start_new_session=True, pass_fds=list(outputs.values())
+        )
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        os.close(says_ready)
+        traces = False
+        while process.poll() is None:
+            if number := interrupted():
+                if not traces:
+                    return 128 + number
+                if process.stdin:
+                    process.stdin.close()
+                    process.stdin = None
+            if select.select([is_ready], [], [], live.TICK_S)[0]:
+                if not os.read(is_ready, 16):  # the microVM is ending
+                    process.wait()
+                    break
+                traces = True
+                if options.ready_file:
+                    _write_ready(options.ready_file)
+        with suppress(OSError, msgspec.DecodeError):
+            size = os.fstat(outputs[LEARNED]).st_size
+            news = msgspec.msgpack.decode(os.pread(outputs[LEARNED], size, 0), type=dict[str, bytes])
+            kernel_cache.store(cache_dir(), kernel_cache.of_guest(image.release, news))
+    return exit_status(process.returncode)
+
+
+def when_over(
+    interrupted: Callable[[], int], *, duration: float | None, command: Command, input_ends: bool
+) -> Callable[[], bool]:
+    """A function that says whether the trace shall end.
+
+    That is when the command has ended, when interrupted, after ``duration`` seconds from the first call on, or
+    with ``input_ends`` when nobody can write to our standard input any more. Then the command is stopped: what
+    goes on sending would never come to an end.
+    """
+    deadline: list[float] = []
+
+    def over() -> bool:
+        if duration is not None and not deadline:
+            deadline.append(time.monotonic() + duration)
+        if command.ended():
+            return True
+        if (
+            not interrupted()
+            and not (deadline and time.monotonic() >= deadline[0])
+            and not (input_ends and _ended(sys.stdin.fileno()))
+        ):
+            return False
+        command.stop()
+        return True
+
+    return over
+
+
+def _ended(descriptor: int) -> bool:
+    return bool(select.select([descriptor], [], [], 0)[0]) and not os.read(descriptor, 1)

@@ -1,0 +1,63 @@
+"""What a guest will read, handed to it with its first file system.
+
+Each file that the guest opens on the host costs it milliseconds: an import is five questions and
+answers across the virtual bus. So a worker in a guest tells which files its process came to use, the
+list is kept, and the next guest finds these files in its memory when it boots. They are read from the
+host at every boot, so an edited file is the edited one in the guest too; a list that is wrong or
+missing costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+import stat
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from harness.cache import cache_dir
+
+FOLDER = "preload"
+NAME = f"{FOLDER}/{zlib.crc32(sys.prefix.encode()):08x}.txt"
+"""Where in the cache folder the list is kept: one for each Python environment."""
+
+
+MAX_FILES, MAX_FILE_BYTES, MAX_BYTES = 5000, 32 << 20, 256 << 20
+"""Of the list, which a guest has written, and of what it names."""
+
+
+def files() -> list[Path]:
+    """The regular files of the list, under their real paths, as far as their number and size stay within bounds."""
+    found: list[Path] = []
+    room = MAX_BYTES
+    for name in _listed()[:MAX_FILES]:
+        with suppress(OSError, ValueError):
+            about = (path := Path(name).resolve()).stat()
+            if stat.S_ISREG(about.st_mode) and about.st_size <= min(MAX_FILE_BYTES, room):
+                found.append(path)
+                room -= about.st_size
+    return found
+
+
+def news() -> dict[str, bytes]:
+    """The list as it should be for a process like this one, by :data:`NAME`; nothing when it is so already."""
+    listed, used = set(_listed()), set(_in_use())
+    return {} if used <= listed else {NAME: "\n".join(sorted(listed | used)).encode()}
+
+
+def _listed() -> list[str]:
+    try:
+        return (cache_dir() / NAME).read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _in_use() -> Iterator[str]:
+    # Nothing is asked of the file system: that would take a second or two.
+    for module in list(sys.modules.values()):
+        yield from filter(None, (getattr(module, "__file__", None), getattr(module, "__cached__", None)))
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        *_, name = line.split(maxsplit=5)
+        if name.startswith("/"):  # the program and its libraries
+            yield name

@@ -1,0 +1,183 @@
+"""One scenario on the real kernel: what is seen, that it is always the same, and that nothing is left."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from harness.cache import cache_dir
+from harness.errors import BrokenMeasurement
+from harness.experiment.run import Measurement, run
+from harness.linux import bpf
+from harness.model.observation import Verdict
+from harness.reading.decision import outcome
+from harness.ruleset import nftrace_chains
+from harness.ruleset.nftrace import TraceSocket
+from harness.scenario.case import Case
+from harness.scenario.load import load
+from harness.tracer.engines import Symbol
+from harness.tracer.kernel_cache import KernelCache
+from harness.tracer.tracer import Tracer
+from harness.wait import wait_until
+
+pytestmark = pytest.mark.kernel
+
+TIMES = 50
+EDGE = Path(__file__).parents[2] / "scenarios/edge.yaml"
+BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID = 11, 12
+
+
+@pytest.fixture(scope="module")
+def kept() -> KernelCache:
+    return KernelCache(cache_dir())
+
+
+@pytest.fixture(scope="module")
+def tracer(kept: KernelCache) -> Iterator[Tracer]:
+    with Tracer(kept) as tracer:
+        yield tracer
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    found = load(EDGE)[0]
+    assert isinstance(found, Case)
+    return found
+
+
+def identifiers(command: int) -> set[int]:
+    """Of all BPF programs or maps in the kernel: bpf(2), ``BPF_*_GET_NEXT_ID``."""
+    found, last = set(), 0
+    while True:
+        attributes = bpf.ctypes.create_string_buffer(struct.pack("<III", last, 0, 0), 12)
+        try:
+            bpf._syscall(bpf.SYS_BPF, bpf.ctypes.c_int(command), attributes, bpf.ctypes.c_uint(12))
+        except FileNotFoundError:
+            return found
+        last = struct.unpack_from("<I", attributes, 4)[0]
+        found.add(last)
+
+
+def descriptors() -> int:
+    gc.collect()  # a socket goes with the object that holds it
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def resident() -> int:
+    """Memory of this process in KiB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") // 1024
+
+
+def way(measurement: Measurement) -> list[str]:
+    """The functions on the device, in order."""
+    hops = measurement.observation.injected[0].hops
+    return [hop.function for hop in hops if hop.host == "device"]
+
+
+def in_order(wanted: list[str], seen: list[str]) -> bool:
+    rest = iter(seen)
+    return all(name in rest for name in wanted)
+
+
+def test_a_forwarded_packet_is_seen_by_all_who_watch(case: Case, tracer: Tracer) -> None:
+    (measurement,) = run(case, tracer)
+    seen, packet = measurement.observation, measurement.packet
+    assert seen.loss.total == 0
+    assert seen.loss.entered == seen.loss.received > 20
+    assert seen.kernel == os.uname().release
+    assert seen.injected == (packet,)
+    assert packet.sender == "client"
+    assert in_order(["ip_rcv", "nft_do_chain", "ip_forward", "nft_do_chain", "ip_output"], way(measurement))
+    assert list(dict.fromkeys(hop.host for hop in packet.hops)) == ["client", "device", "server"]
+    assert [hop.time for hop in packet.hops] == sorted(hop.time for hop in packet.hops)
+    assert not any(hop.detail.get("chain", "").startswith("inet harness") for hop in packet.hops)
+    decided = outcome(packet, "device")
+    assert decided.verdict is Verdict.ACCEPT
+    rule = decided.decided[-1].rule
+    assert rule
+    assert rule.position
+    assert Path(rule.position.file).name == "edge.nft"
+    assert "80, 443" in rule.text
+    (arrival,) = packet.deliveries
+    assert (arrival.host, arrival.device) == ("server", "eth0")
+    # From the IP header on but for TTL and checksum it is what was sent.
+    assert arrival.frame[26:] == packet.frame[26:]
+    assert arrival.frame[22] == packet.frame[22] - 1
+
+
+def test_it_is_always_the_same_and_leaves_nothing(case: Case, tracer: Tracer) -> None:
+    (first,) = run(case, tracer)
+    verdict = str(outcome(first.packet, "device"))
+    run(case, tracer)
+    held, memory, namespaces = descriptors(), resident(), set(Path("/run").glob("netns/*"))
+    for number in range(TIMES):
+        (measurement,) = run(case, tracer)
+        assert measurement.observation.loss.total == 0, number
+        assert str(outcome(measurement.packet, "device")) == verdict, number
+        assert way(measurement) == way(first), number
+    # A namespace closes its sockets by itself, after the scenario is over.
+    wait_until(lambda: descriptors() <= held, 10, "the last lab's sockets to be closed")
+    assert set(Path("/run").glob("netns/*")) == namespaces
+    # Where BCC has just compiled, the heap it left behind fills up in steps of 6 MiB.
+    assert resident() - memory < 16 << 10
+
+
+def test_a_closed_tracer_leaves_no_program_and_no_map(case: Case, kept: KernelCache) -> None:
+    before = [identifiers(command) for command in (BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID)]
+    held = descriptors()
+    with Tracer(kept) as tracer:
+        run(case, tracer)
+        assert identifiers(BPF_PROG_GET_NEXT_ID) > before[0]
+        assert identifiers(BPF_MAP_GET_NEXT_ID) > before[1]
+    wait_until(
+        lambda: [identifiers(command) for command in (BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID)] == before,
+        10,
+        "the kernel to free programs and maps",
+    )
+    wait_until(lambda: descriptors() <= held, 10, "the last lab's sockets to be closed")
+
+
+class TestLoss:
+    def test_a_ring_that_is_too_small(self, case: Case, kept: KernelCache, monkeypatch: pytest.MonkeyPatch) -> None:
+        (action,) = case.actions
+        assert action.send
+        # On 6.1 few functions are armed, and a page holds what one packet makes: there must be several.
+        many = msgspec.structs.replace(action, send=msgspec.structs.replace(action.send, count=20))
+        with Tracer(kept, ring_bytes=os.sysconf("SC_PAGESIZE")) as tracer:
+            read, pauses = tracer.ring.read, iter(range(20))
+            monkeypatch.setattr(tracer.ring, "read", lambda: b"" if next(pauses, None) is not None else read())
+            with pytest.raises(BrokenMeasurement, match=r"lost \d+ of \d+ events"):
+                run(msgspec.structs.replace(case, actions=(many,)), tracer)
+            # It says so of what was lost and of nothing after it.
+            assert sum(tracer.counts().refused) > 0
+
+    def test_a_reader_that_loses_what_it_read(
+        self, case: Case, tracer: Tracer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read = tracer.ring.read
+        monkeypatch.setattr(tracer.ring, "read", lambda: read()[tracer.ring.record :])
+        with pytest.raises(BrokenMeasurement, match=r"unaccounted \d+"):
+            run(case, tracer)
+
+    def test_a_program_that_the_kernel_skips(self, case: Case, kept: KernelCache) -> None:
+        """It does when another runs on that CPU: here that which the function is called by."""
+        stops = Path("/sys/kernel/tracing/available_filter_functions").read_text().split("\n")
+        ours = next(name for name in ("bpf_ringbuf_reserve", "htab_map_update_elem") if name in stops)
+        with Tracer(kept) as tracer:
+            if tracer.engine_name != "kprobe.multi":
+                pytest.skip("before v6.7 the kernel does not tell of kprobes that it skipped")
+            assert not tracer.engine.attach("met", {Symbol(ours): 0})
+            with pytest.raises(BrokenMeasurement, match=r"missed [1-9]"):
+                run(case, tracer)
+
+    def test_a_trace_that_overruns(self, case: Case, tracer: Tracer, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(nftrace_chains, "TraceSocket", functools.partial(TraceSocket, buffer=0))
+        with pytest.raises(BrokenMeasurement, match="lost"):
+            run(case, tracer)

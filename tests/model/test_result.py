@@ -1,0 +1,138 @@
+"""Results survive being stored, or are refused with a sentence."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from harness.cli import main
+from harness.errors import HarnessError
+from harness.model import result
+from harness.model.result import Result
+
+Make = Callable[..., Result]
+
+
+def test_a_result_is_read_as_it_was_stored(tmp_path: Path, make_result: Make) -> None:
+    stored = [make_result("one"), make_result("two", accepted=False, outcome="failed", line=9)]
+    result.store(stored, tmp_path / "new" / "folder")
+    assert result.load([tmp_path / "new" / "folder"]) == stored
+
+
+def test_every_scenario_and_kernel_has_a_file_of_its_own(tmp_path: Path, make_result: Make) -> None:
+    names = ["a b", "a/b", "a" * 300, "a" * 300 + "b", "ünïcödé " * 40]
+    stored = [make_result(name, kernel=kernel) for name in names for kernel in ("6.1", "6.12")]
+    result.store(stored, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 10
+
+
+def test_a_second_run_replaces_what_the_first_stored(tmp_path: Path, make_result: Make) -> None:
+    result.store([make_result()], tmp_path)
+    result.store([make_result(outcome="failed")], tmp_path)
+    assert [one.outcome for one in result.load([tmp_path])] == ["failed"]
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{}", b"[1]", b'{"version": 1}', b'{"version": 1, "id": 3}', b"\xff", b"{" * 99]
+)
+def test_what_is_no_result_is_refused(tmp_path: Path, text: bytes) -> None:
+    file = tmp_path / "broken.json"
+    file.write_bytes(text)
+    with pytest.raises(HarnessError, match=r"broken\.json is not a stored result: .*; run the scenarios again"):
+        result.load([file])
+
+
+def test_another_version_is_refused(make_result: Make) -> None:
+    text = result.encode(msgspec.structs.replace(make_result(), version=99))
+    with pytest.raises(HarnessError, match="version 99, and this nft-harness reads version 1"):
+        result.decode(text)
+
+
+def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match="holds no stored results"):
+        result.load([tmp_path])
+    with pytest.raises(HarnessError, match="cannot be read: no such file or directory"):
+        result.load([tmp_path / "missing"])
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, make_result: Make) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(HarnessError, match="results can't be stored in"):
+        result.store([make_result()], tmp_path / "file" / "folder")
+
+
+def test_the_rulesets_text_is_kept_as_it_was_in_the_run(tmp_path: Path, make_result: Make) -> None:
+    made = make_result()
+    bare = msgspec.structs.replace(made, ruleset=msgspec.structs.replace(made.ruleset, texts={}))
+    (tmp_path / "rulesets").mkdir()
+    (tmp_path / "rulesets/edge.nft").write_text("as it was")
+    known: dict[str, str | None] = {}
+    first = result.with_texts(bare, tmp_path, known)
+    (tmp_path / "rulesets/edge.nft").write_text("changed since")
+    second = result.with_texts(bare, tmp_path, known)
+    assert first.ruleset is not None
+    assert second.ruleset is not None
+    assert first.ruleset.texts == second.ruleset.texts == {"rulesets/edge.nft": "as it was"}
+
+
+class TestOfAStranger:
+    @pytest.mark.parametrize("name", ["/dev/zero", "/etc/passwd", "../secret", "link", "fifo", "a\0b"])
+    def test_no_file_outside_of_the_project_is_opened(
+        self, tmp_path: Path, make_result: Make, name: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (project := tmp_path / "project").mkdir()
+        (project / "pytest.ini").touch()
+        (tmp_path / "secret").write_text("secret")
+        (project / "link").symlink_to(tmp_path / "secret")
+        os.mkfifo(project / "fifo")
+        made = make_result()
+        for guess in ("secret", "no secret"):
+            named = msgspec.structs.replace(made.ruleset, file=name, texts={name: guess})
+            guessed = result.changed([msgspec.structs.replace(made, ruleset=named)], project)
+            assert guessed == ([name] if name == "fifo" else [])
+        filled = result.with_texts(msgspec.structs.replace(made, ruleset=named), project, {})
+        assert filled.ruleset is not None
+        assert not filled.ruleset.texts
+
+    def test_every_report_ends_in_a_report_or_a_sentence(
+        self, tmp_path: Path, make_result: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        whole = msgspec.json.decode(result.encode(make_result(accepted=False, outcome="failed")))
+        kinds = [
+            f"--{kind}=out-{kind}" for kind in ("html", "jsonl", "summary", "gitlab", "sarif", "pcapng", "cov-lcov")
+        ]
+        for change in list(_changes(whole))[::23]:
+            Path("one.json").write_bytes(msgspec.json.encode(change))
+            status = main(["report", "one.json", *kinds])
+            said = capsys.readouterr().err
+            assert status == 0 or (status == 2 and "nft-harness: error: " in said)
+
+
+def _changes(whole: Any) -> Iterator[Any]:
+    """A stored result with something taken away or exchanged, at each of its places."""
+
+    def at(value: Any, place: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+        yield place
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield from at(inner, (*place, key))
+        elif isinstance(value, list) and value:
+            yield from at(value[0], (*place, 0))
+
+    for place in list(at(whole, ()))[1:]:
+        *before, last = place
+        for new in (None, [], {}, "", "\0", -1, 1 << 70, "x"):
+            changed = copy.deepcopy(whole)
+            around = changed
+            for key in before:
+                around = around[key]
+            if type(around[last]) is type(new):
+                around[last] = new
+                yield changed

@@ -1,0 +1,315 @@
+from __future__ import annotations
+
+import contextlib
+import pickle
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from harness.packets import frames
+from harness.packets.frames import Frame, build, fields, prepare, summarise
+from harness.packets.spec import Send
+from harness.scenario.models.file import Action
+from harness.topology.builtin import LABS
+from harness.topology.network import Network
+
+REPOSITORY = Path(__file__).parents[2]
+ROUTER = Network.of(LABS["router"])
+
+
+def frame(sender: str = "client", **keys: Any) -> Frame:
+    (made,) = build(msgspec.convert({"from": sender, **keys}, Send), ROUTER)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("keys", "summary"),
+    [
+        (
+            {"to": "server", "tcp": {"dport": 443}},
+            "client 203.0.113.5:40000 → server 10.0.2.2:443 tcp S (IPv4, 40 bytes)",
+        ),
+        (
+            {"to": "server", "ip6": {}, "tcp": {"dport": 443, "flags": "SAEC"}},
+            "client [2001:db8:113::5]:40000 → server [2001:db8:2::2]:443 tcp SAEC (IPv6, 60 bytes)",
+        ),
+        (
+            {"to": "198.51.100.9", "udp": {"dport": 53}, "payload": "é"},
+            "client 203.0.113.5:40000 → 198.51.100.9:53 udp (IPv4, 30 bytes)",
+        ),
+        ({"to": "device", "icmp": {}}, "client 203.0.113.5 → device 203.0.113.1 icmp echo-request (IPv4, 28 bytes)"),
+        (
+            {"to": "server", "icmp": {"type": "destination-unreachable", "code": 3}},
+            "client 203.0.113.5 → server 10.0.2.2 icmp destination-unreachable code 3 (IPv4, 28 bytes)",
+        ),
+        (
+            {"to": "device", "icmpv6": {"type": "nd-neighbor-solicit"}},
+            "client 2001:db8:113::5 → device 2001:db8:113::1 icmpv6 nd-neighbor-solicit (IPv6, 64 bytes)",
+        ),
+        (
+            {"to": "server", "ip": {"src": "198.51.100.7", "proto": 47}},
+            "client 198.51.100.7 → server 10.0.2.2 gre (IPv4, 20 bytes)",
+        ),
+        ({"to": "device", "arp": {}}, "client 203.0.113.5 → device 203.0.113.1 arp request"),
+        ({"ether": {"type": 0x88B5}, "payload": "x"}, "02:00:00:00:01:01 → 02:00:00:00:02:01 type 0x88b5"),
+    ],
+)
+def test_the_summary_says_what_is_sent(keys: dict[str, Any], summary: str) -> None:
+    assert frame(**keys).summary == summary
+
+
+def test_addresses_and_next_hop_come_from_the_lab() -> None:
+    assert fields(frame("server", to="198.51.100.9", tcp={"dport": 80}).data) == {
+        "ether_src": "02:00:00:00:03:01",
+        "ether_dst": "02:00:00:00:02:02",
+        "ether_type": 0x0800,
+        "family": 4,
+        "src": "10.0.2.2",
+        "dst": "198.51.100.9",
+        "ttl": 64,
+        "tos": 0,
+        "dscp": 0,
+        "length": 40,
+        "proto": 6,
+        "protocol": "tcp",
+        "sport": 40000,
+        "dport": 80,
+        "seq": 1000,
+        "ack": 0,
+        "flags": "S",
+    }
+
+
+def test_what_is_given_is_kept() -> None:
+    given = frame(
+        to="server",
+        ether={"src": "02:00:00:00:00:aa", "dst": "02:00:00:00:00:bb"},
+        ip6={"src": "2001:db8::7", "dst": "2001:db8::8", "hlim": 3, "tc": 184, "fl": 0x12345},
+        udp={"sport": 1, "dport": 2},
+    )
+    found = fields(given.data)
+    assert (found["ether_src"], found["ether_dst"]) == ("02:00:00:00:00:aa", "02:00:00:00:00:bb")
+    assert (found["src"], found["dst"]) == ("2001:db8::7", "2001:db8::8")
+    assert (found["ttl"], found["tos"], found["sport"], found["dport"]) == (3, 184, 1, 2)
+
+
+def test_an_address_that_no_one_has_can_be_sent_to_a_given_neighbour() -> None:
+    sent = frame(to="203.0.113.77", ether={"dst": "02:00:00:00:02:01"}, icmp={})
+    assert (sent.interface, fields(sent.data)["dst"]) == ("eth0", "203.0.113.77")
+
+
+def test_arp_asks_everybody_and_answers_one() -> None:
+    request, reply = (fields(frame(to="device", arp={"op": op}).data) for op in ("request", "reply"))
+    assert (request["ether_dst"], request["op"]) == ("ff:ff:ff:ff:ff:ff", "request")
+    assert (reply["ether_dst"], reply["op"]) == ("02:00:00:00:02:01", "reply")
+
+
+def test_a_neighbour_solicitation_has_its_target() -> None:
+    data = frame(to="device", icmpv6={"type": "nd-neighbor-solicit"}).data
+    assert data[-16:] == bytes.fromhex("20010db8011300000000000000000001")
+
+
+@pytest.mark.parametrize(
+    ("header", "kind", "limit"),
+    [({}, "nd-neighbor-solicit", 255), ({}, 137, 255), ({"hlim": 1}, "nd-redirect", 1), ({}, "echo-request", 64)],
+)
+def test_neighbour_discovery_has_the_hop_limit_that_it_needs(header: Any, kind: Any, limit: int) -> None:
+    hop_limit = frame(to="device", ip6=header, icmpv6={"type": kind}).data[14 + 7]
+    assert hop_limit == limit
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp", "icmp", "icmpv6"])
+def test_scapy_reads_the_same(transport: str) -> None:
+    """Checksums and lengths are right, and our reading agrees with another one."""
+    from scapy.layers.inet import ICMP, IP, TCP, UDP
+    from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
+    from scapy.layers.l2 import Ether
+
+    data = frame(to="server", **{transport: {"dport": 53} if transport in ("tcp", "udp") else {}}, payload="hello").data
+    packet = Ether(data)
+    layer = {"tcp": TCP, "udp": UDP, "icmp": ICMP, "icmpv6": ICMPv6EchoRequest}[transport]
+    field = "cksum" if transport == "icmpv6" else "chksum"
+    checksum = packet[layer].getfieldval(field)
+    packet[layer].delfieldval(field)
+    assert Ether(bytes(packet))[layer].getfieldval(field) == checksum
+    network = packet[IPv6 if transport == "icmpv6" else IP]
+    found = fields(data)
+    assert (found["src"], found["dst"], found["length"]) == (network.src, network.dst, len(network))
+    assert bytes(packet).endswith(b"hello")
+
+
+def test_headers_that_stand_between() -> None:
+    from scapy.layers.inet import IP, UDP
+    from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop
+    from scapy.layers.l2 import Dot1Q, Ether
+    from scapy.packet import Raw
+
+    def read(*layers: Any) -> dict[str, Any]:
+        whole = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+        for layer in layers:
+            whole /= layer
+        return dict(fields(bytes(whole)))
+
+    assert read(Dot1Q(vlan=7), IP(dst="192.0.2.1"), UDP(dport=53)).items() >= {"vlan": 7, "dport": 53}.items()
+    options = (IPv6ExtHdrHopByHop(), IPv6ExtHdrDestOpt(), IPv6ExtHdrFragment(offset=0, m=1))
+    assert read(IPv6(dst="2001:db8::1"), *options, UDP(dport=53))["dport"] == 53
+    assert "dport" not in read(IPv6(dst="2001:db8::1"), IPv6ExtHdrFragment(offset=8), Raw(b"x" * 20))
+    assert "dport" not in read(IP(dst="192.0.2.1", frag=8, proto=17), Raw(b"x" * 20))
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_a_truncated_frame_is_read_up_to_its_end(protocol: str) -> None:
+    data = frame(to="server", **{protocol: {"dport": 53}}).data
+    for size in range(len(data)):
+        fields(data[:size])
+        summarise(data[:size])
+    assert fields(data[:36])["src"] == "203.0.113.5"
+    assert summarise(data) == f"203.0.113.5:40000 → 10.0.2.2:53 {protocol}" + (
+        " S (IPv4, 40 bytes)" if protocol == "tcp" else " (IPv4, 28 bytes)"
+    )
+
+
+def test_scapy_is_needed_for_building_only(tmp_path: Path) -> None:
+    """Its import takes seconds under emulation, so frames can be built elsewhere."""
+    sends = [{"from": "client", "to": "server", "tcp": {"dport": port}} for port in (80, 443)]
+    packets = [(msgspec.convert(send, Send), ROUTER) for send in sends]
+    broken = msgspec.convert({"from": "nobody"}, Send)
+    (tmp_path / "packets").write_bytes(pickle.dumps(packets))
+    (tmp_path / "frames").write_bytes(pickle.dumps(prepare([*packets, (broken, ROUTER)])))
+    script = """if True:
+        import pickle, sys
+        from pathlib import Path
+        import harness.scenario.load
+        from harness.packets.frames import build, fields, summarise, use
+        folder = Path(sys.argv[1])
+        use(pickle.loads((folder / "frames").read_bytes()))
+        for send, network in pickle.loads((folder / "packets").read_bytes()):
+            print(build(send, network)[0].summary)
+        assert "scapy" not in sys.modules
+    """
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    assert done.stdout.splitlines() == [build(*packet)[0].summary for packet in packets]
+
+
+def test_a_vlan_tag_stands_before_what_is_in_it() -> None:
+    found = fields(frame(to="server", ether={"vlan": 10}, tcp={"dport": 443}).data)
+    assert (found["vlan"], found["ether_type"], found["dport"]) == (10, 0x0800, 443)
+    found = fields(frame(to="device", ether={"vlan": 20}, arp={}).data)
+    assert (found["vlan"], found["op"]) == (20, "request")
+
+
+def test_options_checksums_and_bytes() -> None:
+    data = frame(
+        to="server", ip={"checksum": 0xBAD}, tcp={"dport": 443, "mss": 1400, "checksum": 7}, payload={"hex": "16 0301"}
+    ).data
+    assert (data[24:26], data[50:52], data[-3:]) == (b"\x0b\xad", b"\0\x07", b"\x16\x03\x01")
+    assert fields(data)["mss"] == 1400
+
+
+@pytest.mark.parametrize("options", [b"\1\1\2\4\5\xb4", b"\2", b"\3", b"\5\0\5\0", b"\2\4\5"])
+def test_tcp_options_however_broken(options: bytes) -> None:
+    found: dict[str, str | int] = {}
+    with contextlib.suppress(struct.error, IndexError):
+        frames._read_options(options, found)
+    assert found.get("mss") in (None, 1460)
+
+
+@pytest.mark.parametrize(
+    ("sender", "keys", "through", "interface"),
+    [
+        ("client", {"to": "server", "icmp": {}}, "wire", "eth0"),
+        ("device", {"to": "server", "icmp": {}}, "output", "lan0"),
+        ("device", {"to": "client", "arp": {}}, "wire", "wan0"),
+        ("device", {"ether": {"type": 0x88B5}, "payload": "x"}, "wire", "wan0"),
+        ("device", {"to": "127.0.0.53", "udp": {"dport": 53}}, "output", "lo"),
+        ("device", {"to": "::1", "udp": {"dport": 53}}, "output", "lo"),
+        ("device", {"to": "device", "tcp": {"dport": 80}}, "output", "lo"),
+    ],
+)
+def test_what_a_host_with_addresses_sends_goes_through_its_kernel(
+    sender: str, keys: dict[str, Any], through: str, interface: str
+) -> None:
+    made = frame(sender, **keys)
+    assert (made.through, made.interface) == (through, interface)
+
+
+def test_a_host_calls_itself_from_the_address_that_it_calls() -> None:
+    found = fields(frame("device", to="device", ip6={}, icmpv6={}).data)
+    assert found["src"] == found["dst"] == "2001:db8:113::1"
+
+
+def test_one_packet_is_sent_several_times() -> None:
+    send = msgspec.convert({"from": "client", "to": "server", "icmp": {}, "count": 3}, Send)
+    frames = build(send, ROUTER)
+    assert len(frames) == 3
+    assert len(set(map(repr, frames))) == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "seconds"),
+    [
+        ({}, 0),
+        ({"interval": "10ms"}, 0.01),
+        ({"interval": "2.5s"}, 2.5),
+        ({"interval": "40us"}, 0.00004),
+        ({"rate": "100/s"}, 0.01),
+        ({"rate": "30/minute"}, 2),
+    ],
+)
+def test_the_pace(keys: dict[str, Any], seconds: float) -> None:
+    assert msgspec.convert({"from": "client", **keys}, Send).pace == pytest.approx(seconds)
+
+
+def test_a_list_of_expectations_is_about_one_packet_after_the_other() -> None:
+    action = msgspec.convert({"expect": [{"packets": 2, "verdict": "accept"}, {"verdict": "drop"}]}, Action)
+    assert [(keys, expect.verdict) for keys, expect in action.expected_of(4)] == [
+        (("expect", 0), "accept"),
+        (("expect", 0), "accept"),
+        (("expect", 1), "drop"),
+        (("expect", 1), "drop"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "layers"),
+    [
+        ({"sctp": {"dport": 9}}, "IP SCTP SCTPChunkInit"),
+        ({"sctp": {"dport": 9, "chunk": "data"}, "payload": "x"}, "IP SCTP SCTPChunkData"),
+        ({"ip6": {}, "sctp": {"dport": 9, "chunk": "abort"}}, "IPv6 SCTP SCTPChunkAbort"),
+        ({"gre": {"key": 7}, "payload": {"hex": "0001"}}, "IP GRE Raw"),
+        ({"ip6": {"headers": ["hbh", "dst", "rt"]}, "tcp": {"dport": 80}},
+         "IPv6 IPv6ExtHdrHopByHop IPv6ExtHdrDestOpt IPv6ExtHdrRouting TCP"),
+        ({"ip6": {"headers": [{"frag": {"offset": 3, "id": 9}}], "nh": 59}}, "IPv6 IPv6ExtHdrFragment"),
+        ({"ip": {"options": ["rr", "ra"]}, "icmp": {}}, "IP IPOption_RR IPOption_Router_Alert ICMP"),
+    ],
+)  # fmt: skip
+def test_scapy_reads_the_headers_that_were_meant(keys: dict[str, Any], layers: str) -> None:
+    from scapy.layers.l2 import Ether
+    from scapy.layers.sctp import SCTP
+
+    made = Ether(frame(to="server", **keys).data)
+    seen = [layer.__name__ for layer in made.layers()[1:]]
+    if options := [
+        type(one).__name__ for one in made.payload.fields.get("options", ()) if type(one).__name__[-3:] != "EOL"
+    ]:
+        seen[1:1] = options
+    assert " ".join(seen).removesuffix(" Padding") == layers
+    if SCTP in made:
+        given = made[SCTP].chksum
+        made[SCTP].chksum = None
+        assert Ether(bytes(made))[SCTP].chksum == given
+
+
+def test_checksums_are_right_behind_extension_headers() -> None:
+    made = frame(to="server", ip6={"headers": ["hbh", "dst"]}, icmpv6={}).data
+    packet, total = made[14:], 0
+    message = packet[56:]
+    pseudo = packet[8:40] + struct.pack(">IHBB", len(message), 0, 0, 58) + message
+    for (word,) in struct.iter_unpack(">H", pseudo):
+        total += word
+    assert total % 0xFFFF == 0

@@ -1,0 +1,146 @@
+"""Other plugins of pytest beside this one, each alone and all together: in the environment of ``./run plugins``.
+
+All of them are installed there and none is loaded by itself; a session loads those that a test is about, which is what
+it means to have only those. The tests of one combination in one guest take ten seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+PLUGINS = {
+    "pytest-cov": "pytest_cov.plugin",
+    "pytest-github-actions-annotate-failures": "pytest_github_actions_annotate_failures.plugin",
+    "pytest-html": "pytest_html.plugin",
+    "pytest-metadata": "pytest_metadata.plugin",
+    "pytest-randomly": "pytest_randomly",
+    "pytest-repeat": "pytest_repeat",
+    "pytest-rerunfailures": "pytest_rerunfailures",
+    "pytest-sugar": "pytest_sugar",
+    "pytest-timeout": "pytest_timeout",
+}
+NEEDS = {"pytest-html": ["pytest-metadata"]}
+
+pytestmark = pytest.mark.skipif(
+    not all(find_spec(module.partition(".")[0]) for module in PLUGINS.values()),
+    reason="needs the plugins that it is about; ./run plugins has them",
+)
+
+RULESET = "table inet t { chain f { type filter hook forward priority 0; policy drop; tcp dport 443 accept; }; }\n"
+SCENARIOS = """lab: router
+ruleset: t.nft
+scenarios:
+  - name: accepted
+    send: {from: client, to: server, tcp: {dport: 443}}
+    expect: {verdict: accept}
+  - name: dropped
+    send: {from: client, to: server, udp: {dport: 9}}
+    expect: {verdict: drop}
+  - name: failing
+    send: {from: client, to: server, udp: {dport: 10}}
+    expect: {verdict: accept}
+  - name: broken
+    send: {from: client, to: nobody, udp: {dport: 11}}
+    expect: {verdict: accept}
+"""
+MODULE = """import os
+
+def where():
+    if os.uname().release == {release!r}:
+        return "the guest"
+    return "here"
+"""
+TESTS = """import mod, signal
+
+TURNS = []
+
+def test_where():
+    assert mod.where() == "the guest"
+
+def test_again():
+    TURNS.append(1)
+    assert len(TURNS) != 1
+"""
+OUTCOMES = {"accepted": "passed", "dropped": "passed", "failing": "failure", "broken": "error", "test_where": "passed"}
+HANGING = "import signal\n\ndef test_hangs():\n    signal.pause()\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path, this_cache: Path, kernel: str) -> Path:
+    """A project with scenarios of every outcome, and with tests of its own."""
+    from harness.vm import images
+
+    image = images.find(kernel)
+    assert image
+    (tmp_path / "scenarios").mkdir()
+    (tmp_path / "scenarios/t.nft").write_text(RULESET)
+    (tmp_path / "scenarios/t.yaml").write_text(SCENARIOS)
+    (tmp_path / "mod.py").write_text(MODULE.format(release=image.release))
+    (tmp_path / "test_own.py").write_text(TESTS)
+    (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
+    return tmp_path
+
+
+class Ran:
+    """A session that has ended."""
+
+    def __init__(self, project: Path, plugins: list[str], *arguments: str, **variables: str) -> None:
+        names = [f"-p{PLUGINS[name]}" for plugin in plugins for name in (*NEEDS.get(plugin, ()), plugin)]
+        command = [sys.executable, "-m", "pytest", "-pharness.plugin", "-pxdist.plugin", *dict.fromkeys(names)]
+        command += ["--nft-kernel", "6.12", "--junitxml", "junit.xml", *arguments]
+        environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "", **variables}
+        done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
+        self.status = done.returncode
+        self.output = done.stdout + done.stderr
+        self.outcomes: dict[str, str] = {}
+        self.cases: list[str] = []
+        for case in ElementTree.parse(project / "junit.xml").iter("testcase"):
+            self.cases.append(case.attrib["name"])
+            self.outcomes[case.attrib["name"]] = next((one.tag for one in case if one.tag in WORDS), "passed")
+
+
+WORDS = ("failure", "error", "skipped")
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_the_presence_of_one_changes_no_outcome(plugin: str, project: Path) -> None:
+    ran = Ran(project, [plugin])
+    assert ran.outcomes == OUTCOMES | {"test_again": "failure"}, ran.output
+    assert ran.status == 6
+    assert "INTERNALERROR" not in ran.output
+
+
+def test_together_all_of_them_do_what_they_are_for(project: Path) -> None:
+    arguments = ["--cov=mod", "--cov-report=term-missing", "--html=report.html", "--self-contained-html"]
+    arguments += ["--metadata", "Ruleset", "t.nft", "--reruns=1", "--timeout=200", "--randomly-seed=7"]
+    ran = Ran(project, list(PLUGINS), *arguments, GITHUB_ACTIONS="true")
+    assert ran.outcomes == OUTCOMES | {"test_again": "passed"}, ran.output
+    assert ran.status == 6
+    assert "3 rerun" in re.sub(r"\x1b\[[0-9;]*m", "", ran.output)
+    # Only the guest runs the one line, and only this machine the other.
+    assert re.search(r"^mod\.py +5 +1 +80% +6$", ran.output, re.MULTILINE), ran.output
+    page = (project / "report.html").read_text()
+    assert all(name in page for name in OUTCOMES)
+    assert len(re.findall(r"^::error file=scenarios/t\.yaml,.*", ran.output, re.MULTILINE)) == 2
+
+
+def test_scenarios_are_repeated_as_tests_are(project: Path) -> None:
+    ran = Ran(project, ["pytest-repeat"], "--count=2", "-k", "dropped or where")
+    assert sorted(ran.cases) == ["dropped[1]", "dropped[2]", "test_where[1-2]", "test_where[2-2]"]
+    assert set(ran.outcomes.values()) == {"passed"}
+
+
+@pytest.mark.parametrize(("method", "outcome"), [("signal", "failure"), ("thread", "error")])
+def test_a_time_out_ends_a_test_in_a_guest(method: str, outcome: str, project: Path) -> None:
+    (project / "test_own.py").write_text(HANGING)
+    ran = Ran(project, ["pytest-timeout"], "--timeout=3", f"--timeout-method={method}", "test_own.py")
+    assert ran.outcomes == {"test_hangs": outcome}, ran.output
+    assert "INTERNALERROR" not in ran.output

@@ -1,0 +1,89 @@
+"""Paths that are exactly so, and entries that may be left out."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.model.observation import Hop, ObservedPacket
+from harness.reading.path import align
+from harness.scenario.models.expect import HopDetail
+from tests.judge.test_judge import FORWARD, changed, complaints, hop, step
+
+RCV, FORWARDED, OUT = hop("ip_rcv"), hop("ip_forward_finish"), hop("__dev_queue_xmit", "Xmit", device="lan0")
+PREROUTING = hop("nft_do_chain", "Netfilter", chain="inet filter prerouting", verdict="accept")
+CHAIN = hop("nft_do_chain", "Netfilter", chain=FORWARD, verdict="accept")
+HOOK = hop("nf_hook_slow", "Netfilter")
+MAYBE = {"nf_hook_slow": {"optional": True}}
+
+
+def way(*hops: Hop) -> ObservedPacket:
+    chains = [one.detail["chain"] for one in hops if "chain" in one.detail]
+    return changed(hops=hops, steps=tuple(step("accept", chain=chain) for chain in chains), deliveries=())
+
+
+class TestOptional:
+    @pytest.mark.parametrize("hops", [(RCV, HOOK, OUT), (RCV, OUT), (RCV, OUT, HOOK)])
+    def test_met_or_not(self, hops: tuple[Hop, ...]) -> None:
+        assert complaints({"path": ["ip_rcv", MAYBE, "__dev_queue_xmit"]}, way(*hops)) == []
+
+    def test_at_the_end(self) -> None:
+        assert complaints({"path": ["ip_rcv", MAYBE]}, way(RCV)) == []
+
+    def test_the_others_must_be_met_in_order(self) -> None:
+        assert complaints({"path": ["ip_rcv", MAYBE, "__dev_queue_xmit"]}, way(OUT, HOOK, RCV)) == [
+            "expect.path[2]: __dev_queue_xmit / not met after ip_rcv / met earlier: the order differs"
+        ]
+
+    def test_one_that_no_kernel_traces_here_is_no_error(self) -> None:
+        assert complaints({"path": ["ip_rcv", {"ip_sublist_rcv": {"optional": True}}]}, way(RCV)) == []
+
+    def test_the_report_does_not_miss_it(self) -> None:
+        path = ["ip_rcv", {"nf_hook_slow": HopDetail(optional=True)}, "__dev_queue_xmit"]
+        assert all(row.met for row in align(path, way(RCV, OUT), "device"))
+        rows = align(path, way(RCV, HOOK, OUT), "device")
+        assert [row.expected is not None for row in rows] == [True, True, True]
+
+
+class TestExactly:
+    def exactly(self, *entries: object, **more: object) -> dict[str, object]:
+        return {"path": {"exactly": list(entries), **more}}
+
+    def test_other_functions_do_not_matter(self) -> None:
+        expect = self.exactly("ip_rcv", {"nft_do_chain": {"chain": FORWARD}})
+        assert complaints(expect, way(RCV, HOOK, CHAIN, OUT)) == []
+
+    def test_one_call_too_many(self) -> None:
+        expect = self.exactly("ip_rcv", {"nft_do_chain": {"chain": FORWARD}})
+        note = "the first place where seen and expected part"
+        wanted, seen = f"exactly nft_do_chain {FORWARD}", "nft_do_chain inet filter prerouting → accept on device"
+        assert complaints(expect, way(RCV, PREROUTING, CHAIN)) == [
+            f"expect.path.exactly[1]: {wanted} / {seen} / {note}"
+        ]
+        assert complaints(expect, way(RCV, CHAIN, RCV)) == [
+            f"expect.path.exactly[1]: nothing more of these functions / ip_rcv on device / {note}"
+        ]
+
+    def test_one_call_too_few(self) -> None:
+        expect = self.exactly("ip_rcv", "ip_forward_finish", "ip_rcv")
+        assert complaints(expect, way(RCV, FORWARDED)) == [
+            "expect.path.exactly[2]: ip_rcv / not met after ip_forward_finish / met earlier: the order differs"
+        ]
+
+    def test_optional_entries_may_be_left_out(self) -> None:
+        expect = self.exactly("ip_rcv", MAYBE, "__dev_queue_xmit", MAYBE)
+        for hops in ((RCV, OUT), (RCV, HOOK, OUT), (RCV, OUT, HOOK), (RCV, HOOK, OUT, HOOK)):
+            assert complaints(expect, way(*hops)) == []
+        assert len(complaints(expect, way(RCV, HOOK, HOOK, OUT))) == 1
+
+    def test_a_whole_layer(self) -> None:
+        expect = self.exactly({"nft_do_chain": {"chain": FORWARD}}, layers=["Netfilter"])
+        assert complaints(expect, way(RCV, CHAIN, OUT)) == []
+        (told,) = complaints(expect, way(RCV, HOOK, CHAIN, OUT))
+        assert told.startswith("expect.path.exactly[0]: exactly nft_do_chain inet filter forward / nf_hook_slow on dev")
+
+    def test_only_on_the_hosts_named(self) -> None:
+        elsewhere = hop("ip_rcv", host="server", device="eth0")
+        assert complaints(self.exactly("ip_rcv"), way(RCV, elsewhere)) == []
+        expect = self.exactly("ip_rcv", {"ip_rcv": {"host": "server"}})
+        assert complaints(expect, way(RCV, elsewhere)) == []
+        assert len(complaints(expect, way(RCV, elsewhere, elsewhere))) == 1

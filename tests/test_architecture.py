@@ -1,0 +1,35 @@
+"""The rooms of docs/architecture.md and the contracts that import-linter checks say the same."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_table_of_rooms_is_the_contract_of_layers() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (rooms,) = (one for one in settings["contracts"] if one["name"] == "rooms")
+    contract = [layer.split(" | ") for layer in rooms["layers"]]
+    section = (ROOT / "docs/architecture.md").read_text().partition("## Rooms")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`[^|]*`) \|", section, re.M)
+    assert [re.findall(r"`([^`]+)`", cell) for cell in cells] == contract
+
+
+def test_every_room_exists() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (rooms,) = (one for one in settings["contracts"] if one["name"] == "rooms")
+    named = {room for layer in rooms["layers"] for room in layer.split(" | ")}
+    package = ROOT / "harness"
+    there = {path.stem for path in package.glob("*.py")} | {path.parent.name for path in package.glob("*/__init__.py")}
+    assert named == there - {"__init__"}
+
+
+def test_the_classes_of_the_glossary_exist() -> None:
+    page = (ROOT / "docs/glossary.md").read_text()
+    for name in re.findall(r"`(harness(?:\.\w+)+\.[A-Z]\w+)`", page):
+        module, _, found = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), found), name

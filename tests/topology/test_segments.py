@@ -1,0 +1,169 @@
+"""Who reaches whom without a router, and by which routes with one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from harness.model.problem import Problem
+from harness.scenario.load import load_lab
+from harness.topology.builtin import rename
+from harness.topology.network import Network
+from harness.topology.parts import Bridge, End, Station, Vlan, Vxlan
+from harness.topology.spec import LabSpec
+
+LABS = Path(__file__).parents[2] / "scenarios/labs"
+TRUNK = load_lab(LABS / "trunk.yaml")
+PROVIDER = load_lab(LABS / "provider.yaml")
+
+
+def planned(hosts: dict[str, Any], *links: tuple[str, str]) -> Network:
+    return Network.of(msgspec.convert({"hosts": hosts, "links": [list(link) for link in links]}, LabSpec))
+
+
+def reaches(network: Network, host: str, interface: str) -> list[str]:
+    return [str(end) for end in network.hosts[host].interfaces[interface].reaches]
+
+
+def test_a_vlan_reaches_its_own_through_a_switch() -> None:
+    assert reaches(TRUNK, "gateway", "trunk0.10") == ["pc:eth0"]
+    assert reaches(TRUNK, "gateway", "trunk0.20") == ["phone:eth0"]
+    assert reaches(TRUNK, "pc", "eth0") == ["gateway:trunk0.10"]
+    assert reaches(TRUNK, "gateway", "trunk0") == []
+
+
+def test_a_tunnel_reaches_its_other_end() -> None:
+    assert reaches(TRUNK, "gateway", "vx0") == ["branch:vx0"]
+    assert reaches(TRUNK, "branch", "vx0") == ["gateway:vx0"]
+    assert reaches(TRUNK, "gateway", "service0") == []
+
+
+def test_a_vlan_has_the_ethernet_address_of_what_carries_it() -> None:
+    interfaces = TRUNK.hosts["gateway"].interfaces
+    assert interfaces["trunk0.10"].mac == interfaces["trunk0"].mac != interfaces["wan0"].mac
+    assert interfaces["trunk0.10"].peer == End("gateway", "trunk0")
+
+
+def test_a_switch_knows_who_is_behind_which_port_in_which_vlan() -> None:
+    bridge = TRUNK.hosts["switch"].made["br0"]
+    assert isinstance(bridge, Bridge)
+    gateway, pc, phone = (
+        TRUNK.hosts[name].interfaces[at].mac for name, at in (("gateway", "trunk0"), ("pc", "eth0"), ("phone", "eth0"))
+    )
+    assert set(bridge.stations) == {
+        Station("up", gateway, 10),
+        Station("up", gateway, 20),
+        Station("port1", pc, 10),
+        Station("port2", phone, 20),
+    }
+
+
+def test_a_bridge_that_knows_no_vlans_passes_all() -> None:
+    network = planned(
+        {
+            "one": {
+                "interfaces": {"eth0": ["192.0.2.1/24"], "v": ["10.0.0.1/24"]},
+                "vlans": {"v": {"link": "eth0", "id": 7}},
+            },
+            "device": {"interfaces": {"a": [], "b": [], "br0": []}, "bridges": {"br0": ["a", "b"]}},
+            "two": {
+                "interfaces": {"eth0": ["192.0.2.2/24"], "v": ["10.0.0.2/24"]},
+                "vlans": {"v": {"link": "eth0", "id": 7}},
+            },
+        },
+        ("one:eth0", "device:a"),
+        ("device:b", "two:eth0"),
+    )
+    assert reaches(network, "one", "eth0") == ["two:eth0"]
+    assert reaches(network, "one", "v") == ["two:v"]
+    assert network.hosts["device"].bridges["br0"].stations == (
+        Station("a", "02:00:00:00:01:01"),
+        Station("b", "02:00:00:00:03:01"),
+    )
+
+
+def test_a_vlan_in_a_vlan() -> None:
+    host = {"vlans": {"v": {"link": "eth0", "id": 7}, "w": {"link": "v", "id": 8}}}
+    network = planned(
+        {
+            "device": {"interfaces": {"eth0": [], "w": ["10.0.0.1/24"], "v": []}, **host},
+            "two": {"interfaces": {"eth0": [], "v": [], "w": ["10.0.0.2/24"]}, **host},
+        },
+        ("device:eth0", "two:eth0"),
+    )
+    assert reaches(network, "device", "w") == ["two:w"]
+    assert list(network.hosts["device"].made) == ["v", "w"]
+
+
+def test_a_bridge_of_a_tunnel_and_a_wire() -> None:
+    network = planned(
+        {
+            "device": {
+                "interfaces": {"eth0": ["10.0.0.1/30"], "lan0": [], "vx0": [], "br0": ["192.0.2.1/24"]},
+                "vxlans": {"vx0": {"id": 1, "local": "10.0.0.1", "remote": "10.0.0.2"}},
+                "bridges": {"br0": ["lan0", "vx0"]},
+            },
+            "far": {
+                "interfaces": {"eth0": ["10.0.0.2/30"], "vx0": ["192.0.2.2/24"]},
+                "vxlans": {"vx0": {"id": 1, "local": "10.0.0.2", "remote": "10.0.0.1"}},
+            },
+            "near": {"interfaces": {"eth0": ["192.0.2.3/24"]}},
+        },
+        ("device:eth0", "far:eth0"),
+        ("device:lan0", "near:eth0"),
+    )
+    assert reaches(network, "near", "eth0") == ["device:br0", "far:vx0"]
+    assert [one.port for one in network.hosts["device"].bridges["br0"].stations] == ["lan0", "vx0"]
+    assert network.hosts["far"].silent
+    assert network.hosts["far"].speaking == {"eth0"}
+
+
+def test_routes_and_rules() -> None:
+    gateway, pe = TRUNK.hosts["gateway"], PROVIDER.hosts["pe"]
+    assert list(map(str, gateway.routes)) == [
+        "0.0.0.0/0 by 203.0.113.5",
+        "10.0.0.0/8 unreachable",
+        "192.168.43.0/24 by 10.0.0.2",
+    ]
+    assert gateway.routes[1].metric == 4000
+    assert "0.0.0.0/0 by 10.0.1.2 in table 10" in map(str, pe.routes)
+    assert [(str(rule), rule.version) for rule in pe.rules] == [
+        ("from 10.255.0.0/24 to 198.51.100.0/24 table 100", 4),
+        ("mark 1 blackhole", 4),
+        ("mark 1 blackhole", 6),
+    ]
+
+
+def test_the_next_hop_of_a_sender() -> None:
+    hop = TRUNK.route("branch", next(iter(TRUNK.hosts["pc"].interfaces["eth0"].addresses)).ip)
+    assert (hop.interface.name, hop.mac) == ("vx0", TRUNK.hosts["gateway"].interfaces["vx0"].mac)
+    with pytest.raises(Problem, match=r"gateway's route to 10.0.0.0/8 is of type unreachable"):
+        TRUNK.route("gateway", next(iter(PROVIDER.hosts["admin"].interfaces["eth0"].addresses)).ip)
+
+
+def test_new_names_reach_all_that_is_made_of_an_interface() -> None:
+    spec = msgspec.convert(
+        {
+            "hosts": {
+                "client": {"interfaces": {"eth0": ["192.0.2.5/24"]}},
+                "device": {
+                    "interfaces": {"eth0": ["192.0.2.1/24"], "eth0.7": [], "red": []},
+                    "vlans": {"eth0.7": {"link": "eth0", "id": 7}},
+                    "vrfs": {"red": {"table": 7, "interfaces": ["eth0.7"]}},
+                    "mtu": {"eth0": 1400},
+                    "rules": [{"iif": "eth0", "table": "main"}],
+                },
+            },
+            "links": [["client:eth0", "device:eth0"]],
+        },
+        LabSpec,
+    )
+    device = Network.of(rename(spec, {"eth0": "wan0", "eth0.7": "wan0.7"})).hosts["device"]
+    assert device.made["wan0.7"] == Vlan("wan0", 7)
+    assert str(device.made["red"]) == "VRF of wan0.7, table 7"
+    assert [device.interfaces[name].mtu for name in ("wan0", "wan0.7")] == [1400, 1400]
+    assert [rule.iif for rule in device.rules] == ["wan0", "wan0"]
+    assert isinstance(TRUNK.hosts["gateway"].made["vx0"], Vxlan)

@@ -1,0 +1,291 @@
+"""Kernel images, with kernels of a few bytes and an apt that hands them out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from harness.cache import cache_dir
+from harness.errors import Unsupported
+from harness.vm import debian, images
+from harness.wait import wait_until
+
+RELEASE = "6.12.107+deb13-amd64"
+
+
+def kernel(release: str) -> bytes:
+    """What Linux Documentation/arch/x86/boot.rst asks of a kernel image's first bytes, as far as it is read."""
+    text = f"{release} (builder@host) #1 SMP".encode() + b"\0"
+    head = b"\0" * 0x1FE + b"\x55\xaa" + b"\xeb\x6a" + b"HdrS" + struct.pack("<HIHH", 0x20F, 0, 0, 0x100)
+    return head.ljust(0x300, b"\0") + text
+
+
+def install(folder: Path, release: str = RELEASE, vmlinuz: str = "vmlinuz", modules: str = "lib/modules") -> Path:
+    (folder / vmlinuz).parent.mkdir(parents=True, exist_ok=True)
+    (folder / vmlinuz).write_bytes(kernel(release))
+    (folder / modules / release).mkdir(parents=True)
+    (folder / modules / release / "modules.dep").touch()
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/nft-harness/kernels"
+
+
+class TestFind:
+    @pytest.mark.parametrize(
+        ("vmlinuz", "modules"),
+        [
+            ("vmlinuz", "lib/modules"),
+            ("vmlinuz-6.12", "usr/lib/modules"),
+            (f"boot/vmlinuz-{RELEASE}", "lib/modules"),
+            (f"usr/lib/modules/{RELEASE}/vmlinuz", "usr/lib/modules"),
+        ],
+    )
+    def test_a_folder_with_a_kernel_and_its_modules(self, tmp_path: Path, vmlinuz: str, modules: str) -> None:
+        folder = tmp_path / "mine"
+        if RELEASE in modules + vmlinuz:
+            (folder / vmlinuz).parent.mkdir(parents=True)
+        (folder / modules / RELEASE).mkdir(parents=True, exist_ok=True)
+        (folder / modules / RELEASE / "modules.dep").touch()
+        (folder / vmlinuz).write_bytes(kernel(RELEASE))
+        image = images.find(str(folder))
+        assert image is not None
+        assert (image.release, image.series, image.vmlinuz) == (RELEASE, "6.12", folder / vmlinuz)
+        assert (image.modules / "lib/modules" / RELEASE / "modules.dep").exists()
+        assert images.find(str(image.vmlinuz)) == image
+
+    def test_a_file_whose_modules_are_one_folder_up(self, tmp_path: Path) -> None:
+        install(tmp_path, vmlinuz=f"boot/vmlinuz-{RELEASE}")
+        (tmp_path / f"boot/config-{RELEASE}").touch()
+        image = images.find(str(tmp_path / f"boot/vmlinuz-{RELEASE}"))
+        assert image is not None
+        assert image.modules == tmp_path
+        assert image.config == tmp_path / f"boot/config-{RELEASE}"
+
+    def test_the_cache_by_series_and_by_release(self, cache: Path) -> None:
+        for release in ("6.1.0-50-amd64", "6.12.90+deb13-amd64", RELEASE):
+            install(cache / release, release)
+        assert [image.release for image in images.images()] == ["6.1.0-50-amd64", "6.12.90+deb13-amd64", RELEASE]
+        for name in ("6.12", RELEASE):
+            image = images.find(name)
+            assert image is not None
+            assert image.release == RELEASE
+        assert images.find("7.2") is None
+
+    @pytest.mark.parametrize("content", [b"", b"#!/bin/sh\n", b"\x7fELF" + bytes(0x1000)])
+    def test_a_file_that_is_no_kernel(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "vmlinuz").write_bytes(content)
+        with pytest.raises(Unsupported, match="vmlinuz is not a kernel image; give a bzImage"):
+            images.find(str(tmp_path))
+
+    def test_a_path_that_is_not_there(self, tmp_path: Path) -> None:
+        with pytest.raises(Unsupported, match="nowhere can't be read as a kernel image: No such file"):
+            images.find(str(tmp_path / "nowhere"))
+
+    def test_a_folder_without_a_kernel(self, tmp_path: Path) -> None:
+        with pytest.raises(Unsupported, match="there is no vmlinuz in it"):
+            images.find(str(tmp_path))
+
+    def test_a_folder_with_two(self, tmp_path: Path) -> None:
+        for name in ("vmlinuz-1", "vmlinuz-2"):
+            (tmp_path / name).write_bytes(kernel(RELEASE))
+        with pytest.raises(Unsupported, match=r"several kernel images; name one of .*vmlinuz-1, .*vmlinuz-2"):
+            images.find(str(tmp_path))
+
+    def test_a_kernel_without_its_modules(self, tmp_path: Path) -> None:
+        install(tmp_path, "6.12.1")
+        (tmp_path / "vmlinuz").write_bytes(kernel(RELEASE))
+        with pytest.raises(Unsupported, match=rf"lib/modules/{RELEASE.replace('+', '.')} is not beside it"):
+            images.find(str(tmp_path))
+
+    def test_modules_without_an_index(self, tmp_path: Path) -> None:
+        install(tmp_path)
+        (tmp_path / "lib/modules" / RELEASE / "modules.dep").unlink()
+        with pytest.raises(Unsupported, match=r"has no modules\.dep; run depmod -b"):
+            images.find(str(tmp_path))
+
+    def test_a_damaged_image_in_the_cache_is_named(self, cache: Path) -> None:
+        (install(cache / RELEASE) / "vmlinuz").unlink()
+        with pytest.raises(Unsupported, match=f"{cache}.* is damaged.*; delete that folder"):
+            images.find("6.12")
+
+
+APT_GET = """\
+echo "$*" >>{log}
+case "$*" in
+*indextargets*) echo 'http://mirror.invalid/debian/ Debian Debian' ;;
+*download*)
+	case "$*" in *cloud*|*rt*|*6.12.9+*) exit 1 ;; esac
+	{on_download}
+	cp {package} linux.deb ;;
+esac
+"""
+APT_CACHE = """\
+case "$*" in
+*pkgnames*)
+	for kernel in 107+deb13 9+deb13 107+deb13-cloud 107+deb13-rt; do
+		echo linux-image-6.12.$kernel-amd64
+	done ;;
+esac
+"""
+
+
+class Archive:
+    """An apt-get and an apt-cache that know a few kernels, and a record of what they were asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder / "log"
+        tree = install(folder / "tree", vmlinuz=f"boot/vmlinuz-{RELEASE}")
+        (tree / "lib/modules" / RELEASE / "modules.dep").unlink()
+        (tree / "lib/modules" / RELEASE / "modules.order").touch()
+        (tree / "DEBIAN").mkdir()
+        (tree / "DEBIAN/control").write_text(
+            "Package: linux\nVersion: 1\nArchitecture: amd64\nMaintainer: nobody\nDescription: a test\n"
+        )
+        subprocess.run(["dpkg-deb", "--build", tree, folder / "linux.package"], check=True, capture_output=True)
+        self.program("apt-cache", APT_CACHE)
+        self.on_download("")
+
+    def program(self, name: str, script: str) -> None:
+        path = self.folder / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{script}")
+        path.chmod(0o755)
+
+    def on_download(self, script: str) -> None:
+        package = self.folder / "linux.package"
+        self.program("apt-get", APT_GET.format(log=self.log, package=package, on_download=script))
+
+    def downloads(self) -> int:
+        return self.log.read_text().count("download")
+
+
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
+    for tool in ("dpkg-deb", "setpriv"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is missing")
+    (tmp_path / "archive").mkdir()
+    archive = Archive(tmp_path / "archive")
+    monkeypatch.setenv("PATH", f"{archive.folder}/bin:{os.environ['PATH']}")
+    monkeypatch.setattr(debian, "KEYRING", archive.log.with_name("keyring"))
+    debian.KEYRING.touch()
+    return archive
+
+
+def left_over(cache: Path) -> list[str]:
+    return [path.name for path in cache.iterdir() if path.name not in (RELEASE, ".6.12.lock")]
+
+
+class TestFetch:
+    def test_the_newest_ordinary_kernel_is_published_whole(self, archive: Archive, cache: Path) -> None:
+        steps: list[str] = []
+        image = images.fetch("6.12", lambda step, percent: steps.append(step))
+        assert image == images.find("6.12")
+        assert image.release == RELEASE
+        assert (image.modules / "lib/modules" / RELEASE / "modules.dep").exists()
+        assert f"downloading Linux {RELEASE}" in steps
+        assert left_over(cache) == []
+        assert images.fetch("6.12") == image
+        assert archive.downloads() == 1
+
+    def test_two_at_once_download_once(self, archive: Archive, cache: Path) -> None:
+        with ThreadPoolExecutor() as both:
+            first, second = both.map(images.fetch, ["6.12", "6.12"])
+        assert first == second
+        assert archive.downloads() == 1
+        assert left_over(cache) == []
+
+    def test_a_killed_fetch_publishes_nothing_and_the_next_one_cleans_up(self, archive: Archive, cache: Path) -> None:
+        pid = archive.folder / "pid"
+        archive.on_download(f"echo $$ >{pid}.new; mv {pid}.new {pid}; exec cat {archive.folder}/never")
+        os.mkfifo(archive.folder / "never")
+        program = f"from harness.vm import debian, images; debian.KEYRING = {str(debian.KEYRING)!r}"
+        program += "; from pathlib import Path; debian.KEYRING = Path(debian.KEYRING); images.fetch('6.12')"
+        fetching = subprocess.Popen([sys.executable, "-c", program])
+        wait_until(pid.exists, 20, "the download to begin")
+        fetching.send_signal(signal.SIGKILL)
+        fetching.wait()
+        download = Path("/proc", pid.read_text().strip())
+        wait_until(lambda: not download.exists() or "Z" in (download / "stat").read_text(), 5, "the download to end")
+        assert images.find("6.12") is None
+        assert left_over(cache) != []
+        archive.on_download("")
+        assert images.fetch("6.12").release == RELEASE
+        assert left_over(cache) == []
+
+    def test_a_failed_download_leaves_nothing(self, archive: Archive, cache: Path) -> None:
+        archive.on_download("echo 'E: the mirror is gone' >&2; exit 100")
+        with pytest.raises(Unsupported, match="apt-get failed: the mirror is gone; check the network"):
+            images.fetch("6.12")
+        assert images.images() == ()
+        assert left_over(cache) == []
+
+    def test_a_package_cut_short_leaves_nothing(self, archive: Archive, cache: Path) -> None:
+        package = archive.folder / "linux.package"
+        package.write_bytes(package.read_bytes()[:500])
+        with pytest.raises(Unsupported, match="dpkg-deb failed: "):
+            images.fetch("6.12")
+        assert images.images() == ()
+        assert left_over(cache) == []
+
+    def test_a_suite_that_has_moved_on(self, archive: Archive) -> None:
+        archive.program("apt-cache", "echo linux-image-6.13.1+deb13-amd64")
+        with pytest.raises(Unsupported, match=r"Debian trixie has no Linux 6\.12 now"):
+            images.fetch("6.12")
+
+    def test_a_machine_without_a_debian_archive(self, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+        archive.program("apt-get", "echo 'http://mirror.invalid/other/ Other Other'")
+        with pytest.raises(Unsupported, match=f"name no Debian archive; set {debian.MIRROR_VARIABLE}"):
+            images.fetch("6.12")
+        archive.on_download("")
+        monkeypatch.setenv(debian.MIRROR_VARIABLE, "http://mirror.invalid/mine")
+        images.fetch("6.12")
+        assert "indextargets" not in archive.log.read_text()
+
+    def test_what_nobody_signed_is_not_believed(
+        self, archive: Archive, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (archive.folder / "bin/apt-get").unlink()
+        if shutil.which("apt-get") is None:
+            pytest.skip("apt-get is missing")
+        suite = tmp_path / "unsigned/dists/trixie"
+        suite.mkdir(parents=True)
+        (suite / "Release").write_text("Suite: trixie\nCodename: trixie\nComponents: main\nArchitectures: amd64\n")
+        monkeypatch.setenv(debian.MIRROR_VARIABLE, f"file:{tmp_path}/unsigned")
+        with pytest.raises(Unsupported, match=r"apt-get failed: .*is not signed"):
+            images.fetch("6.12")
+        assert left_over(cache) == []
+
+    @pytest.mark.parametrize("tool", ["apt-get", "dpkg-deb"])
+    def test_a_missing_tool_is_named(self, archive: Archive, monkeypatch: pytest.MonkeyPatch, tool: str) -> None:
+        which = shutil.which
+        monkeypatch.setattr(shutil, "which", lambda name, **more: None if name == tool else which(name, **more))
+        with pytest.raises(Unsupported, match=f"{tool} is missing"):
+            images.fetch("6.12")
+
+
+def test_remove(cache: Path) -> None:
+    install(cache / RELEASE)
+    assert images.remove("6.12").release == RELEASE
+    assert images.images() == ()
+    assert left_over(cache) == []
+    with pytest.raises(Unsupported, match=r"no kernel image '6\.12' is in the cache; there are: none"):
+        images.remove("6.12")
+
+
+def test_a_relative_cache_folder_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    assert cache_dir() == Path.home() / ".cache/nft-harness"

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from harness.errors import Unsupported
+from harness.linux import features
+from harness.linux.features import Answer
+from harness.vm import images, placement
+from harness.vm.images import Image
+from harness.vm.progress import silent
+
+BLIND = "the host's kernel has no function probes"
+
+
+@pytest.fixture
+def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Image:
+    """The only image there is; asking for another one is an error as in life."""
+    config = tmp_path / "config"
+    config.write_text("CONFIG_KPROBES=y\n# CONFIG_FPROBE is not set\n")
+    image = Image(release="6.12.107+deb13-amd64", vmlinuz=tmp_path / "vmlinuz", modules=tmp_path, config=config)
+
+    def get(request: str, progress: object) -> Image:
+        if request != images.DEFAULT:
+            raise Unsupported(f"there is no kernel image {request!r}")
+        return image
+
+    monkeypatch.setattr(images, "get", get)
+    return image
+
+
+def host(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> None:
+    monkeypatch.setattr(features, "function_probes", lambda: answer)
+
+
+def test_auto_takes_the_host_where_it_can_trace(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    host(monkeypatch, Answer(True))
+    (place,) = placement.choose(["auto"], silent)
+    assert place.image is None
+    assert str(place) == f"the host's kernel {os.uname().release}"
+    assert place.reason == "it has function probes"
+
+
+def test_auto_takes_a_microvm_where_the_host_cannot_and_says_why(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    host(monkeypatch, Answer(False, BLIND))
+    (place,) = placement.choose(["auto"], silent)
+    assert (place.image, place.reason) == (image, BLIND)
+
+
+def test_the_host_is_never_replaced_in_silence(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    host(monkeypatch, Answer(False, BLIND))
+    with pytest.raises(Unsupported, match=f"{BLIND}; leave out --nft-kernel host"):
+        placement.choose(["host"], silent)
+
+
+def test_each_kernel_once_in_the_order_asked_for(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    host(monkeypatch, Answer(True))
+    places = placement.choose(["6.12", "host", "6.12"], silent)
+    assert [place.image for place in places] == [image, None]
+
+
+def test_a_kernel_that_cannot_be_had(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    host(monkeypatch, Answer(False, BLIND))
+    with pytest.raises(Unsupported, match=r"'5\.0'"):
+        placement.choose(["6.12", "5.0"], silent)
+
+
+def test_how_functions_will_be_traced(image: Image) -> None:
+    place = placement.Placement(image=image, reason="asked for")
+    assert place.engine() == "functions by kprobe, only critical ones and those named"
+    assert image.config
+    image.config.write_text("CONFIG_X=y\nCONFIG_FPROBE=y\nCONFIG_Z=y\n")
+    assert place.engine() == "functions by kprobe.multi"
