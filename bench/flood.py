@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from harness import cache
 from harness.lab.lab import Lab
 from harness.linux import bpf
 from harness.model import layers
