@@ -47,7 +47,7 @@ def init(parser: argparse.ArgumentParser) -> None:
 
 def kernels(parser: argparse.ArgumentParser) -> None:
     """List, fetch and remove kernel images."""
-    from harness.vm import images, progress
+    from harness.vm import images, progress, template
 
     def show(_: argparse.Namespace) -> int:
         rows = [(image.series, image.release, str(image.vmlinuz)) for image in images.images()]
@@ -57,6 +57,8 @@ def kernels(parser: argparse.ArgumentParser) -> None:
         ]
         for series, release, place in sorted(rows, key=lambda row: [int(number) for number in row[0].split(".")]):
             print(f"{series:6}{'default' if series == images.DEFAULT else '':9}{release:24}{place}")
+        for one in template.all_templates():
+            print(f"template  {one.folder.name}  {one.bytes >> 20} MiB")
         return 0
 
     def fetch(options: argparse.Namespace) -> int:
@@ -67,24 +69,25 @@ def kernels(parser: argparse.ArgumentParser) -> None:
 
     def remove(options: argparse.Namespace) -> int:
         for version in options.version:
-            print(f"removed {images.remove(version).release}")
+            image = images.remove(version)
+            print(f"removed {image.release}")
+            for one in template.all_templates():
+                if one.folder.name.startswith(f"{image.release}-"):
+                    template.discard(one)
         return 0
 
     def warm(options: argparse.Namespace) -> int:
-        from harness.vm import microvm, template
+        from harness.vm import microvm
         from harness.vm.accelerator import accelerator
 
         with progress.shown(sys.stderr) as tell:
             for version in options.version:
                 image = images.get(version, tell)
                 made = template.make(image, accelerator(image).name, microvm.MEMORY, tell)
-                print(f"{made.folder.name} is ready, {made.bytes >> 20} MiB")
+                print(f"template {made.folder.name}, {made.bytes >> 20} MiB")
         return 0
 
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    action = actions.add_parser("warm", help="make templates, from which guests start within two seconds")
-    action.add_argument("version", nargs="*", default=[images.DEFAULT], help="default: " + images.DEFAULT)
-    action.set_defaults(run=warm)
     action = actions.add_parser("list", help="show the images that are here and those that can be fetched")
     action.set_defaults(run=show)
     action = actions.add_parser("fetch", help="download images from the Debian archive, unless they are here")
@@ -92,7 +95,12 @@ def kernels(parser: argparse.ArgumentParser) -> None:
         "version", nargs="*", default=[images.DEFAULT], help=f"{', '.join(images.SERIES)}; default: {images.DEFAULT}"
     )
     action.set_defaults(run=fetch)
-    action = actions.add_parser("remove", help="delete images from the cache folder")
+    action = actions.add_parser(
+        "warm", help="make templates: guests saved when ready to run, restored in a second or two"
+    )
+    action.add_argument("version", nargs="*", default=[images.DEFAULT], help=f"default: {images.DEFAULT}")
+    action.set_defaults(run=warm)
+    action = actions.add_parser("remove", help="delete images and their templates from the cache folder")
     action.add_argument("version", nargs="+", help="a series (6.12) or a release (6.12.107+deb13-amd64)")
     action.set_defaults(run=remove)
 

@@ -31,6 +31,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "several times for several kernels (environment: NFT_KERNEL)",
     )
     group.addoption(
+        "--nft-cold",
+        action="store_true",
+        help="boot microVMs, also where they could be restored from a template (see nft-harness kernels warm)",
+    )
+    group.addoption(
         "--nft-tracer",
         choices=(*engines.NAMES, engines.TRACEPOINTS),
         default=engines.AUTO,

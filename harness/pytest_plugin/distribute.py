@@ -75,6 +75,7 @@ class Distribution(msgspec.Struct, frozen=True):
                 part
                 for part in (
                     f"nft-harness: {guest.describe() if guest else place}: {place.reason}",
+                    guest.start if guest else "",
                     place.engine(),
                     f"nft {nft_version()}",
                 )
@@ -163,6 +164,9 @@ def distribute(config: pytest.Config) -> None:
         with shown(sys.stderr) as progress:
             places = placement.choose(asked or _default(config), progress, config.option.nft_tracer)
             guests = [(place, Guest.plan(place.image) if place.image else None) for place in places]
+            interactive = sys.stderr.isatty() and not os.environ.get("CI")
+            for guest in filter(None, (guest for _, guest in guests)):
+                guest.decide(cold=config.option.nft_cold, progress=progress if interactive else None)
     except HarnessError as error:
         raise pytest.UsageError(f"nft-harness: {error}") from None
     # xdist has made a number of "auto" and "logical"; 0 asks for no workers, and a microVM is one.

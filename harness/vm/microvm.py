@@ -33,7 +33,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -47,6 +47,7 @@ from harness.vm import images, machine, preload, template
 from harness.vm.accelerator import accelerator
 from harness.vm.images import Image
 from harness.vm.initramfs import initramfs
+from harness.vm.progress import Progress
 from harness.vm.qmp import Monitor, MonitorError
 from harness.vm.vmlinux import vmlinux
 
@@ -82,6 +83,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "--cpus": {"type": int, "default": CPUS},
     "--deadline": {"type": float, "default": BOOT_DEADLINE},
     "--silence": {"type": float, "default": SILENCE},
+    "--start": {"choices": ["auto", "cold"], "default": "auto"},
     "--until": {"choices": ["exit", "eof"], "default": "exit"},
     "--output": {"action": "append", "default": [], "metavar": "NAME:DESCRIPTOR"},
 }
@@ -94,6 +96,9 @@ class Guest:
     def __init__(self, image: Image, accelerator: str) -> None:
         self.image = image
         self.accelerator = accelerator
+        self.start = ""
+        """How it will start, and why so: part of a sentence, "" until that is decided."""
+        self._cold = False
         self._console = machine.memory_file("console")
 
     @classmethod
@@ -105,6 +110,28 @@ class Guest:
         chosen = accelerator(image).name
         initramfs(image, "")  # complain now, not from a worker
         return cls(image, chosen)
+
+    def decide(self, *, cold: bool, progress: Progress | None) -> None:
+        """Decide how the guest starts: restored from a template, or booted if that is asked for by ``cold``.
+
+        Where there is no template, one is made if there is a ``progress`` to show that: it takes a minute.
+        """
+        self._cold = cold
+        if cold:
+            self.start = "it boots, as asked for"
+            return
+        try:
+            template.find(template.key(self.image, machine.machine(self.accelerator, MEMORY, CPUS)))
+        except template.NoTemplate as missing:
+            self.start = f"it boots: {missing}"
+            if progress is None:
+                return
+            try:
+                template.make(self.image, self.accelerator, MEMORY, progress)
+            except (HarnessError, OSError) as error:
+                self.start = f"it boots: no template could be made: {error}"
+                return
+        self.start = "it is restored from a template"
 
     @property
     def name(self) -> str:
@@ -120,7 +147,7 @@ class Guest:
         # In a session of its own: Ctrl-C in the terminal is for pytest, which ends its workers.
         command = ["setsid", *wrapper(), "--kernel", str(self.image.vmlinuz)]
         # When execnet has closed its end, everything of the worker's has arrived.
-        command += ["--until", "eof", "--accelerator", self.accelerator]
+        command += ["--until", "eof", "--accelerator", self.accelerator, *(["--start", "cold"] if self._cold else [])]
         command += ["--console", f"/proc/{os.getpid()}/fd/{self._console}"]
         # "//" ends a value of execnet's specifications.
         return f"popen//id={self.worker(copy)}//python={re.sub('/+', '/', shlex.join(command))}"
@@ -160,18 +187,21 @@ def run(
     when nothing is heard of it. With ``until="eof"`` the end of our stdin ends the guest as well, with
     status 0: a program in the guest takes a second to detach its probes and to go. To the descriptors
     in ``outputs`` goes what the guest writes into the ports of these names (see :mod:`harness.vm.port`).
+    Unless it is to be ``cold``, the guest is restored from a template where there is one.
 
     Raises :class:`Unsupported` when something is missing or the guest does not come up,
     :class:`BrokenMeasurement` when it hangs or ends before its program did.
     """
     outputs = outputs or {}
-    if saved := None if cold or cpus != CPUS else _template(image, accelerator, memory, outputs):
-        try:
-            with closing(_restored(saved, image, argv, accelerator, memory, outputs)) as start:
-                return _attempt(start, console=console, deadline=RESTORE_DEADLINE, silence=silence, until=until)
-        except _NotRestored as error:
-            template.discard(saved)
-            sys.stderr.write(f"nft-harness: cold boot, as the template could not be restored: {error}\n")
+    if not cold and cpus == CPUS and len(outputs) <= len(template.SPARE):
+        with suppress(template.NoTemplate):
+            saved = template.find(template.key(image, machine.machine(accelerator, memory, CPUS)))
+            try:
+                with closing(_restored(saved, image, argv, accelerator, memory, outputs)) as start:
+                    return _attempt(start, console=console, deadline=RESTORE_DEADLINE, silence=silence, until=until)
+            except _NotRestored as error:
+                template.discard(saved)
+                sys.stderr.write(f"nft-harness: the guest boots, as its template could not be restored: {error}\n")
     with closing(_booted(image, argv, accelerator, memory, cpus, outputs)) as start:
         return _attempt(start, console=console, deadline=deadline, silence=silence, until=until)
 
@@ -198,12 +228,6 @@ class _Start(msgspec.Struct, kw_only=True):
     def close(self) -> None:
         """Close what QEMU has inherited."""
         os.close(self.inherit)
-
-
-def _template(image: Image, accelerator: str, memory: int, outputs: Mapping[str, int]) -> template.Template | None:
-    if len(outputs) > len(template.SPARE):
-        return None
-    return template.find(template.key(image, machine.machine(accelerator, memory, CPUS)))
 
 
 def _booted(
@@ -333,6 +357,8 @@ def _up(control: socket.socket, words: TextIO, deadline: float) -> HarnessError 
             return Unsupported("the guest ended before it was up")
     except TimeoutError:
         return Unsupported(f"the guest was not up within {deadline:g} s")
+    except ConnectionError:  # QEMU has ended, and has not read what it was sent
+        return Unsupported("the guest ended before it was up")
     return None
 
 
@@ -401,6 +427,7 @@ def main(arguments: Sequence[str]) -> int:
             deadline=options.deadline,
             silence=options.silence,
             until=options.until,
+            cold=options.start == "cold",
             outputs={name: int(target) for name, _, target in (text.partition(":") for text in options.output)},
         )
     except HarnessError as error:

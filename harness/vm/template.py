@@ -34,7 +34,7 @@ from pathlib import Path
 
 import msgspec
 
-from harness.cache import cache_dir
+from harness.cache import cache_dir, keep
 from harness.errors import HarnessError
 from harness.vm import machine
 from harness.vm.images import Image
@@ -120,22 +120,29 @@ def key(image: Image, machine: Sequence[str]) -> str:
     return f"{image.release}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
 
 
-def find(name: str) -> Template | None:
-    """The template called ``name``, if there is one that can be believed; it counts as used now.
+class NoTemplate(HarnessError):
+    """There is no template to restore; the sentence says why."""
 
-    One that is damaged or out of date is deleted.
+
+def find(name: str) -> Template:
+    """The template called ``name``; it counts as used now.
+
+    Raises :class:`NoTemplate` when there is none, or when it cannot be trusted and is deleted.
     """
     template = Template(folder=_folder() / name)
     try:
         about = msgspec.json.decode((template.folder / "about.json").read_bytes(), type=About)
     except FileNotFoundError:
-        return None
+        raise NoTemplate("there is no template; nft-harness kernels warm makes one") from None
     except (OSError, msgspec.DecodeError):
+        about = None
+    if about is None or not _is_whole(template, about):
         discard(template)
-        return None
-    if any(stamp and Stamp.of(path) != stamp for path, stamp in about.used.items()) or not _is_whole(template, about):
-        discard(template)
-        return None
+        raise NoTemplate("the template was damaged; nft-harness kernels warm makes another")
+    for path, stamp in about.used.items():
+        if stamp and Stamp.of(path) != stamp:
+            discard(template)
+            raise NoTemplate(f"{path} has changed since the template was made; nft-harness kernels warm makes another")
     with suppress(OSError):
         os.utime(template.folder)
     return template
@@ -199,8 +206,8 @@ def make(image: Image, accelerator: str, memory: int, progress: Progress = silen
     _folder().mkdir(parents=True, exist_ok=True)
     with (_folder() / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if found := find(name):
-            return found
+        with suppress(NoTemplate):
+            return find(name)
         for left in _folder().glob(".new-*"):
             shutil.rmtree(left, ignore_errors=True)
         for old in all_templates()[MOST - 1 :]:
@@ -208,7 +215,10 @@ def make(image: Image, accelerator: str, memory: int, progress: Progress = silen
         with tempfile.TemporaryDirectory(prefix=".new-", dir=_folder(), ignore_cleanup_errors=True) as work:
             new = Template(folder=Path(work, name))
             new.folder.mkdir()
-            progress(f"preparing Linux {image.release}: once, for starts within two seconds", None)
+            if not _learned(image):
+                progress(f"compiling for Linux {image.release}, once", None)
+                _learn(image, accelerator)
+            progress(f"saving a template of Linux {image.release}, from which guests start in seconds", None)
             used = _used(image)
             _save(image, accelerator, memory, new, list(used))
             about = About(ram=_stamp(new.ram), state=_stamp(new.state), digest=_digest(new), used=used)
@@ -237,6 +247,27 @@ def _used(image: Image) -> dict[str, Stamp | None]:
 def _learned(image: Image) -> list[Path]:
     """What is known of the kernel: the template needs it to arm, and is not out of date when more becomes known."""
     return list((cache_dir() / "guests" / image.release).glob("*"))
+
+
+def _learn(image: Image, accelerator: str) -> None:
+    """Have a guest find out what can be traced, and compile the program for it."""
+    command = [sys.executable, "-m", "harness.vm.microvm", "--parent", str(os.getpid()), "--start", "cold"]
+    command += ["--kernel", str(image.vmlinuz), "--accelerator", accelerator]
+    learned = machine.memory_file("learned")
+    try:
+        command += ["--output", f"learned:{learned}", "-m", "harness.warm", "learn"]
+        process = subprocess.run(command, pass_fds=[learned], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if process.returncode:
+            last = process.stderr.strip().splitlines() or ["it said nothing"]
+            raise HarnessError(f"the guest could not be prepared: {last[-1]}")
+        with open(learned, "rb", closefd=False) as file:
+            file.seek(0)
+            news = msgspec.msgpack.decode(file.read(), type=dict[str, bytes])
+    finally:
+        os.close(learned)
+    for name, content in news.items():
+        if name.startswith(f"guests/{image.release}/") and ".." not in name:
+            keep(cache_dir() / name, content)
 
 
 def _save(image: Image, accelerator: str, memory: int, template: Template, files: Sequence[str]) -> None:

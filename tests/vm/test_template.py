@@ -1,0 +1,236 @@
+"""Templates: when one is trusted, and what a guest restored from one is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from harness.vm import images, machine, microvm, template
+from harness.vm.images import Image
+from harness.vm.template import About, NoTemplate, Stamp, Template
+
+PATIENCE_S = 300.0
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "nft-harness/templates"
+
+
+@pytest.fixture
+def stored(cache: Path, tmp_path: Path) -> Template:
+    """A template as :func:`template.make` leaves it, of a few bytes, that holds a copy of the file ``used``."""
+    used = tmp_path / "used"
+    used.write_text("as it was")
+    folder = cache / "6.12.1-abc"
+    folder.mkdir(parents=True)
+    made = Template(folder=folder)
+    made.ram.write_bytes(b"memory")
+    made.state.write_bytes(b"devices")
+    digest = hashlib.sha256(b"memorydevices").hexdigest()
+    write_about(made, digest=digest, used={str(used): Stamp.of(used), "/no/such.pyc": None})
+    return made
+
+
+def write_about(of: Template, *, digest: str, used: dict[str, Stamp | None]) -> None:
+    ram, state = Stamp.of(of.ram), Stamp.of(of.state)
+    assert ram
+    assert state
+    about = About(ram=ram, state=state, digest=digest, used=used)
+    (of.folder / "about.json").write_bytes(msgspec.json.encode(about))
+
+
+class TestTrust:
+    def test_one_as_it_was_made_is_found(self, stored: Template) -> None:
+        assert template.find("6.12.1-abc") == stored
+
+    def test_none_is_no_error_of_the_machine(self, cache: Path) -> None:
+        with pytest.raises(NoTemplate, match="kernels warm"):
+            template.find("6.12.1-abc")
+
+    @pytest.mark.parametrize("change", ["byte", "cut", "grown", "missing", "state", "about"])
+    def test_a_damaged_one_is_deleted(self, stored: Template, change: str) -> None:
+        match change:
+            case "byte":
+                about = stored.ram.stat()
+                stored.ram.write_bytes(b"Memory")
+                os.utime(stored.ram, ns=(about.st_atime_ns, about.st_mtime_ns))
+            case "cut":
+                stored.ram.write_bytes(b"mem")
+            case "grown":
+                stored.ram.write_bytes(b"memory and more")
+            case "missing":
+                stored.ram.unlink()
+            case "state":
+                stored.state.write_bytes(b"")
+            case "about":
+                (stored.folder / "about.json").write_bytes(b'{"ram": 1}')
+        with pytest.raises(NoTemplate, match="damaged"):
+            template.find("6.12.1-abc")
+        assert not stored.folder.exists()
+
+    def test_a_faithful_copy_is_trusted(self, stored: Template) -> None:
+        for path in (stored.ram, stored.state):
+            copy = path.with_suffix(".copy")
+            shutil.copy2(path, copy)
+            copy.replace(path)
+        assert template.find("6.12.1-abc") == stored
+
+    @pytest.mark.parametrize("change", ["content", "time", "gone"])
+    def test_a_changed_file_of_the_environment_outdates_it(self, stored: Template, tmp_path: Path, change: str) -> None:
+        used = tmp_path / "used"
+        match change:
+            case "content":
+                about = used.stat()
+                used.write_text("otherwise")
+                os.utime(used, ns=(about.st_atime_ns, about.st_mtime_ns))
+            case "time":
+                os.utime(used, (1, 1))
+            case "gone":
+                used.unlink()
+        with pytest.raises(NoTemplate, match=f"{used} has changed"):
+            template.find("6.12.1-abc")
+        assert not stored.folder.exists()
+
+    def test_the_key_has_all_that_a_template_depends_on(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        kernel = tmp_path / "vmlinuz"
+        kernel.write_bytes(b"a kernel")
+        image = Image(release="6.12.1", vmlinuz=kernel, modules=tmp_path, config=None)
+        qemu = tmp_path / "qemu"
+        qemu.write_bytes(b"a QEMU")
+        qemu.chmod(0o755)
+        keys = [template.key(image, [str(qemu), "-m", "1"])]
+        assert template.key(image, [str(qemu), "-m", "1"]) == keys[0]
+        keys.append(template.key(image, [str(qemu), "-m", "2"]))
+        monkeypatch.setenv("PYTHONHASHSEED", "7")
+        keys.append(template.key(image, [str(qemu), "-m", "1"]))
+        qemu.write_bytes(b"another QEMU")
+        keys.append(template.key(image, [str(qemu), "-m", "1"]))
+        kernel.write_bytes(b"another kernel")
+        keys.append(template.key(image, [str(qemu), "-m", "1"]))
+        assert len(set(keys)) == len(keys)
+
+    def test_the_last_used_come_first(self, stored: Template, cache: Path) -> None:
+        older = cache / "6.1.1-def"
+        shutil.copytree(stored.folder, older)
+        os.utime(older, (1, 1))
+        assert [one.folder.name for one in template.all_templates()] == ["6.12.1-abc", "6.1.1-def"]
+
+
+PROGRAM = """
+import json, os, random, sys, time
+json.dump({
+    "argv": sys.argv[1:], "stdin": sys.stdin.read(), "release": os.uname().release, "cwd": os.getcwd(),
+    "executable": sys.executable,
+    "variable": os.environ.get("NFT_HARNESS_TEST"), "secret": os.environ.get("SECRET_TEST"),
+    "time": time.time(), "random": [os.urandom(8).hex(), random.random()],
+    "edited": open(os.environ["NFT_HARNESS_FILE"]).read(), "harness": "harness.experiment.run" in sys.modules,
+    "modules": os.path.isdir(f"/lib/modules/{os.uname().release}/kernel"),
+}, sys.stdout)
+print("something went wrong", file=sys.stderr)
+sys.exit(7)
+"""
+
+
+@pytest.fixture(scope="module")
+def image() -> Image:
+    for program in ("qemu-system-x86_64", "busybox"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+    found = images.find(images.DEFAULT)
+    if found is None:
+        pytest.skip(f"no kernel image is here; run nft-harness kernels fetch {images.DEFAULT}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(image: Image) -> Template:
+    """A template of this environment as it is now."""
+    return template.make(image, "tcg", microvm.MEMORY)
+
+
+def start(image: Image, *arguments: str, tmp_path: Path, given: str = "") -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [*microvm.wrapper(), "--kernel", str(image.vmlinuz), "--accelerator", "tcg", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={
+            **os.environ,
+            "NFT_HARNESS_TEST": 'it\'s "quoted"\n$HOME',
+            "NFT_HARNESS_FILE": str(tmp_path / "file"),
+            "SECRET_TEST": "of the host",
+        },
+    )
+    assert process.stdin
+    process.stdin.write(given)
+    process.stdin.flush()
+    return process
+
+
+class TestRestored:
+    @pytest.fixture(autouse=True)
+    def file(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("edited a moment ago")
+
+    def test_two_at_once_are_the_same_python_and_differ_where_they_must(
+        self, image: Image, made: Template, tmp_path: Path
+    ) -> None:
+        before = hashlib.sha256(made.ram.read_bytes()).hexdigest()
+        both = [start(image, "-c", PROGRAM, "a b", "--kernel", tmp_path=tmp_path, given="first\nsecond") for _ in "12"]
+        outcomes = [process.communicate(timeout=PATIENCE_S) for process in both]
+        now = time.time()
+        assert [process.returncode for process in both] == [7, 7]
+        assert [error for _, error in outcomes] == ["something went wrong\n"] * 2
+        seen = [json.loads(output) for output, _ in outcomes]
+        for one in seen:
+            assert one["harness"], "it was not restored: what the template has imported is not there"
+            assert one["argv"] == ["a b", "--kernel"]
+            assert one["stdin"] == "first\nsecond"
+            assert one["release"] == image.release
+            assert one["cwd"] == str(Path.cwd())
+            assert one["executable"] == sys.executable
+            assert one["variable"] == 'it\'s "quoted"\n$HOME'
+            assert one["secret"] is None
+            assert one["edited"] == "edited a moment ago"
+            assert one["modules"]
+            assert abs(one["time"] - now) < PATIENCE_S
+        assert seen[0]["random"] != seen[1]["random"]
+        assert hashlib.sha256(made.ram.read_bytes()).hexdigest() == before
+
+    def test_another_program_runs_in_it(self, image: Image, made: Template, tmp_path: Path) -> None:
+        process = start(image, "--exec", "sh", "-c", "uname -r; exit 3", tmp_path=tmp_path)
+        assert process.communicate(timeout=PATIENCE_S) == (f"{image.release}\n", "")
+        assert process.returncode == 3
+
+    def test_one_that_cannot_be_restored_boots_and_says_so(
+        self, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # A whole template, as far as its files tell, whose devices are not those of this machine.
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        place = tmp_path / "nft-harness/templates"
+        place.mkdir(parents=True)
+        (tmp_path / "nft-harness/kernels").symlink_to(image.vmlinuz.parents[2])
+        name = template.key(image, machine.machine("tcg", microvm.MEMORY, microvm.CPUS))
+        bad = Template(folder=place / name)
+        bad.folder.mkdir()
+        bad.ram.touch()
+        os.truncate(bad.ram, microvm.MEMORY << 20)
+        bad.state.write_bytes(b"QEVM" + bytes(5000))
+        write_about(bad, digest="", used={})
+        process = start(image, "--exec", "uname", "-r", tmp_path=tmp_path)
+        output, error = process.communicate(timeout=PATIENCE_S)
+        assert (output, process.returncode) == (f"{image.release}\n", 0), error
+        assert "the guest boots, as its template could not be restored" in error
+        assert not bad.folder.exists()
