@@ -17,6 +17,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from harness import untrusted
+from harness.bounds import RULESET_BYTES
 from harness.errors import HarnessError
 from harness.linux import btf, nfnetlink
 from harness.model import layers, result
@@ -145,16 +147,21 @@ def expression(data: bytes, _: Path) -> None:
 def ruleset(data: bytes, folder: Path) -> None:
     (file := folder / "a.nft").write_bytes(data)
     (folder / "ok.nft").write_text("table inet t {}\n")
-    for _ in itertools.islice(source.includes(file, str), 1000):
+    texts = source.Texts(
+        lambda path: untrusted.read_text(path, RULESET_BYTES),
+        lambda name: source.matching(name, lambda path: path.is_relative_to(folder)),
+    )
+    for _ in itertools.islice(source.includes(file, texts, str), 1000):
         pass
-    source.read([file], str)
+    source.read([file], texts, str)
 
 
 def saved(data: bytes, folder: Path) -> None:
     (file := folder / "a.save").write_bytes(data)
-    iptables.is_save(file)
-    iptables._refuse_programs(file, file)
-    iptables.read(file, file)
+    text = untrusted.read_text(file, RULESET_BYTES)
+    iptables.is_save(text)
+    iptables.refuse_programs(text, file)
+    iptables.read(text, file)
 
 
 def capture(data: bytes, folder: Path) -> None:
@@ -225,20 +232,18 @@ class Loader:
 
 
 LOADERS = {
-    "scenarios": Loader(scenarios, [(ROOT / f"scenarios/{name}.yaml").read_bytes() for name in ("edge", "flows")], 15),
-    "expression": Loader(expression, EXPRESSIONS, 60),
-    "ruleset": Loader(ruleset, [RULESET], 150),
-    "saved": Loader(saved, [SAVED], 150),
-    "capture": Loader(capture, captures(), 60),
+    "scenarios": Loader(scenarios, [(ROOT / f"scenarios/{name}.yaml").read_bytes() for name in ("edge", "flows")], 8),
+    "expression": Loader(expression, EXPRESSIONS, 25),
+    "ruleset": Loader(ruleset, [RULESET], 100),
+    "saved": Loader(saved, [SAVED], 100),
+    "capture": Loader(capture, captures(), 40),
     "stored": Loader(stored, [], 20),
-    "types": Loader(types, [type_information()], 200),
-    "image": Loader(image, [kernel_image()], 150),
-    "messages": Loader(messages, [trace_message()], 200),
+    "types": Loader(types, [type_information()], 80),
+    "image": Loader(image, [kernel_image()], 80),
+    "messages": Loader(messages, [trace_message()], 80),
     "records": Loader(records, [bytes(range(256)) * 9], 100),
-    "frame": Loader(
-        frame, [bytes(12) + bytes.fromhex("0800450000280001000040067cac0a0002020a000203") + bytes(20)], 200
-    ),
-    "message_of_a_worker": Loader(message_of_a_worker, [b"N\0\0\0\1xK\0\0\0\1F\0\0\0\0LP@\0\0\0\2Q"], 200),
+    "frame": Loader(frame, [bytes(12) + bytes.fromhex("0800450000280001000040067cac0a0002020a000203") + bytes(20)], 80),
+    "message_of_a_worker": Loader(message_of_a_worker, [b"N\0\0\0\1xK\0\0\0\1F\0\0\0\0LP@\0\0\0\2Q"], 80),
 }
 INTERESTING = (
     *(

@@ -296,8 +296,9 @@ class TestMicrovm:
         assert image
         modules = project.mkdir("lib") / "modules"
         modules.symlink_to(image.modules / "lib/modules")
-        header = image.vmlinuz.read_bytes()[:0x8000]
-        (project.path / "vmlinuz").write_bytes(header + b"\x0f\x0b" * (1 << 20))  # ud2: three faults and it ends
+        whole = image.vmlinuz.read_bytes()
+        # ud2 in place of all code: three faults and it ends
+        (project.path / "vmlinuz").write_bytes((whole[:0x8000] + b"\x0f\x0b" * len(whole))[: len(whole)])
         result = run(project, "--nft-kernel", "./vmlinuz")
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         assert "the guest ended before it was up" in result.stdout.str() + result.stderr.str()

@@ -112,7 +112,7 @@ def _frames(content: bytes) -> list[tuple[int, bytes]]:
     return frames
 
 
-_PART = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
+_PART = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")  # int() refuses some thousand digits
 
 
 def _chosen(packets: str | int | None, count: int) -> Sequence[int]:

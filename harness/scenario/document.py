@@ -71,7 +71,8 @@ class _Scanner(Scanner):
     """ruamel.yaml's, which takes minutes for a few thousand brackets in one another."""
 
     def fetch_flow_collection_start(self, token: Any, to_push: str) -> None:
-        if len(self.flow_context) > YAML_DEPTH:
+        # It reads ahead of the walk below, and must not stop behind the place where that would.
+        if len(self.indents) + len(self.flow_context) >= YAML_DEPTH:
             raise ScannerError(None, None, _TOO_DEEP, self.reader.get_mark())
         super().fetch_flow_collection_start(token, to_push)
 

@@ -143,7 +143,7 @@ class Guest:
         return f"{self.name}-{copy}" if copy else self.name
 
     def spec(self, copy: int = 0) -> str:
-        """What ``pytest --tx`` takes: an execnet specification of a worker whose Python is this guest."""
+        """What ``pytest --tx`` takes in this process, with which the guest ends: a worker as execnet specifies it."""
         # In a session of its own: Ctrl-C in the terminal is for pytest, which ends its workers.
         command = ["setsid", *wrapper(), "--kernel", str(self.image.vmlinuz)]
         # When execnet has closed its end, everything of the worker's has arrived.

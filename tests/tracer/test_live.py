@@ -85,7 +85,7 @@ class Known:
 
 
 def lines(*events: Event) -> list[Line]:
-    return [told.line for told in EventFormatter(Known()).tell([*BORN, *events])]
+    return [told.line for told in EventFormatter(Known()).format_batch([*BORN, *events])]
 
 
 def test_a_line_has_what_the_ancestor_printed() -> None:
@@ -180,12 +180,14 @@ def test_a_stack_belongs_to_the_line_before() -> None:
 
 
 def test_statistics_count_what_was_told() -> None:
-    tell = EventFormatter(Known())
+    formatter = EventFormatter(Known())
     list(
-        tell.tell([*BORN, event(EventKind.HOP), event(EventKind.HOP, DO_CHAIN), event(EventKind.RETURN, DO_CHAIN, a=1)])
+        formatter.format_batch(
+            [*BORN, event(EventKind.HOP), event(EventKind.HOP, DO_CHAIN), event(EventKind.RETURN, DO_CHAIN, a=1)]
+        )
     )
-    list(tell.tell([event(EventKind.BIRTH, packet=2), event(EventKind.HOP, packet=2)]))
-    text = str(tell.statistics(armed=4, seconds=1, loss=Loss(entered=6, received=5, refused=1)))
+    list(formatter.format_batch([event(EventKind.BIRTH, packet=2), event(EventKind.HOP, packet=2)]))
+    text = str(formatter.statistics(armed=4, seconds=1, loss=Loss(entered=6, received=5, refused=1)))
     assert "Total events:       4" in text
     assert "Packets traced:     2" in text
     assert "Functions hit:      2 of 4" in text
@@ -194,22 +196,24 @@ def test_statistics_count_what_was_told() -> None:
 
 
 def test_packets_that_are_gone_are_forgotten_and_still_counted() -> None:
-    tell, many = EventFormatter(Known()), 5 * REMEMBERED
+    formatter, many = EventFormatter(Known()), 5 * REMEMBERED
     for number in range(many):
         birth, gone = (event(kind, packet=number) for kind in (EventKind.BIRTH, EventKind.GONE))
         returns = event(EventKind.RETURN, DO_CHAIN, a=0, packet=number)
-        (told,) = tell.tell([birth, event(EventKind.COPY, packet=number), gone, gone, returns])
+        (told,) = formatter.format_batch([birth, event(EventKind.COPY, packet=number), gone, gone, returns])
         assert told.line.packet == f"0.{number}", "a function returns when the packet it dropped is gone"
-    assert len(tell._packets) + len(tell._gone) <= REMEMBERED
-    assert len(tell.finished) == many - REMEMBERED
-    seen = tell.statistics(armed=1, seconds=1, loss=Loss())
+    assert len(formatter._packets) + len(formatter._gone) <= REMEMBERED
+    assert len(formatter.finished) == many - REMEMBERED
+    seen = formatter.statistics(armed=1, seconds=1, loss=Loss())
     assert (seen.packets, seen.by_verdict) == (many, {"DROP": many})
 
 
 def test_grouped_lines_stand_packet_by_packet() -> None:
-    tell = EventFormatter(Known())
+    formatter = EventFormatter(Known())
     told = list(
-        tell.tell([*BORN, event(EventKind.HOP), event(EventKind.HOP, packet=2), event(EventKind.HOP, DO_CHAIN)])
+        formatter.format_batch(
+            [*BORN, event(EventKind.HOP), event(EventKind.HOP, packet=2), event(EventKind.HOP, DO_CHAIN)]
+        )
     )
     heads = [line for line in grouped(told, []) if line.startswith("packet")]
     assert heads == ["packet 0.1: 10.0.0.1:1234 → 10.0.0.2:80 tcp", "packet 0.2: ? → ?"]
@@ -330,7 +334,7 @@ def test_only_wanted_packets_of_the_namespace_are_followed(namespace: Namespace)
             for port in (4241, 4242, 4243):
                 sender.sendto(b"x", ("127.0.0.1", port))
 
-        seen = [one.line for batch in trace.events(lambda: True, send, settle=True) for one in told.tell(batch)]
+        seen = [one.line for batch in trace.events(lambda: True, send, settle=True) for one in told.format_batch(batch)]
     assert trace.loss.total == 0
     functions = [line.function for line in seen if line.kind == "FUNC"]
     assert functions == ["ip_rcv", "udp_rcv"]
