@@ -4,6 +4,7 @@ Tests marked ``kernel`` need root and a kernel that can trace functions; pytest 
 by ``--nft-kernel auto``. The others stay here. A choice such as ``-k name`` may leave one of the
 two without a test: that is no failure, nothing in both is.
 
+The tests here are shared among a few workers of pytest-xdist, one for each CPU; ``-n 0`` keeps them in one process.
 With ``--soak`` only tests that have a long form (marked ``soak``), in that form: N minutes each.
 """
 
@@ -19,6 +20,8 @@ import pytest
 
 HERE = "not kernel"
 ON_A_TRACING_KERNEL = "kernel"
+SHARED = ["-n", "auto", "--maxprocesses", "4"]
+"""Arguments for tests that need nothing of the machine for themselves; ``auto`` gives way to ``--pdb``."""
 MINUTES = "NFT_SOAK_MINUTES"
 """The environment variable that tells tests/conftest.py of the long form."""
 GOOD = {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}
@@ -28,7 +31,8 @@ def main(arguments: list[str]) -> int:
     """Run both halves; the exit status is pytest's, of the first that did not end well."""
     signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is pytest's: it ends in its own time, and we after it
     only, arguments = ("soak and ", soak(arguments[1:])) if arguments[:1] == ["--soak"] else ("", arguments)
-    statuses = [run([*arguments, "-m", only + HERE])]
+    shared = [] if only else SHARED
+    statuses = [run([*shared, *arguments, "-m", only + HERE])]
     # Interrupted, or a wrong argument: the other half would only say it again.
     if statuses[0] in GOOD | {pytest.ExitCode.TESTS_FAILED}:
         # A kernel takes seconds to boot: first see whether there is something to do on it.

@@ -21,7 +21,7 @@ from harness.lab.lab import Lab
 from harness.lab.sockets import Call, Programs
 from harness.packets.frames import fields
 from harness.ruleset.load import Ruleset
-from harness.ruleset.state import change
+from harness.ruleset.nft import Nft
 from harness.scenario.flow import plan, speaking
 from harness.scenario.models.sockets import Connect, Exchange, Listen
 from harness.topology.builtin import LABS
@@ -153,7 +153,7 @@ def test_a_datagram_that_is_too_long_for_the_way(lab: Lab, programs: Programs, n
 def test_an_answer_that_is_rejected_is_the_servers_concern(
     lab: Lab, programs: Programs, network: Network, family: str
 ) -> None:
-    change(lab.device, f"insert rule inet t forward iifname lan0 reject with {ICMP[family]} port-unreachable")
+    Nft(lab.device).run(f"insert rule inet t forward iifname lan0 reject with {ICMP[family]} port-unreachable")
     call = connect(programs, network, family)
     capture = Capture([lab.hosts["server"]])
     call.start()
@@ -178,7 +178,7 @@ def test_a_program_that_asks_for_a_soft_error_would_get_it(lab: Lab, programs: P
 
 def _reject(lab: Lab, answer: str) -> None:
     kind = answer.replace(" ", " type ", 1) if answer.startswith("icmp") else answer
-    change(lab.device, REJECT.format(kind))
+    Nft(lab.device).run(REJECT.format(kind))
 
 
 def _is_icmp(frame: bytes) -> bool:

@@ -137,7 +137,8 @@ def test_rules_and_policies_are_told(lab: str, capfd: pytest.CaptureFixture[str]
         re.search(rf"{text} # handle (\d+)", handles)[1]  # type: ignore[index]
         for text in ("jump other", "udp dport 9 return")
     )
-    assert main_with("trace", "--proto", "udp", "--functions", "nft_do_chain", *sending(lab, count=1)) == 0
+    refused = main_with("trace", "--proto", "udp", "--functions", "nft_do_chain", *sending(lab, count=1))
+    assert refused == 1, "the sender's status, for sendto() fails where the output hook drops"
     told = [line[34:].split(" → 127.0.0.1:9 ")[1] for line in capfd.readouterr().out.splitlines() if "NFT_" in line]
     assert told == [
         "inet t out, hook output, priority -150 (mangle)",
