@@ -153,7 +153,9 @@ def test_a_datagram_that_is_too_long_for_the_way(lab: Lab, programs: Programs, n
 def test_an_answer_that_is_rejected_is_the_servers_concern(
     lab: Lab, programs: Programs, network: Network, family: str
 ) -> None:
-    Nft(lab.device).run(f"insert rule inet t forward iifname lan0 reject with {ICMP[family]} port-unreachable")
+    Nft(lab.device.namespace).run(
+        f"insert rule inet t forward iifname lan0 reject with {ICMP[family]} port-unreachable"
+    )
     call = connect(programs, network, family)
     capture = Capture([lab.hosts["server"]])
     call.start()
@@ -178,7 +180,7 @@ def test_a_program_that_asks_for_a_soft_error_would_get_it(lab: Lab, programs: P
 
 def _reject(lab: Lab, answer: str) -> None:
     kind = answer.replace(" ", " type ", 1) if answer.startswith("icmp") else answer
-    Nft(lab.device).run(REJECT.format(kind))
+    Nft(lab.device.namespace).run(REJECT.format(kind))
 
 
 def _is_icmp(frame: bytes) -> bool:

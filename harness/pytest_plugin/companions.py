@@ -42,5 +42,6 @@ def in_a_guest(config: pytest.Config) -> None:
 
 def count(config: pytest.Config) -> int:
     """How often pytest-repeat is to run each test; 1 without it."""
-    times = config.option.count if config.pluginmanager.has_plugin("pytest_repeat") else 1
+    names = ("repeat", "pytest_repeat")  # since 0.9.3, and before
+    times = config.option.count if any(map(config.pluginmanager.has_plugin, names)) else 1
     return max(int(times), 1)

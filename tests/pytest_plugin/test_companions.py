@@ -11,26 +11,27 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from importlib.util import find_spec
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
 PLUGINS = {
-    "pytest-cov": "pytest_cov.plugin",
-    "pytest-github-actions-annotate-failures": "pytest_github_actions_annotate_failures.plugin",
-    "pytest-html": "pytest_html.plugin",
-    "pytest-metadata": "pytest_metadata.plugin",
-    "pytest-randomly": "pytest_randomly",
-    "pytest-repeat": "pytest_repeat",
-    "pytest-rerunfailures": "pytest_rerunfailures",
-    "pytest-sugar": "pytest_sugar",
-    "pytest-timeout": "pytest_timeout",
+    "pytest-cov": "pytest_cov",
+    "pytest-github-actions-annotate-failures": "pytest_github_actions_annotate_failures",
+    "pytest-html": "html",
+    "pytest-metadata": "metadata",
+    "pytest-randomly": "randomly",
+    "pytest-repeat": "repeat",
+    "pytest-rerunfailures": "rerunfailures",
+    "pytest-sugar": "sugar",
+    "pytest-timeout": "timeout",
 }
-NEEDS = {"pytest-html": ["pytest-metadata"]}
+"""Names of the entry points, under which pytest loads them by itself; plugins look for one another by these."""
+NEEDS = {"pytest-html": ["metadata", "html_fixtures"]}
 
 pytestmark = pytest.mark.skipif(
-    not all(find_spec(module.partition(".")[0]) for module in PLUGINS.values()),
+    not {*PLUGINS.values()} <= entry_points(group="pytest11").names,
     reason="needs the plugins that it is about; ./run plugins has them",
 )
 
@@ -93,8 +94,8 @@ class Ran:
     """A session that has ended."""
 
     def __init__(self, project: Path, plugins: list[str], *arguments: str, **variables: str) -> None:
-        names = [f"-p{PLUGINS[name]}" for plugin in plugins for name in (*NEEDS.get(plugin, ()), plugin)]
-        command = [sys.executable, "-m", "pytest", "-pharness.plugin", "-pxdist.plugin", *dict.fromkeys(names)]
+        names = [f"-p{name}" for plugin in plugins for name in (*NEEDS.get(plugin, ()), PLUGINS[plugin])]
+        command = [sys.executable, "-m", "pytest", "-pharness.plugin", "-pxdist", *dict.fromkeys(names)]
         command += ["--nft-kernel", "6.12", "--junitxml", "junit.xml", *arguments]
         environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "", **variables}
         done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
