@@ -13,6 +13,7 @@ import msgspec
 from harness.errors import BrokenMeasurement, HarnessError, Position, ScenarioError, Unsupported
 from harness.experiment.join import JoinContext, observe
 from harness.experiment.resolution import Resolution, explain, unreached
+from harness.experiment.unasked import Unasked
 from harness.judge.expectations import same_elements
 from harness.judge.flow import describe_connection, refuse_contradiction
 from harness.lab.capture import Capture, Captured
@@ -67,6 +68,8 @@ class Measurement(Value, frozen=True, kw_only=True):
     observation: Observation
     packet: ObservedPacket
     ruleset: Ruleset
+    notes: tuple[str, ...] = ()
+    """What is to be said of it though it may be as expected: sentences."""
 
 
 def run(case: Case, tracer: BaseTracer) -> tuple[Measurement, ...]:
@@ -77,12 +80,8 @@ def run(case: Case, tracer: BaseTracer) -> tuple[Measurement, ...]:
     with Experiment.open(case.network, case.rulesets, tracer) as stage:
         stage.arm(case.actions)
         seen = [stage.act(action, number, partial(case.where, number)) for number, action in enumerate(case.actions)]
-        return tuple(
-            measurement
-            for measurements in seen
-            for measurement in measurements
-            if case.actions[measurement.action].entries
-        )
+        measurements = [one for several in seen for one in several if case.actions[one.action].entries]
+        return tuple(stage.noted(measurements))
 
 
 class Experiment:
@@ -99,6 +98,7 @@ class Experiment:
         self._capture = Capture(host for host in lab.hosts.values() if host is not lab.device)
         self._programs = programs
         self._neighbours = Resolution(lab, self.ruleset)
+        self._unasked = Unasked(lab, rulesets, self._tracing, self._capture)
 
     @classmethod
     @contextmanager
@@ -152,6 +152,14 @@ class Experiment:
             for summary, observation, (keys, expect) in zip(summaries, observations, expected, strict=True)
         )
 
+    def noted(self, measurements: Iterable[Measurement]) -> Iterator[Measurement]:
+        """Add to each measurement what the neighbour entries of the lab hide, once; nothing is measured after that."""
+        said: dict[str, None] = {}
+        for measurement in measurements:
+            found = dict.fromkeys(self._unasked.notes(measurement.observation, measurement.packet))
+            yield msgspec.structs.replace(measurement, notes=tuple(one for one in found if one not in said))
+            said |= found
+
     def _wait(self, wait: Wait, where: Where) -> None:
         """Wait for a fact that time brings; to wait in vain is a mistake in the scenario or its ruleset."""
         device = self._lab.device
@@ -173,6 +181,7 @@ class Experiment:
 
     def _change(self, command: str, where: Where) -> None:
         self._neighbours.again()
+        self._unasked.changed = True
         try:
             state.change(self.ruleset.nft, command)
         except RefusedError as refused:

@@ -8,8 +8,8 @@ nobody asks: packets to neighbours that were not resolved are dropped at once, a
 
 from __future__ import annotations
 
+import os
 import socket
-import struct
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from ipaddress import IPv6Address
@@ -20,16 +20,12 @@ from harness.lab import rtnl
 from harness.lab.lab import Host, Lab, link_local
 from harness.linux.netlink import Netlink, NetlinkError, Request
 from harness.model.problem import Problem
+from harness.packets.resolving import HOP_LIMIT, solicitation, solicited
 from harness.topology.parts import MAIN, Address, Interface, Vxlan
 from harness.wait import wait_until
 
 DEADLINE_S: Final = 0.3
 """Seconds within which a neighbour has answered; the kernel would ask again after one second."""
-
-# netinet/icmp6.h, linux/in6.h
-ND_NEIGHBOR_SOLICIT, ND_OPT_SOURCE_LINKADDR = 135, 1
-HOP_LIMIT: Final = 255
-"""RFC 4861 section 7.1.1."""
 
 
 class Query(NamedTuple):
@@ -134,6 +130,46 @@ class Resolver:
         return list(dict.fromkeys([*(query for queries in outer for query in queries), *asked]))
 
 
+def ask_anew(host: Host, query: Query) -> None:
+    """Have ``host`` forget the entry that it was given for a neighbour, and ask; it does not wait for the answer.
+
+    To be called in the host's namespace.
+    """
+    index = host.interfaces[query.interface]
+    with Netlink(rtnl.NETLINK_ROUTE) as link:
+        if query.source is not None and query.source.is_link_local:
+            own = link_local(host.plan.interfaces[query.interface].mac)
+            with suppress(NetlinkError):  # it has that address
+                link.ask([rtnl.address(own, index)])
+            wait_until(lambda: _is_local(own.ip), DEADLINE_S, f"{own.ip} to be an address of {host.name}")
+        with suppress(NetlinkError):  # it has no entry any more
+            link.ask([rtnl.forget_neighbour(query.address, index)])
+        try:
+            link.ask(_requests(query, index))
+        except NetlinkError as refused:
+            raise HarnessError(f"the kernel refused {refused.what} of {host.name}: {refused.strerror}") from None
+    if query.source is not None:
+        _solicit(query, query.source, host)
+
+
+def _is_local(address: IPv6Address) -> bool:
+    """Whether this namespace takes in what is for ``address``: some time after the address was added its route is made
+    by a work queue (addrconf_dad_work in net/ipv6/addrconf.c; the file is by rt6_info_route in net/ipv6/route.c)."""
+    descriptor = os.open("/proc/thread-self/net/ipv6_route", os.O_RDONLY | os.O_CLOEXEC)
+    with os.fdopen(descriptor) as routes:
+        return any(route.startswith(f"{address.packed.hex()} 80 ") for route in routes)
+
+
+def resolved(host: Host, query: Query) -> bool:
+    """Whether the neighbour has an entry that packets can be sent by. To be called in the host's namespace."""
+    index = host.interfaces[query.interface]
+    with Netlink(rtnl.NETLINK_ROUTE) as link:
+        return any(
+            (index, query.address.packed) == (at, address) and state & rtnl.NUD_VALID
+            for at, address, state in rtnl.neighbours(link, query.address.version)
+        )
+
+
 def _source(interface: Interface, target: Address, own: bool) -> IPv6Address | None:
     if target.version == 4:
         return None
@@ -195,19 +231,17 @@ def _ended(query: Query, index: int, left: Sequence[Query]) -> list[Request]:
 
 
 def _solicit(query: Query, source: IPv6Address, host: Host) -> None:
-    """Send a neighbour solicitation as the kernel would, through the output hook (RFC 4861 section 4.3).
+    """Send a neighbour solicitation as the kernel would, through the output hook.
 
     The kernel takes the source address of the packet that waits, and none waits here.
     """
+    assert isinstance(query.address, IPv6Address)
     interface = host.plan.interfaces[query.interface]
     index = host.interfaces[query.interface]
-    message = struct.pack("!BBHI", ND_NEIGHBOR_SOLICIT, 0, 0, 0) + query.address.packed  # checksum by the kernel
-    message += bytes([ND_OPT_SOURCE_LINKADDR, 1]) + bytes.fromhex(interface.mac.replace(":", ""))
-    group = IPv6Address(IPv6Address("ff02::1:ff00:0").packed[:13] + query.address.packed[13:])
     with socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_ICMPV6) as asking:
         asking.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, query.interface.encode())
         asking.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, HOP_LIMIT)
         asking.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)
         asking.bind((str(source), 0, 0, index))
         with suppress(PermissionError):  # the host's own ruleset dropped it
-            asking.sendto(message, (str(group), 0, 0, index))
+            asking.sendto(solicitation(interface.mac, query.address), (str(solicited(query.address)), 0, 0, index))

@@ -106,6 +106,8 @@ class PacketResult(Value, frozen=True, kw_only=True):
     mismatches: tuple[Mismatch, ...] = ()
     advice: tuple[str, ...] = ()
     """What to do about them, where the cause is known: sentences."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of it though it may be as expected: sentences."""
 
     @property
     def seen(self) -> ObservedPacket:

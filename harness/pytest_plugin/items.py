@@ -20,7 +20,7 @@ from _pytest._code.code import ReprEntryNative, ReprExceptionInfo, ReprFileLocat
 from harness.errors import HarnessError, Position, ScenarioError, Unsupported
 from harness.pytest_plugin import companions
 from harness.pytest_plugin.session import SESSION
-from harness.pytest_plugin.trial import Failure, Trial, differing, failure_of, paths, properties
+from harness.pytest_plugin.trial import Failure, Trial, differing, failure_of, notes, paths, properties
 from harness.scenario.case import Broken, Case
 from harness.text import escape, lines
 
@@ -170,6 +170,7 @@ def attach(item: pytest.Item, trials: Sequence[Trial], report: pytest.TestReport
             nft_scenario=_named(item),
             nft_moved=isinstance(item, ScenarioItem) and bool(item.trial.failure) and options.nft_record,
             nft_paths="\n".join(map(paths, trials)) if options.verbose > 0 and report.passed else "",
+            nft_notes=[note for trial in trials for note in notes(trial)],
             nft_results=_recorded(trials, report) if item.config.stash[SESSION].wants_results else [],
         )
 

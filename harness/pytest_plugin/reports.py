@@ -33,6 +33,8 @@ class Reports:
         """Lines for the summary, and whether they are bad news."""
         self._table: list[str] = []
         self._annotations: list[str] = []
+        self._notes: dict[str, dict[str, None]] = {}
+        """Sentences by the file of a ruleset."""
         if kinds.covers(self._options):
             try:
                 import harness.report.coverage  # noqa: F401  # what it needs is missed now, not at the end
@@ -48,6 +50,8 @@ class Reports:
             return
         broken = getattr(report, "nft_broken", False)
         self._broken += broken
+        for file, sentence in getattr(report, "nft_notes", ()):
+            self._notes.setdefault(file, {})[sentence] = None
         texts = getattr(report, "nft_results", ())
         for text in texts:
             self._results.append(result.with_texts(result.decode(text), self._folder, self._texts, self._project))
@@ -75,11 +79,14 @@ class Reports:
             session.exitstatus = BROKEN
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Show rule coverage and annotations, and say what was written."""
+        """Show rule coverage, annotations and notes, and say what was written."""
         if self._table:
             terminalreporter.section("rule coverage")
         for line in (*map(lines, self._table), *self._annotations):
             terminalreporter.write_line(line)
+        for file, (sentence, *more) in self._notes.items():
+            others = f" (and {len(more)} more of this kind)" if more else ""
+            terminalreporter.write_line(lines(f"nft-harness: note: {file}: {sentence}{others}"), yellow=True)
         for line, bad in self._said:
             if bad or self._options.verbose >= 0:
                 terminalreporter.write_line(lines(f"nft-harness: {line}"), red=bad)

@@ -96,6 +96,7 @@ def _sent(
         ended=ended(measurement.packet, seen, measurement.observation.device) if seen else "",
         mismatches=mismatches,
         advice=_advice(measurement, seen, case) if seen and mismatches else (),
+        notes=measurement.notes,
     )
 
 

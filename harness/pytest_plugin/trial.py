@@ -19,6 +19,7 @@ from harness.model.mismatch import Keys, Mismatch
 from harness.reading.decision import Outcome, outcome
 from harness.reading.words import describe_loss, describe_step
 from harness.scenario.case import Broken, Case
+from harness.scenario.files import shortened
 from harness.text import escape
 
 if TYPE_CHECKING:
@@ -122,6 +123,13 @@ def paths(trial: Trial) -> str:
     )
     runs = [(text, len(list(same))) for text, same in itertools.groupby(told)]
     return "\n".join(text if count == 1 else f"{text}\n  {count} packets went the same way" for text, count in runs)
+
+
+def notes(trial: Trial) -> Iterator[tuple[str, str]]:
+    """What is to be said of the rulesets though all may be as expected: file and sentence."""
+    if isinstance(trial.case, Case):
+        file = str(shortened(trial.case.rulesets[trial.case.network.device].paths[0]))
+        yield from ((file, note) for measurement in trial.measurements for note in measurement.notes)
 
 
 def decided(measurement: Measurement) -> Outcome | None:

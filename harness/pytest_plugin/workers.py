@@ -131,6 +131,7 @@ class _TestReport(msgspec.Struct):
     nft_scenario: str = ""
     nft_moved: bool = False
     nft_paths: str = ""
+    nft_notes: list[tuple[str, str]] = []
     nft_results: list[bytes] = []
 
 

@@ -49,7 +49,17 @@ def render(results: Sequence[Result]) -> str:
         parts.append(part)
     reasons = Counter(result.message for result in results if result.outcome == "skipped")
     parts += [f"- {count} skipped: {markdown(reason)}" for reason, count in reasons.most_common(10)]
+    parts += [f"- note: {markdown(f'{file}: {sentence}')}" for file, sentence in _notes(results)[:10]]
     return "\n".join(parts) + "\n"
+
+
+def _notes(results: Sequence[Result]) -> list[tuple[str, str]]:
+    """The first that there is to say of each ruleset though all may be as expected."""
+    found: dict[str, str] = {}
+    for result in results:
+        for sentence in (note for sent in result.sent for note in sent.notes):
+            found.setdefault(result.ruleset.file if result.ruleset else result.position.file, sentence)
+    return list(found.items())
 
 
 def _icon(counts: Mapping[OutcomeName, int]) -> str:

@@ -216,7 +216,8 @@ class LabSpec(Model, frozen=True, kw_only=True):
         Meta(
             description="Whether hosts with programs (`listen`, `connect`, `exchange`), and others that answer them, "
             "resolve each other's Ethernet addresses by ARP and Neighbour Discovery, through the rulesets, or have "
-            "permanent neighbour entries. Hosts without addresses of their own are always known.",
+            "permanent neighbour entries. Hosts without addresses of their own are always known. Only a lab that is "
+            "written out, here or in a file, can say `known`; built-in labs resolve.",
             examples=["known"],
         ),
     ] = "resolved"

@@ -112,6 +112,32 @@ def test_a_forwarded_packet_is_seen_by_all_who_watch(case: Case, tracer: Tracer)
     assert arrival.frame[22] == packet.frame[22] - 1
 
 
+def test_what_neighbour_entries_hide_is_noted_once_and_counts_for_nothing(tmp_path: Path, tracer: Tracer) -> None:
+    folder = tmp_path / "scenarios"
+    folder.mkdir()
+    (folder / "edge.nft").write_text(
+        "table inet t {\ncounter heard {}\nchain c {\ntype filter hook input priority 0; policy drop;\n"
+        "counter name heard\ntcp dport 443 accept\n}\n}\n"
+    )
+    send = "send: {from: client, to: device, ip6: {}, tcp: {dport: 443}}"
+    step = f"{{{send}, expect: {{verdict: accept, counters: {{inet t heard: %d}}}}}}"
+    (folder / "edge.yaml").write_text(
+        "lab: host\nruleset: edge.nft\nscenarios:\n"
+        f"  - name: Twice\n    steps:\n      - {step % 1}\n      - {step % 2}\n"
+    )
+    (case,) = load(folder / "edge.yaml")
+    assert isinstance(case, Case)
+    for _ in range(2):  # the second time it is known
+        first, second = run(case, tracer)
+        (note,) = first.notes
+        assert note.startswith(
+            "the neighbour solicitation of client for 2001:db8:192::10 is dropped on device by inet t c"
+        )
+        assert second.notes == ()
+        assert [one.observation.counters for one in (first, second)] == [{"inet t heard": 1}, {"inet t heard": 2}]
+        assert first.observation.loss.total == second.observation.loss.total == 0
+
+
 def test_it_is_always_the_same_and_leaves_nothing(case: Case, tracer: Tracer) -> None:
     (first,) = run(case, tracer)
     verdict = str(outcome(first.packet, "device"))

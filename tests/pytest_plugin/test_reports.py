@@ -9,13 +9,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from harness.cli import main
 from harness.model import result
 from harness.model.result import Result
 from harness.pytest_plugin.reports import BROKEN, Reports
-from harness.report import kinds
+from harness.report import html, kinds, summary
 
 Make = Callable[..., Result]
 
@@ -249,6 +250,32 @@ def test_a_quiet_session_says_only_what_is_bad(tmp_path: Path, make_result: Make
     run.hear(make_result())
     run.finish()
     assert run.said == [f"nft-harness: html can't be written to {tmp_path / 'file/below'}: Not a directory"]
+
+
+def test_notes_are_one_line_for_each_ruleset() -> None:
+    run = Run(verbose=-1)
+    run.hear(nft_notes=[("a.nft", "drops ARP"), ("a.nft", "drops more")])
+    run.hear(nft_notes=[("a.nft", "drops ARP"), ("b\x1b.nft", "drops ARP")])
+    assert run.finish() == 0
+    assert run.said == [
+        "nft-harness: note: a.nft: drops ARP (and 1 more of this kind)",
+        r"nft-harness: note: b\x1b.nft: drops ARP",
+    ]
+
+
+def test_notes_are_in_reports_and_results_without_them_are_read(tmp_path: Path, make_result: Make) -> None:
+    plain = make_result()
+    sent = msgspec.structs.replace(plain.sent[0], notes=("<drops> ARP",))
+    noted = msgspec.structs.replace(plain, sent=(sent,))
+    assert result.decode(result.encode(noted)).sent[0].notes == ("<drops> ARP",)
+    before = msgspec.json.decode(result.encode(plain))
+    del before["sent"][0]["notes"]
+    assert result.decode(msgspec.json.encode(before)).sent[0].notes == ()
+    assert "note: &lt;drops&gt; ARP" in html.render([noted])
+    assert "note: " not in html.render([plain])
+    assert "- note: " in (text := summary.render([noted, noted]))
+    assert text.count("drops") == 1
+    assert "note" not in summary.render([plain])
 
 
 def test_stored_results_are_asked_for_rule_coverage(

@@ -115,6 +115,7 @@ ATTACKS = {
     "no report": lambda worker: worker.send("testreport", data={}),
     "a collector that did well": lambda worker: worker.send("collectreport", data={"outcome": "passed"}),
     "a result": lambda worker: worker.report(nft_results=[b"{}"]),
+    "a note": lambda worker: worker.report(nft_notes=["a sentence alone"]),
     "a file": lambda worker: worker.report(nft_scenario="/etc/passwd::x"),
     "an object": lambda worker: worker.report(more=object()),
     "an end without a status": lambda worker: worker.send("workerfinished", workeroutput={}),
