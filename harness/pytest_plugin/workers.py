@@ -311,7 +311,9 @@ class Watch:
             raise Unexpected(f"its end, with {len(self._open)} tests not run")
         known = msgspec.to_builtins(output, builtin_types=(bytes,))
         learned = kernel_cache.of_guest(self._release, output.nft_learned)
-        return {"workeroutput": {**known, **measured(shape.workeroutput), "nft_learned": learned}}
+        # pytest-metadata puts these over the controller's own, and pytest-html writes them into a page.
+        described: dict[str, Any] = {"metadata": {}} if "metadata" in shape.workeroutput else {}
+        return {"workeroutput": {**known, **described, **measured(shape.workeroutput), "nft_learned": learned}}
 
     def _known(self, nodeid: str) -> None:
         if self._ids is None or nodeid not in self._names:

@@ -168,10 +168,11 @@ def test_of_the_output_only_what_is_known_is_passed_on(worker: Worker) -> None:
     names = ("../x", "host/6.12.1/survey.json", "guests/6.1.0/survey.json", "guests/6.12.1/survey.json")
     for index in (0, 1):
         worker.send("runtest_protocol_complete", item_index=index, duration=0.1)
-    worker.ends(nft_learned=dict.fromkeys(names, b""), evil_pickle=b"x")
+    worker.ends(nft_learned=dict.fromkeys(names, b""), evil_pickle=b"x", metadata={"Platform": "<script>"})
     ((_, arguments),) = [event for event in worker.node.passed if event[0] == "workerfinished"]
     output = arguments["workeroutput"]
-    assert sorted(output) == ["exitstatus", "nft_armed", "nft_learned", "shouldfail", "shouldstop"]
+    assert sorted(output) == ["exitstatus", "metadata", "nft_armed", "nft_learned", "shouldfail", "shouldstop"]
+    assert output["metadata"] == {}, "pytest-metadata looks for it, and believes it"
     assert list(output["nft_learned"]) == ["guests/6.12.1/survey.json"]
 
 
