@@ -55,8 +55,8 @@ TRACING = "nft_trace_"
 
 ETH_P_IP, ETH_P_IPV6 = b"\x08\x00", b"\x86\xdd"
 
-TAKEN_IN = frozenset({"ip_local_deliver_finish", "ip6_input_finish", "arp_process"})
-"""By these a host keeps a packet for itself, its input hook behind it."""
+LOCAL_DELIVERY = frozenset({"ip_local_deliver_finish", "ip6_input_finish", "arp_process"})
+"""The first functions after the input hook, or for ARP in place of it: the host itself is the destination."""
 
 
 class JoinContext(NamedTuple):
@@ -382,6 +382,6 @@ def _with_chains(hops: Iterable[Hop], steps: Sequence[Step]) -> tuple[Hop, ...]:
 def _taken_in(scene: JoinContext, hops: Iterable[Hop]) -> Iterable[Delivery]:
     """The device captures nothing; that it keeps a packet shows in a function, without the bytes."""
     for hop in hops:
-        if hop.host == scene.device and hop.function in TAKEN_IN:
+        if hop.host == scene.device and hop.function in LOCAL_DELIVERY:
             yield Delivery(time=hop.time, host=hop.host, device=hop.device, frame=b"")
             return

@@ -65,11 +65,11 @@ def load(path: Path) -> Facts:
     from harness.lab.lab import Host
     from harness.lab.namespace import Namespace
     from harness.linux import modules
-    from harness.ruleset import needs
+    from harness.ruleset import required_modules
     from harness.ruleset.load import Ruleset
     from harness.topology import parts
 
-    modules.refuse(needs.of_files([path]))
+    modules.refuse(required_modules.of_files([path]))
     with modules.watched(), Namespace("ruleset") as namespace:
         defines = dict(_interfaces(_texts(path, namespace)))
         namespace.call(_make, [name for name in defines if name != "lo"])

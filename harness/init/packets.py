@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 
@@ -175,35 +175,29 @@ class SimulatedDevice:
 
     def _filled(self, wish: Wish) -> Iterator[Fields]:
         """``wish`` with all that a packet needs besides."""
-        if wish.get("ether_type") == ETHER_TYPES["arp"] or "op" in wish:
-            protocols: Sequence[str] = ("arp",)
-        elif "proto" in wish:
-            protocols = (str(wish["proto"]),)
-        elif wish.get("state") == "invalid" or "flags" in wish or "mss" in wish:
-            protocols = ("tcp",)
-        else:
-            protocols = ("tcp", "udp") if {"sport", "dport"} & wish.keys() else ("tcp", "udp", "icmp", "ipv6-icmp")
-        if "frag" in wish:
-            protocols = ("udp",)
         families = [wish["family"]] if "family" in wish else [4, 6]
-        for family, protocol in itertools.product(families, protocols):
-            if (protocol in ("icmp", "arp") and family == 6) or (protocol == "ipv6-icmp" and family == 4):
+        own = {name: value for name, value in wish.items() if name not in ("iif", "oif", "local")}
+        for family, protocol in itertools.product(families, _protocols(wish)):
+            if family == _OTHER_FAMILY.get(protocol):
                 continue
             for sender, receiver in self._ends(wish, family):
                 fields = {"from": sender, "to": receiver, "family": family, "proto": protocol}
-                fields["ether_type"] = {"arp": 0x0806}.get(protocol, 0x0800 if family == 4 else 0x86DD)
-                if protocol in ("tcp", "udp", "sctp", "dccp", "udplite"):
-                    fields |= {"sport": REPLY_PORT, "dport": self.free_port}
-                if protocol == "tcp":
-                    fields["flags"] = ("rst",) if wish.get("state") == "invalid" else ("syn",)
-                if protocol == "arp":
-                    fields["op"] = "request"
-                own = {name: value for name, value in wish.items() if name not in ("iif", "oif", "local")}
-                if protocol in _MESSAGES:
-                    for kind in _MESSAGES[protocol]:
-                        yield fields | {"type": kind, "code": 0} | own
-                else:
+                fields |= self._defaults(protocol, family, invalid=wish.get("state") == "invalid")
+                for message in _MESSAGES.get(protocol, ()):
+                    yield fields | {"type": message, "code": 0} | own
+                if protocol not in _MESSAGES:
                     yield fields | own
+
+    def _defaults(self, protocol: str, family: int, *, invalid: bool) -> Fields:
+        """The fields that a packet of ``protocol`` has besides its ends, where no rule asks for others."""
+        fields: Fields = {"ether_type": {"arp": 0x0806}.get(protocol, 0x0800 if family == 4 else 0x86DD)}
+        if protocol in ("tcp", "udp", "sctp", "dccp", "udplite"):
+            fields |= {"sport": REPLY_PORT, "dport": self.free_port}
+        if protocol == "tcp":
+            fields["flags"] = ("rst",) if invalid else ("syn",)
+        if protocol == "arp":
+            fields["op"] = "request"
+        return fields
 
     def _ends(self, wish: Wish, family: int) -> Iterator[tuple[str, str]]:
         device, hosts = self.network.device, list(self.network.hosts)
@@ -367,13 +361,7 @@ class SimulatedDevice:
         protocol, family = fields["proto"], fields["family"]
         if protocol == "arp":
             return send | {"arp": {"op": fields["op"]} if fields["op"] != "request" else {}}
-        header: dict[str, Any] = {}
-        if "saddr" in fields and not fields.get("reply"):
-            header["src"] = str(fields["saddr"])
-        if "ttl" in fields:
-            header["ttl" if family == 4 else "hlim"] = fields["ttl"]
-        if "dscp" in fields and isinstance(fields["dscp"], int):
-            header["tos" if family == 4 else "tc"] = fields["dscp"] << 2
+        header = _ip_header(fields)
         if "frag" in fields:
             return send | {"ip": header | {"frag": fields["frag"], "proto": 17}, "payload": "later"}
         if protocol not in (*_MESSAGES, "tcp", "udp"):
@@ -381,24 +369,72 @@ class SimulatedDevice:
         literal = ":" in fields["to"] or fields["to"][0].isdigit()
         if header or (family == 6 and protocol != "ipv6-icmp" and not literal):
             send["ip" if family == 4 else "ip6"] = header
-        if protocol in ("tcp", "udp"):
-            ports = {"sport": fields["sport"]} if fields["sport"] != REPLY_PORT else {}
-            send[protocol] = ports | {"dport": fields["dport"]}
-            if protocol == "tcp":
-                letters = "".join(_LETTERS[name] for name in _LETTERS if name in fields["flags"])
-                send["tcp"] |= {"flags": letters} if letters != "S" else {}
-                send["tcp"] |= {"mss": fields["mss"]} if "mss" in fields else {}
-        elif protocol in _MESSAGES:
-            told = {"type": fields["type"]} if fields["type"] != "echo-request" else {}
-            send["icmp" if protocol == "icmp" else "icmpv6"] = told | (
-                {"code": fields["code"]} if fields["code"] else {}
-            )
+        if protocol in _UPPER_HEADERS:
+            key, upper_header = _UPPER_HEADERS[protocol]
+            send[key] = upper_header(fields)
         if "payload" in fields:
             send["payload"] = {"hex": fields["payload"]}
         return send
 
 
+def _ip_header(fields: Fields) -> dict[str, Any]:
+    """What ``fields`` say of the header of IPv4 or IPv6."""
+    header: dict[str, Any] = {}
+    if "saddr" in fields and not fields.get("reply"):
+        header["src"] = str(fields["saddr"])
+    if "ttl" in fields:
+        header["ttl" if fields["family"] == 4 else "hlim"] = fields["ttl"]
+    if "dscp" in fields and isinstance(fields["dscp"], int):
+        header["tos" if fields["family"] == 4 else "tc"] = fields["dscp"] << 2
+    return header
+
+
+def _udp_header(fields: Fields) -> dict[str, Any]:
+    return ({"sport": fields["sport"]} if fields["sport"] != REPLY_PORT else {}) | {"dport": fields["dport"]}
+
+
+def _tcp_header(fields: Fields) -> dict[str, Any]:
+    header = _udp_header(fields)
+    letters = "".join(_LETTERS[name] for name in _LETTERS if name in fields["flags"])
+    if letters != "S":
+        header["flags"] = letters
+    if "mss" in fields:
+        header["mss"] = fields["mss"]
+    return header
+
+
+def _icmp_header(fields: Fields) -> dict[str, Any]:
+    header = {"type": fields["type"]} if fields["type"] != "echo-request" else {}
+    return header | ({"code": fields["code"]} if fields["code"] else {})
+
+
+_UPPER_HEADERS: Mapping[str, tuple[str, Callable[[Fields], dict[str, Any]]]] = {
+    "tcp": ("tcp", _tcp_header),
+    "udp": ("udp", _udp_header),
+    "icmp": ("icmp", _icmp_header),
+    "ipv6-icmp": ("icmpv6", _icmp_header),
+}
+"""The key of ``send`` for each protocol above IP, and what stands below it."""
+
+
 # --- from expressions to wishes -----------------------------------------------------------------
+
+
+_OTHER_FAMILY = {"icmp": 6, "arp": 6, "ipv6-icmp": 4}
+"""The IP version that does not carry a protocol."""
+
+
+def _protocols(wish: Wish) -> Sequence[str]:
+    """The protocols that a packet for ``wish`` may have."""
+    if "frag" in wish:
+        return ("udp",)
+    if wish.get("ether_type") == ETHER_TYPES["arp"] or "op" in wish:
+        return ("arp",)
+    if "proto" in wish:
+        return (str(wish["proto"]),)
+    if wish.get("state") == "invalid" or "flags" in wish or "mss" in wish:
+        return ("tcp",)
+    return ("tcp", "udp") if {"sport", "dport"} & wish.keys() else ("tcp", "udp", "icmp", "ipv6-icmp")
 
 
 def _merged(wishes: Iterable[Wish]) -> Wish | None:
@@ -480,37 +516,70 @@ def _wish(left: Any, member: Any) -> Wish:
     name, value = _field(left), _value(member)
     if isinstance(value, Mapping) or (isinstance(value, list) and name != "flags"):
         return wish
-    if name in ("saddr", "daddr") and isinstance(value, str):
-        wish |= {name: value, "family": 6 if ":" in value else 4}
-    elif name == "family":
-        wish["family"] = {"ipv4": 4, "ipv6": 6}.get(value, value)
-    elif name == "proto":
-        names = {number: word for word, number in PROTOCOLS.items() if word not in ("ipv6-icmp",)}
-        wish["proto"] = {"icmpv6": "ipv6-icmp"}.get(str(names.get(value, value)), names.get(value, value))
-        if wish["proto"] in ("icmp", "ipv6-icmp"):
-            wish["family"] = 4 if wish["proto"] == "icmp" else 6
-    elif name == "flags":
-        chosen = value if isinstance(value, list) else [value]
-        if all(one in _LETTERS for one in chosen):
-            wish["flags"] = tuple(chosen)
-    elif name == "type":
-        types = icmp.TYPES if wish.get("proto") == "icmp" else icmp.TYPES_V6
-        wish["type"] = next((word for word, number in types.items() if number == value), value)
-    elif name == "ether_type":
-        wish["ether_type"] = ETHER_TYPES.get(value, value)
-        if value in ("ip", "ip6"):
-            wish["family"] = 4 if value == "ip" else 6
-    elif name == "protocol":
-        wish |= {"ip": {"family": 4}, "ip6": {"family": 6}, "arp": {"ether_type": 0x0806}}.get(str(value), {})
-    elif name == "local":
-        wish["local"] = value == "local"
-    elif name in ("iif", "oif") and isinstance(value, str):
-        wish[name] = value.replace("*", "0")
-    elif isinstance(value, _KINDS.get(name, ())):
-        wish[name] = value
-    elif isinstance(left, Mapping) and "payload" in left and left["payload"].get("base") == "th":
-        wish |= _raw(left["payload"], value)
+    if name in _ASKED and (asked := _ASKED[name](name, value, wish)) is not None:
+        return wish | asked
+    if name in _KINDS and isinstance(value, _KINDS[name]):
+        return wish | {name: value}
+    if name not in _ASKED and isinstance(left, Mapping) and left.get("payload", {}).get("base") == "th":
+        return wish | _raw(left["payload"], value)
     return wish
+
+
+def _address(name: str, value: Any, _: Wish) -> Wish | None:
+    return {name: value, "family": 6 if ":" in value else 4} if isinstance(value, str) else None
+
+
+def _family(name: str, value: Any, _: Wish) -> Wish:
+    return {name: {"ipv4": 4, "ipv6": 6}.get(value, value)}
+
+
+def _protocol(name: str, value: Any, _: Wish) -> Wish:
+    names = {number: word for word, number in PROTOCOLS.items() if word not in ("ipv6-icmp",)}
+    protocol = {"icmpv6": "ipv6-icmp"}.get(str(names.get(value, value)), names.get(value, value))
+    family = {"icmp": 4, "ipv6-icmp": 6}.get(protocol)
+    return {name: protocol} | ({"family": family} if family else {})
+
+
+def _tcp_flags(name: str, value: Any, _: Wish) -> Wish:
+    chosen = value if isinstance(value, list) else [value]
+    return {name: tuple(chosen)} if all(one in _LETTERS for one in chosen) else {}
+
+
+def _icmp_type(name: str, value: Any, wish: Wish) -> Wish:
+    types = icmp.TYPES if wish.get("proto") == "icmp" else icmp.TYPES_V6
+    return {name: next((word for word, number in types.items() if number == value), value)}
+
+
+def _ether_type(name: str, value: Any, _: Wish) -> Wish:
+    return {name: ETHER_TYPES.get(value, value)} | (
+        {"family": {"ip": 4, "ip6": 6}[value]} if value in ("ip", "ip6") else {}
+    )
+
+
+def _meta_protocol(_name: str, value: Any, _: Wish) -> Wish:
+    return {"ip": {"family": 4}, "ip6": {"family": 6}, "arp": {"ether_type": 0x0806}}.get(str(value), {})
+
+
+def _local(name: str, value: Any, _: Wish) -> Wish:
+    return {name: value == "local"}
+
+
+def _interface(name: str, value: Any, _: Wish) -> Wish | None:
+    return {name: value.replace("*", "0")} if isinstance(value, str) else None
+
+
+_ASKED: Mapping[str, Callable[[str, Any, Wish], Wish | None]] = {
+    **dict.fromkeys(("saddr", "daddr"), _address),
+    **dict.fromkeys(("iif", "oif"), _interface),
+    "family": _family,
+    "proto": _protocol,
+    "flags": _tcp_flags,
+    "type": _icmp_type,
+    "ether_type": _ether_type,
+    "protocol": _meta_protocol,
+    "local": _local,
+}
+"""What a field that has a value asks for, by the field's name; None where the value is of no use."""
 
 
 def _implied(left: Any) -> Wish:

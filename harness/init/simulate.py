@@ -264,25 +264,33 @@ class SimulatedRuleset:
             return _payload(what, fields)
         if kind == "ct":
             return self._conntrack(what, fields)
+        if kind == "concat":
+            return self._concatenated([self.value(rule, one, fields) for one in what])
+        if kind in ("&", "|") and isinstance(what, list):
+            return self._combined(kind, *(self.value(rule, one, fields) for one in what[:2]))
         if kind == "fib" and what["result"] == "type" and what["flags"] == ["daddr"]:
             return "local" if fields.get("local") else "unicast"
-        if kind == "concat":
-            values = [self.value(rule, one, fields) for one in what]
-            if None in values:
-                return None
-            return UNKNOWN if UNKNOWN in values else tuple(values)
         if kind == "tcp option" and what.get("name") == "maxseg":
             return fields.get("mss")
-        if kind in ("&", "|") and isinstance(what, list):
-            a, b = (self.value(rule, one, fields) for one in what[:2])
-            if a is None:
-                return None
-            if isinstance(a, frozenset):
-                a = _flags(list(a))
-            if isinstance(a, int) and isinstance(b, int):
-                return a & b if kind == "&" else a | b
         if kind == "numgen" and what.get("mod") == 1:
             return what.get("offset", 0)
+        return UNKNOWN
+
+    @staticmethod
+    def _concatenated(values: Sequence[Any]) -> Any:
+        if None in values:
+            return None
+        return UNKNOWN if UNKNOWN in values else tuple(values)
+
+    @staticmethod
+    def _combined(operator: str, a: Any, b: Any) -> Any:
+        """The value of a bitwise ``&`` or ``|``."""
+        if a is None:
+            return None
+        if isinstance(a, frozenset):
+            a = _flags(list(a))
+        if isinstance(a, int) and isinstance(b, int):
+            return a & b if operator == "&" else a | b
         return UNKNOWN
 
     @staticmethod
@@ -412,26 +420,40 @@ def _flatten(element: Any) -> Iterator[Any]:
 
 def _is(value: Any, member: Any) -> bool:
     """Whether ``value`` is ``member`` of a set, or in it."""
-    if isinstance(member, Mapping) and "concat" in member:
-        parts = member["concat"]
-        return isinstance(value, tuple) and all(
-            any(_is(one, inner) for inner in _flatten(part)) for one, part in zip(value, parts, strict=False)
-        )
-    if isinstance(member, Mapping) and "range" in member:
-        try:
-            low, high, found = (_ordered(one) for one in (*member["range"], value))
-            return bool(low <= found <= high)
-        except TypeError:
-            return False
-    if isinstance(member, Mapping) and "prefix" in member:
-        try:
-            return ip_address(str(value)) in ip_network(f"{member['prefix']['addr']}/{member['prefix']['len']}", False)
-        except ValueError:
-            return False
+    if isinstance(member, Mapping):
+        for kind, contains in (("concat", _in_concatenation), ("range", _in_range), ("prefix", _in_prefix)):
+            if kind in member:
+                return contains(value, member[kind])
     if isinstance(member, list):
         return bool(value == _flags(member))
     if isinstance(member, str) and member.endswith("*") and isinstance(value, str):
         return value.startswith(member[:-1])
+    return _is_named(value, member)
+
+
+def _in_concatenation(value: Any, parts: Sequence[Any]) -> bool:
+    return isinstance(value, tuple) and all(
+        any(_is(one, inner) for inner in _flatten(part)) for one, part in zip(value, parts, strict=False)
+    )
+
+
+def _in_range(value: Any, ends: Sequence[Any]) -> bool:
+    try:
+        low, high, found = (_ordered(one) for one in (*ends, value))
+        return bool(low <= found <= high)
+    except TypeError:
+        return False
+
+
+def _in_prefix(value: Any, prefix: Mapping[str, Any]) -> bool:
+    try:
+        return ip_address(str(value)) in ip_network(f"{prefix['addr']}/{prefix['len']}", False)
+    except ValueError:
+        return False
+
+
+def _is_named(value: Any, member: Any) -> bool:
+    """Whether two values are the same, of which one may be a number and the other its name."""
     if isinstance(value, int) and isinstance(member, str):
         return value in (FLAGS.get(member), ETHER_TYPES.get(member), icmp.TYPES.get(member), icmp.TYPES_V6.get(member))
     if isinstance(value, str) and isinstance(member, int):

@@ -25,7 +25,7 @@ from harness.model.problem import Problem, did_you_mean, unknown
 from harness.packets import spec
 from harness.packets.endpoints import Endpoints
 from harness.packets.expression import Field, Layer, Stack, parse
-from harness.packets.sandbox import alone
+from harness.packets.isolation import alone
 
 _MODULES: Mapping[str, str] = {
     "packet": "Padding Raw",

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.packets import icmp
 from harness.packets.endpoints import Endpoints, payload
-from harness.packets.sandbox import alone
+from harness.packets.isolation import alone
 from harness.packets.spec import SCTP, Extension, Fragment, IPv4, IPv6, Routing, Send
 
 

@@ -41,13 +41,13 @@ LANDMARKS = (
 DROPS = "kfree_skb_reason | sk_skb_reason_drop"
 """Which of them drops depends on the kernel (from 6.11 the first is inlined)."""
 
-TAKEN_IN = frozenset(
+LOCAL_RECEIVE = frozenset(
     {
         *("ip_local_deliver_finish", "ip_protocol_deliver_rcu", "ip6_input_finish", "ip6_protocol_deliver_rcu"),
         *("icmp_rcv", "icmpv6_rcv", "tcp_v4_rcv", "tcp_v6_rcv", "udp_rcv", "udpv6_rcv", "sctp_rcv"),
     }
 )
-"""Here all hooks have let a packet in: what follows depends on the programs that listen, not on a ruleset."""
+"""Functions from the input hook up to a socket: what follows depends on the programs that listen, not on a ruleset."""
 
 NOT_TELLING = frozenset({"Buffer", "Free", "Neighbour", "Qdisc", "Checksum", "Socket", layers.UNKNOWN})
 """Layers that every packet passes, or none for long."""
@@ -376,7 +376,7 @@ def _dropped(expect: Expect, measurements: Sequence[Sample]) -> Change:
 def telling_layers(seen: Sample) -> tuple[str, ...]:
     """The layers of the functions that every kernel has, each where it comes first."""
     whole_way = hops_on(seen.sent.seen, seen.sent.observation.device)
-    hops = itertools.takewhile(lambda hop: hop.function not in TAKEN_IN, whole_way)
+    hops = itertools.takewhile(lambda hop: hop.function not in LOCAL_RECEIVE, whole_way)
     passed = (hop.layer for hop in hops if layers.classify(hop.function).priority == layers.CRITICAL)
     return tuple(layer for layer in dict.fromkeys(passed) if layer not in NOT_TELLING)
 
@@ -385,7 +385,9 @@ def landmarks(seen: Sample, start: int = 0, end: int | None = None) -> tuple[Pat
     """The telling functions among the hops from ``start`` to before ``end``, as entries of a path."""
     device = seen.sent.observation.device
     way = located(seen.sent.seen)
-    taken_in = next((at for at, hop in enumerate(way) if hop.host == device and hop.function in TAKEN_IN), len(way))
+    taken_in = next(
+        (at for at, hop in enumerate(way) if hop.host == device and hop.function in LOCAL_RECEIVE), len(way)
+    )
     hops = [hop for hop in way[:taken_in][start:end] if hop.host == device]
     sends = [hop for hop in hops if hop.function == "__dev_queue_xmit"]
     entries: list[PathEntry] = []

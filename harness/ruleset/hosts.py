@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from harness.errors import Unsupported
-from harness.lab import needs as lab_needs
+from harness.lab import required_modules as lab_modules
 from harness.lab.lab import UNFILTERED_BRIDGES, Host, Lab
 from harness.linux import modules
-from harness.ruleset import needs
+from harness.ruleset import required_modules
 from harness.ruleset.load import Ruleset
-from harness.ruleset.needs import BRIDGE_NETFILTER
+from harness.ruleset.required_modules import BRIDGE_NETFILTER
 from harness.scenario.case import Files
 from harness.scenario.files import shortened
 from harness.topology import sysctls
@@ -26,18 +26,18 @@ def built(network: Network, rulesets: Mapping[str, Files]) -> Iterator[tuple[Lab
         if not path.exists():
             # Those of the project were there when the scenario was read; others are the machine's.
             raise Unsupported(f"{path} is not on this machine", remedy="install what it belongs to")
-    modules.refuse(lab_needs.needs(network))
+    modules.refuse(lab_modules.needs(network))
     modules.refuse(
         need
         for files in rulesets.values()
-        for need in needs.of_files(map(shortened, files.paths), files.project.allows)
+        for need in required_modules.of_files(map(shortened, files.paths), files.project.allows)
     )
     with modules.watched(), Lab.build(network) as lab:
         loaded = {}
         for name, files in rulesets.items():
             paths = [shortened(path) for path in files.paths]
             loaded[name] = Ruleset.load(lab.hosts[name], *paths, defines=files.defines, home=files.project)
-            if any(need.alias == BRIDGE_NETFILTER for need in needs.of_files(paths, files.project.allows)):
+            if any(need.alias == BRIDGE_NETFILTER for need in required_modules.of_files(paths, files.project.allows)):
                 _filter_bridges(lab.hosts[name])
         yield lab, loaded
 

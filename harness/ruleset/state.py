@@ -10,7 +10,7 @@ from harness.errors import HarnessError
 from harness.lab.lab import Host
 from harness.linux import modules
 from harness.nft_syntax import is_change, is_object
-from harness.ruleset import needs
+from harness.ruleset import required_modules
 from harness.ruleset.nft import Nft, RefusedError, counted
 
 
@@ -63,7 +63,7 @@ def change(nft: Nft, command: str) -> None:
     :class:`~harness.errors.Unsupported` where that would load a module into the machine's own kernel."""
     if not is_change(command):
         raise RefusedError("Error: this is no change of a set's elements")
-    modules.refuse(needs.of_text(command, f"nft: {command}"))
+    modules.refuse(required_modules.of_text(command, f"nft: {command}"))
     nft.run(command)
 
 

@@ -135,7 +135,7 @@ def test_frames_are_handed_on_without_scapy() -> None:
 WHAT_IS_ASKED = """
 import sys
 
-from harness.packets import sandbox as alone, long, frames as packet
+from harness.packets import isolation, long, frames as packet
 from harness.topology import builtin as labs, network
 from harness.scenario.models import Send
 from harness.model.problem import Problem
@@ -158,7 +158,7 @@ def build(text: str) -> bool:
     assert not heard, (text, heard)
     return built
 
-with alone.alone():
+with isolation.alone():
     pass
 """
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.ruleset import needs
+from harness.ruleset import required_modules
 
 
 def aliases(path: Path) -> set[str]:
-    return {need.alias for need in needs.of_files([path])}
+    return {need.alias for need in required_modules.of_files([path])}
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def save(tmp_path: Path) -> Path:
 def test_a_match_is_a_module_and_physdev_filters_bridges(save: Path, rule: str) -> None:
     save.write_text(f"*filter\n:FORWARD DROP [0:0]\n{rule}\nCOMMIT\n")
     assert {"br_netfilter", "xt_physdev", "ipt_physdev"} <= aliases(save)
-    (first, *_) = needs.of_files([save])
+    (first, *_) = required_modules.of_files([save])
     assert first.because.startswith(f"{save}:3: ")
     assert first.because.endswith("physdev")
 
@@ -68,5 +68,5 @@ def test_bridges_and_included_files_count(tmp_path: Path) -> None:
     file = tmp_path / "a.nft"
     file.write_text('include "more.nft"\n')
     assert "nf_conntrack_bridge" in aliases(file)
-    (need,) = (need for need in needs.of_files([file]) if need.alias == "nf_conntrack_bridge")
+    (need,) = (need for need in required_modules.of_files([file]) if need.alias == "nf_conntrack_bridge")
     assert need.because == f"{tmp_path / 'more.nft'}: ct in family bridge"
