@@ -68,17 +68,15 @@ class Unasked:
 
         To be called when nothing more is measured in the lab: it leaves traces in counters and sets.
         """
-        try:
-            refused = outcome(packet, observation.device).verdict in REFUSED
-        except HarnessError:
-            return
-        if refused or not arrivals(packet):
-            return
-        for hop in dict.fromkeys(_hops(packet, self._lab.network)):
-            if any(_may_see(ruleset, hop.neighbour.address.version) for ruleset in self._rulesets.values()):
+        hops = [hop for hop in dict.fromkeys(_hops(packet, self._lab.network)) if self._may_see(hop)]
+        if hops and _arrived(observation, packet):
+            for hop in hops:
                 with suppress(HarnessError):
                     if sentence := self._of(hop):
                         yield sentence
+
+    def _may_see(self, hop: Hop) -> bool:
+        return any(_may_see(ruleset, hop.neighbour.address.version) for ruleset in self._rulesets.values())
 
     def _of(self, hop: Hop) -> str:
         loaded = ((name, one.chains, one.rules, tuple(one.sets.items())) for name, one in self._rulesets.items())
@@ -147,6 +145,13 @@ class Unasked:
         with suppress(BrokenMeasurement):
             wait_until(ended, neighbours.DEADLINE_S, "neighbours to answer")
         return None if resolved or not refused else refused[0]
+
+
+def _arrived(observation: Observation, packet: ObservedPacket) -> bool:
+    try:
+        return outcome(packet, observation.device).verdict not in REFUSED and bool(arrivals(packet))
+    except HarnessError:
+        return False
 
 
 def _hops(packet: ObservedPacket, network: Network) -> Iterator[Hop]:
