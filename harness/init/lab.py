@@ -71,18 +71,8 @@ def _outside_first(facts: Facts) -> list[str]:
     for value in (one["rule"] for one in facts.objects if "rule" in one):
         for name in _named(value["expr"]):
             found.setdefault(name.replace("*", "0"))
-    sets = [one[kind] for one in facts.objects for kind in ("set", "map") if kind in one]
-    for value in sets:
-        kinds = value["type"] if isinstance(value["type"], list) else [value["type"]]
-        if {"ifname", "iface_index"} & set(kinds):
-            for element in value.get("elem", ()):
-                key = element[0] if "map" in value and isinstance(element, list) else element
-                parts = key.get("concat", [key]) if isinstance(key, dict) else [key]
-                found |= {
-                    part: None
-                    for part, kind in zip(parts, kinds, strict=False)
-                    if kind in ("ifname", "iface_index") and isinstance(part, str)
-                }
+    for name in _in_sets(facts):
+        found.setdefault(name)
     masked = {name for value in facts.objects if "rule" in value for name in _masquerading(value["rule"]["expr"])}
 
     def rank(name: str) -> int:
@@ -90,6 +80,18 @@ def _outside_first(facts: Facts) -> list[str]:
         return 0 if _OUTSIDE.search(words) else 3 if _INSIDE.search(words) else 1 if name in masked else 2
 
     return sorted((name for name in found if name != "lo"), key=rank)
+
+
+def _in_sets(facts: Facts) -> Iterator[str]:
+    """The interfaces in named sets, and among the keys of named maps."""
+    for value in (one[kind] for one in facts.objects for kind in ("set", "map") if kind in one):
+        kinds = value["type"] if isinstance(value["type"], list) else [value["type"]]
+        for element in value.get("elem", ()):
+            key = element[0] if "map" in value and isinstance(element, list) else element
+            parts = key.get("concat", [key]) if isinstance(key, dict) else [key]
+            for part, kind in zip(parts, kinds, strict=False):
+                if kind in ("ifname", "iface_index") and isinstance(part, str):
+                    yield part
 
 
 def _named(expression: Any) -> Iterator[str]:

@@ -10,7 +10,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from harness.judge.unmet import is_met, is_policy, named, place, rule_status
-from harness.model.observation import Observation, ObservedPacket, Rule, Verdict
+from harness.model.observation import Observation, ObservedPacket, Rule, Step, Verdict
 from harness.packets.frames import fields
 from harness.reading import drops
 from harness.reading.decision import Outcome
@@ -51,20 +51,35 @@ def advise(
             yield f"look at {place(expected)}, the rule that the scenario expects: it {how}"
         elif last.kind == "policy" and unmet and rules:
             yield f"the ruleset has no such rule as the scenario expects: add it, or correct `{_key(expect, unmet[0])}`"
-        elif last.kind == "policy":
-            yield f"no rule of {last.chain_path} decided, so its policy did: add a rule that accepts this packet"
-        elif last.rule and re.search(r"\bct state\b.*\binvalid\b", last.rule.text):
-            yield (
-                "conntrack holds the packet for invalid: a TCP packet other than SYN needs its connection first; "
-                "send that in an earlier step"
-            )
-    if expected and (interface := _INTERFACE.search(expected.text)):
+        else:
+            yield from _refused_by(last)
+    if expected:
+        yield from _other_interface(expected, packet, device)
+    yield from observation.unresolved or _dropped(packet, network)
+
+
+def _refused_by(last: Step) -> Iterator[str]:
+    """What the step that refused the packet says by itself."""
+    if last.kind == "policy":
+        yield f"no rule of {last.chain_path} decided, so its policy did: add a rule that accepts this packet"
+    elif last.rule and re.search(r"\bct state\b.*\binvalid\b", last.rule.text):
+        yield (
+            "conntrack holds the packet for invalid: a TCP packet other than SYN needs its connection first; "
+            "send that in an earlier step"
+        )
+
+
+def _other_interface(expected: Rule, packet: ObservedPacket, device: str) -> Iterator[str]:
+    """Whether the rule asks for another interface than the one by which the packet came in."""
+    if (interface := _INTERFACE.search(expected.text)) and packet.sender != device:
         entered = next((hop.device for hop in hops_on(packet, device) if hop.device), "")
-        if entered and not fnmatchcase(entered, interface["name"]) and packet.sender != device:
+        if entered and not fnmatchcase(entered, interface["name"]):
             yield f"the expected rule asks for the interface {interface['name']}, and the packet came in by {entered}"
-    if observation.unresolved:
-        yield from observation.unresolved
-    elif packet.drop and network and (nobody := _missing(packet, network)):
+
+
+def _dropped(packet: ObservedPacket, network: Network | None) -> Iterator[str]:
+    """What the kernel's reason for the drop means."""
+    if packet.drop and network and (nobody := _missing(packet, network)):
         yield f"check the destination: no host of the lab has {nobody}"
     elif packet.drop and (advice := drops.explain(packet.drop.function, packet.drop.reason).advice):
         yield advice

@@ -44,45 +44,19 @@ def plan_endpoints(send: Send, network: Network) -> Endpoints:
     Raises :class:`~harness.model.problem.Problem`, with keys below ``send``, when it
     contradicts itself or the lab.
     """
-    if send.from_ not in network.hosts:
-        raise unknown(send.from_, network.hosts, "host of the lab", "from")
-    transports = [name for name in TRANSPORTS if getattr(send, name) is not None]
-    if len(transports) > 1:
-        raise Problem(f"a packet cannot be {transports[0]} and {transports[1]} at once", transports[1])
-    if send.arp is not None and (send.ip or send.ip6 or transports):
-        other = "ip" if send.ip else "ip6" if send.ip6 else transports[0]
-        raise Problem(f"an ARP message has no {other}", other)
-    for name, types in (("icmp", icmp.TYPES), ("icmpv6", icmp.TYPES_V6)):
-        if (header := getattr(send, name)) is not None:
-            try:
-                icmp.number(header.type, types)
-            except Problem as problem:
-                raise problem.below(name, "type") from None
-
+    _check_contents(send, network)
     family, given_source, given_destination = _addresses(send, network)
     if family is None and send.to is None:
         return _plan_raw(send, network)
     if family is None:
         family = 4 if _has(network, send.from_, 4) and _has(network, send.to, 4) else 6
-    destination = given_destination
-    if destination is None:
-        if send.to is None:
-            raise Problem("does not say where to", remedy="add to: with a host or an address")
-        destination = network.address(send.to, family, towards=send.from_)
-        if destination is None:
-            raise Problem(f"{send.to} has no IPv{family} address", "to")
-    _check_upper_layer(send, family, transports)
+    destination = given_destination or _destination(send, network, family)
+    _check_upper_layer(send, family, _transports(send))
     _check_headers(send)
 
     ether = send.ether
     through = _through(send, network, family)
-    try:
-        hop = network.route(send.from_, destination, local=through == "output")
-        interface, next_mac = hop.interface, hop.mac
-    except Problem as problem:
-        if ether is None or ether.dst is None:
-            raise problem.below(*(("to",) if send.to else (_layer(send, family), "dst"))) from None
-        interface, next_mac = next(iter(network.hosts[send.from_].interfaces.values())), ether.dst
+    interface, next_mac = _first_hop(send, network, family, destination, through)
     _check_size(send, family, interface)
     if send.arp is not None and send.arp.op == "request":
         next_mac = BROADCAST
@@ -98,6 +72,51 @@ def plan_endpoints(send: Send, network: Network) -> Endpoints:
         source=source,
         destination=destination,
     )
+
+
+def _transports(send: Send) -> list[str]:
+    return [name for name in TRANSPORTS if getattr(send, name) is not None]
+
+
+def _check_contents(send: Send, network: Network) -> None:
+    """Refuse a sender that the lab does not have, headers that exclude each other, and unknown ICMP types."""
+    if send.from_ not in network.hosts:
+        raise unknown(send.from_, network.hosts, "host of the lab", "from")
+    transports = _transports(send)
+    if len(transports) > 1:
+        raise Problem(f"a packet cannot be {transports[0]} and {transports[1]} at once", transports[1])
+    if send.arp is not None and (send.ip or send.ip6 or transports):
+        other = "ip" if send.ip else "ip6" if send.ip6 else transports[0]
+        raise Problem(f"an ARP message has no {other}", other)
+    for name, types in (("icmp", icmp.TYPES), ("icmpv6", icmp.TYPES_V6)):
+        if (header := getattr(send, name)) is not None:
+            try:
+                icmp.number(header.type, types)
+            except Problem as problem:
+                raise problem.below(name, "type") from None
+
+
+def _destination(send: Send, network: Network, family: int) -> Address:
+    """The address of the host that ``send`` names."""
+    if send.to is None:
+        raise Problem("does not say where to", remedy="add to: with a host or an address")
+    destination = network.address(send.to, family, towards=send.from_)
+    if destination is None:
+        raise Problem(f"{send.to} has no IPv{family} address", "to")
+    return destination
+
+
+def _first_hop(
+    send: Send, network: Network, family: int, destination: Address, through: Through
+) -> tuple[Interface, str]:
+    """The interface by which the packet leaves, and the Ethernet address of whoever is next."""
+    try:
+        hop = network.route(send.from_, destination, local=through == "output")
+    except Problem as problem:
+        if send.ether is None or send.ether.dst is None:
+            raise problem.below(*(("to",) if send.to else (_layer(send, family), "dst"))) from None
+        return next(iter(network.hosts[send.from_].interfaces.values())), send.ether.dst
+    return hop.interface, hop.mac
 
 
 def _addresses(send: Send, network: Network) -> tuple[int | None, Address | None, Address | None]:

@@ -7,7 +7,7 @@ Several sights are of the same packet: on several kernels, or in the scenarios t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -129,55 +129,54 @@ def judged(expect: Expect, seen: Sample) -> tuple[Mismatch, ...]:
 def _change(expect: Expect, mismatch: Mismatch, measurements: Sequence[Sample]) -> Iterable[Change]:
     """What follows from one mismatch."""
     _, key, *rest = mismatch.keys
-    whole_key: Keys = (key,)
-    if key == "verdict":
-        verdict = _agreed("verdict", _verdict, measurements)
-        if expect.verdict == verdict:  # right, but it says nothing of an accepted packet that arrives nowhere
-            yield Change(keys=("delivered",), value="nowhere", new=True)
-        else:
-            yield Change(keys=whole_key, value=verdict)
-    elif key == "with":
-        yield Change(keys=whole_key, value=_agreed("with", lambda seen: seen.sent.with_ or None, measurements))
-    elif key == "rule":
-        yield Change(keys=whole_key, value=_agreed("rule", _rule, measurements))
-    elif key == "rules":
-        yield Change(keys=whole_key, value=_agreed("rules", lambda seen: _rules(expect, seen), measurements))
-    elif key == "dropped":
-        yield _dropped(expect, measurements)
-    elif key == "delivered":
-        yield from _delivery(expect, rest, measurements)
-    elif key == "reply":
-        yield from _reply(expect, rest, measurements)
-    elif key == "counters":
-        name = str(rest[0])
-        counted = _agreed(f"counter {name}", lambda seen: seen.sent.observation.counters.get(name), measurements)
-        yield Change(keys=(key, name), value=counted)
-    elif key == "elements":
-        name = str(rest[0])
-        found = _agreed(f"set {name}", lambda seen: sorted(seen.sent.observation.elements.get(name, ())), measurements)
-        yield Change(keys=(key, name), value=found)
-    elif key == "layers":
-        yield _relayered(expect.layers or [], measurements)
-    elif key == "path":
-        if isinstance(expect.path, Exactly):
-            raise NotRecordableError("a path that is exactly so is yours to write")
-        yield _repathed(expect.path or [], measurements)
-    elif key == "flow":
-        name = str(rest[0]) if rest else "result"
-        value = _agreed(f"flow {name}", lambda seen: getattr(seen.sent.observation.flow, name), measurements)
-        yield Change(keys=(*whole_key, *rest), value=value)
-    elif key == "mark":
-        yield Change(keys=whole_key, value=_agreed("mark", _mark, measurements))
-    elif key == "route":
-        yield Change(keys=whole_key, value=_agreed("route", _route, measurements))
+    if key in _VALUES:
+        yield Change(keys=(key,), value=_agreed(str(key), _VALUES[key], measurements))
+    elif key in _CHANGES:
+        yield from _CHANGES[key](expect, rest, measurements)
     elif key in ("conntrack", "log"):
         raise NotRecordableError(f"`{key}` is not what it was: {mismatch.seen}")
-    elif key == "never":
-        met = {
-            int(m.keys[2]) for seen in measurements for m in judged(expect, seen) if m.keys[:2] == ("expect", "never")
-        }
-        kept = tuple(KeptEntry(at) for at in range(len(expect.never or ())) if at not in met)
-        yield Change(keys=whole_key, value=kept or None)
+
+
+def _changed_verdict(expect: Expect, _: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[Change]:
+    verdict = _agreed("verdict", _verdict, measurements)
+    if expect.verdict == verdict:  # right, but it says nothing of an accepted packet that arrives nowhere
+        yield Change(keys=("delivered",), value="nowhere", new=True)
+    else:
+        yield Change(keys=("verdict",), value=verdict)
+
+
+def _changed_rules(expect: Expect, _: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[Change]:
+    yield Change(keys=("rules",), value=_agreed("rules", lambda seen: _rules(expect, seen), measurements))
+
+
+def _changed_counter(_: Expect, rest: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[Change]:
+    name = str(rest[0])
+    counted = _agreed(f"counter {name}", lambda seen: seen.sent.observation.counters.get(name), measurements)
+    yield Change(keys=("counters", name), value=counted)
+
+
+def _changed_elements(_: Expect, rest: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[Change]:
+    name = str(rest[0])
+    found = _agreed(f"set {name}", lambda seen: sorted(seen.sent.observation.elements.get(name, ())), measurements)
+    yield Change(keys=("elements", name), value=found)
+
+
+def _changed_path(expect: Expect, _: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[Change]:
+    if isinstance(expect.path, Exactly):
+        raise NotRecordableError("a path that is exactly so is yours to write")
+    yield _repathed(expect.path or [], measurements)
+
+
+def _changed_flow(_: Expect, rest: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[Change]:
+    name = str(rest[0]) if rest else "result"
+    value = _agreed(f"flow {name}", lambda seen: getattr(seen.sent.observation.flow, name), measurements)
+    yield Change(keys=("flow", *rest), value=value)
+
+
+def _changed_never(expect: Expect, _: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[Change]:
+    met = {int(m.keys[2]) for seen in measurements for m in judged(expect, seen) if m.keys[:2] == ("expect", "never")}
+    kept = tuple(KeptEntry(at) for at in range(len(expect.never or ())) if at not in met)
+    yield Change(keys=("never",), value=kept or None)
 
 
 def _agreed(what: str, part: Callable[[Sample], Written | None], measurements: Sequence[Sample]) -> Written | None:
@@ -473,3 +472,27 @@ def _repathed(expected: Sequence[PathEntry], measurements: Sequence[Sample]) -> 
     if len(measurements) > 1 or not any(isinstance(entry, KeptEntry) for entry in entries):
         return Change(keys=("path",), value=list(common_path(measurements)) or None)
     return Change(keys=("path",), value=tuple(entries))
+
+
+_VALUES: Mapping[str | int, Callable[[Sample], Written | None]] = {
+    "with": lambda seen: seen.sent.with_ or None,
+    "rule": _rule,
+    "mark": _mark,
+    "route": _route,
+}
+"""What is recorded for the keys of ``expect`` that have one value, the same in all measurements."""
+
+_CHANGES: Mapping[str | int, Callable[[Expect, Sequence[str | int], Sequence[Sample]], Iterable[Change]]] = {
+    "verdict": _changed_verdict,
+    "rules": _changed_rules,
+    "dropped": lambda expect, _, measurements: [_dropped(expect, measurements)],
+    "delivered": _delivery,
+    "reply": _reply,
+    "counters": _changed_counter,
+    "elements": _changed_elements,
+    "layers": lambda expect, _, measurements: [_relayered(expect.layers or [], measurements)],
+    "path": _changed_path,
+    "flow": _changed_flow,
+    "never": _changed_never,
+}
+"""What is recorded for the others; the second argument is the rest of the mismatch's keys."""

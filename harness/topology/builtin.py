@@ -78,13 +78,7 @@ def rename(spec: LabSpec, names: Mapping[str, str]) -> LabSpec:
     device = spec.hosts.get(spec.device)
     if device is None or not names:
         return spec
-    for old, new in names.items():
-        if old not in device.interfaces:
-            raise unknown(old, device.interfaces, f"interface of {spec.device}", old)
-        if new in device.interfaces and new not in names:
-            raise Problem(f"{spec.device} has an interface {new} already", old)
-        if list(names.values()).count(new) > 1:
-            raise Problem(f"two interfaces cannot both be {new}", old)
+    _check_names(device, spec.device, names)
 
     def name(end: str) -> str:
         host, _, interface = end.partition(":")
@@ -114,3 +108,14 @@ def rename(spec: LabSpec, names: Mapping[str, str]) -> LabSpec:
     return structs.replace(
         spec, hosts={**spec.hosts, spec.device: renamed}, links=[[name(end) for end in link] for link in spec.links]
     )
+
+
+def _check_names(device: HostSpec, host: str, names: Mapping[str, str]) -> None:
+    """Refuse to rename an interface that ``host`` does not have, or two to one name."""
+    for old, new in names.items():
+        if old not in device.interfaces:
+            raise unknown(old, device.interfaces, f"interface of {host}", old)
+        if new in device.interfaces and new not in names:
+            raise Problem(f"{host} has an interface {new} already", old)
+        if list(names.values()).count(new) > 1:
+            raise Problem(f"two interfaces cannot both be {new}", old)

@@ -130,26 +130,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
                 if one.address(address.version) is not None:
                     return NextHop(one, _group_mac(address))
             raise Problem(f"{host} has no IPv{address.version} address")
-        # A frame's first hop only: rules and other tables are for the kernel of the device.
-        given = (route for route in here.routes if route.table == MAIN)
-        ways = [_Way(route.destination, route.via, route.interface, route.metric, route.type) for route in given]
-        ways += [_Way(own.network, address, one.name) for one in here.interfaces.values() for own in one.addresses]
-        matching = [way for way in ways if address in way.to]
-        if not matching:
-            raise Problem(f"{host} has no route to {address}", remedy=f"give {host} a gateway in the lab")
-        subnet, via, name, _, ends = max(matching, key=lambda way: (way.to.prefixlen, -way.metric))
-        if via is None:
-            raise Problem(f"{host}'s route to {subnet} is of type {ends}")
-        if via == subnet.broadcast_address and subnet.version == 4:
-            return NextHop(here.interfaces[name], BROADCAST)
-        for neighbour in here.neighbours:
-            if (neighbour.interface, neighbour.address) == (name, via):
-                return NextHop(here.interfaces[name], neighbour.mac, via)
-        if via in (own.ip for own in here.interfaces[name].addresses):
-            raise Problem(f"{via} is {host}'s own address")
-        raise Problem(
-            f"nobody on the link of {host}:{name} has {via}", remedy="give the Ethernet destination, if it is meant"
-        )
+        return _next_hop(here, _longest_match(here, address))
 
 
 class _Way(NamedTuple):
@@ -158,6 +139,35 @@ class _Way(NamedTuple):
     interface: str
     metric: int = 0
     type: str = "unicast"
+
+
+def _longest_match(here: HostPlan, address: Address) -> _Way:
+    """The route to ``address`` of the longest prefix, then of the lowest metric."""
+    # A frame's first hop only: rules and other tables are for the kernel of the device.
+    given = (route for route in here.routes if route.table == MAIN)
+    ways = [_Way(route.destination, route.via, route.interface, route.metric, route.type) for route in given]
+    ways += [_Way(own.network, address, one.name) for one in here.interfaces.values() for own in one.addresses]
+    matching = [way for way in ways if address in way.to]
+    if not matching:
+        raise Problem(f"{here.name} has no route to {address}", remedy=f"give {here.name} a gateway in the lab")
+    return max(matching, key=lambda way: (way.to.prefixlen, -way.metric))
+
+
+def _next_hop(here: HostPlan, way: _Way) -> NextHop:
+    """Whom ``here`` sends to by the route ``way``."""
+    subnet, via, name, _, kind = way
+    if via is None:
+        raise Problem(f"{here.name}'s route to {subnet} is of type {kind}")
+    if via == subnet.broadcast_address and subnet.version == 4:
+        return NextHop(here.interfaces[name], BROADCAST)
+    for neighbour in here.neighbours:
+        if (neighbour.interface, neighbour.address) == (name, via):
+            return NextHop(here.interfaces[name], neighbour.mac, via)
+    if via in (own.ip for own in here.interfaces[name].addresses):
+        raise Problem(f"{via} is {here.name}'s own address")
+    raise Problem(
+        f"nobody on the link of {here.name}:{name} has {via}", remedy="give the Ethernet destination, if it is meant"
+    )
 
 
 def _loopback(host: str) -> Interface:

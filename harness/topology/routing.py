@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 
 from harness.model.problem import Problem, nowhere, unknown
 from harness.topology.parts import DEFAULT, LOOPBACK, MAIN, TABLES, Address, End, Interface, Route, RoutingRule, Subnet
-from harness.topology.spec import HostSpec, LabSpec, RouteSpec
+from harness.topology.spec import HostSpec, LabSpec, RouteSpec, RuleSpec
 
 Interfaces = Mapping[End, Interface]
 
@@ -98,33 +98,10 @@ def rules(spec: LabSpec, name: str, own: tuple[Route, ...]) -> Iterator[RoutingR
     """
     host = spec.hosts[name]
     for index, said in enumerate(host.rules):
-        keys = ("hosts", name, "rules", index)
         try:
-            ends = [_subnets(text, key) for key, text in (("from", said.from_), ("to", said.to)) if text]
+            versions = _check_rule(host, name, said, own)
         except Problem as problem:
-            raise problem.below(*keys) from None
-        versions = [version for version in (4, 6) if all(version in (one.version for one in end) for end in ends)]
-        if not versions:
-            raise Problem("from and to are of different IP versions", *keys)
-        for key in ("iif", "oif"):
-            if (interface := getattr(said, key)) is not None and interface not in (*host.interfaces, LOOPBACK):
-                raise unknown(interface, host.interfaces, f"interface of {name}", *keys, key)
-        if said.mask is not None and said.mark is None:
-            raise Problem("there is no mark that it could be of", *keys, "mask", remedy="add mark:", about_key=True)
-        if (said.table is None) == (said.type == "unicast"):
-            remedy = "add table:" if said.table is None else "take one of table: and type: out"
-            raise Problem(
-                f"a rule of type {said.type} {'needs' if said.table is None else 'has no'} table", *keys, remedy=remedy
-            )
-        table = _table(said.table) if said.table else 0
-        known = {*TABLES.values(), *(route.table for route in own), *(vrf.table for vrf in host.vrfs.values())}
-        if table and table not in known:
-            raise Problem(
-                f"no route of {name} is in table {table}",
-                *keys,
-                "table",
-                remedy=f"add one to routes: with table: {table}",
-            )
+            raise problem.below("hosts", name, "rules", index) from None
         for version in versions:
             source, destination = (
                 next((one for one in _subnets(text, "") if one.version == version), None) if text else None
@@ -139,9 +116,40 @@ def rules(spec: LabSpec, name: str, own: tuple[Route, ...]) -> Iterator[RoutingR
                 said.iif or "",
                 said.oif or "",
                 said.type,
-                table,
+                _table(said.table) if said.table else 0,
                 said.priority,
             )
+
+
+def _check_rule(host: HostSpec, name: str, said: RuleSpec, own: tuple[Route, ...]) -> list[int]:
+    """The IP versions that the policy rule ``said`` is for.
+
+    Raises :class:`~harness.model.problem.Problem`, with keys below the rule, when it contradicts itself or the host.
+    """
+    ends = [_subnets(text, key) for key, text in (("from", said.from_), ("to", said.to)) if text]
+    versions = [version for version in (4, 6) if all(version in (one.version for one in end) for end in ends)]
+    if not versions:
+        raise Problem("from and to are of different IP versions")
+    for key in ("iif", "oif"):
+        if (interface := getattr(said, key)) is not None and interface not in (*host.interfaces, LOOPBACK):
+            raise unknown(interface, host.interfaces, f"interface of {name}", key)
+    if said.mask is not None and said.mark is None:
+        raise Problem("there is no mark that it could be of", "mask", remedy="add mark:", about_key=True)
+    _check_table(host, name, said, own)
+    return versions
+
+
+def _check_table(host: HostSpec, name: str, said: RuleSpec, own: tuple[Route, ...]) -> None:
+    if said.table is None and said.type == "unicast":
+        raise Problem(f"a rule of type {said.type} needs table", remedy="add table:")
+    if said.table is not None and said.type != "unicast":
+        raise Problem(f"a rule of type {said.type} has no table", remedy="take one of table: and type: out")
+    table = _table(said.table) if said.table else 0
+    known = {*TABLES.values(), *(route.table for route in own), *(vrf.table for vrf in host.vrfs.values())}
+    if table and table not in known:
+        raise Problem(
+            f"no route of {name} is in table {table}", "table", remedy=f"add one to routes: with table: {table}"
+        )
 
 
 def _subnets(text: str, key: str) -> tuple[Subnet, ...]:
