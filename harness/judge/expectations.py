@@ -9,7 +9,8 @@ from harness.errors import BrokenMeasurement, Position, Unsupported
 from harness.judge.flow import differing_conntrack, differing_flow
 from harness.judge.sees import describe_sees, wanted_fields
 from harness.judge.unmet import describe_unmet
-from harness.model.mismatch import Keys, Mismatch
+from harness.model.fields import Keys
+from harness.model.mismatch import Mismatch
 from harness.model.observation import Loss, Observation, ObservedPacket, Rule, Verdict
 from harness.model.problem import Problem, one_of
 from harness.packets import icmp
@@ -112,6 +113,26 @@ def _beyond_doubt(
 
     Raises :class:`~harness.errors.Unsupported` when there is none, but an expectation that those may decide.
     """
+    doubtful = _decided_by_functions(mismatches, expect, seen, observation, packet)
+    certain = tuple(one for one in mismatches if one.keys[1] not in doubtful or one.keys[1] == "never")
+    left = [key for key in sorted(doubtful) if _asks(expect, key)]
+    if certain or not left:
+        return certain
+    raise Unsupported(
+        f"{at(('expect', left[0]))}: the engine {observation.engine} sees part of the functions only, "
+        f"which leaves open {one_of(left)}",
+        remedy="use a kernel with probes on functions: --nft-tracer auto",
+    )
+
+
+def _decided_by_functions(
+    mismatches: tuple[Mismatch, ...],
+    expect: Expect,
+    seen: Outcome,
+    observation: Observation,
+    packet: ObservedPacket,
+) -> set[str]:
+    """The keys of ``expect`` whose outcome functions that were met and not seen may change."""
     doubtful = {"never"} if expect.never else set()
     doubtful |= {"path"} if isinstance(expect.path, Exactly) else set()
     doubtful |= {key for key in BY_FUNCTION if any(mismatch.keys[1] == key for mismatch in mismatches)}
@@ -124,15 +145,7 @@ def _beyond_doubt(
             doubtful.add("verdict")
     if seen.deciding and seen.verdict is Verdict.DROP and (rule := seen.deciding[-1].rule) and FOREIGN in rule.text:
         doubtful |= {"verdict", "with"}  # a REJECT of iptables shows in a function
-    certain = tuple(one for one in mismatches if one.keys[1] not in doubtful or one.keys[1] == "never")
-    left = [key for key in sorted(doubtful) if _asks(expect, key)]
-    if certain or not left:
-        return certain
-    raise Unsupported(
-        f"{at(('expect', left[0]))}: the engine {observation.engine} sees part of the functions only, "
-        f"which leaves open {one_of(left)}",
-        remedy="use a kernel with probes on functions: --nft-tracer auto",
-    )
+    return doubtful
 
 
 def _asks(expect: Expect, key: str) -> bool:

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 
 from harness.errors import BrokenMeasurement
+from harness.model.fields import Keys
 from harness.model.observation import Connection, Direction, Observation, ObservedPacket
 from harness.packets.frames import fields
 from harness.scenario.models.expect import Ends, Expect, FlowSeen, Tracked
 
-Keys = tuple[str | int, ...]
 Found = Iterator[tuple[Keys, str, str, str]]
 
 MEANINGS = {

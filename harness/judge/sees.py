@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import NamedTuple
 
+from harness.model.fields import Keys
 from harness.packets import icmp
 from harness.packets.spec import Sees
 
 PROTOCOLS = ("tcp", "udp", "icmp", "icmpv6", "arp")
-
-
-Keys = tuple[str | int, ...]
 
 
 class Wanted(NamedTuple):

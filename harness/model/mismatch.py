@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from harness.errors import Position
+from harness.model.fields import Keys
 from harness.model.observation import Value
-
-Keys = tuple[str | int, ...]
-
-
-"""The way to a value of a scenario, seen from the scenario or step: ``("expect", "path", 2)``."""
 
 
 class Mismatch(Value, frozen=True, kw_only=True):

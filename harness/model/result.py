@@ -174,31 +174,42 @@ def decode(text: bytes, source: str = "result") -> Result:
 def _unsound(result: Result) -> str:
     """What in a result contradicts the rest of it; "" for one that a run may have made."""
     for number, sent in enumerate(result.sent, 1):
-        numbers = [packet.number for packet in sent.observation.packets]
-        if sent.packet not in numbers:
-            return f"step {number} is about packet {sent.packet}, which it does not have"
-        if len(set(numbers)) < len(numbers):
-            return f"step {number} has two packets of one number"
-        if sent.action < 0:
-            return f"step {number} has the number {sent.action}"
-        for packet in sent.observation.packets:
-            parts = (packet.hops, packet.steps, packet.deliveries)
-            times = [packet.born, *(one.time for part in parts for one in part)]
-            if not all(0 <= time < 1 << 62 for time in times):
-                return f"packet {packet.number} of step {number} has a time that no clock shows"
-    if result.lab:
-        hosts = set(result.lab.hosts)
-        if result.lab.device not in hosts:
-            return f"the lab has no host '{result.lab.device}', which is the one under test"
-        if len(hosts) < len(result.lab.hosts):
-            return "the lab has two hosts of one name"
-        for one in result.lab.interfaces:
-            if one.host not in hosts or one.peer[0] not in hosts:
-                return f"an interface of the lab leads from '{one.host}' to '{one.peer[0]}', and one of them is no host"
+        if wrong := _unsound_step(number, sent):
+            return wrong
+    if result.lab and (wrong := _unsound_lab(result.lab)):
+        return wrong
     places = [result.position, *([result.where] if result.where else [])]
     places += [*result.ruleset.positions] if result.ruleset else []
     if not all(0 <= number < 1 << 31 for place in places for number in place[1:]):
         return "a place has a line that no file has"
+    return ""
+
+
+def _unsound_step(number: int, sent: PacketResult) -> str:
+    numbers = [packet.number for packet in sent.observation.packets]
+    if sent.packet not in numbers:
+        return f"step {number} is about packet {sent.packet}, which it does not have"
+    if len(set(numbers)) < len(numbers):
+        return f"step {number} has two packets of one number"
+    if sent.action < 0:
+        return f"step {number} has the number {sent.action}"
+    for packet in sent.observation.packets:
+        parts = (packet.hops, packet.steps, packet.deliveries)
+        times = [packet.born, *(one.time for part in parts for one in part)]
+        if not all(0 <= time < 1 << 62 for time in times):
+            return f"packet {packet.number} of step {number} has a time that no clock shows"
+    return ""
+
+
+def _unsound_lab(lab: LabPlan) -> str:
+    hosts = set(lab.hosts)
+    if lab.device not in hosts:
+        return f"the lab has no host '{lab.device}', which is the one under test"
+    if len(hosts) < len(lab.hosts):
+        return "the lab has two hosts of one name"
+    for one in lab.interfaces:
+        if one.host not in hosts or one.peer[0] not in hosts:
+            return f"an interface of the lab leads from '{one.host}' to '{one.peer[0]}', and one of them is no host"
     return ""
 
 

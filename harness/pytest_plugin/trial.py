@@ -15,7 +15,8 @@ import msgspec
 
 from harness.errors import BrokenMeasurement, Position, ScenarioError
 from harness.judge.expectations import judge
-from harness.model.mismatch import Keys, Mismatch
+from harness.model.fields import Keys
+from harness.model.mismatch import Mismatch
 from harness.reading.decision import Outcome, outcome
 from harness.reading.words import describe_loss, describe_step
 from harness.scenario.case import Broken, Case

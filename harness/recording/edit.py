@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
+from harness.model.fields import Keys
 from harness.model.node import LineColumn
 from harness.scenario.document import parse
 
 Value = str | int | list[Any] | dict[str, Any]
 """What can be put into a text: ``[]`` and ``{}`` of such values."""
-
-Keys = tuple[str | int, ...]
 
 
 class KeptEntry(NamedTuple):

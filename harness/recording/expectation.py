@@ -16,7 +16,8 @@ from harness.errors import Position
 from harness.judge.expectations import judge
 from harness.judge.sees import PROTOCOLS, wanted_fields
 from harness.model import layers
-from harness.model.mismatch import Keys, Mismatch
+from harness.model.fields import Keys
+from harness.model.mismatch import Mismatch
 from harness.model.observation import Hop, Rule, Step, Value, Verdict
 from harness.model.result import PacketResult
 from harness.packets import icmp

@@ -13,10 +13,11 @@ from harness import untrusted
 from harness.bounds import SCENARIO_BYTES
 from harness.errors import BrokenMeasurement, HarnessError
 from harness.model import layers
+from harness.model.fields import Keys
 from harness.model.result import Result
 from harness.project import Project, find
 from harness.recording import expectation
-from harness.recording.edit import KeptEntry, Keys, Splice, Text, UneditableError
+from harness.recording.edit import KeptEntry, Splice, Text, UneditableError
 from harness.recording.expectation import Change, NotRecordableError, Sample
 from harness.scenario.case import Broken, Case
 from harness.scenario.check import SENDS

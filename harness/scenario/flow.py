@@ -50,21 +50,7 @@ def plan(flow: Connect | Exchange, network: Network) -> FlowPlan:
         raise Problem("does not say which port", remedy="add tcp: or udp: with a port")
     if flow.tcp is not None and udp is not None:
         raise Problem("a flow cannot be tcp and udp at once", "udp")
-    version = VERSIONS[flow.family] if flow.family else None
-    destination: Address
-    if flow.to in network.hosts:
-        wanted = (version,) if version else (4, 6)
-        found = [one for family in wanted if (one := network.address(flow.to, family, towards=flow.from_))]
-        if not found:
-            raise Problem(f"{flow.to} has no IPv{version} address" if version else f"{flow.to} has no address", "to")
-        destination = found[0]
-    else:
-        try:
-            destination = ip_address(flow.to)
-        except ValueError:
-            raise nowhere(flow.to, network.hosts, "to") from None
-        if version and destination.version != version:
-            raise Problem(f"{flow.to} is IPv{destination.version}, but family is {flow.family}", "family")
+    destination = _destination(flow, network)
     owner = network.owner(destination)
     if owner != flow.from_:
         try:
@@ -81,6 +67,23 @@ def plan(flow: Connect | Exchange, network: Network) -> FlowPlan:
         dport=udp if udp is not None else flow.tcp or 0,
         owner=owner,
     )
+
+
+def _destination(flow: Connect | Exchange, network: Network) -> Address:
+    """The address that ``flow`` calls, of the IP version that it asks for."""
+    version = VERSIONS[flow.family] if flow.family else None
+    if flow.to in network.hosts:
+        for family in (version,) if version else (4, 6):
+            if (found := network.address(flow.to, family, towards=flow.from_)) is not None:
+                return found
+        raise Problem(f"{flow.to} has no IPv{version} address" if version else f"{flow.to} has no address", "to")
+    try:
+        destination: Address = ip_address(flow.to)
+    except ValueError:
+        raise nowhere(flow.to, network.hosts, "to") from None
+    if version and destination.version != version:
+        raise Problem(f"{flow.to} is IPv{destination.version}, but family is {flow.family}", "family")
+    return destination
 
 
 def content(text: str | Hex) -> bytes:

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from harness.model.fields import Keys
 from harness.model.node import Node
 from harness.model.problem import Problem, did_you_mean, one_of
 
-Keys = tuple[str | int, ...]
 M = TypeVar("M", bound=msgspec.Struct)
 
 MAX_PROBLEMS = 100
