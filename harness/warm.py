@@ -97,7 +97,7 @@ def files() -> list[str]:
     opened.update(name for name in libraries if name.startswith("/"))
     for place in {Path(name).parent for name in libraries if ".so" in name}:  # libraries are opened by their sonames
         opened.update(str(link) for link in place.iterdir() if link.is_symlink() and str(link.resolve()) in libraries)
-    opened.update(str(path) for path in Path(__file__).parents[1].rglob("*"))
+    opened.update(str(path) for path in Path(__file__).parent.rglob("*"))
     opened.update(str(path) for folder in site.getsitepackages() for path in Path(folder).glob("*.pth"))
     opened.update(str(path) for path in program.SOURCES.rglob("*"))
     opened.update(("/lib64/ld-linux-x86-64.so.2", "/etc/ld.so.cache", sys.executable, f"{sys.prefix}/pyvenv.cfg"))
@@ -203,7 +203,9 @@ def _work(ports: Mapping[str, int], ends: Sequence[int], supervisor: socket.sock
     try:
         with TemporaryDirectory() as folder:
             _import(Path(folder))
-            _arm(Path(folder))
+            if not _arm(Path(folder)):
+                os.write(control, b"not learned\n")
+                signal.pause()
         os.write(control, b"ready\n")
         line = b""
         while not line.endswith(b"\n"):
@@ -266,8 +268,11 @@ scenarios:
 """
 
 
-def _arm(folder: Path) -> None:
-    """Arm the tracer that sessions without special wishes use, and have it trace a scenario."""
+def _arm(folder: Path) -> bool:
+    """Arm the tracer that sessions without options of their own use, and have it trace a scenario.
+
+    False when the program is not compiled yet: that takes memory, which a template would keep.
+    """
     import gc
 
     import pytest
@@ -278,7 +283,11 @@ def _arm(folder: Path) -> None:
     from harness.tracer.tracer import Tracer
 
     modules.load()
-    tracer = Tracer(kernel_cache.KernelCache(cache_dir()), engine=engines.AUTO, ring_bytes=program.RING_BYTES)
+    cache = kernel_cache.KernelCache(cache_dir(), compiles=False)
+    try:
+        tracer = Tracer(cache, engine=engines.AUTO, ring_bytes=program.RING_BYTES)
+    except kernel_cache.NotKept:
+        return False
     tracer.arm()
     armed.put(engines.AUTO, program.RING_BYTES, tracer)
     arguments = [
@@ -294,6 +303,7 @@ def _arm(folder: Path) -> None:
         raise SystemExit(status)
     gc.collect()
     gc.freeze()
+    return True
 
 
 def _adopt(given: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from harness.cache import keep
+from harness.errors import HarnessError
 from harness.tracer import program
 from harness.tracer.discover import Survey
 from harness.vm import preload
@@ -34,11 +35,17 @@ _FILE = re.compile(r"(survey\.json|[0-9a-f]{32}\.msgpack)")
 _FOLDER = re.compile(rf"({HOST}|{GUESTS})/\d[\w.+~-]*")
 
 
+class NotKept(HarnessError):
+    """What should have been in the cache folder is not."""
+
+
 class KernelCache:
     """The cache folder ``folder``, read, and what should be added to it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, compiles: bool = True) -> None:
+        """With ``compiles`` false, a program that is not in the folder is a :class:`NotKept` instead of compiled."""
         self._folder = folder
+        self._compiles = compiles
         self._news: dict[str, bytes] = {}
         self._place = f"{GUESTS if in_guest() else HOST}/{os.uname().release}"
         self._survey_name = f"{self._place}/survey.json"
@@ -49,6 +56,8 @@ class KernelCache:
         name = f"{self._place}/{_key(values)}.msgpack"
         with suppress(msgspec.DecodeError):  # not there, or damaged: made anew
             return msgspec.msgpack.decode(self._read(name), type=program.Object)
+        if not self._compiles:
+            raise NotKept(f"{self._folder / name} is missing or damaged")
         compiled = program.compile_object(values)
         self._news[name] = msgspec.msgpack.encode(compiled)
         return compiled

@@ -74,6 +74,10 @@ class Stamp(msgspec.Struct, frozen=True, array_like=True):
         return cls(about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino)
 
 
+class _NotLearned(HarnessError):
+    """A guest has to find out first what can be traced, and to compile the tracer."""
+
+
 class About(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a template."""
 
@@ -215,12 +219,14 @@ def make(image: Image, accelerator: str, memory: int, progress: Progress = silen
         with tempfile.TemporaryDirectory(prefix=".new-", dir=_folder(), ignore_cleanup_errors=True) as work:
             new = Template(folder=Path(work, name))
             new.folder.mkdir()
-            if not _learned(image):
-                progress(f"compiling for Linux {image.release}, once", None)
-                _learn(image, accelerator)
             progress(f"saving a template of Linux {image.release}, from which guests start in seconds", None)
             used = _used(image)
-            _save(image, accelerator, memory, new, list(used))
+            try:
+                _save(image, accelerator, memory, new, list(used))
+            except _NotLearned:
+                progress(f"compiling the tracer for Linux {image.release}", None)
+                _learn(image, accelerator)
+                _save(image, accelerator, memory, new, list(used))
             about = About(ram=_stamp(new.ram), state=_stamp(new.state), digest=_digest(new), used=used)
             (new.folder / "about.json").write_bytes(msgspec.json.encode(about))
             final = _folder() / name
@@ -236,7 +242,7 @@ def _stamp(path: Path) -> Stamp:
 
 def _used(image: Image) -> dict[str, Stamp | None]:
     listing = subprocess.run(
-        [sys.executable, "-m", "harness.warm", "files"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "harness.warm", "files"], capture_output=True, text=True, check=True, cwd="/"
     )
     names = listing.stdout.splitlines()
     names += [folder for folder in sys.path if folder.endswith("-packages")]  # changed when a package comes or goes
@@ -271,6 +277,7 @@ def _learn(image: Image, accelerator: str) -> None:
 
 
 def _save(image: Image, accelerator: str, memory: int, template: Template, files: Sequence[str]) -> None:
+    template.ram.unlink(missing_ok=True)
     variables = {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
     variables |= {name: os.environ[name] for name in ("HOME", "PATH", "XDG_CACHE_HOME", "LANG") if name in os.environ}
     variables["COLUMNS"] = "400"  # what pytest says in a line may be the reason that there is no template
@@ -308,7 +315,10 @@ def _save(image: Image, accelerator: str, memory: int, template: Template, files
                 there.close()
             control = ends["control"][0]
             control.settimeout(MAKING_S)
-            if control.makefile().readline() != "ready\n":
+            word = control.makefile().readline()
+            if word == "not learned\n":
+                raise _NotLearned(f"the tracer is not compiled for Linux {image.release}")
+            if word != "ready\n":
                 raise HarnessError(
                     f"the guest could not be prepared: {_said((ends['stderr'][0], ends['stdout'][0]), console)}"
                 )
