@@ -7,10 +7,12 @@ links, and the same descriptor is then read. What is made of the content goes th
 
 from __future__ import annotations
 
+import ast
 import lzma
 import os
 import stat
 import struct
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,6 +51,17 @@ def boundary(sentence: str, *, remedy: str = "") -> Iterator[None]:
         yield
     except _UNEXPECTED as error:
         raise Malformed(sentence, remedy=remedy) from error
+
+
+def syntax_tree(text: str, mode: str = "exec") -> ast.AST:
+    """The syntax tree of Python source, which is never run; what Python would warn of is not printed.
+
+    Raises what :func:`ast.parse` does: :class:`SyntaxError`, :class:`ValueError`, :class:`MemoryError` and
+    :class:`RecursionError`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(text, mode=mode)
 
 
 class Unreadable(HarnessError):

@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeVar
 
 from harness.bounds import EXPRESSION_BYTES
 from harness.model.problem import Problem
+from harness.untrusted import syntax_tree
 
 MAX_CHARACTERS = 4096
 MAX_LAYERS = 32
@@ -64,7 +65,8 @@ def parse(text: str) -> Stack:
     source = text.replace("\n", " ").rstrip()  # one line, and every place stays
     start = len(source) - len(source.lstrip())
     try:
-        tree = ast.parse(source[start:], mode="eval")
+        tree = syntax_tree(source[start:], "eval")
+        assert isinstance(tree, ast.Expression)
     except SyntaxError as error:
         raise Problem(f"is no packet: {_words(error)}", offset=start + max((error.offset or 1) - 1, 0)) from None
     except (ValueError, MemoryError, RecursionError):  # a null character, thousands of signs or brackets

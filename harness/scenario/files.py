@@ -101,7 +101,7 @@ def _takes_fixture(path: Path) -> bool:
         # Most files do not even mention one; a file that does may do so in a text.
         if not any(name in text for name in FIXTURES):
             return False
-        return any(isinstance(one, ast.arg) and one.arg in FIXTURES for one in ast.walk(ast.parse(text)))
+        return any(isinstance(one, ast.arg) and one.arg in FIXTURES for one in ast.walk(untrusted.syntax_tree(text)))
     except (untrusted.Unreadable, ValueError, SyntaxError, RecursionError, MemoryError):  # for pytest to tell
         return False
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from harness.model.problem import Problem
@@ -97,3 +99,10 @@ def test_everything_else_is_refused_in_a_sentence(text: str) -> None:
     with pytest.raises(Problem) as refused:
         parse(text)
     assert 0 <= refused.value.offset <= max(len(text), 1)
+
+
+@pytest.mark.parametrize("text", ["IP(ttl=1and 2)", "IP(ttl=0x1for x)", r"IP()/Raw('\-')", r"IP()/Raw(b'\-')"])
+def test_python_warns_of_nothing(text: str, recwarn: pytest.WarningsRecorder) -> None:
+    with suppress(Problem):
+        parse(text)
+    assert not recwarn.list
