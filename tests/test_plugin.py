@@ -266,7 +266,7 @@ class TestMicrovm:
         result.assert_outcomes(passed=2, failed=1, errors=1)
         result.stdout.fnmatch_lines(
             [
-                "nft-harness: kernel 6.12.* in a microVM (*): asked for; functions by kprobe.multi; nft *",
+                "nft-harness: kernel 6.12.* in a microVM (*): asked for; it *; functions by kprobe.multi; nft *",
                 "*scenarios/web.yaml:9:23: SSH is dropped",
                 "*expect.verdict*accept*seen*drop*",
                 "*policy drop*",
