@@ -66,7 +66,7 @@ def project(tmp_path: Path) -> Path:
         "/proc/self/root/etc/hostname",
         "/etc/hostname",
         "/dev/zero",
-        "/root/*",
+        "/home/*",
     ],
 )
 def test_nothing_outside_of_the_project_is_opened(device: Host, project: Path, name: str) -> None:
