@@ -63,7 +63,7 @@ def test_a_shell_reads_commands_and_nothing_is_left() -> None:
 @pytest.mark.kernel
 def test_a_lab_that_is_kept_can_be_removed() -> None:
     keep = (
-        f"from harness.shell import enter; from pathlib import Path; enter.keep(enter.Wish(file=Path({str(EDGE)!r})))"
+        f"from harness.shell import enter; from pathlib import Path; enter.keep(enter.ShellRequest(file=Path({str(EDGE)!r})))"
     )
     for _ in range(2):  # the second time the names are taken
         done = subprocess.run([sys.executable, "-c", keep], capture_output=True, text=True, check=False)
@@ -101,7 +101,7 @@ def test_a_namespace_that_no_lab_left_is_not_removed(alias: str) -> None:
 @pytest.mark.kernel
 def test_only_the_lab_goes_where_another_namespace_lies_over_it(tmp_path: Path) -> None:
     keep = (
-        f"from harness.shell import enter; from pathlib import Path; enter.keep(enter.Wish(file=Path({str(EDGE)!r})))"
+        f"from harness.shell import enter; from pathlib import Path; enter.keep(enter.ShellRequest(file=Path({str(EDGE)!r})))"
     )
     subprocess.run([sys.executable, "-c", keep], check=True)
     subprocess.run(["ip", "netns", "add", "another"], check=True)
