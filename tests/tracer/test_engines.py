@@ -64,7 +64,7 @@ def everywhere(kept: KernelCache) -> Iterator[BaseTracer]:
 
 
 @pytest.fixture(scope="module")
-def sights(kept: KernelCache, cases: list[Case]) -> dict[str, list[Measurement]]:
+def measurements(kept: KernelCache, cases: list[Case]) -> dict[str, list[Measurement]]:
     """Packets that are accepted, dropped and rejected, as each engine saw them."""
     return {
         tracer.engine_name: [measurement for case in cases[:3] for measurement in run(case, tracer)]
