@@ -11,6 +11,11 @@ from harness.shell import enter
 from harness.shell.enter import ShellRequest
 
 EDGE = Path(__file__).parents[2] / "scenarios/edge.yaml"
+KEEP = (
+    "from harness.shell import enter; from pathlib import Path; "
+    f"enter.keep(enter.ShellRequest(file=Path({str(EDGE)!r})))"
+)
+"""A program that leaves the lab of the first scenario."""
 
 
 def test_a_scenario_is_found_by_name_and_by_id() -> None:
@@ -62,11 +67,8 @@ def test_a_shell_reads_commands_and_nothing_is_left() -> None:
 
 @pytest.mark.kernel
 def test_a_lab_that_is_kept_can_be_removed() -> None:
-    keep = (
-        f"from harness.shell import enter; from pathlib import Path; enter.keep(enter.ShellRequest(file=Path({str(EDGE)!r})))"
-    )
     for _ in range(2):  # the second time the names are taken
-        done = subprocess.run([sys.executable, "-c", keep], capture_output=True, text=True, check=False)
+        done = subprocess.run([sys.executable, "-c", KEEP], capture_output=True, text=True, check=False)
     assert "there is a network namespace nft-client already; nft-harness lab remove" in done.stderr
     links = subprocess.run(["ip", "-n", "nft-device", "-o", "link"], capture_output=True, text=True, check=True).stdout
     assert "lan0" in links
@@ -100,10 +102,7 @@ def test_a_namespace_that_no_lab_left_is_not_removed(alias: str) -> None:
 
 @pytest.mark.kernel
 def test_only_the_lab_goes_where_another_namespace_lies_over_it(tmp_path: Path) -> None:
-    keep = (
-        f"from harness.shell import enter; from pathlib import Path; enter.keep(enter.ShellRequest(file=Path({str(EDGE)!r})))"
-    )
-    subprocess.run([sys.executable, "-c", keep], check=True)
+    subprocess.run([sys.executable, "-c", KEEP], check=True)
     subprocess.run(["ip", "netns", "add", "another"], check=True)
     try:
         subprocess.run(["mount", "--bind", "/run/netns/another", "/run/netns/nft-client"], check=True)
