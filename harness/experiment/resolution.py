@@ -82,7 +82,7 @@ class Resolution:
 
 
 def unreached(observation: Observation, failed: Sequence[Query]) -> list[Query]:
-    """Those of the neighbours that ``failed`` to which packets of the flow were on their way in vain."""
+    """Those of the neighbours that ``failed`` to which packets of the flow could not be delivered."""
     if not failed or observation.flow is None or observation.flow.result in ("connected", "answered"):
         return []
     dropped = {one.drop.host for one in observation.packets if one.drop and one.drop.reason.startswith("NEIGH_")}

@@ -105,7 +105,7 @@ class ScenarioItem(pytest.Item):
         self.user_properties = [one for one in self.user_properties if not one[0].startswith("nft.")]
 
     def _traceback_filter(self, excinfo: ExceptionInfo[BaseException]) -> Traceback:
-        """Of a bug of ours show what is ours: to print pytest's way to it takes a minute under emulation."""
+        """Show only frames of nft-harness: printing those of pytest takes a minute under emulation."""
         return excinfo.traceback.cut(path=__file__)
 
     def _judge(self, case: Case) -> Failure | None:
@@ -142,7 +142,7 @@ class ScenariosBroken(HarnessError):
 
 
 def representation(item: ScenarioItem, excinfo: ExceptionInfo[BaseException]) -> ReprExceptionInfo | None:
-    """What the user reads of a bad end, without a traceback; None for a bug of ours."""
+    """What the user reads about an error, without a traceback; None for a bug in nft-harness."""
     error = excinfo.value
     if not isinstance(error, HarnessError | Failed):
         return None

@@ -64,7 +64,7 @@ def _where(trial: Trial, report: pytest.TestReport) -> Position | None:
 
 
 def _is_for_the_user(longrepr: object) -> TypeGuard[ReprExceptionInfo]:
-    """Whether it tells of the user's files, and not of a bug of ours by a traceback."""
+    """Whether it is about the user's files; otherwise it is a traceback of a bug in nft-harness."""
     return (
         isinstance(longrepr, ReprExceptionInfo)
         and isinstance(longrepr.reprtraceback, ReprTraceback)

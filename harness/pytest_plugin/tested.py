@@ -1,6 +1,6 @@
 """Whether the scenarios of a session were tested: what was skipped everywhere, and what never ran.
 
-A run in which nothing was tested looks like one in which all is well; here they are told apart.
+A run in which nothing was tested looks like one in which all is well; this module distinguishes the two.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def take(path: Path, project: Project, *, named: bool) -> bool | None:
         return None
     if called and named:
         return True
-    from harness.scenario.recognise import is_something_else  # its YAML parser is dear in an emulated guest
+    from harness.scenario.recognise import is_something_else  # its YAML parser is expensive to import under TCG
 
     return not is_something_else(path, project)
 
