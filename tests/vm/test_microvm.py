@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import Unsupported
-from harness.vm import accelerator, images, microvm
+from harness.vm import accelerator, microvm
 from harness.vm.images import Image
 from harness.vm.initramfs import initramfs
 from harness.vm.vmlinux import vmlinux
@@ -24,17 +24,6 @@ from harness.wait import wait_until
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE = 300.0
 """Seconds: what takes five here may share its CPU with a full test run."""
-
-
-@pytest.fixture(scope="module")
-def image() -> Image:
-    for program in ("qemu-system-x86_64", "busybox"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-    found = images.find(images.DEFAULT)
-    if found is None:
-        pytest.skip(f"no kernel image is here; run nft-harness kernels fetch {images.DEFAULT}")
-    return found
 
 
 def wrapper(image: Image, *arguments: str) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.vm import images, machine, microvm, template
+from harness.vm import machine, microvm, template
 from harness.vm.images import Image
 from harness.vm.template import About, NoTemplate, Stamp, Template
 
@@ -140,17 +140,6 @@ json.dump({
 print("something went wrong", file=sys.stderr)
 sys.exit(7)
 """
-
-
-@pytest.fixture(scope="module")
-def image() -> Image:
-    for program in ("qemu-system-x86_64", "busybox"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-    found = images.find(images.DEFAULT)
-    if found is None:
-        pytest.skip(f"no kernel image is here; run nft-harness kernels fetch {images.DEFAULT}")
-    return found
 
 
 @pytest.fixture(scope="module")
