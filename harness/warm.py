@@ -22,12 +22,13 @@ import json
 import os
 import pkgutil
 import runpy
+import select
 import signal
 import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
@@ -155,40 +156,45 @@ def _device(port: str) -> str:
 # -- the supervisor -----------------------------------------------------------------------------------
 
 
-def _supervise(worker: int, forwarders: Sequence[int], control: int, of_worker: socket.socket) -> NoReturn:
+def _supervise(worker: int, forwarders: Collection[int], control: int, of_worker: socket.socket) -> NoReturn:
     """Follow the worker to the host's files, then report until it ends. The host ends the guest."""
     _, (root,), _, _ = socket.recv_fds(of_worker, 1, 1)
     # Kernel threads have the root folder of process 1: by it modprobe is found.
     os.fchdir(root)
     os.chroot(".")
     os.close(root)
-    of_worker.settimeout(HEARTBEAT_S)
-    word = b""
-    while not word and not _has_ended(worker):
-        try:
-            word = of_worker.recv(16)
-        except TimeoutError:
+    statuses: dict[int, int] = {}
+    reported = b""
+    events = select.poll()
+    events.register(of_worker, select.POLLIN)
+    events.register(os.pidfd_open(worker), select.POLLIN)
+    while not reported and worker not in statuses:
+        ready = dict(events.poll(1000 * HEARTBEAT_S))
+        if not ready:
             os.write(control, b"alive\n")
-    # One that said no word ended by a signal or by os._exit().
-    status = int(word) if word else os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
+        if of_worker.fileno() in ready:
+            reported = of_worker.recv(16)
+            if not reported:  # the worker has become another program, or has ended without a report
+                events.unregister(of_worker)
+        _reap(statuses)
+    status = int(reported) if reported else os.waitstatus_to_exitcode(statuses[worker])
     for process in [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]:
         if process not in (1, worker, *forwarders):
             with suppress(OSError):
                 os.kill(process, signal.SIGKILL)
     for process in forwarders:
-        os.waitpid(process, 0)
+        if process not in statuses:
+            os.waitpid(process, 0)
     os.write(control, b"exit %d\n" % (status if status >= 0 else 128 - status))
     while True:
         signal.pause()
 
 
-def _has_ended(worker: int) -> bool:
-    """Whether the worker has; of other children, which the kernel has given to process 1, take leave."""
-    while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-        if ended.si_pid == worker:
-            return True
-        os.waitpid(ended.si_pid, 0)
-    return False
+def _reap(statuses: dict[int, int]) -> None:
+    """Collect the wait statuses of all children that have ended; orphans become children of process 1."""
+    with suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            statuses.update([ended])
 
 
 # -- the worker ---------------------------------------------------------------------------------------

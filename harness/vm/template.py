@@ -220,7 +220,7 @@ def make(image: Image, accelerator: str, memory: int, progress: Progress = silen
             new = Template(folder=Path(work, name))
             new.folder.mkdir()
             progress(f"saving a template of Linux {image.release}, from which guests start in seconds", None)
-            used = _used(image)
+            used = _used(Path(work))
             try:
                 _save(image, accelerator, memory, new, list(used))
             except _NotLearned:
@@ -240,9 +240,15 @@ def _stamp(path: Path) -> Stamp:
     return stamp
 
 
-def _used(image: Image) -> dict[str, Stamp | None]:
+def _used(work: Path) -> dict[str, Stamp | None]:
     listing = subprocess.run(
-        [sys.executable, "-m", "harness.warm", "files"], capture_output=True, text=True, check=True, cwd="/"
+        [sys.executable, "-m", "harness.warm", "files"],
+        # On Ctrl-C it is killed: its temporary files are in a folder that is deleted all the same.
+        env={**os.environ, "TMPDIR": str(work)},
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd="/",
     )
     names = listing.stdout.splitlines()
     names += [folder for folder in sys.path if folder.endswith("-packages")]  # changed when a package comes or goes

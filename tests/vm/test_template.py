@@ -203,6 +203,13 @@ class TestRestored:
         assert process.communicate(timeout=PATIENCE_S) == (f"{image.release}\n", "")
         assert process.returncode == 3
 
+    def test_a_program_may_close_its_output_long_before_it_ends(
+        self, image: Image, made: Template, tmp_path: Path
+    ) -> None:
+        process = start(image, "--exec", "sh", "-c", "exec >&- 2>&-; sleep 3; exit 3", tmp_path=tmp_path)
+        assert process.communicate(timeout=PATIENCE_S) == ("", "")
+        assert process.returncode == 3
+
     def test_one_that_cannot_be_restored_boots_and_says_so(
         self, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
