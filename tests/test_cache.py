@@ -124,3 +124,36 @@ def test_a_guest_boots_all_the_same(fault: list[str], kernel: str, tmp_path: Pat
     assert (done.returncode, done.stdout) == (0, f"{image.release}\n")
     (said,) = done.stderr.splitlines()
     assert "what is learned is not kept" in said
+
+
+def test_files_are_stored_whole_and_nothing_else_is(tmp_path: Path) -> None:
+    name = f"host/6.12.1/{'a' * 32}.msgpack"
+    cache.store(tmp_path, {name: b"new"})
+    cache.store(tmp_path, {name: b"newer"})
+    assert (tmp_path / name).read_bytes() == b"newer"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
+
+
+def test_a_guest_writes_nowhere_but_into_the_cache(tmp_path: Path) -> None:
+    names = (
+        "../outside",
+        f"{tmp_path}/absolute",
+        "guests/../survey.json",
+        "guests/6.12.1/x",
+        "survey.json",
+        "kernels/x",
+    )
+    cache.store(tmp_path / "cache", dict.fromkeys((*names, "guests/6.12.1/survey.json"), b""))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "cache/guests/6.12.1/survey.json"]
+
+
+def test_a_guest_adds_files_of_its_own_kernel_only() -> None:
+    own = {"guests/6.12.1/survey.json": b"{}", cache.PRELOAD_LIST: b"/usr/bin/python3"}
+    others = ("guests/6.1.0/survey.json", "host/6.12.1/survey.json", "guests/6.12.1/../../x", "preload/other.txt")
+    assert cache.accepted_from_guest("6.12.1", own | dict.fromkeys(others, b"")) == own
+
+
+def test_a_guest_that_sends_too_much_adds_nothing() -> None:
+    large = {"guests/6.12.1/survey.json": bytes(cache.MAX_BYTES + 1)}
+    many = {f"guests/6.12.1/{number:032x}.msgpack": b"" for number in range(cache.MAX_FILES + 1)}
+    assert cache.accepted_from_guest("6.12.1", large) == cache.accepted_from_guest("6.12.1", many) == {}

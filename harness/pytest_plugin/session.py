@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.cache import cache_dir
+from harness.cache import cache_dir, store
 from harness.errors import BrokenMeasurement
 from harness.linux import modules
 from harness.model import layers
@@ -181,7 +181,7 @@ class Session:
         return frames.prepare((send, case.network) for case in cases for send in case.sends)
 
     def _keep(self, news: dict[str, bytes]) -> None:
-        kernel_cache.store(cache_dir(), news)
+        store(cache_dir(), news)
 
     def _read(self, path: Path) -> LoadedFile:
         from harness.scenario.load import load_all  # workers are told what is in the files

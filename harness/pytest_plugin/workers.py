@@ -21,13 +21,13 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
+from harness.cache import accepted_from_guest
 from harness.errors import HarnessError
 from harness.model import result
 from harness.pytest_plugin.measured import measured
 from harness.pytest_plugin.wire import MAX_BYTES, Malformed, check
 from harness.scenario.files import shortened
 from harness.text import escape, lines
-from harness.tracer import kernel_cache
 
 MAX_TESTS = 1_000_000
 
@@ -310,7 +310,7 @@ class Watch:
         if self._open and not (output.exitstatus or output.shouldfail or output.shouldstop):
             raise Unexpected(f"its end, with {len(self._open)} tests not run")
         known = msgspec.to_builtins(output, builtin_types=(bytes,))
-        learned = kernel_cache.of_guest(self._release, output.nft_learned)
+        learned = accepted_from_guest(self._release, output.nft_learned)
         # pytest-metadata puts these over the controller's own, and pytest-html writes them into a page.
         described: dict[str, Any] = {"metadata": {}} if "metadata" in shape.workeroutput else {}
         return {"workeroutput": {**known, **described, **measured(shape.workeroutput), "nft_learned": learned}}

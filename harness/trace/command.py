@@ -18,15 +18,16 @@ from typing import BinaryIO, cast
 
 import msgspec
 
-from harness.cache import cache_dir
+from harness.cache import accepted_from_guest, cache_dir, store
 from harness.ending import exit_status, interruptible
 from harness.errors import BrokenMeasurement, HarnessError, Unsupported
 from harness.judge.expectations import refuse_loss
 from harness.linux import features
 from harness.text import lines
 from harness.trace.output import EventCapture, EventFormatter, EventLine, grouped
-from harness.tracer import kernel_cache, live
+from harness.tracer import live
 from harness.tracer.events import EventWithBytes
+from harness.tracer.kernel_cache import KernelCache
 from harness.vm import images, progress
 from harness.vm.port import port
 
@@ -120,9 +121,9 @@ def _trace(choice: live.Selection, options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         interrupted = stack.enter_context(interruptible())
         capture = _capture(options, stack)
-        store = kernel_cache.KernelCache(cache_dir())
-        trace = stack.enter_context(live.LiveTrace(store, choice))
-        _keep(store.news(), inside=options.inside)
+        kept = KernelCache(cache_dir())
+        trace = stack.enter_context(live.LiveTrace(kept, choice))
+        _keep(kept.news(), inside=options.inside)
         for name, why in sorted(trace.refused.items()):
             print(f"nft-harness: {name} can't be traced: {why}", file=sys.stderr)
         if options.dump_program:
@@ -191,7 +192,7 @@ def _keep(news: dict[str, bytes], *, inside: bool) -> None:
     if inside:
         port(LEARNED).write_bytes(msgspec.msgpack.encode(news))
         return
-    kernel_cache.store(cache_dir(), news)
+    store(cache_dir(), news)
 
 
 def _show(told: Iterable[EventLine], finished: list[str], options: argparse.Namespace) -> None:
@@ -268,7 +269,7 @@ def _in_a_guest(options: argparse.Namespace, arguments: list[str], reason: str) 
         with suppress(OSError, msgspec.DecodeError):
             size = os.fstat(outputs[LEARNED]).st_size
             news = msgspec.msgpack.decode(os.pread(outputs[LEARNED], size, 0), type=dict[str, bytes])
-            kernel_cache.store(cache_dir(), kernel_cache.of_guest(image.release, news))
+            store(cache_dir(), accepted_from_guest(image.release, news))
     return exit_status(process.returncode)
 
 

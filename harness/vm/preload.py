@@ -11,17 +11,11 @@ from __future__ import annotations
 
 import stat
 import sys
-import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from harness.cache import cache_dir
-
-FOLDER = "preload"
-NAME = f"{FOLDER}/{zlib.crc32(sys.prefix.encode()):08x}.txt"
-"""Where in the cache folder the list is kept: one for each Python environment."""
-
+from harness.cache import PRELOAD_LIST, cache_dir
 
 MAX_FILES, MAX_FILE_BYTES, MAX_BYTES = 5000, 32 << 20, 256 << 20
 """Of the list, which a guest has written, and of what it names."""
@@ -41,14 +35,14 @@ def files() -> list[Path]:
 
 
 def news() -> dict[str, bytes]:
-    """The list as it should be for a process like this one, by :data:`NAME`; nothing when it is so already."""
+    """The list as a process like this one needs it, by its name in the cache folder; nothing when it is so already."""
     listed, used = set(_listed()), set(_in_use())
-    return {} if used <= listed else {NAME: "\n".join(sorted(listed | used)).encode()}
+    return {} if used <= listed else {PRELOAD_LIST: "\n".join(sorted(listed | used)).encode()}
 
 
 def _listed() -> list[str]:
     try:
-        return (cache_dir() / NAME).read_text(errors="replace").splitlines()
+        return (cache_dir() / PRELOAD_LIST).read_text(errors="replace").splitlines()
     except OSError:
         return []
 

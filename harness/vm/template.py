@@ -34,7 +34,7 @@ from pathlib import Path
 
 import msgspec
 
-from harness.cache import cache_dir, keep
+from harness.cache import GUESTS, accepted_from_guest, cache_dir, store
 from harness.errors import HarnessError
 from harness.vm import machine
 from harness.vm.images import Image
@@ -258,7 +258,7 @@ def _used(work: Path) -> dict[str, Stamp | None]:
 
 def _learned(image: Image) -> list[Path]:
     """What is known of the kernel: the template needs it to arm, and is not out of date when more becomes known."""
-    return list((cache_dir() / "guests" / image.release).glob("*"))
+    return list((cache_dir() / GUESTS / image.release).glob("*"))
 
 
 def _learn(image: Image, accelerator: str) -> None:
@@ -277,9 +277,7 @@ def _learn(image: Image, accelerator: str) -> None:
             news = msgspec.msgpack.decode(file.read(), type=dict[str, bytes])
     finally:
         os.close(learned)
-    for name, content in news.items():
-        if name.startswith(f"guests/{image.release}/") and ".." not in name:
-            keep(cache_dir() / name, content)
+    store(cache_dir(), accepted_from_guest(image.release, news))
 
 
 def _save(image: Image, accelerator: str, memory: int, template: Template, files: Sequence[str]) -> None:
