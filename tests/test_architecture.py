@@ -1,7 +1,8 @@
-"""The rooms of docs/architecture.md and the contracts that import-linter checks say the same."""
+"""The rooms of docs/architecture.md and the contracts that import-linter checks say the same; tests mirror rooms."""
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import tomllib
@@ -33,3 +34,17 @@ def test_the_classes_of_the_glossary_exist() -> None:
     for name in re.findall(r"`(harness(?:\.\w+)+\.[A-Z]\w+)`", page):
         module, _, found = name.rpartition(".")
         assert hasattr(importlib.import_module(module), found), name
+
+
+def test_no_test_file_imports_another() -> None:
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                module = getattr(node, "module", None) or ""
+                names = [part for one in node.names for part in f"{module}.{one.name}".split(".")]
+                assert not [name for name in names if name.startswith("test_")], (path, node.lineno)
+
+
+def test_every_folder_of_tests_is_a_room() -> None:
+    folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
+    assert not [folder for folder in folders if not (ROOT / "harness" / folder).is_dir()]

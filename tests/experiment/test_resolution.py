@@ -14,7 +14,7 @@ from harness.lab.neighbours import Query
 from harness.model.observation import Drop, Flow, Observation, ObservedPacket
 from harness.topology.builtin import LABS
 from harness.topology.network import Network
-from tests.judge.test_judge import PASSED, changed, dropped, frame, observation, step
+from tests.builders import PASSED, changed, dropped, frame, observation, step
 
 RESET = frame()[:47] + b"\x14" + frame()[48:]
 UNREACHABLE = bytes(12) + bytes.fromhex("0800 45000038000000004001 0000") + bytes(8) + b"\x03\x03" + bytes(26)

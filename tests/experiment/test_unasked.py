@@ -19,7 +19,7 @@ from harness.ruleset.nftrace_chains import TraceChains
 from harness.scenario.flow import speaking
 from harness.topology.builtin import LABS
 from harness.topology.network import Network
-from tests.judge.test_judge import observation
+from tests.builders import observation
 
 pytestmark = pytest.mark.kernel
 

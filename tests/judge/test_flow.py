@@ -9,7 +9,7 @@ from harness.judge.expectations import judge
 from harness.model.observation import Connection, Direction, Flow, Observation, ObservedPacket, Verdict
 from harness.reading.decision import decisive
 from harness.scenario.models.expect import Expect
-from tests.judge.test_judge import PASSED, changed, dropped, frame, hop, observation, place, rule, step
+from tests.builders import PASSED, changed, dropped, frame, hop, observation, place, rule, step
 
 CONNECTED = Flow(result="connected", host="client", by="server", src="10.0.2.1", sport=40000, dst="10.0.2.2", dport=443)
 TIMED_OUT = Flow(result="timeout", host="client")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import socket
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +14,6 @@ from harness.lab.lab import Lab
 from harness.lab.sockets import Programs
 from harness.model.observation import Flow
 from harness.ruleset.conntrack import connections
-from harness.ruleset.load import Ruleset
 from harness.scenario.flow import plan, speakers, speaking
 from harness.scenario.models.file import Action
 from harness.scenario.models.sockets import Connect, Exchange, Listen
@@ -54,24 +51,8 @@ LISTENING = Listen(on="server", tcp=80, udp=53)
 
 
 @pytest.fixture
-def network() -> Network:
-    return speaking(["client", "server"], Network.of(LABS["router"]))
-
-
-@pytest.fixture
-def lab(network: Network, tmp_path: Path) -> Iterator[Lab]:
-    path = tmp_path / "t.nft"
-    path.write_text(RULESET)
-    with Lab.build(network) as lab:
-        Ruleset.load(lab.device, path)
-        yield lab
-
-
-@pytest.fixture
-def programs(lab: Lab) -> Iterator[Programs]:
-    with Programs(lab) as programs:
-        programs.listen(LISTENING)
-        yield programs
+def ruleset() -> str:
+    return RULESET
 
 
 def connect(programs: Programs, network: Network, tcp: int, to: str = "server", **more: Any) -> Flow:

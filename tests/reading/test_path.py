@@ -7,7 +7,7 @@ import pytest
 from harness.model.observation import Hop, ObservedPacket
 from harness.reading.path import align
 from harness.scenario.models.expect import HopDetail
-from tests.judge.test_judge import FORWARD, changed, complaints, hop, step
+from tests.builders import FORWARD, changed, complaints, hop, step
 
 RCV, FORWARDED, OUT = hop("ip_rcv"), hop("ip_forward_finish"), hop("__dev_queue_xmit", "Xmit", device="lan0")
 PREROUTING = hop("nft_do_chain", "Netfilter", chain="inet filter prerouting", verdict="accept")

@@ -10,8 +10,6 @@ import errno
 import fcntl
 import socket
 import struct
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,11 +18,9 @@ from harness.lab.capture import Capture
 from harness.lab.lab import Lab
 from harness.lab.sockets import Call, Programs
 from harness.packets.frames import fields
-from harness.ruleset.load import Ruleset
 from harness.ruleset.nft import Nft
-from harness.scenario.flow import plan, speaking
-from harness.scenario.models.sockets import Connect, Exchange, Listen
-from harness.topology.builtin import LABS
+from harness.scenario.flow import plan
+from harness.scenario.models.sockets import Connect, Exchange
 from harness.topology.network import Network
 from harness.wait import wait_until
 
@@ -52,24 +48,8 @@ EVERY = [(family, error) for family, errors in ERRORS.items() for error in error
 
 
 @pytest.fixture
-def network() -> Network:
-    return speaking(["client", "server"], Network.of(LABS["router"]))
-
-
-@pytest.fixture
-def lab(network: Network, tmp_path: Path) -> Iterator[Lab]:
-    path = tmp_path / "t.nft"
-    path.write_text(EMPTY)
-    with Lab.build(network) as lab:
-        Ruleset.load(lab.device, path)
-        yield lab
-
-
-@pytest.fixture
-def programs(lab: Lab) -> Iterator[Programs]:
-    with Programs(lab) as programs:
-        programs.listen(Listen(on="server", tcp=80, udp=53))
-        yield programs
+def ruleset() -> str:
+    return EMPTY
 
 
 def ends(lab: Lab, call: Call) -> str:
