@@ -217,6 +217,15 @@ def test_no_instant_is_a_bad_one(soak: Soak, kernel: str, tmp_path: Path) -> Non
         assert not wrong, f"{name}, {way} after {after:.2f} s (seed {seed}): {wrong}\n{one.output}"
 
 
+@pytest.mark.parametrize("name", ["trace", "pytest", "vm", "init", "enter"])
+def test_ctrl_c_ends_a_microvm_that_boots(name: str, kernel: str, tmp_path: Path) -> None:
+    if features.function_probes().able:
+        pytest.skip("the host's kernel can be traced, so no microVM is needed")
+    one, wrong = judged(name, "Ctrl-C", 2.0, tmp_path)
+    assert not wrong, f"{name}: {wrong}\n{one.output}"
+    assert one.took_s < 20
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="end commands at random instants, and see what is left")
     parser.add_argument("command", nargs="*", help=f"of {', '.join(COMMANDS)}; default: all")

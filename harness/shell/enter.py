@@ -25,7 +25,7 @@ import sys
 import termios
 import tty
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -51,6 +51,10 @@ from harness.scenario.models.file import Action
 from harness.text import say
 from harness.topology import drawing
 from harness.vm import images, placement
+from harness.vm.port import port
+
+READY = "terminal"
+"""Port of the microVM by which the guest reports that it has a terminal."""
 
 SIZE = "NFT_HARNESS_TERMINAL"
 """Environment variable: lines and columns of the caller's terminal, where the guest shall make one like it."""
@@ -210,11 +214,17 @@ def _die_with_us() -> None:
 
 def _on_terminal(argv: Sequence[str], environment: Mapping[str, str], size: str) -> int:
     """Run ``argv`` on a new terminal of that size whose other side are our stdin and stdout."""
+    # Python's own handler of a Ctrl-C must not run in the child.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     child, master = pty.fork()
     if child == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.execvpe(argv[0], list(argv), dict(environment))
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     lines, columns = map(int, size.split())
     fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    port(READY).write_bytes(b"1")
     sources = [0, master]
     while master in sources:
         for ready in select.select(sources, [], [])[0]:
@@ -246,22 +256,34 @@ def _in_guest(case: Case, request: ShellRequest, image: images.Image) -> int:
     there += ["--host", request.host] * bool(request.host) + ["--fresh"] * (not request.send)
     there += ["--", *request.argv] if request.argv else []
     ending.check()
-    with _raw_terminal() as size:
-        environment = os.environ | ({SIZE: size} if size else {})
-        return exit_status(subprocess.run([*here, *there], env=environment, check=False).returncode)
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return exit_status(subprocess.run([*here, *there], check=False).returncode)
+    print("booting the microVM …", file=sys.stderr, flush=True)
+    columns, lines = os.get_terminal_size(0)
+    with ExitStack() as stack:
+        is_ready, says_ready = os.pipe()
+        stack.callback(os.close, is_ready)
+        stack.enter_context(_terminal_restored())
+        # Until there is a terminal in the guest, Ctrl-C is a signal for us and for the guest's process here.
+        tty.setcbreak(0)
+        process = subprocess.Popen(
+            [*here, "--output", f"{READY}:{says_ready}", *there],
+            env=os.environ | {SIZE: f"{lines} {columns}"},
+            pass_fds=[says_ready],
+        )
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        os.close(says_ready)
+        if os.read(is_ready, 1):
+            tty.setraw(0)
+        return exit_status(process.wait())
 
 
 @contextmanager
-def _raw_terminal() -> Iterator[str]:
-    """Hand our terminal's keys on as they are; its size, "" when there is none."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        yield ""
-        return
-    print("booting the microVM …", file=sys.stderr, flush=True)
+def _terminal_restored() -> Iterator[None]:
+    """Within, the modes of our terminal may be changed."""
     before = termios.tcgetattr(0)
-    columns, lines = os.get_terminal_size(0)
     try:
-        tty.setraw(0)
-        yield f"{lines} {columns}"
+        yield
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, before)
