@@ -421,7 +421,7 @@ static __always_inline void address(u64 skb, struct packet *packet)
 	} else {
 		return;
 	}
-	if (length && (next == 6 || next == 17 || next == 132 || next == 33))
+	if (length && (next == 6 || next == 17 || next == 132 || next == 33 || next == 136))
 		ports = read_u32(head + length);
 	flow = from[0] ^ from[1] * 3 ^ to[0] * 0x9e3779b97f4a7c15ULL ^ to[1] * 5 ^ (u64)ports << 17 ^ next << 8 ^ 1;
 	if (flow == packet->flow)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-FAMILIES: Final = ("ip", "ip6", "inet", "arp", "bridge", "netdev")
+from harness.netfilter import FAMILY_NAMES
+
 NAME_MAX: Final = 255
 """Characters of a name: NFT_NAME_MAXLEN of include/uapi/linux/netfilter/nf_tables.h, without its NUL."""
 NAME: Final = r"[A-Za-z_.][A-Za-z0-9/\\_.-]*"
@@ -33,7 +34,7 @@ def is_name(text: str) -> bool:
 def is_object(text: str) -> bool:
     """Whether ``text`` is family, table and name, with spaces between them."""
     family, *names = re.split(" +", text)
-    return family in FAMILIES and len(names) == 2 and all(map(is_name, names))
+    return family in FAMILY_NAMES and len(names) == 2 and all(map(is_name, names))
 
 
 def is_piece(text: str) -> bool:

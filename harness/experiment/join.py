@@ -23,25 +23,11 @@ from harness.judge.expectations import refuse_loss
 from harness.lab.capture import Captured
 from harness.model import layers
 from harness.model.observation import Delivery, Drop, Hop, Observation, ObservedPacket, Step, Verdict
+from harness.netfilter import hook_name, verdict_name
 from harness.reading.decision import REFUSED, evaluations
 from harness.ruleset.nftrace import TraceMessage
 from harness.tracer.events import Event, EventKind
 from harness.tracer.tracer import NOTIFY, TraceData
-
-NF_VERDICTS = (Verdict.DROP, Verdict.ACCEPT, Verdict.STOLEN, Verdict.QUEUE)
-"""NF_DROP, NF_ACCEPT, NF_STOLEN, NF_QUEUE (include/uapi/linux/netfilter.h)."""
-NF_VERDICT_MASK = 0xFF
-
-INET_HOOKS = ("prerouting", "input", "forward", "output", "postrouting", "ingress")
-HOOKS = {
-    1: INET_HOOKS,
-    2: INET_HOOKS,
-    10: INET_HOOKS,
-    7: ("prerouting", "input", "forward", "output", "postrouting", "brouting"),
-    3: ("input", "output", "forward"),
-    5: ("ingress", "egress"),
-}
-"""Hook names by ``enum nfproto`` and hook number."""
 
 CAPTURES = "packet_rcv"
 """By this the kernel hands a frame to a capturing socket (net/packet/af_packet.c)."""
@@ -250,22 +236,10 @@ class _PacketHistory:
         self.hops[index] = msgspec.structs.replace(hop, detail={**hop.detail, **detail})
 
 
-def hook_name(family: int, hook: int) -> str:
-    """Name of a hook by ``enum nfproto`` and number, as nft(8) writes it."""
-    names = HOOKS.get(family, ())
-    return names[hook] if hook < len(names) else f"{family}:{hook}"
-
-
 def _result(function: str, value: int) -> dict[str, str]:
     value &= 0xFFFFFFFF
     if function == CHAIN:
-        code = value & NF_VERDICT_MASK
-        verdict = NF_VERDICTS[code] if code < len(NF_VERDICTS) else code
-        # NF_DROP_REASON() frees the packet on the spot and returns NF_STOLEN with an error above it
-        # (include/linux/netfilter.h).
-        if verdict is Verdict.STOLEN and value >> 16:
-            verdict = Verdict.DROP
-        return {"verdict": str(verdict)}
+        return {"verdict": verdict_name(value)}
     return {"result": str(value - (1 << 32) if value >> 31 else value)}
 
 

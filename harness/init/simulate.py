@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from harness import netfilter
 from harness.init.facts import Facts
 from harness.packets import icmp
 
@@ -25,8 +26,7 @@ ether_saddr ether_daddr ether_type vlan ttl length dscp state status mark local 
 
 UNKNOWN = object()
 
-PROTOCOLS = {"icmp": 1, "igmp": 2, "tcp": 6, "udp": 17, "dccp": 33, "gre": 47, "esp": 50, "ah": 51}
-PROTOCOLS |= {"ipv6-icmp": 58, "icmpv6": 58, "sctp": 132, "udplite": 136}
+PROTOCOLS = {**{name: number for number, name in netfilter.PROTOCOLS.items()}, "ipv6-icmp": 58}
 FLAGS = {"fin": 1, "syn": 2, "rst": 4, "psh": 8, "ack": 16, "urg": 32, "ecn": 64, "cwr": 128}
 ETHER_TYPES = {"ip": 0x0800, "ip6": 0x86DD, "arp": 0x0806, "vlan": 0x8100, "8021q": 0x8100}
 SERVICES_OF_IP = {"ip": 4, "ip6": 6}

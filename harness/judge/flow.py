@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from harness.errors import BrokenMeasurement
 from harness.model.fields import Keys
 from harness.model.observation import Connection, Direction, Observation, ObservedPacket
+from harness.netfilter import PROTOCOLS
 from harness.packets.frames import fields
 from harness.scenario.models.expect import Ends, Expect, FlowSeen, Tracked
 
@@ -108,7 +109,7 @@ def differing_conntrack(expect: Expect, packet: ObservedPacket, connections: tup
 
 def describe_connection(one: Connection) -> str:
     """An entry in one line, much as conntrack(8) writes it."""
-    words = [{1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}.get(one.protocol, str(one.protocol))]
+    words = [PROTOCOLS.get(one.protocol, str(one.protocol))]
     words += [one.state, _direction(one.original), "reply", _direction(one.reply), *one.status]
     words += [f"mark {one.mark:#x}"] if one.mark else []
     words += [f"zone {one.zone}"] if one.zone else []

@@ -11,9 +11,6 @@ NFNL_SUBSYS_NFTABLES: Final = 10
 NFT_MSG_GETRULE: Final = NFNL_SUBSYS_NFTABLES << 8 | 7
 NFT_MSG_TRACE: Final = NFNL_SUBSYS_NFTABLES << 8 | 17
 
-FAMILIES: Final = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
-"""``enum nfproto``."""
-
 HEADER: Final = struct.Struct("=BBH")
 """``struct nfgenmsg``: family, version, resource."""
 

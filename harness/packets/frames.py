@@ -19,6 +19,7 @@ from msgspec import structs
 
 from harness.model.fields import MOST_PACKETS
 from harness.model.problem import Problem
+from harness.netfilter import PROTOCOLS, WITH_PORTS
 from harness.packets import icmp
 from harness.packets.endpoints import Endpoints, Through, check_size, plan_endpoints
 from harness.packets.spec import Pcap, Send
@@ -183,18 +184,6 @@ _FLAGS = "FSRPAUECN"
 # Extension headers of IPv6 that may stand before the upper layer: hop-by-hop, routing, fragment,
 # destination options, mobility, host identity, shim6 (RFC 7045).
 _EXTENSIONS = frozenset({0, 43, 44, 60, 135, 139, 140})
-_PROTOCOLS = {
-    1: "icmp",
-    6: "tcp",
-    17: "udp",
-    33: "dccp",
-    47: "gre",
-    50: "esp",
-    51: "ah",
-    58: "icmpv6",
-    132: "sctp",
-    136: "udplite",
-}
 
 
 def fields(frame: bytes) -> Mapping[str, str | int]:
@@ -258,11 +247,11 @@ def _read_ipv6(packet: bytes, found: dict[str, str | int]) -> None:
 
 
 def _read_transport(proto: int, data: bytes, found: dict[str, str | int], *, first_fragment: bool) -> None:
-    name = _PROTOCOLS.get(proto, str(proto))
+    name = PROTOCOLS.get(proto, str(proto))
     found |= {"proto": proto, "protocol": name}
     if not first_fragment:
         return
-    if name in ("tcp", "udp", "sctp", "dccp", "udplite"):
+    if proto in WITH_PORTS:
         found["sport"], found["dport"] = struct.unpack_from(">HH", data)
     if name == "tcp":
         found["seq"], found["ack"], bits = struct.unpack_from(">IIH", data, 4)

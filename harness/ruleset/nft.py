@@ -15,7 +15,8 @@ from typing import Any
 from harness.errors import Position, ScenarioError, Unsupported
 from harness.lab.namespace import Namespace
 from harness.linux.netlink import Netlink, attributes
-from harness.linux.nfnetlink import FAMILIES, HEADER, NETLINK_NETFILTER, NFT_MSG_GETRULE, number, string
+from harness.linux.nfnetlink import HEADER, NETLINK_NETFILTER, NFT_MSG_GETRULE, number, string
+from harness.netfilter import family_name
 from harness.ruleset.listing import ANONYMOUS, Handle
 from harness.ruleset.process import Child, LostError, Reach, Reply
 
@@ -136,7 +137,7 @@ def _rules() -> Iterator[tuple[Handle, dict[int, memoryview]]]:
             family, _, _ = HEADER.unpack_from(message.body)
             rule = dict(attributes(message.body[HEADER.size :]))
             table, chain = string(rule.get(NFTA_RULE_TABLE)), string(rule.get(NFTA_RULE_CHAIN))
-            yield Handle(FAMILIES[family], table, chain, number(rule.get(NFTA_RULE_HANDLE))), rule
+            yield Handle(family_name(family), table, chain, number(rule.get(NFTA_RULE_HANDLE))), rule
 
 
 def nft_version() -> str:

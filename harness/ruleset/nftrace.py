@@ -15,8 +15,9 @@ import msgspec
 
 from harness.lab.lab import Host
 from harness.linux.netlink import SOL_NETLINK, Message, attributes, messages
-from harness.linux.nfnetlink import FAMILIES, HEADER, NETLINK_NETFILTER, NFT_MSG_TRACE, number, string
+from harness.linux.nfnetlink import HEADER, NETLINK_NETFILTER, NFT_MSG_TRACE, number, string
 from harness.model.observation import Verdict
+from harness.netfilter import FAMILIES, family_name, verdict_name
 from harness.untrusted import boundary
 
 NETLINK_ADD_MEMBERSHIP: Final = 1
@@ -27,19 +28,6 @@ BUFFER: Final = 8 << 20
 RECEIVE: Final = 1 << 16
 
 NFT_TRACETYPE_POLICY: Final = 1
-VERDICTS: Final = {
-    0: Verdict.DROP,
-    1: Verdict.ACCEPT,
-    2: Verdict.STOLEN,
-    3: Verdict.QUEUE,
-    -1: Verdict.CONTINUE,
-    -3: Verdict.JUMP,
-    -4: Verdict.GOTO,
-    -5: Verdict.RETURN,
-}
-"""``NF_*`` of linux/netfilter.h and ``enum nft_verdicts``."""
-NF_VERDICT_MASK: Final = 0xFF
-"""A queue's number stands above it."""
 
 # enum nft_trace_attributes, enum nft_verdict_attributes
 TABLE, CHAIN, RULE_HANDLE, TYPE, VERDICT, ID = 1, 2, 3, 4, 5, 6
@@ -136,11 +124,11 @@ def decode(message: Message, host: str) -> TraceMessage:
     return TraceMessage(
         host=host,
         id=number(found.get(ID)),
-        family=FAMILIES.get(family, str(family)),
+        family=family_name(family),
         table=string(found.get(TABLE)),
         chain=string(found.get(CHAIN)),
         kind="policy" if number(found.get(TYPE)) == NFT_TRACETYPE_POLICY else "rule" if handle else "return",
-        verdict=VERDICTS[code if code < 0 else code & NF_VERDICT_MASK],
+        verdict=Verdict(verdict_name(code)),
         handle=handle,
         target=string(verdict.get(VERDICT_CHAIN)),
         packet_family=FAMILIES.get(number(found.get(NFPROTO)), ""),

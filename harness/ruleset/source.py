@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 from harness.bounds import INCLUDE_DEPTH
 from harness.errors import Position
-from harness.nft_syntax import FAMILIES
+from harness.netfilter import FAMILY_NAMES
 from harness.untrusted import Unreadable
 
 ChainKey = tuple[str, str, str]
@@ -346,7 +346,7 @@ class _Walk:
 
 def _table_key(words: list[str]) -> tuple[str, str]:
     """Family, ip unless given, and table at the start of ``words``."""
-    family, *rest = words if words and words[0] in FAMILIES else ("ip", *words)
+    family, *rest = words if words and words[0] in FAMILY_NAMES else ("ip", *words)
     if not rest or rest[0] == "handle":
         raise UnclearError(" ".join(words))
     return family, rest[0]
@@ -355,7 +355,7 @@ def _table_key(words: list[str]) -> tuple[str, str]:
 def _chain_key(words: list[str]) -> ChainKey:
     """Family, ip unless given, table and chain at the start of ``words``."""
     family, table = _table_key(words)
-    rest = words[2 if words[0] in FAMILIES else 1 :]
+    rest = words[2 if words[0] in FAMILY_NAMES else 1 :]
     if not rest or rest[0] == "handle":
         raise UnclearError(" ".join(words))
     return family, table, rest[0]

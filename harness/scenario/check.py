@@ -9,7 +9,8 @@ from ipaddress import ip_address
 from msgspec import UNSET, structs
 
 from harness.model.problem import NothingExpected, Problem, unknown
-from harness.nft_syntax import FAMILIES, is_change, is_name
+from harness.netfilter import FAMILY_NAMES, HOOK_NAMES
+from harness.nft_syntax import is_change, is_name
 from harness.packets import frames, icmp
 from harness.packets.endpoints import TRANSPORTS, plan_endpoints
 from harness.packets.spec import Payload, Sees, Send
@@ -30,7 +31,6 @@ from harness.scenario.models.sockets import Exchange
 from harness.topology.network import Network
 from harness.topology.parts import LOOPBACK
 
-HOOKS = ("ingress", "prerouting", "input", "forward", "output", "postrouting", "egress")
 MOST_CONTENT = 1200
 """Bytes of a request or an answer: one packet on every link."""
 
@@ -334,8 +334,8 @@ def _check_names(key: str, names: Iterable[str] | None) -> Iterator[Problem]:
         if len(words) != 3:
             remedy = "as in 'inet filter blocked'"
             yield Problem(f"'{name}' is not family, table and name", key, name, remedy=remedy, about_key=True)
-        elif words[0] not in FAMILIES:
-            yield unknown(words[0], FAMILIES, "family", key, name)
+        elif words[0] not in FAMILY_NAMES:
+            yield unknown(words[0], FAMILY_NAMES, "family", key, name)
         elif wrong := [word for word in words[1:] if not is_name(word)]:
             remedy = "letters, digits, and / \\ _ . - behind the first one"
             yield Problem(f"'{wrong[0]}' is no name that nft reads", key, name, remedy=remedy, about_key=True)
@@ -434,16 +434,16 @@ def _check_detail(detail: HopDetail, functions: Collection[str], network: Networ
     for key in ("chain", "hook", "verdict"):
         if getattr(detail, key) is not None and "nft_do_chain" not in functions:
             yield Problem("only nft_do_chain meets one", key)
-    if detail.hook is not None and detail.hook not in HOOKS:
-        yield unknown(detail.hook, HOOKS, "hook", "hook")
+    if detail.hook is not None and detail.hook not in HOOK_NAMES:
+        yield unknown(detail.hook, HOOK_NAMES, "hook", "hook")
     if detail.chain is not None:
         words = detail.chain.split()
         if len(words) != 3:
             yield Problem(
                 f"'{detail.chain}' is not family, table and chain", "chain", remedy="as in 'inet filter forward'"
             )
-        elif words[0] not in FAMILIES:
-            yield unknown(words[0], FAMILIES, "family", "chain")
+        elif words[0] not in FAMILY_NAMES:
+            yield unknown(words[0], FAMILY_NAMES, "family", "chain")
 
 
 def _check_reject(expect: Expect, send: Send, family: int | None) -> Iterator[Problem]:

@@ -11,9 +11,9 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 import msgspec
 
-from harness.experiment.join import hook_name
 from harness.model import layers
 from harness.model.observation import Loss
+from harness.netfilter import NFPROTO_BRIDGE, PROTOCOLS, WITH_PORTS, hook_name, verdict_name
 from harness.report.pcapng import COOKED, ETHERNET, Writer
 from harness.tracer.discover import Function
 from harness.tracer.events import Event, EventKind, EventWithBytes
@@ -27,13 +27,6 @@ WIDTH = 80
 CHAIN = "nft_do_chain"
 ALL_HOOKS = "nf_hook_slow"
 ROUTING = "ip_route_input_noref"
-BRIDGE = 7
-"""NFPROTO_BRIDGE."""
-
-VERDICTS = ("DROP", "ACCEPT", "STOLEN", "QUEUE")
-"""NF_DROP, NF_ACCEPT, NF_STOLEN, NF_QUEUE (include/uapi/linux/netfilter.h)."""
-NFT_VERDICTS = {-1: "CONTINUE", -2: "BREAK", -3: "JUMP", -4: "GOTO", -5: "RETURN"}
-"""enum nft_verdicts (include/uapi/linux/netfilter/nf_tables.h)."""
 PRIORITIES = {-300: "raw", -150: "mangle", -100: "dstnat", 0: "filter", 50: "security", 100: "srcnat"}
 """As nft(8) calls them; a bridge's have other numbers."""
 ROUTES = ("UNSPEC", "UNICAST", "LOCAL", "BROADCAST", "ANYCAST", "MULTICAST", "BLACKHOLE", "UNREACHABLE", "PROHIBIT")
@@ -41,10 +34,8 @@ ROUTES = ("UNSPEC", "UNICAST", "LOCAL", "BROADCAST", "ANYCAST", "MULTICAST", "BL
 IPV6_ROUTE = 255
 NO_VERDICT = "no verdict"
 
-PROTOCOLS = {1: "icmp", 2: "igmp", 6: "tcp", 17: "udp", 33: "dccp", 47: "gre", 50: "esp", 58: "icmp6", 132: "sctp"}
+ICMPV6 = 58
 ETHERTYPE_IP6 = 0x86DD
-PORTED = frozenset({6, 17, 33, 132})
-
 
 REMEMBERED = 1024
 """Packets that are gone and yet known: a function that gave one up may still have to return."""
@@ -273,7 +264,7 @@ class EventFormatter:
         self._packet(event).chains.append(chain)
         family, priority = event.b >> 8 & 0xFF, event.b >> 32
         priority -= (priority >> 31) << 32
-        called = PRIORITIES.get(priority, "") if family != BRIDGE else ""
+        called = PRIORITIES.get(priority, "") if family != NFPROTO_BRIDGE else ""
         hook = f"hook {hook_name(family, event.b & 0xFF)}, priority {priority}" + (f" ({called})" if called else "")
         return self._made(event, NFT_CHAIN, name, detail=f"{chain}, {hook}")
 
@@ -378,10 +369,11 @@ class EventFormatter:
     def _address(self, event: Event | EventWithBytes) -> None:
         protocol, port = event.ifindex >> 16, event.ifindex & 0xFFFF
         address = _ip(event.a, event.b, six=event.function == ETHERTYPE_IP6)
-        if protocol in PORTED:
+        if protocol in WITH_PORTS:
             address = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         packet = self._packet(event)
-        packet.protocol = PROTOCOLS.get(protocol, str(protocol))
+        # As in --proto: pcap-filter(7) has another name for it than nft(8).
+        packet.protocol = "icmp6" if protocol == ICMPV6 else PROTOCOLS.get(protocol, str(protocol))
         if event.kind == EventKind.FROM:
             packet.source = address
         else:
@@ -456,9 +448,4 @@ def _result(value: int) -> str:
 
 def _verdict(code: int) -> str:
     """Name of a verdict as nf_tables and its hooks give it."""
-    code &= 0xFFFFFFFF
-    if code >> 31:
-        return NFT_VERDICTS.get(code - (1 << 32), str(code - (1 << 32)))
-    name = VERDICTS[code & 0xFF] if code & 0xFF < len(VERDICTS) else str(code)
-    # NF_DROP_REASON() returns NF_STOLEN with an error above it (include/linux/netfilter.h).
-    return "DROP" if name == "STOLEN" and code >> 16 else name
+    return verdict_name(code).upper()

@@ -23,6 +23,7 @@ from harness.errors import Unsupported
 from harness.linux import bpf, modules
 from harness.model import layers
 from harness.model.observation import Counted, Loss
+from harness.netfilter import family_name
 from harness.tracer import engines, events, program
 from harness.tracer.discover import KERNEL, Function, Functions, Survey
 from harness.tracer.kernel_cache import KernelCache
@@ -84,9 +85,6 @@ SOURCES = {"skb_morph": 1}
 
 ALLOCATORS = ("__alloc_skb", "__build_skb", "build_skb", "slab_build_skb", "napi_build_skb")
 """Functions that give out an address as a new sk_buff; only the first is there on every kernel."""
-
-FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
-"""enum nfproto, as nft(8) calls them."""
 
 NF_TABLES_BTF = Path("/sys/kernel/btf/nf_tables")
 """There when nf_tables is loaded as a module; part of a kernel, its types are the kernel's."""
@@ -334,7 +332,7 @@ class BaseTracer:
         for address, chain in self.maps["chains"].items():
             family, _, *texts = CHAIN_NAMES.unpack(chain)
             table, name = (text.partition(b"\0")[0].decode() for text in texts)
-            names[U64.unpack(address)[0]] = f"{FAMILIES.get(family, family)} {table} {name}"
+            names[U64.unpack(address)[0]] = f"{family_name(family)} {table} {name}"
         return names
 
     @cached_property

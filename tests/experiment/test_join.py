@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from harness.errors import BrokenMeasurement
-from harness.experiment.join import JoinContext, hook_name, observe
+from harness.experiment.join import JoinContext, observe
 from harness.lab.capture import Captured
 from harness.model.observation import Delivery, Drop, Loss, Observation, Step, Verdict
 from harness.ruleset.nftrace import TraceMessage
@@ -454,10 +454,3 @@ class TestFlow:
         tape.born(cookie=0)
         with pytest.raises(BrokenMeasurement, match="a program on client called, but no packet of it was seen"):
             joined(tape, injected=None)
-
-
-def test_hooks_have_the_names_of_nft() -> None:
-    assert [hook_name(2, 0), hook_name(10, 4), hook_name(7, 5), hook_name(5, 1), hook_name(3, 2)] == [
-        *("prerouting", "postrouting", "brouting", "egress", "forward"),
-    ]
-    assert hook_name(42, 1) == "42:1"
