@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import resource
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from harness import bounds
+from harness import bounds, project
 from harness.errors import HarnessError, Unsupported
 from harness.linux.btf import Btf
+from harness.model import result
 from harness.model.problem import Problem
 from harness.packets.long import packets
 from harness.packets.replay import _chosen as chosen
@@ -73,6 +75,35 @@ def test_a_lab_of_many_hosts_works_or_is_refused(tmp_path: Path) -> None:
     assert all(len(bytes.fromhex(one.replace(":", ""))) == 6 for one in addresses)
     with pytest.raises(HarnessError, match=f"hosts: has {bounds.HOSTS + 1} hosts, and {bounds.HOSTS} is the limit"):
         load_lab(_lab(tmp_path, bounds.HOSTS))
+
+
+def test_a_lab_of_many_interfaces_is_refused(tmp_path: Path) -> None:
+    interfaces = ", ".join(f"e{n}: []" for n in range(bounds.INTERFACES + 1))
+    (file := tmp_path / "lab.yaml").write_text(f"hosts:\n  device: {{interfaces: {{{interfaces}}}}}\nlinks: []\n")
+    with pytest.raises(HarnessError, match="hosts: has 2,049 interfaces, and 2,048 is the limit"):
+        load_lab(file)
+
+
+READERS: dict[str, tuple[str, int, Callable[[Path], object]]] = {
+    "results": ("a.nft.json", bounds.RESULT_BYTES, lambda file: result.load([file])),
+    "settings": ("pytest.ini", bounds.SETTINGS_BYTES, lambda file: project.find([file], file.parent)),
+    "kernel": ("vmlinuz", bounds.KERNEL_BYTES, images.release_of),
+    "kernel-to-unpack": (
+        "vmlinuz",
+        bounds.KERNEL_BYTES,
+        lambda file: vmlinux(Image(release="6.1", vmlinuz=file, modules=file.parent, config=None)),
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "limit", "read"), READERS.values(), ids=READERS)
+def test_a_file_that_is_too_large_is_a_sentence(
+    tmp_path: Path, name: str, limit: int, read: Callable[[Path], object]
+) -> None:
+    with (file := tmp_path / name).open("wb") as written:
+        written.truncate(limit + 1)
+    with pytest.raises(HarnessError, match=rf"{name}.* [Ii]s larger than {limit >> 20} MiB"):
+        read(file)
 
 
 @pytest.mark.parametrize("place", ["the scenario file", "a lab", "a ruleset", "a capture", "a payload"])
