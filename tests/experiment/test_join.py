@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from harness.errors import BrokenMeasurement
+from harness.errors import BrokenMeasurement, Unsupported
 from harness.experiment.join import JoinContext, observe
 from harness.lab.capture import Captured
-from harness.model.observation import Delivery, Drop, Loss, Observation, Step, Verdict
+from harness.model.observation import Delivery, Drop, Hop, Loss, Observation, Step, Verdict
 from harness.ruleset.nftrace import TraceMessage
 from harness.tracer.discover import Function
 from harness.tracer.events import Event, EventKind
@@ -21,7 +21,7 @@ CLIENT, DEVICE, SERVER = 1, 2, 3
 HOSTS = {CLIENT: "client", DEVICE: "device", SERVER: "server"}
 NAMES = [
     *("ip_rcv", "nft_do_chain", "nft_do_chain_inet", "nft_trace_notify", "packet_rcv", "nf_hook_slow"),
-    *("kfree_skb_reason", "ip_local_deliver_finish"),
+    *("kfree_skb_reason", "ip_local_deliver_finish", "__nft_trace_packet"),
 ]
 FUNCTIONS = tuple(
     Function(
@@ -46,11 +46,13 @@ SCENE = JoinContext(
     device="device",
     tracing_table="harness-trace",
     host=lambda inum: HOSTS.get(inum, ""),
-    interface=lambda inum, index: f"eth{index}" if index else "",
+    interface=lambda inum, index: f"eth{index}" if inum in HOSTS else "",
     drop_reasons={2: "NOT_SPECIFIED", 7: "NETFILTER_DROP"},
     kernel="6.12",
     engine="kprobe.multi",
     traced=frozenset(NAMES),
+    untraceable={"ip_gone": "the kernel has no such function"},
+    epoch=1_000_000_000,
 )
 
 
@@ -74,16 +76,16 @@ class Tape:
                 ifindex=1,
                 function=NAMES.index(function),
                 kind=kind,
-                cpu=0,
+                cpu=netns,
             )
         )
 
     def born(self, packet: int = 5, *, cookie: int = SENDING, netns: int = CLIENT) -> None:
         self.add(EventKind.BIRTH, a=cookie, netns=netns, packet=packet)
 
-    def chain(self, chain: int, verdict: int) -> None:
+    def chain(self, chain: int, verdict: int, *, hook: int = FORWARD) -> None:
         self.add(EventKind.HOP, "nft_do_chain_inet")
-        self.add(EventKind.HOP, "nft_do_chain", a=chain, b=FORWARD)
+        self.add(EventKind.HOP, "nft_do_chain", a=chain, b=hook)
         self.add(EventKind.RETURN, "nft_do_chain", a=verdict)
 
 
@@ -95,8 +97,9 @@ def joined(
     injected: Sequence[bytes] | None = (FRAME,),
     loss: Loss | None = None,
     trace_lost: int = 0,
+    whole: bool = True,
 ) -> Observation:
-    (seen,) = all_joined(tape, messages, captured, injected=injected, loss=loss, trace_lost=trace_lost)
+    (seen,) = all_joined(tape, messages, captured, injected=injected, loss=loss, trace_lost=trace_lost, whole=whole)
     return seen
 
 
@@ -108,6 +111,7 @@ def all_joined(
     injected: Sequence[bytes] | None = (FRAME,),
     loss: Loss | None = None,
     trace_lost: int = 0,
+    whole: bool = True,
 ) -> tuple[Observation, ...]:
     recording = TraceData(
         events=tape.events,
@@ -115,13 +119,14 @@ def all_joined(
         chains=CHAINS,
         symbol=lambda address: {0xABC: "nf_hook_slow"}[address],
         loss=loss or Loss(entered=len(tape.events), received=len(tape.events)),
+        whole=whole,
     )
     return observe(SCENE, recording, messages, captured, injected=injected, sender="client", trace_lost=trace_lost)
 
 
-def message(handle: int = 4, number: int = ID) -> tuple[TraceMessage, Step]:
+def message(handle: int = 4, number: int = ID, *, host: str = "device") -> tuple[TraceMessage, Step]:
     told = TraceMessage(
-        host="device",
+        host=host,
         id=number,
         family="inet",
         table="filter",
@@ -132,7 +137,7 @@ def message(handle: int = 4, number: int = ID) -> tuple[TraceMessage, Step]:
     )
     step = Step(
         time=0,
-        host="device",
+        host=host,
         hook="forward",
         family="inet",
         table="filter",
@@ -147,10 +152,10 @@ def captured(cookie: int = CAPTURING) -> Captured:
     return Captured(host="server", device="eth0", time=0, frame=FRAME, cookie=cookie)
 
 
-def notified(tape: Tape, handle: int = 4, number: int = ID, packet: int = 5) -> None:
+def notified(tape: Tape, handle: int = 4, number: int = ID, packet: int = 5, netns: int = DEVICE) -> None:
     # The kernel's number is not in network byte order.
     swapped = int.from_bytes(number.to_bytes(4, "big"), sys.byteorder)
-    tape.add(EventKind.RULE, "nft_trace_notify", a=handle, b=swapped, packet=packet)
+    tape.add(EventKind.RULE, "nft_trace_notify", a=handle, b=swapped, packet=packet, netns=netns)
 
 
 class TestPackets:
@@ -163,6 +168,22 @@ class TestPackets:
         (hop,) = packet.hops
         assert (hop.function, hop.host, hop.device, hop.layer) == ("ip_rcv", "device", "eth1", "IPv4")
         assert hop.time == 1000, "nanoseconds since birth"
+        assert hop.cpu == DEVICE
+        assert packet.born == 1_001_000_000, "nanoseconds of CLOCK_REALTIME"
+
+    def test_an_observation_says_what_saw_it(self) -> None:
+        tape = Tape()
+        tape.born()
+        assert joined(tape, trace_lost=0) == Observation(
+            packets=joined(tape).packets,
+            loss=Loss(entered=1, received=1),
+            kernel="6.12",
+            engine="kprobe.multi",
+            device="device",
+            traced=frozenset(NAMES),
+            untraceable={"ip_gone": "the kernel has no such function"},
+            whole=True,
+        )
 
     def test_an_answer_of_the_kernel_is_another_packet(self) -> None:
         tape = Tape()
@@ -248,8 +269,43 @@ class TestReturns:
         with pytest.raises(BrokenMeasurement, match="nft_do_chain returned, but was not entered"):
             joined(tape)
 
+    @pytest.mark.parametrize(
+        ("value", "verdict"),
+        [(0, "drop"), (2, "stolen"), (1 << 16 | 2, "drop"), (5 << 16 | 3, "queue"), (4, "4"), (5, "5")],
+    )
+    def test_verdicts_are_those_of_netfilter(self, value: int, verdict: str) -> None:
+        tape = Tape()
+        tape.born()
+        tape.chain(USERS, value)
+        assert joined(tape).packets[0].hops[-1].detail["verdict"] == verdict
+
+    def test_a_chain_without_a_name_in_a_hook_of_bridges(self) -> None:
+        tape = Tape()
+        tape.born()
+        tape.chain(0xC9, 1, hook=7 << 8 | 5)
+        hop = joined(tape).packets[0].hops[-1]
+        assert hop.detail == {"chain": "", "hook": "brouting", "verdict": "accept"}
+
 
 class TestTracingChain:
+    def test_what_the_kernel_runs_to_trace_is_left_out(self) -> None:
+        tape = Tape()
+        tape.born()
+        tape.add(EventKind.HOP, "ip_rcv")
+        tape.add(EventKind.HOP, "__nft_trace_packet")
+        tape.add(EventKind.HOP, "nft_trace_notify")
+        assert [hop.function for hop in joined(tape).packets[0].hops] == ["ip_rcv"]
+
+    @pytest.mark.parametrize("before", [[], ["ip_rcv"], ["nft_do_chain_inet", "nft_do_chain_inet", "ip_rcv"]])
+    def test_only_the_call_just_before_it_is_left_out_with_it(self, before: list[str]) -> None:
+        tape = Tape()
+        tape.born()
+        for name in before:
+            tape.add(EventKind.HOP, name)
+        tape.add(EventKind.HOP, "nft_do_chain", a=OURS, b=FORWARD)
+        tape.add(EventKind.RETURN, "nft_do_chain", a=1)
+        assert [hop.function for hop in joined(tape).packets[0].hops] == before
+
     def test_the_harness_own_chain_is_left_out(self) -> None:
         tape = Tape()
         tape.born()
@@ -284,6 +340,20 @@ class TestSteps:
         tape.add(EventKind.RULE, "nft_trace_notify", a=4)
         tape.add(EventKind.RULE, "nft_trace_notify", a=6)
         assert len(joined(tape, [message(4), message(6)]).packets[0].steps) == 2
+
+    def test_of_messages_with_one_number_that_of_the_host_is_taken(self) -> None:
+        tape = Tape()
+        tape.born()
+        notified(tape, netns=SERVER)
+        notified(tape)
+        steps = joined(tape, [message(), message(host="server")]).packets[0].steps
+        assert [(step.time, step.host) for step in steps] == [(1000, "server"), (2000, "device")]
+
+    def test_a_packet_may_have_left_its_host_when_the_rule_is_reported(self) -> None:
+        tape = Tape()
+        tape.born()
+        notified(tape, netns=SERVER)
+        assert [step.host for step in joined(tape, [message()]).packets[0].steps] == ["device"]
 
     def test_a_call_without_its_message(self) -> None:
         tape = Tape()
@@ -337,6 +407,22 @@ class TestDeliveries:
         tape.add(EventKind.HOP, "packet_rcv", a=CAPTURING + 1, netns=SERVER)
         assert joined(tape).packets[0].deliveries == ()
 
+    def test_only_calls_hand_a_frame_over(self) -> None:
+        tape = Tape()
+        tape.born()
+        tape.add(EventKind.COPY, "packet_rcv", a=CAPTURING, netns=SERVER)
+        with pytest.raises(BrokenMeasurement, match="server was handed 0 frames at eth0, but captured 1"):
+            joined(tape, captured=[captured()])
+
+    def test_frames_that_left_are_among_those_that_arrived(self) -> None:
+        tape = Tape()
+        tape.born()
+        tape.add(EventKind.HOP, "packet_rcv", a=CAPTURING, netns=SERVER)
+        tape.add(EventKind.HOP, "packet_rcv", a=CAPTURING, netns=SERVER)
+        left = msgspec.structs.replace(captured(), outgoing=True)
+        deliveries = joined(tape, captured=[left, captured()]).packets[0].deliveries
+        assert [one.time for one in deliveries] == [2000]
+
     def test_a_frame_that_no_function_saw(self) -> None:
         tape = Tape()
         tape.born()
@@ -360,11 +446,12 @@ class TestDrops:
     def test_the_kernels_word_stands_at_the_last_hop(self) -> None:
         tape = Tape()
         tape.born()
+        tape.add(EventKind.HOP, "ip_rcv")
         tape.add(EventKind.HOP, "kfree_skb_reason")
         tape.add(EventKind.DROP, a=0xABC, b=7)
         (packet,) = joined(tape).packets
         assert packet.drop == Drop(host="device", function="nf_hook_slow", reason="NETFILTER_DROP")
-        assert packet.hops[-1].detail == {"reason": "NETFILTER_DROP"}
+        assert [hop.detail for hop in packet.hops] == [{}, {"reason": "NETFILTER_DROP"}]
 
     def test_a_reason_without_a_name_is_a_number(self) -> None:
         tape = Tape()
@@ -373,6 +460,12 @@ class TestDrops:
         drop = joined(tape).packets[0].drop
         assert drop
         assert drop.reason == "999"
+
+    def test_a_drop_on_the_host_that_sent_it_is_reported(self) -> None:
+        tape = Tape()
+        tape.born()
+        tape.add(EventKind.DROP, a=0xABC, b=7, netns=CLIENT)
+        assert joined(tape).packets[0].drop == Drop(host="client", function="nf_hook_slow", reason="NETFILTER_DROP")
 
     def test_that_a_silent_host_drops_what_reached_it_is_not_told(self) -> None:
         tape = Tape()
@@ -449,8 +542,77 @@ class TestFlow:
         (packet,) = joined(tape, [(told, step)], injected=None).packets
         assert packet.frame == bytes(12) + kind + bytes([first, 1]) + b"tt"
 
+    def test_else_it_is_not_known(self) -> None:
+        tape = Tape()
+        tape.born()
+        assert joined(tape, injected=None).packets[0].frame == b""
+
     def test_a_call_of_which_no_packet_was_seen(self) -> None:
         tape = Tape()
         tape.born(cookie=0)
         with pytest.raises(BrokenMeasurement, match="a program on client called, but no packet of it was seen"):
             joined(tape, injected=None)
+
+
+class TestWithoutProbes:
+    """Tracepoints alone: what calls nft_do_chain() and packet_rcv() is not seen."""
+
+    def test_chains_are_those_of_the_trace(self) -> None:
+        tape = Tape()
+        tape.born()
+        tape.add(EventKind.HOP, "ip_rcv")
+        tape.add(EventKind.HOP, "nft_do_chain", a=USERS, b=FORWARD)  # of a stack, without a result
+        notified(tape, handle=0)
+        tape.add(EventKind.HOP, "nf_hook_slow")
+        told, step = message()  # of a rule that the call does not name
+        step = msgspec.structs.replace(step, verdict=Verdict.REJECT)
+        seen = joined(tape, [(told, step)], whole=False)
+        assert not seen.whole
+        assert [(hop.function, hop.time) for hop in seen.packets[0].hops] == [
+            *(("ip_rcv", 1000), ("nft_do_chain", 3000), ("nf_hook_slow", 4000)),
+        ]
+        assert seen.packets[0].hops[1] == Hop(
+            time=3000,
+            cpu=0,
+            host="device",
+            device="",
+            function="nft_do_chain",
+            layer="Netfilter",
+            detail={"chain": "inet filter forward", "hook": "forward", "verdict": "drop"},
+        )
+
+    def test_a_chain_is_called_once_for_all_its_steps(self) -> None:
+        tape = Tape()
+        tape.born()
+        notified(tape)
+        notified(tape)
+        told, step = message()
+        steps = [msgspec.structs.replace(step, verdict=Verdict.CONTINUE), step]
+        (hop,) = joined(tape, [(told, one) for one in steps], whole=False).packets[0].hops
+        assert (hop.time, hop.detail["verdict"]) == (1000, "accept")
+
+    def test_frames_are_those_that_came_in_by_their_interface(self) -> None:
+        tape = Tape()
+        tape.born()
+        tape.add(EventKind.RECEIVED, netns=CLIENT)
+        tape.add(EventKind.RECEIVED, netns=SERVER)
+        tape.add(EventKind.HOP, "packet_rcv", a=CAPTURING, netns=SERVER)
+        arrived = msgspec.structs.replace(captured(), device="eth1")
+        left = msgspec.structs.replace(arrived, outgoing=True)
+        deliveries = joined(tape, captured=[arrived, left], whole=False).packets[0].deliveries
+        assert deliveries == (Delivery(time=2000, host="server", device="eth1", frame=FRAME),)
+
+    def test_an_interface_without_a_tracepoint_is_unsupported(self) -> None:
+        tape = Tape()
+        tape.born()
+        with pytest.raises(Unsupported, match="no tracepoint tells what arrives at eth0 of server") as error:
+            joined(tape, captured=[captured()], whole=False)
+        assert "--nft-tracer auto" in error.value.remedy
+
+    def test_fewer_receptions_than_frames_break_the_measurement(self) -> None:
+        tape = Tape()
+        tape.born()
+        tape.add(EventKind.RECEIVED, netns=SERVER)
+        arrived = msgspec.structs.replace(captured(), device="eth1")
+        with pytest.raises(BrokenMeasurement, match="server was handed 1 frames at eth1, but captured 2"):
+            joined(tape, captured=[arrived, arrived], whole=False)
