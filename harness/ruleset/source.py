@@ -85,9 +85,16 @@ class Texts:
         """Of those that were read."""
 
     def text(self, path: Path) -> str:
-        """The text of ``path``. Raises :class:`~harness.untrusted.Unreadable`."""
+        """The text of ``path``. Raises :class:`~harness.untrusted.Unreadable`, also for a NUL character.
+
+        C programs take a name, and some the whole text, to end there: it would not mean the same to all.
+        """
         if path not in self.texts:
-            self.texts[path] = self._read(path)
+            before, nul, _ = (text := self._read(path)).partition("\0")
+            if nul:
+                line = before.count("\n") + 1
+                raise Unreadable(f"has a NUL character in line {line}", remedy="remove it: a ruleset is text")
+            self.texts[path] = text
         return self.texts[path]
 
 
