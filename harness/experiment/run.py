@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, Self
 
@@ -14,6 +14,8 @@ from harness.errors import BrokenMeasurement, HarnessError, Position, ScenarioEr
 from harness.experiment.join import JoinContext, observe
 from harness.experiment.resolution import Resolution, explain, unreached
 from harness.experiment.unasked import Unasked
+from harness.judge.diagnoses.evidence import Evidence
+from harness.judge.diagnoses.tracking import needs_connections
 from harness.judge.expectations import same_elements
 from harness.judge.flow import describe_connection, refuse_contradiction
 from harness.lab.capture import Capture, Captured
@@ -25,7 +27,7 @@ from harness.model.fields import Keys
 from harness.model.observation import Observation, ObservedPacket, Step, Value
 from harness.packets.frames import Frame, SendPath, build, summarise
 from harness.packets.spec import Send
-from harness.reading.decision import decisive
+from harness.reading.decision import Outcome, decisive
 from harness.reading.path import functions
 from harness.ruleset import state
 from harness.ruleset.conntrack import connections
@@ -138,7 +140,10 @@ class Experiment:
             observations = self._send(frames, action.send.pace)
             summaries = tuple(_which(place, observations) + frame.summary for place, frame in enumerate(frames))
         expected = action.expected_of(len(observations)) if observations else ()
-        states = {keys: self._state(expect, partial(where, *keys)) for keys, expect in dict(expected).items()}
+        states = {
+            keys: self._state(expect, partial(where, *keys), tracked=self._connections_tell(expect, observations))
+            for keys, expect in dict(expected).items()
+        }
         return tuple(
             Measurement(
                 action=number,
@@ -190,13 +195,22 @@ class Experiment:
         except LostError as lost:
             raise ScenarioError(lost.sentence, where("nft")) from None
 
-    def _state(self, expect: Expect, where: Where) -> dict[str, Any]:
+    def _connections_tell(self, expect: Expect, observations: Sequence[Observation]) -> bool:
+        """Whether the connections that the device tracks say why a packet is not as expected."""
+        rules = self.ruleset.rules
+        return any(needs_connections(Evidence(expect, Outcome(), one, decisive(one), rules)) for one in observations)
+
+    def _state(self, expect: Expect, where: Where, *, tracked: bool) -> dict[str, Any]:
         """What ``expect`` asks about the device's counters, sets and connections, and what its rules have counted, as
-        fields of an observation."""
+        fields of an observation; with ``tracked`` the connections in any case, if the kernel lists them."""
         device = self._lab.device
+        found: dict[str, Any] = {}
+        if expect.conntrack or tracked:
+            with nullcontext() if expect.conntrack else suppress(Unsupported):
+                found = {"connections": connections(device), "listed": True}
         try:
             return {
-                "connections": connections(device) if expect.conntrack else (),
+                **found,
                 "counters": self._neighbours.without(state.counters(self.ruleset.nft, expect.counters or ())),
                 "counts": self._neighbours.without(state.counts_of_rules(device)) if self.ruleset.counts else {},
                 "elements": state.elements(self.ruleset.nft, expect.elements or ()),

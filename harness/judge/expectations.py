@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 from harness.errors import BrokenMeasurement, Position, Unsupported
 from harness.judge.flow import differing_conntrack, differing_flow
@@ -13,10 +14,11 @@ from harness.model.fields import Keys
 from harness.model.mismatch import Mismatch
 from harness.model.observation import Loss, Observation, ObservedPacket, Rule, Verdict
 from harness.model.problem import Problem, one_of
+from harness.model.result import Policy
 from harness.packets import icmp
 from harness.packets.frames import fields, summarise
 from harness.packets.spec import Sees
-from harness.reading.decision import REFUSED, Outcome, arrivals, outcome
+from harness.reading.decision import REFUSED, UNDECIDED, Outcome, arrivals, outcome
 from harness.reading.path import (
     LOGS,
     differing,
@@ -53,13 +55,19 @@ At = Callable[[Keys], Position]
 
 
 def judge(
-    expect: Expect, observation: Observation, packet: ObservedPacket, *, at: At, rules: Sequence[Rule] = ()
+    expect: Expect,
+    observation: Observation,
+    packet: ObservedPacket,
+    *,
+    at: At,
+    rules: Sequence[Rule] = (),
+    policies: Sequence[Policy] = (),
 ) -> tuple[Mismatch, ...]:
     """Return everything in which ``packet`` differs from ``expect``; nothing when it passed.
 
     ``path``, ``layers`` and ``never`` look at the hops on the device under test; an entry of
-    ``path`` or ``never`` that names a ``host`` looks there instead. ``rules`` are those that the device under test
-    has loaded, to tell why one was not met.
+    ``path`` or ``never`` that names a ``host`` looks there instead. ``rules`` and ``policies`` (base chains) are those
+    that the device under test has loaded, to say why a rule was not met.
 
     Raises :class:`~harness.errors.BrokenMeasurement` when events were lost or two oracles disagree,
     :class:`~harness.errors.ScenarioError` for a function that this kernel cannot trace, and
@@ -71,14 +79,15 @@ def judge(
         _require_traced(expect, observation, at)
     seen = outcome(packet, observation.device)
     device = observation.device
+    unmet = partial(describe_unmet, rules=rules, packet=packet, device=device, policies=policies)
     mismatches = tuple(
         Mismatch(keys=keys, position=at(keys), expected=expected, seen=found, note=note)
         for keys, expected, found, note in (
             *differing_flow(expect, observation),
             *_verdict(expect, seen, packet),
             *_with(expect, seen),
-            *_rule(expect, seen, packet, device, rules),
-            *_rules(expect, packet, device, rules),
+            *_rule(expect, seen, packet, device, unmet),
+            *_rules(expect, packet, device, unmet),
             *_dropped(expect, packet, device),
             *_delivered(expect, packet),
             *_reply(expect, observation, packet),
@@ -156,6 +165,8 @@ NOWHERE = "say `delivered: nowhere` if that is meant"
 
 
 _Found = Iterator[tuple[Keys, str, str, str]]
+_Unmet = Callable[[str | int], str]
+"""What there is to say of an expected rule that was not met."""
 
 
 def _verdict(expect: Expect, seen: Outcome, packet: ObservedPacket) -> _Found:
@@ -165,7 +176,7 @@ def _verdict(expect: Expect, seen: Outcome, packet: ObservedPacket) -> _Found:
         # Who names the rule that accepts would not look for the packet either.
         if lost and (expect.rule is not None or expect.rules):
             yield ("expect", "delivered"), "an accepted packet arrives", "it arrived nowhere", NOWHERE
-    elif seen.verdict != expect.verdict:
+    elif str(seen.verdict or UNDECIDED) != expect.verdict:
         note = ""
         if seen.verdict is None:
             note = "no base chain of the ruleset saw it"
@@ -191,7 +202,7 @@ def _with(expect: Expect, seen: Outcome) -> _Found:
         yield ("expect", "with"), expect.with_, seen.with_ or f"{seen}, without an answer", ""
 
 
-def _rule(expect: Expect, seen: Outcome, packet: ObservedPacket, device: str, rules: Sequence[Rule]) -> _Found:
+def _rule(expect: Expect, seen: Outcome, packet: ObservedPacket, device: str, unmet: _Unmet) -> _Found:
     if expect.rule is None:
         return
     host = host_of(expect.rule, dict.fromkeys(step.host for step in packet.steps), device)
@@ -205,12 +216,12 @@ def _rule(expect: Expect, seen: Outcome, packet: ObservedPacket, device: str, ru
             said = f"{step.verdict} {step.target}".strip()
             note = f"it was met, but did not decide: it said {said}"
     if not note and host == device:
-        note = describe_unmet(expect.rule, rules, packet, device)
+        note = unmet(expect.rule)
     decided = "; ".join(describe_step(step) for step in seen.deciding)
     yield ("expect", "rule"), str(expect.rule), decided or "no rule and no policy: no base chain saw it", note
 
 
-def _rules(expect: Expect, packet: ObservedPacket, device: str, rules: Sequence[Rule]) -> _Found:
+def _rules(expect: Expect, packet: ObservedPacket, device: str, unmet: _Unmet) -> _Found:
     rest = iter(packet.steps)
     for index, name in enumerate(expect.rules or ()):
         if not any(is_rule_on(name, step, device) for step in rest):  # consumes up to and including the step
@@ -220,7 +231,7 @@ def _rules(expect: Expect, packet: ObservedPacket, device: str, rules: Sequence[
             if any(is_rule_on(name, step, device) for step in met):
                 note = "met earlier: the order differs"
             else:
-                note = (describe_unmet(name, rules, packet, device) if host == device else "") or "not met"
+                note = (unmet(name) if host == device else "") or "not met"
             yield ("expect", "rules", index), str(name), seen, note
             return
 

@@ -7,9 +7,9 @@ from ipaddress import ip_address
 
 from harness.errors import BrokenMeasurement
 from harness.model.fields import Keys
-from harness.model.observation import Connection, Direction, Observation, ObservedPacket
+from harness.model.observation import Connection, Delivery, Direction, Observation, ObservedPacket
 from harness.netfilter import PROTOCOLS
-from harness.packets.frames import fields
+from harness.packets.frames import fields, summarise
 from harness.scenario.models.expect import Ends, Expect, FlowSeen, Tracked
 
 Found = Iterator[tuple[Keys, str, str, str]]
@@ -65,7 +65,37 @@ def _meaning(observation: Observation) -> str:
             return "a neighbour could not be resolved"
         if any(_is_error(fields(one.frame)) for one in observation.replies if one.host == observation.flow.host):
             return SOFT
+        for source, called, _ in foreign_answers(observation):
+            return f"an answer came, but from {source}, and {called} was called"
+        if came := [summarise(one.frame) for one, _ in _to_caller(observation)]:
+            more = f", and {len(came) - 1} more" if len(came) > 1 else ""
+            return f"no answer reached the program; what came to {observation.flow.host}: {came[-1]}{more}"
     return MEANINGS[observation.flow.result]
+
+
+def foreign_answers(observation: Observation) -> Iterator[tuple[str, str, ObservedPacket]]:
+    """Yield what came to a flow's caller from another address than was called: that one, the one called, the packet.
+
+    NAT that is not undone on the way back makes such answers.
+    """
+    called = str(fields(observation.injected[0].frame).get("dst", ""))
+    for delivery, packet in _to_caller(observation):
+        if called and (source := str(fields(delivery.frame)["src"])) != called:
+            yield source, called, packet
+
+
+def _to_caller(observation: Observation) -> Iterator[tuple[Delivery, ObservedPacket]]:
+    """Yield what came to the socket that made the call: all that is sent to its address and port."""
+    assert observation.flow is not None
+    sent = fields(observation.injected[0].frame)
+    for packet in observation.packets:
+        for delivery in packet.deliveries if not packet.injected else ():
+            found = fields(delivery.frame)
+            keys = (("proto", "proto"), ("dst", "src"), ("dport", "sport"))
+            if delivery.host == observation.flow.host and all(
+                theirs in found and found[theirs] == sent.get(ours) for theirs, ours in keys
+            ):
+                yield delivery, packet
 
 
 def differing_flow(expect: Expect, observation: Observation) -> Found:
@@ -93,7 +123,7 @@ def differing_conntrack(expect: Expect, packet: ObservedPacket, connections: tup
     if expect.conntrack is None:
         return
     keys: Keys = ("expect", "conntrack")
-    own = [one for one in connections if _belongs(packet, one)]
+    own = [one for one in connections if belongs(packet, one)]
     if expect.conntrack == "none":
         if own:
             yield keys, "none", "; ".join(map(describe_connection, own)), ""
@@ -124,7 +154,7 @@ def _direction(one: Direction) -> str:
     return f"{source}:{one.sport} → {destination}:{one.dport}"
 
 
-def _belongs(packet: ObservedPacket, one: Connection) -> bool:
+def belongs(packet: ObservedPacket, one: Connection) -> bool:
     """Whether the packet, as its sender made it, goes one way or the other through the connection."""
     seen = fields(packet.frame)
     return seen.get("proto") == one.protocol and any(_goes(seen, way) for way in (one.original, one.reply))

@@ -7,6 +7,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from harness.model.observation import ObservedPacket, Rule, Step, Verdict
+from harness.model.result import Policy
+from harness.reading import hooks
+from harness.reading.reach import entrances
 from harness.reading.rules import canonical, is_rule_on, names
 
 LEAVES = (Verdict.GOTO, Verdict.RETURN)
@@ -35,26 +38,46 @@ def place(rule: Rule) -> str:
     return f"{rule.chain_path}, handle {rule.handle}"
 
 
-def rule_status(rule: Rule, rules: Sequence[Rule], packet: ObservedPacket, device: str) -> str:
-    """Return what became of a ``rule`` that no packet met: ``did not match`` or ``was not reached``."""
-    return "did not match" if any(_evaluations(rule, rules, packet, device)) else "was not reached"
+def rule_status(
+    rule: Rule, rules: Sequence[Rule], packet: ObservedPacket, device: str, policies: Sequence[Policy] = ()
+) -> str:
+    """Return what became of a ``rule`` that no packet met: ``did not match`` or ``was not reached``.
+
+    ``policies`` are the base chains: with them it is also said that the packet did not pass the rule's hook.
+    """
+    if any(_evaluations(rule, rules, packet, device)):
+        return "did not match"
+    if hook := hooks.missed(entrances(rule.chain_path, rules, policies), packet, device):
+        return f"was not reached: the packet did not pass hook {hook}"
+    return "was not reached"
 
 
-def describe_unmet(wanted: str | int, rules: Sequence[Rule], packet: ObservedPacket, device: str) -> str:
+def describe_unmet(
+    wanted: str | int, rules: Sequence[Rule], packet: ObservedPacket, device: str, policies: Sequence[Policy] = ()
+) -> str:
     """Return what there is to say of a rule that is expected and was not met; "" for a policy.
 
-    ``rules`` are those that were loaded; where they are not known nothing is said.
+    ``rules`` and ``policies`` are those that were loaded; where they are not known nothing is said.
     """
     if not rules or is_policy(wanted):
         return ""
     found = named(wanted, rules)
-    return "; ".join(_unmet(wanted, rule, rules, packet, device) for rule in found[:3]) or _missing(wanted, rules)
+    return "; ".join(_unmet(wanted, rule, rules, packet, device, policies) for rule in found[:3]) or _missing(
+        wanted, rules
+    )
 
 
-def _unmet(wanted: str | int, rule: Rule, rules: Sequence[Rule], packet: ObservedPacket, device: str) -> str:
+def _unmet(
+    wanted: str | int,
+    rule: Rule,
+    rules: Sequence[Rule],
+    packet: ObservedPacket,
+    device: str,
+    policies: Sequence[Policy],
+) -> str:
     from harness.reading.elements import changes_headers, difference  # dear in a guest, and mostly not needed
 
-    words = f"{place(rule)} {rule_status(rule, rules, packet, device)}"
+    words = f"{place(rule)} {rule_status(rule, rules, packet, device, policies)}"
     if not changes_headers(rules):
         differences = {difference(rule, first) for first in _evaluations(rule, rules, packet, device)}
         words += f": {differences.pop()}" if len(differences) == 1 and all(differences) else ""

@@ -255,7 +255,9 @@ class Observation(Value, frozen=True, kw_only=True):
     flow: Flow | None = None
     """How the programs fared whose packets these are; None for injected frames."""
     connections: tuple[Connection, ...] = ()
-    """What the device tracked afterwards; empty when the scenario does not ask."""
+    """What the device tracked afterwards; empty when that was not asked."""
+    listed: bool = False
+    """Whether that was asked: the scenario expects something of it, or conntrack considered a packet invalid."""
     counters: Mapping[str, int] = {}
     """Packets that named counters have counted, by ``family table name``: those that were asked for."""
     counts: Mapping[str, int] = {}

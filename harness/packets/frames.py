@@ -202,6 +202,11 @@ def fields(frame: bytes) -> Mapping[str, str | int]:
     return found
 
 
+def framed(headers: bytes) -> bytes:
+    """An Ethernet frame without addresses around a packet that begins with its IP header."""
+    return bytes(12) + (b"\x86\xdd" if headers[0] >> 4 == 6 else b"\x08\x00") + headers
+
+
 def summarise(frame: bytes) -> str:
     """One line about ``frame``, e.g. ``203.0.113.5:40000 → 10.0.2.2:443 tcp S (IPv4, 40 bytes)``."""
     return _summary(fields(frame))

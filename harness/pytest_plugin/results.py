@@ -14,7 +14,7 @@ from _pytest._code.code import ReprEntryNative, ReprExceptionInfo, ReprTraceback
 
 from harness.errors import Position, ScenarioError
 from harness.model.mismatch import Mismatch
-from harness.model.result import LabInterface, LabPlan, OutcomeName, PacketResult, Policy, Result, RulesetPlan
+from harness.model.result import LabInterface, LabPlan, OutcomeName, PacketResult, Result, RulesetPlan
 from harness.pytest_plugin.trial import Trial, decided
 from harness.reading.decision import Outcome, ended
 from harness.scenario.case import Broken, Case
@@ -111,6 +111,7 @@ def _advice(measurement: Measurement, seen: Outcome, case: Case | Broken | Scena
             measurement.observation,
             measurement.packet,
             rules=measurement.ruleset.rules,
+            policies=measurement.ruleset.policies,
             network=network,
         )
     )
@@ -125,18 +126,7 @@ def _ruleset(file: Path, loaded: Ruleset) -> RulesetPlan:
     return RulesetPlan(
         file=str(file),
         rules=loaded.rules,
-        policies=tuple(
-            Policy(
-                family=chain.family,
-                table=chain.table,
-                chain=chain.name,
-                hook=chain.hook,
-                verdict=chain.policy,
-                position=chain.position,
-            )
-            for chain in loaded.chains
-            if chain.is_base
-        ),
+        policies=loaded.policies,
         sets=loaded.sets,
     )
 

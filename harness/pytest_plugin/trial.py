@@ -66,7 +66,12 @@ def differing(case: Case, measurement: Measurement) -> tuple[Mismatch, ...]:
         return case.where(measurement.action, *measurement.keys, *keys[1:])
 
     found = judge(
-        measurement.expect, measurement.observation, measurement.packet, at=at, rules=measurement.ruleset.rules
+        measurement.expect,
+        measurement.observation,
+        measurement.packet,
+        at=at,
+        rules=measurement.ruleset.rules,
+        policies=measurement.ruleset.policies,
     )
     return tuple(msgspec.structs.replace(one, keys=(*measurement.keys, *one.keys[1:])) for one in found)
 
@@ -90,6 +95,7 @@ def failure_of(
         measurement.observation,
         measurement.packet,
         rules=measurement.ruleset.rules,
+        policies=measurement.ruleset.policies,
         network=case.network,
         others=wrong[1:],
         colour=colour,

@@ -18,6 +18,8 @@ FINAL = frozenset({Verdict.ACCEPT, Verdict.DROP, Verdict.REJECT, Verdict.QUEUE, 
 """Verdicts that end the evaluation of a base chain."""
 REFUSED = frozenset({Verdict.DROP, Verdict.REJECT})
 """Verdicts that end a packet."""
+UNDECIDED = "undecided"
+"""What is said for the verdict where no base chain saw a packet."""
 
 
 class Outcome(Value, frozen=True, kw_only=True):
@@ -34,7 +36,7 @@ class Outcome(Value, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         if self.verdict is None:
-            return "undecided"
+            return UNDECIDED
         return f"{self.verdict} with {self.with_}" if self.with_ else str(self.verdict)
 
     @property

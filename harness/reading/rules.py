@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from harness.errors import Position
-from harness.model.observation import Rule, Step
+from harness.model.observation import ObservedPacket, Rule, Step, Verdict
 
 
 def is_rule(wanted: str | int, step: Step) -> bool:
@@ -70,3 +70,48 @@ def canonical(text: str) -> str:
 def bare(text: str) -> str:
     """Return a rule's text without quoted strings: a comment or log prefix may contain any word."""
     return re.sub(r'\s*(?:\bcomment\s+)?"[^"]*"', "", text)
+
+
+_DESTINATION_NAT = re.compile(r"(?<!\S)(?:dnat|redirect|tproxy)\b")
+
+
+def translated(packet: ObservedPacket, device: str) -> Rule | None:
+    """The rule of ``device`` that translated the destination of ``packet``, or sent it to a local socket."""
+    met = (step.rule for step in packet.steps if step.host == device and step.rule and step.verdict is Verdict.ACCEPT)
+    return next((rule for rule in met if _DESTINATION_NAT.search(bare(rule.text))), None)
+
+
+_STATE = re.compile(
+    r"\bct state (?P<not>!= )?"
+    r"(?:\{ (?P<set>[^{}]*) \}|(?P<map>vmap \{ (?P<elements>[^{}]*) \})|(?P<one>[a-z][a-z,]*))(?!\S)"
+)
+_XT_STATE = re.compile(r"(?<!! )--(?:ct)?state (?P<one>[A-Z]+)(?!\S)")
+
+
+def conntrack_states(step: Step) -> frozenset[str]:
+    """Return the states of connection tracking in one of which the packet is, by the rule that ``step`` says matched.
+
+    ``invalid``, ``untracked`` and so on, as in `ct state`; empty where the rule does not tell.
+    """
+    if step.rule is None:
+        return frozenset()
+    if found := _STATE.search(bare(step.rule.text)):
+        if found["not"]:
+            return frozenset()
+        if found["map"]:
+            verdict = f"{step.verdict} {step.target}".strip()
+            pairs = (element.split(" : ") for element in found["elements"].split(", "))
+            return frozenset(pair[0] for pair in pairs if pair[-1] == verdict)
+        return frozenset((found["set"] or found["one"]).replace(",", " ").split())
+    # iptables' rules: nft lists no more of them than that there is a match
+    found = _XT_STATE.search(step.rule.written)
+    return frozenset({found["one"].lower()}) if found else frozenset()
+
+
+_NOTRACK = re.compile(r"(?<!\S)notrack\b")
+
+
+def untracking(packet: ObservedPacket, device: str) -> Step | None:
+    """The step of ``device`` in which a rule told connection tracking to leave ``packet`` alone."""
+    steps = (step for step in packet.steps if step.host == device and step.rule)
+    return next((step for step in steps if step.rule and _NOTRACK.search(bare(step.rule.text))), None)

@@ -23,7 +23,7 @@ from harness.model.result import PacketResult
 from harness.packets import icmp
 from harness.packets.frames import fields
 from harness.packets.spec import Sees
-from harness.reading.decision import REFUSED, arrivals
+from harness.reading.decision import REFUSED, UNDECIDED, arrivals
 from harness.reading.path import functions, hops_on, layers_of, located, routed_to, walk
 from harness.reading.rules import is_rule
 from harness.recording.edit import KeptEntry
@@ -139,7 +139,7 @@ def _change(expect: Expect, mismatch: Mismatch, measurements: Sequence[Sample]) 
 
 
 def _changed_verdict(expect: Expect, _: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[Change]:
-    verdict = _agreed("verdict", _verdict, measurements)
+    verdict = _agreed("verdict", lambda seen: str(seen.sent.verdict or UNDECIDED), measurements)
     if expect.verdict == verdict:  # right, but it says nothing of an accepted packet that arrives nowhere
         yield Change(keys=("delivered",), value="nowhere", new=True)
     else:

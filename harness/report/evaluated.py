@@ -16,7 +16,7 @@ from harness.model.observation import Rule, Step
 from harness.model.result import Policy, Result, RulesetPlan
 from harness.reading.decision import FINAL
 from harness.reading.elements import candidates, changes_headers, lookups
-from harness.report.reach import unreachable
+from harness.reading.reach import unreachable
 
 
 class CoveredRule(msgspec.Struct, kw_only=True):

@@ -17,6 +17,7 @@ from harness.judge.advice import advise
 from harness.model.mismatch import Mismatch
 from harness.model.observation import Delivery, Hop, Observation, ObservedPacket, Rule, Step, Verdict
 from harness.model.problem import one_of
+from harness.model.result import Policy
 from harness.packets import icmp
 from harness.packets.frames import fields, summarise
 from harness.reading.decision import Outcome, arrivals, ended, outcome
@@ -79,6 +80,7 @@ def explain(
     packet: ObservedPacket,
     *,
     rules: Sequence[Rule] = (),
+    policies: Sequence[Policy] = (),
     network: Network | None = None,
     others: Sequence[int] = (),
     colour: bool = False,
@@ -87,7 +89,7 @@ def explain(
     """Return the failure text of one packet of the scenario ``name``, which stands at ``where``.
 
     ``summary`` is the packet sent in one line, ``mismatches`` is what :func:`~harness.judge.expectations.judge` found,
-    ``rules`` are those that the device under test has loaded, ``network`` is the lab,
+    ``rules`` and ``policies`` (base chains) are those that the device under test has loaded, ``network`` is the lab,
     ``others`` the places, from 0, of packets sent with it that are not as expected either. Lines keep to
     ``width`` columns where names and rules allow it.
     """
@@ -96,7 +98,8 @@ def explain(
     page.lines.append(page.paint(f"{where}: ", "faint") + page.paint(name, "bold"))
     _mismatches(page, mismatches)
     page.say("ended", ended(packet, seen, observation.device))
-    page.say("advice", *advise(expect, seen, observation, packet, rules=rules, network=network), style="bold")
+    advice = advise(expect, seen, observation, packet, rules=rules, policies=policies, network=network)
+    page.say("advice", *advice, style="bold")
     page.say("packet", summary, *_others(others))
     page.add("decided", *_decided(page, seen))
     page.add("rules", *_rules(page, packet, seen, observation))

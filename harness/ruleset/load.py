@@ -16,6 +16,7 @@ from harness.errors import Position, ScenarioError, Unsupported
 from harness.lab.lab import Host
 from harness.lab.namespace import Namespace
 from harness.model.observation import Rule
+from harness.model.result import Policy
 from harness.project import ALLOW, Project, find
 from harness.ruleset import iptables, listing, source, state
 from harness.ruleset.listing import Chain, Listed
@@ -49,6 +50,19 @@ class Ruleset:
         self.chains = tuple(chains)
         self.rules = tuple(rules)
         """In the order of nft's listing: by table, by chain, in the order of evaluation."""
+        self.policies = tuple(
+            Policy(
+                family=chain.family,
+                table=chain.table,
+                chain=chain.name,
+                hook=chain.hook,
+                verdict=chain.policy,
+                position=chain.position,
+            )
+            for chain in self.chains
+            if chain.is_base
+        )
+        """Of the base chains."""
         self.counts = any("counter" in rule.text for rule in self.rules)
         """Whether a rule may have a counter statement."""
         self.sets = sets or {}

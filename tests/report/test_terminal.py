@@ -300,7 +300,7 @@ def test_long_paths_are_folded_around_the_first_difference() -> None:
         (
             {"verdict": "accept"},
             msgspec.structs.replace(POLICY, steps=(step("drop", rule("ct state invalid drop", line=9, handle=4)),)),
-            "conntrack holds the packet for invalid",
+            "conntrack considers the packet invalid: its TCP checksum is wrong",
         ),
         (
             {"delivered": "server"},

@@ -195,8 +195,12 @@ class Expect(Model, frozen=True, kw_only=True, rename={"with_": "with"}):
         ),
     ] = None
     verdict: Annotated[
-        Literal["accept", "drop", "reject", "queue", "stolen"] | None,
-        Meta(description="What the ruleset decides.", examples=["accept"]),
+        Literal["accept", "drop", "reject", "queue", "stolen", "undecided"] | None,
+        Meta(
+            description="What the ruleset decides; `undecided` when no base chain sees the packet, as when a flowtable "
+            "forwards it.",
+            examples=["accept"],
+        ),
     ] = None
     with_: Annotated[
         str | None,

@@ -1,4 +1,5 @@
-"""Which rules no packet can come to, whatever it is: read off the ruleset, so that nobody tests for them in vain."""
+"""Which chains lead to which, read off the ruleset: rules that no packet can reach, base chains that a chain is entered
+from."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from harness.model.observation import Rule
-from harness.model.result import RulesetPlan
+from harness.model.result import Policy, RulesetPlan
 from harness.reading.rules import bare
 
 _TARGET = re.compile(r"\b(?:jump|goto) ([^\s;,{}]+)")
@@ -41,6 +42,27 @@ def unreachable(ruleset: RulesetPlan) -> set[tuple[str, int]]:
             if _ALWAYS.match(_ASIDE.sub("", bare(rule.text)).strip()):
                 break
     return {(rule.chain_path, rule.handle) for rule in ruleset.rules} - reached
+
+
+def entrances(chain: str, rules: Sequence[Rule], policies: Sequence[Policy]) -> tuple[Policy, ...]:
+    """Return those of the base chains ``policies`` from which the chain with the path ``chain`` may be entered.
+
+    Where that is not known, as for a block in braces or a named map, all base chains of the table are returned.
+    """
+    chains = list(dict.fromkeys(rule.chain_path for rule in rules))
+    callers: dict[str, set[str]] = defaultdict(set)
+    for rule in rules:
+        for target in _targets(rule, {}, chains):
+            callers[target].add(rule.chain_path)
+    above, pending = {chain}, [chain]
+    while pending:
+        path = pending.pop()
+        if path.rpartition(" ")[2].startswith("__chain"):
+            table = path.rpartition(" ")[0]
+            return tuple(one for one in policies if f"{one.family} {one.table}" == table)
+        pending += callers[path] - above
+        above |= callers[path]
+    return tuple(one for one in policies if one.chain_path in above)
 
 
 def _targets(rule: Rule, sets: Mapping[str, Sequence[str]], chains: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 
 from harness.model.observation import Rule
 from harness.model.result import Policy, RulesetPlan
-from harness.report.reach import unreachable
+from harness.reading.reach import unreachable
 
 
 def plan(*rules: str, **sets: tuple[str, ...]) -> RulesetPlan:

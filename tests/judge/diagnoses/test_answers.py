@@ -1,0 +1,109 @@
+"""The device's own answers that its ruleset drops, and answers from another address."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.model.observation import Delivery, Flow, ObservedPacket, Step
+from tests.judge.diagnoses.builders import PASSED, advice, at, ethernet, headers, step
+from tests.judge.test_flow import said as complaints
+from tests.judge.test_judge import changed, dropped, hop, rule
+
+REPLY = {"reply": {"tcp": {"flags": "RA"}}}
+CALLED = {"flow": "connected"}
+TIMED_OUT = Flow(result="timeout", host="client")
+
+
+def made(*steps: Step, sender: str = "device", frame: bytes = b"", **more: object) -> ObservedPacket:
+    """What a kernel made by itself."""
+    return ObservedPacket(number=1, sender=sender, frame=frame, injected=False, steps=steps, **more)
+
+
+def refused(ip: bytes, hook: str = "output") -> Step:
+    return at(step("drop", rule("tcp flags rst drop", line=3, chain=f"inet f {hook}"), hook=hook), headers=ip)
+
+
+class TestOwnAnswer:
+    @pytest.mark.parametrize(
+        ("flags", "hook", "kind"),
+        [(4, "output", "a TCP reset"), (18, "postrouting", "a SYN-ACK"), (16, "output", "a TCP packet")],
+    )
+    def test_is_dropped(self, flags: int, hook: str, kind: str) -> None:
+        answer = refused(headers("10.0.2.2", "203.0.113.5", flags=flags), hook)
+        (sentence,) = advice(REPLY, PASSED, made(at(answer, family="inet", table="f", chain=hook)))
+        assert sentence == (
+            f"device made the answer, {kind}, and its own ruleset dropped it: inet f {hook}, rulesets/edge.nft:3, "
+            f"at hook {hook}; accept it there"
+        )
+
+    def test_fragmentation_needed_is_called_that(self) -> None:
+        icmp = headers("203.0.113.1", "203.0.113.5")[:20] + bytes((3, 4, 0, 0, 0, 0, 5, 0))
+        icmp = icmp[:9] + b"\x01" + icmp[10:]
+        (sentence,) = advice({"reply": {"icmp": {}}}, PASSED, made(refused(icmp)))
+        assert sentence.startswith("device made the answer, ICMP frag-needed, and its own ruleset dropped it")
+
+    @pytest.mark.parametrize(
+        ("yaml", "other"),
+        [
+            ({"mark": 3}, made(refused(headers("10.0.2.2", "203.0.113.5", flags=4)))),  # no answer is asked for
+            ({"reply": "none"}, made(refused(headers("10.0.2.2", "203.0.113.5", flags=4)))),
+            (REPLY, made(refused(headers("10.0.2.2", "192.0.2.9", flags=4)))),  # to somebody else
+            (REPLY, made(refused(headers("10.0.2.2", "203.0.113.5", flags=4)), sender="server")),
+            (REPLY, made(at(refused(headers("10.0.2.2", "203.0.113.5", flags=4)), hook="forward"))),
+            (REPLY, made(at(step("accept", hook="output"), headers=headers("10.0.2.2", "203.0.113.5")))),
+        ],
+    )
+    def test_near_misses(self, yaml: dict[str, object], other: ObservedPacket) -> None:
+        assert advice(yaml, PASSED, other) == []
+
+
+def answer(src: str, dst: str = "203.0.113.5", *, dport: int = 40000, **more: object) -> ObservedPacket:
+    frame = ethernet(headers(src, dst, flags=18, sport=443, dport=dport))
+    came = Delivery(time=9, host="client", device="eth0", frame=frame)
+    return made(sender="server", frame=frame, deliveries=(came,), **more)
+
+
+class TestAnotherAddress:
+    DNAT = changed(steps=(step("accept", rule("dnat to 192.0.2.20", line=2), hook="prerouting"),))
+
+    def test_the_answer_went_past_the_device(self) -> None:
+        assert advice(CALLED, self.DNAT, answer("192.0.2.20"), flow=TIMED_OUT) == [
+            (
+                "server answered from 192.0.2.20, and 10.0.2.2 was called: rulesets/edge.nft:2 translated the "
+                "destination, but the answer was not routed by device, so it was not translated back; masquerade what "
+                "device sends to 192.0.2.20, so that it gets the answers"
+            )
+        ]
+
+    @pytest.mark.parametrize(
+        ("packet", "whole", "hops"),
+        [(PASSED, True, ()), (DNAT, False, ()), (DNAT, True, (hop("ip_forward"),))],
+    )
+    def test_the_reason_is_left_out_where_it_is_not_proved(
+        self, packet: ObservedPacket, whole: bool, hops: tuple[object, ...]
+    ) -> None:
+        other = answer("192.0.2.20", hops=hops)
+        assert advice(CALLED, packet, other, flow=TIMED_OUT, whole=whole) == [
+            "server answered from 192.0.2.20, and 10.0.2.2 was called: the answer was not translated back"
+        ]
+
+    @pytest.mark.parametrize(
+        "other", [answer("10.0.2.2"), answer("192.0.2.20", dport=40001), answer("192.0.2.20", "203.0.113.6")]
+    )
+    def test_near_misses(self, other: ObservedPacket) -> None:
+        assert advice(CALLED, PASSED, other, flow=TIMED_OUT) == []
+
+    def test_a_timeout_is_not_called_silence_when_something_came(self) -> None:
+        packets = (PASSED, answer("192.0.2.20"))
+        assert complaints(CALLED, packets=packets, flow=TIMED_OUT) == [
+            "expect.flow: connected / timeout / an answer came, but from 192.0.2.20, and 10.0.2.2 was called"
+        ]
+        (line,) = complaints(CALLED, packets=(PASSED, answer("10.0.2.2")), flow=TIMED_OUT)
+        assert "no answer reached the program; what came to client: 10.0.2.2:443 → 203.0.113.5:40000 tcp SA" in line
+        assert complaints(CALLED, packets=(PASSED,), flow=TIMED_OUT) == [
+            "expect.flow: connected / timeout / nothing came"
+        ]
+
+
+def test_a_packet_that_was_dropped_is_no_answer_from_elsewhere() -> None:
+    assert not [line for line in advice(CALLED, dropped(step("drop")), flow=TIMED_OUT) if "answered from" in line]

@@ -1,0 +1,210 @@
+"""Why connection tracking considers a packet invalid, and what is not translated because it is not tracked."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from harness.model.observation import Connection, Delivery, Direction, ObservedPacket, Step
+from tests.judge.diagnoses.builders import advice, at, ethernet, headers, step
+from tests.judge.test_judge import changed, dropped, hop, rule
+
+PASS = {"verdict": "accept", "delivered": "server"}
+INVALID = step("drop", rule("ct state invalid drop", line=9))
+SYN, RST, ACK, FIN = 2, 4, 16, 1
+CONSIDERED = "conntrack considers the packet invalid: "
+
+
+def packet(flags: int = ACK, *steps: Step) -> ObservedPacket:
+    return dropped(*(steps or (INVALID,)), frame=ethernet(headers(flags=flags)))
+
+
+def icmp(version: int, kind: int) -> ObservedPacket:
+    """An ICMP message without the checksum that it should have, behind a fragment header that hides that."""
+    if version == 4:
+        ip = bytearray(headers()[:20] + bytes((kind, 0, (0xFF - kind) & 0xFF, 0xFF)) + bytes(4))
+        ip[9], ip[3] = 1, 28
+        return dropped(INVALID, frame=ethernet(bytes(ip)))
+    ip = bytes((0x60, 0, 0, 0, 0, 8, 58, 64)) + bytes(32)
+    total = (kind << 8) + 8 + 58
+    ip += bytes((kind, 0)) + (0xFFFF - total).to_bytes(2, "big") + bytes(4)
+    return dropped(INVALID, frame=bytes(12) + b"\x86\xdd" + ip)
+
+
+def entry(state: str, *status: str) -> Connection:
+    return Connection(
+        protocol=6,
+        original=Direction(src="203.0.113.5", dst="10.0.2.2", sport=40000, dport=443),
+        reply=Direction(src="10.0.2.2", dst="203.0.113.5", sport=443, dport=40000),
+        state=state,
+        status=status,
+    )
+
+
+UNFIT = "and the flags R or the numbers of the packet do not fit that"
+LINE = "203.0.113.5:40000 → 10.0.2.2:443 reply 10.0.2.2:443 → 203.0.113.5:40000"
+
+
+class TestInvalid:
+    @pytest.mark.parametrize(
+        ("flags", "state", "reason"),
+        [
+            (
+                ACK,
+                "SYN_SENT",
+                (
+                    f"its connection is tcp SYN_SENT {LINE}: the device has seen the SYN but not the SYN-ACK, which "
+                    "may have taken another way"
+                ),
+            ),
+            (
+                ACK,
+                "ESTABLISHED",
+                (
+                    f"its connection is tcp ESTABLISHED {LINE}, and its sequence or acknowledgement number is out of "
+                    "the window"
+                ),
+            ),
+            (
+                RST,
+                "ESTABLISHED",
+                f"its connection is tcp ESTABLISHED {LINE}, {UNFIT}",
+            ),
+        ],
+    )
+    def test_of_a_connection(self, flags: int, state: str, reason: str) -> None:
+        assert advice(PASS, packet(flags), connections=(entry(state),), listed=True) == [CONSIDERED + reason]
+
+    def test_without_a_connection(self) -> None:
+        said = "no connection that it belongs to, and the flags R do not begin one"
+        other = msgspec.structs.replace(entry("ESTABLISHED"), original=Direction(src="203.0.113.9", dst="10.0.2.2"))
+        other = msgspec.structs.replace(other, reply=Direction(src="10.0.2.2", dst="203.0.113.9"))
+        for connections in ((), (other,)):
+            (found,) = advice(PASS, packet(RST), connections=connections, listed=True)
+            assert found == f"{CONSIDERED}the device tracks {said}"
+        (found,) = advice(PASS, packet(RST))
+        assert found == f"{CONSIDERED}it fits no connection that the device tracks, and the flags R do not begin one"
+
+    def test_flags_that_make_no_sense(self) -> None:
+        (found,) = advice(PASS, packet(SYN | FIN), connections=(entry("ESTABLISHED"),), listed=True)
+        assert found == f"{CONSIDERED}no TCP packet has the flags FS together"
+
+    def test_a_wrong_checksum(self) -> None:
+        frame = bytearray(ethernet(headers(flags=ACK)))
+        frame[-2] ^= 1
+        wrong = msgspec.structs.replace(packet(), frame=bytes(frame))
+        (found,) = advice(PASS, wrong, connections=(entry("ESTABLISHED"),), listed=True)
+        assert found == f"{CONSIDERED}its TCP checksum is wrong"
+
+    @pytest.mark.parametrize(
+        ("version", "kind", "reason"),
+        [
+            (
+                4,
+                3,
+                "an ICMP error (destination-unreachable) is valid only if the packet that it quotes",
+            ),
+            (6, 2, "an ICMP error (packet-too-big) is valid only if the packet that it quotes"),
+            (4, 0, "no request is tracked that this echo-reply answers"),
+            (6, 129, "no request is tracked that this echo-reply answers"),
+            (4, 9, "conntrack does not take router-advertisement for the beginning of a connection"),
+        ],
+    )
+    def test_icmp(self, version: int, kind: int, reason: str) -> None:
+        (found,) = advice(PASS, icmp(version, kind))
+        assert found.startswith(CONSIDERED + reason)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "ct state { invalid, untracked } drop",
+            "ct state invalid,new drop",
+            "ct state != invalid drop",
+            "ct state vmap { established : accept, invalid : drop, new : drop }",
+            'log prefix "ct state invalid" drop',
+        ],
+    )
+    def test_not_where_the_rule_matches_other_states_too(self, text: str) -> None:
+        assert advice(PASS, packet(ACK, step("drop", rule(text)))) == []
+
+    @pytest.mark.parametrize(
+        "text", ["ct state vmap { established : accept, invalid : drop }", "ct state { invalid } counter drop"]
+    )
+    def test_however_it_is_written(self, text: str) -> None:
+        assert advice(PASS, packet(RST, step("drop", rule(text))))[0].startswith(CONSIDERED)
+
+    def test_of_iptables(self) -> None:
+        text = 'xt match "conntrack" counter packets 0 bytes 0 drop'
+        for written, known in (
+            ("--ctstate INVALID", True),
+            ("! --ctstate INVALID", False),
+            ("--ctstate INVALID,NEW", False),
+        ):
+            one = msgspec.structs.replace(rule(text), written=f"-A FORWARD -m conntrack {written} -j DROP")
+            assert bool(advice(PASS, packet(RST, step("drop", one)))) is known
+
+    def test_not_when_that_is_what_the_scenario_wants(self) -> None:
+        assert advice({"verdict": "drop", "rule": "policy"}, packet(RST)) == []
+
+
+MASQUERADE = rule('oifname "wan0" masquerade', line=4, handle=4, chain="ip n post")
+NOTRACK = step("continue", rule("udp dport 53 notrack", line=2, chain="ip n raw"), chain="ip n raw", hook="prerouting")
+WANTED = {"rule": MASQUERADE.text, "delivered": {"to": "server", "sees": {"src": "10.0.2.1"}}}
+FORWARDED = step("accept", chain="ip n forward")
+WITHOUT = "and only packets of a tracked connection are translated"
+
+
+def went(*steps: Step, frame: bytes = ethernet(headers(flags=RST)), hops: tuple[object, ...] = ()) -> ObservedPacket:
+    came = Delivery(time=9, host="server", device="eth0", frame=frame)
+    return changed(steps=steps, hops=hops, frame=frame, deliveries=(came,))
+
+
+def said(one: ObservedPacket, **more: object) -> list[str]:
+    return advice(WANTED, one, rules=(MASQUERADE,), **more)
+
+
+class TestNotTranslated:
+    def test_notrack(self) -> None:
+        late = hop("nf_conntrack_in")
+        one = went(NOTRACK, FORWARDED, hops=(msgspec.structs.replace(late, time=7),))
+        expected = [f"rulesets/edge.nft:2 exempts the packet from connection tracking (notrack), {WITHOUT}"]
+        assert said(one, traced=frozenset({"nf_conntrack_in"})) == expected
+        seen = step("continue", rule("ct state untracked counter", line=3))
+        assert said(went(NOTRACK, seen, FORWARDED)) == expected
+
+    def test_notrack_after_conntrack_changes_nothing(self) -> None:
+        early = (msgspec.structs.replace(hop("nf_conntrack_in"), time=7),)
+        one = went(at(NOTRACK, time=9), FORWARDED, hops=early)
+        assert said(one, traced=frozenset({"nf_conntrack_in"})) == []
+        assert said(went(NOTRACK, FORWARDED)) == []  # where no function was traced, nobody knows
+
+    def test_untracked_and_invalid(self) -> None:
+        untracked = step("continue", rule("ct state untracked counter", line=3))
+        assert said(went(untracked, FORWARDED)) == [f"the packet is untracked (rulesets/edge.nft:3), {WITHOUT}"]
+        counted = step("continue", rule("ct state invalid counter", line=9))
+        (found,) = said(went(counted, FORWARDED), connections=(entry("SYN_SENT"),), listed=True)
+        assert found.startswith(
+            f"conntrack considers the packet invalid (rulesets/edge.nft:9), {WITHOUT}; its connection"
+        )
+
+    def test_by_the_connections_of_the_device(self) -> None:
+        assert said(went(FORWARDED), listed=True) == [
+            (
+                "the packet was not tracked (the device tracks no connection that it belongs to, and the flags R do "
+                f"not begin one), {WITHOUT}"
+            )
+        ]
+        assert said(went(FORWARDED)) == []  # they were not asked
+        known = entry("ESTABLISHED", "SEEN_REPLY")
+        (found,) = said(went(FORWARDED), listed=True, connections=(known,))
+        assert found.startswith(
+            "the packet belongs to a connection that was not translated when it began, and chains of"
+        )
+        for other in (entry("SYN_SENT"), entry("ESTABLISHED", "SEEN_REPLY", "SRC_NAT")):
+            assert said(went(FORWARDED), listed=True, connections=(other,)) == []
+
+    def test_not_where_no_translation_is_wanted(self) -> None:
+        one = went(NOTRACK, step("continue", rule("ct state untracked counter")), FORWARDED)
+        assert advice({"verdict": "drop"}, one, rules=(MASQUERADE,), listed=True) == []
+        sees = {"delivered": {"to": "server", "sees": {"src": "203.0.113.5"}}}
+        assert advice(sees, one, rules=(MASQUERADE,), listed=True) == []
