@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.model.observation import Delivery, Flow, ObservedPacket, Step
-from tests.judge.diagnoses.builders import PASSED, advice, at, ethernet, headers, step
-from tests.judge.test_flow import said as complaints
-from tests.judge.test_judge import changed, dropped, hop, rule
+from tests.builders import PASSED, advice, at, changed, complaints, dropped, ethernet, headers, hop, rule, step
 
 REPLY = {"reply": {"tcp": {"flags": "RA"}}}
 CALLED = {"flow": "connected"}

@@ -7,8 +7,7 @@ import pytest
 from harness.judge.expectations import judge
 from harness.model.observation import ObservedPacket
 from harness.scenario.models.expect import Expect
-from tests.judge.diagnoses.builders import advice, step
-from tests.judge.test_judge import changed, complaints, hop, observation, place, rule
+from tests.builders import advice, changed, complaints, hop, observation, place, rule, step
 
 OFFLOADED = changed(
     steps=(),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tests.judge.diagnoses.builders import advice, step
-from tests.judge.test_judge import dropped, rule
+from tests.builders import advice, dropped, rule, step
 
 LXD = rule("iifname lan0 accept", line=2, chain="inet lxd fwd")
 PASS = {"verdict": "accept", "delivered": "server"}

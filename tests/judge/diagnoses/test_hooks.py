@@ -8,8 +8,7 @@ from harness.judge.expectations import judge
 from harness.model.observation import ObservedPacket, Rule, Step
 from harness.model.result import Policy
 from harness.scenario.models.expect import Expect
-from tests.judge.diagnoses.builders import advice, base, step
-from tests.judge.test_judge import changed, dropped, observation, place, rule
+from tests.builders import advice, base, changed, dropped, observation, place, rule, step
 
 BAN = rule("ip saddr 203.0.113.5 drop", line=5, handle=5, chain="inet f input", comment="ban")
 FORWARDED = step("accept", chain="inet f forward")

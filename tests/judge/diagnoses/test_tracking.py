@@ -6,8 +6,7 @@ import msgspec
 import pytest
 
 from harness.model.observation import Connection, Delivery, Direction, ObservedPacket, Step
-from tests.judge.diagnoses.builders import advice, at, ethernet, headers, step
-from tests.judge.test_judge import changed, dropped, hop, rule
+from tests.builders import advice, at, changed, dropped, ethernet, headers, hop, rule, step
 
 PASS = {"verdict": "accept", "delivered": "server"}
 INVALID = step("drop", rule("ct state invalid drop", line=9))
