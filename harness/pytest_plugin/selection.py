@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -34,13 +35,22 @@ def scenario_files(config: pytest.Config) -> Chosen:
 
 
 def header(config: pytest.Config) -> list[str]:
-    """A line for pytest's header about YAML files that are left alone, if there are any; all of them with ``-v``."""
-    names = [str(shortened(path)) for path in scenario_files(config).left_alone]
-    if not names:
-        return []
-    shown = names if config.option.verbose > 0 else names[:3]
-    more = [f"and {len(names) - len(shown)} more (-v lists them)"] if len(shown) < len(names) else []
-    return [escape(f"nft-harness: left alone, for they are no scenario files: {', '.join([*shown, *more])}")]
+    """Lines for pytest's header about YAML files that are not taken, if there are any; all of them with ``-v``."""
+    chosen = scenario_files(config)
+    return [
+        escape(f"nft-harness: {text}: {_names(paths, all_of_them=config.option.verbose > 0)}")
+        for paths, text in (
+            (chosen.left_alone, "left alone, for they are no scenario files"),
+            (chosen.elsewhere, f"not taken, for they are not below a folder scenarios (name them, or set {FILES})"),
+        )
+        if paths
+    ]
+
+
+def _names(paths: Sequence[Path], *, all_of_them: bool) -> str:
+    shown = paths if all_of_them else paths[:3]
+    more = [f"and {len(paths) - len(shown)} more (-v lists them)"] if len(shown) < len(paths) else []
+    return ", ".join([*(str(shortened(path)) for path in shown), *more])
 
 
 def _project(config: pytest.Config) -> Project:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import ast
 import itertools
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
 from harness import untrusted
-from harness.bounds import PYTHON_BYTES
-from harness.project import Project
+from harness.bounds import PYTHON_BYTES, SCENARIO_BYTES
+from harness.project import PATTERNS, Project
 
 LABS = "labs"
 """In a folder of this name lie labs, which scenario files name, and no scenarios."""
@@ -25,6 +26,10 @@ _NOT_INTO = (".*", "*.egg", "_darcs", "build", "CVS", "dist", "node_modules", "v
 """Folders that pytest does not look into, unless its setting ``norecursedirs`` says otherwise."""
 
 
+_SCENARIOS = re.compile(rb"""^["']?scenarios["']?\s*:""", re.MULTILINE)
+_EXPECTATION = re.compile(rb"""\bexpect["']?\s*:""")
+
+
 class Chosen(NamedTuple):
     """What of some files and folders is taken as scenarios."""
 
@@ -32,6 +37,8 @@ class Chosen(NamedTuple):
     """Scenario files, right or wrong."""
     left_alone: tuple[Path, ...]
     """YAML files that are no scenario files, although they are called like ones or were named."""
+    elsewhere: tuple[Path, ...] = ()
+    """YAML files that look like scenario files, in places that the setting ``nft_files``, left unset, does not name."""
 
 
 def choose(arguments: Iterable[str], project: Project) -> Chosen:
@@ -41,7 +48,9 @@ def choose(arguments: Iterable[str], project: Project) -> Chosen:
     """
     taken = {path: take(path, project, named=named) for path, named in _files(arguments)}
     return Chosen(
-        tuple(path for path, answer in taken.items() if answer), tuple(path for path in taken if taken[path] is False)
+        tuple(path for path, answer in taken.items() if answer),
+        tuple(path for path in taken if taken[path] is False),
+        tuple(path for path in taken if taken[path] is None and project.patterns == PATTERNS and _looks_like_one(path)),
     )
 
 
@@ -61,6 +70,16 @@ def take(path: Path, project: Project, *, named: bool) -> bool | None:
     from harness.scenario.recognise import is_something_else  # its YAML parser is expensive to import under TCG
 
     return not is_something_else(path, project)
+
+
+def _looks_like_one(path: Path) -> bool:
+    if path.suffix not in SUFFIXES:
+        return False
+    try:
+        text = untrusted.read(path, SCENARIO_BYTES)
+    except untrusted.Unreadable:
+        return False
+    return bool(_SCENARIOS.search(text) and _EXPECTATION.search(text))
 
 
 def is_called_so(path: Path, project: Project) -> bool:

@@ -42,6 +42,16 @@ def test_of_a_folder_those_are_taken_that_are_called_so(root: Path) -> None:
     assert names(root, "tests") == ([], [])
 
 
+def test_what_looks_like_one_elsewhere_is_reported_unless_the_setting_is_set(root: Path) -> None:
+    (root / "tests/c.yaml").write_text(
+        "ruleset: edge.nft\nscenarios:\n  - {send: {from: client}, expect: {verdict: drop}}\n"
+    )
+    (root / "tests/cases.json.yaml").write_text("cases: []\nexpect: none\n")
+    assert choose([str(root)], Project(root=root)).elsewhere == (root / "tests/c.yaml",)
+    assert choose([str(root)], Project(root=root, patterns=("scenarios/*.yaml",))).elsewhere == ()
+    assert choose([str(root / "tests/c.yaml")], Project(root=root)).elsewhere == ()
+
+
 def test_a_named_file_is_taken_anywhere(root: Path) -> None:
     assert names(root, "tests/c.yaml") == (["tests/c.yaml"], [])
     assert names(root, "tests/c.yaml::a-scenario") == (["tests/c.yaml"], [])
