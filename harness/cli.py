@@ -111,7 +111,7 @@ def check(parser: argparse.ArgumentParser) -> None:
 
     def run(options: argparse.Namespace) -> int:
         from harness.model.layers import NAMES
-        from harness.scenario.load import checked
+        from harness.scenario.problems import checked
 
         found = checked(options.path, layers=NAMES)
         for error in found.errors:

@@ -22,7 +22,7 @@ def wait_until(fact: Callable[[], object], deadline_s: float, what: str) -> None
     pause = PAUSE_S
     while not fact():
         if time.monotonic() >= give_up:
-            raise BrokenMeasurement(f"waited {deadline_s:g} s in vain for {what}")
+            raise BrokenMeasurement(f"timed out after {deadline_s:g} s waiting for {what}")
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE_S)
 

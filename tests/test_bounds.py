@@ -20,7 +20,8 @@ from harness.packets.long import packets
 from harness.packets.replay import _chosen as chosen
 from harness.packets.replay import packets as captured
 from harness.packets.spec import Pcap
-from harness.scenario.load import load_lab, problems
+from harness.scenario.load import load_lab
+from harness.scenario.problems import problems
 from harness.vm import images
 from harness.vm.images import Image
 from harness.vm.vmlinux import vmlinux

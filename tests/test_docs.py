@@ -14,7 +14,7 @@ from markdown_it.token import Token
 from ruamel.yaml import YAML
 
 from harness import cli
-from harness.scenario.load import problems
+from harness.scenario.problems import problems
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(

@@ -27,7 +27,8 @@ from harness.packets.spec import Pcap, Send
 from harness.pytest_plugin import wire
 from harness.report import findings, html, summary
 from harness.ruleset import iptables, nftrace, source
-from harness.scenario.load import checked, load_all
+from harness.scenario.load import load_all
+from harness.scenario.problems import checked
 from harness.topology.builtin import LABS
 from harness.topology.network import Network
 from harness.tracer import events

@@ -148,7 +148,9 @@ class TestEnds:
         write(anywhere, "a.yaml", BROKEN)
         result = run(anywhere)
         result.assert_outcomes(passed=3, errors=1)
-        result.stdout.fnmatch_lines(["*a.yaml:7:18: send.from: 'clint' is no host of the lab; did you mean 'client'?*"])
+        result.stdout.fnmatch_lines(
+            ["*a.yaml:7:18: send.from: 'clint' is not a host of the lab; did you mean 'client'?*"]
+        )
 
     def test_a_broken_file_is_an_error_and_the_others_run(self, anywhere: pytest.Pytester) -> None:
         write(anywhere, "a.yaml", BROKEN.replace("web.nft", "gone.nft"))

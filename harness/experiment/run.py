@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, assert_never
 
 import msgspec
 
@@ -26,7 +26,6 @@ from harness.lab.sockets import Call, Programs
 from harness.model.fields import Keys
 from harness.model.observation import Observation, ObservedPacket, Step, Value
 from harness.packets.frames import Frame, SendPath, build, summarise
-from harness.packets.spec import Send
 from harness.reading.decision import Outcome, decisive
 from harness.reading.path import functions
 from harness.ruleset import state
@@ -39,9 +38,17 @@ from harness.ruleset.nftrace_chains import TraceChains, unused_table
 from harness.ruleset.process import LostError
 from harness.scenario import flow
 from harness.scenario.case import Case, Files
+from harness.scenario.models.actions import (
+    Action,
+    ConnectAction,
+    ExchangeAction,
+    ListenAction,
+    NftAction,
+    SendAction,
+    WaitAction,
+)
 from harness.scenario.models.expect import Expect
-from harness.scenario.models.file import Action
-from harness.scenario.models.sockets import Connect, Exchange, Listen, Wait
+from harness.scenario.models.sockets import Wait
 from harness.topology.network import Network
 from harness.tracer.tracer import BaseTracer
 from harness.wait import wait_for_turn, wait_until
@@ -115,31 +122,28 @@ class Experiment:
 
     def act(self, action: Action, number: int, where: Where) -> tuple[Measurement, ...]:
         """Do what a step says; what was seen of its packets, nothing of a step that sends none."""
-        summaries: tuple[str, ...] = ()
-        observations: tuple[Observation, ...] = ()
-        if isinstance(action.nft, str):
-            self._change(action.nft, where)
-        elif isinstance(action.wait, Wait):
-            self._wait(action.wait, partial(where, "wait"))
-        elif isinstance(action.listen, Listen):
-            with _placed(where("listen")):
-                self._programs.listen(action.listen)
-        elif isinstance(action.connect, Connect):
-            plan = flow.plan(action.connect, self._lab.network)
-            with _placed(where("connect")):
-                observations = (self._flow(plan, self._programs.connect(plan)),)
-            summaries = (f"connect {plan}: {_judged(observations[0])}",)
-        elif isinstance(action.exchange, Exchange):
-            plan = flow.plan(action.exchange, self._lab.network)
-            content = flow.content(action.exchange.request), flow.content(action.exchange.answer)
-            with _placed(where("exchange")):
-                observations = (self._flow(plan, self._programs.exchange(plan, *content)),)
-            summaries = (f"exchange {plan}: {_judged(observations[0])}",)
-        elif isinstance(action.send, Send):
-            frames = build(action.send, self._lab.network)
-            observations = self._send(frames, action.send.pace)
-            summaries = tuple(_which(place, observations) + frame.summary for place, frame in enumerate(frames))
-        expected = action.expected_of(len(observations)) if observations else ()
+        summaries: tuple[str, ...]
+        observations: tuple[Observation, ...]
+        match action:
+            case SendAction(send=send):
+                frames = build(send, self._lab.network)
+                observations = self._send(frames, send.pace)
+                summaries = tuple(_which(place, observations) + frame.summary for place, frame in enumerate(frames))
+            case ConnectAction(connect=called):
+                plan = flow.plan(called, self._lab.network)
+                with _placed(where("connect")):
+                    observations = (self._flow(plan, self._programs.connect(plan)),)
+                summaries = (f"connect {plan}: {_judged(observations[0])}",)
+            case ExchangeAction(exchange=called):
+                plan = flow.plan(called, self._lab.network)
+                content = flow.content(called.request), flow.content(called.answer)
+                with _placed(where("exchange")):
+                    observations = (self._flow(plan, self._programs.exchange(plan, *content)),)
+                summaries = (f"exchange {plan}: {_judged(observations[0])}",)
+            case _:
+                self._prepare(action, where)
+                return ()
+        expected = action.expected_of(len(observations))
         states = {
             keys: self._state(expect, partial(where, *keys), tracked=self._connections_tell(expect, observations))
             for keys, expect in dict(expected).items()
@@ -157,6 +161,19 @@ class Experiment:
             for summary, observation, (keys, expect) in zip(summaries, observations, expected, strict=True)
         )
 
+    def _prepare(self, action: NftAction | ListenAction | WaitAction, where: Where) -> None:
+        """Do what a step says that sends nothing."""
+        match action:
+            case NftAction(nft=command):
+                self._change(command, where)
+            case ListenAction(listen=program):
+                with _placed(where("listen")):
+                    self._programs.listen(program)
+            case WaitAction(wait=wait):
+                self._wait(wait, partial(where, "wait"))
+            case _:
+                assert_never(action)
+
     def noted(self, measurements: Iterable[Measurement]) -> Iterator[Measurement]:
         """Add to each measurement what the neighbour entries of the lab hide, once; nothing is measured after that."""
         said: dict[str, None] = {}
@@ -166,11 +183,11 @@ class Experiment:
             said |= found
 
     def _wait(self, wait: Wait, where: Where) -> None:
-        """Wait for a fact that time brings; to wait in vain is a mistake in the scenario or its ruleset."""
+        """Wait until the condition holds; a timeout is a :class:`~harness.errors.ScenarioError`."""
         device = self._lab.device
         left: list[str] = []
 
-        def come() -> bool:
+        def holds() -> bool:
             elements = state.elements(self.ruleset.nft, wait.elements or ())
             left[:] = (f"{name} has {', '.join(held) or 'no element'}" for name, held in elements.items())
             tracked = connections(device) if wait.conntrack else ()
@@ -178,9 +195,9 @@ class Experiment:
             return same_elements(wait.elements or {}, elements) and not tracked
 
         try:
-            wait_until(come, wait.within, "this")
-        except BrokenMeasurement as vain:
-            raise ScenarioError(f"{vain.sentence}: {'; '.join(left)}", where()) from None
+            wait_until(holds, wait.within, "the condition")
+        except BrokenMeasurement as timeout:
+            raise ScenarioError(f"{timeout.sentence}: {'; '.join(left)}", where()) from None
         except state.MissingError as missing:
             raise ScenarioError(missing.sentence, where("elements", missing.name), remedy=missing.remedy) from None
 

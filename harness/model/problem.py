@@ -49,15 +49,17 @@ class NothingExpected(Problem):
 
 def unknown(word: str, names: Iterable[str], noun: str, *keys: str | int) -> Problem:
     """``word`` names nothing; the remedy is the nearest of ``names``, or all of them."""
-    return Problem(f"'{word}' is no {noun}", *keys, remedy=did_you_mean(word, names))
+    article = "an" if noun[0] in "aeiou" else "a"
+    return Problem(f"'{word}' is not {article} {noun}", *keys, remedy=did_you_mean(word, names))
 
 
 def nowhere(text: str, hosts: Iterable[str], *keys: str | int) -> Problem:
     """``text`` is neither one of ``hosts`` nor an address; what looks like an address was meant as one."""
     for version, looks in ((4, r"\d+(\.\d+)+(/\d+)?"), (6, r"[\da-fA-F:.%/]*:.*")):
         if re.fullmatch(looks, text):
-            return Problem(f"'{text}' is no valid IPv{version} address", *keys)
-    return unknown(text, hosts, "host of the lab and no address", *keys)
+            return Problem(f"'{text}' is not a valid IPv{version} address", *keys)
+    sentence = f"'{text}' is neither a host of the lab nor an address"
+    return Problem(sentence, *keys, remedy=did_you_mean(text, hosts))
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:

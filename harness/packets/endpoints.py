@@ -196,7 +196,7 @@ def _through(send: Send, network: Network, family: int) -> Through:
     if family == 4 and send.ip is not None and send.ip.checksum is not None:  # raw_send_hdrinc() in net/ipv4/raw.c
         raise Problem(why.format("IPv4 checksum"), "ip", "checksum", remedy="leave it out", about_key=True)
     if family == 4 and send.ip is not None and send.ip.id == 0:
-        raise Problem(f"the kernel of {send.from_} takes 0 for none, and chooses one", "ip", "id")
+        raise Problem(f"the kernel of {send.from_} replaces 0 by an identification of its own", "ip", "id")
     return "output"
 
 

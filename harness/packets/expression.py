@@ -68,7 +68,7 @@ def parse(text: str) -> Stack:
         tree = syntax_tree(source[start:], "eval")
         assert isinstance(tree, ast.Expression)
     except SyntaxError as error:
-        raise Problem(f"is no packet: {_words(error)}", offset=start + max((error.offset or 1) - 1, 0)) from None
+        raise Problem(f"is not a packet: {_words(error)}", offset=start + max((error.offset or 1) - 1, 0)) from None
     except (ValueError, MemoryError, RecursionError):  # a null character, thousands of signs or brackets
         raise Problem("is no packet", remedy="write layers, as in IP()/TCP(dport=443)") from None
     return _Reader(source, start).stack(tree.body, 0)
@@ -104,12 +104,12 @@ class _Reader:
         elif isinstance(load := self.value(node, depth), str | bytes):
             yield Layer("Raw", {"load": Field(load, self.place(node), self.place(node))}, self.place(node))
         else:
-            raise self.problem("is no layer", node, "write its name and its fields, as in TCP(dport=443)")
+            raise self.problem("is not a layer", node, "write its name and its fields, as in TCP(dport=443)")
 
     def layer(self, node: ast.Call, depth: int) -> Layer:
         """A name with fields in round brackets."""
         if not isinstance(node.func, ast.Name):
-            raise self.problem("calls something that is no layer's name", node)
+            raise self.problem("calls something that is not a layer", node)
         name = node.func.id
         fields: dict[str, Field] = {}
         for argument in node.args:

@@ -90,23 +90,23 @@ def check_reject(text: str) -> int | None:
         case ["tcp", "reset"]:
             return None
         case ["icmp", "type", code] | ["icmp", code]:
-            _known(code, CODES, "icmp code to reject with")
+            _known(code, CODES, "icmp reject code")
             return 4
         case ["icmpv6", "type", code] | ["icmpv6", code]:
-            _known(code, CODES_V6, "icmpv6 code to reject with")
+            _known(code, CODES_V6, "icmpv6 reject code")
             return 6
         case ["icmpx", "type", code] | ["icmpx", code]:
-            _known(code, CODES_X, "icmpx code to reject with")
+            _known(code, CODES_X, "icmpx reject code")
             return None
     raise Problem(
-        f"'{text}' is nothing to reject with",
+        f"'{text}' is not a way to reject",
         remedy="write 'tcp reset', or 'icmp', 'icmpv6' or 'icmpx' and a code, as in 'icmp port-unreachable'",
     )
 
 
 def number(name: str | int, types: Mapping[str, int]) -> int:
     """The number of an ICMP type of ``TYPES`` or ``TYPES_V6``; raises Problem without keys."""
-    return name if isinstance(name, int) else types[_known(name, types, "type that nft knows by name")]
+    return name if isinstance(name, int) else types[_known(name, types, "type name that nft knows")]
 
 
 def numbers(header: SeesICMP, protocol: str) -> tuple[int | None, int | None]:

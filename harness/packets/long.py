@@ -146,7 +146,7 @@ def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _kind(layer: Layer) -> Any:
     """The class of a layer; it must have the fields given."""
     if layer.name not in LAYERS:
-        raise _placed(unknown(layer.name, LAYERS, "layer that can be named here"), layer.offset)
+        raise _placed(unknown(layer.name, LAYERS, "layer that can be used here"), layer.offset)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of modules that move from one version to the next
         kind = getattr(importlib.import_module(f"scapy.{LAYERS[layer.name]}"), layer.name)
@@ -186,7 +186,7 @@ def _spread(kind: Any, name: str, field: Field, value: object) -> Sequence[Any]:
         try:
             subnet = ip_network(value, strict=False)
         except ValueError:
-            raise Problem(f"'{value}' is no address and no subnet", offset=field.offset) from None
+            raise Problem(f"'{value}' is not an address and no subnet", offset=field.offset) from None
         if subnet.num_addresses > MOST_PACKETS:
             sentence = f"'{value}' has {subnet.num_addresses:,} addresses, and {MOST_PACKETS:,} is the limit"
             raise Problem(sentence, offset=field.offset)
@@ -231,15 +231,15 @@ def _check(kind: Any, name: str, given: Field, value: Any, beside: Mapping[str, 
     field = _field(kind, name)
     what = f"{kind.__name__}.{name}"
     if _is_address(field):
-        _check_text(isinstance(value, str) and _is_ip(value), "address", value, given)
+        _check_text(isinstance(value, str) and _is_ip(value), "an address", value, given)
     elif isinstance(field, IP6ListField):  # which has a resolver of its own
         right = isinstance(value, list) and all(isinstance(one, str) and _is_ip(one) for one in value)
-        _check_text(right, "list of addresses", value, given)
+        _check_text(right, "a list of addresses", value, given)
     elif isinstance(field, fields.MACField):
-        _check_text(isinstance(value, str) and bool(_MAC.fullmatch(value)), "Ethernet address", value, given)
+        _check_text(isinstance(value, str) and bool(_MAC.fullmatch(value)), "an Ethernet address", value, given)
     elif isinstance(field, fields.MultipleTypeField) and isinstance(value, str) and not _MAC.fullmatch(value):
         # Another field says what this one holds. Bytes are taken as they are, a text may be a host's name.
-        _check_text(_is_ip(value), f"address; write b{value!r} for bytes", value, given)
+        _check_text(_is_ip(value), f"an address; write b{value!r} for bytes", value, given)
     if isinstance(value, Packet) and not field.holds_packets:
         raise Problem(f"{what} holds no layer", offset=given.offset)
     if isinstance(value, int) and (bits := _bits(field)) and not 0 <= value < 1 << bits:
@@ -276,7 +276,7 @@ def _is_ip(text: str) -> bool:
 
 def _check_text(right: bool, what: str, value: Any, given: Field) -> None:
     if not right:
-        raise Problem(f"{value!r:.60} is no {what}", offset=given.offset)
+        raise Problem(f"{value!r:.60} is not {what}", offset=given.offset)
 
 
 def _bits(field: Any) -> int:

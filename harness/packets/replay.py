@@ -104,7 +104,9 @@ def _frames(content: bytes) -> list[tuple[int, bytes]]:
             linktype = about.linktype if isinstance(reader, RawPcapNgReader) else reader.linktype
             frames.append((int(linktype or 0), bytes(frame)))
     except Exception:  # of whatever kind: scapy has no errors of its own
-        raise Problem("is no capture file", "file", remedy="name a pcap or pcapng file, as tcpdump -w writes") from None
+        raise Problem(
+            "is not a capture file", "file", remedy="name a pcap or pcapng file, as tcpdump -w writes"
+        ) from None
     finally:
         logger.removeFilter(hear)
     if warned:
@@ -124,7 +126,7 @@ def _chosen(packets: str | int | None, count: int) -> Sequence[int]:
         found = _PART.fullmatch(part.strip())
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
         if not 1 <= first <= last:
-            raise Problem(f"'{part.strip()}' is no packet's number and no range", "packets", remedy="as in 1-5, 9")
+            raise Problem(f"'{part.strip()}' is neither a packet number nor a range", "packets", remedy="as in 1-5, 9")
         if last > count:
             raise Problem(f"the file has {count} packet{'s' * (count > 1)}, and none with number {last}", "packets")
         ranges.append(range(first, last + 1))

@@ -15,7 +15,7 @@ class Ether(Model, frozen=True, kw_only=True):
     src: Annotated[Mac | None, Meta(description="Source address.", examples=["02:00:00:00:00:01"])] = None
     dst: Annotated[Mac | None, Meta(description="Destination address.", examples=["ff:ff:ff:ff:ff:ff"])] = None
     type: Annotated[Word | None, Meta(description="EtherType.", examples=[0x88B5])] = None
-    vlan: Annotated[VlanId | None, Meta(description="VLAN, in an 802.1Q tag.", examples=[10])] = None
+    vlan: Annotated[VlanId | None, Meta(description="VLAN identifier, in an 802.1Q tag.", examples=[10])] = None
 
 
 class IPv4(Model, frozen=True, kw_only=True):
@@ -40,13 +40,13 @@ class IPv4(Model, frozen=True, kw_only=True):
         list[Literal["rr", "lsrr", "ssrr", "ra"]],
         Meta(
             max_length=4,
-            description="Options, as nft calls them: `rr` (record route), `lsrr`, `ssrr` (loose, strict source route), "
-            "`ra` (router alert).",
+            description="IP options by their names in nft: `rr` (record route), `lsrr`, `ssrr` (loose, strict source "
+            "route), `ra` (router alert).",
             examples=[["rr"]],
         ),
     ] = []
     checksum: Annotated[
-        Word | None, Meta(description="Checksum, to give a wrong one; without it, the right one.", examples=[0xBAD])
+        Word | None, Meta(description="Checksum; computed unless given, such as to make it wrong.", examples=[0xBAD])
     ] = None
 
 
@@ -55,7 +55,8 @@ class Routing(Model, frozen=True, kw_only=True):
 
     type: Annotated[Byte, Meta(description="Routing type.", examples=[0, 2])] = 0
     addresses: Annotated[
-        list[str], Meta(description="Where the packet is still to go, last stop last.", examples=[["2001:db8:2::2"]])
+        list[str],
+        Meta(description="Remaining addresses to visit, the final destination last.", examples=[["2001:db8:2::2"]]),
     ] = []
 
 
@@ -89,8 +90,8 @@ class IPv6(Model, frozen=True, kw_only=True):
         list[Literal["hbh", "dst", "rt", "frag"] | Extension],
         Meta(
             max_length=8,
-            description="Extension headers in order, as nft calls them: `hbh` (hop-by-hop options), `dst` (destination "
-            "options), `rt` (routing), `frag` (fragment).",
+            description="Extension headers in order, by their names in nft: `hbh` (hop-by-hop options), `dst` "
+            "(destination options), `rt` (routing), `frag` (fragment).",
             examples=[["hbh"], [{"frag": {"offset": 185}}]],
         ),
     ] = []
@@ -102,14 +103,17 @@ class TCP(Model, frozen=True, kw_only=True):
     sport: Annotated[Port, Meta(description="Source port.", examples=[1024])] = 40000
     dport: Annotated[Port, Meta(description="Destination port.", examples=[443])]
     flags: Annotated[
-        str, Meta(pattern="^[FSRPAUECN]*$", description="Flags by first letter, CWR as C.", examples=["S", "SA", "PA"])
+        str,
+        Meta(
+            pattern="^[FSRPAUECN]*$", description="Flags by their first letter; C is CWR.", examples=["S", "SA", "PA"]
+        ),
     ] = "S"
     seq: Annotated[int, Meta(ge=0, le=0xFFFFFFFF, description="Sequence number.", examples=[1001])] = 1000
     ack: Annotated[int, Meta(ge=0, le=0xFFFFFFFF, description="Acknowledgement number.", examples=[2001])] = 0
     window: Annotated[Word, Meta(description="Window, in bytes.", examples=[1024])] = 64240
     mss: Annotated[Word | None, Meta(description="Option: maximum segment size, in bytes.", examples=[1460])] = None
     checksum: Annotated[
-        Word | None, Meta(description="Checksum, to give a wrong one; without it, the right one.", examples=[0xBAD])
+        Word | None, Meta(description="Checksum; computed unless given, such as to make it wrong.", examples=[0xBAD])
     ] = None
 
 
@@ -119,7 +123,7 @@ class UDP(Model, frozen=True, kw_only=True):
     sport: Annotated[Port, Meta(description="Source port.", examples=[1024])] = 40000
     dport: Annotated[Port, Meta(description="Destination port.", examples=[53])]
     checksum: Annotated[
-        Word | None, Meta(description="Checksum, to give a wrong one; without it, the right one.", examples=[0xBAD])
+        Word | None, Meta(description="Checksum; computed unless given, such as to make it wrong.", examples=[0xBAD])
     ] = None
 
 
@@ -136,9 +140,9 @@ class SCTP(Model, frozen=True, kw_only=True):
 
 
 class GRE(Model, frozen=True, kw_only=True):
-    """GRE header (RFC 2784, RFC 2890); the payload is what is in the tunnel."""
+    """GRE header (RFC 2784, RFC 2890); the payload is the tunnelled packet."""
 
-    protocol: Annotated[Word, Meta(description="EtherType of what is inside.", examples=[0x6558])] = 0x0800
+    protocol: Annotated[Word, Meta(description="EtherType of the payload.", examples=[0x6558])] = 0x0800
     key: Annotated[Number32 | None, Meta(description="Key.", examples=[7])] = None
 
 
@@ -187,7 +191,7 @@ class Hex(Model, frozen=True, kw_only=True):
 
 
 class Payload(Model, frozen=True, kw_only=True):
-    """Bytes that are no text: in hexadecimal, or those of a file."""
+    """Binary bytes: in hexadecimal, or from a file."""
 
     hex: Annotated[
         Annotated[str, Meta(pattern="^\\s*([0-9A-Fa-f]{2}\\s*)*$")] | None,
@@ -199,7 +203,7 @@ class Payload(Model, frozen=True, kw_only=True):
     file: Annotated[
         Name | None,
         Meta(
-            description="A file, seen from the scenario file, and within the same project.",
+            description="Path of a file, relative to the scenario file and within its project.",
             examples=["captures/client-hello.bin"],
         ),
     ] = None
@@ -214,17 +218,17 @@ class Pcap(Model, frozen=True, kw_only=True):
     file: Annotated[
         Name,
         Meta(
-            description="A pcap or pcapng file, seen from the scenario file, and within the same project.",
+            description="Path of a pcap or pcapng file, relative to the scenario file and within its project.",
             examples=["captures/dns.pcapng"],
         ),
     ]
     packets: Annotated[
         str | Annotated[int, Meta(ge=1)] | None,
-        Meta(description="Which of them, counted from 1, in this order; without it all.", examples=["1-5, 9", 3]),
+        Meta(description="Which packets, counted from 1, in this order; all unless given.", examples=["1-5, 9", 3]),
     ] = None
     ether: Annotated[
         Literal["lab", "keep"],
-        Meta(description="Whether Ethernet addresses are the lab's, or kept.", examples=["keep"]),
+        Meta(description="Whether Ethernet addresses are replaced by the lab's, or kept.", examples=["keep"]),
     ] = "lab"
 
 
@@ -239,22 +243,25 @@ class Send(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
     from_: Annotated[
         HostName,
         Meta(
-            description="The host that sends it. The host under test, and routers, send through their own kernel, from "
-            "the output hook on; the others from an interface.",
+            description="The host that sends it. The device under test, and routers, send through their own IP stack, "
+            "from the output hook on; the others inject the frame at an interface.",
             examples=["client", "device"],
         ),
     ]
     to: Annotated[
         str | None,
         Meta(
-            description="The destination: a host of the lab, by its address that faces the sender, or an address.",
+            description="The destination: an address, or a host of the lab, which stands for its address that faces "
+            "the sender.",
             examples=["server", "203.0.113.1"],
         ),
     ] = None
     ether: Annotated[Ether | None, Meta(description="Ethernet header.", examples=[{"dst": "ff:ff:ff:ff:ff:ff"}])] = None
     arp: Annotated[ARP | None, Meta(description="An ARP message.", examples=[{"op": "request"}])] = None
     ip: Annotated[IPv4 | None, Meta(description="IPv4 header.", examples=[{"src": "198.51.100.7", "ttl": 1}])] = None
-    ip6: Annotated[IPv6 | None, Meta(description="IPv6 header; `{}` asks for IPv6.", examples=[{"hlim": 1}])] = None
+    ip6: Annotated[
+        IPv6 | None, Meta(description="IPv6 header; `{}` makes the packet IPv6.", examples=[{"hlim": 1}])
+    ] = None
     tcp: Annotated[TCP | None, Meta(description="TCP header.", examples=[{"dport": 443, "flags": "S"}])] = None
     udp: Annotated[UDP | None, Meta(description="UDP header.", examples=[{"dport": 53}])] = None
     sctp: Annotated[SCTP | None, Meta(description="SCTP header.", examples=[{"dport": 3868}])] = None
@@ -264,16 +271,16 @@ class Send(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
     payload: Annotated[
         str | Payload,
         Meta(
-            description="Bytes after the last header: as UTF-8 text, in hexadecimal, or a file's.",
+            description="Bytes after the last header: as UTF-8 text, in hexadecimal, or from a file.",
             examples=["GET / HTTP/1.0", {"hex": "16 03 01"}, {"file": "captures/client-hello.bin"}],
         ),
     ] = ""
     packet: Annotated[
         str | None,
         Meta(
-            description="Instead of headers: layers as scapy writes them. It is read, never evaluated. Lists of "
-            "values, ranges such as `(1, 10)` and subnets stand for a packet each; addresses left out come from the "
-            "lab.",
+            description="Instead of headers: layers in scapy's notation. The expression is parsed, never evaluated. "
+            "Lists of values, ranges such as `(1, 10)` and subnets expand to one packet per value; addresses left out "
+            "come from the lab.",
             examples=['IP(dst="10.0.2.2")/TCP(dport=[80, 443], flags="S")'],
         ),
     ] = None
@@ -286,19 +293,24 @@ class Send(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
     ] = None
     count: Annotated[
         int,
-        Meta(ge=1, le=MOST_PACKETS, description="How many times it is sent, each a packet of its own.", examples=[10]),
+        Meta(
+            ge=1,
+            le=MOST_PACKETS,
+            description="How many times it is sent; each is observed as a packet of its own.",
+            examples=[10],
+        ),
     ] = 1
     interval: Annotated[
         Annotated[str, Meta(pattern=r"^\d{1,6}(\.\d{1,3})?(us|ms|s)$")] | None,
         Meta(
-            description="Time from one packet to the next, at least: a number and `us`, `ms` or `s`. Without it, and "
-            "without `rate`, they follow at once.",
+            description="Minimum time between packets: a number and `us`, `ms` or `s`. Without it, and without "
+            "`rate`, packets are sent back to back.",
             examples=["10ms"],
         ),
     ] = None
     rate: Annotated[
         Annotated[str, Meta(pattern=r"^\d{1,6}/(second|s|minute|min)$")] | None,
-        Meta(description="Instead of `interval`: how many in a time, at most.", examples=["100/s", "30/minute"]),
+        Meta(description="Instead of `interval`: the maximum rate.", examples=["100/s", "30/minute"]),
     ] = None
 
     @property

@@ -20,8 +20,8 @@ from harness.recording import expectation
 from harness.recording.edit import KeptEntry, Splice, Text, UneditableError
 from harness.recording.expectation import Change, NotRecordableError, Sample
 from harness.scenario.case import Broken, Case
-from harness.scenario.check import SENDS
 from harness.scenario.load import load_all
+from harness.scenario.models.actions import SENDS, SendingAction
 from harness.scenario.models.expect import Delivered, Expect
 
 
@@ -159,7 +159,7 @@ def _scenarios(cases: Iterable[object], results: Sequence[Result]) -> list[_Scen
 
 
 def _is_empty(scenario: _Scenario) -> bool:
-    return any(action.expect == Expect() for case in scenario.cases for action in case.actions)
+    return any(expect == Expect() for case in scenario.cases for action in case.actions for _, expect in action.entries)
 
 
 def _record_scenario(scenario: _Scenario, text: Text) -> _Recorded:
@@ -170,14 +170,14 @@ def _record_scenario(scenario: _Scenario, text: Text) -> _Recorded:
     steps: dict[int, list[str]] = {}
     moved = any(result.outcome == "failed" for result in scenario.results)
     for number, action in enumerate(scenario.cases[0].actions):
-        if not isinstance(action.expect, Expect):
+        if not isinstance(action, SendingAction) or not isinstance(action.expect, Expect):
             if action.entries and any(
                 one.mismatches for r in scenario.results for one in r.sent if one.action == number
             ):
                 raise NotRecordableError("of a list of expectations, only you can say which packets each means")
             continue
         expect: Keys = (*whole, *(("steps", number) if in_steps else ()), "expect")
-        expects = [case.actions[number].expect for case in scenario.cases]
+        expects = [expect for case in scenario.cases for _, expect in case.actions[number].entries]
         if all(one == Expect() for one in expects):
             values = expectation.whole(scenario.measurements(number))
             if text.has(expect):
@@ -261,10 +261,10 @@ def _why_untrue(scenario: _Scenario, cases: Mapping[str, object]) -> str:
         rules = result.ruleset.rules if result.ruleset else ()
         where = f"'{result.name}' on kernel {result.kernel}"
         for sent in result.sent:
-            expect = case.actions[sent.action].expect
+            entries = case.actions[sent.action].entries
             try:
                 seen = Sample(sent=sent, rules=rules, where=where)
-                differing = expectation.judged(expect, seen) if isinstance(expect, Expect) else ()
+                differing = expectation.judged(entries[0][1], seen) if len(entries) == 1 else ()
             except BrokenMeasurement as broken:
                 return str(broken)
             if differing:

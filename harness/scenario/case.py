@@ -9,13 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
-from msgspec import UNSET
 
 from harness.errors import Position, ScenarioError
 from harness.model.node import Node
 from harness.packets.spec import Send
 from harness.project import Project
-from harness.scenario.models.file import Action
+from harness.scenario.models.actions import Action, SendAction
 from harness.topology.network import Network
 
 
@@ -51,7 +50,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def sends(self) -> tuple[Send, ...]:
         """The packets, in order."""
-        return tuple(action.send for action in self.actions if action.send is not UNSET)
+        return tuple(action.send for action in self.actions if isinstance(action, SendAction))
 
     def where(self, action: int, *keys: str | int) -> Position:
         """The place of a value, e.g. ``where(0, "expect", "path", 2)``; else of what is around it."""

@@ -52,7 +52,7 @@ def parse(text: str, file: str) -> Node:
     if found := _UNPRINTABLE.search(text):
         before = text[: found.start()]
         place = Position(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
-        raise ScenarioError(f"has the character U+{ord(found[0]):04X}, which cannot stand in a text", place)
+        raise ScenarioError(f"has the character U+{ord(found[0]):04X}, which is not allowed in a text", place)
     try:
         return _Walk(file, events(text)).document()
     except MarkedYAMLError as error:
@@ -166,7 +166,7 @@ class _Walk:
                 raise self.error("'<<' is no key of YAML 1.2", event, "repeat a whole value by alias instead")
             if key in node.children:
                 first = node.children[key].key
-                raise self.error(f"'{key}' stands twice in this mapping, first in line {first.line}", event)
+                raise self.error(f"'{key}' occurs twice in this mapping, first in line {first.line}", event)
             value = next(self.events)
             if start.flow_style and _is_nothing(value) and node.children and _is_cut(node.children[last]):
                 sentence = f"'{key}' is cut off from the text before it"

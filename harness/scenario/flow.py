@@ -7,11 +7,11 @@ from ipaddress import ip_address
 from typing import Final, Literal
 
 import msgspec
-from msgspec import UNSET, structs
+from msgspec import structs
 
 from harness.model.problem import Problem, nowhere, unknown
 from harness.packets.spec import Hex
-from harness.scenario.models.file import Action
+from harness.scenario.models.actions import Action, ConnectAction, ExchangeAction, ListenAction
 from harness.scenario.models.sockets import Connect, Exchange
 from harness.topology.network import Network
 from harness.topology.parts import Address, HostPlan
@@ -47,7 +47,7 @@ def plan(flow: Connect | Exchange, network: Network) -> FlowPlan:
         raise unknown(flow.from_, network.hosts, "host of the lab", "from")
     udp = flow.udp if isinstance(flow, Exchange) else None
     if flow.tcp is None and udp is None:
-        raise Problem("does not say which port", remedy="add tcp: or udp: with a port")
+        raise Problem("has no port", remedy="add tcp: or udp: with a port")
     if flow.tcp is not None and udp is not None:
         raise Problem("a flow cannot be tcp and udp at once", "udp")
     destination = _destination(flow, network)
@@ -95,11 +95,11 @@ def speakers(actions: Iterable[Action], network: Network) -> set[str]:
     """The hosts that have a program in ``actions``, or are called."""
     names: set[str | None] = set()
     for action in actions:
-        if action.listen is not UNSET:
-            names.add(action.listen.on)
-        for flow in (action.connect, action.exchange):
-            if flow is not UNSET:
-                names |= {flow.from_, plan(flow, network).owner}
+        match action:
+            case ListenAction(listen=program):
+                names.add(program.on)
+            case ConnectAction(connect=called) | ExchangeAction(exchange=called):
+                names |= {called.from_, plan(called, network).owner}
     return {name for name in names if name is not None}
 
 

@@ -114,7 +114,11 @@ def _check_names(parameters: Mapping[str | int, Node] | Parameters, *keys: str |
     for name in parameters:
         if not NAME.fullmatch(str(name)):
             raise Problem(
-                f"'{name}' is no name of a parameter", *keys, name, remedy="use letters, digits and _", about_key=True
+                f"'{name}' is not a valid parameter name",
+                *keys,
+                name,
+                remedy="use letters, digits and _",
+                about_key=True,
             )
 
 

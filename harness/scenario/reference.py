@@ -41,7 +41,7 @@ scenarios:
 HEAD = f"""\
 # The scenario language
 
-<!-- Made from harness/scenario/models/file.py by `nft-harness schema --markdown`; a test compares. -->
+<!-- Made from harness/scenario/models/ by `nft-harness schema --markdown`; a test compares. -->
 
 A scenario says which packet starts where and what the ruleset must do with it. Scenarios stand in
 YAML 1.2 files; pytest collects each as a test.

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from harness.scenario.models.actions import KINDS
 from harness.scenario.models.file import ScenarioFile
 
 Schema = dict[str, Any]
@@ -16,10 +17,10 @@ Schema = dict[str, Any]
 # the loader knows: nft-harness check.
 _BEYOND_MODELS: Schema = {
     "Scenario": {"oneOf": [{"required": ["send", "expect"]}, {"required": ["steps"]}]},
-    "Action": {
+    "ActionSpec": {
         "oneOf": [
-            *({"required": [key]} for key in ("send", "connect", "exchange")),
-            *({"required": [key], "not": {"required": ["expect"]}} for key in ("nft", "listen", "wait")),
+            {"required": [key]} if kind.sends else {"required": [key], "not": {"required": ["expect"]}}
+            for key, kind in KINDS.items()
         ]
     },
     "Expect": {"minProperties": 1},

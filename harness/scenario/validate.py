@@ -116,7 +116,7 @@ def _explain(mistake: _Mistake, document: Node, model: type[Any]) -> Problem:
         around, _ = _wanted(keys[:-1], False, model)
         known = [field.encode_name for kind in around if isinstance(kind, kinds.StructType) for field in kind.fields]
         remedy = did_you_mean(str(keys[-1]), known)
-        return Problem(f"{_shown(keys[-1])} is no key here", *keys, remedy=remedy, about_key=True)
+        return Problem(f"{_shown(keys[-1])} is not a valid key here", *keys, remedy=remedy, about_key=True)
     if found := re.fullmatch(r"Object missing required field `(.*)`", words):
         _, told = _wanted((*keys, found[1]), False, model)
         return Problem(f"'{found[1]}' is missing", *keys, remedy=_advice(told))
@@ -144,7 +144,7 @@ def _explain(mistake: _Mistake, document: Node, model: type[Any]) -> Problem:
     elif bounds := [kind for kind in wanted if isinstance(kind, kinds.IntType) and kind.ge is not None]:
         sentence = f"{value} is not in {bounds[0].ge}…{bounds[0].le}"
     else:
-        sentence = f"{_shown(value)} does not fit"
+        sentence = f"{_shown(value)} is not valid"
     return Problem(sentence, *keys, remedy=remedy, about_key=about_key)
 
 

@@ -38,7 +38,6 @@ from harness.lab.inject import sender
 from harness.lab.lab import Lab
 from harness.linux import modules
 from harness.packets.frames import build
-from harness.packets.spec import Send
 from harness.ruleset import state
 from harness.ruleset.hosts import built
 from harness.ruleset.load import Ruleset
@@ -47,7 +46,7 @@ from harness.ruleset.process import LostError
 from harness.scenario.case import Broken, Case
 from harness.scenario.files import shortened
 from harness.scenario.load import load_all
-from harness.scenario.models.file import Action
+from harness.scenario.models.actions import Action, NftAction, SendAction
 from harness.text import say
 from harness.topology import drawing
 from harness.vm import images, placement
@@ -166,11 +165,12 @@ def _replay(lab: Lab, ruleset: Ruleset, case: Case) -> None:
 
 
 def _act(lab: Lab, ruleset: Ruleset, action: Action) -> None:
-    if isinstance(action.nft, str):
-        state.change(ruleset.nft, action.nft)
-    elif isinstance(action.send, Send):
-        for frame in build(action.send, lab.network):
-            sender(lab.hosts[frame.sender], frame).send(frame.data)
+    match action:
+        case NftAction(nft=command):
+            state.change(ruleset.nft, command)
+        case SendAction(send=send):
+            for frame in build(send, lab.network):
+                sender(lab.hosts[frame.sender], frame).send(frame.data)
 
 
 _PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"

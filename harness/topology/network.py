@@ -166,7 +166,8 @@ def _next_hop(here: HostPlan, way: _Way) -> NextHop:
     if via in (own.ip for own in here.interfaces[name].addresses):
         raise Problem(f"{via} is {here.name}'s own address")
     raise Problem(
-        f"nobody on the link of {here.name}:{name} has {via}", remedy="give the Ethernet destination, if it is meant"
+        f"no host on the link of {here.name}:{name} has {via}",
+        remedy="set the Ethernet destination if that is intended",
     )
 
 

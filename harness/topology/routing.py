@@ -86,7 +86,7 @@ def _address(text: str, host: str, spec: LabSpec, interfaces: Interfaces) -> dic
         if via in (own.ip for own in one.addresses):
             raise Problem(f"{via} is {host}'s own address", "via")
         if not any(via == near.ip for end in one.reaches for near in interfaces[end].addresses):
-            raise Problem(f"nobody on the link of {one.end} has {via}", "via")
+            raise Problem(f"no host on the link of {one.end} has {via}", "via")
         return {via.version: (via, one.name)}
     raise Problem(f"{via} is on no subnet of {host}", "via")
 
@@ -159,7 +159,9 @@ def _subnets(text: str, key: str) -> tuple[Subnet, ...]:
     try:
         return (ip_network(text),)
     except ValueError as wrong:
-        sentence = f"'{text}' has bits set after its prefix" if "host bits" in str(wrong) else f"'{text}' is no network"
+        sentence = (
+            f"'{text}' has bits set after its prefix" if "host bits" in str(wrong) else f"'{text}' is not a network"
+        )
         remedy = (
             f"write {ip_network(text, strict=False)}" if "host bits" in str(wrong) else "write 10.9.0.0/16 or default"
         )

@@ -280,7 +280,7 @@ def _check_tunnels(name: str, host: HostSpec, owners: Mapping[Address, End]) -> 
             raise Problem("is of another IP version than local", *keys, "remote")
         local, remote = owners.get(ends["local"]), owners.get(ends["remote"])
         if local is None or local.host != name:
-            raise Problem(f"{said.local} is no address of {name}", *keys, "local")
+            raise Problem(f"{said.local} is not an address of {name}", *keys, "local")
         if kind(host, local.interface) == "vxlans":
             raise Problem(f"{said.local} is inside of the tunnel {local.interface}", *keys, "local")
         if remote is None:

@@ -22,6 +22,7 @@ from harness.ruleset import nftrace_chains
 from harness.ruleset.nftrace import TraceSocket
 from harness.scenario.case import Case
 from harness.scenario.load import load
+from harness.scenario.models.actions import SendAction
 from harness.tracer.engines import Symbol
 from harness.tracer.kernel_cache import KernelCache
 from harness.tracer.tracer import Tracer
@@ -173,7 +174,7 @@ def test_a_closed_tracer_leaves_no_program_and_no_map(case: Case, kept: KernelCa
 class TestLoss:
     def test_a_ring_that_is_too_small(self, case: Case, kept: KernelCache, monkeypatch: pytest.MonkeyPatch) -> None:
         (action,) = case.actions
-        assert action.send
+        assert isinstance(action, SendAction)
         # On 6.1 few functions are armed, and a page holds what one packet makes: there must be several.
         many = msgspec.structs.replace(action, send=msgspec.structs.replace(action.send, count=20))
         with Tracer(kept, ring_bytes=os.sysconf("SC_PAGESIZE")) as tracer:

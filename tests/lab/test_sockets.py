@@ -15,7 +15,7 @@ from harness.lab.sockets import Programs
 from harness.model.observation import Flow
 from harness.ruleset.conntrack import connections
 from harness.scenario.flow import plan, speakers, speaking
-from harness.scenario.models.file import Action
+from harness.scenario.models.actions import ConnectAction, ListenAction
 from harness.scenario.models.sockets import Connect, Exchange, Listen
 from harness.topology.builtin import LABS
 from harness.topology.network import Network
@@ -166,7 +166,10 @@ def test_what_cannot_be(programs: Programs, network: Network) -> None:
 
 def test_only_hosts_with_a_program_speak() -> None:
     silent = Network.of(LABS["nat-gateway"])
-    calls = [Action(listen=Listen(on="server", tcp=80)), Action(connect=Connect(from_="client", to="device", tcp=80))]
+    calls = [
+        ListenAction(listen=Listen(on="server", tcp=80)),
+        ConnectAction(connect=Connect(from_="client", to="device", tcp=80)),
+    ]
     assert speakers(calls, silent) == {"client", "device", "server"}
     assert {name for name, host in speaking(speakers(calls, silent), silent).hosts.items() if host.silent} == {"pc"}
     assert speaking((), silent) is silent

@@ -14,7 +14,8 @@ import pytest
 from harness.packets import frames
 from harness.packets.frames import Frame, build, fields, prepare, summarise
 from harness.packets.spec import Send
-from harness.scenario.models.file import Action
+from harness.scenario.models.actions import SendAction
+from harness.scenario.models.expect import Expect
 from harness.topology.builtin import LABS
 from harness.topology.network import Network
 
@@ -266,7 +267,7 @@ def test_the_pace(keys: dict[str, Any], seconds: float) -> None:
 
 
 def test_a_list_of_expectations_is_about_one_packet_after_the_other() -> None:
-    action = msgspec.convert({"expect": [{"packets": 2, "verdict": "accept"}, {"verdict": "drop"}]}, Action)
+    action = SendAction(send=Send(from_="client"), expect=[Expect(packets=2, verdict="accept"), Expect(verdict="drop")])
     assert [(keys, expect.verdict) for keys, expect in action.expected_of(4)] == [
         (("expect", 0), "accept"),
         (("expect", 0), "accept"),

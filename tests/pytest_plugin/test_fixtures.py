@@ -21,8 +21,8 @@ from harness.packets.spec import TCP, Send
 from harness.pytest_plugin.session import Session
 from harness.ruleset.load import Ruleset
 from harness.scenario.files import fixture_users
+from harness.scenario.models.actions import Action, NftAction, SendAction
 from harness.scenario.models.expect import Expect
-from harness.scenario.models.file import Action
 
 pytest_plugins = ["pytester"]
 
@@ -39,9 +39,9 @@ class Acting:
 
     def act(self, action: Action, number: int, where: object) -> tuple[Measurement, ...]:
         self.done.append(action)
-        if isinstance(action.nft, str):
+        if isinstance(action, NftAction):
             return ()
-        assert isinstance(action.send, Send)
+        assert isinstance(action, SendAction)
         assert action.send.tcp
         port = action.send.tcp.dport
         if port == 7:
@@ -147,7 +147,7 @@ class TestWhatIsWritten:
         run("nft_run(**RULES, send=m.Send(from_='client', to='server', tcp=m.TCP(dport=443)))").assert_outcomes(
             passed=1
         )
-        assert stage.done[0].send == Send(from_="client", to="server", tcp=TCP(dport=443))
+        assert stage.done == [SendAction(send=Send(from_="client", to="server", tcp=TCP(dport=443)))]
 
     def test_values_that_are_no_text(self, run: Callable[..., pytest.RunResult]) -> None:
         body = "lab = nft_lab(ruleset=tmp_path / 'own.nft')\nlab.send(HTTPS | {'to': ip_address('10.0.2.2')})"
@@ -159,7 +159,7 @@ class TestWhatIsWritten:
             "lab = nft_lab(**RULES, lab='router')\nlab.send(HTTPS)\n"
             "lab.nft('add element inet edge blocked { 203.0.113.5 }')\nassert lab.step(send=SSH)[0].verdict == 'drop'"
         ).assert_outcomes(passed=1)
-        assert [isinstance(action.nft, str) for action in stage.done] == [False, True, False]
+        assert [type(action) for action in stage.done] == [SendAction, NftAction, SendAction]
 
     @pytest.mark.parametrize(
         ("body", "sentence"),
@@ -167,10 +167,10 @@ class TestWhatIsWritten:
             ("nft_run(**RULES, send=HTTPS | {'to': 'sever'})", "*.py:11: send.to: 'sever' is *did you mean 'server'?"),
             ("nft_run(**RULES, send={'from': 'client', 'tcp': {'dport': '443'}})", "*.py:11: send.tcp.dport: must be*"),
             ("nft_run(ruleset='egde.nft', send=HTTPS)", "*.py:11: ruleset: 'egde.nft' does not exist*"),
-            ("nft_lab(**RULES, lab='ruoter')", "*.py:11: lab: 'ruoter' is no built-in lab; did you mean 'router'?"),
-            ("nft_lab(**RULES, rulset='x')", "*.py:11: 'rulset' is no key here; did you mean 'ruleset'?"),
+            ("nft_lab(**RULES, lab='ruoter')", "*.py:11: lab: 'ruoter' is not a built-in lab; did you mean 'router'?"),
+            ("nft_lab(**RULES, rulset='x')", "*.py:11: 'rulset' is not a valid key here; did you mean 'ruleset'?"),
             ("nft_run(**RULES, send=SSH).expect(counters={'inet a b': 1})", "*.py:11: counters can only be read*"),
-            ("nft_lab(**RULES).step(sned=HTTPS)", "*.py:11: 'sned' is no key here; did you mean 'send'?"),
+            ("nft_lab(**RULES).step(sned=HTTPS)", "*.py:11: 'sned' is not a valid key here; did you mean 'send'?"),
         ],
     )
     def test_a_mistake_is_told_at_the_line_of_the_call(

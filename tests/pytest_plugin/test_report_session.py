@@ -60,7 +60,7 @@ def test_every_report_tells_the_same(pytester: pytest.Pytester, monkeypatch: pyt
     run.assert_outcomes(passed=1, failed=1, errors=1)
     text = run.stdout.str()
     assert "scenarios/web.yaml:8:23: Telnet passes" in text
-    assert "scenarios/web.yaml:10:18: send.from: 'clint' is no host of the lab" in text
+    assert "scenarios/web.yaml:10:18: send.from: 'clint' is not a host of the lab" in text
     assert "scenarios/web.nft:5  inet filter forward  evaluated, never matched  tcp dport 22 accept" in text
 
     results = load([Path("results")])

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import ScenarioError
-from harness.scenario.load import load, load_all, problems
+from harness.scenario.load import load, load_all
+from harness.scenario.problems import problems
 
 FILES = sorted(Path(__file__).with_name("broken").glob("*.yaml"))
 LAYERS = ("Device", "IPv4", "Netfilter", "Routing", "Xmit")
@@ -85,7 +86,7 @@ scenarios: [{name: a, "key in $.lab": 1}]
     assert told(path) == f"{path}:1:1: a key cannot hold a '`'\n"
     for ruleset in ("circle.nft", "x" * 5000):
         path.write_text(f"ruleset: {ruleset}\nscenarios: [{{name: a}}]\n")
-        words = "leads nowhere; name an nft file or a folder of them, seen from the scenario file"
+        words = "cannot be a path; name an nft file or a folder of them, relative to the scenario file"
         assert told(path) == f"{path}:1:10: ruleset: {words}\n"
 
 

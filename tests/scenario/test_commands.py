@@ -46,7 +46,7 @@ scenarios:
 """)
     assert main(["check", str(tmp_path / "edge.yaml")]) == 1
     assert capsys.readouterr().out == (
-        f"{tmp_path}/edge.yaml:5:29: expect.layers[1]: 'Netfiler' is no layer; did you mean 'Netfilter'?\n"
+        f"{tmp_path}/edge.yaml:5:29: expect.layers[1]: 'Netfiler' is not a layer; did you mean 'Netfilter'?\n"
     )
 
 

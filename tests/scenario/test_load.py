@@ -149,7 +149,7 @@ def test_a_mistake_in_the_file_of_a_lab_is_told_there(tmp_path: Path) -> None:
             LAB.replace("192.0.2.1/24", "192.0.2.1"),
             r"office\.yaml:3:28: hosts\.fw\.interfaces\.eth0\[0\]: .* no prefix length",
         ),
-        (LAB.replace("device", "devise"), r"office\.yaml:5:1: 'devise' is no key here; did you mean 'device'"),
+        (LAB.replace("device", "devise"), r"office\.yaml:5:1: 'devise' is not a valid key here; did you mean 'device'"),
     ):
         (tmp_path / "labs/office.yaml").write_text(wrong)
         with pytest.raises(ScenarioError, match=sentence):

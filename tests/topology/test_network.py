@@ -59,7 +59,7 @@ def test_routes(host: str, address: str, interface: str, mac: str) -> None:
     ("address", "sentence"),
     [
         ("203.0.113.5", "203.0.113.5 is client's own address"),
-        ("203.0.113.77", "nobody on the link of client:eth0 has 203.0.113.77"),
+        ("203.0.113.77", "no host on the link of client:eth0 has 203.0.113.77"),
     ],
 )
 def test_no_route(address: str, sentence: str) -> None:

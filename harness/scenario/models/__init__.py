@@ -31,8 +31,9 @@ from harness.packets.spec import (
     SeesUDP,
     Send,
 )
+from harness.scenario.models.actions import Action, ActionSpec
 from harness.scenario.models.expect import Delivered, Dropped, Ends, Exactly, Expect, FlowSeen, HopDetail, Tracked
-from harness.scenario.models.file import Action, Scenario, ScenarioFile
+from harness.scenario.models.file import Scenario, ScenarioFile
 from harness.scenario.models.sockets import Connect, Exchange, Listen, Wait
 from harness.topology.spec import HostSpec, LabSpec, PortSpec, RouteSpec, RuleSpec, VlanSpec, VrfSpec, VxlanSpec
 
@@ -44,6 +45,7 @@ __all__ = [
     "TCP",
     "UDP",
     "Action",
+    "ActionSpec",
     "Connect",
     "Delivered",
     "Dropped",

@@ -17,89 +17,92 @@ class Listen(Model, frozen=True, kw_only=True):
     do all hosts that `listen`, `connect` or `exchange` name.
     """
 
-    on: Annotated[HostName, Meta(description="The host that it runs on.", examples=["server"])]
+    on: Annotated[HostName, Meta(description="The host on which it runs.", examples=["server"])]
     tcp: Annotated[Port | None, Meta(description="Its TCP port, on all addresses.", examples=[443])] = None
     udp: Annotated[Port | None, Meta(description="Its UDP port, on all addresses.", examples=[53])] = None
 
 
 class Connect(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
-    """A TCP connection by the kernels of both ends: SYN, SYN-ACK, ACK, with NAT and conntrack as in life.
+    """A TCP connection between the kernels of both ends, with a real handshake, NAT and connection tracking.
 
     It stays until the scenario ends, or until it fails.
     """
 
     from_: Annotated[
-        HostName, Meta(description="The host that connects; it may be the one under test.", examples=["client"])
+        HostName, Meta(description="The host that connects; it may be the device under test.", examples=["client"])
     ]
     to: Annotated[
         str,
         Meta(
-            description="The destination: a host of the lab, by its address that faces the sender, or an address.",
+            description="The destination: an address, or a host of the lab, which stands for its address that faces "
+            "the sender.",
             examples=["server", "203.0.113.1"],
         ),
     ]
-    tcp: Annotated[Port, Meta(description="The port to connect to.", examples=[443])]
-    sport: Annotated[
-        Annotated[int, Meta(ge=1, le=65535)], Meta(description="The port to connect from.", examples=[50001])
-    ] = 40000
+    tcp: Annotated[Port, Meta(description="The destination port.", examples=[443])]
+    sport: Annotated[Annotated[int, Meta(ge=1, le=65535)], Meta(description="The source port.", examples=[50001])] = (
+        40000
+    )
     family: Annotated[
         Literal["ip", "ip6"] | None,
-        Meta(description="The IP version, where `to` is a host that has both; without it, `ip`.", examples=["ip6"]),
+        Meta(description="The IP version where `to` is a host that has both; `ip` unless given.", examples=["ip6"]),
     ] = None
 
 
 class Exchange(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
-    """A request by one program and the answer of another that listens.
+    """A request from one program and the answer of another that listens.
 
-    Over TCP it goes through the connection that a `connect` before it has made to the same place.
+    Over TCP it uses the connection that an earlier `connect` to the same destination has made.
     """
 
     from_: Annotated[
-        HostName, Meta(description="The host that asks; it may be the one under test.", examples=["client"])
+        HostName,
+        Meta(description="The host that sends the request; it may be the device under test.", examples=["client"]),
     ]
     to: Annotated[
         str,
         Meta(
-            description="The destination: a host of the lab, by its address that faces the sender, or an address.",
+            description="The destination: an address, or a host of the lab, which stands for its address that faces "
+            "the sender.",
             examples=["server", "203.0.113.1"],
         ),
     ]
-    tcp: Annotated[Port | None, Meta(description="The port of the connection.", examples=[443])] = None
-    udp: Annotated[Port | None, Meta(description="The port to ask.", examples=[53])] = None
-    sport: Annotated[
-        Annotated[int, Meta(ge=1, le=65535)], Meta(description="The port to ask from.", examples=[50001])
-    ] = 40000
+    tcp: Annotated[Port | None, Meta(description="The destination port of the connection.", examples=[443])] = None
+    udp: Annotated[Port | None, Meta(description="The destination port of the request.", examples=[53])] = None
+    sport: Annotated[Annotated[int, Meta(ge=1, le=65535)], Meta(description="The source port.", examples=[50001])] = (
+        40000
+    )
     family: Annotated[
         Literal["ip", "ip6"] | None,
-        Meta(description="The IP version, where `to` is a host that has both; without it, `ip`.", examples=["ip6"]),
+        Meta(description="The IP version where `to` is a host that has both; `ip` unless given.", examples=["ip6"]),
     ] = None
     request: Annotated[
         str | Hex,
         Meta(
-            description="What is asked, as UTF-8 text or in hexadecimal.", examples=["GET / HTTP/1.0", {"hex": "00 01"}]
+            description="The request, as UTF-8 text or in hexadecimal.", examples=["GET / HTTP/1.0", {"hex": "00 01"}]
         ),
     ] = "request"
     answer: Annotated[
-        str | Hex, Meta(description="What the program that listens answers.", examples=["200 OK", {"hex": "80 01"}])
+        str | Hex, Meta(description="The answer of the listening program.", examples=["200 OK", {"hex": "80 01"}])
     ] = "answer"
 
 
 class Wait(Model, frozen=True, kw_only=True):
-    """A wait for a fact, never for a time. All that is given must become true."""
+    """A wait for conditions, never for a time. All that are given must become true."""
 
     elements: Annotated[
         Annotated[dict[str, list[str | int]], Meta(min_length=1)] | None,
         Meta(
-            description="Sets and maps, as in `expect`: each has exactly these elements. A set whose elements time out "
-            "ends empty.",
+            description="Sets and maps, as in `expect`: each holds exactly these elements. A set whose elements time "
+            "out ends up empty.",
             examples=[{"inet filter banned": []}],
         ),
     ] = None
     conntrack: Annotated[
         Literal["none"] | None,
-        Meta(description="The device knows no connection any more.", examples=["none"]),
+        Meta(description="The device's connection tracking table is empty.", examples=["none"]),
     ] = None
     within: Annotated[
         Annotated[float, Meta(gt=0, le=600)],
-        Meta(description="Seconds after which it is in vain, and the scenario an error.", examples=[30]),
+        Meta(description="Timeout in seconds; when it expires, the scenario is an error.", examples=[30]),
     ] = 10

@@ -1,0 +1,215 @@
+"""Whether an expectation fits together and fits the lab."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from ipaddress import ip_address
+
+from msgspec import structs
+
+from harness.model.problem import NothingExpected, Problem, unknown
+from harness.netfilter import FAMILY_NAMES, HOOK_NAMES
+from harness.nft_syntax import is_name
+from harness.packets import icmp
+from harness.packets.endpoints import TRANSPORTS
+from harness.packets.spec import Sees, Send
+from harness.scenario.models.expect import (
+    Delivered,
+    Dropped,
+    Ends,
+    Exactly,
+    Expect,
+    FlowSeen,
+    HopDetail,
+    PathEntry,
+    Tracked,
+)
+from harness.topology.network import Network
+from harness.topology.parts import LOOPBACK
+
+RECORD = "have pytest --nft-record write it"
+
+_FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+_Layers = Collection[str] | None
+
+
+def check_expect(expect: Expect, network: Network, layers: _Layers) -> Iterator[Problem]:
+    """Everything wrong with ``expect``, with keys below it; ``layers`` are the known names, None to allow any."""
+    if structs.replace(expect, packets=None) == Expect():
+        yield NothingExpected("expects nothing", remedy=f"say at least the verdict, or {RECORD}")
+    delivered = expect.delivered
+    if isinstance(delivered, Delivered):
+        yield from _check_receiver(delivered.to, network, "delivered", "to")
+        if delivered.sees is not None:
+            if delivered.to == "nowhere":
+                yield Problem("a packet that is delivered nowhere has no header fields to compare", "delivered", "sees")
+            for problem in _check_sees(delivered.sees):
+                yield problem.below("delivered", "sees")
+    elif delivered is not None:
+        yield from _check_receiver(delivered, network, "delivered")
+    if isinstance(expect.dropped, Dropped):
+        if expect.dropped == Dropped():
+            yield Problem("is empty", "dropped", remedy="give the reason or the function")
+        if expect.dropped.host is not None and expect.dropped.host not in network.hosts:
+            yield unknown(expect.dropped.host, network.hosts, "host of the lab", "dropped", "host")
+    if isinstance(expect.reply, Sees):
+        for problem in _check_sees(expect.reply):
+            yield problem.below("reply")
+    yield from check_names("counters", expect.counters)
+    yield from check_names("elements", expect.elements)
+    yield from _check_layers(expect.layers, layers, "layers")
+    if isinstance(expect.path, Exactly):
+        yield from _check_layers(expect.path.layers, layers, "path", "layers")
+        yield from _check_entries(expect.path.exactly, network, "path", "exactly")
+    else:
+        yield from _check_entries(expect.path, network, "path")
+    yield from _check_entries(expect.never, network, "never", optional=False)
+    if isinstance(expect.flow, FlowSeen):
+        yield from _check_flow_seen(expect.flow, network)
+    if isinstance(expect.conntrack, Tracked):
+        yield from _check_tracked(expect.conntrack)
+    if expect.route is not None:
+        own = ("lo", *network.hosts[network.device].interfaces)
+        if expect.route not in own:
+            yield unknown(expect.route, own, f"interface of {network.device}", "route")
+    if expect.log == "":
+        yield Problem("is empty", "log", remedy="give the log statement a prefix, and write it here")
+
+
+def check_names(key: str, names: Iterable[str] | None) -> Iterator[Problem]:
+    """What is wrong with the ``names`` of sets, maps or counters below ``key``: family, table and name each."""
+    for name in names or ():
+        words = name.split(" ")
+        if len(words) != 3:
+            remedy = "as in 'inet filter blocked'"
+            yield Problem(f"'{name}' is not family, table and name", key, name, remedy=remedy, about_key=True)
+        elif words[0] not in FAMILY_NAMES:
+            yield unknown(words[0], FAMILY_NAMES, "family", key, name)
+        elif wrong := [word for word in words[1:] if not is_name(word)]:
+            remedy = "letters, digits, and / \\ _ . - behind the first one"
+            yield Problem(f"'{wrong[0]}' is not a valid name in nft", key, name, remedy=remedy, about_key=True)
+
+
+def _check_layers(names: Sequence[str] | None, layers: _Layers, *keys: str) -> Iterator[Problem]:
+    for index, layer in enumerate(names or ()):
+        if layers is not None and layer not in layers:
+            yield unknown(layer, layers, "layer", *keys, index)
+
+
+def _check_entries(
+    entries: Sequence[PathEntry] | None, network: Network, *keys: str, optional: bool = True
+) -> Iterator[Problem]:
+    for index, entry in enumerate(entries or ()):
+        for problem in _check_entry(entry, network):
+            yield problem.below(*keys, index)
+        if not optional and not isinstance(entry, str):
+            (name, detail) = next(iter(entry.items()))
+            if detail.optional:
+                yield Problem("is not valid in never:", *keys, index, name, "optional")
+    if optional and entries and all(not isinstance(one, str) and next(iter(one.values())).optional for one in entries):
+        yield Problem("expects nothing: every entry is optional", *keys)
+
+
+def _check_flow_seen(seen: FlowSeen, network: Network) -> Iterator[Problem]:
+    if seen == FlowSeen():
+        yield Problem("is empty", "flow", remedy="give at least the result")
+    if seen.by is not None and seen.by not in network.hosts:
+        yield unknown(seen.by, network.hosts, "host of the lab", "flow", "by")
+    yield from _check_addresses(seen, "flow")
+    if seen.result in ("refused", "unreachable", "timeout", "half-open"):
+        for key in ("by", "src", "sport", "dst", "dport"):
+            if getattr(seen, key) is not None:
+                yield Problem(f"is not known of a flow that ends as {seen.result}", "flow", key)
+
+
+def _check_tracked(tracked: Tracked) -> Iterator[Problem]:
+    if tracked == Tracked():
+        yield Problem("is empty", "conntrack", remedy="give at least the state, or `none`")
+    for key, ends in (("original", tracked.original), ("reply", tracked.reply)):
+        if ends is not None:
+            if ends == Ends():
+                yield Problem("is empty", "conntrack", key, remedy="give at least one field, such as src")
+            yield from _check_addresses(ends, "conntrack", key)
+
+
+def _check_addresses(given: Sees | FlowSeen | Ends, *keys: str) -> Iterator[Problem]:
+    for key in ("src", "dst"):
+        if (text := getattr(given, key)) is not None:
+            try:
+                ip_address(text)
+            except ValueError:
+                yield Problem(f"'{text}' is not an address", *keys, key)
+
+
+def _check_receiver(name: str, network: Network, *keys: str) -> Iterator[Problem]:
+    if name not in network.hosts and name != "nowhere":
+        yield unknown(name, (*network.hosts, "nowhere"), "host of the lab", *keys)
+
+
+def _check_sees(sees: Sees) -> Iterator[Problem]:
+    if sees == Sees():
+        yield Problem("is empty", remedy="give at least one field, such as src")
+    yield from _check_addresses(sees)
+    protocols = [key for key in ("tcp", "udp", "icmp", "icmpv6", "arp") if getattr(sees, key) is not None]
+    if len(protocols) > 1:
+        yield Problem(f"a packet cannot be {protocols[0]} and {protocols[1]} at once", protocols[1])
+    for key, header in (("icmp", sees.icmp), ("icmpv6", sees.icmpv6)):
+        if header is not None:
+            try:
+                icmp.numbers(header, key)
+            except Problem as problem:
+                yield problem.below(key)
+
+
+def _check_entry(entry: PathEntry, network: Network) -> Iterator[Problem]:
+    """An entry of ``path`` or ``never``."""
+    names, detail = (entry, None) if isinstance(entry, str) else next(iter(entry.items()))
+    functions = [name.strip() for name in names.split("|")]
+    for function in functions:
+        if not _FUNCTION.fullmatch(function):
+            yield Problem(f"'{function}' is not a function name", remedy="write a name, or several as in 'a | b'")
+    if detail is not None:
+        for problem in _check_detail(detail, functions, network):
+            yield problem.below(names)
+
+
+def _check_detail(detail: HopDetail, functions: Collection[str], network: Network) -> Iterator[Problem]:
+    if detail.host is not None and detail.host not in network.hosts:
+        yield unknown(detail.host, network.hosts, "host of the lab", "host")
+    elif detail.device is not None:
+        interfaces = network.hosts[detail.host or network.device].interfaces
+        if detail.device not in interfaces and detail.device != LOOPBACK:
+            yield unknown(detail.device, interfaces, f"interface of {detail.host or network.device}", "device")
+    for key in ("chain", "hook", "verdict"):
+        if getattr(detail, key) is not None and "nft_do_chain" not in functions:
+            yield Problem("is only valid for nft_do_chain", key)
+    if detail.hook is not None and detail.hook not in HOOK_NAMES:
+        yield unknown(detail.hook, HOOK_NAMES, "hook", "hook")
+    if detail.chain is not None:
+        words = detail.chain.split()
+        if len(words) != 3:
+            yield Problem(
+                f"'{detail.chain}' is not family, table and chain", "chain", remedy="as in 'inet filter forward'"
+            )
+        elif words[0] not in FAMILY_NAMES:
+            yield unknown(words[0], FAMILY_NAMES, "family", "chain")
+
+
+def check_reject(expect: Expect, send: Send, family: int | None) -> Iterator[Problem]:
+    """``with``, against the verdict and the packet."""
+    if expect.with_ is None:
+        return
+    keys = ("with",)
+    if expect.verdict != "reject":
+        yield Problem("needs a verdict of reject", *keys, remedy="add verdict: reject")
+        return
+    try:
+        answers = icmp.check_reject(expect.with_)
+    except Problem as problem:
+        yield problem.below(*keys)
+        return
+    if answers is not None and family is not None and answers != family:
+        yield Problem(f"an IPv{family} packet is not answered with '{expect.with_}'", *keys)
+    if expect.with_.split()[0] == "tcp" and any(getattr(send, name) for name in (*TRANSPORTS, "arp") if name != "tcp"):
+        yield Problem("only a TCP packet is answered with a reset", *keys)

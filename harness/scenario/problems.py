@@ -1,0 +1,65 @@
+"""Everything wrong with scenario files, found without running them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.errors import Position, ScenarioError
+from harness.project import FILES, Project, find
+from harness.scenario.case import Broken
+from harness.scenario.files import choose, shortened
+from harness.scenario.load import load_all
+
+
+class Checked(NamedTuple):
+    """What was read to be checked, and what was found."""
+
+    files: int
+    scenarios: int
+    left_alone: tuple[Path, ...]
+    """YAML files that are no scenario files."""
+    errors: tuple[ScenarioError, ...]
+    """In the order of the files and of their lines."""
+
+
+def problems(path: Path, *, layers: Collection[str] | None = None) -> tuple[ScenarioError, ...]:
+    """Everything wrong with a file, or with all scenario files below a folder, in the order of the lines."""
+    return checked([path], layers=layers).errors
+
+
+def checked(paths: Iterable[Path], *, layers: Collection[str] | None = None) -> Checked:
+    """Look for everything wrong with the files ``paths``, and with the scenario files below the folders among them.
+
+    Raises :class:`~harness.errors.ScenarioError` for settings of pytest that cannot be read.
+    """
+    paths = list(paths)
+    project = find(paths)
+    found = [_checked(path, layers, project) for path in paths]
+    return Checked(
+        sum(one.files for one in found),
+        sum(one.scenarios for one in found),
+        tuple(path for one in found for path in one.left_alone),
+        tuple(error for one in found for error in one.errors),
+    )
+
+
+def _checked(path: Path, layers: Collection[str] | None, project: Project) -> Checked:
+    chosen = choose([str(path)], project)
+    if path.is_dir() and not chosen.files:
+        patterns = " ".join(project.patterns)
+        error = ScenarioError(f"has no scenario file, which is one called {patterns}", Position(str(path)))
+        error.remedy = f"name the file, or set {FILES} in the project's pytest settings"
+        return Checked(0, 0, chosen.left_alone, (error,))
+    errors: list[ScenarioError] = []
+    scenarios = 0
+    # A file that is named is meant, whatever it is called and whatever is in it.
+    files = [shortened(file) for file in chosen.files] if path.is_dir() else [path]
+    for file in files:
+        loaded = load_all(file, layers=layers, project=project)
+        scenarios += len(loaded.cases)
+        found = [*loaded.errors, *(error for case in loaded.cases if isinstance(case, Broken) for error in case.errors)]
+        told = {str(error): error for error in found}  # one mistake may be in many scenarios made from one
+        errors += sorted(told.values(), key=lambda error: error.position)
+    return Checked(len(files), scenarios, chosen.left_alone if path.is_dir() else (), tuple(errors))
