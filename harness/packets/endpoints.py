@@ -17,9 +17,6 @@ from harness.topology.parts import BROADCAST, LOOPBACK, Address, Interface
 
 TRANSPORTS = ("tcp", "udp", "sctp", "gre", "icmp", "icmpv6")
 
-LONGEST = 65535
-"""Bytes of the longest IP packet."""
-
 Through = Literal["wire", "output"]
 """How a packet leaves: as a frame that an interface sends, or through the output hook of its host's kernel."""
 

@@ -90,7 +90,6 @@ DEPTH = 64
 """Return addresses that are kept of a stack, at most."""
 VISITED_RECORD = struct.Struct(f"{RECORD.format}q{DEPTH}Q")
 BUSY = 1 << 31
-DISCARD = 1 << 30
 
 
 def _visit(fields: tuple[int, ...]) -> StackEvent:
