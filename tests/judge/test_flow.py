@@ -5,8 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from harness.errors import BrokenMeasurement
 from harness.judge.expectations import judge
-from harness.model.observation import Connection, Direction, Flow, Observation, ObservedPacket, Verdict
+from harness.judge.flow import describe_connection, refuse_contradiction
+from harness.model.observation import Connection, Delivery, Direction, Flow, Observation, ObservedPacket, Verdict
 from harness.reading.decision import decisive
 from harness.scenario.models.expect import Expect
 from tests.builders import PASSED, changed, dropped, frame, hop, observation, place, rule, step
@@ -78,6 +80,103 @@ class TestFlow:
     def test_the_reply_is_the_callers_even_if_another_packet_decided(self) -> None:
         answer = dropped(step("drop"), number=1, sender="server", injected=False)
         assert said({"reply": "none", "verdict": "drop"}, answer, flow=TIMED_OUT) == []
+
+    @pytest.mark.parametrize(
+        ("answer", "host", "meaning"),
+        [
+            (3, "client", "only an ICMP error came, which programs do not see here (RFC 1122 section 4.2.3.9)"),
+            (3, "server", "nothing came"),
+            (0, "client", "nothing came"),
+        ],
+    )
+    def test_what_a_timeout_means(self, answer: int, host: str, meaning: str) -> None:
+        replies = (Delivery(time=0, host=host, device="eth0", frame=icmp(answer)),)
+        told = f"expect.flow: connected / timeout / {meaning}"
+        assert said({"flow": "connected"}, flow=TIMED_OUT, replies=replies) == [told]
+
+    def test_a_neighbour_that_was_not_resolved_explains_a_timeout(self) -> None:
+        told = "expect.flow: connected / timeout / a neighbour could not be resolved"
+        assert said({"flow": "connected"}, flow=TIMED_OUT, unresolved=("who has 10.0.2.2",)) == [told]
+        refused = msgspec.structs.replace(TIMED_OUT, result="refused")
+        told = "expect.flow: connected / refused / a TCP reset came"
+        assert said({"flow": "connected"}, flow=refused, unresolved=("who has 10.0.2.2",)) == [told]
+
+
+def icmp(kind: int, version: int = 4) -> bytes:
+    """The frame of an ICMP or ICMPv6 message."""
+    header = bytes([kind, 0]) + bytes(6)
+    if version == 6:
+        ip = frame("2001:db8::1", "2001:db8::2")[:54]
+        return ip[:20] + b"\x3a" + ip[21:] + header
+    ip = frame()[:34]
+    return ip[:23] + b"\x01" + ip[24:] + header
+
+
+class TestContradiction:
+    """A flow ended by what was not among its packets: one of the two was not observed right."""
+
+    RESET = frame()[:47] + b"\x14" + frame()[48:]
+
+    def refuse(self, result: str, *frames: bytes, whole: bool = True) -> None:
+        packets = tuple(changed(frame=one, deliveries=()) for one in frames)
+        flow = msgspec.structs.replace(TIMED_OUT, result=result)
+        refuse_contradiction(msgspec.structs.replace(observation(PASSED), packets=packets, flow=flow, whole=whole))
+
+    def test_a_reset_came(self) -> None:
+        self.refuse("refused", frame(), self.RESET)
+
+    def test_no_reset_came(self) -> None:
+        with pytest.raises(BrokenMeasurement, match="client saw the flow refused, but no TCP reset was seen"):
+            self.refuse("refused", frame(), icmp(3))
+
+    @pytest.mark.parametrize(("kind", "version"), [*((one, 4) for one in (3, 4, 11, 12)), (1, 6), (127, 6)])
+    def test_an_icmp_error_came(self, kind: int, version: int) -> None:
+        self.refuse("unreachable", frame(), icmp(kind, version))
+
+    @pytest.mark.parametrize(("kind", "version"), [*((one, 4) for one in (0, 5, 8, 13)), (128, 6), (135, 6)])
+    def test_no_icmp_error_came(self, kind: int, version: int) -> None:
+        with pytest.raises(BrokenMeasurement, match="client saw the flow unreachable, but no ICMP error was seen"):
+            self.refuse("unreachable", self.RESET, icmp(kind, version))
+
+    def test_what_another_end_says_needs_no_packet(self) -> None:
+        self.refuse("timeout", frame())
+        self.refuse("connected", frame())
+
+    def test_nothing_is_said_where_not_everything_is_known(self) -> None:
+        self.refuse("refused", frame(), b"")
+        self.refuse("refused", frame(), whole=False)
+
+    def test_a_packet_is_looked_at_as_it_arrived_too(self) -> None:
+        arrived = Delivery(time=1, host="client", device="eth0", frame=self.RESET)
+        packets = (changed(deliveries=(arrived,)),)
+        flow = msgspec.structs.replace(TIMED_OUT, result="refused")
+        refuse_contradiction(msgspec.structs.replace(observation(PASSED), packets=packets, flow=flow))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "tcp ESTABLISHED 203.0.113.5:40000 → 10.0.2.2:443 reply 10.0.2.2:443 → 10.0.2.1:40000 mark 0x10"),
+        ({"mark": 0, "zone": 3, "helper": "ftp"}, "tcp ESTABLISHED {} zone 3 helper ftp"),
+        ({"mark": 0, "protocol": 1}, "icmp ESTABLISHED {}"),
+        ({"mark": 0, "protocol": 17, "state": "", "status": ("ASSURED",)}, "udp {} ASSURED"),
+        ({"mark": 0, "protocol": 58}, "icmpv6 ESTABLISHED {}"),
+        ({"mark": 0, "protocol": 132}, "sctp ESTABLISHED {}"),
+        ({"mark": 0, "protocol": 250}, "250 ESTABLISHED {}"),
+        (
+            {"mark": 0, "original": Direction(src="2001:db8::1", dst="2001:db8::2", sport=1, dport=53)},
+            "tcp ESTABLISHED [2001:db8::1]:1 → [2001:db8::2]:53 reply 10.0.2.2:443 → 10.0.2.1:40000",
+        ),
+        (
+            {"mark": 0, "original": Direction(src="2001:db8::1", dst="2001:db8::2")},
+            "tcp ESTABLISHED 2001:db8::1 → 2001:db8::2 reply 10.0.2.2:443 → 10.0.2.1:40000",
+        ),
+    ],
+)
+def test_an_entry_of_connection_tracking_in_words(changes: dict[str, object], words: str) -> None:
+    ways = "203.0.113.5:40000 → 10.0.2.2:443 reply 10.0.2.2:443 → 10.0.2.1:40000"
+    one = msgspec.structs.replace(ENTRY, **{"status": (), **changes})
+    assert describe_connection(one) == words.format(ways)
 
 
 class TestDecisive:
