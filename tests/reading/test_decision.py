@@ -1,0 +1,44 @@
+"""What the ruleset decided about a packet, and where its oracles contradict each other."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.errors import BrokenMeasurement
+from harness.model.observation import Verdict
+from harness.reading.decision import outcome
+from harness.reading.path import routed_to
+from tests.builders import FORWARD, changed, dropped, frame, hop, rule, step
+
+SIX = frame("2001:db8::1", "2001:db8::2")
+
+
+@pytest.mark.parametrize(
+    ("family", "text", "sent", "answer"),
+    [
+        ("ip", "reject", frame(), "icmp port-unreachable"),
+        ("ip6", "reject", SIX, "icmpv6 port-unreachable"),
+        ("inet", "reject", frame(), "icmp port-unreachable"),
+        ("inet", "reject", SIX, "icmpv6 port-unreachable"),
+        ("inet", "reject", b"", "icmpx port-unreachable"),
+        ("inet", "reject with icmpx type admin-prohibited", SIX, "icmpv6 admin-prohibited"),
+        ("ip", "reject with icmp type host-unreachable", frame(), "icmp host-unreachable"),
+        ("ip", "tcp dport 22 reject with tcp reset", frame(), "tcp reset"),
+    ],
+)
+def test_the_answer_of_a_reject_in_full(family: str, text: str, sent: bytes, answer: str) -> None:
+    chain = f"{family} filter forward"
+    seen = outcome(dropped(step("drop", rule(text, chain=chain), chain=chain), frame=sent), "device")
+    assert (seen.verdict, seen.with_) == (Verdict.REJECT, answer)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_functions_and_trace_tell_of_another_number_of_evaluations(count: int) -> None:
+    calls = tuple(hop("nft_do_chain", "Netfilter", chain=FORWARD, verdict="accept") for _ in range(count))
+    ran = {2: "twice", 3: "3 times"}[count]
+    with pytest.raises(BrokenMeasurement, match=rf"ran {ran} for chain inet filter forward, .* tells of once"):
+        outcome(changed(hops=calls), "device")
+
+
+def test_the_interface_of_a_packet_that_is_routed_but_was_not_output() -> None:
+    assert routed_to(changed(hops=(hop("ip_rcv"), hop("ip_rcv"))), "device") == ""
