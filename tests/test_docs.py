@@ -40,6 +40,12 @@ def test_links_lead_somewhere(page: str) -> None:
         assert ((ROOT / page).parent / target.partition("#")[0]).exists(), f"{page}: {target} does not exist"
 
 
+@pytest.mark.parametrize("page", [name for name in TEXT if name != "CHANGELOG.md"])
+def test_files_of_the_project_that_a_page_names_are_there(page: str) -> None:
+    for named in re.findall(r"`((?:harness|tests|bpf|bench|docs|ci)/[\w./-]+)", TEXT[page]):
+        assert (ROOT / named).exists(), f"{page}: {named} does not exist"
+
+
 def examples() -> Iterator[tuple[str, str]]:
     """Everything in YAML, with its place."""
     for page, text in TEXT.items():

@@ -106,7 +106,7 @@ def test_the_whole_name_wins_then_the_longest_text_before_the_star_then_after_it
 
 def test_the_file_is_in_order() -> None:
     patterns = Counter(pattern for _, *patterns in LINES for pattern in patterns)
-    assert [pattern for pattern, count in patterns.items() if count > 1] == []
+    assert [pattern for pattern, count in patterns.items() if count > 1] == [], "patterns that are there twice"
     for priority, *names in LINES:
         assert priority in ("0", "1", "2")
         for name in names:
