@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 
+import msgspec
 import pytest
 
 from harness.errors import Position
@@ -62,6 +63,29 @@ def packet(*rules: Rule, kind: str = "policy", verdict: Verdict = Verdict.CONTIN
 )  # fmt: skip
 def test_what_is_said(wanted: str | int, said: str) -> None:
     assert describe_unmet(wanted, RULES, packet(), "device") == said
+
+
+def test_other_hosts_say_nothing_of_a_rule_of_the_device() -> None:
+    seen = packet()
+    elsewhere = msgspec.structs.replace(seen.steps[0], host="edge")
+    assert "did not match" in describe_unmet(
+        SSH.text, RULES, msgspec.structs.replace(seen, steps=(elsewhere, *seen.steps)), "device"
+    )
+    only = msgspec.structs.replace(seen, steps=(elsewhere,))
+    assert describe_unmet(SSH.text, RULES, only, "device") == "office.nft:4 was not reached"
+
+
+def test_a_packet_may_meet_another_chain_first() -> None:
+    seen = packet()
+    before = msgspec.structs.replace(seen.steps[0], chain="prerouting", headers=b"", iif="")
+    assert (
+        describe_unmet(SSH.text, RULES, msgspec.structs.replace(seen, steps=(before, *seen.steps)), "device")
+        == "office.nft:4 did not match: tcp dport 22, the packet has 8443"
+    )
+
+
+def test_a_rule_without_text_means_none() -> None:
+    assert describe_unmet("counter", RULES, packet(), "device") == ""
 
 
 def test_what_stands_behind_a_goto_was_not_reached_although_the_policy_decided() -> None:

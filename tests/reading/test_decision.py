@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import BrokenMeasurement
-from harness.model.observation import Verdict
-from harness.reading.decision import outcome
+from harness.model.observation import Drop, Verdict
+from harness.reading.decision import Outcome, ended, outcome
 from harness.reading.path import routed_to
 from tests.builders import FORWARD, changed, dropped, frame, hop, rule, step
 
@@ -38,6 +38,39 @@ def test_functions_and_trace_tell_of_another_number_of_evaluations(count: int) -
     ran = {2: "twice", 3: "3 times"}[count]
     with pytest.raises(BrokenMeasurement, match=rf"ran {ran} for chain inet filter forward, .* tells of once"):
         outcome(changed(hops=calls), "device")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        ("queue", "handed to a queue on device by inet filter forward, rulesets/edge.nft:18"),
+        ("stolen", "taken out of its way on device by inet filter forward, rulesets/edge.nft:18"),
+        ("accept", "last seen on device in ip_forward_finish"),
+    ],
+)
+def test_the_end_of_a_packet_that_did_not_arrive(verdict: str, words: str) -> None:
+    first, last = rule("ip saddr 10.0.0.0/8 accept", line=17), rule("queue to 1")
+    steps = (step("accept", first, chain="inet filter prerouting"), step(verdict, last))
+    packet = changed(steps=steps, deliveries=(), hops=(hop("ip_rcv"), hop("ip_forward_finish")))
+    assert ended(packet, outcome(packet, "device"), "device").startswith(words)
+
+
+def test_the_end_of_a_packet_that_nothing_saw() -> None:
+    assert ended(changed(steps=(), deliveries=(), hops=()), Outcome(), "device") == "seen nowhere after that"
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("IP_RPFILTER", "delivered to server, then dropped by the kernel on edge in ip_error: IP_RPFILTER ("),
+        ("NO_SUCH", "delivered to server, then dropped by the kernel on edge in ip_error: NO_SUCH"),
+    ],
+)
+def test_the_end_of_a_packet_that_the_kernel_dropped_behind(reason: str, words: str) -> None:
+    packet = changed(drop=Drop(host="edge", function="ip_error", reason=reason), hops=())
+    told = ended(packet, outcome(packet, "device"), "device")
+    assert told.startswith(words)
+    assert told.endswith(")") == (reason == "IP_RPFILTER")
 
 
 def test_the_interface_of_a_packet_that_is_routed_but_was_not_output() -> None:

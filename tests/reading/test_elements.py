@@ -8,9 +8,13 @@ import struct
 import pytest
 
 from harness.model.observation import Rule, Step, Verdict
-from harness.reading.elements import candidates, changes_headers, lookups
+from harness.reading.elements import candidates, changes_headers, difference, lookups
 
-SETS = {"inet t blocked": ("10.0.0.0/8", "192.0.2.1-192.0.2.9"), "inet t ports": ("25 : drop", "80 : jump web")}
+SETS = {
+    "inet t names": ("192.0.2.5 timeout 1m expires 3s", "192.0.2.9 counter packets 1 bytes 40"),
+    "inet t blocked": ("10.0.0.0/8", "192.0.2.1-192.0.2.9"),
+    "inet t ports": ("25 : drop", "80 : jump web"),
+}
 
 
 def rule(text: str) -> Rule:
@@ -23,9 +27,20 @@ def headers(source: str = "203.0.113.5", dport: int = 443, proto: int = 6) -> by
     return ip + struct.pack(">HHIIHHHH", 40000, dport, 0, 0, 0x5002, 0, 0, 0)
 
 
-def step(verdict: Verdict = Verdict.ACCEPT, target: str = "", packet: bytes = b"", iif: str = "") -> Step:
+HEADERS_V6 = (
+    struct.pack(">IHBB", 6 << 28, 8, 58, 64)
+    + socket.inet_pton(socket.AF_INET6, "2001:db8::1")
+    + socket.inet_pton(socket.AF_INET6, "fe80::2")
+    + bytes([128, 0])
+    + bytes(6)
+)
+
+
+def step(
+    verdict: Verdict = Verdict.ACCEPT, target: str = "", packet: bytes = b"", iif: str = "", oif: str = ""
+) -> Step:
     names = {"host": "device", "hook": "forward", "family": "inet", "table": "t", "chain": "c"}
-    return Step(time=0, **names, kind="rule", verdict=verdict, target=target, headers=packet, iif=iif)
+    return Step(time=0, **names, kind="rule", verdict=verdict, target=target, headers=packet, iif=iif, oif=oif)
 
 
 def fit(text: str, seen: Step, *, first: bool = True) -> list[list[str]]:
@@ -49,6 +64,20 @@ def fit(text: str, seen: Step, *, first: bool = True) -> list[list[str]]:
         ("ip saddr @blocked drop", headers("10.1.2.3"), [["10.0.0.0/8"]]),
         ("ip saddr @blocked drop", headers("192.0.2.5"), [["192.0.2.1-192.0.2.9"]]),
         ("tcp dport map { 443 : 10.0.0.1, 80 : 10.0.0.2 }", headers(), [["443"]]),
+        ("tcp dport { 22, 443-500 } accept", headers(), [["443-500"]]),
+        ("tcp dport { 22, 400-443 } accept", headers(), [["400-443"]]),
+        ("ip daddr { 10.0.2.0/24, 10.0.3.0/24 } accept", headers(), [["10.0.2.0/24"]]),
+        ("ip saddr { 203.0.113.5-203.0.113.9, 10.0.0.0/8 } accept", headers(), [["203.0.113.5-203.0.113.9"]]),
+        ("ip saddr { 203.0.113.1-203.0.113.5, 10.0.0.0/8 } accept", headers(), [["203.0.113.1-203.0.113.5"]]),
+        ("ip6 saddr { 2001:db8::/32, fe80::/10 } accept", HEADERS_V6, [["2001:db8::/32"]]),
+        ("ip6 daddr { 2001:db8::/32, fe80::/10 } accept", HEADERS_V6, [["fe80::/10"]]),
+        ("ip saddr { 10.0.0.0/8, 203.0.113.0/24 } accept", HEADERS_V6, [["10.0.0.0/8", "203.0.113.0/24"]]),
+        ("meta l4proto { tcp, ipv6-icmp } accept", HEADERS_V6, [["icmpv6"]]),
+        ('oifname { "wan0", "lan0" } accept', headers(), [["wan0"]]),
+        ('iif { "wan0", "lan1" } accept', headers(), [["lan1"]]),
+        ('oif { "wan0", "lan0" } accept', headers(), [["wan0"]]),
+        ('iifname . tcp dport { "lan1" . 22, "lan1" . 443 } accept', headers(), [["lan1 . 443"]]),
+        ("ip saddr @names drop", headers("192.0.2.5"), [["192.0.2.5"]]),
         # nothing to tell, or not to be told
         ("tcp dport != { 22, 80 } accept", headers(), []),
         ("tcp dport 443 accept", headers(), []),
@@ -61,7 +90,7 @@ def fit(text: str, seen: Step, *, first: bool = True) -> list[list[str]]:
     ],
 )
 def test_headers_tell_the_element(text: str, packet: bytes, met: list[list[str]]) -> None:
-    assert fit(text, step(packet=packet, iif="lan1")) == met
+    assert fit(text, step(packet=packet, iif="lan1", oif="wan0")) == met
 
 
 def test_without_headers_nothing_is_told_but_by_the_verdict() -> None:
@@ -98,3 +127,32 @@ def test_a_ruleset_that_writes_into_packets_is_known() -> None:
             rule('comment "ip ttl set 1"'),
         ]
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("tcp dport 443 accept", ""),
+        ("tcp dport 22 accept", "tcp dport 22, the packet has 443"),
+        ("tcp dport != 443 accept", "tcp dport != 443, the packet has 443"),
+        ("tcp dport != { 22, 443 } accept", "tcp dport != { 22, 443 }, the packet has 443"),
+        ("tcp dport != { 22, 80 } accept", ""),
+        ("tcp dport { 22, 80 } accept", "tcp dport { 22, 80 }, the packet has 443"),
+        ("tcp dport { 22, 400-500 } accept", ""),
+        ("tcp dport 444-500 accept", "tcp dport 444-500, the packet has 443"),
+        ("tcp dport ssh accept", ""),  # a name that may be any number
+        ("ip6 saddr fe80::1 tcp dport 22 accept", "tcp dport 22, the packet has 443"),  # the first is not known of it
+        ("ip saddr 10.0.0.0/8 tcp dport 443", "ip saddr 10.0.0.0/8, the packet has 203.0.113.5"),
+        ('iifname "wan*" accept', "iifname wan*, the packet has lan1"),
+        ('iifname "lan*" accept', ""),
+        ('iifname "lan" accept', "iifname lan, the packet has lan1"),
+    ],
+)
+def test_what_differs(text: str, told: str) -> None:
+    assert difference(rule(text), step(packet=headers(), iif="lan1")) == told
+
+
+def test_a_protocol_by_number_is_not_told() -> None:
+    unknown = step(packet=headers(proto=254))
+    assert difference(rule("meta l4proto tcp accept"), unknown) == ""
+    assert difference(rule("meta l4proto udp accept"), step(packet=headers())) == "meta l4proto udp, the packet has tcp"

@@ -44,6 +44,46 @@ class TestOptional:
         assert [row.expected is not None for row in rows] == [True, True, True]
 
 
+class TestAlign:
+    """What the report shows beside each other: the expected function, the one seen, whether it is that one."""
+
+    def rows(self, path: list[str], *hops: Hop) -> list[tuple[str, str, bool]]:
+        rows = align(path, way(*hops), "device")
+        return [(str(row.expected or ""), row.hop.function if row.hop else "", row.met) for row in rows]
+
+    def test_all_met(self) -> None:
+        assert self.rows(["ip_rcv", "ip_forward_finish"], RCV, HOOK, FORWARDED) == [
+            ("ip_rcv", "ip_rcv", True),
+            ("", "nf_hook_slow", True),
+            ("ip_forward_finish", "ip_forward_finish", True),
+        ]
+
+    def test_the_first_is_missing(self) -> None:
+        assert self.rows(["ip_forward", "__dev_queue_xmit"], RCV, OUT) == [
+            ("ip_forward", "ip_rcv", False),
+            ("__dev_queue_xmit", "__dev_queue_xmit", True),
+        ]
+
+    def test_a_helper_takes_no_place(self) -> None:
+        assert self.rows(["ip_rcv", "ip_forward", "__dev_queue_xmit"], RCV, HOOK, OUT) == [
+            ("ip_rcv", "ip_rcv", True),
+            ("", "nf_hook_slow", True),
+            ("ip_forward", "", False),
+            ("__dev_queue_xmit", "__dev_queue_xmit", True),
+        ]
+
+    def test_a_drop_takes_the_place_of_what_did_not_come(self) -> None:
+        free = hop("kfree_skb_reason", "Free", reason="NETFILTER_DROP")
+        assert self.rows(["ip_rcv", "ip_forward", "ip_output"], RCV, free) == [
+            ("ip_rcv", "ip_rcv", True),
+            ("ip_forward", "kfree_skb_reason", False),
+            ("ip_output", "", False),
+        ]
+
+    def test_nothing_came(self) -> None:
+        assert self.rows(["ip_rcv"]) == [("ip_rcv", "", False)]
+
+
 class TestExactly:
     def exactly(self, *entries: object, **more: object) -> dict[str, object]:
         return {"path": {"exactly": list(entries), **more}}
@@ -68,6 +108,11 @@ class TestExactly:
         assert complaints(expect, way(RCV, FORWARDED)) == [
             "expect.path.exactly[2]: ip_rcv / not met after ip_forward_finish / met earlier: the order differs"
         ]
+
+    def test_nothing_came_of_what_is_named(self) -> None:
+        expect = self.exactly("ip_rcv", MAYBE, "ip_forward_finish")
+        (told,) = complaints(expect, way(RCV))
+        assert told.startswith("expect.path.exactly[2]: ip_forward_finish / never met")
 
     def test_optional_entries_may_be_left_out(self) -> None:
         expect = self.exactly("ip_rcv", MAYBE, "__dev_queue_xmit", MAYBE)
