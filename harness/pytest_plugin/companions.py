@@ -2,10 +2,12 @@
 
 pytest-cov chooses how to measure before any kernel is chosen. pytest-rerunfailures has each worker connect to the
 controller by TCP, which a guest cannot: there it gets a server of its own, so reruns are counted for each guest.
+Hypothesis's plugin imports all of Hypothesis to write its part of the summary, which takes as long as a scenario.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -38,6 +40,16 @@ def in_a_guest(config: pytest.Config) -> None:
     told["sock_port"] = server.sock_port
     if "statusdb_token" in told:
         told["statusdb_token"] = server.token
+
+
+def before_the_summary(config: pytest.Config) -> None:
+    """Unregister Hypothesis's plugin when no test has used Hypothesis: its summary would be empty."""
+    plugin, reporter = map(config.pluginmanager.get_plugin, ("hypothesispytest", "terminalreporter"))
+    if plugin is None or reporter is None or "hypothesis" in sys.modules:
+        return
+    reports = [report for reports in reporter.stats.values() for report in reports]
+    if not any(name.startswith("_hypothesis") for report in reports for name in getattr(report, "__dict__", ())):
+        config.pluginmanager.unregister(plugin)
 
 
 def count(config: pytest.Config) -> int:

@@ -163,3 +163,42 @@ def test_scenarios_are_repeated_whatever_pytest_repeat_calls_itself(name: str, p
     pytester.path.joinpath("scenarios/t.yaml").write_text(SCENARIOS)
     ran = pytester.runpytest_subprocess("-p", name, "--count=2", "--collect-only", "-q", "-k", "dropped")
     ran.stdout.fnmatch_lines(["*::dropped?1?", "*::dropped?2?"])
+
+
+class TestHypothesis:
+    """Its summary would import all of it: as much time again as a scenario takes."""
+
+    PLUGIN = """
+import sys
+from harness.linux import features
+
+features.function_probes = features.kprobe_multi = lambda: features.Answer(True)
+
+def pytest_unconfigure(config):
+    print("hypothesis:", "hypothesis" in sys.modules)
+"""
+
+    @pytest.fixture
+    def project(self, pytester: pytest.Pytester) -> pytest.Pytester:
+        pytest.importorskip("hypothesis")
+        pytester.makeconftest(self.PLUGIN)
+        pytester.mkdir("scenarios").joinpath("t.nft").write_text(RULESET)
+        pytester.path.joinpath("scenarios/t.yaml").write_text(SCENARIOS)
+        return pytester
+
+    def test_a_session_that_does_without_does_not_import_it(self, project: pytest.Pytester) -> None:
+        ran = project.runpytest_subprocess("--collect-only", "-q")
+        ran.stdout.fnmatch_lines(["*::dropped", "hypothesis: False"])
+
+    def test_one_that_uses_it_has_its_summary(self, project: pytest.Pytester) -> None:
+        project.makepyfile(
+            """
+            from hypothesis import given, strategies as st
+
+            @given(st.booleans())
+            def test_any(value): pass
+            """
+        )
+        options = ["--hypothesis-show-statistics", "-p", "no:cacheprovider"]
+        ran = project.runpytest_subprocess(*options, "-n1", "--nft-kernel=host", "scenarios", ".", "-k", "test_any")
+        ran.stdout.fnmatch_lines(["*Hypothesis Statistics*", "*test_any*"])
