@@ -178,7 +178,9 @@ class Session:
     def _prepare(self, files: Iterable[Path]) -> dict[str, bytes]:
         self._loaded = {path: self._read(path) for path in files}
         cases = [case for loaded in self._loaded.values() for case in loaded.cases if isinstance(case, Case)]
-        return frames.prepare((send, case.network) for case in cases for send in case.sends)
+        from harness.pytest_plugin import kept_frames
+
+        return kept_frames.prepare((send, case.network) for case in cases for send in case.sends)
 
     def _keep(self, news: dict[str, bytes]) -> None:
         store(cache_dir(), news)
