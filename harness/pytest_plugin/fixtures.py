@@ -18,7 +18,6 @@ could not be seen, is an error; what this kernel cannot do is a skip.
 from __future__ import annotations
 
 import functools
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -36,12 +35,12 @@ from harness.model.observation import Drop, Observation, ObservedPacket, Rule, S
 from harness.model.problem import unknown
 from harness.packets.frames import fields
 from harness.pytest_plugin import items
+from harness.pytest_plugin.calls import caller, document
 from harness.pytest_plugin.session import SESSION
 from harness.pytest_plugin.trial import Trial, differing, failure_of, paths, properties
 from harness.reading.decision import arrivals, ended, outcome
 from harness.reading.path import hops_on, layers_of
 from harness.scenario.case import Case
-from harness.scenario.files import shortened
 from harness.scenario.models.expect import Expect
 
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ class OpenLab:
     def __init__(self, item: pytest.Item, setup: Mapping[str, Any], programs: Collection[str] = ()) -> None:
         from harness.scenario import flow, load
 
-        self._setup = load.set_up(*_document(setup), layers=layers.NAMES)
+        self._setup = load.set_up(*document(setup), layers=layers.NAMES)
         self._item = item
         self._trial = _trial(item, self._setup)
         self._steps = 0
@@ -162,7 +161,7 @@ class OpenLab:
         from harness.scenario import load
 
         def case(more: Mapping[str, Any]) -> Case:
-            return load.case_of(*_document({**step, **more}), setup=self._setup, name=self._trial.name)
+            return load.case_of(*document({**step, **more}), setup=self._setup, name=self._trial.name)
 
         now = case({})
         started = time.monotonic()
@@ -269,7 +268,7 @@ class SentPacket:
         """
         if late := sorted(READ_AT_ONCE & words.keys()):
             remedy = f"send(…, expect={{{late[0]!r}: …}}) reads it"
-            raise ScenarioError(f"{late[0]} can only be read right after the packet", _caller(), remedy=remedy)
+            raise ScenarioError(f"{late[0]} can only be read right after the packet", caller(), remedy=remedy)
         case = self._case({"expect": words})
         ((keys, expect),) = case.actions[0].entries
         measurement = msgspec.structs.replace(self._sight, expect=expect, keys=keys)
@@ -303,7 +302,7 @@ class FunctionPath(Sequence[str]):
     @_for_tests
     def __contains__(self, function: object) -> bool:
         if function not in self._functions:
-            place = _caller()
+            place = caller()
             judge(Expect(path=[str(function)]), self._observation, self._packet, at=lambda _: place)
         return function in self._functions
 
@@ -377,31 +376,3 @@ def conclude(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.Test
         report.sections += [("what was seen", paths(one)) for one in item.stash[TRIALS]]
     trials = item.stash[TRIALS]
     items.attach(item, trials, report)
-
-
-# --- from Python's values to those of a scenario file -------------------------------------------
-
-
-def _document(values: Mapping[str, Any]) -> tuple[Node, Path]:
-    """What a test says as if it stood in a document at the line of the call, and the test's file."""
-    caller = _caller()
-    return Node.of(_plain(values), LineColumn(caller.line, 0)), Path(caller.file)
-
-
-def _plain(value: Any) -> Any:
-    """The value as YAML has it; all that is no number is text: paths, addresses, verdicts."""
-    if isinstance(value, msgspec.Struct):
-        value = msgspec.to_builtins(value)
-    if isinstance(value, Mapping):
-        return {str(key).removesuffix("_"): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return value if value is None or isinstance(value, int | float) else str(value)
-
-
-def _caller() -> Position:
-    """The line that has called this package."""
-    frame = sys._getframe(1)
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "harness":
-        frame = frame.f_back
-    return Position(str(shortened(Path(frame.f_code.co_filename))), frame.f_lineno)
