@@ -58,7 +58,7 @@ def kernels(parser: argparse.ArgumentParser) -> None:
         for series, release, place in sorted(rows, key=lambda row: [int(number) for number in row[0].split(".")]):
             print(f"{series:6}{'default' if series == images.DEFAULT else '':9}{release:24}{place}")
         for one in template.all_templates():
-            print(f"template  {one.folder.name}  {one.bytes >> 20} MiB")
+            print(f"template  {one.name}  {one.bytes >> 20} MiB")
         return 0
 
     def fetch(options: argparse.Namespace) -> int:
@@ -72,19 +72,19 @@ def kernels(parser: argparse.ArgumentParser) -> None:
             image = images.remove(version)
             print(f"removed {image.release}")
             for one in template.all_templates():
-                if one.folder.name.startswith(f"{image.release}-"):
+                if one.name.startswith(f"{image.release}-"):
                     template.discard(one)
         return 0
 
     def warm(options: argparse.Namespace) -> int:
-        from harness.vm import microvm
+        from harness.vm import making, microvm
         from harness.vm.accelerator import accelerator
 
         with progress.shown(sys.stderr) as tell:
             for version in options.version:
                 image = images.get(version, tell)
-                made = template.make(image, accelerator(image).name, microvm.MEMORY, tell)
-                print(f"template {made.folder.name}, {made.bytes >> 20} MiB")
+                made = making.make(image, accelerator(image).name, microvm.MEMORY, tell)
+                print(f"template {made.name}, {made.bytes >> 20} MiB")
         return 0
 
     actions = parser.add_subparsers(metavar="ACTION", required=True)

@@ -19,7 +19,7 @@ from harness.ruleset.nft import nft_version
 from harness.ruleset.process import BINDINGS
 from harness.vm import debian, images, initramfs
 from harness.vm.accelerator import accelerator
-from harness.vm.microvm import Guest
+from harness.vm.guest import Guest
 
 PROGRAMS = (
     ("iptables-nft-restore", "iptables", "rulesets of iptables-save"),

@@ -23,14 +23,12 @@ TO_BE_SPLIT = {
     "init/lab.py choose",
     "init/simulate.py SimulatedRuleset._rule",
     "lab/lab.py _settle",
-    "pytest_plugin/distribute.py distribute",
     "recording/files.py _record_scenario",
     "report/picture.py draw",
     "report/terminal.py _side_by_side",
     "ruleset/sandbox.py confine",
     "scenario/load.py _cases",
     "scenario/validate.py _explain",
-    "warm.py files",
 }
 """Functions known to be above; an entry that no longer is above fails the check as well."""
 

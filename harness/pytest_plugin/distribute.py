@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +24,7 @@ from harness.text import lines
 
 # What only the controller needs is imported where it is used: an emulated guest pays for each module.
 if TYPE_CHECKING:
-    from harness.vm.microvm import Guest
+    from harness.vm.guest import Guest
     from harness.vm.placement import Placement
 
 
@@ -155,29 +156,41 @@ def distribute(config: pytest.Config) -> None:
         return
     if not (asked or scenario_files(config).files or any(fixture_users(config.args, config.getini("python_files")))):
         return
-    from harness.vm import placement
-    from harness.vm.microvm import Guest
-    from harness.vm.progress import shown
-
     try:
-        _require_bindings()
-        with shown(sys.stderr) as progress:
-            places = placement.choose(asked or _default(config), progress, config.option.nft_tracer)
-            guests = [(place, Guest.plan(place.image) if place.image else None) for place in places]
-            interactive = sys.stderr.isatty() and not os.environ.get("CI")
-            for guest in filter(None, (guest for _, guest in guests)):
-                guest.decide(cold=config.option.nft_cold, progress=progress if interactive else None)
+        places = _places(config.option, asked or _default(config))
     except HarnessError as error:
         raise pytest.UsageError(f"nft-harness: {error}") from None
     # xdist has made a number of "auto" and "logical"; 0 asks for no workers, and a microVM is one.
     copies = getattr(config.option, "numprocesses", None) or 1
-    distribution = Distribution(guests, min(copies, getattr(config.option, "maxprocesses", None) or copies))
+    distribution = Distribution(places, min(copies, getattr(config.option, "maxprocesses", None) or copies))
     names = [name for name, _, _ in distribution.workers()]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise pytest.UsageError(f"nft-harness: kernel {twice} was asked for twice; results could not be told apart")
     if distribution.chosen:
         _send(config, distribution)
     config.stash[DISTRIBUTION] = distribution
+
+
+def _places(options: Any, kernels: Sequence[str]) -> list[tuple[Placement, Guest | None]]:
+    """Where ``kernels`` run, each with its guest, if it needs one, and how that will start.
+
+    Raises :class:`HarnessError` when one of them cannot be had.
+    """
+    from harness.vm import placement
+    from harness.vm.guest import Guest
+    from harness.vm.progress import shown
+
+    _require_bindings()
+    interactive = sys.stderr.isatty() and not os.environ.get("CI")
+    with shown(sys.stderr) as progress:
+        places = [
+            (place, Guest.plan(place.image) if place.image else None)
+            for place in placement.choose(kernels, progress, options.nft_tracer)
+        ]
+        for _, guest in places:
+            if guest:
+                guest.decide(cold=options.nft_cold, progress=progress if interactive else None)
+    return places
 
 
 def check_plan(config: pytest.Config) -> None:

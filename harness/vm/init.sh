@@ -1,7 +1,7 @@
 #!/bin/sh
 # First program of the guest, in its initramfs. Makes the host's root folder the guest's own, opens the ports to
 # the host and hands over to session.sh; or, where the initramfs has a folder /template, prepares that folder as
-# the root of warm.py, which mounts the host's files when the guest has been saved and restored.
+# the root of harness/warm/program.py, which mounts the host's files when the guest has been saved and restored.
 # All tools are busybox's.
 
 fail() {

@@ -50,6 +50,12 @@ MOST_LINKS = 40
 """Symbolic links on the way to a file, as in Linux (include/linux/namei.h, MAXSYMLINKS)."""
 
 
+def check(image: Image) -> None:
+    """Raise :class:`Unsupported` when something that the archive for ``image`` must have is missing."""
+    busybox()
+    _with_dependencies(image.modules / "lib/modules" / image.release, MODULES)
+
+
 def initramfs(image: Image, command: str, files: Iterable[Path] = (), *, folder: str = PRELOAD) -> bytes:
     """The archive that boots ``image`` and then gives ``command``, a shell script, to busybox's sh.
 

@@ -77,7 +77,7 @@ def devices(console: int, ports: Mapping[str, int | None], monitor: int | None =
 
 
 @contextmanager
-def running(command: Sequence[str], *, inherit: Sequence[int], output: int) -> Iterator[None]:
+def running(command: Sequence[str], *, inherit: Sequence[int], output: int) -> Iterator[subprocess.Popen[bytes]]:
     """A process that ends with the block, or with us."""
     process = subprocess.Popen(
         command,
@@ -89,7 +89,7 @@ def running(command: Sequence[str], *, inherit: Sequence[int], output: int) -> I
         preexec_fn=functools.partial(die_with, os.getpid()),
     )
     try:
-        yield
+        yield process
     finally:
         process.kill()
         process.wait()

@@ -43,11 +43,9 @@ from harness import ending
 from harness.errors import BrokenMeasurement, HarnessError, Unsupported
 from harness.linux import modules
 from harness.text import escape
-from harness.vm import images, machine, preload, template
+from harness.vm import images, initramfs, machine, preload, template
 from harness.vm.accelerator import accelerator
 from harness.vm.images import Image
-from harness.vm.initramfs import initramfs
-from harness.vm.progress import Progress
 from harness.vm.qmp import Monitor, MonitorError
 from harness.vm.vmlinux import vmlinux
 
@@ -74,6 +72,10 @@ MEMORY = 2048
 CPUS = 1
 """Emulated, a second CPU sees the kernel patch its own text half-done: "Oops: int3" (QEMU 7.2)."""
 
+AUTO, COLD = "auto", "cold"
+"""How to start: restored where there is a template, or booted. Anything else is the name of a template to restore,
+which the caller has found to be valid."""
+
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "--parent": {"type": int},
     "--kernel": {"default": images.DEFAULT},
@@ -83,82 +85,11 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "--cpus": {"type": int, "default": CPUS},
     "--deadline": {"type": float, "default": BOOT_DEADLINE},
     "--silence": {"type": float, "default": SILENCE},
-    "--start": {"choices": ["auto", "cold"], "default": "auto"},
+    "--start": {"default": AUTO},
     "--until": {"choices": ["exit", "eof"], "default": "exit"},
     "--output": {"action": "append", "default": [], "metavar": "NAME:DESCRIPTOR"},
 }
 """Of the command line: what :func:`run` takes, where the console's text shall go, and with which process we end."""
-
-
-class Guest:
-    """A microVM that is planned as a worker of pytest-xdist; it boots when xdist starts the worker."""
-
-    def __init__(self, image: Image, accelerator: str) -> None:
-        self.image = image
-        self.accelerator = accelerator
-        self.start = ""
-        """How it will start, and why so: part of a sentence, "" until that is decided."""
-        self._cold = False
-        self._console = machine.memory_file("console")
-
-    @classmethod
-    def plan(cls, image: Image) -> Guest:
-        """A guest that will boot ``image`` as fast as this machine can.
-
-        Raises :class:`Unsupported` when QEMU, busybox or a kernel module is missing.
-        """
-        chosen = accelerator(image).name
-        initramfs(image, "")  # complain now, not from a worker
-        return cls(image, chosen)
-
-    def decide(self, *, cold: bool, progress: Progress | None) -> None:
-        """Decide how the guest starts: restored from a template, or booted if that is asked for by ``cold``.
-
-        Where there is no template, one is made if there is a ``progress`` to show that: it takes a minute.
-        """
-        self._cold = cold
-        if cold:
-            self.start = "it boots, as asked for"
-            return
-        try:
-            template.find(template.key(self.image, machine.machine(self.accelerator, MEMORY, CPUS)))
-        except template.NoTemplate as missing:
-            self.start = f"it boots: {missing}"
-            if progress is None:
-                return
-            try:
-                template.make(self.image, self.accelerator, MEMORY, progress)
-            except (HarnessError, OSError) as error:
-                self.start = f"it boots: no template could be made: {error}"
-                return
-        self.start = "it is restored from a template"
-
-    @property
-    def name(self) -> str:
-        """Its kernel's release without what all of Debian's have: ``6.12.107``, ``6.1.0-50``."""
-        return re.sub(r"(\+deb\d+)?(-amd64)?$", "", self.image.release)
-
-    def worker(self, copy: int = 0) -> str:
-        """What a worker in the guest is called: as the guest; further copies of the guest have a number behind it."""
-        return f"{self.name}-{copy}" if copy else self.name
-
-    def spec(self, copy: int = 0) -> str:
-        """What ``pytest --tx`` takes in this process, with which the guest ends: a worker as execnet specifies it."""
-        # In a session of its own: Ctrl-C in the terminal is for pytest, which ends its workers.
-        command = ["setsid", *wrapper(), "--kernel", str(self.image.vmlinuz)]
-        # When execnet has closed its end, everything of the worker's has arrived.
-        command += ["--until", "eof", "--accelerator", self.accelerator, *(["--start", "cold"] if self._cold else [])]
-        command += ["--console", f"/proc/{os.getpid()}/fd/{self._console}"]
-        # "//" ends a value of execnet's specifications.
-        return f"popen//id={self.worker(copy)}//python={re.sub('/+', '/', shlex.join(command))}"
-
-    def console(self) -> str:
-        """What the kernel of the guest and its copies, its init script and QEMU have said until now."""
-        return machine.text(self._console)
-
-    def describe(self) -> str:
-        """For example ``kernel 6.12.107 in a microVM (TCG)``."""
-        return f"kernel {self.name} in a microVM ({self.accelerator.upper()})"
 
 
 def wrapper() -> list[str]:
@@ -178,7 +109,7 @@ def run(
     silence: float = SILENCE,
     until: str = "exit",
     outputs: Mapping[str, int] | None = None,
-    cold: bool = False,
+    start: str = AUTO,
 ) -> int:
     """Start ``image``, run ``argv`` in it on our stdin, stdout and stderr, and return its exit status.
 
@@ -187,23 +118,26 @@ def run(
     when nothing is heard of it. With ``until="eof"`` the end of our stdin ends the guest as well, with
     status 0: a program in the guest takes a second to detach its probes and to go. To the descriptors
     in ``outputs`` goes what the guest writes into the ports of these names (see :mod:`harness.vm.port`).
-    Unless it is to be ``cold``, the guest is restored from a template where there is one.
+    ``start`` is :data:`AUTO`, :data:`COLD` or the name of a template.
 
     Raises :class:`Unsupported` when something is missing or the guest does not come up,
     :class:`BrokenMeasurement` when it hangs or ends before its program did.
     """
     outputs = outputs or {}
-    if not cold and cpus == CPUS and len(outputs) <= len(template.SPARE):
+    if start != COLD and cpus == CPUS and len(outputs) <= len(template.SPARE):
         with suppress(template.NoTemplate):
-            saved = template.find(template.key(image, machine.machine(accelerator, memory, CPUS)))
+            if start == AUTO:
+                saved = template.find(template.key(image, machine.machine(accelerator, memory, CPUS)))
+            else:
+                saved = template.named(start)
             try:
-                with closing(_restored(saved, image, argv, accelerator, memory, outputs)) as start:
-                    return _attempt(start, console=console, deadline=RESTORE_DEADLINE, silence=silence, until=until)
+                with closing(_restored(saved, image, argv, accelerator, memory, outputs)) as restored:
+                    return _attempt(restored, console=console, deadline=RESTORE_DEADLINE, silence=silence, until=until)
             except _NotRestored as error:
                 template.discard(saved)
                 sys.stderr.write(f"nft-harness: the guest boots, as its template could not be restored: {error}\n")
-    with closing(_booted(image, argv, accelerator, memory, cpus, outputs)) as start:
-        return _attempt(start, console=console, deadline=deadline, silence=silence, until=until)
+    with closing(_booted(image, argv, accelerator, memory, cpus, outputs)) as booted:
+        return _attempt(booted, console=console, deadline=deadline, silence=silence, until=until)
 
 
 class _NotRestored(HarnessError):
@@ -233,7 +167,7 @@ class _Start(msgspec.Struct, kw_only=True):
 def _booted(
     image: Image, argv: Sequence[str], accelerator: str, memory: int, cpus: int, outputs: Mapping[str, int]
 ) -> _Start:
-    archive = machine.memory_file("initramfs", initramfs(image, _command(argv), preload.files()))
+    archive = machine.memory_file("initramfs", initramfs.initramfs(image, _command(argv), preload.files()))
 
     def begin(_: dict[str, socket.socket]) -> None:
         # What is not compiled here the guest compiles at each boot anew: the whole package in 3 s, emulated.
@@ -261,7 +195,10 @@ def _restored(
     memory: int,
     outputs: Mapping[str, int],
 ) -> _Start:
-    state = os.open(saved.state, os.O_RDONLY)
+    try:
+        state = os.open(saved.state, os.O_RDONLY)
+    except OSError as error:  # another process has found it to be out of date
+        raise _NotRestored(f"{error.filename}: {error.strerror}") from None
     modules = (image.modules / "lib/modules" / image.release).resolve()
     program = shutil.which(argv[0]) or argv[0]
     task = template.task([program, *argv[1:]], _variables(), modules, list(outputs))
@@ -427,7 +364,7 @@ def main(arguments: Sequence[str]) -> int:
             deadline=options.deadline,
             silence=options.silence,
             until=options.until,
-            cold=options.start == "cold",
+            start=options.start,
             outputs={name: int(target) for name, _, target in (text.partition(":") for text in options.output)},
         )
     except HarnessError as error:

@@ -16,41 +16,24 @@ that is not what it was, in any respect, is deleted.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import re
-import shlex
 import shutil
-import socket
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from harness.cache import GUESTS, accepted_from_guest, cache_dir, store
+from harness.cache import cache_dir
 from harness.errors import HarnessError
 from harness.vm import machine
 from harness.vm.images import Image
-from harness.vm.initramfs import TEMPLATE, initramfs
-from harness.vm.progress import Progress, silent
-from harness.vm.qmp import Monitor, MonitorError
-from harness.vm.vmlinux import vmlinux
-
-MOST = 6
-"""Templates that are kept; the one that was not used for the longest time goes first."""
-
-MAKING_S = 600.0
-"""Seconds within which a template must be armed; emulated it takes 12 s of one CPU."""
-
-PROGRAM = Path(__file__).parents[1] / "warm.py"
-"""What a template runs."""
+from harness.vm.qmp import Monitor
 
 FORMAT = 1
 """Of the templates; raised when older ones cannot be used any more."""
@@ -74,10 +57,6 @@ class Stamp(msgspec.Struct, frozen=True, array_like=True):
         return cls(about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino)
 
 
-class _NotLearned(HarnessError):
-    """A guest has to find out first what can be traced, and to compile the tracer."""
-
-
 class About(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a template."""
 
@@ -93,6 +72,11 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     """A template that can be restored."""
 
     folder: Path
+
+    @property
+    def name(self) -> str:
+        """Its kernel's release and a digest of all else that it depends on."""
+        return self.folder.name
 
     @property
     def ram(self) -> Path:
@@ -128,12 +112,17 @@ class NoTemplate(HarnessError):
     """There is no template to restore; the sentence says why."""
 
 
+def named(name: str) -> Template:
+    """The template called ``name``, which may be out of date, damaged or missing."""
+    return Template(folder=folder() / name)
+
+
 def find(name: str) -> Template:
     """The template called ``name``; it counts as used now.
 
     Raises :class:`NoTemplate` when there is none, or when it cannot be trusted and is deleted.
     """
-    template = Template(folder=_folder() / name)
+    template = named(name)
     try:
         about = msgspec.json.decode((template.folder / "about.json").read_bytes(), type=About)
     except FileNotFoundError:
@@ -161,11 +150,12 @@ def discard(template: Template) -> None:
 
 def all_templates() -> list[Template]:
     """Those in the cache folder, the last used first."""
-    found = [Template(folder=about.parent) for about in _folder().glob("[!.]*/about.json")]
+    found = [Template(folder=about.parent) for about in folder().glob("[!.]*/about.json")]
     return sorted(found, key=lambda template: -template.folder.stat().st_mtime)
 
 
-def _folder() -> Path:
+def folder() -> Path:
+    """Where templates are; it may not exist yet."""
     return cache_dir() / "templates"
 
 
@@ -180,11 +170,12 @@ def _is_whole(template: Template, about: About) -> bool:
         return True
     # Not the files that were written: a copy of them, as CI caches make, or something else.
     with suppress(OSError):
-        return _digest(template) == about.digest
+        return digest_of(template) == about.digest
     return False
 
 
-def _digest(template: Template) -> str:
+def digest_of(template: Template) -> str:
+    """SHA-256 of the template's memory and devices, in hexadecimal. Raises :class:`OSError`."""
     digest = hashlib.sha256()
     for path in (template.ram, template.state):
         with path.open("rb") as file:
@@ -193,177 +184,9 @@ def _digest(template: Template) -> str:
     return digest.hexdigest()
 
 
-# -- making -------------------------------------------------------------------------------------------
-
 PORTS = ("stdin", "stdout", "stderr", "control")
 SPARE = ("spare0", "spare1", "spare2")
 """Ports that a template has for the outputs of guests restored from it, whose names it cannot know."""
-
-
-def make(image: Image, accelerator: str, memory: int, progress: Progress = silent) -> Template:
-    """Boot ``image``, have it import and arm, and save it; or the template that another process has made meanwhile.
-
-    Raises :class:`~harness.errors.HarnessError` when the guest cannot be saved, with the reason, :class:`OSError` when
-    the cache folder cannot be written to.
-    """
-    name = key(image, machine.machine(accelerator, memory, 1))
-    _folder().mkdir(parents=True, exist_ok=True)
-    with (_folder() / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with suppress(NoTemplate):
-            return find(name)
-        for left in _folder().glob(".new-*"):
-            shutil.rmtree(left, ignore_errors=True)
-        for old in all_templates()[MOST - 1 :]:
-            discard(old)
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=_folder(), ignore_cleanup_errors=True) as work:
-            new = Template(folder=Path(work, name))
-            new.folder.mkdir()
-            progress(f"saving a template of Linux {image.release}, from which guests start in seconds", None)
-            used = _used(Path(work))
-            try:
-                _save(image, accelerator, memory, new, list(used))
-            except _NotLearned:
-                progress(f"compiling the tracer for Linux {image.release}", None)
-                _learn(image, accelerator)
-                _save(image, accelerator, memory, new, list(used))
-            about = About(ram=_stamp(new.ram), state=_stamp(new.state), digest=_digest(new), used=used)
-            (new.folder / "about.json").write_bytes(msgspec.json.encode(about))
-            final = _folder() / name
-            new.folder.rename(final)
-    return Template(folder=final)
-
-
-def _stamp(path: Path) -> Stamp:
-    stamp = Stamp.of(path)
-    assert stamp is not None
-    return stamp
-
-
-def _used(work: Path) -> dict[str, Stamp | None]:
-    listing = subprocess.run(
-        [sys.executable, "-m", "harness.warm", "files"],
-        # On Ctrl-C it is killed: its temporary files are in a folder that is deleted all the same.
-        env={**os.environ, "TMPDIR": str(work)},
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd="/",
-    )
-    names = listing.stdout.splitlines()
-    names += [folder for folder in sys.path if folder.endswith("-packages")]  # changed when a package comes or goes
-    # What Python has compiled is made again from its source, without being any other.
-    return {name: None if name.endswith(".pyc") else Stamp.of(name) for name in names}
-
-
-def _learned(image: Image) -> list[Path]:
-    """What is known of the kernel: the template needs it to arm, and is not out of date when more becomes known."""
-    return list((cache_dir() / GUESTS / image.release).glob("*"))
-
-
-def _learn(image: Image, accelerator: str) -> None:
-    """Have a guest find out what can be traced, and compile the program for it."""
-    command = [sys.executable, "-m", "harness.vm.microvm", "--parent", str(os.getpid()), "--start", "cold"]
-    command += ["--kernel", str(image.vmlinuz), "--accelerator", accelerator]
-    learned = machine.memory_file("learned")
-    try:
-        command += ["--output", f"learned:{learned}", "-m", "harness.warm", "learn"]
-        process = subprocess.run(command, pass_fds=[learned], stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        if process.returncode:
-            last = process.stderr.strip().splitlines() or ["it said nothing"]
-            raise HarnessError(f"the guest could not be prepared: {last[-1]}")
-        with open(learned, "rb", closefd=False) as file:
-            file.seek(0)
-            news = msgspec.msgpack.decode(file.read(), type=dict[str, bytes])
-    finally:
-        os.close(learned)
-    store(cache_dir(), accepted_from_guest(image.release, news))
-
-
-def _save(image: Image, accelerator: str, memory: int, template: Template, files: Sequence[str]) -> None:
-    template.ram.unlink(missing_ok=True)
-    variables = {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
-    variables |= {name: os.environ[name] for name in ("HOME", "PATH", "XDG_CACHE_HOME", "LANG") if name in os.environ}
-    variables["COLUMNS"] = "400"  # what pytest says in a line may be the reason that there is no template
-    script = "\n".join(
-        [
-            *(f"export {name}={shlex.quote(value)}" for name, value in variables.items()),
-            # Not as a module of the package: that is to be imported by pytest, which has an import hook for plugins.
-            shlex.join(
-                [
-                    "exec",
-                    "chroot",
-                    f"/{TEMPLATE}",
-                    sys.executable,
-                    "-c",
-                    f"import runpy; runpy.run_path({str(PROGRAM)!r}, run_name='__main__')",
-                ]
-            ),
-        ]
-    )
-    archive = machine.memory_file(
-        "initramfs", initramfs(image, script, [*map(Path, files), *_learned(image)], folder=TEMPLATE)
-    )
-    console = machine.memory_file("console")
-    ends = {name: socket.socketpair() for name in (*PORTS, "monitor")}
-    theirs = {name: there.fileno() for name, (_, there) in ends.items()}
-    monitor = theirs.pop("monitor")
-    command = [
-        *machine.machine(accelerator, memory, 1, ram=template.ram, share=True),
-        *("-kernel", str(vmlinux(image)), "-initrd", f"/dev/fd/{archive}", "-append", machine.KERNEL_COMMAND_LINE),
-        *machine.devices(console, {**theirs, **dict.fromkeys(SPARE)}, monitor),
-    ]
-    try:
-        with machine.running(command, inherit=[archive, monitor, *theirs.values()], output=console):
-            for _, there in ends.values():
-                there.close()
-            control = ends["control"][0]
-            control.settimeout(MAKING_S)
-            word = control.makefile().readline()
-            if word == "not learned\n":
-                raise _NotLearned(f"the tracer is not compiled for Linux {image.release}")
-            if word != "ready\n":
-                raise HarnessError(
-                    f"the guest could not be prepared: {_said((ends['stderr'][0], ends['stdout'][0]), console)}"
-                )
-            _migrate(Monitor(ends["monitor"][0]), template.state)
-    except TimeoutError:
-        raise HarnessError(f"timed out after {MAKING_S:g} s waiting for the guest to be prepared") from None
-    finally:
-        os.close(archive)
-        os.close(console)
-        for here, _ in ends.values():
-            here.close()
-    subprocess.run(["fallocate", "--dig-holes", str(template.ram)], check=False)
-
-
-def _migrate(monitor: Monitor, state: Path) -> None:
-    monitor.ignore_shared()
-    with state.open("wb") as file:
-        monitor.execute("getfd", descriptor=file.fileno(), fdname="state")
-    # The guest is not stopped before: it would be restored stopped.
-    monitor.execute("migrate", uri="fd:state")
-    deadline = time.monotonic() + MAKING_S
-    while (status := monitor.execute("query-migrate"))["status"] != "completed":
-        if status["status"] == "failed" or time.monotonic() > deadline:
-            raise HarnessError(f"QEMU could not save the guest: {status.get('error-desc', status['status'])}")
-        time.sleep(0.02)  # QEMU 7.2 sends no event without a capability that is a part of the saved state
-    with suppress(MonitorError):
-        monitor.execute("quit")
-
-
-def _said(ports: Iterable[socket.socket], console: int) -> str:
-    """The last line of what the guest's program, or else its kernel, has printed."""
-    texts = []
-    for port in ports:
-        port.settimeout(1)
-        with suppress(OSError):
-            texts.append(port.recv(1 << 16).decode(errors="replace"))
-    lines = [line for text in (*texts, machine.text(console)) for line in reversed(text.splitlines()) if line.strip()]
-    return next(iter(lines), "it said nothing")
-
-
-# -- restoring ----------------------------------------------------------------------------------------
 
 
 def command(template: Template, accelerator: str, memory: int) -> list[str]:

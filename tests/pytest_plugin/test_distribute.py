@@ -18,8 +18,8 @@ from harness.linux import features
 from harness.pytest_plugin import distribute, reports
 from harness.pytest_plugin.distribute import Distribution, Kernel
 from harness.vm import images
+from harness.vm.guest import Guest
 from harness.vm.images import Image
-from harness.vm.microvm import Guest
 from harness.vm.placement import Placement
 
 pytest_plugins = ["pytester"]
@@ -40,14 +40,14 @@ from pathlib import Path
 import pytest
 from harness.pytest_plugin import distribute, session
 from harness.linux import features
-from harness.vm import images, microvm
+from harness.vm import guest, images
 
 features.function_probes = lambda: features.Answer(False, "this kernel is for tests")
 images.get = lambda request, progress: images.Image(
     release=f"{request}.9", vmlinuz=Path("vmlinuz"), modules=Path("."), config=None
 )
-microvm.Guest.plan = classmethod(lambda cls, image: cls(image, "tcg"))
-microvm.Guest.spec = lambda self, copy=0: f"popen//id={self.worker(copy)}"
+guest.Guest.plan = classmethod(lambda cls, image: cls(image, "tcg"))
+guest.Guest.spec = lambda self, copy=0: f"popen//id={self.worker(copy)}"
 distribute.ASK = """
 name = channel.gateway.id.removesuffix("-worker")
 kernel, _, copy = name.partition("-")

@@ -27,14 +27,14 @@ import pytest
 from harness.pytest_plugin import distribute, session
 from harness.errors import Unsupported
 from harness.linux import features
-from harness.vm import images, microvm
+from harness.vm import guest, images
 
 features.function_probes = features.kprobe_multi = lambda: features.Answer(True)
 images.get = lambda request, progress: images.Image(
     release=f"{request}.9", vmlinuz=Path("vmlinuz"), modules=Path("."), config=None
 )
-microvm.Guest.plan = classmethod(lambda cls, image: cls(image, "tcg"))
-microvm.Guest.spec = lambda self, copy=0: f"popen//id={self.worker(copy)}"
+guest.Guest.plan = classmethod(lambda cls, image: cls(image, "tcg"))
+guest.Guest.spec = lambda self, copy=0: f"popen//id={self.worker(copy)}"
 distribute.ASK = "channel.send((channel.gateway.id.removesuffix('-worker').partition('-')[0], 'of this guest'))"
 
 def run(self, case):

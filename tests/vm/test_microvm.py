@@ -16,6 +16,7 @@ import pytest
 
 from harness.errors import Unsupported
 from harness.vm import accelerator, microvm
+from harness.vm.guest import Guest
 from harness.vm.images import Image
 from harness.vm.initramfs import initramfs
 from harness.vm.vmlinux import vmlinux
@@ -184,7 +185,7 @@ class TestWhenTheGuestFails:
         self, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # no files to preload
-        planned = microvm.Guest(image, "tcg")
+        planned = Guest(image, "tcg")
         _, _, python = planned.spec().split("//")
         command = [*python.removeprefix("python=").split(), "--memory", "72", "-c", ""]
         with subprocess.Popen(
@@ -195,7 +196,7 @@ class TestWhenTheGuestFails:
         assert "out_of_memory" in planned.console()
 
     def test_a_worker_ends_with_its_input(self, image: Image) -> None:
-        _, _, python = microvm.Guest(image, "tcg").spec().split("//")
+        _, _, python = Guest(image, "tcg").spec().split("//")
         command = [*python.removeprefix("python=").split(), "-c", "import signal; signal.pause()"]
         result = subprocess.run(command, input="", capture_output=True, text=True, cwd=REPOSITORY, timeout=PATIENCE)
         assert (result.returncode, result.stderr) == (0, "")
@@ -269,19 +270,8 @@ def test_is_a_worker_of_xdist(image: Image, tmp_path: Path) -> None:
     assert result.stderr == ""
 
 
-class TestPlanning:
+class TestAccelerator:
     IMAGE = Image(release="6.12.107+deb13-amd64", vmlinuz=Path("/x y//vmlinuz"), modules=Path("/x"), config=None)
-
-    def test_names(self) -> None:
-        planned = microvm.Guest(self.IMAGE, "kvm")
-        assert planned.describe() == "kernel 6.12.107 in a microVM (KVM)"
-        assert planned.spec().startswith(f"popen//id=6.12.107//python=setsid {sys.executable} -m ")
-        assert planned.spec(2).startswith("popen//id=6.12.107-2//")
-
-    def test_paths_survive_execnets_syntax(self) -> None:
-        execnet = pytest.importorskip("execnet")
-        spec = execnet.XSpec(microvm.Guest(self.IMAGE, "tcg").spec())
-        assert "--kernel '/x y/vmlinuz' " in spec.python
 
     @pytest.fixture(autouse=True)
     def with_qemu(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,7 +306,7 @@ class TestMissing:
 
     def test_qemu(self, image: Image) -> None:
         with pytest.raises(Unsupported, match="qemu-system-x86_64 is missing; run apt-get install qemu-system-x86"):
-            microvm.Guest.plan(image)
+            Guest.plan(image)
 
     def test_busybox(self, image: Image) -> None:
         with pytest.raises(Unsupported, match="busybox is missing; run apt-get install busybox-static"):

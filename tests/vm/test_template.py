@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.vm import machine, microvm, template
+from harness.vm import machine, making, microvm, template
 from harness.vm.images import Image
 from harness.vm.template import About, NoTemplate, Stamp, Template
 
@@ -145,7 +145,7 @@ sys.exit(7)
 @pytest.fixture(scope="module")
 def made(image: Image) -> Template:
     """A template of this environment as it is now."""
-    return template.make(image, "tcg", microvm.MEMORY)
+    return making.make(image, "tcg", microvm.MEMORY)
 
 
 def start(image: Image, *arguments: str, tmp_path: Path, given: str = "") -> subprocess.Popen[str]:

@@ -1,9 +1,9 @@
 """First program of a template: imports everything, arms every probe, then waits to be saved and restored.
 
-``init.sh`` starts it as process 1, in a root folder that holds nothing but the files that ``python -m
-harness.warm files`` lists on the host: QEMU does not save a guest that has mounted the host's files
-(a mounted 9p file system blocks migration). Three kinds of processes are there before the guest is saved, so that none
-has to be started in a restored one:
+``init.sh`` starts it as process 1, in a root folder that holds nothing but the files that
+:mod:`harness.warm.listing` lists on the host: QEMU does not save a guest that has mounted the host's files (a mounted
+9p file system blocks migration). Three kinds of processes are there before the guest is saved, so that none has to be
+started in a restored one:
 
 - the *worker* imports and arms, says "ready" on the port "control" and reads one line from it. A restored guest is
   sent its task there (:func:`harness.vm.template.task`). The worker mounts the host's files, makes them the root,
@@ -19,8 +19,8 @@ import ctypes
 import fcntl
 import importlib
 import json
+import mmap
 import os
-import pkgutil
 import runpy
 import select
 import signal
@@ -29,8 +29,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import redirect_stdout, suppress
-from io import StringIO
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
@@ -53,62 +52,13 @@ OUTER = 9
 
 HEARTBEAT_S = 2.0
 
+CLEARED_BYTES = 192 << 20
+"""Of free memory, before the guest is saved: four times what was seen to be left there."""
+
 _MS_RDONLY, _MS_BIND, _MS_MOVE = 1, 4096, 8192  # include/uapi/linux/mount.h
 _RNDADDENTROPY, _RNDRESEEDCRNG = 0x40085203, 0x5207  # include/uapi/linux/random.h
 
 _9P = "trans=virtio,version=9p2000.L,msize=1048576,cache=loose,noxattr,access=any"
-
-
-def files() -> list[str]:
-    """The files that this environment's Python opens until a template is armed, found out by doing the same here."""
-    opened: set[str] = set()
-
-    def hear(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open" and isinstance(arguments[0], str):
-            opened.add(arguments[0])
-
-    sys.addaudithook(hear)
-    with TemporaryDirectory() as folder, redirect_stdout(StringIO()):
-        _import(Path(folder))
-    import harness
-
-    # What these import at their first use is then listed as well.
-    for one in pkgutil.walk_packages(harness.__path__, "harness."):
-        importlib.import_module(one.name)
-    import site
-    from importlib.metadata import distributions
-    from importlib.util import find_spec
-
-    from harness.tracer import program
-
-    for distribution in distributions():
-        _ = distribution.metadata, distribution.entry_points
-    for module in list(sys.modules.values()):
-        opened.update(filter(None, (getattr(module, "__file__", None), getattr(module, "__cached__", None))))
-    # One is looked for, but not imported unless it is needed; the other is imported by another process.
-    for name in ("bcc", "nftables"):
-        if (spec := find_spec(name)) and spec.origin:
-            opened.update(
-                str(path)
-                for path in Path(spec.origin).parent.rglob("*")
-                if name == "nftables" or path == Path(spec.origin)
-            )
-    importlib.import_module("nftables").Nftables()
-    libraries = [line.split(maxsplit=5)[-1].strip() for line in Path("/proc/self/maps").read_text().splitlines()]
-    opened.update(name for name in libraries if name.startswith("/"))
-    for place in {Path(name).parent for name in libraries if ".so" in name}:  # libraries are opened by their sonames
-        opened.update(str(link) for link in place.iterdir() if link.is_symlink() and str(link.resolve()) in libraries)
-    opened.update(str(path) for path in Path(__file__).parent.rglob("*"))
-    opened.update(str(path) for folder in site.getsitepackages() for path in Path(folder).glob("*.pth"))
-    opened.update(str(path) for path in program.SOURCES.rglob("*"))
-    opened.update(("/lib64/ld-linux-x86-64.so.2", "/etc/ld.so.cache", sys.executable, f"{sys.prefix}/pyvenv.cfg"))
-    paths = [Path(name) for name in opened]
-    return sorted(
-        str(path) for path in paths if path.is_absolute() and path.is_file() and path.parts[1] not in _NO_FILES
-    )
-
-
-_NO_FILES = ("proc", "sys", "dev")
 
 
 def main() -> NoReturn:
@@ -208,10 +158,11 @@ def _work(ports: Mapping[str, int], ends: Sequence[int], supervisor: socket.sock
     status = 1
     try:
         with TemporaryDirectory() as folder:
-            _import(Path(folder))
+            import_all(Path(folder))
             if not _arm(Path(folder)):
                 os.write(control, b"not learned\n")
                 signal.pause()
+        _clear_free_memory()
         os.write(control, b"ready\n")
         line = b""
         while not line.endswith(b"\n"):
@@ -242,7 +193,7 @@ def _work(ports: Mapping[str, int], ends: Sequence[int], supervisor: socket.sock
         signal.pause()
 
 
-def _import(folder: Path) -> None:
+def import_all(folder: Path) -> None:
     """Import what a session needs; in part by pytest itself, which has an import hook for its plugins."""
     import pytest
 
@@ -310,6 +261,18 @@ def _arm(folder: Path) -> bool:
     gc.collect()
     gc.freeze()
     return True
+
+
+def _clear_free_memory() -> None:
+    """Have the kernel zero what processes have left in memory that is free now: zeros take no disk space.
+
+    Memory that was in use before is allocated first, as the rest is in larger blocks (Linux mm/page_alloc.c).
+    """
+    _libc.malloc_trim(0)
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+    with mmap.mmap(-1, CLEARED_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory.madvise(mmap.MADV_NOHUGEPAGE)  # a huge page comes out of a large block
+        memory[:: mmap.PAGESIZE] = bytes(CLEARED_BYTES // mmap.PAGESIZE)
 
 
 def _adopt(given: Mapping[str, Any]) -> None:
@@ -387,25 +350,5 @@ def _run(argv: Sequence[str]) -> int:
     return 0
 
 
-def learn() -> None:
-    """In a guest that was booted: arm, and hand what was learned of the kernel to the host by the port "learned"."""
-    import msgspec
-
-    from harness.cache import cache_dir
-    from harness.tracer import kernel_cache
-    from harness.tracer.tracer import Tracer
-    from harness.vm.port import port
-
-    cache = kernel_cache.KernelCache(cache_dir())
-    tracer = Tracer(cache)
-    tracer.arm()
-    port("learned").write_bytes(msgspec.msgpack.encode(cache.news()))
-
-
 if __name__ == "__main__":
-    if sys.argv[1:] == ["files"]:
-        print("\n".join(files()))
-    elif sys.argv[1:] == ["learn"]:
-        learn()
-    else:
-        main()
+    main()

@@ -1,0 +1,26 @@
+"""Program of a guest that is booted before a template is made: find out what can be traced, and compile the tracer.
+
+That takes memory, which a template would keep.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from harness.cache import cache_dir
+from harness.tracer import kernel_cache
+from harness.tracer.tracer import Tracer
+from harness.vm.port import port
+
+PORT = "learned"
+
+
+def main() -> None:
+    """Arm, and send what was learned of the kernel to the host by :data:`PORT`."""
+    cache = kernel_cache.KernelCache(cache_dir())
+    Tracer(cache).arm()
+    port(PORT).write_bytes(msgspec.msgpack.encode(cache.news()))
+
+
+if __name__ == "__main__":
+    main()

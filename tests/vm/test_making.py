@@ -1,0 +1,207 @@
+"""Making templates when things go wrong; the guest is not one, but for the last test."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.cache import REMEDY
+from harness.errors import HarnessError
+from harness.vm import making, template
+from harness.vm.images import Image
+from harness.vm.template import Template
+from tests.conftest import Soak
+
+PATIENCE_S = 300.0
+
+MAKE = """
+import sys, time
+from pathlib import Path
+from harness.errors import HarnessError
+from harness.vm import making
+from harness.vm.images import Image
+
+def save(image, accelerator, memory, saved, files):
+    with open("saves", "a") as log:
+        log.write("x")
+    with saved.ram.open("wb") as file:
+        for _ in range(64):
+            file.write(bytes(1 << 16))
+            file.flush()
+    while not Path("go").exists():
+        time.sleep(0.001)
+    saved.state.write_bytes(b"devices")
+
+making._save = save
+making._used = lambda work: {}
+image = Image(release="6.12.1", vmlinuz=Path("vmlinuz"), modules=Path("/"), config=None)
+try:
+    made = making.make(image, "tcg", 64, lambda what, _: print(what, flush=True))
+    print(made.folder, flush=True)
+except HarnessError as error:
+    print(f"error: {error}", flush=True)
+"""
+"""Makes a template, of zeros, when a file "go" is in the working directory."""
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory for :data:`MAKE`; the cache folder is in it."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "qemu-system-x86_64").write_text("#!/bin/sh\n")
+    (programs / "qemu-system-x86_64").chmod(0o755)
+    (tmp_path / "vmlinuz").write_text("a kernel")
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def start(work: Path) -> Callable[[], subprocess.Popen[str]]:
+    def started() -> subprocess.Popen[str]:
+        return subprocess.Popen([sys.executable, "-c", MAKE], cwd=work, stdout=subprocess.PIPE, text=True)
+
+    return started
+
+
+def entries(work: Path) -> list[str]:
+    """What is in the folder of the templates, without the lock."""
+    return sorted(path.name for path in (work / "cache/nft-harness/templates").iterdir() if path.name != ".lock")
+
+
+def test_two_at_once_make_one(work: Path, start: Callable[[], subprocess.Popen[str]]) -> None:
+    first = start()
+    assert first.stdout
+    assert first.stdout.readline().startswith("saving a template of Linux 6.12.1")
+    second = start()
+    assert second.stdout
+    assert second.stdout.readline() == "waiting for another process that saves a template\n"
+    (work / "go").touch()
+    outputs = [process.communicate(timeout=PATIENCE_S)[0] for process in (first, second)]
+    (name,) = entries(work)
+    assert [output.splitlines()[-1].rpartition("/")[2] for output in outputs] == [name, name]
+    assert (work / "saves").read_text() == "x"
+    assert template.find(name) == Template(folder=work / "cache/nft-harness/templates" / name)
+
+
+def test_one_that_is_killed_leaves_the_next_free(work: Path, start: Callable[[], subprocess.Popen[str]]) -> None:
+    first = start()
+    assert first.stdout
+    first.stdout.readline()
+    second = start()
+    first.kill()
+    first.communicate()
+    (work / "go").touch()
+    output, _ = second.communicate(timeout=PATIENCE_S)
+    assert entries(work) == [output.splitlines()[-1].rpartition("/")[2]]
+
+
+@pytest.mark.soak
+def test_killed_at_any_instant(work: Path, start: Callable[[], subprocess.Popen[str]], soak: Soak) -> None:
+    (work / "go").touch()
+    for _ in soak.turns(8):
+        killed = start()
+        assert killed.stdout
+        killed.stdout.readline()
+        try:
+            killed.wait(random.uniform(0, 0.05))
+        except subprocess.TimeoutExpired:
+            killed.kill()
+        killed.communicate()
+        # What is there now is a whole template or none: in neither case does it stand in the way of the next.
+        output, _ = start().communicate(timeout=PATIENCE_S)
+        (name,) = entries(work)
+        assert output.endswith(f"/{name}\n")
+        template.discard(template.find(name))
+        assert entries(work) == []
+
+
+def test_one_that_was_half_deleted_is_made_again(work: Path, start: Callable[[], subprocess.Popen[str]]) -> None:
+    (work / "go").touch()
+    start().communicate(timeout=PATIENCE_S)
+    (name,) = entries(work)
+    (work / "cache/nft-harness/templates" / name / "about.json").unlink()
+    output, _ = start().communicate(timeout=PATIENCE_S)
+    assert output.endswith(f"/{name}\n")
+    assert entries(work) == [name]
+
+
+def test_the_least_recently_used_goes_first(work: Path, start: Callable[[], subprocess.Popen[str]]) -> None:
+    (work / "go").touch()
+    start().communicate(timeout=PATIENCE_S)
+    (made,) = entries(work)
+    folder = work / "cache/nft-harness/templates"
+    for number in range(making.MOST):
+        shutil.copytree(folder / made, folder / f"6.1-{number}")
+        os.utime(folder / f"6.1-{number}", (number + 1, number + 1))
+    shutil.rmtree(folder / made)
+    start().communicate(timeout=PATIENCE_S)
+    assert entries(work) == sorted([made, *(f"6.1-{number}" for number in range(1, making.MOST))])
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"), [("size=1m", "No space left on device"), ("ro", "Read-only file system")]
+)
+def test_a_folder_that_takes_nothing_is_the_reason(work: Path, options: str, reason: str) -> None:
+    (work / "go").touch()
+    (work / "cache").mkdir()
+    output = mounted(work / "cache", options, [sys.executable, "-c", MAKE], work)
+    sentence = f"the cache folder {work}/cache/nft-harness can't be written to: {reason}; {REMEDY}"
+    assert output.splitlines()[-2:] == [f"error: {sentence}", "left: 0"]
+
+
+def mounted(place: Path, options: str, command: list[str], folder: Path) -> str:
+    """The output of a command that finds a new tmpfs at ``place``, and how many files of templates are left there."""
+    script = (
+        f'mount -t tmpfs -o {options} tmpfs "$1" && shift && "$@"; '
+        f'echo "left: $(find {place}/nft-harness/templates -type f -size +0 2>/dev/null | wc -l)"'
+    )
+    unshare = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
+    if subprocess.run([*unshare[:3], "true"], capture_output=True).returncode:
+        pytest.skip("this machine does not let a process have mounts of its own")
+    result = subprocess.run(
+        [*unshare, str(place), *command], cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert result.stderr == ""
+    return result.stdout
+
+
+def test_without_a_home_folder_that_is_the_reason(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    image = Image(release="6.12.1", vmlinuz=work / "vmlinuz", modules=work, config=None)
+    with pytest.raises(HarnessError, match="there is no home folder, and so no cache folder"):
+        making.make(image, "tcg", 64)
+
+
+def test_memory_that_cannot_be_written_is_a_full_disk(work: Path) -> None:
+    other = HarnessError("the guest could not be prepared")
+    with subprocess.Popen(["sh", "-c", "kill -BUS $$"]) as qemu:
+        assert os.strerror(errno.ENOSPC) in str(making._why(qemu, other))
+    with subprocess.Popen(["sh", "-c", "kill -TERM $$"]) as qemu:
+        assert making._why(qemu, other) is other
+
+
+def test_a_guest_is_not_made_on_a_full_disk(image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    program = (
+        "from pathlib import Path\n"
+        "from harness.vm import images, making, microvm\n"
+        f"image = images.Image(release={image.release!r}, vmlinuz=Path({str(image.vmlinuz)!r}), "
+        f"modules=Path({str(image.modules)!r}), config=None)\n"
+        "try:\n"
+        "    making.make(image, 'tcg', microvm.MEMORY)\n"
+        "except Exception as error:\n"
+        "    print(repr(error))\n"
+    )
+    output = mounted(tmp_path, "size=100m", [sys.executable, "-c", program], Path.cwd())
+    assert "No space left on device" in output
+    assert output.endswith("left: 0\n")
