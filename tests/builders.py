@@ -14,6 +14,7 @@ from harness.model.observation import Delivery, Hop, Loss, Observation, Observed
 from harness.model.result import Policy
 from harness.reading.decision import outcome
 from harness.scenario.models.expect import Expect
+from harness.topology.network import Network
 
 FORWARD = "inet filter forward"
 
@@ -112,12 +113,15 @@ def advice(
     *others: ObservedPacket,
     rules: tuple[Rule, ...] = (),
     policies: tuple[Policy, ...] = (),
+    sets: dict[str, tuple[str, ...]] | None = None,
+    network: Network | None = None,
     **more: object,
 ) -> list[str]:
     """The sentences about ``packet``; ``others`` are what kernels made beside it, ``more`` is of the observation."""
     seen = msgspec.structs.replace(observation(packet), packets=(packet, *others), **more)
     expect = msgspec.convert(yaml, Expect)
-    return list(advise(expect, outcome(packet, "device"), seen, packet, rules=rules, policies=policies))
+    loaded = {"rules": rules, "policies": policies, "sets": sets, "network": network}
+    return list(advise(expect, outcome(packet, "device"), seen, packet, **loaded))
 
 
 def base(chain: str, hook: str = "", verdict: str = "accept") -> Policy:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from harness.judge.diagnoses import answers, bypass, chains, hooks, tracking
+from harness.judge.diagnoses import answers, bypass, chains, environment, hooks, matches, sockets, tracking
 from harness.judge.diagnoses.evidence import Evidence
 from harness.judge.unmet import place, rule_status
 from harness.model.observation import Observation, ObservedPacket, Rule
 from harness.model.result import Policy
 from harness.packets.frames import fields, framed
-from harness.reading import drops
 from harness.reading.decision import Outcome
+from harness.reading.drops import explain
 from harness.reading.path import hops_on
 from harness.scenario.models.expect import Expect
 
@@ -37,20 +37,23 @@ def advise(
     *,
     rules: Sequence[Rule] = (),
     policies: Sequence[Policy] = (),
+    sets: Mapping[str, Sequence[str]] | None = None,
     network: Network | None = None,
 ) -> Iterator[str]:
     """Yield one sentence for each known cause that fits; none when the ruleset simply says otherwise.
 
-    ``rules`` and ``policies`` (base chains) are those that the device under test has loaded, ``network`` is the lab.
+    ``rules``, ``policies`` (base chains) and ``sets`` (elements, by name) are those that the device under test has
+    loaded, ``network`` is the lab.
     """
-    evidence = Evidence(expect, seen, observation, packet, rules, policies, network)
+    evidence = Evidence(expect, seen, observation, packet, rules, policies, sets or {}, network)
     causes = [sentence for diagnose in DIAGNOSES for sentence in diagnose(evidence)]
+    drops = [sentence for diagnose in DROPS for sentence in diagnose(evidence)]
     if not causes:
         yield from _refused(evidence)
     yield from causes
     if expected := evidence.expected:
         yield from _other_interface(expected, packet, evidence.device)
-    yield from observation.unresolved or _dropped(packet, network)
+    yield from observation.unresolved or drops or _dropped(packet, network)
 
 
 DIAGNOSES: Sequence[Callable[[Evidence], Iterator[str]]] = (
@@ -61,8 +64,20 @@ DIAGNOSES: Sequence[Callable[[Evidence], Iterator[str]]] = (
     tracking.not_translated,
     bypass.flowtable_took_it,
     hooks.rule_at_another_hook,
+    matches.rule_did_not_match,
+    environment.tagged_twice,
+    environment.tag_was_taken_off,
+    environment.other_vlan,
+    environment.icmp_is_limited,
 )
 """Causes of failures, in the order in which they are said. docs/diagnoses.md has them by symptom."""
+DROPS: Sequence[Callable[[Evidence], Iterator[str]]] = (
+    sockets.no_socket,
+    sockets.no_queue,
+    environment.not_forwarding,
+    environment.no_such_vlan,
+)
+"""Causes that say more than the kernel's reason for a drop."""
 
 
 def _refused(evidence: Evidence) -> Iterator[str]:
@@ -92,7 +107,7 @@ def _dropped(packet: ObservedPacket, network: Network | None) -> Iterator[str]:
     """What the kernel's reason for the drop means."""
     if packet.drop and network and (nobody := _missing(packet, network)):
         yield f"check the destination: no host of the lab has {nobody}"
-    elif packet.drop and (advice := drops.explain(packet.drop.function, packet.drop.reason).advice):
+    elif packet.drop and (advice := explain(packet.drop.function, packet.drop.reason).advice):
         yield advice
 
 

@@ -45,7 +45,7 @@ def rule_status(
 
     ``policies`` are the base chains: with them it is also said that the packet did not pass the rule's hook.
     """
-    if any(_evaluations(rule, rules, packet, device)):
+    if any(evaluations_of(rule, rules, packet, device)):
         return "did not match"
     if hook := hooks.missed(entrances(rule.chain_path, rules, policies), packet, device):
         return f"was not reached: the packet did not pass hook {hook}"
@@ -79,7 +79,7 @@ def _unmet(
 
     words = f"{place(rule)} {rule_status(rule, rules, packet, device, policies)}"
     if not changes_headers(rules):
-        differences = {difference(rule, first) for first in _evaluations(rule, rules, packet, device)}
+        differences = {difference(rule, first) for first in evaluations_of(rule, rules, packet, device)}
         words += f": {differences.pop()}" if len(differences) == 1 and all(differences) else ""
     if isinstance(wanted, int) or canonical(wanted) != canonical(rule.text):
         words += f" (it reads: {rule.text})"
@@ -105,7 +105,7 @@ def _missing(wanted: str | int, rules: Sequence[Rule]) -> str:
     return "no rule of the loaded ruleset reads so"
 
 
-def _evaluations(rule: Rule, rules: Sequence[Rule], packet: ObservedPacket, device: str) -> Iterator[Step]:
+def evaluations_of(rule: Rule, rules: Sequence[Rule], packet: ObservedPacket, device: str) -> Iterator[Step]:
     """Yield, each time that the packet came to ``rule``, the step that has its headers."""
     handles = [one.handle for one in rules if one.chain_path == rule.chain_path]
     first: Step | None = None

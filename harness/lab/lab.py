@@ -48,6 +48,12 @@ UNFILTERED_BRIDGES: Final = {
     "net.bridge.bridge-nf-call-ip6tables": "0",
     "net.bridge.bridge-nf-call-arptables": "0",
 }
+UNLIMITED_ICMP: Final = {"net.ipv4.icmp_ratemask": "0"}
+UNLIMITED_ICMPV6: Final = {"net.ipv6.icmp.ratemask": "\n"}
+"""No type of ICMP error is limited in rate, neither for each destination nor, where that limit belongs to the whole
+machine, by icmp_msgs_per_sec: icmpv4_mask_allow() in net/ipv4/icmp.c, icmpv6_mask_allow() in net/ipv6/icmp.c."""
+_LIMITS_ICMP: Final = ("net.ipv4.icmp_rate", "net.ipv4.icmp_msgs")
+_LIMITS_ICMPV6: Final = "net.ipv6.icmp.rate"
 FORWARDING: Final = {"net.ipv4.ip_forward": "1"}
 FORWARDING_IPV6: Final = {"net.ipv6.conf.all.forwarding": "1"}
 
@@ -137,6 +143,11 @@ def _settings(host: parts.HostPlan) -> dict[str, str]:
         settings |= SILENT_IPV6 if host.silent and not host.speaking else QUIET_IPV6
     if host.forwarding:
         settings |= FORWARDING | (FORWARDING_IPV6 if ipv6 else {})
+    # Answers to many packets would end after six; a lab that sets a limit has it.
+    if not any(name.startswith(_LIMITS_ICMP) for name in host.sysctls):
+        settings |= UNLIMITED_ICMP
+    if ipv6 and not any(name.startswith(_LIMITS_ICMPV6) for name in host.sysctls):
+        settings |= UNLIMITED_ICMPV6
     return settings
 
 

@@ -189,10 +189,12 @@ _EXTENSIONS = frozenset({0, 43, 44, 60, 135, 139, 140})
 def fields(frame: bytes) -> Mapping[str, str | int]:
     """The headers of ``frame``, from Ethernet on, as flat fields; those it does not have are absent.
 
-    ``ether_src ether_dst ether_type vlan``; ``src dst`` (text, of IP or ARP); ``family`` (4, 6),
-    ``ttl`` (or hop limit), ``tos`` (or traffic class), ``dscp`` (its upper bits), ``length`` (bytes,
-    IP header included), ``proto`` (number), ``protocol`` (name); ``sport dport``; ``flags seq ack
-    mss`` of TCP; ``type code`` of ICMP and ICMPv6; ``op`` of ARP. A truncated frame gives the fields up to there.
+    ``ether_src ether_dst ether_type``; ``vlan`` of the innermost tag, ``vlans`` of all (text, the outermost first);
+    ``src dst`` (text, of IP or ARP); ``family`` (4, 6), ``ttl`` (or hop limit), ``tos`` (or traffic class), ``dscp``
+    (its upper bits), ``length`` (bytes, IP header included), ``proto`` (number), ``protocol`` (name); ``sport dport``;
+    ``flags seq ack mss`` of TCP; ``type code`` of ICMP and ICMPv6; ``op`` of ARP; ``inner`` (text), what a packet of a
+    tunnel carries.
+    A truncated frame gives the fields up to there.
     """
     found: dict[str, str | int] = {}
     try:
@@ -207,6 +209,16 @@ def framed(headers: bytes) -> bytes:
     return bytes(12) + (b"\x86\xdd" if headers[0] >> 4 == 6 else b"\x08\x00") + headers
 
 
+def vlan_tags(frame: bytes) -> tuple[int, ...]:
+    """The VLANs of the tags of ``frame``, the outermost first."""
+    tags = []
+    at = 12
+    while frame[at : at + 2] in (b"\x81\x00", b"\x88\xa8"):
+        tags.append(int.from_bytes(frame[at + 2 : at + 4], "big") & 0xFFF)
+        at += VLAN_TAG
+    return tuple(tags)
+
+
 def summarise(frame: bytes) -> str:
     """One line about ``frame``, e.g. ``203.0.113.5:40000 → 10.0.2.2:443 tcp S (IPv4, 40 bytes)``."""
     return _summary(fields(frame))
@@ -218,6 +230,7 @@ def _read_ethernet(frame: bytes, found: dict[str, str | int]) -> None:
     while kind in (0x8100, 0x88A8):  # 802.1Q, 802.1ad; the innermost tag counts
         tag, kind = struct.unpack_from(">HH", frame, at)
         found["vlan"] = tag & 0xFFF
+        found["vlans"] = f"{found['vlans']}, {found['vlan']}" if "vlans" in found else str(found["vlan"])
         at += 4
     found["ether_type"] = kind
     if kind == 0x0800:
@@ -256,14 +269,51 @@ def _read_transport(proto: int, data: bytes, found: dict[str, str | int], *, fir
     found |= {"proto": proto, "protocol": name}
     if not first_fragment:
         return
+    if proto in _ENCAPSULATING:
+        _read_inner(data[_ENCAPSULATING[proto] :], found)
+    elif name == "gre":
+        _read_gre(data, found)
     if proto in WITH_PORTS:
         found["sport"], found["dport"] = struct.unpack_from(">HH", data)
+    if name == "udp" and found["dport"] == VXLAN_PORT and len(data) >= 16 + ETHERNET:
+        _read_inner_frame(data[16:], found)
     if name == "tcp":
         found["seq"], found["ack"], bits = struct.unpack_from(">IIH", data, 4)
         found["flags"] = "".join(flag for bit, flag in enumerate(_FLAGS) if bits >> bit & 1)
         _read_options(data[20 : (bits >> 12) * 4], found)
     elif name in ("icmp", "icmpv6"):
         found["type"], found["code"] = struct.unpack_from(">BB", data)
+
+
+_ENCAPSULATING = {4: 0, 41: 0}
+"""IP in IP (RFC 2003) and IPv6 in IP (RFC 4213): protocol, and bytes before the packet inside."""
+VXLAN_PORT = 4789
+_GRE_FIELDS = (0x8000, 0x2000, 0x1000)
+"""Bits of the GRE header (RFC 2784, RFC 2890) that say that checksum, key and sequence number follow, 4 bytes each."""
+
+
+def _read_inner(packet: bytes, found: dict[str, str | int]) -> None:
+    """Note what stands inside, in one line; other fields are those of the outer packet. One tunnel is looked into."""
+    if packet and packet[0] >> 4 in (4, 6):
+        _read_inner_frame(framed(packet), found)
+
+
+def _read_inner_frame(frame: bytes, found: dict[str, str | int]) -> None:
+    if "inner" in found:
+        return
+    inside: dict[str, str | int] = {"inner": ""}
+    with suppress(struct.error, IndexError):
+        _read_ethernet(frame, inside)
+        found["inner"] = _summary(inside)
+
+
+def _read_gre(data: bytes, found: dict[str, str | int]) -> None:
+    flags, kind = struct.unpack_from(">HH", data)
+    start = 4 + sum(4 for bit in _GRE_FIELDS if flags & bit)
+    if kind in (0x0800, 0x86DD) and not flags & 7:  # version 0
+        _read_inner(data[start:], found)
+    elif kind == 0x6558:
+        _read_inner_frame(data[start:], found)
 
 
 def _read_options(options: bytes, found: dict[str, str | int]) -> None:
@@ -294,4 +344,7 @@ def _summary(found: Mapping[str, str | int], sender: str | None = None, receiver
         words.append(next((name for name, number in types.items() if number == found["type"]), f"type {found['type']}"))
         if found["code"]:
             words.append(f"code {found['code']}")
-    return f"{' '.join(words)} (IPv{found['family']}, {found['length']} bytes)"
+    if inner := found.get("inner"):
+        words.append(f"[{inner}]")
+    tags = f", VLAN {found['vlans']}" if "vlans" in found else ""
+    return f"{' '.join(words)} (IPv{found['family']}, {found['length']} bytes{tags})"

@@ -112,6 +112,7 @@ def _advice(measurement: Measurement, seen: Outcome, case: Case | Broken | Scena
             measurement.packet,
             rules=measurement.ruleset.rules,
             policies=measurement.ruleset.policies,
+            sets=measurement.ruleset.sets,
             network=network,
         )
     )

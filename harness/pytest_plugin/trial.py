@@ -96,6 +96,7 @@ def failure_of(
         measurement.packet,
         rules=measurement.ruleset.rules,
         policies=measurement.ruleset.policies,
+        sets=measurement.ruleset.sets,
         network=case.network,
         others=wrong[1:],
         colour=colour,

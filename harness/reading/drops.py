@@ -21,9 +21,7 @@ _CHECKSUM = "leave the checksum to the harness, or correct it in `send`"
 
 REASONS = {
     "NOT_SPECIFIED": Reason("the kernel gives no reason"),
-    "NO_SOCKET": Reason(
-        "no socket listens there", "the ruleset let it in: if it was meant for another host, no rule sent it there"
-    ),
+    "NO_SOCKET": Reason("no socket listens there"),
     "PKT_TOO_SMALL": Reason("shorter than its headers say"),
     "PKT_TOO_BIG": Reason(
         "larger than the MTU of the way out", "lower the payload, allow fragments or raise the MTU of the lab's link"
@@ -94,9 +92,7 @@ _IN_FUNCTION = {
     ("ip_error", "IP_INADDRERRORS"): Reason(
         "forwarding is off on the interface it came in by", "set `forwarding: true` on this host of the lab"
     ),
-    ("ip6_forward", "NOT_SPECIFIED"): Reason(
-        "not to be forwarded", "check that IPv6 forwarding is on: `forwarding: true` on this host of the lab"
-    ),
+    ("ip6_forward", "NOT_SPECIFIED"): Reason("not to be forwarded"),
     ("ip_forward", "IP_INHDR"): _TTL,
     ("ip6_forward", "IP_INHDR"): _TTL,
 }

@@ -97,6 +97,40 @@ def difference(rule: Rule, first: Step) -> str:
     return ""
 
 
+_ASIDE = re.compile(
+    r"(?<!\S)(?:counter(?: name \S+)?(?: packets \d+ bytes \d+)?|log(?: (?:prefix|level|flags|group|snaplen) \S+)*"
+    r"|(?:meta|ct) mark set \S+|accept|drop|continue|return|reject(?: with [\w -]+)?|(?:jump|goto) \S+|notrack"
+    r"|masquerade|(?:dnat|snat)(?: ip6?)? to \S+|redirect(?: to \S+)?)(?!\S)"
+)
+"""Statements that a packet passes whatever it is."""
+
+
+def without_what_holds(rule: Rule, first: Step) -> str | None:
+    """Return the text of ``rule`` without the matches on headers that hold for the packet, and without statements that
+    always match; None when one certainly does not hold.
+
+    ``first`` is the step that has the packet's headers, as the rule saw them.
+    """
+    if difference(rule, first):
+        return None
+    text = _plain(rule.text)
+    for found in _MATCH.finditer(text):
+        value = _value(found["key"], first)
+        if value is None:
+            continue
+        held = [_element(one)[0] for one in (found["elements"] or found["value"]).split(", ")]
+        answers = [_holds(one, [value], [_NUMBERS.get(found["key"], {})]) for one in held]
+        if all(answer is False for answer in answers) if found["not"] else True in answers:
+            text = text.replace(found[0], "", 1)
+    return " ".join(_ASIDE.sub("", text).split())
+
+
+def key_of(key: str, first: Step) -> str:
+    """Return what the packet has for ``key``, such as ``ip saddr . tcp dport``; "" when that is not known."""
+    values = [_value(part, first) for part in key.split(" . ")]
+    return "" if None in values else " . ".join(map(str, values))
+
+
 def changes_headers(rules: Iterable[Rule]) -> bool:
     """Whether any rule writes into a header that is looked at here, so that it may be another than where the chain
     began."""

@@ -7,7 +7,7 @@ kernel is escaped, so that no name can move the cursor.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -81,6 +81,7 @@ def explain(
     *,
     rules: Sequence[Rule] = (),
     policies: Sequence[Policy] = (),
+    sets: Mapping[str, Sequence[str]] | None = None,
     network: Network | None = None,
     others: Sequence[int] = (),
     colour: bool = False,
@@ -89,7 +90,8 @@ def explain(
     """Return the failure text of one packet of the scenario ``name``, which stands at ``where``.
 
     ``summary`` is the packet sent in one line, ``mismatches`` is what :func:`~harness.judge.expectations.judge` found,
-    ``rules`` and ``policies`` (base chains) are those that the device under test has loaded, ``network`` is the lab,
+    ``rules``, ``policies`` (base chains) and ``sets`` are those that the device under test has loaded, ``network`` is
+    the lab,
     ``others`` the places, from 0, of packets sent with it that are not as expected either. Lines keep to
     ``width`` columns where names and rules allow it.
     """
@@ -98,7 +100,7 @@ def explain(
     page.lines.append(page.paint(f"{where}: ", "faint") + page.paint(name, "bold"))
     _mismatches(page, mismatches)
     page.say("ended", ended(packet, seen, observation.device))
-    advice = advise(expect, seen, observation, packet, rules=rules, policies=policies, network=network)
+    advice = advise(expect, seen, observation, packet, rules=rules, policies=policies, sets=sets, network=network)
     page.say("advice", *advice, style="bold")
     page.say("packet", summary, *_others(others))
     page.add("decided", *_decided(page, seen))

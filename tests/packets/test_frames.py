@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from harness.packets import frames
-from harness.packets.frames import Frame, build, fields, prepare, summarise
+from harness.packets.frames import Frame, build, fields, prepare, summarise, vlan_tags
 from harness.packets.spec import Send
 from harness.scenario.models.actions import SendAction
 from harness.scenario.models.expect import Expect
@@ -314,3 +314,48 @@ def test_checksums_are_right_behind_extension_headers() -> None:
     for (word,) in struct.iter_unpack(">H", pseudo):
         total += word
     assert total % 0xFFFF == 0
+
+
+class TestTagsAndTunnels:
+    """What stands around and inside a packet is in its line."""
+
+    UDP = bytes.fromhex("450000201234000040110000cb0071050a000202") + bytes.fromhex("9c400035000c0000") + b"ping"
+
+    @pytest.mark.parametrize(("tags", "said"), [((), ""), ((10,), ", VLAN 10"), ((20, 10), ", VLAN 20, 10")])
+    def test_vlans(self, tags: tuple[int, ...], said: str) -> None:
+        frame = bytes(12) + b"".join(b"\x81\x00" + tag.to_bytes(2, "big") for tag in tags) + b"\x08\x00" + self.UDP
+        assert summarise(frame) == f"203.0.113.5:40000 → 10.0.2.2:53 udp (IPv4, 32 bytes{said})"
+        assert vlan_tags(frame) == tags
+
+    def outer(self, protocol: int, data: bytes) -> bytes:
+        header = bytes((0x45, 0, *(20 + len(data)).to_bytes(2, "big"), 0, 1, 0, 0, 64, protocol, 0, 0))
+        return header + bytes((192, 0, 2, 1, 192, 0, 2, 2)) + data
+
+    @pytest.mark.parametrize(
+        ("protocol", "before", "name"),
+        [
+            (4, b"", "4"),
+            (47, bytes.fromhex("00000800"), "gre"),
+            (47, bytes.fromhex("2000080000000007"), "gre"),
+            (47, bytes.fromhex("00006558") + bytes(12) + b"\x08\x00", "gre"),
+        ],
+    )
+    def test_tunnels(self, protocol: int, before: bytes, name: str) -> None:
+        frame = bytes(12) + b"\x08\x00" + self.outer(protocol, before + self.UDP)
+        assert summarise(frame) == (
+            f"192.0.2.1 → 192.0.2.2 {name} [203.0.113.5:40000 → 10.0.2.2:53 udp (IPv4, 32 bytes)] "
+            f"(IPv4, {20 + len(before) + 32} bytes)"
+        )
+        assert "sport" not in fields(frame)
+
+    def test_vxlan(self) -> None:
+        inside = bytes(12) + b"\x08\x00" + self.UDP
+        data = bytes.fromhex("9c4012b5") + (16 + len(inside)).to_bytes(2, "big") + bytes(2) + bytes(8) + inside
+        said = summarise(bytes(12) + b"\x08\x00" + self.outer(17, data))
+        assert "192.0.2.2:4789 udp [203.0.113.5:40000 → 10.0.2.2:53 udp (IPv4, 32 bytes)]" in said
+
+    def test_tunnels_in_tunnels_end(self) -> None:
+        packet = self.UDP
+        for _ in range(2000):
+            packet = self.outer(4, packet)
+        assert summarise(bytes(12) + b"\x08\x00" + packet).count("[") == 1

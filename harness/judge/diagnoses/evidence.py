@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness.judge.unmet import is_met, is_policy, named
@@ -26,6 +26,8 @@ class Evidence(NamedTuple):
     """Those that the device under test has loaded; empty when they are not known."""
     policies: Sequence[Policy] = ()
     """Its base chains."""
+    sets: Mapping[str, Sequence[str]] = {}
+    """What named sets held after loading, by family, table and name; of a map ``key : value``. Not all are known."""
     network: Network | None = None
     """The lab."""
 

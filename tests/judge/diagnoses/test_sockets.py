@@ -1,0 +1,90 @@
+"""Packets that found no program on the device."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.model.observation import Delivery, Drop, ObservedPacket, Step
+from tests.builders import advice, at, base, changed, headers, rule, step
+
+TAKEN = Delivery(time=1, host="device", device="wan0", frame=b"")
+INPUT = at(step("accept", chain="inet f input"), headers=headers())
+BAD = rule("ip saddr 192.0.2.6 drop", line=4, handle=4, chain="inet f input", comment="bad guy")
+
+
+def unheard(*steps: Step, reason: str = "NO_SOCKET", function: str = "tcp_v4_rcv") -> ObservedPacket:
+    drop = Drop(host="device", function=function, reason=reason)
+    return changed(steps=steps or (INPUT,), hops=(), deliveries=(TAKEN,), drop=drop)
+
+
+class TestNoSocket:
+    def test_a_rule_should_have_dropped(self) -> None:
+        assert advice({"verdict": "drop", "rule": "bad guy"}, unheard(), rules=(BAD,)) == [
+            "look at rulesets/edge.nft:4, which the scenario expects to refuse the packet: it did not match"
+        ]
+
+    def test_no_rule_is_named(self) -> None:
+        assert advice({"verdict": "drop"}, unheard(), rules=(BAD,)) == [
+            (
+                "the ruleset accepted the packet (inet f input, policy accept); that device has no socket for it is "
+                "not the ruleset's doing: add a rule that refuses it, or expect `verdict: accept`"
+            )
+        ]
+
+    def test_what_is_known_of_the_rule_comes_first(self) -> None:
+        limit = rule("limit rate 3/minute drop", line=4, handle=4, chain="inet f input")
+        (said,) = advice({"verdict": "drop", "rule": limit.text}, unheard(), rules=(limit,))
+        assert "did not match because its limit was used up" in said
+        forward = rule("drop", line=4, handle=4, chain="inet f forward")
+        (said,) = advice(
+            {"verdict": "drop", "rule": "drop"},
+            unheard(),
+            rules=(forward,),
+            policies=(base("inet f input"), base("inet f forward")),
+        )
+        assert said.endswith("the packet was for device itself: a rule for it belongs at hook input")
+
+    def test_another_host_should_have_got_it(self) -> None:
+        expect = {"delivered": "server"}
+        where = "the packet was for device itself, where no socket listens, and not for server: "
+        assert advice(expect, unheard()) == [f"{where}no rule changed its destination"]
+        redirect = step(
+            "accept", rule("redirect to :8080", line=2, chain="ip n pre"), chain="ip n pre", hook="prerouting"
+        )
+        assert advice(expect, unheard(redirect, INPUT)) == [f"{where}rulesets/edge.nft:2 sent it there"]
+
+    def test_an_answer_should_have_come(self) -> None:
+        assert advice({"reply": {"tcp": {"flags": "SA"}}}, unheard()) == [
+            "no socket of device listens there: start a program in a step before, `listen: {on: device, …}`"
+        ]
+
+    @pytest.mark.parametrize(
+        ("yaml", "packet"),
+        [
+            ({"mark": 3}, unheard()),
+            ({"reply": {"icmp": {}}}, unheard()),
+            ({"delivered": "nowhere"}, unheard()),
+            ({"delivered": "server"}, unheard(reason="TCP_CSUM")),
+        ],
+    )
+    def test_near_misses(self, yaml: dict[str, object], packet: ObservedPacket) -> None:
+        assert not [line for line in advice(yaml, packet) if "socket" in line]
+
+
+class TestQueue:
+    @pytest.mark.parametrize(("text", "number"), [("queue to 3", " 3"), ("queue num 7", " 7"), ("counter queue", "")])
+    def test_no_program_reads_it(self, text: str, number: str) -> None:
+        packet = unheard(step("queue", rule(text, line=8)), reason="NOT_SPECIFIED", function="nf_queue")
+        assert advice({"verdict": "accept"}, packet) == [
+            (
+                f"rulesets/edge.nft:8 sent the packet to queue{number}, which no program on device reads or which is "
+                "full, so the kernel dropped it; with `flags bypass` it goes on"
+            )
+        ]
+
+    def test_near_misses(self) -> None:
+        queued = step("queue", rule("queue to 3", line=8))
+        held = changed(steps=(queued,), hops=(), deliveries=(TAKEN,))
+        by_program = unheard(queued, reason="NOT_SPECIFIED", function="nf_reinject")
+        for packet in (held, by_program):
+            assert not [line for line in advice({"verdict": "accept"}, packet) if "queue" in line]
