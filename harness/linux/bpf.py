@@ -1,9 +1,9 @@
-"""bpf(2) and perf_event_open(2): maps, programs, links, and what the kernel tells about them.
+"""bpf(2) and perf_event_open(2): maps, programs, links, and the kernel's information about them.
 
-BCC compiles the tracer's program, but only the system call loads a program that was compiled
-before, attaches one to a thousand functions at once, or tells how often it was skipped. Layouts
-are those of ``union bpf_attr``, ``struct bpf_prog_info`` and ``struct bpf_link_info`` in
-include/uapi/linux/bpf.h, and of ``struct perf_event_attr`` in include/uapi/linux/perf_event.h.
+BCC compiles the tracer's program, but only the system call can load a program compiled earlier, attach one to a
+thousand functions at once, or report how often it was skipped. Layouts are those of ``union bpf_attr``, ``struct
+bpf_prog_info`` and ``struct bpf_link_info`` in include/uapi/linux/bpf.h, and of ``struct perf_event_attr`` in
+include/uapi/linux/perf_event.h.
 
 All functions raise :class:`OSError` as the system call fails. Descriptors close on exec.
 """
@@ -66,12 +66,12 @@ class Map:
         copies = _possible_cpus() if kind in PERCPU_MAPS else 1
         self._key = ctypes.create_string_buffer(max(key_size, 1))
         self._next = ctypes.create_string_buffer(max(key_size, 1))
-        # Values of per-CPU maps lie in a row, each filled up to 8 bytes.
+        # Values of per-CPU maps are concatenated, each padded to 8 bytes.
         self._value = ctypes.create_string_buffer((value_size + 7 & ~7) * copies if copies > 1 else max(value_size, 1))
         self._key_size = key_size
 
     def get(self, key: bytes) -> bytes | None:
-        """The value, all CPUs' in a row in a per-CPU map; None when there is none."""
+        """The value of ``key``, in a per-CPU map those of all CPUs concatenated; None when there is none."""
         try:
             self._element(MAP_LOOKUP_ELEM, key, self._value)
         except FileNotFoundError:
@@ -97,7 +97,7 @@ class Map:
             address = ctypes.addressof(self._key)
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Keys with their values; what is deleted meanwhile is left out."""
+        """Keys with their values; elements deleted meanwhile are left out."""
         for key in self.keys():
             if (value := self.get(key)) is not None:
                 yield key, value
@@ -108,10 +108,10 @@ class Map:
             try:
                 self._element(MAP_DELETE_ELEM, key)
             except FileNotFoundError:
-                continue  # a program was quicker
+                continue  # a program deleted it first
 
     def close(self) -> None:
-        """Let go of the map; it lives on while a program uses it."""
+        """Close the map; it lives on while a program uses it."""
         os.close(self.descriptor)
 
     def _element(self, command: int, key: bytes, value: ctypes.Array[ctypes.c_char] | None = None) -> None:
@@ -134,7 +134,7 @@ def load_program(
     A tracing program is for one ``function``, by its number in the kernel's BTF or in that of a module,
     ``btf`` then being a descriptor from :func:`open_btf`.
 
-    The verifier's last words are added to the :class:`OSError` when it refuses the program.
+    When the verifier refuses the program, the last lines of its log are in the :class:`OSError`.
     """
     code = ctypes.create_string_buffer(instructions, len(instructions))
     licence = ctypes.create_string_buffer(b"GPL")
@@ -261,9 +261,9 @@ def link_function(program: int, name: str, cookie: int, *, returns: bool = False
 
 
 def link_trampoline(program: int, cookie: int, *, returns: bool = False) -> int:
-    """Have a tracing program called for the function that it was loaded for; the link's descriptor.
+    """Attach a tracing program to the function that it was loaded for; the link's descriptor.
 
-    Cookies are there from v5.19. Closing the descriptor detaches it.
+    Cookies exist from v5.19. Closing the descriptor detaches it.
     """
     attach_type = TRACE_FEXIT if returns else TRACE_FENTRY
     return _bpf(LINK_CREATE, struct.pack("<IIIIIIQ", program, 0, attach_type, 0, 0, 0, cookie))
@@ -294,11 +294,11 @@ def _info(descriptor: int, size: int) -> bytes:
 
 
 def recursion_misses(program: int) -> int:
-    """How often the kernel skipped the program because another ran on that CPU (from v5.12)."""
+    """Number of runs that the kernel skipped because the program already ran on that CPU (from v5.12)."""
     return int(struct.unpack_from("<Q", _info(program, 216), 208)[0])
 
 
 def link_misses(link: int) -> int:
-    """How often the probes of a kprobe.multi link were skipped (from v6.7; 0 before)."""
+    """Number of times that the probes of a kprobe.multi link were skipped (from v6.7; 0 before)."""
     # struct bpf_link_info: type, id, prog_id, pad; kprobe_multi: addrs, count, flags, missed
     return int(struct.unpack_from("<Q", _info(link, 40), 32)[0])

@@ -1,7 +1,7 @@
-"""What the running kernel can do, found out by doing it.
+"""What the running kernel can do, determined by trying it.
 
-Each answer is a fact with its reason and is asked for once per process. Lists and
-configuration files are not asked: a kernel may list a program type and still refuse it.
+Each answer comes with its reason and is determined once per process. Lists and configuration files are not
+consulted: a kernel may list a program type and still refuse it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from harness.errors import Unsupported
 from harness.linux import bpf
 
 SOME_FUNCTION = "ip_rcv"
-"""Exported by every kernel with IPv4, so a probe on it must work if any does."""
+"""Every kernel with IPv4 has it, so a probe on it must work if any does."""
 
 
 class Answer(NamedTuple):
@@ -27,7 +27,7 @@ class Answer(NamedTuple):
     reason: str = ""
 
     def require(self, remedy: str) -> None:
-        """Raise :class:`Unsupported` with the reason and ``remedy`` unless the answer is yes."""
+        """Raise :class:`Unsupported` with the reason and ``remedy`` unless the kernel can."""
         if not self.able:
             raise Unsupported(self.reason, remedy=remedy)
 
@@ -69,12 +69,12 @@ def kprobe() -> Answer:
 
 
 TRACEPOINTS = "tracepoints"
-"""What ``--nft-tracer`` calls the way to trace without probes on functions."""
+"""Name of the engine without probes on functions, for ``--nft-tracer``."""
 
 
 @functools.cache
 def tracepoints() -> Answer:
-    """The stack can be had at a tracepoint that is handed a packet."""
+    """The stack at tracepoints with a packet can be read."""
     return _attach(
         0,
         lambda program: (bpf.open_raw_tracepoint(program, "consume_skb"),),
@@ -91,7 +91,7 @@ def function_probes() -> Answer:
     if os.geteuid() != 0:
         return Answer(False, "tracing the host's kernel needs root")
     if mode := lockdown():
-        return Answer(False, f"the host's kernel is locked down ({mode}), and does not let itself be traced")
+        return Answer(False, f"the host's kernel is locked down ({mode}) and cannot be traced")
     return Answer(False, "the host's kernel has no function probes")
 
 
@@ -99,9 +99,9 @@ LOCKDOWN = Path("/sys/kernel/security/lockdown")
 
 
 def lockdown() -> str:
-    """How the kernel protects itself from root, as far as that forbids tracing; "" when it does not.
+    """The lockdown mode of the kernel, if it forbids tracing; otherwise "".
 
-    From "confidentiality" on it refuses kprobes, and BPF what it would read (kernel_lockdown(7)).
+    In "confidentiality" mode kprobes and reads of kernel memory by BPF are refused (kernel_lockdown(7)).
     """
     with suppress(OSError):
         if "[confidentiality]" in LOCKDOWN.read_text():

@@ -1,11 +1,11 @@
-"""Kernel modules that scenarios need: which would be loaded, whether that is permitted, and which were.
+"""Kernel modules that scenarios need: which would be loaded, whether that is permitted, and which were loaded.
 
-A kernel loads a module when a ruleset, an interface or a setting first names it, for the whole machine and for
-good. On the machine's own kernel that is its owner's decision: :func:`permit` (``--nft-modules``). Netfilter's own
-modules act only where a rule names what is in them, and are what a ruleset is made of; they need no permission.
+A kernel loads a module when a ruleset, an interface or a setting first names it, for the whole machine and until it
+is unloaded. On the machine's own kernel that is its owner's decision: :func:`permit` (``--nft-modules``). Netfilter's
+own modules act only where a rule uses them, and every ruleset needs some; they need no permission.
 
-What is needed is said by aliases, as the kernel itself asks for them (request_module()), and modprobe(8), which
-the kernel would call, says what that loads.
+Needs are expressed as aliases, as in the kernel's own request_module(); modprobe(8), which the kernel would call,
+lists what an alias loads.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ USUAL = (
     *("veth", "nf_tables", "nft_ct", "nft_chain_nat", "nft_fib_inet", "nft_limit", "nft_log", "nft_masq"),
     *("nft_redir", "nft_reject_inet", "nf_log_syslog"),
 )
-"""What labs and most rulesets use; loaded all at once, which takes a quarter of the time."""
+"""What labs and most rulesets use; loaded together, which takes a quarter of the time."""
 
 ALL: Final = "all"
 ENVIRONMENT: Final = "NFT_MODULES"
 """Environment variable: names of modules that may be loaded, or :data:`ALL`, as in a microVM."""
 
 _NETFILTER: Final = re.compile(r"(?:nf|nft|nfnetlink)(?:_\w+)?|x_tables|veth|lib\w+|crc\w+")
-"""Modules that need no permission, with the libraries that they are made of."""
+"""Modules that need no permission, and the libraries that they use."""
 _OF_NETWORKS: Final = re.compile(r"kernel/(?:drivers/)?net/")
-"""Where those lie that a lab or a ruleset can load; others that appear are the machine's own doing."""
+"""Paths of modules that a lab or a ruleset can load; others that appear were loaded by something else."""
 _PATH: Final = f"{os.environ.get('PATH', '')}:/sbin:/usr/sbin"
 
 _permitted: set[str] = set()
@@ -45,13 +45,13 @@ class Need(NamedTuple):
     """Something that the kernel would load a module for."""
 
     alias: str
-    """As the kernel asks for it: ``rtnl-link-vxlan``, ``tcp_htcp``; a module's name is one as well."""
+    """As in request_module(): ``rtnl-link-vxlan``, ``tcp_htcp``; a module's name is an alias as well."""
     because: str
     """What needs it, with its place: ``rules.v4:7: -m physdev``."""
 
 
 def load() -> None:
-    """Have :data:`USUAL` loaded; what is built in or not there is passed over."""
+    """Load :data:`USUAL`; modules that are built in or missing are skipped."""
     missing = [name for name in USUAL if not Path("/sys/module", name).exists()]
     modprobe = shutil.which("modprobe", path=_PATH)
     if missing and modprobe:
@@ -59,12 +59,12 @@ def load() -> None:
 
 
 def permit(names: Iterable[str]) -> None:
-    """Let modules be loaded into this kernel from now on: ``names``, or any for :data:`ALL`."""
+    """Permit the modules ``names``, or with :data:`ALL` any, to be loaded into this kernel from now on."""
     _permitted.update(name.replace("-", "_") for name in names)
 
 
 def refuse(needs: Iterable[Need]) -> None:
-    """Refuse what would load a module that may not be loaded.
+    """Refuse needs that would load a module without permission.
 
     Raises :class:`~harness.errors.Unsupported`, which names the first such module and what would load it.
     """
@@ -82,9 +82,9 @@ def refuse(needs: Iterable[Need]) -> None:
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """Look for modules that are loaded meanwhile although they may not be.
+    """Check whether modules are loaded within the block without permission.
 
-    Raises :class:`~harness.errors.HarnessError` at the end, which names them: nothing is loaded in silence.
+    Raises :class:`~harness.errors.HarnessError` at the end, which names them: no module is loaded unnoticed.
     """
     if _everything():
         yield
@@ -98,14 +98,13 @@ def watched() -> Iterator[None]:
         )
         if new:
             raise HarnessError(
-                f"meanwhile the kernel module {', '.join(new)} was loaded into the machine's own kernel, "
-                "which was not foreseen",
+                f"the kernel module {', '.join(new)} was loaded into the machine's own kernel without permission",
                 remedy=f"run it in a microVM, or permit it: --nft-modules {','.join(new)}",
             )
 
 
 def loaded() -> set[str]:
-    """The loaded modules; none where the kernel has no modules."""
+    """Names of the loaded modules; empty where the kernel has no module support."""
     try:
         return {line.partition(" ")[0] for line in Path("/proc/modules").read_text().splitlines()}
     except FileNotFoundError:
@@ -114,7 +113,7 @@ def loaded() -> set[str]:
 
 @functools.cache
 def brings(alias: str) -> tuple[str, ...]:
-    """The modules that loading ``alias`` loads where none is loaded yet; none if it is built in or unknown."""
+    """The modules that ``alias`` loads on a kernel without any; empty if it is built in or unknown."""
     modprobe = shutil.which("modprobe", path=_PATH)
     if modprobe is None or not Path("/proc/modules").exists():
         return ()
@@ -138,7 +137,7 @@ def _by_environment() -> list[str]:
 
 @functools.cache
 def _files() -> dict[str, str]:
-    """Where the modules of this kernel lie below its folder, by name."""
+    """Paths of this kernel's modules, relative to its folder, by name."""
     try:
         lines = Path("/lib/modules", os.uname().release, "modules.dep").read_text().splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""Netlink, as little as a lab and a trace need of it: attributes, batches of requests, messages.
+"""The part of netlink that labs and traces need: attributes, batches of requests, messages.
 
-pyroute2 speaks all of rtnetlink, but importing any part of it imports the whole (0.15 s, and
-seventeen times that in an emulated guest), and it has no decoder for the nf_tables trace. See
+pyroute2 has all of rtnetlink, but importing any part of it imports everything (0.15 s, and seventeen times that in
+an emulated guest), and it has no decoder for the nf_tables trace. See
 netlink(7) and ``Documentation/userspace-api/netlink/intro.rst``.
 """
 
@@ -36,7 +36,7 @@ NLA_F_NESTED: Final = 0x8000
 NLA_TYPE_MASK: Final = 0x3FFF
 
 BATCH: Final = 64
-"""Requests sent at once: their answers fit a socket's receive buffer of default size."""
+"""Requests sent at once; their acknowledgements fit into a socket's default receive buffer."""
 RECEIVE: Final = 1 << 16
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
@@ -44,17 +44,17 @@ _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr
 
 
 class Request(NamedTuple):
-    """One change to ask of the kernel."""
+    """One change to request from the kernel."""
 
     type: int
     flags: int
     body: bytes
     what: str
-    """Names the change when the kernel refuses it: "address 10.0.2.1/24 on wan0"."""
+    """Names the change in errors: "address 10.0.2.1/24 on wan0"."""
 
 
 class Message(NamedTuple):
-    """One message of the kernel."""
+    """One message from the kernel."""
 
     type: int
     flags: int
@@ -63,7 +63,7 @@ class Message(NamedTuple):
 
 
 class NetlinkError(OSError):
-    """The kernel refused a request; ``strerror`` has its own words when it gave any."""
+    """The kernel refused a request; ``strerror`` is the text of its extended acknowledgement, if any."""
 
     def __init__(self, errno: int, what: str, words: str) -> None:
         super().__init__(errno, words or os.strerror(errno))
@@ -108,7 +108,7 @@ def messages(datagram: bytes) -> Iterator[Message]:
 
 
 class Netlink:
-    """A socket for requests; it belongs to the network namespace of the thread that makes it."""
+    """A socket for requests; it belongs to the network namespace of the thread that creates it."""
 
     def __init__(self, protocol: int) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
@@ -122,9 +122,9 @@ class Netlink:
         self._socket.close()
 
     def ask(self, requests: Sequence[Request]) -> None:
-        """Have ``requests`` done in order, in as few system calls as possible.
+        """Send ``requests`` in order, in as few system calls as possible, and await their acknowledgements.
 
-        Raises :class:`NetlinkError` for the first one refused; those after it may have been done.
+        Raises :class:`NetlinkError` for the first one refused; later ones may have been executed.
         """
         for start in range(0, len(requests), BATCH):
             batch = requests[start : start + BATCH]
@@ -160,13 +160,13 @@ def _packed(request: Request, sequence: int) -> bytes:
 
 
 def _refusal(message: Message, request: Request) -> NetlinkError | None:
-    """What an acknowledgement says: None when all is well."""
+    """The error in an acknowledgement; None for success."""
     (code,) = struct.unpack_from("=i", message.body)
     if code == 0:
         return None
     words = ""
     if message.flags & NLM_F_ACK_TLVS:
-        # The header of our request follows the code, its body only when the kernel did not cap it.
+        # The header of the request follows the code, its body only when the kernel did not cap it.
         echoed = _HEADER.size if message.flags & NLM_F_CAPPED else _HEADER.unpack_from(message.body, 4)[0]
         for kind, payload in attributes(message.body[4 + echoed :]):
             if kind == NLMSGERR_ATTR_MSG:

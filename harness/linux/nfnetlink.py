@@ -1,4 +1,4 @@
-"""What messages of nf_tables have in common. See include/uapi/linux/netfilter/nfnetlink.h."""
+"""Constants and attributes common to messages of nf_tables. See include/uapi/linux/netfilter/nfnetlink.h."""
 
 from __future__ import annotations
 
