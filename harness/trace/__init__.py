@@ -1,3 +1,3 @@
-"""``nft-harness trace``: the tracer beside any command, and its output."""
+"""``nft-harness trace``: the tracer on its own, beside any command, and its output."""
 
 from __future__ import annotations

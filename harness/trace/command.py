@@ -24,7 +24,9 @@ from harness.errors import BrokenMeasurement, HarnessError, Unsupported
 from harness.judge.expectations import refuse_loss
 from harness.linux import features
 from harness.text import lines
-from harness.trace.output import EventCapture, EventFormatter, EventLine, grouped
+from harness.trace.capture import EventCapture
+from harness.trace.formatter import EventFormatter
+from harness.trace.lines import EventLine, grouped
 from harness.tracer import live
 from harness.tracer.events import EventWithBytes
 from harness.tracer.kernel_cache import KernelCache
@@ -32,20 +34,21 @@ from harness.vm import images, progress
 from harness.vm.port import port
 
 INSIDE = "--inside"
-"""Hidden option: we are in the microVM, and the end of our standard input is the user's Ctrl-C."""
+"""Hidden option: this is the process in the microVM, and the end of standard input is the user's Ctrl-C."""
 LOST = 3
-"""Exit status when what was shown is not all that happened."""
+"""Exit status when events were lost."""
 GRACE_S = 5.0
-"""Seconds for the command to end after SIGTERM."""
+"""Timeout for the command to end after SIGTERM, seconds."""
 READY, PCAPNG, LEARNED = "ready", "pcapng", "learned"
-"""Ports by which the microVM says that it traces, writes the capture, and hands over what may be kept."""
+"""Ports by which the microVM signals that it traces, writes the capture, and sends what may be kept."""
 
 
 def main(options: argparse.Namespace, arguments: list[str]) -> int:
-    """Trace as ``options`` say, here or, when this kernel can't, in a microVM with the same ``arguments``.
+    """Trace with ``options`` on this kernel or, when it cannot be traced, in a microVM with the same ``arguments``.
 
-    The exit status is that of the command which has ended by itself, if it is not 0. Else: 0 done, 2 bad input
-    or not possible, 3 something was lost, 125 the microVM failed, 128 + N signal N came before anything was traced.
+    Returns the exit status: that of the command if it ended by itself and is not 0. Otherwise 0 for success, 2 for bad
+    input or an unsupported kernel, 3 if events were lost, 125 if the microVM failed, 128 + N for signal N before
+    tracing started.
     """
     choice = live.Selection(
         functions=[*options.functions, *(live.read_config(options.config) if options.config else ())],
@@ -60,7 +63,9 @@ def main(options: argparse.Namespace, arguments: list[str]) -> int:
     )
     choice.check()
     if options.duration is not None and options.duration <= 0:
-        raise HarnessError(f"--duration {options.duration:g} is no time to trace in", remedy="give some seconds")
+        raise HarnessError(
+            f"--duration {options.duration:g} is out of range", remedy="give a positive number of seconds"
+        )
     if options.argv and not shutil.which(options.argv[0]):
         raise HarnessError(f"{options.argv[0]} is not installed here", remedy="install it, or give its path")
     probes = features.function_probes()
@@ -71,13 +76,13 @@ def main(options: argparse.Namespace, arguments: list[str]) -> int:
     except BrokenMeasurement as broken:
         print(f"nft-harness: {broken}", file=sys.stderr)
         return LOST
-    except BrokenPipeError:  # who reads us has seen enough
+    except BrokenPipeError:  # the reader of standard output has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
 class Command:
-    """The program beside which is traced, if there is one."""
+    """The command that runs during the trace, if there is one."""
 
     def __init__(self, argv: list[str], *, inside: bool) -> None:
         self._argv = argv
@@ -86,7 +91,7 @@ class Command:
         self._stopped = False
 
     def start(self) -> None:
-        """Start it; it ends with us. In a microVM its standard input is ours to listen to, so it has none."""
+        """Start it; it is terminated with this process. In a microVM it has no standard input, which is taken."""
         if not self._argv:
             return
         argv = ["setpriv", "--pdeathsig", "TERM", *self._argv]
@@ -96,17 +101,17 @@ class Command:
             raise HarnessError(f"{self._argv[0]} can't be run: {error.strerror}") from None
 
     def ended(self) -> bool:
-        """Whether it ran and has ended."""
+        """Whether it was started and has ended."""
         return self._process is not None and self._process.poll() is not None
 
     def stop(self) -> None:
-        """Have it end, unless it has."""
+        """Terminate it if it is running."""
         if self._process and self._process.poll() is None:
             self._stopped = True
             self._process.terminate()
 
     def status(self) -> int:
-        """Its exit status, 128 + N after signal N; 0 when there is none, or when we ended it."""
+        """Its exit status, 128 + N after signal N; 0 when there is no command, or it was terminated by :meth:`stop`."""
         if not self._process:
             return 0
         try:
@@ -150,8 +155,8 @@ def _trace(choice: live.Selection, options: argparse.Namespace) -> int:
         batches: Iterable[live.Events] = events
         if options.dump_events:
             batches = _dumped(batches)
-        told = (told for batch in batches for told in formatter.format_batch(batch))
-        _show(_captured(told, capture) if capture else told, formatter.finished, options)
+        lines_ = (line for batch in batches for line in formatter.format_batch(batch))
+        _show(_captured(lines_, capture) if capture else lines_, formatter.finished, options)
         statistics = formatter.statistics(armed=trace.armed, seconds=time.monotonic() - started, loss=trace.loss)
         if options.json:
             print(msgspec.json.encode({"statistics": statistics}).decode(), flush=True)
@@ -195,22 +200,22 @@ def _keep(news: dict[str, bytes], *, inside: bool) -> None:
     store(cache_dir(), news)
 
 
-def _show(told: Iterable[EventLine], finished: list[str], options: argparse.Namespace) -> None:
+def _show(entries: Iterable[EventLine], finished: list[str], options: argparse.Namespace) -> None:
     if options.json:
-        for line, _ in told:
+        for line, _ in entries:
             print(msgspec.json.encode(line).decode())
             finished.clear()
     elif options.group == "packet":
-        for text in grouped(told, finished):
+        for text in grouped(entries, finished):
             print(lines(text))
     else:
-        for line, _ in told:
+        for line, _ in entries:
             print(lines(str(line)))
             finished.clear()
 
 
-def _captured(told: Iterable[EventLine], capture: EventCapture) -> Iterator[EventLine]:
-    for one in told:
+def _captured(entries: Iterable[EventLine], capture: EventCapture) -> Iterator[EventLine]:
+    for one in entries:
         capture.add(one.line, cast("EventWithBytes", one.event))
         yield one
 
@@ -230,11 +235,11 @@ def _in_a_guest(options: argparse.Namespace, arguments: list[str], reason: str) 
             f"{reason}, and a microVM has no traffic of its own",
             remedy="give a command to run in it: nft-harness trace -- COMMAND",
         )
-    with progress.shown(sys.stderr) as tell:
-        image = images.get(options.kernel, tell)
+    with progress.shown(sys.stderr) as report:
+        image = images.get(options.kernel, report)
     print(f"nft-harness: tracing kernel {image.release} in a microVM: {reason}", file=sys.stderr)
     with ExitStack() as stack:
-        # In a session of its own the terminal's Ctrl-C does not end it: it ends when it has shown the statistics.
+        # In a session of its own it does not get the terminal's Ctrl-C: it ends once it has printed the statistics.
         interrupted = stack.enter_context(interruptible())
         is_ready, says_ready = os.pipe()
         stack.callback(os.close, is_ready)
@@ -276,11 +281,11 @@ def _in_a_guest(options: argparse.Namespace, arguments: list[str], reason: str) 
 def when_over(
     interrupted: Callable[[], int], *, duration: float | None, command: Command, input_ends: bool
 ) -> Callable[[], bool]:
-    """A function that says whether the trace shall end.
+    """A function that returns whether the trace is to end.
 
-    That is when the command has ended, when interrupted, after ``duration`` seconds from the first call on, or
-    with ``input_ends`` when nobody can write to our standard input any more. Then the command is stopped: what
-    goes on sending would never come to an end.
+    It is when the command has ended, when interrupted, ``duration`` seconds after the first call, or with
+    ``input_ends`` when standard input is closed. The command is terminated then: one that keeps sending would keep
+    the trace from ending.
     """
     deadline: list[float] = []
 

@@ -40,7 +40,7 @@ TRACE = [sys.executable, "-m", "harness.cli", "trace"]
         (["--proto", "tpc"], "'tpc' is no packet filter"),
         (["--max-functions", "0"], "--max-functions 0 leaves nothing to trace; give 1 or more"),
         (["--buffer", "0"], "--buffer 0 is no size for a buffer; give 1 to"),
-        (["--duration", "0"], "--duration 0 is no time to trace in"),
+        (["--duration", "0"], "--duration 0 is out of range"),
         (["--config", "nowhere.json"], "nowhere.json can't be read: No such file"),
         (["--", "no-such-command"], "no-such-command is not installed here"),
     ],
@@ -189,7 +189,7 @@ def test_what_the_kernel_is_given_can_be_looked_at(lab: str, capfd: pytest.Captu
     ("arguments", "sentence"),
     [
         (["--functions", "ip_rvc"], "ip_rvc can't be traced: .*; did you mean ip_rcv"),
-        (["--functions", "xyzzy_*"], r"xyzzy_\* can't be traced: no function that is handed a packet has such a name"),
+        (["--functions", "xyzzy_*"], r"xyzzy_\* can't be traced: no function that takes a packet has such a name"),
         (["--netns", "nowhere"], "there is no network namespace nowhere"),
     ],
 )
@@ -315,7 +315,7 @@ def test_a_reader_that_has_seen_enough_ends_the_trace(lab: str) -> None:
 
 @pytest.mark.kernel
 def test_memory_stays_flat_while_packets_come_and_go() -> None:
-    from harness.trace.output import EventFormatter
+    from harness.trace.formatter import EventFormatter
 
     sender = socket.socket(type=socket.SOCK_DGRAM)
     choice = live.Selection(functions=["ip_rcv", "udp_rcv"], expression="udp port 4242")

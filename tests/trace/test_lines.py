@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.model.observation import Loss
-from harness.trace.output import Statistics
+from harness.trace.lines import Statistics
 
 
 def test_statistics_without_a_packet_have_no_empty_headings() -> None:
