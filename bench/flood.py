@@ -34,8 +34,10 @@ from harness.topology.builtin import LABS
 from harness.topology.network import Network
 from harness.topology.spec import HostSpec, LabSpec
 from harness.tracer import events, live
+from harness.tracer.contract import Trait
 from harness.tracer.kernel_cache import KernelCache
-from harness.tracer.tracer import ALLOCATORS, COPIES, RETURNS, TRAITS, LiveOptions, Tracer
+from harness.tracer.tracer import LiveOptions, Tracer
+from harness.tracer.traits import ALLOCATORS, TRAITS
 from harness.vm import images
 from harness.wait import wait_until
 
@@ -170,7 +172,9 @@ def inside(options: argparse.Namespace) -> None:
                 slow = min(flood.run(packets) for _ in range(3))
             say("armed, others wanted", f"{slow:.2f} s, {slow / bare:.2f}x untraced")
             names = [one.kernel_name for one in tracer.functions if one.kernel_name not in tracer.refused]
-            returning = [one.kernel_name for one in tracer.functions if TRAITS.get(one.name, 0) & (RETURNS | COPIES)]
+            returning = [
+                one.kernel_name for one in tracer.functions if TRAITS.get(one.name, 0) & (Trait.RETURNS | Trait.COPIES)
+            ]
         empty(flood, names, [], packets, bare)
         empty(flood, names, [*returning, ALLOCATORS[0]], packets, bare)
         started = time.monotonic()

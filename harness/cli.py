@@ -258,7 +258,7 @@ def discover(parser: argparse.ArgumentParser) -> None:
 
     def run(options: argparse.Namespace) -> int:
         from harness.tracer import listing
-        from harness.tracer.discover import Survey
+        from harness.tracer.survey import Survey
 
         every = Survey().functions()
         functions = listing.select(every, layer=options.layer, priority=options.priority, match=options.match)

@@ -27,7 +27,8 @@ from harness.netfilter import hook_name, verdict_name
 from harness.reading.decision import REFUSED, evaluations
 from harness.ruleset.nftrace import TraceMessage
 from harness.tracer.events import Event, EventKind
-from harness.tracer.tracer import NOTIFY, TraceData
+from harness.tracer.session import TraceData
+from harness.tracer.traits import NOTIFY
 
 CAPTURES = "packet_rcv"
 """By this the kernel hands a frame to a capturing socket (net/packet/af_packet.c)."""

@@ -50,7 +50,7 @@ from harness.scenario.models.actions import (
 from harness.scenario.models.expect import Expect
 from harness.scenario.models.sockets import Wait
 from harness.topology.network import Network
-from harness.tracer.tracer import BaseTracer
+from harness.tracer.base import BaseTracer
 from harness.wait import wait_for_turn, wait_until
 
 SETTLED_S = 5.0

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from harness.experiment.run import Experiment, Measurement
     from harness.scenario.case import Files
     from harness.topology.network import Network
-    from harness.tracer.tracer import BaseTracer
+    from harness.tracer.base import BaseTracer
 
 COLOUR, WANTED, CASES, FRAMES = "nft_colour", "nft_wanted", "nft_cases", "nft_frames"
 LEARNED, ARMED = "nft_learned", "nft_armed"

@@ -1,3 +1,3 @@
-"""Which kernel functions a packet meets: discovery, the BPF program, its engines, events and loss."""
+"""Which kernel functions packets meet: discovery, the BPF program, its engines, events and loss."""
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Engines: ways to have a BPF program called for kernel functions.
 
-Every engine calls the same programs with the same cookies, so the same events come out of each;
-they differ in how many functions they can carry and in what they know of missed calls.
+Every engine calls the same programs with the same cookies, so each produces the same events; they differ in how many
+functions they can attach to, and in whether they count missed calls.
 """
 
 from __future__ import annotations
@@ -12,33 +12,37 @@ from typing import NamedTuple, Protocol
 
 from harness.errors import Unsupported
 from harness.linux import bpf, features
-from harness.tracer.discover import KERNEL, Survey
+from harness.tracer.discover import KERNEL
 from harness.tracer.program import LoadedProgram
+from harness.tracer.survey import Survey
 
 
 class Symbol(NamedTuple):
-    """A function as the kernel's own tables name it."""
+    """A function as in /proc/kallsyms."""
 
     name: str
     module: str = KERNEL
 
 
 class Engine(Protocol):
-    """A way to attach the programs of ``loaded`` to functions, holding what it attached until closed."""
+    """A way to attach the programs of ``loaded`` to functions; they stay attached until it is closed."""
 
     name: str
     everything: bool
-    """Whether it can carry every traceable function, or only a chosen few."""
+    """Whether it can attach to every traceable function, or only to a limited number."""
     constants: Mapping[str, int]
-    """What bpf/trace.c must be compiled with."""
+    """Constants that the program must be compiled with."""
 
     def __init__(self, loaded: LoadedProgram, survey: Survey) -> None: ...
 
     def attach(self, program: str, cookies: Mapping[Symbol, int], *, returns: bool = False) -> dict[str, str]:
-        """Call ``program`` on entry to (or return from) the functions; reasons by name for those refused."""
+        """Attach ``program`` to the entry (or return) of functions, each with its cookie.
+
+        Returns the reasons for those that the kernel refused, by name.
+        """
 
     def missed(self) -> int:
-        """Calls that the kernel skipped, as far as it tells per attachment."""
+        """Number of calls that the kernel skipped, as far as it counts them per attachment."""
 
     def close(self) -> None:
         """Detach everything."""
@@ -56,7 +60,7 @@ class KprobeMulti:
         self._links: list[int] = []
 
     def attach(self, program: str, cookies: Mapping[Symbol, int], *, returns: bool = False) -> dict[str, str]:
-        """See :class:`Engine`. A refused function refuses the link, so it is searched for by halves."""
+        """See :class:`Engine`. One refused function refuses the whole link, so it is searched for by bisection."""
         if not cookies:
             return {}
         descriptor = self._loaded.program(program, bpf.PROG_TYPE_KPROBE, bpf.TRACE_KPROBE_MULTI)
@@ -74,7 +78,7 @@ class KprobeMulti:
         return {}
 
     def missed(self) -> int:
-        """See :class:`Engine`; the kernel tells from v6.7."""
+        """See :class:`Engine`; counted from v6.7."""
         return sum(bpf.link_misses(link) for link in self._links)
 
     def close(self) -> None:
@@ -84,10 +88,10 @@ class KprobeMulti:
 
 
 class Fentry:
-    """A trampoline for each function, and a program loaded for each: for a chosen few.
+    """A trampoline for each function, and a program loaded for each: for a limited number.
 
-    The cheapest to be called by, and it tells of every run that the kernel skipped. The verifier
-    looks at a program once for each function, which is what attaching costs.
+    The cheapest per call, and every skipped run is counted. Attaching is slow, because the verifier checks the
+    program once for each function.
     """
 
     name = "fentry"
@@ -116,7 +120,9 @@ class Fentry:
 
     def _attach(self, program: str, symbol: Symbol, cookie: int, returns: bool) -> None:
         if "." in symbol.name:
-            raise Unsupported("the compiler specialised it, and fentry knows only functions as they are in the source")
+            raise Unsupported(
+                "the compiler specialised it, and fentry attaches only to functions as they are in the source"
+            )
         number = self._survey.function_id(symbol.name, symbol.module)
         if symbol.module != KERNEL and symbol.module not in self._btfs:
             self._btfs[symbol.module] = bpf.open_btf(symbol.module)
@@ -144,7 +150,7 @@ class Fentry:
 
 
 class Kprobe:
-    """A kprobe for each function: slow to attach, so for a chosen few."""
+    """A kprobe for each function: slow to attach, so for a limited number."""
 
     name = "kprobe"
     everything = False
@@ -166,7 +172,7 @@ class Kprobe:
         return refused
 
     def missed(self) -> int:
-        """See :class:`Engine`; the kernel does not tell."""
+        """See :class:`Engine`; the kernel does not count them."""
         return 0
 
     def close(self) -> None:
@@ -180,7 +186,7 @@ ENGINES: tuple[type[Engine], ...] = (KprobeMulti, Kprobe, Fentry)
 """The engines, the best first."""
 NAMES = (AUTO, *(engine.name for engine in ENGINES))
 TRACEPOINTS = features.TRACEPOINTS
-"""Another way, without probes on functions and never taken by itself: :mod:`harness.tracer.stacks`."""
+"""Without probes on functions; only used when selected explicitly: :mod:`harness.tracer.stacks`."""
 
 
 def candidates(name: str = AUTO) -> Iterator[type[Engine]]:

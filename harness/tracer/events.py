@@ -1,7 +1,8 @@
 """Events as the BPF program writes them, and the ring buffer they arrive in.
 
-The buffer is read where the kernel maps it, a whole batch at a time and without a call per
-event. Layout of the buffer: kernel/bpf/ringbuf.c, Documentation/bpf/ringbuf.rst.
+The buffer is read where the kernel maps it, a whole batch at a time and without a call per event. Layout of the
+buffer: kernel/bpf/ringbuf.c, Documentation/bpf/ringbuf.rst. The C declarations of ``enum event_kind``, ``struct
+event`` and ``struct record`` are generated from those here, see :mod:`harness.tracer.contract`.
 """
 
 from __future__ import annotations
@@ -10,50 +11,66 @@ import enum
 import mmap
 import struct
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from harness.errors import BrokenMeasurement
+from harness.tracer.cdecl import C, CEnum, layout, members
 
 
-class EventKind(enum.IntEnum):
-    """``enum kind`` in bpf/trace.c."""
+class EventKind(CEnum):
+    """What an event is about, and what its ``a`` and ``b`` mean."""
 
-    BIRTH = 0
-    COPY = 1
-    HOP = 2
-    RETURN = 3
-    RULE = 4
-    DROP = 5
-    FROM = 6
-    TO = 7
-    STACK = 8
-    VERDICT = 9
-    TARGET = 10
-    ROUTE = 11
-    NAMED = 12
-    GONE = 13
-    VISIT = 14
-    RECEIVED = 15
-    CONSUMED = 16
+    BIRTH = 0, "a: cookie of the sending socket, 0 if the kernel made the packet"
+    COPY = 1, "a: the sk_buff it was copied from"
+    HOP = (
+        2,
+        (
+            "a: the chain for nft_do_chain, the capturing socket's cookie for packet_rcv; "
+            "b: hook | family << 8 where there is one"
+        ),
+    )
+    RETURN = 3, "a: the function's result; b: hook | family << 8 of a hook, 1 if a chain's policy decided"
+    RULE = 4, "a: handle of the rule or 0; b: id of the packet in nf_tables' trace"
+    DROP = 5, "a: address of the caller that dropped it; b: enum skb_drop_reason"
+    FROM = 6, ("a, b: source address of a live packet; ifindex: port | protocol << 16; function: the EtherType")
+    TO = 7, "the same for its destination"
+    STACK = 8, "a: number in `stacks`, for the event before"
+    VERDICT = 9, ("a: the chain; b: handle of its rule | low byte of the verdict's code << 40 | high half << 48")
+    TARGET = 10, "a: the chain that the verdict before jumps to"
+    ROUTE = (
+        11,
+        ("a, b: gateway; ifindex: output device | type of the route << 24, 255 for IPv6, whose routes have none"),
+    )
+    NAMED = 12, "a: a chain whose name is new in `chains`"
+    GONE = 13, "the sk_buff was freed"
+    VISIT = 14, "at a tracepoint, with the stack there; RULE, DROP and the next two have one as well"
+    RECEIVED = 15, "passed to the protocol stack"
+    CONSUMED = 16, "freed without being dropped"
+
+
+SNAP = 128
+"""Bytes of a packet in an event."""
+DEPTH = 64
+"""Return addresses that are kept of a stack, at most."""
 
 
 class Event(NamedTuple):
-    """``struct event`` in bpf/trace.c, which says what each field is."""
+    """``struct event`` of the BPF program."""
 
-    time: int
-    skb: int
-    a: int
-    b: int
-    packet: int
-    netns: int
-    ifindex: int
-    function: int
-    kind: int
-    cpu: int
+    time: Annotated[int, C("u64", "ns, CLOCK_MONOTONIC")]
+    skb: Annotated[int, C("u64")]
+    a: Annotated[int, C("u64")]
+    b: Annotated[int, C("u64")]
+    packet: Annotated[int, C("u32", "CPU << 24 | order of birth there: one number for a packet and its copies")]
+    netns: Annotated[int, C("u32", "inode number; 0 if not known")]
+    ifindex: Annotated[int, C("u32")]
+    function: Annotated[int, C("u16")]
+    kind: Annotated[int, C("u8", "enum event_kind")]
+    cpu: Annotated[int, C("u8")]
 
 
 class EventWithBytes(NamedTuple):
-    """``struct event`` with bytes of the packet, as it is with ``SNAP``."""
+    """``struct event`` where it has bytes of the packet (``SNAP``): an :class:`Event`'s members, and four more."""
 
     time: int
     skb: int
@@ -65,14 +82,14 @@ class EventWithBytes(NamedTuple):
     function: int
     kind: int
     cpu: int
-    length: int
-    here: int
-    protocol: int
-    data: bytes
+    length: Annotated[int, C("u32", "of the packet, from the first byte in `data` on")]
+    captured: Annotated[int, C("u16", "bytes in `data`: linear data only")]
+    protocol: Annotated[int, C("u16", "EtherType if `data` begins behind the Ethernet header, 0 if with it")]
+    data: Annotated[bytes, C("u8", "", SNAP, "SNAP")]
 
 
 class StackEvent(NamedTuple):
-    """``struct record`` in bpf/trace.c: an event at a tracepoint."""
+    """``struct record`` of the BPF program: an event at a tracepoint."""
 
     time: int
     event: Event
@@ -80,15 +97,19 @@ class StackEvent(NamedTuple):
     """Return addresses, the innermost first; empty for an event that has none."""
 
 
-SNAP = 128
-"""Bytes of a packet in an event."""
-EVENT = struct.Struct("<QQQQIIIHBB")
-SNAPPED = struct.Struct(f"{EVENT.format}IHH{SNAP}s")
+EVENT = layout(members(Event))
+BYTES = members(EventWithBytes)
+"""What :class:`EventWithBytes` has beside an :class:`Event`."""
+STACK = {
+    "bytes": C("s64", "of the return addresses; negative if there is no stack"),
+    "frames": C("u64", "return addresses, the innermost first", DEPTH, "STACK_DEPTH"),
+}
+"""What ``struct record`` holds beside the event, at tracepoints."""
 HEADER = struct.Struct("<II")
-RECORD, SNAPPED_RECORD = (struct.Struct("<8x" + event.format.removeprefix("<")) for event in (EVENT, SNAPPED))
-DEPTH = 64
-"""Return addresses that are kept of a stack, at most."""
-VISITED_RECORD = struct.Struct(f"{RECORD.format}q{DEPTH}Q")
+RECORD, SNAPPED_RECORD, VISITED_RECORD = (
+    struct.Struct("<8x" + "".join(layout(part).format.removeprefix("<") for part in parts))
+    for parts in ([members(Event)], [members(Event), BYTES], [members(Event), STACK])
+)
 BUSY = 1 << 31
 
 

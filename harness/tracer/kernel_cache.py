@@ -18,19 +18,19 @@ import msgspec
 from harness.cache import GUESTS, HOST
 from harness.errors import HarnessError
 from harness.tracer import program
-from harness.tracer.discover import Survey
+from harness.tracer.survey import Survey
 from harness.vm.port import in_guest
 
 
 class NotKept(HarnessError):
-    """What should have been in the cache folder is not."""
+    """Something expected in the cache folder is missing."""
 
 
 class KernelCache:
-    """The cache folder ``folder``, read, and what should be added to it."""
+    """Reads the cache folder, and collects what should be added to it."""
 
     def __init__(self, folder: Path, *, compiles: bool = True) -> None:
-        """With ``compiles`` false, a program that is not in the folder is a :class:`NotKept` instead of compiled."""
+        """With ``compiles`` false, a program missing in ``folder`` raises :class:`NotKept` and is not compiled."""
         self._folder = folder
         self._compiles = compiles
         self._news: dict[str, bytes] = {}
@@ -39,7 +39,7 @@ class KernelCache:
         self.survey = Survey(self._read(self._survey_name))
 
     def object(self, values: Mapping[str, int | str]) -> program.Object:
-        """bpf/trace.c compiled with the constants ``values``."""
+        """The program compiled with the constants ``values``, from the cache folder or by BCC."""
         name = f"{self._place}/{_key(values)}.msgpack"
         with suppress(msgspec.DecodeError):  # not there, or damaged: made anew
             return msgspec.msgpack.decode(self._read(name), type=program.Object)

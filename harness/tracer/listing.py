@@ -1,4 +1,4 @@
-"""The functions of a kernel as people and programs read them: ``nft-harness discover``."""
+"""The functions of a kernel as a table, as JSON and as configuration: ``nft-harness discover``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.tracer.discover import Function, Functions, Untraceable
 
 
 def select(functions: Functions, *, layer: str | None, priority: int | None, match: str | None) -> Functions:
-    """Those of one layer, of one priority, with a name like the glob ``match``; None stands for all.
+    """Functions of one layer and priority whose name matches the glob ``match``; None matches all.
 
     Raises :class:`HarnessError` when there is no such layer, or no function at all is left.
     """
@@ -38,7 +38,7 @@ def select(functions: Functions, *, layer: str | None, priority: int | None, mat
     if not chosen.traceable and not chosen.untraceable:
         near = functions.near(match.strip("*")) if match else []
         raise HarnessError(
-            f"no function that is handed a packet {f'is like {match!r}' if match else 'is of this layer and priority'}",
+            f"no function that takes a packet {f'is like {match!r}' if match else 'is of this layer and priority'}",
             remedy=f"did you mean {', '.join(near)}?" if near else "nft-harness discover lists all",
         )
     return chosen
@@ -49,11 +49,11 @@ def to_json(functions: Functions) -> bytes:
     return msgspec.json.format(msgspec.json.encode(functions)) + b"\n"
 
 
-def most_telling(functions: Iterable[Function], most: int | None = None) -> list[Function]:
-    """The ``most`` functions that tell most of a packet's way, or all, the best first.
+def most_informative(functions: Iterable[Function], most: int | None = None) -> list[Function]:
+    """The ``most`` functions that are most informative about a packet's path, or all, the best first.
 
-    By priority; of one priority Netfilter's, for they decide, and then those of all layers in turn, so that no
-    part of the way is left out. In a layer those with short names are the ways in and out.
+    Ordered by priority; within one, Netfilter first, because it decides, then all layers in turn, so that no part of
+    the path is left out. Within a layer functions with short names come first: they are its entries and exits.
     """
     places: Counter[tuple[int, str]] = Counter()
 
@@ -67,13 +67,13 @@ def most_telling(functions: Iterable[Function], most: int | None = None) -> list
 
 
 def config(functions: Functions, most: int | None = None) -> bytes:
-    """A file for ``nft-harness trace --config``: ``{"functions": [...]}`` with the ``most`` telling ones, or all."""
-    telling = most_telling(functions, most)
-    return msgspec.json.format(msgspec.json.encode({"functions": telling})) + b"\n"
+    """A file for ``nft-harness trace --config``: ``{"functions": [...]}`` with the ``most`` best ones, or all."""
+    chosen_functions = most_informative(functions, most)
+    return msgspec.json.format(msgspec.json.encode({"functions": chosen_functions})) + b"\n"
 
 
 def to_lines(functions: Functions) -> Iterator[str]:
-    """A table in the order of the layers, then what can't be traced, then the sums."""
+    """A table in the order of the layers, then untraceable functions with reasons, then totals."""
     order = {layer: number for number, layer in enumerate(layers.NAMES)}
 
     def rank(function: Function) -> tuple[int, int, str]:

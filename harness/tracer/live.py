@@ -1,4 +1,4 @@
-"""Following whatever packets pass, on a live machine or beside a command: ``nft-harness trace``."""
+"""Live traces of all matching packets, of a machine or beside a command: ``nft-harness trace``."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from harness.tracer import listing, packet_filter, program
 from harness.tracer.discover import Function, Functions
 from harness.tracer.events import Event, EventWithBytes
 from harness.tracer.kernel_cache import KernelCache
-from harness.tracer.tracer import LiveOptions, Tracer, TraceSession
+from harness.tracer.session import TraceSession
+from harness.tracer.tracer import LiveOptions, Tracer
 
 Events = Sequence[Event | EventWithBytes]
 
 TICK_S = 0.02
-"""Between two looks into the ring buffer, seconds: a third of the time in which 3 million events a second fill it."""
+"""Interval between two reads of the ring buffer, seconds; 3 million events a second fill it in three times that."""
 SETTLED_S = 0.1
-"""After a command has ended, seconds without an event until its packets count as done."""
+"""After a command has ended, seconds without an event until all its packets are considered done."""
 SETTLING_S = 2.0
-"""Most seconds that this is waited for: on a busy network there always is a next event."""
+"""Timeout for that, seconds: on a busy network there is always another event."""
 PART = 4096
-"""Events that are decoded and shown before the ring buffer is looked at again."""
+"""Events that are decoded and printed before the ring buffer is read again."""
 MOST_BUFFER = 1 << 20
-"""KiB: the kernel has no larger ring buffers than of 2 GiB, and nobody needs half of it."""
+"""KiB; the kernel's limit is 2 GiB."""
 DEPTH = 127
 """Functions of a stack; PERF_MAX_STACK_DEPTH."""
 MOST = program.MAX_FUNCTIONS
@@ -50,7 +51,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     netns: Sequence[str] = ()
     """Names below /run/netns, process ids, or paths; all namespaces when empty."""
     netns_to_come: bool = False
-    """Whether a name that is not there yet is waited for while the trace runs: a command may make it."""
+    """Whether to wait for a name that does not exist yet: the command may create it."""
     expression: str = ""
     """Of pcap-filter(7); every packet when empty."""
     stack: bool = False
@@ -58,7 +59,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """Whether bytes of the packets are wanted."""
     engine: str = "auto"
     buffer: int | None = None
-    """KiB of the ring buffer between kernel and us; as much as is usual when None."""
+    """Size of the ring buffer, KiB; None for the default."""
 
     @property
     def ring_bytes(self) -> int:
@@ -68,7 +69,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         return program.ring_bytes(self.buffer)
 
     def check(self) -> None:
-        """Refuse what can be known to be wrong before anything is started, with :class:`HarnessError`."""
+        """Validate what can be validated before anything starts; raises :class:`HarnessError`."""
         packet_filter.compiled(self.expression)
         if self.max_functions is not None and self.max_functions < 1:
             raise HarnessError(f"--max-functions {self.max_functions} leaves nothing to trace", remedy="give 1 or more")
@@ -77,16 +78,16 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def expression(text: str, protocols: Sequence[str]) -> str:
-    """One pcap expression of the user's own and the protocols of ``--proto``."""
+    """One pcap expression from the user's filter ``text`` and the protocols of ``--proto``."""
     parts = [part for part in (" or ".join(protocols), text) if part]
     return " and ".join(f"({part})" for part in parts) if len(parts) > 1 else "".join(parts)
 
 
 def select_functions(functions: Functions, choice: Selection, *, everything: bool) -> list[Function]:
-    """The functions to arm: those asked for, else all, or the critical ones if the engine can't carry all.
+    """The functions to trace: those selected by name, else all, or the critical ones unless ``everything``.
 
-    The most telling ones are left by ``max_functions``. Raises :class:`HarnessError` for a name that
-    is nowhere and a glob without a match.
+    ``max_functions`` keeps the most informative ones. Raises :class:`HarnessError` for a name or glob without a
+    match, and for more functions than the program has room for.
     """
     if choice.functions:
         chosen: dict[str, Function] = {}
@@ -101,27 +102,28 @@ def select_functions(functions: Functions, choice: Selection, *, everything: boo
     else:
         selected = [function for function in functions if everything or function.priority == layers.CRITICAL]
     if choice.max_functions is not None:
-        selected = listing.most_telling(selected, choice.max_functions)
+        selected = listing.most_informative(selected, choice.max_functions)
     if len(selected) > MOST:
-        raise HarnessError(f"{len(selected)} functions are more than can be traced at once", remedy=f"at most {MOST}")
+        raise HarnessError(f"{len(selected)} functions cannot be traced at once", remedy=f"at most {MOST}")
     return selected
 
 
 def _why_not(functions: Functions, glob: str) -> str:
     if any(character in glob for character in "*?["):
-        return "no function that is handed a packet has such a name"
+        return "no function that takes a packet has such a name"
     return functions.why_not(glob)
 
 
 def _near(functions: Functions, glob: str) -> str:
     near = functions.near(glob.strip("*"))
-    return f"did you mean {', '.join(near)}?" if near else "nft-harness discover lists what can be"
+    return f"did you mean {', '.join(near)}?" if near else "nft-harness discover lists those that can be"
 
 
 def read_config(path: Path) -> list[str]:
-    """Names of the functions in a file that ``nft-harness discover`` wrote, or one like it.
+    """Names of the functions in a file as written by ``nft-harness discover``.
 
-    That is an object whose ``functions`` (or ``traceable``) are names or objects with a ``name``.
+    It holds an object whose ``functions`` (or ``traceable``) are names or objects with a ``name``. Raises
+    :class:`HarnessError`.
     """
     remedy = 'write {"functions": ["ip_rcv", …]}, or make one by nft-harness discover --config FILE'
     try:
@@ -129,7 +131,7 @@ def read_config(path: Path) -> list[str]:
     except OSError as error:
         raise HarnessError(f"{path} can't be read: {error.strerror}") from None
     except msgspec.DecodeError as error:
-        raise HarnessError(f"{path} is no JSON: {error}", remedy=remedy) from None
+        raise HarnessError(f"{path} is not JSON: {error}", remedy=remedy) from None
     try:
         listed = msgspec.convert(content, Config)
     except msgspec.ValidationError as error:
@@ -141,20 +143,23 @@ def read_config(path: Path) -> list[str]:
 
 
 class Named(msgspec.Struct, frozen=True):
-    """A function in a file; what else the file says of it is known anyway."""
+    """A function in such a file; its other keys are ignored."""
 
     name: str
 
 
 class Config(msgspec.Struct, frozen=True):
-    """What may stand in such a file."""
+    """The content of such a file."""
 
     functions: list[str | Named] = []
     traceable: list[str | Named] = []
 
 
 def namespace(name: str) -> int:
-    """Number of a network namespace: by its name below /run/netns, a process in it, or a path."""
+    """Inode number of a network namespace, given a name below /run/netns, a process id or a path.
+
+    Raises :class:`HarnessError`.
+    """
     path = Path(f"/proc/{name}/ns/net") if name.isdecimal() else Path(name) if "/" in name else NAMED / name
     try:
         if not _is_namespace(path):
@@ -168,22 +173,22 @@ def namespace(name: str) -> int:
 
 
 def _is_namespace(path: Path) -> bool:
-    """Whether there is a namespace at ``path``; ip-netns(8) makes an empty file and then mounts one there."""
+    """Whether a namespace is mounted at ``path``; ip-netns(8) first creates an empty file there."""
     return path.stat().st_dev == Path("/proc/self/ns/net").stat().st_dev
 
 
-def _has_come(name: str) -> bool:
+def _exists(name: str) -> bool:
     return (NAMED / name).exists() and _is_namespace(NAMED / name)
 
 
 class LiveTrace:
-    """A tracer armed for a choice; the lines of what it sees, then the statistics."""
+    """A tracer attached as selected, its events, and the names of what they refer to."""
 
     def __init__(self, kept: KernelCache, choice: Selection) -> None:
         self._hosts: list[int] = []
         self._to_come: list[str] = []
-        for name in choice.netns:  # before anything that takes time
-            if choice.netns_to_come and not ("/" in name or name.isdecimal() or _has_come(name)):
+        for name in choice.netns:  # before anything that takes long
+            if choice.netns_to_come and not ("/" in name or name.isdecimal() or _exists(name)):
                 self._to_come.append(name)
             else:
                 self._hosts.append(namespace(name))
@@ -198,7 +203,7 @@ class LiveTrace:
             raise
         chosen = {function.kernel_name for function in functions}
         self.refused = {name: why for name, why in self._tracer.refused.items() if name in chosen}
-        """Functions that the kernel would not let us trace, and why."""
+        """Functions on which the kernel refused a probe, and why."""
         self.armed = len(chosen) - len(self.refused)
         self.engine = self._tracer.engine.name
         self.functions = self._tracer.functions
@@ -206,7 +211,7 @@ class LiveTrace:
         self.symbol = self._tracer.symbol
         self.reasons = self._tracer.drop_reasons
         self.loss = Loss()
-        """What was lost, once the events have come to their end."""
+        """What was lost; complete once :meth:`events` has ended."""
         self._chains: dict[int, str] = {}
         self._devices: dict[tuple[int, int], str] = {}
 
@@ -219,11 +224,10 @@ class LiveTrace:
     def events(
         self, over: Callable[[], bool], ready: Callable[[], None], *, settle: bool
     ) -> Generator[Events, None, None]:
-        """What is seen until ``over()``, in order; with ``settle`` and then until nothing more comes.
+        """Batches of events in order, until ``over()`` returns true.
 
-        The latter for :data:`SETTLING_S` at most.
-
-        ``ready()`` is called once every packet is seen. At the end there is :attr:`loss`.
+        With ``settle`` also those that follow, until none arrives for :data:`SETTLED_S`, at most for
+        :data:`SETTLING_S`. ``ready()`` is called once recording has started. Sets :attr:`loss` at the end.
         """
         everywhere = not (self._hosts or self._to_come)
 
@@ -237,35 +241,35 @@ class LiveTrace:
             rest, self.loss = watch.rest()
         yield rest
         for name in self._to_come:
-            namespace(name)  # says that it has not come
+            namespace(name)  # raises, with a sentence
 
     def _look_for_namespaces(self) -> None:
-        for name in filter(_has_come, list(self._to_come)):
+        for name in filter(_exists, list(self._to_come)):
             self._tracer.admit(namespace(name))
             self._to_come.remove(name)
 
     def program(self) -> str:
-        """The instructions that the kernel runs, for ``--dump-program``."""
+        """The instructions as loaded, for ``--dump-program``."""
         return self._tracer.listing()
 
     def chain(self, address: int) -> str:
-        """Name of a chain met, ``family table chain``."""
+        """``family table chain`` of a chain met, by address."""
         if address not in self._chains:
             self._chains = self._tracer.chains()
         return self._chains.get(address, "")
 
     def renamed(self, address: int) -> None:
-        """Forget the name of a chain: there is another one now."""
+        """Forget the name of a chain, which has changed."""
         self._chains.pop(address, None)
 
     def device(self, netns: int, index: int) -> str:
-        """Name of an interface met; ``#`` and its index if it is not known."""
+        """Name of an interface met; ``#`` and its index if it is unknown."""
         if (netns, index) not in self._devices:
             self._devices[netns, index] = self._tracer.device(netns, index) or f"#{index}"
         return self._devices[netns, index]
 
     def stack(self, number: int) -> tuple[str, ...]:
-        """The functions of a stack, the innermost first."""
+        """The functions of a stack, innermost first."""
         raw = self._tracer.maps["stacks"].get(struct.pack("<I", number & 0xFFFFFFFF)) if number < 1 << 31 else None
         addresses = struct.unpack(f"<{len(raw) // 8}Q", raw) if raw else ()
         return tuple(self._tracer.symbol(address) for address in addresses[:DEPTH] if address)
@@ -274,7 +278,7 @@ class LiveTrace:
 def _batches(watch: TraceSession, over: Callable[[], bool], *, settle: bool) -> Generator[Events, None, None]:
     while not over():
         yield from _some(watch)
-    # What the ring buffer holds after this is not lost: Watch.rest() gives it.
+    # What the ring buffer holds after this is not lost: TraceSession.rest() returns it.
     last = time.monotonic()
     end = last + SETTLING_S if settle else last
     while time.monotonic() < min(end, last + SETTLED_S):
@@ -284,7 +288,7 @@ def _batches(watch: TraceSession, over: Callable[[], bool], *, settle: bool) -> 
 
 
 def _some(watch: TraceSession) -> Generator[Events, None, None]:
-    """The next events, if there are any; a pause when these were all."""
+    """The next events, if any; waits for :data:`TICK_S` after the last."""
     if events := watch.take(PART):
         yield events
     if len(events) < PART:
@@ -292,5 +296,5 @@ def _some(watch: TraceSession) -> Generator[Events, None, None]:
 
 
 def metadata(functions: Collection[Function]) -> Mapping[str, Any]:
-    """What the program is told of each function, by number, for ``--dump-metadata``."""
+    """The traced functions by number, for ``--dump-metadata``."""
     return {str(number): msgspec.to_builtins(function) for number, function in enumerate(functions)}

@@ -1,9 +1,9 @@
-"""Packet filters in the language of pcap-filter(7), as instructions for bpf/trace.c.
+"""Packet filters in the language of pcap-filter(7), as instructions for the BPF program.
 
 libpcap compiles an expression for the classic BPF machine of the kernel's packet sockets: two registers,
-sixteen words of memory, no jump backwards. Here it becomes eBPF, as the kernel makes it for its sockets, except
-that a packet is read by address; and that goes into the program that is compiled already, for to compile it anew
-takes an emulated guest ten seconds.
+sixteen words of memory, no backward jumps. Here it is translated to eBPF, as the kernel does for its sockets, except
+that a packet is read by address. The result is inserted into the compiled program, because compiling it again takes
+10 s in an emulated guest.
 Source: Linux Documentation/networking/filter.rst, include/uapi/linux/bpf_common.h.
 """
 
@@ -16,10 +16,11 @@ from typing import NamedTuple
 
 from harness.errors import HarnessError, Unsupported
 from harness.linux.bpf import INSTRUCTION
+from harness.tracer.contract import FILTER_CALL, VIEW_OFFSETS
 
 LIBRARY = "libpcap.so.0.8"
 ETHERNET = 1
-"""DLT_EN10MB; bpf/trace.c shows a packet without an Ethernet header as if it had one."""
+"""DLT_EN10MB; view_packet() in bpf/live.c shows a packet without an Ethernet header as if it had one."""
 WHOLE = 262144
 """Bytes that libpcap may look at; the tracer looks at the linear data."""
 NO_MASK = 0xFFFFFFFF
@@ -38,8 +39,8 @@ PROBE_READ_KERNEL = 113
 
 ANSWER, ARGUMENT, SIZE, SOURCE, VIEW, ACCUMULATOR, INDEX, AT = 0, 1, 2, 3, 6, 7, 8, 9
 """Registers: those of calls, and four that a call must leave as they were."""
-NETWORK, HERE, LENGTH, PROTOCOL, HAS_ETHERNET, WORD, MEMORY, SAVED = 0, 8, 12, 16, 18, 20, 24, 88
-"""Offsets in ``struct view`` of bpf/trace.c."""
+NETWORK, LINEAR, LENGTH, PROTOCOL, HAS_ETHERNET, WORD, MEMORY, SAVED = VIEW_OFFSETS.values()
+"""Offsets in ``struct packet_view``."""
 HEADER = 14
 """Bytes of an Ethernet header, from which on the packet itself can be read."""
 FURTHEST = 0xFFFF
@@ -63,9 +64,9 @@ class _Program(ctypes.Structure):
 
 
 def compiled(expression: str) -> bytes:
-    """``expression`` as the instructions that bpf/trace.c has a place for in ``wanted()``; "" is always true.
+    """``expression`` as the instructions that replace a call of ``run_filter()``; "" is always true.
 
-    Raises :class:`HarnessError` when it is none, :class:`Unsupported` without libpcap.
+    Raises :class:`HarnessError` when it is no valid expression, :class:`Unsupported` without libpcap.
     """
     return translate(assemble(expression) if expression else [Instruction(RET, 0, 0, 1)])
 
@@ -76,7 +77,8 @@ def assemble(expression: str) -> list[Instruction]:
         pcap = ctypes.CDLL(LIBRARY)
     except OSError:
         raise Unsupported(
-            "filters need libpcap, which is not here", remedy="run apt-get install libpcap0.8, or leave out the filter"
+            "filters need libpcap, which is not installed",
+            remedy="install libpcap0.8, or leave out the filter",
         ) from None
     pcap.pcap_open_dead.restype = ctypes.c_void_p
     pcap.pcap_geterr.restype = ctypes.c_char_p
@@ -95,7 +97,7 @@ def assemble(expression: str) -> list[Instruction]:
 
 
 def translate(program: list[Instruction]) -> bytes:
-    """The instructions in eBPF; what is not there to be loaded makes an expression false."""
+    """The instructions in eBPF; a load beyond the packet makes the expression false."""
     code = _Code()
     for number, register in enumerate((INDEX, ACCUMULATOR, AT, VIEW)):
         code.add(STX | MEM | 0x18, ARGUMENT, register, at=SAVED + 8 * number)
@@ -105,7 +107,7 @@ def translate(program: list[Instruction]) -> bytes:
     for number, one in enumerate(program):
         code.label(number)
         _add(code, number, one)
-    if code.wants(_FALSE):  # the verifier refuses what is never reached
+    if code.wants(_FALSE):  # the verifier rejects unreachable instructions
         code.label(_FALSE)
         code.move(ANSWER, 0)
     code.label(_END)
@@ -206,7 +208,7 @@ def _load(code: _Code, register: int, one: Instruction) -> None:
 
 def _load_packet(code: _Code, register: int, at: int, size: int, *, by_index: bool) -> None:
     if at >= 0xFFFFF000:
-        raise HarnessError("the filter asks for what only a capture knows, such as inbound or the VLAN tag taken off")
+        raise HarnessError("the filter needs metadata of a packet socket, such as inbound or an offloaded VLAN tag")
     code.move(AT, at)
     if by_index:
         code.add(ALU | X, AT, INDEX)  # the sum
@@ -215,7 +217,7 @@ def _load_packet(code: _Code, register: int, at: int, size: int, *, by_index: bo
         code.add(JMP32 | JGT, AT, k=FURTHEST, goto=_FALSE)
         code.copy(ARGUMENT, AT)
         code.add(ALU, ARGUMENT, k=size - HEADER & 0xFFFFFFFF)
-        code.read(SIZE, HERE, 4)
+        code.read(SIZE, LINEAR, 4)
         code.add(JMP32 | JGT | X, ARGUMENT, SIZE, goto=_FALSE)
     else:
         code.read(ARGUMENT, HAS_ETHERNET, 2)
@@ -233,12 +235,15 @@ def _load_packet(code: _Code, register: int, at: int, size: int, *, by_index: bo
         code.add(ALU | END | X, register, k=size * 8)  # to host byte order
 
 
-HOLE = INSTRUCTION.pack(JMP | CALL, 0, 0, 0x77616E74)
-"""The instruction in place of which an expression is put: a call of "want", with the view."""
+HOLE = INSTRUCTION.pack(JMP | CALL, 0, 0, FILTER_CALL)
+"""The instruction that an expression replaces: a call of run_filter(), with the view as argument."""
 
 
-def put(instructions: bytes, expression: bytes) -> tuple[bytes, Callable[[int], int]]:
-    """A program with ``expression`` in each of its holes, and where an instruction of it has gone."""
+def insert(instructions: bytes, expression: bytes) -> tuple[bytes, Callable[[int], int]]:
+    """Replace each :data:`HOLE` of a program by ``expression``.
+
+    Returns the new instructions, and a function from the number of an old instruction to that of the new one.
+    """
     lines = [instructions[at : at + INSTRUCTION.size] for at in range(0, len(instructions), INSTRUCTION.size)]
     holes = [number for number, line in enumerate(lines) if line == HOLE]
     growth = len(expression) // INSTRUCTION.size - 1

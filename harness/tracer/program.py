@@ -1,10 +1,10 @@
-"""The BPF program: bpf/trace.c, compiled by BCC for one kernel, and loaded into it.
+"""The BPF program: the sources in bpf/, compiled by BCC for one kernel, and loaded into it.
 
-No kernel headers are needed: BCC's own wants are met by the few stub headers in bpf/shim, and
-every offset into a kernel struct is a constant taken from BTF.
+No kernel headers are needed: the few stub headers in bpf/shim satisfy BCC's own, and every offset into a kernel
+struct is a constant taken from BTF.
 
-Compiling takes 0.4 s native but six under emulation, and 150 MiB. So what
-comes out, an :class:`Object`, is plain data: it can be kept and loaded into the same kernel again.
+Compiling takes 0.4 s natively but 6 s under emulation, and 150 MiB. So the result, an :class:`Object`, is plain data:
+it can be stored and loaded into the same kernel again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import ctypes
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -22,21 +22,21 @@ import msgspec
 
 from harness.errors import HarnessError, Unsupported
 from harness.linux import bpf
-from harness.tracer import packet_filter
-from harness.tracer.discover import Layout
+from harness.tracer import contract, events, packet_filter
+from harness.tracer.survey import Layout
 
 SOURCES = next(
     folder for folder in (Path(__file__).parents[1] / "bpf", Path(__file__).parents[2] / "bpf") if folder.is_dir()
 )
-"""In a wheel the sources travel inside the package, in a checkout they stand beside it."""
+"""In a wheel the sources are inside the package, in a checkout beside it."""
 
 RING = "events"
 RING_BYTES = 8 << 20
-"""There is room for 131,000 events: four hundredths of a second, if three million a second come."""
+"""Room for 131,000 events: 0.04 s at three million events a second."""
 MOST_RING_BYTES = 1 << 30
 MAX_FUNCTIONS = 8192
 MAX_SEGMENTS = 64
-"""Pieces that one skb_segment() may give; a GSO packet of 64 KiB has 45 at an MTU of 1,500."""
+"""Segments that one skb_segment() may return; a GSO packet of 64 KiB has 45 at an MTU of 1,500."""
 
 OFFSETS = {
     "SKB_NEXT": ("sk_buff", "next"),
@@ -75,7 +75,7 @@ OFFSETS = {
     "TABLE_NAME": ("nft_table", "name"),
 }
 OPTIONAL = {
-    # Until v6.4 nft_trace_notify() had everything in struct nft_traceinfo.
+    # Until v6.4 struct nft_traceinfo had everything that nft_trace_notify() reports.
     "TRACEINFO_PKT": ("nft_traceinfo", "pkt"),
     "TRACEINFO_RULE": ("nft_traceinfo", "rule"),
     "TRACEINFO_SKBID": ("nft_traceinfo", "skbid"),
@@ -83,19 +83,32 @@ OPTIONAL = {
     "RT6_GATEWAY": ("rt6_info", "rt6i_gateway"),
 }
 
-PKTINFO = 1 << 24
-"""Flag of a cookie: the function is handed a ``struct nft_pktinfo *``, not a ``struct sk_buff *``."""
-
 
 def cookie(function: int, position: int, *, pktinfo: bool) -> int:
-    """What the program ``entered`` is told about the function that it was called for."""
-    return function | position << 16 | (PKTINFO if pktinfo else 0)
+    """The cookie of a probe: the function's number, which argument (from 0) leads to the packet, and as what.
+
+    ``pktinfo``: the argument is a ``struct nft_pktinfo *`` instead of a ``struct sk_buff *``.
+    """
+    return function | position << contract.COOKIE_POSITION | (contract.COOKIE_PKTINFO if pktinfo else 0)
+
+
+def source_files(values: Collection[str]) -> tuple[str, ...]:
+    """The files in bpf/ that make up the program with the constants ``values``, in order.
+
+    ``LIVE`` selects the program of ``nft-harness trace``, ``TRACEPOINTS`` that without probes on functions.
+    """
+    if "TRACEPOINTS" in values:
+        return "contract.h", "core.c", "tracepoints.c"
+    return "contract.h", "core.c", "live.c" if "LIVE" in values else "lab.c", "probes.c"
 
 
 def constants(nf_tables: Layout) -> dict[str, int]:
-    """The ``-D`` constants of bpf/trace.c for this kernel; ``nf_tables`` is that module's layout of structs."""
+    """The ``-D`` constants of the program for this kernel; ``nf_tables`` is the layout of that module's structs."""
     values = {name: nf_tables.offset(*member) for name, member in OFFSETS.items()}
-    values |= {name: nf_tables.offset(*member) for name, member in OPTIONAL.items() if nf_tables.has(*member)}
+    values |= {
+        name: nf_tables.offset(*member) if nf_tables.has(*member) else contract.NO_MEMBER
+        for name, member in OPTIONAL.items()
+    }
     family, bits = nf_tables.bitfield("nft_table", "family")
     values |= {"TABLE_FAMILY": family // 8, "TABLE_FAMILY_MASK": (1 << bits) - 1}
     shift, bits = nf_tables.bitfield("nft_rule_dp", "handle")
@@ -108,15 +121,15 @@ def constants(nf_tables: Layout) -> dict[str, int]:
 
 
 def ring_bytes(kib: int | None) -> int:
-    """Size of a ring buffer of so many KiB, rounded up to what the kernel takes: a power of two, a page at least.
+    """Size in bytes of a ring buffer of ``kib`` KiB, rounded up to a power of two of at least a page.
 
-    Raises :class:`HarnessError` for a size that is none.
+    None stands for the default, :data:`RING_BYTES`. Raises :class:`HarnessError` for a size out of range.
     """
     if kib is None:
         return RING_BYTES
     if not 1 <= kib <= MOST_RING_BYTES >> 10:
         raise HarnessError(
-            f"a buffer of {kib} KiB can't be had", remedy=f"give a number from 1 to {MOST_RING_BYTES >> 10}"
+            f"a buffer of {kib} KiB is out of range", remedy=f"give a number from 1 to {MOST_RING_BYTES >> 10}"
         )
     return max(1 << (kib * 1024 - 1).bit_length(), os.sysconf("SC_PAGESIZE"))
 
@@ -139,33 +152,33 @@ class Code(msgspec.Struct, frozen=True):
 
 
 class Object(msgspec.Struct, frozen=True):
-    """bpf/trace.c compiled for one kernel."""
+    """The program compiled for one kernel."""
 
     maps: tuple[MapSpec, ...]
     programs: dict[str, Code]
 
 
 def with_filter(source: Object, expression: str) -> Object:
-    """``source``, that takes only packets of which a pcap expression is true."""
+    """``source`` with a pcap expression in place: only packets that it matches are followed."""
     code = packet_filter.compiled(expression)
     programs = {}
     for name, program in source.programs.items():
-        instructions, moved = packet_filter.put(program.instructions, code)
+        instructions, moved = packet_filter.insert(program.instructions, code)
         programs[name] = Code(instructions, {moved(index): used for index, used in program.maps.items()})
     return msgspec.structs.replace(source, programs=programs)
 
 
 def compile_object(values: Mapping[str, int | str]) -> Object:
-    """Compile bpf/trace.c with BCC; ``values`` are its :func:`constants`.
+    """Compile the program with BCC; ``values`` are its :func:`constants` and what an engine adds.
 
-    A process of its own does it: a compiler's 150 MiB are given back, and BCC 0.26 may crash where
-    it compiles again after other work.
+    It runs in a process of its own: the compiler's 150 MiB are freed, and BCC 0.26 may crash when it compiles a
+    second time. Raises :class:`Unsupported` with the compiler's last line.
     """
     command = [sys.executable, "-m", "harness.tracer.program"]
     done = subprocess.run(command, input=msgspec.json.encode(values), capture_output=True, check=False)
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines() or [f"status {done.returncode}"]
-        raise Unsupported(f"bpf/trace.c can't be compiled: {said[-1]}", remedy="run apt-get install python3-bpfcc")
+        raise Unsupported(f"the BPF program can't be compiled: {said[-1]}", remedy="run apt-get install python3-bpfcc")
     return msgspec.msgpack.decode(done.stdout, type=Object)
 
 
@@ -173,15 +186,20 @@ def _compile(values: Mapping[str, int | str]) -> Object:
     os.environ["BCC_KERNEL_SOURCE"] = str(SOURCES / "shim")
     from bcc import BPF, lib
 
+    # One text: BCC translates the use of maps only in the main file, not in what that includes.
+    text = "\n".join(f'#line 1 "{name}"\n{(SOURCES / name).read_text()}' for name in source_files(values))
+
     lib.bpf_table_name.restype = ctypes.c_char_p
     macros = {
         **values,
         "EVENT_PAGES": RING_BYTES // os.sysconf("SC_PAGESIZE"),
         "FUNCTIONS": MAX_FUNCTIONS,
         "SEGMENTS": MAX_SEGMENTS,
+        "COUNTERS": len(contract.Counter),
+        "STACK_DEPTH": events.DEPTH,
     }
     flags = [f"-D{name}={value}" for name, value in macros.items()]
-    compiled = BPF(src_file=str(SOURCES / "trace.c").encode(), cflags=flags)
+    compiled = BPF(text=text.encode(), cflags=flags)
     try:
         names, maps = {}, []
         for number in range(lib.bpf_num_tables(compiled.module)):
@@ -204,13 +222,13 @@ def _compile(values: Mapping[str, int | str]) -> Object:
 
 
 class LoadedProgram:
-    """An :class:`Object` in the kernel: its maps, and its programs once they are asked for."""
+    """An :class:`Object` in the kernel: its maps, and its programs, loaded on first use."""
 
     def __init__(self, source: Object, *, ring_bytes: int = RING_BYTES) -> None:
         self._source = source
         self.maps: dict[str, bpf.Map] = {}
         self.programs: dict[str, int] = {}
-        """Descriptors of the programs that are there once."""
+        """Descriptors of the programs that are loaded once, by name."""
         self._used: dict[str, bytes] = {}
         with ExitStack() as undo:
             for spec in source.maps:
@@ -220,14 +238,14 @@ class LoadedProgram:
             self._undo = undo.pop_all()
 
     def program(self, name: str, kind: int, attach_type: int = 0) -> int:
-        """The descriptor of a program that is there once, loaded on first use."""
+        """The descriptor of a program that is loaded once, on first use."""
         if name not in self.programs:
             self.programs[name] = self.load(name, kind, attach_type)
             self._undo.callback(os.close, self.programs[name])
         return self.programs[name]
 
     def load(self, name: str, kind: int, attach_type: int = 0, *, function: int = 0, btf: int = 0) -> int:
-        """The descriptor of a program loaded anew, the caller's to close; see :func:`bpf.load_program`."""
+        """The descriptor of a program loaded again, for the caller to close; see :func:`bpf.load_program`."""
         code = self._source.programs[name]
         self._used[name] = code.instructions
         descriptors = {index: self.maps[used].descriptor for index, used in code.maps.items()}
@@ -235,7 +253,7 @@ class LoadedProgram:
         return bpf.load_program(kind, instructions, attach_type=attach_type, name=name, function=function, btf=btf)
 
     def instructions(self) -> Mapping[str, bytes]:
-        """The loaded programs by name, maps named by their place in the object."""
+        """Instructions of the loaded programs by name, maps not relocated."""
         return self._used
 
     def __enter__(self) -> Self:
@@ -245,7 +263,7 @@ class LoadedProgram:
         self.close()
 
     def close(self) -> None:
-        """Let go of programs and maps; attached ones live on until they are detached."""
+        """Close programs and maps; attached ones live on until they are detached."""
         self._undo.close()
 
 

@@ -15,7 +15,7 @@ from harness.model.observation import Delivery, Drop, Hop, Loss, Observation, St
 from harness.ruleset.nftrace import TraceMessage
 from harness.tracer.discover import Function
 from harness.tracer.events import Event, EventKind
-from harness.tracer.tracer import TraceData
+from harness.tracer.session import TraceData
 
 CLIENT, DEVICE, SERVER = 1, 2, 3
 HOSTS = {CLIENT: "client", DEVICE: "device", SERVER: "server"}

@@ -200,7 +200,7 @@ class TestLoss:
         with Tracer(kept) as tracer:
             if tracer.engine_name != "kprobe.multi":
                 pytest.skip("before v6.7 the kernel does not tell of kprobes that it skipped")
-            assert not tracer.engine.attach("met", {Symbol(ours): 0})
+            assert not tracer.engine.attach("on_entry_plain", {Symbol(ours): 0})
             with pytest.raises(BrokenMeasurement, match=r"missed [1-9]"):
                 run(case, tracer)
 

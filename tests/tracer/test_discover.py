@@ -9,7 +9,8 @@ from harness.cli import main
 from harness.errors import HarnessError, Unsupported
 from harness.linux.btf import Argument, Btf
 from harness.tracer import listing
-from harness.tracer.discover import KERNEL, Function, Functions, Stops, Survey, Untraceable, sort_out
+from harness.tracer.discover import KERNEL, Function, Functions, Stops, Untraceable, sort_out
+from harness.tracer.survey import Survey
 
 AVAILABLE = b"""\
 ip_rcv
@@ -65,12 +66,12 @@ def test_an_sk_buff_goes_before_a_pktinfo_and_the_first_before_the_second() -> N
     ("argument", "module", "reason"),
     [
         (("ip_rvc", 0, "sk_buff *"), KERNEL, "it is inlined, or marked notrace: not in available_filter_functions"),
-        (("ip_rcv", 5, "sk_buff *"), KERNEL, "its packet is argument 6, beyond those that a probe can read"),
+        (("ip_rcv", 5, "sk_buff *"), KERNEL, "its packet is argument 6, which is not passed in a register"),
         (("ip_rcv", 0, "sk_buff **"), KERNEL, "it has no packet, only a struct sk_buff **"),
         (("ip_rcv", 1, "nf_hook_state *"), KERNEL, "it has no packet, only a struct nf_hook_state *"),
         (("native_save_fl", 0, "sk_buff *"), KERNEL, "it is on the kprobe blacklist"),
-        (("reg_vif_xmit", 0, "sk_buff *"), KERNEL, "2 functions have this name, probes can't tell them apart"),
-        (("help", 0, "sk_buff *"), "nf_nat_irc", "2 functions have this name, probes can't tell them apart"),
+        (("reg_vif_xmit", 0, "sk_buff *"), KERNEL, "2 functions have this name, probes cannot distinguish them"),
+        (("help", 0, "sk_buff *"), "nf_nat_irc", "2 functions have this name, probes cannot distinguish them"),
     ],
 )
 def test_what_cannot_be_traced_says_why(argument: tuple[str, int, str], module: str, reason: str) -> None:
@@ -90,8 +91,8 @@ def test_names_are_explained() -> None:
     known = functions("ip_rcv", "ipv6_rcv", "ip_forward", "nft_do_chain")
     assert known.why_not("ip_rcv") == ""
     assert known.why_not("dst_output") == "it is inlined"
-    assert known.why_not("ip_rvc") == "it has no such function that is handed a packet"
-    assert known.why_not("ip_list_rcv").startswith("it is handed a list of packets")
+    assert known.why_not("ip_rvc") == "the kernel has no such function that takes a packet"
+    assert known.why_not("ip_list_rcv").startswith("it takes a list of packets")
     assert known.near("ip_rvc")[0] == "ip_rcv"
     assert known.near("zzz") == []
     assert [f.name for f in known.named(["ip_forward", "absent"])] == ["ip_forward"]
@@ -204,10 +205,10 @@ def test_selection_and_table() -> None:
     ("selection", "sentence"),
     [
         ({"layer": "netfiltr"}, "there is no layer 'netfiltr'; use Netfilter"),
-        ({"match": "ip_rvc*"}, "no function that is handed a packet is like 'ip_rvc*'; did you mean ip_rcv"),
+        ({"match": "ip_rvc*"}, "no function that takes a packet is like 'ip_rvc*'; did you mean ip_rcv"),
         (
             {"layer": "SCTP"},
-            "no function that is handed a packet is of this layer and priority; nft-harness discover lists all",
+            "no function that takes a packet is of this layer and priority; nft-harness discover lists all",
         ),
     ],
 )

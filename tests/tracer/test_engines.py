@@ -17,9 +17,11 @@ from harness.reading.decision import outcome
 from harness.scenario.case import Case
 from harness.scenario.load import load
 from harness.tracer import engines
+from harness.tracer.base import BaseTracer
 from harness.tracer.kernel_cache import KernelCache
 from harness.tracer.stacks import Stacks
-from harness.tracer.tracer import NOTIFY, BaseTracer, Tracer
+from harness.tracer.tracer import Tracer
+from harness.tracer.traits import NOTIFY
 
 pytestmark = pytest.mark.kernel
 

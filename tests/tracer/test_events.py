@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import mmap
 import os
-import re
-import shutil
 import struct
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from harness.errors import BrokenMeasurement
-from harness.tracer import program
-from harness.tracer.events import BUSY, DEPTH, EVENT, HEADER, RECORD, VISITED_RECORD, Event, EventKind, Ring, decode
+from harness.tracer.events import BUSY, EVENT, HEADER, RECORD, Event, EventKind, Ring, decode
 
 PAGE = mmap.PAGESIZE
 SIZE = 8 * PAGE
-SOURCE = (program.SOURCES / "trace.c").read_text()
 
 
 class Kernel:
@@ -117,49 +111,3 @@ class TestRing:
 def test_events_of_several_cpus_come_in_the_order_of_time() -> None:
     records = b"".join(HEADER.pack(EVENT.size, 0) + EVENT.pack(*event(number)) for number in (3, 1, 2))
     assert [event.time for event in decode(records)] == [1, 2, 3]
-
-
-@pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
-    """Sizes, offsets and numbers of bpf/trace.c, by a compiler."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if not compiler:
-        pytest.skip("no C compiler here to ask")
-    folder: Path = tmp_path_factory.mktemp("layout")
-    declarations = "\n".join(re.findall(r"^(?:enum|struct) \w+ \{$.*?^\};$", SOURCE, re.MULTILINE | re.DOTALL))
-    one_line = "\n".join(re.findall(r"^enum \w+ \{[^}\n]*\};$", SOURCE, re.MULTILINE))
-    defines = "\n".join(re.findall(r"^#define (?:CALLS|NAME|PKTINFO) .*$", SOURCE, re.MULTILINE))
-    fields = "\n".join(f"F(struct event, {name})" for name in Event._fields)
-    (folder / "layout.c").write_text(
-        "#include <stddef.h>\n#include <stdint.h>\n#include <stdio.h>\n"
-        "typedef uint64_t u64; typedef int64_t s64; typedef uint32_t u32; typedef uint16_t u16; typedef uint8_t u8;\n"
-        '#define F(type, name) printf(#name " %zu\\n", offsetof(type, name));\n'
-        '#define S(type) printf(#type " %zu\\n", sizeof(type));\n'
-        '#define N(name) printf(#name " %d\\n", name);\n'
-        f"#define TRACEPOINTS\n#define DEPTH {DEPTH}\n{defines}\n{declarations}\n{one_line}\n"
-        f"int main(void) {{ {fields} S(struct event) S(struct record) S(struct packet) S(struct chain) N(PKTINFO)\n"
-        f"{' '.join(f'N({kind.name})' for kind in EventKind)} }}\n"
-    )
-    subprocess.run([compiler, "layout.c", "-o", "layout"], cwd=folder, check=True)
-    lines = subprocess.run([folder / "layout"], capture_output=True, text=True, check=True).stdout.splitlines()
-    return {name: int(number) for name, _, number in (line.rpartition(" ") for line in lines)}
-
-
-class TestLayout:
-    """What Python believes of bpf/trace.c, against the compiler's word."""
-
-    def test_events(self, told: dict[str, int]) -> None:
-        assert told["struct event"] == EVENT.size
-        assert told["struct record"] == VISITED_RECORD.size - HEADER.size
-        for number, name in enumerate(Event._fields):
-            packed = EVENT.pack(*(0xFF if field == number else 0 for field in range(len(Event._fields))))
-            assert packed.index(b"\xff") == told[name], name
-
-    def test_kinds(self, told: dict[str, int]) -> None:
-        assert {kind.name: told[kind.name] for kind in EventKind} == {kind.name: kind.value for kind in EventKind}
-
-    def test_maps(self, told: dict[str, int]) -> None:
-        from harness.tracer.tracer import CHAIN_NAMES, PACKET
-
-        assert (told["struct packet"], told["struct chain"]) == (PACKET.size, CHAIN_NAMES.size)
-        assert told["PKTINFO"] == program.PKTINFO

@@ -22,7 +22,8 @@ from harness.topology.network import Network
 from harness.topology.spec import HostSpec, LabSpec
 from harness.tracer.events import Event, EventKind
 from harness.tracer.kernel_cache import KernelCache
-from harness.tracer.tracer import TraceData, Tracer
+from harness.tracer.session import TraceData
+from harness.tracer.tracer import Tracer
 from harness.wait import wait_until
 
 pytestmark = pytest.mark.kernel

@@ -11,7 +11,7 @@ from harness.tracer.kernel_cache import KernelCache
 
 OBJECT = program.Object(
     maps=(program.MapSpec("events", 27, 0, 0, 4096),),
-    programs={"entered": program.Code(b"\x95" + bytes(7), {})},
+    programs={"on_entry": program.Code(b"\x95" + bytes(7), {})},
 )
 
 
@@ -50,11 +50,11 @@ def test_other_sources_make_another_program(
 ) -> None:
     sources = tmp_path / "bpf"
     sources.mkdir()
-    (sources / "trace.c").write_text("/* one */")
+    (sources / "core.c").write_text("/* one */")
     monkeypatch.setattr(program, "SOURCES", sources)
     kept = KernelCache(tmp_path)
     kept.object({})
-    (sources / "trace.c").write_text("/* two */")
+    (sources / "core.c").write_text("/* two */")
     kept.object({})
     assert len(kept.news()) == 2
 

@@ -17,12 +17,14 @@ from harness.cache import cache_dir
 from harness.errors import HarnessError
 from harness.lab.namespace import Namespace
 from harness.model.observation import Loss
-from harness.trace.output import REMEMBERED, EventCapture, EventFormatter, EventLine, Line, grouped
+from harness.trace.capture import EventCapture
+from harness.trace.formatter import EventFormatter
+from harness.trace.lines import REMEMBERED, EventLine, Line, grouped
 from harness.tracer import live
 from harness.tracer.discover import Function, Functions
 from harness.tracer.events import SNAP, Event, EventKind, EventWithBytes
 from harness.tracer.kernel_cache import KernelCache
-from harness.tracer.listing import most_telling
+from harness.tracer.listing import most_informative
 
 CHAIN_ADDRESS, OTHER_CHAIN = 0xFFFF0001, 0xFFFF0002
 LOOPBACK = 1
@@ -251,19 +253,19 @@ def test_a_capture_says_whether_there_is_an_ethernet_header() -> None:
     assert first.tshigh << 32 | first.tslow == 5
 
 
-def test_the_most_telling_functions_are_left() -> None:
+def test_the_most_informative_functions_are_left() -> None:
     known = Functions((function("b", 2), function("a", 0)))
     chosen = live.select_functions(known, live.Selection(max_functions=1), everything=True)
     assert [one.name for one in chosen] == ["a"]
 
 
-def test_of_the_most_telling_functions_netfilter_and_every_layer_has_some() -> None:
+def test_of_the_most_informative_functions_netfilter_and_every_layer_has_some() -> None:
     def of(layer: str, *names: str) -> list[Function]:
         return [msgspec.structs.replace(function(name, 0), layer=layer) for name in names]
 
     ip = of("IPv4", "__ip_local_out", "ip_protocol_deliver_rcu", "ip_rcv", "ip_forward")
     others = [*of("TCP", "tcp_v4_rcv", "tcp_v4_do_rcv"), *of("Netfilter", "nft_do_chain", "nf_hook_slow")]
-    told = [one.name for one in most_telling([*ip, *others], 5)]
+    told = [one.name for one in most_informative([*ip, *others], 5)]
     assert told == ["nft_do_chain", "nf_hook_slow", "ip_rcv", "tcp_v4_rcv", "ip_forward"]
 
 
@@ -281,7 +283,7 @@ def test_protocols_and_filter_are_one_expression() -> None:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("[", "is no JSON"),
+        ("[", "is not JSON"),
         ("{}", "names no function"),
         ('{"functions": [{"nam": "x"}]}', "missing required field `name`"),
     ],

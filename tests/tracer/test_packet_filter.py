@@ -111,7 +111,7 @@ def test_what_is_not_there_makes_an_expression_false() -> None:
 def test_a_wrong_expression_is_refused_in_words() -> None:
     with pytest.raises(HarnessError, match=r"'foo bar' is no packet filter: .*syntax error; see pcap-filter"):
         packet_filter.compiled("foo bar")
-    with pytest.raises(HarnessError, match="only a capture knows"):
+    with pytest.raises(HarnessError, match="metadata of a packet socket"):
         packet_filter.compiled("inbound")
 
 
@@ -119,6 +119,6 @@ def test_jumps_over_a_hole_reach_what_they_reached() -> None:
     move, leave = INSTRUCTION.pack(0xB7, 0, 0, 7), INSTRUCTION.pack(0x95, 0, 0, 0)
     over, back = INSTRUCTION.pack(0x15, 0, 2, 0), INSTRUCTION.pack(0x05, 0, -3, 0)
     expression = move * 3
-    filled, moved = packet_filter.put(over + packet_filter.HOLE + move + back + leave, expression)
+    filled, moved = packet_filter.insert(over + packet_filter.HOLE + move + back + leave, expression)
     assert filled == INSTRUCTION.pack(0x15, 0, 4, 0) + expression + move + INSTRUCTION.pack(0x05, 0, -5, 0) + leave
     assert [moved(number) for number in range(5)] == [0, 1, 4, 5, 6]

@@ -8,9 +8,9 @@ import pytest
 
 from harness.errors import HarnessError, Unsupported
 from harness.linux import bpf, modules
-from harness.tracer import engines, program
-from harness.tracer.discover import Survey
-from harness.tracer.tracer import NF_TABLES_BTF, constants_of
+from harness.tracer import contract, engines, program
+from harness.tracer.base import NF_TABLES_BTF, constants_of
+from harness.tracer.survey import Survey
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +41,9 @@ def test_every_offset_is_one(values: dict[str, int]) -> None:
 
 
 def test_it_compiles_without_kernel_headers(compiled: program.Object) -> None:
-    assert compiled.programs.keys() >= {"entered", "returned", "allocated", "dropped"}
+    assert compiled.programs.keys() >= {"on_entry", "on_return", "on_return_alloc", "on_kfree_skb"}
     maps = {spec.name: spec for spec in compiled.maps}
-    assert maps.keys() >= {"events", "packets", "hosts", "senders", "traits", "counts"}
+    assert maps.keys() >= {"events", "packets", "namespaces", "senders", "traits", "counters"}
     for code in compiled.programs.values():
         assert len(code.instructions) % bpf.INSTRUCTION.size == 0
         assert set(code.maps.values()) <= maps.keys()
@@ -65,12 +65,12 @@ def test_it_survives_being_stored(compiled: program.Object) -> None:
 def test_it_loads_and_leaves_no_descriptor(compiled: program.Object) -> None:
     before = descriptors()
     with program.LoadedProgram(compiled, ring_bytes=os.sysconf("SC_PAGESIZE")) as loaded:
-        loaded.program("dropped", bpf.PROG_TYPE_RAW_TRACEPOINT)
+        loaded.program("on_kfree_skb", bpf.PROG_TYPE_RAW_TRACEPOINT)
         assert loaded.maps.keys() == {spec.name for spec in compiled.maps}
-        loaded.maps["hosts"][(7).to_bytes(4, "little")] = (1).to_bytes(4, "little")
-        assert loaded.maps["hosts"].get((7).to_bytes(4, "little")) == (1).to_bytes(4, "little")
-        loaded.maps["hosts"].clear()
-        assert loaded.maps["hosts"].keys() == []
+        loaded.maps["namespaces"][(7).to_bytes(4, "little")] = (1).to_bytes(4, "little")
+        assert loaded.maps["namespaces"].get((7).to_bytes(4, "little")) == (1).to_bytes(4, "little")
+        loaded.maps["namespaces"].clear()
+        assert loaded.maps["namespaces"].keys() == []
     assert descriptors() == before
 
 
@@ -81,11 +81,15 @@ def test_a_buffer_has_a_size_that_the_kernel_takes(kib: int | None, size: int) -
 
 @pytest.mark.parametrize("kib", [0, -1, 1 << 30])
 def test_a_size_that_is_none_is_refused(kib: int) -> None:
-    with pytest.raises(HarnessError, match=r"can't be had; give a number from 1 to"):
+    with pytest.raises(HarnessError, match=r"is out of range; give a number from 1 to"):
         program.ring_bytes(kib)
 
 
 @pytest.mark.parametrize(("function", "position", "pktinfo"), [(0, 0, False), (8191, 4, True)])
 def test_cookies_hold_all_three(function: int, position: int, pktinfo: bool) -> None:
     cookie = program.cookie(function, position, pktinfo=pktinfo)
-    assert (cookie & 0xFFFF, cookie >> 16 & 0xFF, bool(cookie & program.PKTINFO)) == (function, position, pktinfo)
+    assert (cookie & 0xFFFF, cookie >> 16 & 0xFF, bool(cookie & contract.COOKIE_PKTINFO)) == (
+        function,
+        position,
+        pktinfo,
+    )

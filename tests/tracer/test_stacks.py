@@ -55,7 +55,7 @@ class Tale:
         self.see(EventKind.RECEIVED, OURS, "__netif_receive_skb_core", *IN)
 
     def told(self) -> list[Event]:
-        return _StackHistory(FUNCTIONS, lambda address: NAMES[address // 16]).tell(self.visits)
+        return _StackHistory(FUNCTIONS, lambda address: NAMES[address // 16]).to_events(self.visits)
 
 
 def hops(events: Iterable[Event], packet: int = OURS) -> list[str]:

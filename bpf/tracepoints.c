@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Tracepoints, for a kernel without probes on functions.
+ *
+ * Hooks the raw tracepoints that have an sk_buff (harness/tracer/stacks.py lists them), and those of
+ * the allocator; emits EVENT_VISIT, EVENT_RECEIVED, EVENT_CONSUMED, EVENT_DROP and EVENT_RULE, each
+ * with the stack there, which says what functions the packet is in. stacks.py makes hops of that.
+ *
+ * A copy that shares its data is known by skb->head. That addresses, of packets and of data, are
+ * allocated anew is known from the tracepoints of the allocator.
+ */
+
+BPF_HASH(heads, u64, u32, 65536);		/* packet numbers by skb->head */
+BPF_ARRAY(notify_range, u64, 2);		/* begin and end of nft_trace_notify() */
+BPF_ARRAY(skb_cache, u64, 1);			/* the struct kmem_cache of sk_buffs */
+BPF_ARRAY(sending_process, u32, 1);		/* once it has sent */
+BPF_PERCPU_ARRAY(last_received, u32, 1);	/* whether the packet that came in last is known */
+
+static __always_inline u32 process(void)
+{
+	return bpf_get_current_pid_tgid() >> 32;
+}
+
+static __always_inline void on_sent(void)
+{
+	u32 zero = 0, *known = sending_process.lookup(&zero);
+
+	if (known)
+		*known = process();
+}
+
+static __always_inline void fill_record(struct record *record, u64 skb)
+{
+	record->bytes = 0;
+}
+
+static __always_inline void on_dev(u64 dev, u32 netns, u32 ifindex)
+{
+}
+
+static __always_inline void on_packet(u64 skb, struct packet *packet)
+{
+}
+
+static __always_inline void on_chain_name(u64 chain, u64 skb, struct packet *packet)
+{
+}
+
+static __always_inline bool filter_matches(u64 skb)
+{
+	return 0;
+}
+
+static __always_inline void visit_at(void *ctx, u8 kind, u64 skb, struct packet *packet, u64 a, u64 b)
+{
+	struct record *record = reserve(kind, 0, skb, packet, a, b, packet->ifindex);
+
+	if (!record)
+		return;
+	record->bytes = bpf_get_stack(ctx, record->frames, sizeof(record->frames), 0);
+	events.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+}
+
+static __always_inline void visit(void *ctx, u64 skb, u8 kind, u64 a, u64 b, bool last)
+{
+	u32 state = recording_state(), *number;
+	struct packet *packet;
+	u64 head;
+
+	if (scope_of(state) == SCOPE_OFF || !skb)
+		return;
+	packet = packets.lookup(&skb);
+	if (!packet && is_foreign(skb, state))
+		return;
+	head = read_u64(skb + SKB_HEAD);
+	number = heads.lookup(&head);
+	if (packet && !packet->released) {
+		packet = track_further(skb, packet);
+	} else if (number) {
+		struct packet copy = { .number = *number };
+
+		update_dev(skb, &copy);
+		packet = track(skb, &copy);
+	} else if (kind == EVENT_CONSUMED) {
+		return;
+	} else {
+		packet = track_new(skb, 0, state);
+	}
+	if (!packet)
+		return;
+	heads.update(&head, &packet->number);
+	visit_at(ctx, kind, skb, packet, a, b);
+	if (last)
+		packet->released = 1;
+}
+
+/* For all tracepoints whose first argument is the packet, and which mean nothing special. */
+int on_tracepoint(struct bpf_raw_tracepoint_args *ctx)
+{
+	visit(ctx, ctx->args[0], EVENT_VISIT, 0, 0, 0);
+	return 0;
+}
+
+int netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 skb = ctx->args[0];
+	u32 zero = 0, *known = last_received.lookup(&zero);
+
+	visit(ctx, skb, EVENT_RECEIVED, 0, 0, 0);
+	if (known)
+		*known = packets.lookup(&skb) != 0;
+	return 0;
+}
+
+int consume_skb(struct bpf_raw_tracepoint_args *ctx)
+{
+	visit(ctx, ctx->args[0], EVENT_CONSUMED, 0, 0, 1);
+	return 0;
+}
+
+int kfree_skb(struct bpf_raw_tracepoint_args *ctx)
+{
+	visit(ctx, ctx->args[0], EVENT_DROP, ctx->args[1], (u32)ctx->args[2], 1);
+	return 0;
+}
+
+static __always_inline bool is_skb_cache(u64 cache)
+{
+	u32 zero = 0;
+	u64 *known = skb_cache.lookup(&zero), name;
+
+	if (!known)
+		return 0;
+	if (*known)
+		return *known == cache;
+	/* "skbuff_head_cache" */
+	name = read_u64(cache + CACHE_NAME);
+	if (read_u64(name) != 0x685f666675626b73ULL)
+		return 0;
+	*known = cache;
+	return 1;
+}
+
+/*
+ * The stack of an allocation for a message of nf_tables' trace says which packet the message is about. It may
+ * be a packet in a namespace that is none of the lab's. a: whether the packet that came in last on this CPU is
+ * known, b: whether the process that sends the lab's packets runs.
+ */
+int kmem_cache_alloc(struct bpf_raw_tracepoint_args *ctx)
+{
+	u32 state = recording_state(), first = 0, second = 1, *known = last_received.lookup(&first), *sender;
+	u64 address = ctx->args[1], near[NEAR_FRAMES] = {}, *begin, *end;
+	struct packet unknown = {};
+	bool found = 0;
+
+	if (scope_of(state) == SCOPE_OFF)
+		return 0;
+	packets.delete(&address);
+	heads.delete(&address);
+	if (!is_skb_cache(ctx->args[2]))
+		return 0;
+	begin = notify_range.lookup(&first);
+	end = notify_range.lookup(&second);
+	if (!begin || !end || bpf_get_stack(ctx, near, sizeof(near), 0) < 0)
+		return 0;
+	for (int i = 0; i < NEAR_FRAMES; i++)
+		found |= near[i] > *begin && near[i] <= *end;
+	sender = sending_process.lookup(&first);
+	if (found && known && sender)
+		visit_at(ctx, EVENT_RULE, 0, &unknown, *known, !*sender || *sender == process());
+	return 0;
+}
+
+int kmem_cache_free(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 address = ctx->args[1];
+	struct packet *packet = packets.lookup(&address);
+
+	if (packet)
+		packet->released = 1;
+	return 0;
+}
+
+/*
+ * A packet was queued to a socket, the last in its queue, and nothing more happens to it by itself. That it is
+ * freed later may not be seen: what a program reads may go to a CPU's own cache of sk_buffs
+ * (kfree_skb_napi_cache() in net/core/skbuff.c), which is no tracepoint.
+ */
+int sk_data_ready(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 skb;
+	struct packet *packet;
+
+	if (scope_of(recording_state()) == SCOPE_OFF)
+		return 0;
+	skb = read_u64(ctx->args[0] + SOCK_QUEUE_TAIL);
+	packet = packets.lookup(&skb);
+	if (packet)
+		packet->released = 1;
+	return 0;
+}
+
+int kmalloc(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 address = ctx->args[1];
+
+	if (scope_of(recording_state()) != SCOPE_OFF)
+		heads.delete(&address);
+	return 0;
+}

@@ -1,0 +1,161 @@
+"""What all ways to trace have in common: the loaded program, its maps, and recordings."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from harness.linux import bpf
+from harness.netfilter import family_name
+from harness.tracer import contract, events, program
+from harness.tracer.contract import Counter, Scope
+from harness.tracer.discover import KERNEL, Function
+from harness.tracer.session import Counts, TraceSession
+from harness.tracer.survey import Survey
+from harness.tracer.symbols import Symbols
+
+NF_TABLES_BTF = Path("/sys/kernel/btf/nf_tables")
+"""Exists when nf_tables is a loaded module; where it is built in, its types are in the kernel's own BTF."""
+
+U32 = struct.Struct("<I")
+U64 = struct.Struct("<Q")
+
+
+def constants_of(survey: Survey) -> dict[str, int]:
+    """The constants of the program for the running kernel, see :func:`program.constants`."""
+    home = NF_TABLES_BTF.name if NF_TABLES_BTF.exists() else KERNEL
+    return program.constants(survey.layout(home))
+
+
+class BaseTracer:
+    """A program in the kernel, its maps and its ring buffer; subclasses attach it."""
+
+    whole = True
+    """Whether it sees every call of the functions that it traces."""
+    known_by: tuple[str, ...] = ("senders", "namespaces", "packets", "calls")
+    """Maps by which packets are known; emptied between recordings."""
+    functions: list[Function]
+    """By the number that events carry."""
+    engine_name: str
+    """How functions are traced, e.g. ``kprobe.multi``."""
+
+    def __init__(
+        self, survey: Survey, loaded: program.LoadedProgram, undo: ExitStack, ring_bytes: int, shape: events.Shape
+    ) -> None:
+        """``shape`` is that of the records in the ring buffer of ``ring_bytes``; ``undo`` closes what this opens."""
+        self.kernel = os.uname().release
+        self.survey = survey
+        self.loaded = loaded
+        self.maps = loaded.maps
+        self.ring = events.Ring(self.maps[program.RING].descriptor, ring_bytes, shape)
+        undo.callback(self.ring.close)
+        self.functions = []
+        self.untraceable: dict[str, str] = {}
+        """Functions in the last call of :meth:`arm` that cannot be traced, and why."""
+        self._undo = ExitStack()
+        self._recordings = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Detach and free everything."""
+        self._undo.close()
+
+    def arm(self, named: Collection[str] = ()) -> None:
+        """Trace all functions of the kernel and of the loaded modules; where only some can be, those ``named`` too."""
+        raise NotImplementedError
+
+    @property
+    def traced(self) -> frozenset[str]:
+        """Names of the functions that are traced."""
+        raise NotImplementedError
+
+    def to_events(self, records: list[Any]) -> list[events.Event]:
+        """The events in the decoded records of the ring buffer."""
+        return records
+
+    @contextmanager
+    def watch(self, *, hosts: Iterable[int], senders: Iterable[int]) -> Iterator[TraceSession]:
+        """Record the packets of the namespaces ``hosts`` (inode numbers).
+
+        ``senders`` are the cookies (SO_COOKIE) of the sockets that inject.
+        """
+        self.silence()
+        self.maps["chains"].clear()
+        self.ring.read()
+        watch = TraceSession(self)
+        try:
+            for cookie in senders:
+                self.maps["senders"][U64.pack(cookie)] = U32.pack(1)
+            for inum in hosts:
+                self.maps["namespaces"][U32.pack(inum)] = U32.pack(1)
+            self._record(Scope.LAB)
+            yield watch
+        finally:
+            self.silence()
+
+    def silence(self) -> None:
+        """Stop recording and forget all packets."""
+        self._record(Scope.OFF)
+        for name in self.known_by:
+            self.maps[name].clear()
+
+    def _record(self, scope: Scope) -> None:
+        self._recordings = self._recordings + 1 & 0xFFFF
+        self.maps["recording"][U32.pack(0)] = U32.pack(scope | self._recordings << contract.RECORDING_NUMBER)
+
+    def counts(self) -> Counts:
+        """What was counted since the program was loaded."""
+        entered, refused, untracked = (
+            [count for (count,) in U64.iter_unpack(self.maps["counters"].get(U32.pack(which)) or b"")]
+            for which in Counter
+        )
+        return Counts(entered, refused, untracked, self.missed())
+
+    def missed(self) -> int:
+        """Number of runs of the programs that the kernel skipped."""
+        return sum(map(bpf.recursion_misses, self.loaded.programs.values()))
+
+    def chains(self) -> dict[int, str]:
+        """``family table chain`` of the chains met, by address."""
+        names = {}
+        for address, chain in self.maps["chains"].items():
+            family, _, *texts = contract.CHAIN_LAYOUT.unpack(chain)
+            table, name = (text.partition(b"\0")[0].decode() for text in texts)
+            names[U64.unpack(address)[0]] = f"{family_name(family)} {table} {name}"
+        return names
+
+    @cached_property
+    def drop_reasons(self) -> dict[int, str]:
+        """``enum skb_drop_reason`` of the kernel, prefix left out."""
+        reasons = self.survey.layout().enum("skb_drop_reason")
+        return {number: name.removeprefix("SKB_DROP_REASON_") for number, name in reasons.items()}
+
+    def symbol(self, address: int) -> str:
+        """Name of the function that contains ``address``."""
+        return self.symbols.name(address)
+
+    @cached_property
+    def symbols(self) -> Symbols:
+        """The functions of the kernel by address."""
+        return Symbols(Path("/proc/kallsyms").read_text())
+
+    def listing(self) -> str:
+        """The programs' instructions, in hexadecimal, one a line: opcode, registers, offset, constant."""
+        return "\n".join(
+            f"{name}:\n"
+            + "\n".join(
+                f"{number:6} {opcode:02x} {registers:02x} {offset:6} {constant:#x}"
+                for number, (opcode, registers, offset, constant) in enumerate(bpf.INSTRUCTION.iter_unpack(code))
+            )
+            for name, code in self.loaded.instructions().items()
+        )

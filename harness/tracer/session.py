@@ -1,0 +1,129 @@
+"""One recording: the events that the tracer took while a scenario watched, and what was lost."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from harness.model.observation import Counted, Loss
+from harness.tracer import contract
+from harness.tracer.discover import Function
+from harness.tracer.events import Event, EventWithBytes
+
+if TYPE_CHECKING:
+    from harness.tracer.base import BaseTracer
+
+WAITING_BYTES = 256 << 20
+"""Most bytes of events that were read and not yet taken."""
+
+
+class Counts(NamedTuple):
+    """Counters of the program by CPU, and how often the kernel has skipped a run of it."""
+
+    entered: list[int]
+    refused: list[int]
+    untracked: list[int]
+    missed: int
+
+    def since(self, before: Counts, *, received: int) -> Loss:
+        """What was lost since ``before``; ``received`` is the number of events that arrived."""
+        rows = zip(*self[:3], *before[:3], strict=True)
+        cpus = {
+            cpu: Counted(entered=row[0] - row[3], refused=row[1] - row[4], untracked=row[2] - row[5])
+            for cpu, row in enumerate(rows)
+            if row[:3] != row[3:]
+        }
+        return Loss(
+            entered=sum(cpu.entered for cpu in cpus.values()),
+            received=received,
+            refused=sum(cpu.refused for cpu in cpus.values()),
+            untracked=sum(cpu.untracked for cpu in cpus.values()),
+            missed=self.missed - before.missed,
+            cpus=cpus,
+        )
+
+
+class TraceData(msgspec.Struct, frozen=True, kw_only=True):
+    """What the tracer recorded of one scenario, not yet joined with the other oracles."""
+
+    events: list[Event]
+    functions: tuple[Function, ...]
+    """By the number that events carry."""
+    chains: Mapping[int, str]
+    """``family table chain`` by address, of the chains met."""
+    symbol: Callable[[int], str]
+    """Name of the function that contains a code address, as in ``DROP`` events; the first call may take a second."""
+    loss: Loss
+    whole: bool = True
+    """Whether every call of ``functions`` is in ``events``, or only those that were observed."""
+
+
+class TraceSession:
+    """One scenario being recorded; made by :meth:`BaseTracer.watch`."""
+
+    def __init__(self, tracer: BaseTracer) -> None:
+        self._tracer = tracer
+        self._batches: deque[bytes | memoryview] = deque()
+        self._waiting = 0
+        self._taken = 0
+        self._before = tracer.counts()
+
+    def drain(self) -> None:
+        """Read what the ring buffer holds."""
+        self._batches.append(batch := self._tracer.ring.read())
+        self._waiting += len(batch)
+
+    def alive(self) -> int:
+        """Number of sk_buffs of this scenario that the kernel has not released yet; reads the ring buffer."""
+        self.drain()
+        return sum(
+            not contract.PACKET_LAYOUT.unpack(packet)[contract.RELEASED]
+            for _, packet in self._tracer.maps["packets"].items()
+        )
+
+    def take(self, most: int) -> Sequence[Event | EventWithBytes]:
+        """The next events, at most ``most``, oldest first; for callers that do not wait for the end.
+
+        Decoding is slower than the kernel fills the buffer, so the buffer is emptied before each call. With more
+        than :data:`WAITING_BYTES` already read it is not, and the kernel counts the events that find no room.
+        """
+        if self._waiting < WAITING_BYTES:
+            self.drain()
+        size = most * self._tracer.ring.record
+        while self._batches and not self._batches[0]:
+            self._batches.popleft()
+        if not self._batches:
+            return []
+        batch = memoryview(self._batches.popleft())
+        self._batches.appendleft(batch[size:])
+        taken = self._tracer.ring.decode(batch[:size])
+        self._waiting -= len(batch[:size])
+        self._taken += len(taken)
+        return taken
+
+    def finish(self) -> TraceData:
+        """Stop recording; return everything recorded that was not taken."""
+        seen, loss = self.rest()
+        return TraceData(
+            events=self._tracer.to_events(seen),
+            functions=tuple(self._tracer.functions),
+            chains=self._tracer.chains(),
+            symbol=self._tracer.symbol,
+            loss=loss,
+            whole=self._tracer.whole,
+        )
+
+    def rest(self) -> tuple[list[Any], Loss]:
+        """Stop recording; return the records not yet taken, decoded, and what was lost."""
+        self._tracer.silence()
+        while True:
+            # A program may still be running on another CPU.
+            after = self._tracer.counts()
+            self.drain()
+            if self._tracer.counts() == after:
+                break
+        seen = self._tracer.ring.decode(b"".join(self._batches))
+        return seen, after.since(self._before, received=self._taken + len(seen))

@@ -1,0 +1,89 @@
+"""What other namespaces of the same kernel send changes no result: a run is right, or a broken measurement."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from harness.cache import cache_dir
+from harness.errors import BrokenMeasurement
+from harness.experiment.run import run
+from harness.lab.lab import Host, Lab
+from harness.reading.decision import outcome
+from harness.scenario.case import Case
+from harness.scenario.load import load
+from harness.topology.builtin import LABS
+from harness.topology.network import Network
+from harness.topology.spec import HostSpec, LabSpec
+from harness.tracer.kernel_cache import KernelCache
+from harness.tracer.tracer import Tracer
+
+pytestmark = pytest.mark.kernel
+
+EDGE = Path(__file__).parents[2] / "scenarios/edge.yaml"
+OUTCOMES = ["accept", "drop", "reject with tcp reset"]
+"""Of the first cases in that file."""
+ROUNDS = int(os.environ.get("NFT_FOREIGN_ROUNDS", "1"))
+
+
+def received(host: Host) -> int:
+    """Packets that have arrived at a host."""
+    text = host.namespace.call(Path("/proc/thread-self/net/dev").read_text)
+    return next(int(line.split()[2]) for line in text.splitlines() if line.strip().startswith("eth0:"))
+
+
+@contextmanager
+def flooded() -> Iterator[Host]:
+    """A process for each CPU sends UDP through another router, as fast as it can; the host that receives."""
+    hosts = {
+        **LABS["router"].hosts,
+        "client": HostSpec(interfaces={"eth0": ["203.0.113.5/24"]}, gateway="device", forwarding=True),
+        "server": HostSpec(interfaces={"eth0": ["10.0.2.2/24"]}, gateway="device", forwarding=True),
+    }
+    with ExitStack() as stack:
+        lab = stack.enter_context(
+            Lab.build(Network.of(LabSpec(hosts=hosts, links=LABS["router"].links, device="device")))
+        )
+        for _ in range(os.cpu_count() or 1):
+            sender = lab.hosts["client"].namespace.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            stack.callback(sender.close)
+            child = os.fork()
+            if not child:
+                try:
+                    while True:
+                        sender.sendto(bytes(64), ("10.0.2.2", 4242))
+                finally:
+                    os._exit(1)
+            stack.callback(os.waitpid, child, 0)
+            stack.callback(os.kill, child, signal.SIGKILL)
+        yield lab.hosts["server"]
+
+
+def test_a_scenario_beside_a_flood_is_right_or_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    cases = [case for case in load(EDGE) if isinstance(case, Case)][: len(OUTCOMES)]
+    right, broken = 0, []
+    with Tracer(KernelCache(cache_dir())) as tracer, flooded() as server:
+        before, started = received(server), time.monotonic()
+        for case, expected in [pair for _ in range(ROUNDS) for pair in zip(cases, OUTCOMES, strict=True)]:
+            already = received(server)
+            try:
+                (measurement,) = run(case, tracer)
+            except BrokenMeasurement as lost:
+                broken.append(str(lost))
+            else:
+                assert str(outcome(measurement.packet, "device")) == expected
+                assert measurement.observation.loss.total == 0
+                right += 1
+            assert received(server) > already, "nothing was sent meanwhile"
+        seconds = time.monotonic() - started
+        rate = (received(server) - before) / seconds
+    with capsys.disabled():
+        print(f"\n{right} right, {len(broken)} broken in {seconds:.0f} s beside {rate:.0f} foreign packets/s: {broken}")
+    assert right
