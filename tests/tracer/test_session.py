@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.model.observation import Counted, Loss
-from harness.tracer.tracer import Counts
+from harness.tracer.session import Counts
 
 BEFORE = Counts(entered=[10, 20, 30], refused=[1, 2, 3], untracked=[4, 5, 6], missed=7)
 
