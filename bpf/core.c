@@ -310,7 +310,7 @@ static __always_inline bool in_scope(u64 skb, u64 sk, u32 state, struct packet *
 	return (scope_of(state) == SCOPE_ANYWHERE || namespaces.lookup(&packet->netns)) && filter_matches(skb);
 }
 
-/* Threads are told apart by id; the idle threads all have id 0, and one each per CPU. */
+/* Threads are distinguished by id; the idle threads all have id 0, and there is one per CPU. */
 static __always_inline u64 thread(void)
 {
 	u64 id = (u32)bpf_get_current_pid_tgid();

@@ -22,7 +22,7 @@ struct rule {
 BPF_TABLE("lru_hash", u64, struct rule, rules, 8192);
 BPF_PERCPU_ARRAY(scratch_rule, struct rule, 1);
 
-/* Its size is set when it is loaded: 1 when nobody asks for stacks. */
+/* Its size is set when it is loaded: 1 when no stacks are wanted. */
 #define STACKS 16384
 BPF_TABLE("stacktrace", int, struct bpf_stacktrace, stacks, STACKS);
 BPF_ARRAY(with_stacks, u32, 1);

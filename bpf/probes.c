@@ -255,7 +255,7 @@ int on_return_list(context *ctx)
 	return 0;
 }
 
-/* On return of the functions that allocate sk_buffs: whoever had the address before is gone. */
+/* On return of the functions that allocate sk_buffs: the packet that had the address before is gone. */
 int on_return_alloc(context *ctx)
 {
 	u64 skb = result(ctx);
