@@ -196,7 +196,7 @@ def types(data: bytes, _: Path) -> None:
 def image(data: bytes, folder: Path) -> None:
     (file := folder / "vmlinuz").write_bytes(data)
     images.release_of(file)
-    vmlinux._unpack(data)
+    vmlinux.unpacked(data, file)
 
 
 def messages(data: bytes, _: Path) -> None:

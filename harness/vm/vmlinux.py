@@ -35,14 +35,22 @@ def vmlinux(image: Image) -> Path:
     place = cache_dir() / "vmlinux" / f"{image.release}-{hashlib.sha256(packed).hexdigest()[:16]}"
     if place.exists():
         return place
-    with untrusted.boundary(f"{image.vmlinuz} is no whole kernel image", remedy=_REMEDY):
-        content = _unpack(packed)
+    content = unpacked(packed, image.vmlinuz)
     if content is None or _PVH_NOTE not in content:
         return image.vmlinuz
     return place if keep(place, content) else image.vmlinuz
 
 
 _REMEDY = "fetch it again, or give another one"
+
+
+def unpacked(packed: bytes, vmlinuz: Path) -> bytes | None:
+    """The ELF file in ``packed``, which is the content of ``vmlinuz``; None when it is packed in a rare way.
+
+    Raises :class:`~harness.errors.HarnessError` when it is no whole bzImage.
+    """
+    with untrusted.boundary(f"{vmlinuz} is no whole kernel image", remedy=_REMEDY):
+        return _payload(packed)
 
 
 def _content(vmlinuz: Path) -> bytes:
@@ -52,8 +60,7 @@ def _content(vmlinuz: Path) -> bytes:
         raise Unsupported(f"{vmlinuz} {error.sentence}", remedy="give a bzImage (vmlinuz)") from None
 
 
-def _unpack(packed: bytes) -> bytes | None:
-    """The ELF file in a bzImage; None when its way of packing is none of ours."""
+def _payload(packed: bytes) -> bytes | None:
     sectors = packed[0x1F1] or 4
     offset, length = struct.unpack_from("<II", packed, 0x248)
     start = (sectors + 1) * 512 + offset
