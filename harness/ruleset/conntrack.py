@@ -13,7 +13,7 @@ from typing import Final, get_args
 
 from harness.errors import Unsupported
 from harness.lab.lab import Host
-from harness.linux.netlink import Message, Netlink, NetlinkError, attributes
+from harness.linux.netlink import Message, Netlink, attributes
 from harness.linux.nfnetlink import HEADER, NETLINK_NETFILTER, number, string
 from harness.model.observation import Connection, Direction
 from harness.scenario.models.expect import ConntrackState
@@ -60,8 +60,8 @@ def _dump() -> tuple[Connection, ...]:
     try:
         with Netlink(NETLINK_NETFILTER) as link:
             request = HEADER.pack(socket.AF_UNSPEC, 0, 0)
-            return tuple(decode(message) for message in link.dump(IPCTNL_MSG_CT_GET, request, "the connections"))
-    except NetlinkError as refused:
+            return tuple(decode(message) for message in link.dump(IPCTNL_MSG_CT_GET, request))
+    except OSError as refused:
         if refused.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
             raise
         remedy = "load its module: modprobe nf_conntrack_netlink"

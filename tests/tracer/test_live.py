@@ -312,14 +312,9 @@ def test_a_namespace_that_is_nowhere_is_refused() -> None:
 @pytest.fixture
 def namespace() -> Iterator[Namespace]:
     with Namespace("live") as made:
-        from harness.lab import rtnl
-        from harness.linux.netlink import Netlink
+        from harness.lab import requests, rtnetlink
 
-        def up() -> None:
-            with Netlink(rtnl.NETLINK_ROUTE) as link:
-                link.ask([rtnl.up(LOOPBACK)])
-
-        made.call(up)
+        made.enter(rtnetlink.RouteSocket).ask([requests.up(LOOPBACK)])
         yield made
 
 
