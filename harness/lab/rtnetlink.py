@@ -39,6 +39,9 @@ RTEXT_FILTER_SKIP_STATS: Final = 8  # linux/rtnetlink.h
 BATCH: Final = 64
 """Requests sent at once: their answers fit a socket's receive buffer of default size."""
 RECEIVE: Final = 1 << 16
+NLMSG_HDRLEN: Final = 16
+DONE: Final = bytes(4)
+"""The error number of an acknowledgement (``struct nlmsgerr``)."""
 REMEMBERED: Final = 4096
 """Requests that are remembered as they were written."""
 
@@ -124,9 +127,20 @@ class RouteSocket:
             yield from _marshal().parse(self._socket.recv(RECEIVE))
 
 
+class _Marshal(MarshalRtnl):  # type: ignore[misc] # pyroute2 has no types
+    """pyroute2's reader of answers; it decodes an acknowledgement only when that says more than "done"."""
+
+    def parse_one_message(
+        self, key: int, flags: int, sequence_number: int, data: bytes, offset: int, length: int
+    ) -> Any:
+        if key == NLMSG_ERROR and data[offset + NLMSG_HDRLEN : offset + NLMSG_HDRLEN + len(DONE)] == DONE:
+            return {"header": {"type": key, "error": None}}
+        return super().parse_one_message(key, flags, sequence_number, data, offset, length)
+
+
 @cache
-def _marshal() -> MarshalRtnl:
-    return MarshalRtnl()
+def _marshal() -> _Marshal:
+    return _Marshal()
 
 
 # -- writing requests -----------------------------------------------------------------------------------
