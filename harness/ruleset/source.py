@@ -57,6 +57,9 @@ class _Token(NamedTuple):
     column: int
 
 
+REMEMBERED: Final = 1 << 16
+"""Characters of a file up to which its tokens are remembered."""
+
 _TOKEN = re.compile(
     r"(?P<skip>[ \t\r]+|\\\r?\n|\#[^\n]*)"  # a backslash before the end of a line continues it
     r'|(?P<token>\n|[;{}]|"[^"]*"|[^\s;{}"\#\\]+|\\)'
@@ -112,6 +115,28 @@ def read(paths: Iterable[Path], texts: Texts, show: Callable[[Path], str]) -> So
 
 
 def _tokens(path: Path, text: str) -> Iterator[_Token]:
+    """The tokens of a file, remembered for its other readers. Raises :class:`UnclearError` after the last."""
+    if len(text) > REMEMBERED:
+        yield from _scan(path, text)
+        return
+    tokens, error = _scanned(path, text)
+    yield from tokens
+    if error:
+        raise UnclearError(error)
+
+
+@functools.lru_cache(16)
+def _scanned(path: Path, text: str) -> tuple[tuple[_Token, ...], str]:
+    tokens = []
+    try:
+        for token in _scan(path, text):
+            tokens.append(token)
+    except UnclearError as unclear:
+        return tuple(tokens), str(unclear)
+    return tuple(tokens), ""
+
+
+def _scan(path: Path, text: str) -> Iterator[_Token]:
     line, line_start, place = 1, 0, 0
     while place < len(text):
         found = _TOKEN.match(text, place)
