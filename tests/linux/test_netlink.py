@@ -30,7 +30,7 @@ def test_a_cut_attribute_ends_the_list() -> None:
     assert [kind for kind, _ in attributes(memoryview(packed))] == [1]
 
 
-def test_messages_of_a_datagram_are_told_apart() -> None:
+def test_messages_of_a_datagram_are_separated() -> None:
     datagram = struct.pack("=IHHII3sx", 19, 20, 0, 1, 0, b"abc") + struct.pack("=IHHII", 16, 3, 2, 2, 0)
     assert [(one.type, one.flags, one.sequence, bytes(one.body)) for one in messages(datagram)] == [
         (20, 0, 1, b"abc"),
