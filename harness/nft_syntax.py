@@ -24,6 +24,8 @@ _CHANGE = re.compile(
     r"(?:add|create|delete|destroy) +element +(?P<of>\S+ +\S+ +\S+) *(?P<elements>\{.*\})"
     r"|flush +(?:set|map) +(?P<set>\S+ +\S+ +\S+)"
 )
+_OF_ELEMENT = re.compile(r" (?:timeout|expires|counter|comment|limit|quota)(?: .*)?$")
+"""What nft lists after an element."""
 
 
 def is_name(text: str) -> bool:
@@ -57,6 +59,15 @@ def is_change(command: str) -> bool:
         return False
     inside = (found["elements"] or "{}")[1:-1]
     return is_piece(inside) and not re.search(r"[{}]", _STRING.sub(" ", inside))
+
+
+def element(text: str) -> str:
+    """An element of a set as nft lists it, in the form in which its JSON has it: without quotes, timeout, counter and
+    comment, and of a map without the value; numbers are decimal."""
+    text = " ".join(text.split())
+    bare = _STRING.sub(lambda found: found[0].replace(" ", "\0"), text)
+    bare = _OF_ELEMENT.sub("", bare).partition(" : ")[0].replace("\0", " ").replace('"', "")
+    return re.sub(r"(?<![\w.:-])0x[0-9a-fA-F]+(?![\w.:])", lambda found: str(int(found[0], 16)), bare)
 
 
 def quoted(text: str) -> str:

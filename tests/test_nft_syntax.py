@@ -89,3 +89,23 @@ def test_a_string_that_would_end_is_refused() -> None:
     for text in ('a"b', "a\nb", "a\0b"):
         with pytest.raises(ValueError, match="can't be written as a string of nft"):
             nft_syntax.quoted(text)
+
+
+@pytest.mark.parametrize(
+    ("listed", "read"),
+    [
+        ('127.0.0.1 . "lo"', "127.0.0.1 . lo"),
+        ('"eth0"', "eth0"),
+        ("0x00000010", "16"),
+        ("10.0.0.1 . 0x0000ff00", "10.0.0.1 . 65280"),
+        ('10.0.0.1 timeout 1h expires 59m59s968ms comment "the : first"', "10.0.0.1"),
+        ("10.0.0.1 counter packets 0 bytes 0", "10.0.0.1"),
+        ("10.0.0.1 . 443 : drop", "10.0.0.1 . 443"),
+        ("2001:db8::/32", "2001:db8::/32"),
+        ("02:00:00:00:0x:01", "02:00:00:00:0x:01"),
+        ("80-90", "80-90"),
+        ('"a timeout 1s"', "a timeout 1s"),
+    ],
+)
+def test_an_element_as_nft_lists_it_is_one_as_its_json_has_it(listed: str, read: str) -> None:
+    assert nft_syntax.element(listed) == read

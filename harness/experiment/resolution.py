@@ -37,9 +37,15 @@ class Resolution:
         self._done: dict[tuple[str, object], tuple[Query, ...]] = {}
         self._apart: dict[str, int] = {}
 
-    def again(self) -> None:
-        """The ruleset has changed: ask again for what had no answer."""
+    def follow(self, ruleset: Ruleset) -> None:
+        """Ask again, through ``ruleset``, which a step has changed, for what had no answer.
+
+        Counters that are made anew have counted nothing.
+        """
         self._done = {way: failed for way, failed in self._done.items() if not failed}
+        before, self._ruleset = self._ruleset, ruleset
+        lasting = {key for key, handle in ruleset.tables.items() if before.tables.get(key) == handle}
+        self._apart = {name: packets for name, packets in self._apart.items() if tuple(name.split()[:2]) in lasting}
 
     def ask(self, query: Query) -> bool:
         """Ask for one neighbour; whether it answered."""

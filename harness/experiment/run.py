@@ -26,24 +26,25 @@ from harness.lab.sockets import Call, Programs
 from harness.model.fields import Keys
 from harness.model.observation import Observation, ObservedPacket, Step, Value
 from harness.packets.frames import Frame, SendPath, build, summarise
-from harness.reading.decision import CALL, Outcome, decisive
+from harness.reading.decision import Outcome, decisive
 from harness.reading.path import functions
 from harness.ruleset import state
+from harness.ruleset.changes import Change, apply
 from harness.ruleset.conntrack import connections
 from harness.ruleset.hosts import built
 from harness.ruleset.load import Ruleset
-from harness.ruleset.nft import RefusedError
 from harness.ruleset.nftrace import TraceMessage
 from harness.ruleset.nftrace_chains import TraceChains, unused_table
-from harness.ruleset.process import LostError
 from harness.scenario import flow
 from harness.scenario.case import Case, Files
 from harness.scenario.models.actions import (
     Action,
     ConnectAction,
     ExchangeAction,
+    FlushAction,
     ListenAction,
     NftAction,
+    ReloadAction,
     SendAction,
     WaitAction,
 )
@@ -61,7 +62,7 @@ SETTLED_MORE_S = 0.01
 
 
 Where = Callable[..., Position]
-"""Where a value of a step stands, by its keys: ``where("expect", "path", 2)``."""
+"""Where a value of a step stands, by its keys: ``where("expect", "path", 2)``, as of :meth:`Case.where`."""
 
 
 class Measurement(Value, frozen=True, kw_only=True):
@@ -96,29 +97,40 @@ def run(case: Case, tracer: BaseTracer) -> tuple[Measurement, ...]:
 class Experiment:
     """A lab whose hosts have loaded their rulesets, and all that watches it."""
 
-    def __init__(self, lab: Lab, rulesets: Mapping[str, Ruleset], tracer: BaseTracer, programs: Programs) -> None:
-        self.ruleset = rulesets[lab.network.device]
-        """Of the device under test."""
+    def __init__(
+        self, lab: Lab, rulesets: Mapping[str, Ruleset], tracer: BaseTracer, programs: Programs, files: Files
+    ) -> None:
+        self._rulesets = dict(rulesets)
+        """By host; steps change that of the device under test."""
+        self._files = files
+        """What the device under test has loaded."""
         self._lab = lab
         self._tracer = tracer
         self._ruled = frozenset(rulesets.keys() - {lab.network.device})
         table = unused_table(rulesets.values())
         self._tracing = [TraceChains(lab.hosts[name], ruleset, table) for name, ruleset in rulesets.items()]
+        self._named: set[str] = set()
         self._capture = Capture(host for host in lab.hosts.values() if host is not lab.device)
         self._programs = programs
         self._neighbours = Resolution(lab, self.ruleset)
-        self._unasked = Unasked(lab, rulesets, self._tracing, self._capture)
+        self._unasked = Unasked(lab, self._rulesets, self._tracing, self._capture)
+
+    @property
+    def ruleset(self) -> Ruleset:
+        """Of the device under test, as it is now."""
+        return self._rulesets[self._lab.network.device]
 
     @classmethod
     @contextmanager
     def open(cls, network: Network, rulesets: Mapping[str, Files], tracer: BaseTracer) -> Iterator[Self]:
         """Build the lab and load the hosts' ``rulesets``; nothing of either is left after the ``with``."""
         with built(network, rulesets) as (lab, loaded), Programs(lab) as programs:
-            yield cls(lab, loaded, tracer, programs)
+            yield cls(lab, loaded, tracer, programs, rulesets[network.device])
 
     def arm(self, actions: Iterable[Action]) -> None:
         """Trace all functions, those in modules that the ruleset has pulled in and those that ``actions`` name."""
-        self._tracer.arm(_named(actions))
+        self._named |= _named(actions)
+        self._tracer.arm(self._named)
 
     def act(self, action: Action, number: int, where: Where) -> tuple[Measurement, ...]:
         """Do what a step says; what was seen of its packets, nothing of a step that sends none."""
@@ -161,11 +173,12 @@ class Experiment:
             for summary, observation, (keys, expect) in zip(summaries, observations, expected, strict=True)
         )
 
-    def _prepare(self, action: NftAction | ListenAction | WaitAction, where: Where) -> None:
-        """Do what a step says that sends nothing."""
+    def _prepare(self, action: Change | ListenAction | WaitAction, where: Where) -> None:
+        """Do a step that sends nothing."""
         match action:
-            case NftAction(nft=command):
-                self._change(command, where)
+            case NftAction() | ReloadAction() | FlushAction():
+                table = self._tracing[0].table
+                self._follow(apply(action, self._lab.device, self.ruleset, self._files, where, hidden=table))
             case ListenAction(listen=program):
                 with _placed(where("listen")):
                     self._programs.listen(program)
@@ -201,16 +214,17 @@ class Experiment:
         except state.MissingError as missing:
             raise ScenarioError(missing.sentence, where("elements", missing.name), remedy=missing.remedy) from None
 
-    def _change(self, command: str, where: Where) -> None:
-        self._neighbours.again()
+    def _follow(self, ruleset: Ruleset) -> None:
+        """Observe the device under test with ``ruleset``, to which a step has changed its own."""
+        self._neighbours.follow(ruleset)
         self._unasked.changed = True
-        try:
-            state.change(self.ruleset.nft, command)
-        except RefusedError as refused:
-            said = str(refused).splitlines()[0].partition("Error: ")
-            raise ScenarioError(f"nft: {said[2] or said[0]}", where("nft")) from None
-        except LostError as lost:
-            raise ScenarioError(lost.sentence, where("nft")) from None
+        if ruleset is self.ruleset:  # none but elements have changed
+            return
+        device = self._lab.network.device
+        tracing = self._tracing[list(self._rulesets).index(device)]
+        self._rulesets[device] = ruleset
+        tracing.follow(ruleset)
+        self._tracer.arm(self._named)  # modules may have been loaded
 
     def _connections_tell(self, expect: Expect, observations: Sequence[Observation]) -> bool:
         """Whether the connections that the device tracks say why a packet is not as expected."""
@@ -267,10 +281,8 @@ class Experiment:
             advance=call.advance,
             injected=None,
             host=plan.host,
-            failed=lambda: call.failed,
         )
-        ended = msgspec.structs.replace(call.finish(), error=call.failed)
-        observation = msgspec.structs.replace(observation, flow=ended)
+        observation = msgspec.structs.replace(observation, flow=call.finish())
         if blamed := unreached(observation, failed):
             observation = msgspec.structs.replace(observation, unresolved=tuple(map(self._explain, blamed)))
         refuse_contradiction(observation)
@@ -296,12 +308,11 @@ class Experiment:
         advance: Callable[[], None] = lambda: None,
         injected: Sequence[bytes] | None,
         host: str,
-        failed: Callable[[], str] = str,
     ) -> tuple[Observation, ...]:
         """Watch what the sockets with ``cookies`` on ``host`` send until all is still.
 
         ``start`` has them send, and calls what it is handed while it waits for a turn; ``advance`` does what
-        programs do about what has reached them; ``failed`` returns the errno of a call that the kernel refused.
+        programs do about what has reached them.
         """
         lab, tracer, capture = self._lab, self._tracer, self._capture
         captured: list[Captured] = []
@@ -353,7 +364,6 @@ class Experiment:
             captured,
             injected=injected,
             sender=host,
-            failed=failed(),
             trace_lost=sum(tracing.overruns for tracing in self._tracing) - overruns,
         )
 
@@ -370,8 +380,6 @@ def _which(place: int, observations: Sequence[Observation]) -> str:
 def _judged(observation: Observation) -> str:
     """The packet of a flow that is judged."""
     packet = decisive(observation)
-    if packet.drop and packet.drop.function == CALL:
-        return "no packet was sent"
     return summarise(packet.frame) if packet.frame else f"a packet of {packet.sender}"
 
 

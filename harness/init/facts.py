@@ -21,7 +21,6 @@ from harness.ruleset.listing import Chain
 from harness.untrusted import Unreadable
 
 if TYPE_CHECKING:
-    from harness.lab.lab import Host
     from harness.lab.namespace import Namespace
 
 INTERFACES_AT_MOST = 64
@@ -73,6 +72,7 @@ def load(path: Path) -> Facts:
     modules.refuse(required_modules.of_files([path]))
     with modules.watched(), Namespace("ruleset") as namespace:
         defines = dict(_interfaces(_texts(path, namespace)))
+        namespace.call(_make, [name for name in defines if name != "lo"])
         plan = parts.HostPlan(
             name="device",
             interfaces={},
@@ -85,9 +85,7 @@ def load(path: Path) -> Facts:
             silent=False,
             speaking=frozenset(),
         )
-        host = Host(plan, namespace, {})
-        _make(host, [name for name in defines if name != "lo"])
-        loaded = Ruleset.load(host, path)
+        loaded = Ruleset.load(Host(plan, namespace, {}), path)
         objects = loaded.nft.ask({"list": {"ruleset": None}})
     return Facts(objects=objects, chains=loaded.chains, rules=loaded.rules, defines=defines)
 
@@ -126,7 +124,7 @@ def _list(words: list[str]) -> list[str]:
 def _texts(path: Path, namespace: Namespace) -> list[str]:
     """The texts of the file and of those it includes, as far as they can be read."""
     from harness.ruleset import source
-    from harness.ruleset.load import reader
+    from harness.ruleset.files import reader
 
     full = path.absolute()
     _, texts, _ = reader(namespace, find([full]))
@@ -136,17 +134,23 @@ def _texts(path: Path, namespace: Namespace) -> list[str]:
     return list(texts.texts.values())
 
 
-def _make(host: Host, names: list[str]) -> None:
-    """Make interfaces of these names on ``host``."""
-    from harness.lab.lab import ask
-    from harness.lab.requests import WireEnd, wire
+def _make(names: list[str]) -> None:
+    """Interfaces of these names, in the namespace of the calling thread."""
+    from harness.lab import rtnl
+    from harness.linux.netlink import Netlink
 
-    for number, name in enumerate(names):
-        one, other = (
-            WireEnd("device", end, index, f"02:00:00:00:00:{index & 0xFF:02x}", host.namespace.fd)
-            for end, index in ((name, 100 + 2 * number), (f"peer-{number}", 101 + 2 * number))
-        )
-        ask(host, [wire(one, other)])
+    namespace = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with Netlink(rtnl.NETLINK_ROUTE) as link:
+            for number, name in enumerate(names):
+                one, other = 100 + 2 * number, 101 + 2 * number
+                ends = [
+                    rtnl.VethEnd("device", end, index, f"02:00:00:00:00:{index & 0xFF:02x}", namespace)
+                    for end, index in ((name, one), (f"peer-{number}", other))
+                ]
+                link.ask([rtnl.veth(*ends)])
+    finally:
+        os.close(namespace)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from harness.model.mismatch import Mismatch
 from harness.model.observation import Loss, Observation, ObservedPacket, Rule, Verdict
 from harness.model.problem import Problem, one_of
 from harness.model.result import Policy
+from harness.nft_syntax import element
 from harness.packets import icmp
 from harness.packets.frames import fields, summarise
 from harness.packets.spec import Sees
@@ -316,12 +317,12 @@ def _state(expect: Expect, observation: Observation) -> _Found:
 
 
 def same_elements(wanted: Mapping[str, Iterable[str | int]], found: Mapping[str, Iterable[str]]) -> bool:
-    """Whether every set or map has the elements wanted, in any order and however spaced."""
+    """Whether every set or map has the elements wanted, in any order, as nft or its JSON writes them."""
     return all(_elements(elements) == set(found.get(name, ())) for name, elements in wanted.items())
 
 
 def _elements(written: Iterable[str | int]) -> set[str]:
-    return {" ".join(str(one).split()) for one in written}
+    return {element(str(one)) for one in written}
 
 
 def _differences(wanted: set[str], found: set[str]) -> tuple[tuple[str, set[str]], ...]:

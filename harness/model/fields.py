@@ -73,3 +73,7 @@ VlanId = Annotated[int, Meta(ge=0, le=4094)]
 
 
 AnyAddress = Annotated[str, Meta(description="An IPv4 or IPv6 address.", examples=["10.0.0.1"])]
+
+
+RulesetFiles = str | Annotated[list[str], Meta(min_length=1)]
+"""Paths of a ruleset's files, relative to the scenario file."""

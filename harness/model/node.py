@@ -16,14 +16,17 @@ class LineColumn(NamedTuple):
 class Node:
     """A value of the document, and those inside it."""
 
-    __slots__ = ("children", "count", "key", "place", "text", "value")
+    __slots__ = ("children", "count", "is_block", "key", "place", "text", "value")
 
     def __init__(self, value: Any, place: LineColumn) -> None:
         self.value = value
         """A str, int, float, bool, list or dict."""
         self.place = place
         self.text: LineColumn | None = None
-        """Where the first character of a text stands, if it is written character by character in one line."""
+        """Where the first character of a text stands, if it is written character by character: in one line, or as a
+        block whose lines are indented alike."""
+        self.is_block = False
+        """Whether the text is written as a block."""
         self.key = place
         """Where its key stands, for a value in a mapping."""
         self.children: dict[str | int, Node] = {}
@@ -49,7 +52,14 @@ class Node:
 
     def within(self, offset: int) -> LineColumn:
         """The place ``offset`` characters into a text, as far as that is known."""
-        return self.text._replace(column=self.text.column + offset) if self.text and offset else self.place
+        known = self.text and offset and not self.is_block
+        return self.text._replace(column=self.text.column + offset) if self.text and known else self.place
+
+    def at(self, line: int, column: int) -> LineColumn:
+        """The place of a line and column of a text, both from 1, as far as that is known."""
+        if self.text is None or (line > 1 and not self.is_block):
+            return self.place
+        return LineColumn(self.text.line + line - 1, self.text.column + column - 1)
 
     def put(self, key: str | int, key_place: LineColumn, child: Node) -> None:
         """Add ``child`` to this mapping or sequence."""

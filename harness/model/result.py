@@ -108,6 +108,8 @@ class PacketResult(Value, frozen=True, kw_only=True):
     """What to do about them, where the cause is known: sentences."""
     notes: tuple[str, ...] = ()
     """What is to be said of it though it may be as expected: sentences."""
+    ruleset: RulesetPlan | None = None
+    """The ruleset that was in force, where a step has changed it; None for that of the result."""
 
     @property
     def seen(self) -> ObservedPacket:
@@ -137,9 +139,20 @@ class Result(Value, frozen=True, kw_only=True):
     sent: tuple[PacketResult, ...] = ()
     """One for each step that expects something, in order."""
     ruleset: RulesetPlan | None = None
+    """The one that the first packet met."""
     lab: LabPlan | None = None
     seconds: float = 0.0
     """How long the scenario took, from its lab to its judgement."""
+
+    def by_ruleset(self) -> Iterator[tuple[RulesetPlan, list[PacketResult]]]:
+        """Each ruleset that was in force, and the packets that met it."""
+        packets: dict[int, tuple[RulesetPlan, list[PacketResult]]] = {}
+        if self.ruleset is not None:
+            packets[id(self.ruleset)] = (self.ruleset, [])
+            for one in self.sent:
+                plan = one.ruleset or self.ruleset
+                packets.setdefault(id(plan), (plan, []))[1].append(one)
+        yield from packets.values()
 
 
 def encode(result: Result) -> bytes:
@@ -179,7 +192,7 @@ def _unsound(result: Result) -> str:
     if result.lab and (wrong := _unsound_lab(result.lab)):
         return wrong
     places = [result.position, *([result.where] if result.where else [])]
-    places += [*result.ruleset.positions] if result.ruleset else []
+    places += [place for plan, _ in result.by_ruleset() for place in plan.positions]
     if not all(0 <= number < 1 << 31 for place in places for number in place[1:]):
         return "a place has a line that no file has"
     return ""
@@ -223,7 +236,8 @@ def with_texts(result: Result, folder: Path, known: dict[str, str | None], proje
         return result
     project = project or find([], folder)
     texts = {}
-    for name in dict.fromkeys((result.ruleset.file, *(position.file for position in result.ruleset.positions))):
+    positions = (position.file for plan, _ in result.by_ruleset() for position in plan.positions)
+    for name in dict.fromkeys((result.ruleset.file, *(one for one in positions if one != result.position.file))):
         if name not in known:
             known[name] = _text(folder / name, project)
         if (text := known[name]) is not None:

@@ -152,7 +152,7 @@ class OpenLab:
 
     @_for_tests
     def nft(self, command: str) -> None:
-        """Change elements of a set or map, as the ``nft`` of a step does."""
+        """Run nft commands on the device under test in one transaction, as the ``nft`` of a step does."""
         self.step(nft=command)
 
     @_for_tests

@@ -44,7 +44,7 @@ def to_result(trial: Trial, report: pytest.TestReport) -> Result:
         kernel=measurements[0].observation.kernel if measurements else os.uname().release,
         engine=measurements[0].observation.engine if measurements else "",
         sent=tuple(
-            _sent(measurement, found, case)
+            _sent(measurement, found, case, measurements[0].ruleset)
             for measurement, found in zip(measurements, chain(trial.mismatches, repeat(())), strict=False)
         ),
         ruleset=_ruleset(shortened(_main(case)), measurements[0].ruleset)
@@ -82,7 +82,7 @@ def _message(report: pytest.TestReport) -> str:
 
 
 def _sent(
-    measurement: Measurement, mismatches: tuple[Mismatch, ...], case: Case | Broken | ScenarioError
+    measurement: Measurement, mismatches: tuple[Mismatch, ...], case: Case | Broken | ScenarioError, first: Ruleset
 ) -> PacketResult:
     seen = decided(measurement)
     return PacketResult(
@@ -97,6 +97,9 @@ def _sent(
         mismatches=mismatches,
         advice=_advice(measurement, seen, case) if seen and mismatches else (),
         notes=measurement.notes,
+        ruleset=_ruleset(shortened(_main(case)), measurement.ruleset)
+        if measurement.ruleset is not first and isinstance(case, Case)
+        else None,
     )
 
 

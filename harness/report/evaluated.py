@@ -7,13 +7,13 @@ follows from it: a chain is evaluated from its first rule on.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
 from harness.errors import Position
 from harness.model.observation import Rule, Step
-from harness.model.result import Policy, Result, RulesetPlan
+from harness.model.result import PacketResult, Policy, Result, RulesetPlan
 from harness.reading.decision import FINAL
 from harness.reading.elements import candidates, changes_headers, lookups
 from harness.reading.reach import unreachable
@@ -69,41 +69,54 @@ def covered_rules(results: Iterable[Result]) -> list[CoveredRule]:
     found: dict[tuple[Position, str], CoveredRule] = {}
     known: dict[tuple[Rule, ...], _Ruleset] = {}
     for result in results:
-        if result.ruleset is None:
-            continue
-        ruleset = known.get(result.ruleset.rules) or known.setdefault(result.ruleset.rules, _Ruleset(result.ruleset))
-        chains: dict[str, list[CoveredRule | None]] = defaultdict(list)
-        handles: dict[str, list[int]] = defaultdict(list)
-        for rule in result.ruleset.rules:
-            place = _place(found, rule, rule.text)
-            chains[rule.chain_path].append(place)
-            if place and not place.elements:
-                place.is_reachable = (rule.chain_path, rule.handle) not in ruleset.unreachable
-                place.elements = {element: {} for element in ruleset.elements(rule)}
-            handles[rule.chain_path].append(rule.handle)
-        policies = {one.chain_path: _place(found, one, f"policy {one.verdict}") for one in result.ruleset.policies}
-        deciding = [step for sent in result.sent for step in sent.decided]
-        for step, first in _steps(result):
-            rules = chains[step.chain_path]
-            if step.rule is None:
-                _mark_evaluated(rules)
-                place = policies.get(step.chain_path) if step.kind == "policy" else None
-            else:
-                number = handles[step.chain_path].index(step.rule.handle)
-                _mark_evaluated(rules[: number + 1])
-                place = rules[number]
-            if place:
-                place.evaluated = True
-                place.matched[result.name] = None
-                if step in deciding:
-                    place.decided[result.name] = None
-                if step.rule:
-                    ruleset.tell(place, result.name, step, first)
+        for plan, sent in result.by_ruleset():
+            ruleset = known.get(plan.rules) or known.setdefault(plan.rules, _Ruleset(plan))
+            _add(found, result, plan, ruleset, sent)
     return sorted(found.values(), key=lambda place: place.position)
 
 
-def _place(found: dict[tuple[Position, str], CoveredRule], one: Rule | Policy, text: str) -> CoveredRule | None:
-    if one.position is None:
+def _add(
+    found: dict[tuple[Position, str], CoveredRule],
+    result: Result,
+    plan: RulesetPlan,
+    ruleset: _Ruleset,
+    sent: Sequence[PacketResult],
+) -> None:
+    """Add to ``found`` the rules of ``plan`` that stand in its files, and what of them the packets ``sent`` met."""
+    of_steps = result.position.file
+    chains: dict[str, list[CoveredRule | None]] = defaultdict(list)
+    handles: dict[str, list[int]] = defaultdict(list)
+    for rule in plan.rules:
+        place = _place(found, rule, rule.text, of_steps)
+        chains[rule.chain_path].append(place)
+        if place and not place.elements:
+            place.is_reachable = (rule.chain_path, rule.handle) not in ruleset.unreachable
+            place.elements = {element: {} for element in ruleset.elements(rule)}
+        handles[rule.chain_path].append(rule.handle)
+    policies = {one.chain_path: _place(found, one, f"policy {one.verdict}", of_steps) for one in plan.policies}
+    deciding = [step for one in sent for step in one.decided]
+    for step, first in _steps(sent):
+        rules = chains[step.chain_path]
+        if step.rule is None:
+            _mark_evaluated(rules)
+            place = policies.get(step.chain_path) if step.kind == "policy" else None
+        else:
+            number = handles[step.chain_path].index(step.rule.handle)
+            _mark_evaluated(rules[: number + 1])
+            place = rules[number]
+        if place:
+            place.evaluated = True
+            place.matched[result.name] = None
+            if step in deciding:
+                place.decided[result.name] = None
+            if step.rule:
+                ruleset.tell(place, result.name, step, first)
+
+
+def _place(
+    found: dict[tuple[Position, str], CoveredRule], one: Rule | Policy, text: str, of_steps: str
+) -> CoveredRule | None:
+    if one.position is None or one.position.file == of_steps:
         return None
     new = CoveredRule(position=one.position, chain_path=one.chain_path, text=text, is_policy=isinstance(one, Policy))
     return found.setdefault((one.position, one.chain_path), new)
@@ -131,13 +144,13 @@ class _Ruleset:
                 place.unclear.update(fit)
 
 
-def _steps(result: Result) -> Iterator[tuple[Step, Step | None]]:
+def _steps(sent: Iterable[PacketResult]) -> Iterator[tuple[Step, Step | None]]:
     """What happened on the device to any packet, replies included; each step with that which has the headers."""
-    for sent in result.sent:
-        for packet in sent.observation.packets:
+    for one in sent:
+        for packet in one.observation.packets:
             first = None
             for step in packet.steps:
-                if step.host == sent.observation.device:
+                if step.host == one.observation.device:
                     first = step if step.headers or step.iif or step.oif else first
                     yield step, first
                     first = None if step.verdict in FINAL else first

@@ -13,12 +13,12 @@ from typing import Final, get_args
 
 from harness.errors import Unsupported
 from harness.lab.lab import Host
-from harness.linux.netlink import Message, Netlink, attributes
+from harness.linux.netlink import NLM_F_ACK, NLM_F_REQUEST, Message, Netlink, NetlinkError, Request, attributes
 from harness.linux.nfnetlink import HEADER, NETLINK_NETFILTER, number, string
 from harness.model.observation import Connection, Direction
 from harness.scenario.models.expect import ConntrackState
 
-IPCTNL_MSG_CT_GET: Final = 1 << 8 | 1
+IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE = 1 << 8 | 1, 1 << 8 | 2
 # enum ctattr_type, ctattr_tuple, ctattr_ip, ctattr_l4proto, ctattr_protoinfo, ctattr_protoinfo_tcp, ctattr_help
 TUPLE_ORIG, TUPLE_REPLY, STATUS, PROTOINFO, HELP, MARK, ZONE = 1, 2, 3, 4, 5, 8, 18
 TUPLE_IP, TUPLE_PROTO = 1, 2
@@ -56,16 +56,38 @@ def connections(host: Host) -> tuple[Connection, ...]:
     return host.namespace.call(_dump)
 
 
+def flush(host: Host) -> None:
+    """Delete all connections that the kernel of ``host`` tracks, as ``conntrack -F``.
+
+    Raises :class:`~harness.errors.Unsupported` when this kernel does not list connections.
+    """
+    host.namespace.call(_flush)
+
+
+def _flush() -> None:
+    body = HEADER.pack(socket.AF_UNSPEC, 0, 0)
+    try:
+        with Netlink(NETLINK_NETFILTER) as link:
+            link.ask([Request(IPCTNL_MSG_CT_DELETE, NLM_F_REQUEST | NLM_F_ACK, body, "flush the connections")])
+    except NetlinkError as refused:
+        raise _unlisted(refused) from None
+
+
+def _unlisted(refused: NetlinkError) -> Exception:
+    """What to raise where the kernel has ``refused`` a request about connections."""
+    if refused.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+        return refused
+    remedy = "load its module: modprobe nf_conntrack_netlink"
+    return Unsupported("this kernel does not list connections (CONFIG_NF_CT_NETLINK)", remedy=remedy)
+
+
 def _dump() -> tuple[Connection, ...]:
     try:
         with Netlink(NETLINK_NETFILTER) as link:
             request = HEADER.pack(socket.AF_UNSPEC, 0, 0)
-            return tuple(decode(message) for message in link.dump(IPCTNL_MSG_CT_GET, request))
-    except OSError as refused:
-        if refused.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-            raise
-        remedy = "load its module: modprobe nf_conntrack_netlink"
-        raise Unsupported("this kernel does not list connections (CONFIG_NF_CT_NETLINK)", remedy=remedy) from None
+            return tuple(decode(message) for message in link.dump(IPCTNL_MSG_CT_GET, request, "the connections"))
+    except NetlinkError as refused:
+        raise _unlisted(refused) from None
 
 
 def decode(message: Message) -> Connection:

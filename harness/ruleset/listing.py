@@ -65,6 +65,7 @@ ANONYMOUS: Final = re.compile(r"__chain(\d+)$")
 
 _HANDLE = re.compile(r" # handle (\d+)$")
 _TABLE = re.compile(r"^table (\S+) (\S+) \{")
+_TABLE_HANDLE = re.compile(r"^table (\S+) (\S+) \{ # handle (\d+)$", re.MULTILINE)
 _CHAIN = re.compile(r"^\tchain (\S+) \{")
 _BASE = re.compile(
     r"^\t\ttype (?P<type>\S+) hook (?P<hook>\S+)(?: devices? (?:= )?(?P<devices>\{[^}]*\}|\S+))?"
@@ -74,6 +75,11 @@ _COMMENT = re.compile(r'(?:^|\s)comment "([^"]*)"$')
 _OF_CHAIN = re.compile(r'^\t\t(?:comment "[^"]*"|flags [^;]*;|policy \S+;)$')
 """Lines of a chain that are neither a rule nor its hook."""
 _OPENS_BLOCK = re.compile(r"(?:^|\s)(?:jump|goto) \{$")
+
+
+def tables(listing: str) -> dict[tuple[str, str], int]:
+    """The handles of the tables in ``listing``, by family and name. A table that is made anew has another one."""
+    return {(found[1], found[2]): int(found[3]) for found in _TABLE_HANDLE.finditer(listing)}
 
 
 def read(listing: str, handles: Iterable[Handle] = ()) -> tuple[tuple[Chain, ...], tuple[Listed, ...]]:

@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
 
 from harness.bounds import RULESET_BYTES
-from harness.errors import Position, ScenarioError, Unsupported
+from harness.errors import Position, ScenarioError
 from harness.lab.lab import Host
-from harness.lab.namespace import Namespace
+from harness.linux import modules
 from harness.model.observation import Rule
 from harness.model.result import Policy
-from harness.project import ALLOW, Project, find
-from harness.ruleset import iptables, listing, source, state
+from harness.nft_syntax import is_change
+from harness.project import Project
+from harness.ruleset import listing, required_modules, source, state
+from harness.ruleset.files import load_files, why
 from harness.ruleset.listing import Chain, Listed
-from harness.ruleset.nft import Nft, RefusedError, as_shown, complaint, handles_in_blocks, marked
+from harness.ruleset.nft import (
+    STDIN,
+    Nft,
+    RefusedError,
+    complaint_at,
+    handles_in_blocks,
+)
 from harness.ruleset.nft import nft_version as nft_version
-from harness.ruleset.process import LostError, Reach
-from harness.ruleset.unsupported import missing
-from harness.untrusted import Unreadable, read_text
+from harness.ruleset.process import LostError
+from harness.untrusted import read_text
 
 _STRING: Final = re.compile(r'"[^"]*"')
 _TRACE_OFF: Final = re.compile(r"\bmeta nftrace set 0\b")
-
-
-def reader(namespace: Namespace, project: Project) -> tuple[Nft, source.Texts, Reach]:
-    """What reads rulesets of ``project``, or what its settings allow, and nothing else."""
-    reach = Reach((project.root, *project.allowed))
-    nft = Nft(namespace, reach)
-    return nft, source.Texts(lambda file: read_text(file, RULESET_BYTES, allowed=reach.has), nft.matching), reach
 
 
 class Ruleset:
@@ -46,6 +45,8 @@ class Ruleset:
         rules: Iterable[Rule],
         sets: Mapping[str, tuple[str, ...]] | None = None,
         nft: Nft | None = None,
+        tables: Mapping[tuple[str, str], int] | None = None,
+        size: int = 0,
     ) -> None:
         self.chains = tuple(chains)
         self.rules = tuple(rules)
@@ -68,7 +69,10 @@ class Ruleset:
         self.sets = sets or {}
         """What named sets and maps hold after loading, by family, table and name: those that rules look into and
         that no rule changes. Empty where the files are so large that to list them would take long."""
+        self.tables = tables or {}
+        """The handles of the tables by family and name: one that is made anew has another."""
         self._nft = nft
+        self._size = size
         self._rules = {(rule.family, rule.table, rule.chain, rule.handle): rule for rule in self.rules}
         self._chains = {(chain.family, chain.table, chain.name): chain for chain in self.chains}
 
@@ -86,43 +90,112 @@ class Ruleset:
         Raises :class:`~harness.errors.ScenarioError` at the place that nft complains of, and
         :class:`~harness.errors.Unsupported` for what this kernel lacks.
         """
-        mains = {path.absolute(): path for path in paths}
-        for path in paths:
-            if not path.is_file():
-                raise ScenarioError("there is no such ruleset", Position(str(path)))
-        home = home or find(mains)
-        nft, texts, reach = reader(host.namespace, home)
-        files = _Files(mains, texts)
-        for full in files.of_nft:
-            _refuse_includes(full, files, reach, home)
-        for (folder, is_save), group in itertools.groupby(mains, lambda full: (full.parent, full in files.of_iptables)):
-            if is_save:
-                for full in group:
-                    iptables.restore(host.namespace, texts.text(full), mains[full])
-            else:
-                _load(nft, folder, list(group), mains, defines or {})
-        chains, listed = listing.read(nft.ruleset(), host.namespace.call(handles_in_blocks))
+        nft, written, size = load_files(host, paths, defines or {}, home)
+        return cls._read(host, nft, written, Position(str(paths[0])), size=size)
+
+    def reloaded(
+        self, host: Host, *paths: Path, defines: Mapping[str, str], home: Project, hidden: str = ""
+    ) -> Ruleset:
+        """Load ``paths`` on ``host`` as :meth:`load` does, in addition to what is loaded; the ruleset after that.
+
+        Rules that are still there keep their positions. Tables named ``hidden`` are left out. Raises as :meth:`load`.
+        """
+        _, written, size = load_files(host, paths, defines, home)
+        whole = Position(str(paths[0]))
+        return self._read(host, self.nft, written, whole, size=max(size, self._size), before=self, hidden=hidden)
+
+    def changed(
+        self,
+        host: Host,
+        commands: str,
+        folder: Path,
+        *,
+        defines: Mapping[str, str],
+        place: Callable[[int, int], Position],
+        hidden: str = "",
+    ) -> Ruleset:
+        """Run nft ``commands`` on ``host`` in one transaction, as ``nft -f`` in ``folder``; the ruleset after that.
+
+        Rules that are still there keep their positions, new ones have those that ``place`` gives for a line and column
+        of the commands. Tables named ``hidden`` are left out. It is this ruleset where only elements have changed.
+
+        Raises :class:`~harness.errors.ScenarioError` at the place that nft complains of, and
+        :class:`~harness.errors.Unsupported` for what this kernel lacks, or where a module would have to be loaded into
+        the machine's own kernel.
+        """
+        modules.refuse(required_modules.of_text(commands, "nft:"))
+
+        def at(file: Path, line: int, column: int) -> Position:
+            return place(line, column) if file in (text, Path(STDIN)) else Position(str(file), line, column)
+
+        text = folder / "nft: commands"
         try:
-            written = source.read(files.of_nft, texts, files.shown)
+            self.nft.change(commands, folder, defines)
+        except LostError as lost:
+            raise ScenarioError(lost.sentence, place(1, 1)) from None
+        except RefusedError as refused:
+            raise why(self.nft, refused, complaint_at(refused, place(1, 1), at)) from None
+        if is_change(commands):
+            return self
+        texts = source.Texts(
+            lambda file: commands if file == text else read_text(file, RULESET_BYTES), self.nft.matching
+        )
+        try:
+            written = source.read_commands(text, texts, at)
         except source.UnclearError:
             written = source.Source({}, {})
-        for full in files.of_iptables:
-            more = iptables.read(texts.text(full), mains[full])
-            written = source.Source(written.rules | more.rules, written.policies | more.policies)
-        rules = list(placed(listed, written.rules))
-        for rule in rules:
+        return self._read(host, self.nft, written, place(1, 1), size=self._size, before=self, hidden=hidden)
+
+    @classmethod
+    def _read(
+        cls,
+        host: Host,
+        nft: Nft,
+        written: source.Source,
+        whole: Position,
+        *,
+        size: int,
+        before: Ruleset | None = None,
+        hidden: str = "",
+    ) -> Ruleset:
+        """The ruleset that ``host`` has, with the places where its rules are ``written``, or were ``before``."""
+        text = nft.ruleset()
+        tables = {key: handle for key, handle in listing.tables(text).items() if key[1] != hidden}
+        chains, listed = listing.read(text, host.namespace.call(handles_in_blocks))
+        lasting = {key for key, handle in tables.items() if before and before.tables.get(key) == handle}
+        kept = {_key(rule): rule for rule in (before.rules if before else ()) if _key(rule)[:2] in lasting}
+        listed = tuple(rule for rule in listed if rule.table != hidden)
+        fresh = [rule for rule in listed if _key(rule) not in kept or kept[_key(rule)].text != rule.text]
+        replaced = {
+            ((family, table, chain), handle): one
+            for ((family, table, chain), handle), one in written.replaced.items()
+            if (family, table, chain, handle) in kept
+        }
+        rules = kept | {_key(rule): rule for rule in placed(fresh, written.rules, replaced)}
+        for rule in rules.values():
             if _TRACE_OFF.search(_STRING.sub("", rule.text)):
                 raise ScenarioError(
                     f"this rule ends the trace of a packet, so the rules after it could not be seen: {rule.text}",
-                    rule.position or Position(str(paths[0])),
+                    rule.position or whole,
                     remedy="leave meta nftrace to the harness",
                 )
-        places = (written.policies.get((chain.family, chain.table, chain.name)) for chain in chains)
+        policies: dict[source.ChainKey, Position | None] = {
+            (chain.family, chain.table, chain.name): chain.position for chain in (before.chains if before else ())
+        }
+        policies = {key: place for key, place in policies.items() if key[:2] in lasting}
+        policies.update(written.policies)
+        found = [rules[_key(rule)] for rule in listed]
         return cls(
-            (msgspec.structs.replace(chain, position=place) for chain, place in zip(chains, places, strict=True)),
-            rules,
-            state.members(nft, looked_into(rules)) if sum(map(len, texts.texts.values())) <= LISTED else {},
+            (
+                msgspec.structs.replace(chain, position=policies.get((chain.family, chain.table, chain.name)))
+                for chain in chains
+                if chain.table != hidden
+            ),
+            found,
+            state.members(nft, looked_into(found)) if size <= LISTED else {},
             nft,
+            tables,
+            size,
         )
 
     @property
@@ -158,19 +231,29 @@ def looked_into(rules: Iterable[Rule]) -> set[str]:
     return found - changed
 
 
-def placed(listed: Iterable[Listed], written: Mapping[source.ChainKey, list[source.SourceRule]]) -> Iterable[Rule]:
+def placed(
+    listed: Iterable[Listed],
+    written: Mapping[source.ChainKey, list[source.SourceRule]],
+    replaced: Mapping[tuple[source.ChainKey, int], source.SourceRule] = MappingProxyType({}),
+) -> Iterable[Rule]:
     """The rules ``listed`` with the places where they are ``written``.
 
     A table's handles grow in the order in which the kernel gets its rules (nf_tables_alloc_handle
     in net/netfilter/nf_tables_api.c), and nft sends the rules of a chain in the order in which
-    they are written. A chain that differs in number of rules or in a comment gets no places.
+    they are written. A chain that differs in number of rules or in a comment gets no places. Rules that
+    have ``replaced`` others stand in ``written`` as well; a kernel may give them the handles of these.
     """
     listed = tuple(listed)
     places: dict[tuple[str, str, int], source.SourceRule] = {}
     chains: dict[source.ChainKey, list[Listed]] = {}
-    for rule in listed:
-        chains.setdefault((rule.family, rule.table, rule.chain), []).append(rule)
     written = dict(written)
+    for rule in listed:
+        key = (rule.family, rule.table, rule.chain)
+        if (one := replaced.get((key, rule.handle))) is not None:
+            places[rule.family, rule.table, rule.handle] = one
+            written[key] = [other for other in written.get(key, []) if other is not one]
+        else:
+            chains.setdefault(key, []).append(rule)
     for key, rules in chains.items():  # a block's chain comes after that of the rule that holds it
         rules.sort(key=lambda rule: rule.handle)
         found = written.get(key, [])
@@ -192,72 +275,10 @@ def placed(listed: Iterable[Listed], written: Mapping[source.ChainKey, list[sour
         )
 
 
+def _key(rule: Rule | Listed) -> tuple[str, str, str, int]:
+    return rule.family, rule.table, rule.chain, rule.handle
+
+
 def _fits(written: source.SourceRule, listed: Listed) -> bool:
     """Whether the comments agree; nft 1.0 lists none of iptables' rules."""
     return written.comment == listed.comment or (written.text.startswith("-A") and not listed.comment)
-
-
-class _Files:
-    """The files of a ruleset: main files and what they include."""
-
-    def __init__(self, mains: Mapping[Path, Path], texts: source.Texts) -> None:
-        self.mains = mains
-        """The user's names of the main files, by their absolute ones."""
-        self.texts = texts
-        self.of_iptables = [full for full in mains if iptables.is_save(self.read(full, Position(str(mains[full]))))]
-        """The main files of iptables-save."""
-        self.of_nft = [full for full in mains if full not in self.of_iptables]
-
-    def read(self, file: Path, position: Position) -> str:
-        """The text of ``file``, which is named at ``position``; raises :class:`ScenarioError` there."""
-        try:
-            return self.texts.text(file)
-        except Unreadable as reason:
-            raise ScenarioError(f"{self.shown(file)} {reason.sentence}", position, remedy=reason.remedy) from None
-
-    def shown(self, file: Path) -> str:
-        """The user's name of ``file``: of a main file as given, else by the main file whose folder it lies in."""
-        if file in self.mains:
-            return str(self.mains[file])
-        main = next((one for one in self.mains if file.is_relative_to(one.parent)), next(iter(self.mains)))
-        return as_shown(file, main, self.mains[main])
-
-
-def _load(nft: Nft, folder: Path, files: list[Path], mains: Mapping[Path, Path], defines: Mapping[str, str]) -> None:
-    """Load nft files of one folder in one transaction."""
-    try:
-        nft.load(folder, [full.name for full in files], defines)
-    except LostError as lost:
-        read = " and ".join(str(mains[full]) for full in files)
-        raise ScenarioError(f"{lost.sentence} while it read {read}", Position(str(mains[files[0]]))) from None
-    except RefusedError as refused:
-        told = complaint(refused, files[0], mains[files[0]])
-        for text in marked(refused):
-            if lacking := missing(nft, text):
-                raise Unsupported(
-                    f"{told.position}: the kernel has no {lacking.name}, for: {text.strip()}",
-                    remedy=f"it needs {lacking.modules}",
-                ) from None
-        raise told from None
-
-
-def _refuse_includes(main: Path, files: _Files, reach: Reach, home: Project) -> None:
-    """Say where ``main`` includes what nft could not read, before nft says less.
-
-    What nft may read does not depend on this: it is run where nothing else can be opened.
-    """
-    if odd := re.search(r'[][*?"\\\x00-\x1f]', main.name):
-        remedy = f"rename it: nft would take the {odd[0]!r} for a part of a pattern"
-        raise ScenarioError("cannot be loaded under this name", Position(str(files.mains[main])), remedy=remedy)
-    for include in source.includes(main, files.texts, files.shown):
-        # Of a pattern the folder above its first sign is looked at: it could match what lies there.
-        found = Path(os.path.realpath(source.fixed(include.name)))
-        if not reach.has(found) and (not source.has_magic(include.name) or found.exists()):
-            raise ScenarioError(
-                f"{include.name} lies outside of the project, {home.root}",
-                include.position,
-                remedy="copy it into the project and include it by a relative name, "
-                f"or allow it: {ALLOW} in the project's pytest settings",
-            )
-        for file in files.texts.match(include.name):
-            files.read(file, include.position)

@@ -7,10 +7,10 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from harness.errors import Position, ScenarioError, Unsupported
 from harness.lab.namespace import Namespace
@@ -25,6 +25,10 @@ NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 2
 NFTA_COUNTER_PACKETS = 2
 
 _MESSAGE = re.compile(r"^(?P<file>.+?):(?P<line>\d+):(?P<column>\d+)-(?P<end>\d+): Error: (?P<text>.*)$", re.MULTILINE)
+_INCLUDE = re.compile(r"\s*include\s")
+
+STDIN: Final = "/dev/stdin"
+"""The file that nft names in positions of a text that is no file."""
 
 
 class RefusedError(Exception):
@@ -78,21 +82,58 @@ class Nft:
         A variable that one file defines is known in the next. Nothing is included from ``/etc`` by
         a relative name. Raises as :meth:`run`.
         """
+        names = tuple(names)
+        request = {"json": False, "folder": str(folder)}
+        if len(names) == 1 and not defines:
+            self._output(*self._ask({**request, "file": f"./{names[0]}"}))
+            return
         # Not add_var() and cmd_from_file(): the second file of a context would not know the variables, and
         # nft 1.0.6 frees them twice.
         variables = [f"define {name} = {value}\n" for name, value in defines.items()]
-        # The last line of a file may lack its end.
         self.run("".join([*variables, *(f'include "./{name}"\n\n' for name in names)]), folder=folder)
+
+    def refuse_end(self, folder: Path, name: str, text: str) -> None:
+        """Raise :class:`RefusedError` where nft would refuse the end of the file ``name`` with this ``text``.
+
+        nft 1.0.6 does not read a file whose last line is an include without a newline. Read by an include itself, a
+        file ends with that of its includer, so this is tried by the last line alone.
+        """
+        *before, last = text.split("\n")
+        if not _INCLUDE.match(last):
+            return
+        request = {"json": False, "folder": str(folder), "file": STDIN, "dry": True}
+        reply = self._ask(request, last.encode(errors="surrogateescape"))
+        error = reply.error.decode(errors="replace")
+        if (
+            reply.code
+            and (found := _MESSAGE.search(error))
+            and found["file"] == STDIN
+            and "end of file" in found["text"]
+        ):
+            raise RefusedError(error.replace(f"{STDIN}:1:", f"./{name}:{len(before) + 1}:"))
+
+    def change(self, text: str, folder: Path, defines: Mapping[str, str]) -> None:
+        """Run the commands in ``text`` in one transaction, as ``nft -f`` in ``folder`` would, with variables.
+
+        The file of a position in a :class:`RefusedError` is :data:`STDIN`, and its line that of ``text``.
+        """
+        if "\0" in text:
+            raise RefusedError("Error: a NUL character ends a command")
+        first = "".join(f"define {name} = {value};" for name, value in defines.items())
+        request = {"json": False, "folder": str(folder), "file": STDIN}
+        reply = self._ask(request, f"{first}\n{text}\n".encode(errors="surrogateescape"))
+        error = re.sub(rf"^{STDIN}:(\d+):", lambda one: f"{STDIN}:{int(one[1]) - 1}:", reply.error.decode(), flags=re.M)
+        self._output(reply.code, reply.output, error.encode())
 
     def ruleset(self) -> str:
         """The ruleset as nft lists it, with handles, without counters' values and sets' elements."""
         return self.run("list ruleset")
 
-    def _ask(self, request: dict[str, Any]) -> Reply:
+    def _ask(self, request: dict[str, Any], text: bytes | None = None) -> Reply:
         try:
             if self._child is None:
                 self._child = Child(self._namespace.fd, self._reach)
-            return self._child.ask(request)
+            return self._child.ask(request, text)
         except LostError as lost:
             self.close()
             raise LostError(f"libnftables {nft_version()} {lost.sentence}") from None
@@ -133,7 +174,7 @@ def counted() -> dict[Handle, int]:
 def _rules() -> Iterator[tuple[Handle, dict[int, memoryview]]]:
     """Every rule of this thread's network namespace, as its attributes."""
     with Netlink(NETLINK_NETFILTER) as link:
-        for message in link.dump(NFT_MSG_GETRULE, HEADER.pack(0, 0, 0)):
+        for message in link.dump(NFT_MSG_GETRULE, HEADER.pack(0, 0, 0), "the rules"):
             family, _, _ = HEADER.unpack_from(message.body)
             rule = dict(attributes(message.body[HEADER.size :]))
             table, chain = string(rule.get(NFTA_RULE_TABLE)), string(rule.get(NFTA_RULE_CHAIN))
@@ -153,25 +194,47 @@ def nft_version() -> str:
     return found[1] if found else ""
 
 
+_CAUSES: Final = {
+    "No such file or directory": "a table, chain, set, helper or interface that it names does not exist",
+    "File exists": "it exists already",
+    "Device or resource busy": "it is still in use",
+    "Invalid argument": "a value in it is not valid there",
+}
+"""What the kernel's error codes mean for a command."""
+
+
 def complaint(refused: RefusedError, path: Path, shown: Path) -> ScenarioError:
     """What nft said about the file ``path`` in one sentence, at its place; ``shown`` is the user's name of it."""
+    return complaint_at(
+        refused, Position(str(shown)), lambda file, line, column: Position(as_shown(file, path, shown), line, column)
+    )
+
+
+def complaint_at(refused: RefusedError, whole: Position, place: Callable[[Path, int, int], Position]) -> ScenarioError:
+    """What nft said in one sentence, at the ``place`` of the file, line and column that it names, if any, else at the
+    ``whole``."""
     found = _MESSAGE.search(str(refused))
     if found is None or not int(found["line"]):
         said, *quoted = str(refused).splitlines()
         text = (found["text"] if found else said.removeprefix("Error: ")) + (f", in: {quoted[0]}" if quoted else "")
-        return ScenarioError(f"nft refused the ruleset: {text}", Position(str(shown)))
+        return ScenarioError(f"nft refused the ruleset: {text}", whole)
     lines = str(refused)[found.end() :].splitlines()
     source = lines[1].strip() if len(lines) > 1 else ""
     sentence = f"nft: {found['text']}" + (f", in: {source}" if source else "")
-    place = Position(as_shown(Path(found["file"]), path, shown), int(found["line"]), int(found["column"]))
+    position = place(Path(found["file"]), int(found["line"]), int(found["column"]))
+    remedy = ""
     if found["text"].startswith("Could not process rule"):
         # The kernel's answer: only an error code.
-        return ScenarioError(sentence, place, remedy="a name or number in it may be wrong")
-    if found["text"].startswith("Could not resolve hostname"):
-        return ScenarioError(sentence, place, remedy="names of hosts are not resolved here: write the address")
-    if found["text"].startswith("redefinition"):
-        return ScenarioError(sentence, place, remedy="it is set before, there or by the scenario file's defines:")
-    return ScenarioError(sentence, place)
+        remedy = _CAUSES.get(found["text"].rpartition(": ")[2], "")
+    elif found["text"].startswith("Could not resolve hostname"):
+        remedy = "names of hosts are not resolved here: write the address"
+    elif found["text"].startswith("redefinition"):
+        remedy = "it is defined before, there or by the scenario file's defines:"
+    elif "end of file" in found["text"]:
+        remedy = "end the last line with a newline"
+    elif found["text"].startswith(("syntax error", "invalid priority expression")):
+        remedy = f"nft {nft_version()} of this machine has read it: check whether the syntax is of a later version"
+    return ScenarioError(sentence, position, remedy=remedy)
 
 
 def marked(refused: RefusedError) -> Iterator[str]:

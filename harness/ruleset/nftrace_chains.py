@@ -30,15 +30,23 @@ class TraceChains:
 
     def __init__(self, host: Host, ruleset: Ruleset, table: str = "") -> None:
         self._host = host
-        self._ruleset = ruleset
+        self._families: set[str] = set()
+        """Those that have had tables of tracing chains."""
         self.table = table or unused_table([ruleset])
         """Name of the tables that hold the tracing chains."""
         self._bases: dict[int, Chain] = {}
         self._trace = TraceSocket(host)
+        self.follow(ruleset)
+
+    def follow(self, ruleset: Ruleset) -> None:
+        """Trace ``ruleset``, which has been loaded or changed: its hooks may be others, and its chains newer."""
+        self._ruleset = ruleset
+        anew = "".join(f"add table {one} {self.table}\ndelete table {one} {self.table}\n" for one in self._families)
         try:
-            ruleset.nft.run(commands(ruleset, self.table))
+            ruleset.nft.run(anew + commands(ruleset, self.table))
         except RefusedError as refused:
             raise HarnessError(f"nft refused the chains that trace the ruleset: {refused}") from None
+        self._families |= {chain.family for chain in ruleset.chains if chain.is_base}
 
     @property
     def overruns(self) -> int:

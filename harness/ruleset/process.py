@@ -106,12 +106,16 @@ class Child:
             self._error = -1
             self._project.children -= 1
 
-    def ask(self, message: dict[str, Any]) -> Reply:
-        """The reply to a request. Raises :class:`LostError` when the process ends instead, or has to be ended."""
+    def ask(self, message: dict[str, Any], text: bytes | None = None) -> Reply:
+        """The reply to a request, which may read ``text`` from ``/dev/stdin``.
+
+        Raises :class:`LostError` when the process ends instead, or has to be ended.
+        """
         until = time.monotonic() + seconds()
+        given = () if text is None else (_memory("stdin", text),)
         try:
             self._socket.settimeout(seconds())
-            sandbox.send(self._socket, message)
+            sandbox.send(self._socket, message, given)
             code, output, error = sandbox.HEADER.unpack(self._receive(sandbox.HEADER.size, until))
             if code == sandbox.TOO_MUCH or output + error > sandbox.MESSAGE_MAX:
                 self._end()
@@ -122,6 +126,9 @@ class Child:
             raise LostError(f"timed out after {seconds()} s") from None
         except (EOFError, OSError):
             raise LostError(self._described(self._end())) from None
+        finally:
+            for one in given:
+                os.close(one)
 
     def wait(self) -> tuple[int, str]:
         """Wait for the program's end: its exit status and what it printed. Raises :class:`LostError` otherwise."""

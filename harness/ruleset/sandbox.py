@@ -370,7 +370,10 @@ def _refuse(calls: tuple[int, ...]) -> None:
 def serve(sock: socket.socket) -> None:
     """Answer requests, one after the other, until the other side closes ``sock``."""
     while True:
-        message, _ = receive(sock)
+        message, descriptors = receive(sock)
+        for descriptor in descriptors:  # a text for nft to read
+            os.dup2(descriptor, 0)
+            os.close(descriptor)
         code, output, error = _matching(message["glob"]) if "glob" in message else _nft(message)
         if len(output) + len(error) > MESSAGE_MAX:
             code, output, error = TOO_MUCH, b"", b""
@@ -378,7 +381,7 @@ def serve(sock: socket.socket) -> None:
 
 
 def _nft(message: dict[str, Any]) -> tuple[int, bytes, bytes]:
-    """Run commands in a new libnftables context; return code, output, error text."""
+    """Run commands, or those in a file, in a new libnftables context; return code, output, error text."""
     nft = _Nftables()
     if message["json"]:  # values of counters and elements of sets included
         nft.set_json_output(True)
@@ -396,7 +399,9 @@ def _nft(message: dict[str, Any]) -> tuple[int, bytes, bytes]:
         except OSError as missing:
             return 1, b"", f"Error: {folder}: {missing.strerror}".encode()
         nft.add_include_path(folder)
-    result: tuple[int, bytes, bytes] = nft.cmd(message["commands"].encode(errors="surrogateescape"))
+    nft.set_dry_run(message.get("dry", False))
+    name, commands = (message.get(key, "").encode(errors="surrogateescape") for key in ("file", "commands"))
+    result: tuple[int, bytes, bytes] = nft.cmd_from_file(name) if name else nft.cmd(commands)
     return result
 
 

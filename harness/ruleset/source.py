@@ -44,6 +44,8 @@ class Source(NamedTuple):
     """By chain, in the order of loading. A chain changed by a command that takes rules away is left out."""
     policies: dict[ChainKey, Position]
     """The policy of a base chain, or its hook where no policy is written."""
+    replaced: dict[tuple[ChainKey, int], SourceRule] = {}
+    """Of commands the rules that take the place of others, also by the handles of these."""
 
 
 class UnclearError(Exception):
@@ -56,9 +58,6 @@ class _Token(NamedTuple):
     line: int
     column: int
 
-
-REMEMBERED: Final = 1 << 16
-"""Characters of a file up to which its tokens are remembered."""
 
 _TOKEN = re.compile(
     r"(?P<skip>[ \t\r]+|\\\r?\n|\#[^\n]*)"  # a backslash before the end of a line continues it
@@ -107,36 +106,24 @@ def read(paths: Iterable[Path], texts: Texts, show: Callable[[Path], str]) -> So
     Included files are looked for in the folder of the main file. ``show`` turns a path into the
     name for the user. Raises :class:`UnclearError`.
     """
-    walk = _Walk(texts, show)
+    walk = _Walk(texts, lambda token: Position(show(token.file), token.line, token.column))
     for path in paths:
         walk.file(path)
     rules = {key: found for key, found in walk.chains.items() if key not in walk.unclear}
     return Source(rules, {key: place for key, place in walk.policies.items() if key in walk.chains})
 
 
+def read_commands(path: Path, texts: Texts, place: Callable[[Path, int, int], Position]) -> Source:
+    """The rules and policies that the commands in ``path`` add to a ruleset; a rule that replaces another is new.
+
+    ``place`` gives the position of a file's line and column. Raises :class:`UnclearError`.
+    """
+    walk = _Walk(texts, lambda token: place(token.file, token.line, token.column), changing=True)
+    walk.file(path)
+    return Source(walk.chains, walk.policies, walk.replaced)
+
+
 def _tokens(path: Path, text: str) -> Iterator[_Token]:
-    """The tokens of a file, remembered for its other readers. Raises :class:`UnclearError` after the last."""
-    if len(text) > REMEMBERED:
-        yield from _scan(path, text)
-        return
-    tokens, error = _scanned(path, text)
-    yield from tokens
-    if error:
-        raise UnclearError(error)
-
-
-@functools.lru_cache(16)
-def _scanned(path: Path, text: str) -> tuple[tuple[_Token, ...], str]:
-    tokens = []
-    try:
-        for token in _scan(path, text):
-            tokens.append(token)
-    except UnclearError as unclear:
-        return tuple(tokens), str(unclear)
-    return tuple(tokens), ""
-
-
-def _scan(path: Path, text: str) -> Iterator[_Token]:
     line, line_start, place = 1, 0, 0
     while place < len(text):
         found = _TOKEN.match(text, place)
@@ -204,12 +191,15 @@ def _name(folder: Path, text: str) -> str:
 class _Walk:
     """One pass over the text; each method reads what its name says and leaves the rest."""
 
-    def __init__(self, texts: Texts, show: Callable[[Path], str]) -> None:
+    def __init__(self, texts: Texts, position: Callable[[_Token], Position], *, changing: bool = False) -> None:
+        self._position = position
+        self._changing = changing
+        """Whether the text changes rules that are not in it."""
+        self.replaced: dict[tuple[ChainKey, int], SourceRule] = {}
         self.chains: dict[ChainKey, list[SourceRule]] = {}
         self.unclear: set[ChainKey] = set()
         self.policies: dict[ChainKey, Position] = {}
         self._texts = texts
-        self._show = show
         self._folder = Path()
         self._sources: list[Iterator[_Token]] = []
 
@@ -292,6 +282,9 @@ class _Walk:
 
     def _command(self, first: _Token) -> None:
         verb = first.text
+        if verb == "replace" and self._changing:
+            self._replace(self._statement(first))
+            return
         if verb in ("flush", "delete", "destroy", "replace"):
             self._take_away([_bare(token.text) for token in self._statement(first)])
             return
@@ -342,6 +335,14 @@ class _Walk:
     def _rule(self, key: ChainKey, statement: list[_Token]) -> None:
         self.chains.setdefault(key, []).append(self._written(statement))
 
+    def _replace(self, statement: list[_Token]) -> None:
+        """A command that puts a rule in the place of another."""
+        words = [_bare(token.text) for token in statement]
+        key = _chain_key(words[2:])
+        self._rule(key, statement)
+        with suppress(ValueError, IndexError):
+            self.replaced[key, int(words[words.index("handle") + 1])] = self.chains[key][-1]
+
     def _written(self, statement: list[_Token]) -> SourceRule:
         start = statement[0]
         words = [token.text for token in statement]
@@ -353,9 +354,6 @@ class _Walk:
                 break
         comment = _bare(words[-1]) if words[-2:-1] == ["comment"] else ""
         return SourceRule(self._position(start), " ".join(words), comment, block)
-
-    def _position(self, token: _Token) -> Position:
-        return Position(self._show(token.file), token.line, token.column)
 
     def _take_away(self, words: list[str]) -> None:
         """Forget what a command removes; where it removes single rules, nothing is certain any more."""

@@ -8,9 +8,7 @@ from typing import Any
 
 from harness.errors import HarnessError
 from harness.lab.lab import Host
-from harness.linux import modules
-from harness.nft_syntax import is_change, is_object
-from harness.ruleset import required_modules
+from harness.nft_syntax import is_object
 from harness.ruleset.nft import Nft, RefusedError, counted
 
 
@@ -56,15 +54,6 @@ def members(nft: Nft, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
             held = _object(nft, name, "set", "map").get("elem", [])
             found[name] = tuple(" : ".join(map(_text, one)) if isinstance(one, list) else _text(one) for one in held)
     return found
-
-
-def change(nft: Nft, command: str) -> None:
-    """Change elements of a set or map. Raises :class:`~harness.ruleset.nft.RefusedError`, and
-    :class:`~harness.errors.Unsupported` where that would load a module into the machine's own kernel."""
-    if not is_change(command):
-        raise RefusedError("Error: this is no change of a set's elements")
-    modules.refuse(required_modules.of_text(command, f"nft: {command}"))
-    nft.run(command)
 
 
 def _object(nft: Nft, name: str, *kinds: str) -> dict[str, Any]:

@@ -52,10 +52,14 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         """The packets, in order."""
         return tuple(action.send for action in self.actions if isinstance(action, SendAction))
 
-    def where(self, action: int, *keys: str | int) -> Position:
-        """The place of a value, e.g. ``where(0, "expect", "path", 2)``; else of what is around it."""
+    def where(self, action: int, *keys: str | int, at: tuple[int, int] | None = None) -> Position:
+        """The place of a value, e.g. ``where(0, "expect", "path", 2)``; else of what is around it.
+
+        ``at`` is a line and column in a text, both from 1.
+        """
         steps = ("steps", action) if "steps" in self.places.children else ()
-        return Position(str(self.file), *self.places.nearest(*steps, *keys).place)
+        node = self.places.nearest(*steps, *keys)
+        return Position(str(self.file), *(node.at(*at) if at else node.place))
 
 
 class Broken(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,6 @@ from typing import assert_never
 from msgspec import UNSET
 
 from harness.model.problem import NothingExpected, Problem, unknown
-from harness.nft_syntax import is_change
 from harness.packets import frames
 from harness.packets.endpoints import TRANSPORTS, plan_endpoints
 from harness.packets.spec import Payload, Send
@@ -19,8 +18,10 @@ from harness.scenario.models.actions import (
     ActionSpec,
     ConnectAction,
     ExchangeAction,
+    FlushAction,
     ListenAction,
     NftAction,
+    ReloadAction,
     SendAction,
     SendingAction,
     WaitAction,
@@ -99,8 +100,10 @@ def check_step(step: ActionSpec, network: Network, layers: _Layers) -> Iterator[
         case ExchangeAction(exchange=called):
             yield from _below("exchange", _check_flow(called, network))
             yield from _check_flow_expected(action, called, network, layers)
-        case NftAction(nft=command):
-            yield from _below("nft", _check_change(command))
+        case NftAction(nft=commands):
+            yield from _below("nft", _check_commands(commands))
+        case ReloadAction() | FlushAction():
+            pass
         case ListenAction(listen=program):
             yield from _below("listen", _check_listen(program, network))
         case WaitAction(wait=wait):
@@ -229,13 +232,10 @@ def _are(number: int) -> str:
     return "is" if number == 1 else "are"
 
 
-# What changes rules or chains would have to be traced and indexed anew.
-def _check_change(command: str) -> Iterator[Problem]:
-    if not is_change(command):
-        remedy = (
-            "write 'add element FAMILY TABLE SET { … }', or create, delete, destroy; or 'flush set FAMILY TABLE SET'"
-        )
-        yield Problem("is no change of a set's elements", remedy=remedy)
+def _check_commands(commands: str) -> Iterator[Problem]:
+    """Only nft can say what is wrong with its commands; it is asked when the scenario runs."""
+    if not commands.strip():
+        yield Problem("is empty", remedy="write one or more nft commands, such as flush chain inet filter forward")
 
 
 def _check_listen(program: Listen, network: Network) -> Iterator[Problem]:

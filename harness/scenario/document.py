@@ -8,7 +8,7 @@ merge keys, nulls and keys that are not text.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def parse(text: str, file: str) -> Node:
         place = Position(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
         raise ScenarioError(f"has the character U+{ord(found[0]):04X}, which is not allowed in a text", place)
     try:
-        return _Walk(file, events(text)).document()
+        return _Walk(file, events(text), text.splitlines()).document()
     except MarkedYAMLError as error:
         raise _syntax_error(error, file) from None
 
@@ -83,8 +83,9 @@ _TOO_DEEP = f"is nested more than {YAML_DEPTH} deep"
 class _Walk:
     """From events to nodes."""
 
-    def __init__(self, file: str, events: Iterator[Any]) -> None:
+    def __init__(self, file: str, events: Iterator[Any], lines: Sequence[str]) -> None:
         self.file = file
+        self.lines = lines
         self.events = events
         self.anchors: dict[str, Node | None] = {}
         self.count = 0
@@ -112,6 +113,8 @@ class _Walk:
             if isinstance(event, ScalarEvent):
                 node = Node(_scalar(event), _place(event))
                 node.text = _verbatim(event)
+                if event.style == "|":
+                    node.text, node.is_block = self.block(event), True
                 if node.value is None:
                     # Below the keys of the file are headers, which have defaults.
                     remedy = "give one" if depth <= 2 else "give one, or {} where its defaults will do"
@@ -174,6 +177,15 @@ class _Walk:
             node.put(key, _place(event), self.node(value, f"'{key}'", depth + 1))
             last = key
         return node
+
+    def block(self, event: ScalarEvent) -> LineColumn | None:
+        """Where the text of a literal block begins; None when its first line is empty or indented further."""
+        first = event.start_mark.line + 1
+        lines = self.lines[first : event.end_mark.line + 1]
+        texts = event.value.splitlines()
+        if not lines or not texts or not texts[0] or not lines[0].endswith(texts[0]):
+            return None
+        return LineColumn(first + 1, len(lines[0]) - len(texts[0]) + 1)
 
     def error(self, sentence: str, event: Any, remedy: str = "") -> ScenarioError:
         return ScenarioError(sentence, Position(self.file, *_place(event)), remedy=remedy)

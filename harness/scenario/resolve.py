@@ -13,6 +13,7 @@ from pathlib import Path
 from msgspec import UNSET, structs
 
 from harness.errors import Position, ScenarioError
+from harness.model.fields import RulesetFiles
 from harness.model.node import Node
 from harness.model.problem import Problem, did_you_mean, nearest
 from harness.nft_syntax import is_name, is_piece
@@ -22,7 +23,7 @@ from harness.scenario.case import Files
 from harness.scenario.files import LABS as LABS_FOLDER
 from harness.scenario.files import SUFFIXES
 from harness.scenario.models.actions import ActionSpec
-from harness.scenario.models.file import RulesetFiles, Scenario, ScenarioFile
+from harness.scenario.models.file import Scenario, ScenarioFile
 from harness.scenario.validate import convert
 from harness.topology.builtin import LABS, rename
 from harness.topology.network import Network
@@ -184,6 +185,9 @@ def step_with_files(path: Path, project: Project, step: ActionSpec, *keys: str |
     """``step``, which stands at ``keys``, with the names of the files that it uses made absolute."""
     if step.send is not UNSET:
         step = structs.replace(step, send=_send_with_files(path, project, step.send, *keys, "send"))
+    if step.reload is not UNSET:
+        files = _ruleset(path, project, step.reload, *keys, "reload")
+        step = structs.replace(step, reload=list(map(str, files)))
     return step
 
 

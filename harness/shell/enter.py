@@ -26,27 +26,26 @@ import termios
 import tty
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from harness import ending
 from harness.ending import exit_status
-from harness.errors import HarnessError, ScenarioError, Unsupported
+from harness.errors import HarnessError, Unsupported
 from harness.lab import named
 from harness.lab.inject import sender
 from harness.lab.lab import Lab
 from harness.linux import modules
 from harness.packets.frames import build
-from harness.ruleset import state
+from harness.ruleset.changes import apply
 from harness.ruleset.hosts import built
 from harness.ruleset.load import Ruleset
-from harness.ruleset.nft import RefusedError
-from harness.ruleset.process import LostError
 from harness.scenario.case import Broken, Case
 from harness.scenario.files import shortened
 from harness.scenario.load import load_all
-from harness.scenario.models.actions import Action, NftAction, SendAction
+from harness.scenario.models.actions import FlushAction, NftAction, ReloadAction, SendAction
 from harness.text import say
 from harness.topology import drawing
 from harness.vm import images, placement
@@ -154,23 +153,15 @@ def _here(case: Case, request: ShellRequest) -> int:
 
 
 def _replay(lab: Lab, ruleset: Ruleset, case: Case) -> None:
-    """Do what the scenario does, unwatched: what its packets leave behind is there."""
+    """Do what the scenario does, unobserved: what its packets leave behind is there."""
     for number, action in enumerate(case.actions):
-        try:
-            _act(lab, ruleset, action)
-        except RefusedError as refused:
-            raise ScenarioError(str(refused).splitlines()[0], case.where(number, "nft")) from None
-        except LostError as lost:
-            raise ScenarioError(lost.sentence, case.where(number, "nft")) from None
-
-
-def _act(lab: Lab, ruleset: Ruleset, action: Action) -> None:
-    match action:
-        case NftAction(nft=command):
-            state.change(ruleset.nft, command)
-        case SendAction(send=send):
-            for frame in build(send, lab.network):
-                sender(lab.hosts[frame.sender], frame).send(frame.data)
+        match action:
+            case SendAction(send=send):
+                for frame in build(send, lab.network):
+                    sender(lab.hosts[frame.sender], frame).send(frame.data)
+            case NftAction() | ReloadAction() | FlushAction():
+                files = case.rulesets[lab.network.device]
+                ruleset = apply(action, lab.device, ruleset, files, partial(case.where, number))
 
 
 _PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"

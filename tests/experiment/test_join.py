@@ -98,10 +98,8 @@ def joined(
     loss: Loss | None = None,
     trace_lost: int = 0,
     whole: bool = True,
-    failed: str = "",
 ) -> Observation:
-    more = {"loss": loss, "trace_lost": trace_lost, "whole": whole, "failed": failed}
-    (seen,) = all_joined(tape, messages, captured, injected=injected, **more)
+    (seen,) = all_joined(tape, messages, captured, injected=injected, loss=loss, trace_lost=trace_lost, whole=whole)
     return seen
 
 
@@ -114,7 +112,6 @@ def all_joined(
     loss: Loss | None = None,
     trace_lost: int = 0,
     whole: bool = True,
-    failed: str = "",
 ) -> tuple[Observation, ...]:
     recording = TraceData(
         events=tape.events,
@@ -124,8 +121,7 @@ def all_joined(
         loss=loss or Loss(entered=len(tape.events), received=len(tape.events)),
         whole=whole,
     )
-    more = {"trace_lost": trace_lost, "failed": failed}
-    return observe(SCENE, recording, messages, captured, injected=injected, sender="client", **more)
+    return observe(SCENE, recording, messages, captured, injected=injected, sender="client", trace_lost=trace_lost)
 
 
 def message(handle: int = 4, number: int = ID, *, host: str = "device") -> tuple[TraceMessage, Step]:
@@ -556,15 +552,6 @@ class TestFlow:
         tape.born(cookie=0)
         with pytest.raises(BrokenMeasurement, match="a program on client called, but no packet of it was seen"):
             joined(tape, injected=None)
-
-    def test_a_call_that_the_kernel_refused_has_no_packet_but_a_reason(self) -> None:
-        (packet,) = joined(Tape(), injected=None, failed="ENETUNREACH").packets
-        assert (packet.injected, packet.sender, packet.frame) == (True, "client", b"")
-        assert packet.drop == Drop(host="client", function="connect", reason="ENETUNREACH")
-        sent = Tape()
-        sent.born()
-        (packet,) = joined(sent, injected=None, failed="EPERM").packets  # there was one, and it says more
-        assert packet.drop is None
 
 
 class TestWithoutProbes:

@@ -89,7 +89,7 @@ def test_a_chain_without_a_hook_is_no_base_chain(device: Host) -> None:
         ("syntax", "syntax.nft:3:21", "syntax error"),
         ("included", "syntax.nft:3:21", "tcp dport 22 acept"),
         ("unknown", "unknown.nft:3:12", "No such file or directory"),
-        ("kernel", "kernel.nft:3:8", "a name or number in it may be wrong"),
+        ("kernel", "kernel.nft:3:8", "Could not process rule"),
         ("missing", "missing.nft:2:1", "not-there.nft"),
         ("untraced", "untraced.nft:4:3", "ends the trace"),
         ("stranger", "stranger.nft:2:2", r"/etc/host\?ame lies outside of the project"),

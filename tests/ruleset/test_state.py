@@ -10,7 +10,7 @@ import pytest
 from harness.lab.lab import Lab
 from harness.ruleset import state
 from harness.ruleset.load import Ruleset
-from harness.ruleset.nft import Nft, RefusedError
+from harness.ruleset.nft import Nft
 from harness.topology.builtin import LABS
 from harness.topology.network import Network
 
@@ -74,13 +74,6 @@ def test_what_is_not_there(nft: Nft) -> None:
         state.elements(nft, ["inet t plane"])
     with pytest.raises(state.MissingError, match="the ruleset has no counter inet t plain"):
         state.counters(nft, ["inet t plain"])
-
-
-def test_a_change(nft: Nft) -> None:
-    state.change(nft, "add element inet t empty { 192.0.2.9 }")
-    assert state.elements(nft, ["inet t empty"]) == {"inet t empty": ("192.0.2.9",)}
-    with pytest.raises(RefusedError):
-        state.change(nft, "add element inet t missing { 192.0.2.9 }")
 
 
 def test_members_of_sets_and_maps(nft: Nft) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Final, Self, get_args
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from harness.model.fields import Keys, Model
+from harness.model.fields import Keys, Model, RulesetFiles
 from harness.model.problem import Problem
 from harness.packets.spec import Send
 from harness.scenario.models.expect import Expect, Expects
@@ -23,8 +23,29 @@ class ActionSpec(Model, frozen=True, kw_only=True):
     nft: Annotated[
         str | UnsetType,
         Meta(
-            description="Instead of a packet: an nft command that changes elements of a set or map.",
-            examples=["add element inet edge blocked { 203.0.113.5 }"],
+            description="Instead of a packet: nft commands for the device under test, run in one transaction, as by "
+            "`nft -f`.",
+            examples=[
+                "add element inet edge blocked { 203.0.113.5 }",
+                "insert rule inet edge forward ip saddr 203.0.113.5 drop",
+            ],
+        ),
+    ] = UNSET
+    reload: Annotated[
+        RulesetFiles | UnsetType,
+        Meta(
+            description="Instead of a packet: load a ruleset on the device under test, as `ruleset` does, while the "
+            "one before is in force. A file that begins with `flush ruleset` replaces it atomically; otherwise it is "
+            "added to what is loaded.",
+            examples=["rulesets/edge-next.nft"],
+        ),
+    ] = UNSET
+    flush: Annotated[
+        Literal["conntrack"] | UnsetType,
+        Meta(
+            description="Instead of a packet: empty the connection tracking table of the device under test, as "
+            "`conntrack -F`.",
+            examples=["conntrack"],
         ),
     ] = UNSET
     listen: Annotated[
@@ -146,6 +167,19 @@ class NftAction(BaseAction, frozen=True, kw_only=True, tag="nft"):
     nft: str
 
 
+class ReloadAction(BaseAction, frozen=True, kw_only=True, tag="reload"):
+    """A ruleset that is loaded on the device under test, in addition to what is loaded or in its place."""
+
+    reload: str | list[str]
+    """Its files; those of an action are absolute paths, in the order of loading."""
+
+
+class FlushAction(BaseAction, frozen=True, kw_only=True, tag="flush"):
+    """A table of the kernel that is emptied."""
+
+    flush: Literal["conntrack"]
+
+
 class ListenAction(BaseAction, frozen=True, kw_only=True, tag="listen"):
     """A program that takes connections or requests from now on."""
 
@@ -158,7 +192,9 @@ class WaitAction(BaseAction, frozen=True, kw_only=True, tag="wait"):
     wait: Wait
 
 
-Action = SendAction | NftAction | ListenAction | ConnectAction | ExchangeAction | WaitAction
+Action = (
+    SendAction | NftAction | ReloadAction | FlushAction | ListenAction | ConnectAction | ExchangeAction | WaitAction
+)
 """One thing that a scenario does. Whatever takes a step apart matches on this union, so mypy finds a kind left out."""
 
 KINDS: Final[dict[str, type[Action]]] = {str(kind.__struct_config__.tag): kind for kind in get_args(Action)}

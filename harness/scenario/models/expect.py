@@ -123,13 +123,6 @@ class FlowSeen(Model, frozen=True, kw_only=True):
     dport: Annotated[Port | None, Meta(description="The destination port that the program sees.", examples=[8443])] = (
         None
     )
-    error: Annotated[
-        Annotated[str, Meta(pattern="^E[A-Z0-9]+$")] | None,
-        Meta(
-            description="Of a call that the kernel of its host refuses at once: the name of the errno.",
-            examples=["ENETUNREACH", "EPERM"],
-        ),
-    ] = None
 
 
 class Ends(Model, frozen=True, kw_only=True):
@@ -213,8 +206,8 @@ class Expect(Model, frozen=True, kw_only=True, rename={"with_": "with"}):
     verdict: Annotated[
         Literal["accept", "drop", "reject", "queue", "stolen", "undecided"] | None,
         Meta(
-            description="What the ruleset decides; `undecided` when no base chain sees the packet, as when a flowtable "
-            "forwards it.",
+            description="What the ruleset decides; `undecided` when no base chain sees the packet, as when a "
+            "flowtable forwards it.",
             examples=["accept"],
         ),
     ] = None

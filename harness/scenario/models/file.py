@@ -6,14 +6,11 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, UnsetType
 
-from harness.model.fields import HostName, InterfaceName, Model, Name
+from harness.model.fields import HostName, InterfaceName, Model, Name, RulesetFiles
 from harness.packets.spec import Send
 from harness.scenario.models.actions import ActionSpec
 from harness.scenario.models.expect import Expect, Expects
 from harness.topology.spec import LabSpec
-
-RulesetFiles = str | Annotated[list[str], Meta(min_length=1)]
-
 
 VariableName = Annotated[
     str,
