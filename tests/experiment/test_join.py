@@ -121,7 +121,8 @@ def all_joined(
         loss=loss or Loss(entered=len(tape.events), received=len(tape.events)),
         whole=whole,
     )
-    return observe(SCENE, recording, messages, captured, injected=injected, sender="client", trace_lost=trace_lost)
+    lost = {"trace_lost": trace_lost} if trace_lost else {}
+    return observe(SCENE, recording, messages, captured, injected=injected, sender="client", **lost)
 
 
 def message(handle: int = 4, number: int = ID, *, host: str = "device") -> tuple[TraceMessage, Step]:
@@ -584,10 +585,10 @@ class TestWithoutProbes:
     def test_a_chain_is_called_once_for_all_its_steps(self) -> None:
         tape = Tape()
         tape.born()
-        notified(tape)
-        notified(tape)
+        for _ in range(3):
+            notified(tape)
         told, step = message()
-        steps = [msgspec.structs.replace(step, verdict=Verdict.CONTINUE), step]
+        steps = [*(msgspec.structs.replace(step, verdict=Verdict.CONTINUE),) * 2, step]
         (hop,) = joined(tape, [(told, one) for one in steps], whole=False).packets[0].hops
         assert (hop.time, hop.detail["verdict"]) == (1000, "accept")
 
