@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from harness.judge.diagnoses import answers, bypass, chains, environment, hooks, matches, sockets, tracking
 from harness.judge.diagnoses.evidence import Evidence
 from harness.judge.unmet import place, rule_status
+from harness.model.mismatch import Mismatch
 from harness.model.observation import Observation, ObservedPacket, Rule
 from harness.model.result import Policy
 from harness.packets.frames import fields, framed
@@ -78,6 +79,31 @@ DROPS: Sequence[Callable[[Evidence], Iterator[str]]] = (
     environment.no_such_vlan,
 )
 """Causes that say more than the kernel's reason for a drop."""
+
+
+PAGE = "docs/diagnoses.md"
+"""Causes by symptom."""
+_DROPPED, _ACCEPTED = "my-packet-is-accepted-but-does-not-arrive", "my-packet-should-have-been-dropped"
+_SILENT, _UNTRANSLATED, _UNREACHED_RULE = (
+    "no-answer-comes-back",
+    "my-packet-is-not-translated",
+    "my-rule-is-not-reached",
+)
+
+
+def symptom(mismatches: Sequence[Mismatch]) -> str:
+    """Return the part of :data:`PAGE` about what did not happen; "" when it has none."""
+    seen = {mismatch.keys[1]: mismatch for mismatch in reversed(mismatches)}
+    verdict = seen.get("verdict")
+    if any("sees" in mismatch.keys for mismatch in mismatches):
+        return _UNTRANSLATED
+    if verdict and verdict.expected in ("drop", "reject"):
+        return _ACCEPTED
+    if verdict or ("delivered" in seen and seen["delivered"].expected != "nowhere"):
+        return _DROPPED
+    if {"flow", "reply"} & seen.keys():
+        return _SILENT
+    return _UNREACHED_RULE if {"rule", "rules"} & seen.keys() else ""
 
 
 def _refused(evidence: Evidence) -> Iterator[str]:

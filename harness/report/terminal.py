@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from harness.errors import Position
-from harness.judge.advice import advise
+from harness.judge.advice import PAGE, advise, symptom
 from harness.model.mismatch import Mismatch
 from harness.model.observation import Delivery, Hop, Observation, ObservedPacket, Rule, Step, Verdict
 from harness.model.problem import one_of
@@ -102,6 +102,8 @@ def explain(
     page.say("ended", ended(packet, seen, observation.device))
     advice = advise(expect, seen, observation, packet, rules=rules, policies=policies, sets=sets, network=network)
     page.say("advice", *advice, style="bold")
+    if part := symptom(mismatches):
+        page.say("causes", f"{PAGE}#{part}", style="faint")
     page.say("packet", summary, *_others(others))
     page.add("decided", *_decided(page, seen))
     page.add("rules", *_rules(page, packet, seen, observation))

@@ -141,6 +141,7 @@ def test_a_changed_expectation() -> None:
           expect.delivered  nowhere             seen  server
           expect.path[2]    sk_skb_reason_drop  seen  never met
           ended     delivered to server
+          causes    docs/diagnoses.md#my-packet-should-have-been-dropped
           packet    client 203.0.113.5:40000 → server 10.0.2.2:22 tcp S (IPv4, 40 bytes)
           decided   inet filter forward, rulesets/edge.nft:18 (handle 9)   tcp dport { 22, 443 } accept
           rules     inet filter forward  edge.nft:12  continue  ct state vmap { established : accept }
@@ -179,6 +180,7 @@ def test_a_changed_rule() -> None:
           ended     dropped on device by inet filter forward, policy drop (nf_hook_slow: NETFILTER_DROP)
           advice    no rule of inet filter forward decided, so its policy did: add a rule that accepts this
                     packet
+          causes    docs/diagnoses.md#my-packet-is-accepted-but-does-not-arrive
           packet    client 203.0.113.5:40000 → server 10.0.2.2:22 tcp S (IPv4, 40 bytes)
           decided   inet filter forward   policy drop
           rules     inet filter forward  edge.nft:12  continue  ct state vmap { established : accept }
@@ -213,6 +215,7 @@ def test_a_changed_packet() -> None:
           ended     dropped by the kernel on device in ip_rcv_finish_core: IP_RPFILTER (reverse path filter:
                     the way back to its source is not the interface it came in by)
           advice    check the packet's source address, the device's routes, and net.ipv4.conf.*.rp_filter
+          causes    docs/diagnoses.md#my-packet-is-accepted-but-does-not-arrive
           packet    client 203.0.113.5:40000 → server 10.0.2.2:22 tcp S (IPv4, 40 bytes)
           decided   nothing: no base chain of the ruleset saw the packet
           path      client  eth0  1 function
@@ -238,6 +241,7 @@ def test_a_reject_and_what_the_sender_got() -> None:
           expect.verdict  accept  seen  reject with icmp admin-prohibited
           ended     rejected with icmp admin-prohibited on device by inet filter forward,
                     rulesets/edge.nft:7 (nf_hook_slow: NETFILTER_DROP)
+          causes    docs/diagnoses.md#my-packet-is-accepted-but-does-not-arrive
           packet    client 203.0.113.5:40000 → server 10.0.2.2:22 tcp S (IPv4, 40 bytes)
           decided   inet filter forward, rulesets/edge.nft:7 (handle 3)
                       tcp dport 22 reject with icmp admin-prohibited

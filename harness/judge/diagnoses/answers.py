@@ -9,7 +9,7 @@ from harness.judge.flow import foreign_answers
 from harness.judge.unmet import place
 from harness.model.observation import ObservedPacket, Step
 from harness.packets import icmp
-from harness.packets.frames import fields, framed
+from harness.packets.frames import fields
 from harness.reading.decision import FORWARDING, REFUSED
 from harness.reading.path import hops_on
 from harness.reading.rules import translated
@@ -24,9 +24,8 @@ def own_answer_was_dropped(evidence: Evidence) -> Iterator[str]:
     if not evidence.expects_answer:
         return
     callers = {str(fields(one.frame).get("src", "")) for one in evidence.observation.injected}
-    for answer in evidence.answers():
+    for answer, headers in evidence.answers():
         step = _refusal(answer, evidence.device)
-        headers = _headers(answer, evidence.device)
         if step and headers.get("dst") in callers:
             yield (
                 f"{evidence.device} made the answer, {_kind(headers)}, and its own ruleset dropped it: "
@@ -38,12 +37,6 @@ def own_answer_was_dropped(evidence: Evidence) -> Iterator[str]:
 def _refusal(answer: ObservedPacket, device: str) -> Step | None:
     steps = [step for step in answer.steps if step.host == device]
     return steps[-1] if steps and steps[-1].verdict in REFUSED and steps[-1].hook in OUT else None
-
-
-def _headers(answer: ObservedPacket, device: str) -> Mapping[str, str | int]:
-    """The headers of a packet that the device made, as its first chain saw it."""
-    found = next((step.headers for step in answer.steps if step.host == device and step.headers), b"")
-    return fields(framed(found)) if found else fields(answer.frame)
 
 
 def _kind(headers: Mapping[str, str | int]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from harness.judge.diagnoses.evidence import Evidence
 from harness.judge.unmet import place
 from harness.model.observation import ObservedPacket
+from harness.packets import icmp
 from harness.packets.frames import fields, vlan_tags
 from harness.reading.path import located
 from harness.reading.rules import bare
@@ -87,7 +88,10 @@ def other_vlan(evidence: Evidence) -> Iterator[str]:
 def icmp_is_limited(evidence: Evidence) -> Iterator[str]:
     """The lab limits the rate of ICMP errors, and the device sent none for this packet."""
     network, device = evidence.network, evidence.device
-    if network is None or not evidence.expects_answer or any(evidence.answers()):
+    if network is None or not evidence.expects_answer:
+        return
+    # A redirect comes beside the answer, and may be what used up the limit.
+    if any(headers.get("type") != icmp.TYPES["redirect"] for _, headers in evidence.answers()):
         return
     limits = [f"{name}: {value}" for name, value in network.hosts[device].sysctls.items() if name.startswith(_LIMITS)]
     drop = evidence.packet.drop

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from harness.judge.unmet import is_met, is_policy, named
 from harness.model.observation import Observation, ObservedPacket, Rule, Step
 from harness.model.result import Policy
+from harness.packets.frames import fields, framed
 from harness.reading.decision import REFUSED, Outcome
 from harness.scenario.models.expect import Delivered, Expect, FlowSeen
 
@@ -76,6 +77,10 @@ class Evidence(NamedTuple):
         answered = flow is not None and result != "timeout"
         return answered or self.expect.reply not in (None, "none") or self.expect.verdict == "reject"
 
-    def answers(self) -> Iterator[ObservedPacket]:
-        """Yield the packets that the device's own kernel made in answer to what the scenario sent."""
-        yield from (one for one in self.observation.packets if not one.injected and one.sender == self.device)
+    def answers(self) -> Iterator[tuple[ObservedPacket, Mapping[str, str | int]]]:
+        """Yield the packets that the device's own kernel made, each with its headers as the first chain saw them."""
+        for one in self.observation.packets:
+            if not one.injected and one.sender == self.device:
+                frames = [framed(step.headers) for step in one.steps if step.host == self.device and step.headers]
+                frames += [delivery.frame for delivery in one.deliveries if delivery.frame]
+                yield one, fields(next(iter(frames), one.frame))
