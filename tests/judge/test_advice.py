@@ -1,15 +1,106 @@
-"""The page of causes that a failure names."""
+"""What to do about a failure is said where its cause is known, and nothing is said otherwise."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from harness.errors import Position
-from harness.judge.advice import PAGE, symptom
+from harness.judge.advice import PAGE, advise, symptom
 from harness.model.mismatch import Mismatch
+from harness.model.observation import Delivery, Drop, ObservedPacket, Rule
+from harness.reading.decision import outcome
+from harness.scenario.models.expect import Expect
+from harness.topology.builtin import LABS
+from harness.topology.network import Network
+from tests.builders import changed, dropped, frame, hop, observation, rule, step
+
+ROUTER = Network.of(LABS["router"])
+IN = hop("ip_rcv")
+"""On the device, by wan0."""
+
+
+def advice(
+    expect: dict[str, object], packet: ObservedPacket, *rules: Rule, network: Network | None = None
+) -> list[str]:
+    wanted = msgspec.convert(expect, Expect)
+    return list(advise(wanted, outcome(packet, "device"), observation(packet), packet, rules=rules, network=network))
+
+
+def test_nothing_is_said_where_a_rule_drops_as_it_reads() -> None:
+    assert advice({"verdict": "accept"}, dropped(step("drop", rule("tcp dport 22 drop")))) == []
+
+
+@pytest.mark.parametrize("key", ["rule", "rules"])
+def test_the_key_that_names_a_rule_which_is_not_there(key: str) -> None:
+    wanted = {key: "tcp dport 23 accept" if key == "rule" else ["tcp dport 23 accept"], "verdict": "accept"}
+    assert advice(wanted, dropped(step("drop")), rule("tcp dport 22 accept")) == [
+        f"the ruleset has no such rule as the scenario expects: add it, or correct `{key}`"
+    ]
+
+
+class TestInterface:
+    EXPECTED = rule('iifname "ppp*" accept', line=20, handle=12)
+
+    def advice(self, packet: ObservedPacket, expected: Rule = EXPECTED) -> list[str]:
+        return advice({"rule": expected.text}, packet, expected)
+
+    def test_the_packet_came_in_by_another(self) -> None:
+        packet = changed(hops=(hop("nft_do_chain", device=""), IN), steps=())
+        assert self.advice(packet) == ["the expected rule asks for the interface ppp*, and the packet came in by wan0"]
+
+    def test_it_came_in_by_that_one(self) -> None:
+        assert self.advice(changed(hops=(hop("ip_rcv", device="ppp0"),), steps=())) == []
+
+    def test_the_rule_asks_for_none(self) -> None:
+        assert self.advice(changed(hops=(IN,), steps=()), rule("tcp dport 22 accept")) == []
+
+    def test_the_packet_came_in_by_none(self) -> None:
+        assert self.advice(changed(hops=(hop("ip_output", device=""),), steps=())) == []
+        assert self.advice(changed(hops=(IN,), steps=(), sender="device")) == []
+
+
+class TestDestination:
+    NOBODY = "check the destination: no host of the lab has "
+
+    def advice(self, packet: ObservedPacket, reason: str = "IP_INADDRERRORS", function: str = "ip_error") -> list[str]:
+        drop = Drop(host="device", function=function, reason=reason)
+        return advice({"delivered": "server"}, changed(packet, hops=(IN,), drop=drop), network=ROUTER)
+
+    def test_as_it_was_sent(self) -> None:
+        packet = changed(frame=frame(dst="192.168.10.20"), steps=(), deliveries=())
+        assert self.advice(packet) == [f"{self.NOBODY}192.168.10.20"]
+        assert self.advice(packet, "SOMETHING_ELSE", "ip6_forward") == [f"{self.NOBODY}192.168.10.20"]
+        assert self.NOBODY not in "".join(self.advice(packet, "SOMETHING_ELSE"))
+
+    def test_as_it_was_seen_last(self) -> None:
+        """NAT has given it another one in between: what the trace or an interface saw later counts."""
+        later = msgspec.structs.replace(step("accept"), time=7, headers=frame(dst="192.168.10.21")[14:])
+        arrived = Delivery(time=5, host="client", device="eth0", frame=frame(dst="192.168.10.22"))
+        packet = changed(frame=frame(dst="192.168.10.20"), steps=(later,), deliveries=(arrived,))
+        assert self.advice(packet) == [f"{self.NOBODY}192.168.10.21"]
+        earlier = msgspec.structs.replace(later, time=0)
+        assert self.advice(changed(packet, steps=(earlier,))) == [f"{self.NOBODY}192.168.10.22"]
+        assert self.advice(changed(packet, steps=(earlier,), deliveries=())) == [f"{self.NOBODY}192.168.10.21"]
+
+    def test_over_ipv6(self) -> None:
+        headers = frame("2001:db8:113::5", "2001:db8:99::9")[14:]
+        packet = changed(frame=b"", steps=(msgspec.structs.replace(step("accept"), headers=headers),), deliveries=())
+        assert self.advice(packet) == [f"{self.NOBODY}2001:db8:99::9"]
+
+    @pytest.mark.parametrize("dst", ["10.0.2.2", "224.0.0.1", "255.255.255.255"])
+    def test_one_that_is_somebodys_or_everybodys(self, dst: str) -> None:
+        packet = changed(frame=frame(dst=dst), steps=(), deliveries=())
+        assert self.NOBODY not in "".join(self.advice(packet))
+
+    def test_none_that_is_known(self) -> None:
+        assert self.NOBODY not in "".join(self.advice(changed(frame=b"", steps=(), deliveries=())))
+        arp = b"\xff" * 6 + bytes(6) + b"\x08\x06" + bytes.fromhex("0001080006040001") + bytes(20)
+        assert self.NOBODY not in "".join(self.advice(changed(frame=arp, steps=(), deliveries=())))
+
 
 TEXT = (Path(__file__).parents[2] / PAGE).read_text("utf-8")
 HEADINGS = {
