@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import msgspec
 import pytest
 
 from harness.cli import main
-from harness.errors import HarnessError
+from harness.errors import HarnessError, Position
 from harness.model import result
 from harness.model.result import Result
 
@@ -52,6 +53,53 @@ def test_another_version_is_refused(make_result: Make) -> None:
     text = result.encode(msgspec.structs.replace(make_result(), version=99))
     with pytest.raises(HarnessError, match="version 99, and this nft-harness reads version 1"):
         result.decode(text)
+
+
+def sent(**changes: Any) -> Callable[[Result], Result]:
+    """The result with a first step that is changed so."""
+    return lambda one: msgspec.structs.replace(one, sent=(msgspec.structs.replace(one.sent[0], **changes),))
+
+
+def packets(*changes: dict[str, Any]) -> Callable[[Result], Result]:
+    """The result with packets in its first step that are changed so."""
+
+    def change(one: Result) -> Result:
+        seen = one.sent[0].observation
+        made = tuple(msgspec.structs.replace(seen.packets[0], **each) for each in changes)
+        return sent(observation=msgspec.structs.replace(seen, packets=made))(one)
+
+    return change
+
+
+def lab(**changes: Any) -> Callable[[Result], Result]:
+    def change(one: Result) -> Result:
+        assert one.lab is not None
+        return msgspec.structs.replace(one, lab=msgspec.structs.replace(one.lab, **changes))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (sent(packet=7), "step 1 is about packet 7, which it does not have"),
+        (sent(action=-1), "step 1 has the number -1"),
+        (packets({}, {}), "step 1 has two packets of one number"),
+        (packets({"born": -1}), "packet 0 of step 1 has a time that no clock shows"),
+        (packets({"born": 1 << 62}), "packet 0 of step 1 has a time that no clock shows"),
+        (lab(device="nobody"), "the lab has no host 'nobody', which is the one under test"),
+        (lab(hosts=("client", "device", "server", "server")), "the lab has two hosts of one name"),
+        (lab(hosts=("device", "server")), "an interface of the lab leads from 'client' to 'device'"),
+        (lambda one: msgspec.structs.replace(one, position=Position("a.yaml", -1)), "a place has a line that no file"),
+        (lambda one: msgspec.structs.replace(one, where=Position("a.nft", 1 << 31)), "a place has a line that no file"),
+    ],
+)
+def test_a_result_that_contradicts_itself_is_refused(
+    make_result: Make, change: Callable[[Result], Result], words: str
+) -> None:
+    text = result.encode(change(make_result()))
+    with pytest.raises(HarnessError, match=re.escape(f"a.json is not a stored result: {words}")):
+        result.decode(text, "a.json")
 
 
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
