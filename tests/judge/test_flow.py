@@ -242,6 +242,7 @@ class TestConntrack:
             "mark": 1,
             "helper": "ftp",
             "status": ["ASSURED", "!SRC_NAT", "DST_NAT"],
+            "original": {"dport": 80},
             "reply": {"dst": "203.0.113.5"},
         }
         told = said({"conntrack": expected}, connections=(ENTRY,))
@@ -251,6 +252,7 @@ class TestConntrack:
             "expect.conntrack.helper: ftp / none",
             "expect.conntrack.status[1]: !SRC_NAT / SEEN_REPLY ASSURED CONFIRMED SRC_NAT",
             "expect.conntrack.status[2]: DST_NAT / SEEN_REPLY ASSURED CONFIRMED SRC_NAT",
+            "expect.conntrack.original.dport: 80 / 443",
             "expect.conntrack.reply.dst: 203.0.113.5 / 10.0.2.1",
         ]
 
