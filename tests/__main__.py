@@ -23,7 +23,7 @@ ON_A_TRACING_KERNEL = "kernel"
 SHARED = ["-n", "auto", "--maxprocesses", "4"]
 """Arguments for tests that need nothing of the machine for themselves; ``auto`` gives way to ``--pdb``."""
 MINUTES = "NFT_SOAK_MINUTES"
-"""The environment variable that tells tests/conftest.py of the long form."""
+"""The environment variable by which tests/conftest.py knows that the long form is wanted."""
 GOOD = {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}
 
 

@@ -81,7 +81,7 @@ NAMES = ("next", "sk_buff", "dev", "net", "f", "skb")
 
 
 def type_information() -> bytes:
-    """BTF of a struct, a pointer to it and a function that is handed one."""
+    """BTF of a struct, a pointer to it and a function that takes one."""
     strings, places = b"\0", {}
     for name in NAMES:
         places[name] = len(strings)

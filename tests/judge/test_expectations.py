@@ -1,4 +1,4 @@
-"""What a scenario's author is told when something did not happen, and when nothing can be told."""
+"""Differences between expected and observed, as reported to the author; and when nothing can be decided."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flows of real sockets and what a packet leaves behind: what fits, and what the author is told when it does not."""
+"""Flows of real sockets and what a packet leaves behind: what fits, and what is reported when it does not."""
 
 from __future__ import annotations
 
