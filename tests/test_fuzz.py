@@ -27,6 +27,7 @@ from harness.packets.spec import Pcap, Send
 from harness.pytest_plugin import wire
 from harness.report import findings, html, summary
 from harness.ruleset import iptables, nftrace, source
+from harness.ruleset.texts import Texts, UnclearError, includes, matching
 from harness.scenario.load import load_all
 from harness.scenario.problems import checked
 from harness.topology.builtin import LABS
@@ -37,7 +38,7 @@ from harness.vm import images, vmlinux
 ROOT = Path(__file__).parent.parent
 CORPUS = Path(__file__).parent / "corpus"
 ROUTER = Network.of(LABS["router"])
-ANSWERS = (source.UnclearError, wire.Malformed)
+ANSWERS = (UnclearError, wire.Malformed)
 """Besides sentences for the user: of the reader of rulesets that rules have no places, and the end of a worker."""
 
 RULESET = """define web = { 10.0.2.2, 10.0.2.3 }
@@ -148,11 +149,11 @@ def expression(data: bytes, _: Path) -> None:
 def ruleset(data: bytes, folder: Path) -> None:
     (file := folder / "a.nft").write_bytes(data)
     (folder / "ok.nft").write_text("table inet t {}\n")
-    texts = source.Texts(
+    texts = Texts(
         lambda path: untrusted.read_text(path, RULESET_BYTES),
-        lambda name: source.matching(name, lambda path: path.is_relative_to(folder)),
+        lambda name: matching(name, lambda path: path.is_relative_to(folder)),
     )
-    for _ in itertools.islice(source.includes(file, texts, str), 1000):
+    for _ in itertools.islice(includes(file, texts, str), 1000):
         pass
     source.read([file], texts, str)
 

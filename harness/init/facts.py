@@ -123,13 +123,13 @@ def _list(words: list[str]) -> list[str]:
 
 def _texts(path: Path, namespace: Namespace) -> list[str]:
     """The texts of the file and of those it includes, as far as they can be read."""
-    from harness.ruleset import source
     from harness.ruleset.files import reader
+    from harness.ruleset.texts import includes
 
     full = path.absolute()
     _, texts, _ = reader(namespace, find([full]))
     with suppress(Unreadable):  # what loads it says so
-        for _ in source.includes(full, texts, str):
+        for _ in includes(full, texts, str):
             pass
     return list(texts.texts.values())
 

@@ -16,15 +16,16 @@ from harness.project import ALLOW, Project, find
 from harness.ruleset import iptables, source
 from harness.ruleset.nft import Nft, RefusedError, as_shown, complaint, marked
 from harness.ruleset.process import LostError, Reach
+from harness.ruleset.texts import Texts, UnclearError, fixed, has_magic, includes
 from harness.ruleset.unsupported import missing
 from harness.untrusted import Unreadable, read_text
 
 
-def reader(namespace: Namespace, project: Project) -> tuple[Nft, source.Texts, Reach]:
+def reader(namespace: Namespace, project: Project) -> tuple[Nft, Texts, Reach]:
     """What reads rulesets of ``project``, or what its settings allow, and nothing else."""
     reach = Reach((project.root, *project.allowed))
     nft = Nft(namespace, reach)
-    return nft, source.Texts(lambda file: read_text(file, RULESET_BYTES, allowed=reach.has), nft.matching), reach
+    return nft, Texts(lambda file: read_text(file, RULESET_BYTES, allowed=reach.has), nft.matching), reach
 
 
 def load_files(
@@ -51,7 +52,7 @@ def load_files(
             _load(nft, folder, list(group), files, defines)
     try:
         written = source.read(files.of_nft, texts, files.shown)
-    except source.UnclearError:
+    except UnclearError:
         written = source.Source({}, {})
     for full in files.of_iptables:
         more = iptables.read(texts.text(full), mains[full])
@@ -62,7 +63,7 @@ def load_files(
 class _Files:
     """The files of a ruleset: main files and what they include."""
 
-    def __init__(self, mains: Mapping[Path, Path], texts: source.Texts) -> None:
+    def __init__(self, mains: Mapping[Path, Path], texts: Texts) -> None:
         self.mains = mains
         """The user's names of the main files, by their absolute ones."""
         self.texts = texts
@@ -124,10 +125,10 @@ def _refuse_includes(main: Path, files: _Files, reach: Reach, home: Project) -> 
     if odd := re.search(r'[][*?"\\\x00-\x1f]', main.name):
         remedy = f"rename it: nft would take the {odd[0]!r} for a part of a pattern"
         raise ScenarioError("cannot be loaded under this name", Position(str(files.mains[main])), remedy=remedy)
-    for include in source.includes(main, files.texts, files.shown):
+    for include in includes(main, files.texts, files.shown):
         # Of a pattern the folder above its first sign is looked at: it could match what lies there.
-        found = Path(os.path.realpath(source.fixed(include.name)))
-        if not reach.has(found) and (not source.has_magic(include.name) or found.exists()):
+        found = Path(os.path.realpath(fixed(include.name)))
+        if not reach.has(found) and (not has_magic(include.name) or found.exists()):
             raise ScenarioError(
                 f"{include.name} lies outside of the project, {home.root}",
                 include.position,

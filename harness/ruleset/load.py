@@ -30,6 +30,7 @@ from harness.ruleset.nft import (
 )
 from harness.ruleset.nft import nft_version as nft_version
 from harness.ruleset.process import LostError
+from harness.ruleset.texts import Texts, UnclearError
 from harness.untrusted import read_text
 
 _STRING: Final = re.compile(r'"[^"]*"')
@@ -137,12 +138,13 @@ class Ruleset:
             raise why(self.nft, refused, complaint_at(refused, place(1, 1), at)) from None
         if is_change(commands):
             return self
-        texts = source.Texts(
-            lambda file: commands if file == text else read_text(file, RULESET_BYTES), self.nft.matching
+        texts = Texts(
+            lambda file: commands if file == text else read_text(file, RULESET_BYTES, allowed=self.nft.reach.has),
+            self.nft.matching,
         )
         try:
             written = source.read_commands(text, texts, at)
-        except source.UnclearError:
+        except UnclearError:
             written = source.Source({}, {})
         return self._read(host, self.nft, written, place(1, 1), size=self._size, before=self, hidden=hidden)
 
@@ -162,40 +164,31 @@ class Ruleset:
         text = nft.ruleset()
         tables = {key: handle for key, handle in listing.tables(text).items() if key[1] != hidden}
         chains, listed = listing.read(text, host.namespace.call(handles_in_blocks))
-        lasting = {key for key, handle in tables.items() if before and before.tables.get(key) == handle}
-        kept = {_key(rule): rule for rule in (before.rules if before else ()) if _key(rule)[:2] in lasting}
+        chains = tuple(chain for chain in chains if chain.table != hidden)
         listed = tuple(rule for rule in listed if rule.table != hidden)
+        former = before._lasting(tables) if before else _NONE
+        kept = {_key(rule): rule for rule in former.rules}
         fresh = [rule for rule in listed if _key(rule) not in kept or kept[_key(rule)].text != rule.text]
-        replaced = {
-            ((family, table, chain), handle): one
-            for ((family, table, chain), handle), one in written.replaced.items()
-            if (family, table, chain, handle) in kept
-        }
-        rules = kept | {_key(rule): rule for rule in placed(fresh, written.rules, replaced)}
-        for rule in rules.values():
-            if _TRACE_OFF.search(_STRING.sub("", rule.text)):
-                raise ScenarioError(
-                    f"this rule ends the trace of a packet, so the rules after it could not be seen: {rule.text}",
-                    rule.position or whole,
-                    remedy="leave meta nftrace to the harness",
-                )
-        policies: dict[source.ChainKey, Position | None] = {
-            (chain.family, chain.table, chain.name): chain.position for chain in (before.chains if before else ())
-        }
-        policies = {key: place for key, place in policies.items() if key[:2] in lasting}
-        policies.update(written.policies)
-        found = [rules[_key(rule)] for rule in listed]
+        replaced = {place: one for place, one in written.replaced.items() if (*place[0], place[1]) in kept}
+        places = kept | {_key(rule): rule for rule in placed(fresh, written.rules, replaced)}
+        rules = [places[_key(rule)] for rule in listed]
+        _refuse_untraced(rules, whole)
+        policies = {_chain_key(chain): chain.position for chain in former.chains} | written.policies
         return cls(
-            (
-                msgspec.structs.replace(chain, position=policies.get((chain.family, chain.table, chain.name)))
-                for chain in chains
-                if chain.table != hidden
-            ),
-            found,
-            state.members(nft, looked_into(found)) if size <= LISTED else {},
+            [msgspec.structs.replace(chain, position=policies.get(_chain_key(chain))) for chain in chains],
+            rules,
+            state.members(nft, looked_into(rules)) if size <= LISTED else {},
             nft,
             tables,
             size,
+        )
+
+    def _lasting(self, tables: Mapping[tuple[str, str], int]) -> Ruleset:
+        """The part of the ruleset in tables that are still there: ``tables`` has the handles of the present ones."""
+        lasting = {key for key, handle in tables.items() if self.tables.get(key) == handle}
+        return Ruleset(
+            [chain for chain in self.chains if (chain.family, chain.table) in lasting],
+            [rule for rule in self.rules if (rule.family, rule.table) in lasting],
         )
 
     @property
@@ -273,6 +266,23 @@ def placed(
             written=place.text if place else "",
             position=place.position if place else None,
         )
+
+
+_NONE: Final = Ruleset([], [])
+
+
+def _refuse_untraced(rules: Iterable[Rule], whole: Position) -> None:
+    for rule in rules:
+        if _TRACE_OFF.search(_STRING.sub("", rule.text)):
+            raise ScenarioError(
+                f"this rule ends the trace of a packet, so the rules after it could not be seen: {rule.text}",
+                rule.position or whole,
+                remedy="leave meta nftrace to the harness",
+            )
+
+
+def _chain_key(chain: Chain) -> source.ChainKey:
+    return chain.family, chain.table, chain.name
 
 
 def _key(rule: Rule | Listed) -> tuple[str, str, str, int]:

@@ -43,7 +43,8 @@ class Nft:
 
     def __init__(self, namespace: Namespace, reach: Reach = Reach()) -> None:  # noqa: B008 - a constant
         self._namespace = namespace
-        self._reach = reach
+        self.reach = reach
+        """What its process may read."""
         self._child: Child | None = None
         namespace.enter(lambda: closing(self))
 
@@ -132,7 +133,7 @@ class Nft:
     def _ask(self, request: dict[str, Any], text: bytes | None = None) -> Reply:
         try:
             if self._child is None:
-                self._child = Child(self._namespace.fd, self._reach)
+                self._child = Child(self._namespace.fd, self.reach)
             return self._child.ask(request, text)
         except LostError as lost:
             self.close()

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from harness.linux.modules import Need
-from harness.ruleset import iptables, source
+from harness.ruleset import iptables
+from harness.ruleset.texts import Texts, includes, matching
 from harness.ruleset.unsupported import FEATURES
 from harness.untrusted import Unreadable, read_text
 
@@ -41,9 +42,7 @@ _SHORT: Final = re.compile(r"-[^-mjgA-Z]*[mjg](.*)")
 
 def of_files(paths: Iterable[Path], allowed: Callable[[Path], bool] | None = None) -> Iterator[Need]:
     """What files of nft, with those that they include, and of iptables-save need; only ``allowed`` ones are read."""
-    texts = source.Texts(
-        lambda file: read_text(file, LARGEST, allowed=allowed), partial(source.matching, allowed=allowed)
-    )
+    texts = Texts(lambda file: read_text(file, LARGEST, allowed=allowed), partial(matching, allowed=allowed))
     for path in paths:
         with suppress(Unreadable):  # what loads it says so
             text = texts.text(path.absolute())
@@ -52,9 +51,7 @@ def of_files(paths: Iterable[Path], allowed: Callable[[Path], bool] | None = Non
                 continue
             yield from of_text(text, str(path))
             included = {
-                one: None
-                for include in source.includes(path.absolute(), texts, str)
-                for one in texts.match(include.name)
+                one: None for include in includes(path.absolute(), texts, str) for one in texts.match(include.name)
             }
             for file in included:
                 yield from of_text(texts.text(file), str(file))

@@ -10,7 +10,8 @@ The parent imports what is needed once, so each further process costs a fork. A 
 that has nothing but the folders it was given, read only; a child also enters a network namespace and gives away
 every privilege but that of configuring networks. See :mod:`harness.ruleset.process` for the other side.
 
-See pivot_root(2), mount_setattr(2), capabilities(7), seccomp(2).
+It is above 400 lines because it must be one file: it is started by its path, isolated, and imports nothing of the
+package. See pivot_root(2), mount_setattr(2), capabilities(7), seccomp(2).
 """
 
 from __future__ import annotations
@@ -213,22 +214,7 @@ def confine(roots: list[str], *, executable: bool) -> None:
     if "/" in places:
         _bind(places["/"], BASE, attributes)
     else:
-        _mount("tmpfs", BASE, "tmpfs", MS_NOSUID | MS_NODEV, "size=16m,mode=755")
-        for name, link in links.items():
-            os.symlink(link, f"{BASE}/{name}")
-        for one, place in places.items():
-            _make(BASE + one, is_folder=os.path.isdir(f"/proc/self/fd/{place}"))
-            _bind(place, BASE + one, attributes)
-        for extension in glob.glob("/usr/lib/*/xtables"):
-            if not any(_is_below(extension, one) for one in places):
-                place = os.open(extension, os.O_PATH | os.O_CLOEXEC)
-                _make(BASE + extension, is_folder=True)
-                _bind(place, BASE + extension, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV)
-        for name, content in contents.items():
-            if content is not None and not any(_is_below(name, one) for one in places):
-                _make(BASE + name, is_folder=False)
-                with open(BASE + name, "wb") as file:
-                    file.write(content)
+        _furnish(places, attributes, links, contents)
     for place in places.values():
         os.close(place)
     os.chdir(BASE)
@@ -237,6 +223,27 @@ def confine(roots: list[str], *, executable: bool) -> None:
     os.chdir("/")
     if "/" not in places:
         _mount(None, "/", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
+
+
+def _furnish(places: dict[str, int], attributes: int, links: dict[str, str], contents: dict[str, bytes | None]) -> None:
+    """Mount a file system at :data:`BASE` that has the folders and files ``places``, given as open descriptors, and
+    beside them only ``links``, files with ``contents`` and the extensions of xtables."""
+    _mount("tmpfs", BASE, "tmpfs", MS_NOSUID | MS_NODEV, "size=16m,mode=755")
+    for name, link in links.items():
+        os.symlink(link, f"{BASE}/{name}")
+    for one, place in places.items():
+        _make(BASE + one, is_folder=os.path.isdir(f"/proc/self/fd/{place}"))
+        _bind(place, BASE + one, attributes)
+    for extension in glob.glob("/usr/lib/*/xtables"):
+        if not any(_is_below(extension, one) for one in places):
+            place = os.open(extension, os.O_PATH | os.O_CLOEXEC)
+            _make(BASE + extension, is_folder=True)
+            _bind(place, BASE + extension, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV)
+    for name, content in contents.items():
+        if content is not None and not any(_is_below(name, one) for one in places):
+            _make(BASE + name, is_folder=False)
+            with open(BASE + name, "wb") as file:
+                file.write(content)
 
 
 def _content(name: str) -> bytes | None:

@@ -7,11 +7,7 @@ rules. It follows ``src/scanner.l`` and ``src/parser_bison.y`` of nftables.
 
 from __future__ import annotations
 
-import functools
-import glob
 import itertools
-import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +16,7 @@ from typing import Final, NamedTuple
 from harness.bounds import INCLUDE_DEPTH
 from harness.errors import Position
 from harness.netfilter import FAMILY_NAMES
+from harness.ruleset.texts import Texts, Token, UnclearError, bare, has_magic, named, tokens
 from harness.untrusted import Unreadable
 
 ChainKey = tuple[str, str, str]
@@ -48,21 +45,6 @@ class Source(NamedTuple):
     """Of commands the rules that take the place of others, also by the handles of these."""
 
 
-class UnclearError(Exception):
-    """The text cannot be followed with certainty, so no position may be told."""
-
-
-class _Token(NamedTuple):
-    text: str
-    file: Path
-    line: int
-    column: int
-
-
-_TOKEN = re.compile(
-    r"(?P<skip>[ \t\r]+|\\\r?\n|\#[^\n]*)"  # a backslash before the end of a line continues it
-    r'|(?P<token>\n|[;{}]|"[^"]*"|[^\s;{}"\#\\]+|\\)'
-)
 _SEPARATORS: Final = ("\n", ";")
 _VARIABLES: Final = ("define", "redefine", "undefine")
 _OF_CHAIN: Final = ("type", "policy", "flags", "device", "devices", "comment")
@@ -71,33 +53,6 @@ _OTHER_OBJECTS: Final = (
     *("set", "map", "element", "flowtable", "counter", "quota", "limit", "secmark", "synproxy"),
     *("ct", "monitor", "list", "reset", "export", "import", "describe", "rename"),
 )
-
-
-class Texts:
-    """The files of a ruleset, each read once.
-
-    ``read`` gives the text of a file, or raises :class:`~harness.untrusted.Unreadable`; ``match`` the files for the
-    name in an include, in the order in which nft reads them.
-    """
-
-    def __init__(self, read: Callable[[Path], str], match: Callable[[str], list[Path]]) -> None:
-        self._read = read
-        self.match = functools.cache(match)
-        self.texts: dict[Path, str] = {}
-        """Of those that were read."""
-
-    def text(self, path: Path) -> str:
-        """The text of ``path``. Raises :class:`~harness.untrusted.Unreadable`, also for a NUL character.
-
-        C programs take a name, and some the whole text, to end there: it would not mean the same to all.
-        """
-        if path not in self.texts:
-            before, nul, _ = (text := self._read(path)).partition("\0")
-            if nul:
-                line = before.count("\n") + 1
-                raise Unreadable(f"has a NUL character in line {line}", remedy="remove it: a ruleset is text")
-            self.texts[path] = text
-        return self.texts[path]
 
 
 def read(paths: Iterable[Path], texts: Texts, show: Callable[[Path], str]) -> Source:
@@ -123,75 +78,10 @@ def read_commands(path: Path, texts: Texts, place: Callable[[Path, int, int], Po
     return Source(walk.chains, walk.policies, walk.replaced)
 
 
-def _tokens(path: Path, text: str) -> Iterator[_Token]:
-    line, line_start, place = 1, 0, 0
-    while place < len(text):
-        found = _TOKEN.match(text, place)
-        if found is None:
-            raise UnclearError(f"{path}:{line}")
-        if found["token"] is not None:
-            yield _Token(found["token"], path, line, place - line_start + 1)
-        if breaks := found[0].count("\n"):
-            line += breaks
-            line_start = place + found[0].rindex("\n") + 1
-        place = found.end()
-    yield _Token("\n", path, line, 1)
-
-
-class Include(NamedTuple):
-    """An include statement: where it is written, and the name in it, seen from the root of the file system."""
-
-    position: Position
-    name: str
-
-
-def includes(path: Path, texts: Texts, show: Callable[[Path], str]) -> Iterator[Include]:
-    """All include statements that nft would read for ``path``, as far as the text can be followed.
-
-    Each is given before the files that it names are read. Raises :class:`~harness.untrusted.Unreadable`.
-    """
-    pending = [path]
-    seen: set[Path] = set()
-    while pending:
-        file = pending.pop()
-        if file in seen:
-            continue
-        seen.add(file)
-        tokens = _tokens(file, texts.text(file))
-        with suppress(UnclearError):
-            for word, name in itertools.pairwise(tokens):
-                if word.text == "include" and name.text.startswith('"'):
-                    include = Include(Position(show(word.file), word.line, word.column), _name(path.parent, name.text))
-                    yield include
-                    pending += texts.match(include.name)
-
-
-def has_magic(name: str) -> bool:
-    """Whether nft takes ``name`` for a pattern of glob(7), which may match no file."""
-    return any(character in name for character in "*?[")
-
-
-def fixed(name: str) -> str:
-    """The part of an include's name in front of the first component that is a pattern."""
-    return "/".join(itertools.takewhile(lambda one: not has_magic(one), name.split("/"))) or "/"
-
-
-def matching(name: str, allowed: Callable[[Path], bool] | None = None) -> list[Path]:
-    """The files for the name in an include as far as Python's glob finds them, for a look before nft reads them."""
-    if allowed is not None and not allowed(Path(os.path.realpath(fixed(name)))):
-        return []
-    found = sorted(glob.glob(name.replace("[^", "[!")))  # noqa: PTH207 - unlike Path.glob, * leaves out hidden files
-    return [Path(one) for one in found if not os.path.isdir(one)]  # noqa: PTH112
-
-
-def _name(folder: Path, text: str) -> str:
-    return os.path.join(folder, _bare(text))  # noqa: PTH118 - a pattern keeps its ".." and its last "/"
-
-
 class _Walk:
     """One pass over the text; each method reads what its name says and leaves the rest."""
 
-    def __init__(self, texts: Texts, position: Callable[[_Token], Position], *, changing: bool = False) -> None:
+    def __init__(self, texts: Texts, position: Callable[[Token], Position], *, changing: bool = False) -> None:
         self._position = position
         self._changing = changing
         """Whether the text changes rules that are not in it."""
@@ -201,7 +91,7 @@ class _Walk:
         self.policies: dict[ChainKey, Position] = {}
         self._texts = texts
         self._folder = Path()
-        self._sources: list[Iterator[_Token]] = []
+        self._sources: list[Iterator[Token]] = []
 
     def file(self, path: Path) -> None:
         self._folder = path.parent
@@ -214,7 +104,7 @@ class _Walk:
 
     # Tokens
 
-    def _token(self) -> _Token | None:
+    def _token(self) -> Token | None:
         """The next token; a file included is read in place, as nft's scanner does."""
         while self._sources:
             if (token := next(self._sources[-1], None)) is not None:
@@ -222,20 +112,20 @@ class _Walk:
             self._sources.pop()
         return None
 
-    def _tokens(self, path: Path) -> Iterator[_Token]:
+    def _tokens(self, path: Path) -> Iterator[Token]:
         try:
-            return _tokens(path, self._texts.text(path))
+            return tokens(path, self._texts.text(path))
         except Unreadable as reason:
             raise UnclearError(path) from reason
 
-    def _put_back(self, token: _Token) -> None:
+    def _put_back(self, token: Token) -> None:
         self._sources.append(iter((token,)))
 
-    def _statement(self, first: _Token) -> list[_Token]:
+    def _statement(self, first: Token) -> list[Token]:
         """``first`` and what follows up to the end of the statement; braces inside are part of it."""
         statement = []
         depth = 0
-        token: _Token | None = first
+        token: Token | None = first
         while token is not None:
             if depth == 0 and token.text in _SEPARATORS:
                 break
@@ -256,12 +146,12 @@ class _Walk:
             if token.text == "}":
                 self._put_back(token)
                 break
-            words.append(_bare(token.text))
+            words.append(bare(token.text))
         return words, False
 
     # Statements
 
-    def _common(self, token: _Token) -> bool:
+    def _common(self, token: Token) -> bool:
         """Read what may stand anywhere: an include or a variable."""
         if token.text == "include":
             statement = self._statement(token)
@@ -275,18 +165,18 @@ class _Walk:
     def _include(self, name: str) -> None:
         if len(self._sources) > INCLUDE_DEPTH:
             raise UnclearError(f"{name} is included too deep")
-        found = self._texts.match(_name(self._folder, name))
+        found = self._texts.match(named(self._folder, name))
         if not found and not has_magic(name):
             raise UnclearError(f"{name} is not found")
         self._sources += [self._tokens(path) for path in reversed(found)]
 
-    def _command(self, first: _Token) -> None:
+    def _command(self, first: Token) -> None:
         verb = first.text
         if verb == "replace" and self._changing:
             self._replace(self._statement(first))
             return
         if verb in ("flush", "delete", "destroy", "replace"):
-            self._take_away([_bare(token.text) for token in self._statement(first)])
+            self._take_away([bare(token.text) for token in self._statement(first)])
             return
         kind = first
         if verb in ("add", "create", "insert"):
@@ -306,7 +196,7 @@ class _Walk:
             self._statement(kind)
         else:
             statement = self._statement(kind)
-            words = [_bare(token.text) for token in statement]
+            words = [bare(token.text) for token in statement]
             key = _chain_key(words[1:] if kind.text == "rule" else words)
             self._rule(key, statement if kind is first else [first, *statement])
 
@@ -332,18 +222,18 @@ class _Walk:
             elif token.text == "policy" or (token.text == "type" and key not in self.policies):
                 self.policies[key] = self._position(token)
 
-    def _rule(self, key: ChainKey, statement: list[_Token]) -> None:
+    def _rule(self, key: ChainKey, statement: list[Token]) -> None:
         self.chains.setdefault(key, []).append(self._written(statement))
 
-    def _replace(self, statement: list[_Token]) -> None:
+    def _replace(self, statement: list[Token]) -> None:
         """A command that puts a rule in the place of another."""
-        words = [_bare(token.text) for token in statement]
+        words = [bare(token.text) for token in statement]
         key = _chain_key(words[2:])
         self._rule(key, statement)
         with suppress(ValueError, IndexError):
             self.replaced[key, int(words[words.index("handle") + 1])] = self.chains[key][-1]
 
-    def _written(self, statement: list[_Token]) -> SourceRule:
+    def _written(self, statement: list[Token]) -> SourceRule:
         start = statement[0]
         words = [token.text for token in statement]
         block: tuple[SourceRule, ...] = ()
@@ -352,7 +242,7 @@ class _Walk:
                 end = len(words) - words[::-1].index("}") - 1
                 block = tuple(self._written(inside) for inside in _split(statement[place + 2 : end]))
                 break
-        comment = _bare(words[-1]) if words[-2:-1] == ["comment"] else ""
+        comment = bare(words[-1]) if words[-2:-1] == ["comment"] else ""
         return SourceRule(self._position(start), " ".join(words), comment, block)
 
     def _take_away(self, words: list[str]) -> None:
@@ -391,13 +281,9 @@ def _chain_key(words: list[str]) -> ChainKey:
     return family, table, rest[0]
 
 
-def _bare(text: str) -> str:
-    return text[1:-1] if text.startswith('"') else text
-
-
-def _split(tokens: list[_Token]) -> Iterator[list[_Token]]:
+def _split(tokens: list[Token]) -> Iterator[list[Token]]:
     """The statements of a block."""
-    statement: list[_Token] = []
+    statement: list[Token] = []
     depth = 0
     for token in tokens:
         depth += (token.text == "{") - (token.text == "}")

@@ -1,7 +1,7 @@
 """A document checked against the models: every mistake with its place, in a sentence.
 
-msgspec finds mistakes fast but only the first, and in a programmer's words. A correct file costs
-one conversion; only a wrong one is looked into.
+msgspec finds mistakes fast but only the first, and in terms of Python. A correct file costs
+one conversion; only a wrong one is examined.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import functools
 import re
 import threading
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -21,7 +21,7 @@ from harness.model.problem import Problem, did_you_mean, one_of
 M = TypeVar("M", bound=msgspec.Struct)
 
 MAX_PROBLEMS = 100
-"""Told about one file; who has more has another problem."""
+"""Reported for one file."""
 
 _ONE_THREAD = threading.Lock()
 """msgspec looks into a model when it is first used, and crashes where two threads do so at once (0.21)."""
@@ -40,7 +40,7 @@ def convert(document: Node, model: type[M]) -> tuple[M | None, Node, list[Proble
     """What ``document`` says as a ``model``, what of the document that is, and what is wrong.
 
     Wrong parts are left out, so that the rest can be used; None when nothing remains. A part whose
-    mistake can come from another one inside of it is left out in silence.
+    mistake may be caused by another one inside of it is left out without a word.
     """
     with _ONE_THREAD:
         return _convert(document, model)
@@ -107,8 +107,21 @@ def _fails_alone(document: Node, keys: Keys, key: str | int, text: str, model: t
 # --- what ---------------------------------------------------------------------------------------
 
 
+class _Case(NamedTuple):
+    """A mistake, and what the model takes in its place."""
+
+    mistake: _Mistake
+    value: Any
+    wanted: list[Any]
+    """Kinds of value."""
+    choices: list[str]
+    """The words that it can be."""
+    described: Mapping[str, Any]
+    """What the model tells about it, as a schema."""
+
+
 def _explain(mistake: _Mistake, document: Node, model: type[Any]) -> Problem:
-    """The same in the words of somebody who writes scenarios."""
+    """The mistake as a sentence for the author of the scenario."""
     import msgspec.inspect as kinds  # only for a mistake
 
     keys, about_key, words = mistake
@@ -118,34 +131,55 @@ def _explain(mistake: _Mistake, document: Node, model: type[Any]) -> Problem:
         remedy = did_you_mean(str(keys[-1]), known)
         return Problem(f"{_shown(keys[-1])} is not a valid key here", *keys, remedy=remedy, about_key=True)
     if found := re.fullmatch(r"Object missing required field `(.*)`", words):
-        _, told = _wanted((*keys, found[1]), False, model)
-        return Problem(f"'{found[1]}' is missing", *keys, remedy=_advice(told))
-
-    wanted, told = _wanted(keys, about_key, model)
+        _, described = _wanted((*keys, found[1]), False, model)
+        return Problem(f"'{found[1]}' is missing", *keys, remedy=_advice(described))
+    wanted, described = _wanted(keys, about_key, model)
     choices = [str(name) for kind in wanted if isinstance(kind, kinds.LiteralType) for name in kind.values]
     value: Any = keys[-1] if about_key else document.nearest(*keys).value
-    remedy = _advice(told)
-    if words.startswith("Invalid enum value"):
-        near = did_you_mean(str(value), choices)
-        sentence, remedy = f"{_shown(value)} is not one of {one_of(choices)}", near if near.startswith("did") else ""
-    elif found := re.fullmatch(r"Expected `(.*)`, got `(.*)`", words):
-        names = [_WORDS.get(name, name) for name in found[1].split(" | ") if name != "null"]
-        sentence = f"must be {one_of(names)}, not {_shown(value)}"
-        if choices:
-            remedy = f"it can be {one_of(choices)}"
-        elif "str" in found[1] and found[2] in ("int", "float", "bool") and not _refused_as_text(str(value), wanted):
-            remedy = "put it in quotes"
-        elif not keys:
-            remedy = "write ruleset: and scenarios:"
-    elif found := re.fullmatch(r"Expected `.*` of length (>=|<=) (\d+)", words):
-        unit = "characters" if isinstance(value, str) else "entries"
-        limit = f"{'at least' if found[1] == '>=' else 'at most'} {found[2]}"
-        sentence = f"has {len(value)} {unit}, and can have {limit}" if value else "is empty"
-    elif bounds := [kind for kind in wanted if isinstance(kind, kinds.IntType) and kind.ge is not None]:
+    case = _Case(mistake, value, wanted, choices, described)
+    for pattern, explain in _EXPLANATIONS:
+        if found := re.match(pattern, words):
+            sentence, remedy = explain(case, found)
+            return Problem(sentence, *keys, remedy=remedy, about_key=about_key)
+    if bounds := [kind for kind in wanted if isinstance(kind, kinds.IntType) and kind.ge is not None]:
         sentence = f"{value} is not in {bounds[0].ge}…{bounds[0].le}"
     else:
         sentence = f"{_shown(value)} is not valid"
-    return Problem(sentence, *keys, remedy=remedy, about_key=about_key)
+    return Problem(sentence, *keys, remedy=_advice(described), about_key=about_key)
+
+
+def _another_word(case: _Case, _: re.Match[str]) -> tuple[str, str]:
+    near = did_you_mean(str(case.value), case.choices)
+    sentence = f"{_shown(case.value)} is not one of {one_of(case.choices)}"
+    return sentence, near if near.startswith("did") else ""
+
+
+def _another_type(case: _Case, found: re.Match[str]) -> tuple[str, str]:
+    names = [_WORDS.get(name, name) for name in found[1].split(" | ") if name != "null"]
+    remedy = _advice(case.described)
+    if case.choices:
+        remedy = f"it can be {one_of(case.choices)}"
+    elif "str" in found[1] and found[2] in ("int", "float", "bool"):
+        if not _refused_as_text(str(case.value), case.wanted):
+            remedy = "put it in quotes"
+    elif not case.mistake.keys:
+        remedy = "write ruleset: and scenarios:"
+    return f"must be {one_of(names)}, not {_shown(case.value)}", remedy
+
+
+def _another_length(case: _Case, found: re.Match[str]) -> tuple[str, str]:
+    unit = "characters" if isinstance(case.value, str) else "entries"
+    limit = f"{'at least' if found[1] == '>=' else 'at most'} {found[2]}"
+    sentence = f"has {len(case.value)} {unit}, and can have {limit}" if case.value else "is empty"
+    return sentence, _advice(case.described)
+
+
+_EXPLANATIONS: Final = (
+    (r"Invalid enum value", _another_word),
+    (r"Expected `(.*)`, got `(.*)`$", _another_type),
+    (r"Expected `.*` of length (>=|<=) (\d+)$", _another_length),
+)
+"""Messages of msgspec, and what gives a sentence and a remedy for each."""
 
 
 def _refused_as_text(value: str, wanted: list[Any]) -> bool:
@@ -166,12 +200,12 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:50]}… ({len(text)} characters)"
 
 
-def _advice(told: Mapping[str, Any]) -> str:
+def _advice(described: Mapping[str, Any]) -> str:
     """The model's description of a value and its first example."""
-    if "description" not in told:
+    if "description" not in described:
         return ""
-    advice = f"expected: {told['description'].rstrip('.')}"
-    example = next(iter(told.get("examples", ())), None)
+    advice = f"expected: {described['description'].rstrip('.')}"
+    example = next(iter(described.get("examples", ())), None)
     return f"{advice}, such as {_shown(example).strip(chr(39))}" if isinstance(example, str | int) else advice
 
 
@@ -184,11 +218,11 @@ def _kind(model: type[Any]) -> Any:
 
 
 def _wanted(keys: Keys, about_key: bool, model: type[Any]) -> tuple[list[Any], dict[str, Any]]:
-    """The kinds of value that the model takes at ``keys``, and what it tells about them."""
+    """The kinds of value that the model takes at ``keys``, and what it tells about them, as a schema."""
     import msgspec.inspect as kinds
 
     found: list[Any] = [_kind(model)]  # type: ignore[arg-type]  # mypy takes no class for hashable
-    told: dict[str, Any] = {}
+    described: dict[str, Any] = {}
     for place, key in enumerate(keys):
         inner: list[Any] = []
         for kind in found:
@@ -198,14 +232,14 @@ def _wanted(keys: Keys, about_key: bool, model: type[Any]) -> tuple[list[Any], d
                 inner.append(kind.key_type if about_key and place == len(keys) - 1 else kind.value_type)
             elif isinstance(kind, kinds.ListType):
                 inner.append(kind.item_type)
-        found, told = [], {}
+        found, described = [], {}
         while inner:
             kind = inner.pop(0)
             if isinstance(kind, kinds.Metadata):
-                told = {**(kind.extra_json_schema or {}), **told}
+                described = {**(kind.extra_json_schema or {}), **described}
                 inner.insert(0, kind.type)
             elif isinstance(kind, kinds.UnionType):
                 inner[:0] = kind.types
             else:
                 found.append(kind)
-    return found, told
+    return found, described

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from harness.ruleset import source
+from harness.ruleset.texts import Texts, includes
 
 
-def local() -> source.Texts:
+def local() -> Texts:
     """All files, as nft without a sandbox would read them."""
-    return source.Texts(
+    return Texts(
         lambda path: path.read_text(errors="surrogateescape"), lambda name: sorted(Path("/").glob(name.lstrip("/")))
     )
 
@@ -104,7 +105,7 @@ def test_every_include_is_known_before_nft_reads_it(tmp_path: Path) -> None:
     (tmp_path / "parts/b.nft").write_text('table t { chain c { include "/etc/no[n]e/x" } }\nlog prefix "never closed')
     main = tmp_path / "main.nft"
     main.write_text('# include "x"\ninclude "parts/[a]*.nft"; include "not-there.nft"\n')
-    found = [(str(one.position), one.name) for one in source.includes(main, local(), lambda path: path.name)]
+    found = [(str(one.position), one.name) for one in includes(main, local(), lambda path: path.name)]
     assert found == [
         ("main.nft:2:1", f"{tmp_path}/parts/[a]*.nft"),
         ("main.nft:2:27", f"{tmp_path}/not-there.nft"),
