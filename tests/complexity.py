@@ -24,8 +24,6 @@ TO_BE_SPLIT = {
     "init/simulate.py SimulatedRuleset._rule",
     "lab/lab.py _settle",
     "recording/files.py _record_scenario",
-    "report/picture.py draw",
-    "report/terminal.py _side_by_side",
     "ruleset/sandbox.py confine",
     "scenario/validate.py _explain",
 }

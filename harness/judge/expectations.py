@@ -3,56 +3,40 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
-from harness.errors import BrokenMeasurement, Position, Unsupported
-from harness.judge.flow import differing_conntrack, differing_flow
+from harness.errors import BrokenMeasurement, Unsupported
+from harness.judge.flow import Found, differing_conntrack, differing_flow
+from harness.judge.functions import (
+    At,
+    differing_layers,
+    differing_never,
+    differing_path,
+    differing_route,
+    require_traced,
+)
 from harness.judge.sees import describe_sees, wanted_fields
 from harness.judge.unmet import describe_unmet
 from harness.model.fields import Keys
 from harness.model.mismatch import Mismatch
 from harness.model.observation import Loss, Observation, ObservedPacket, Rule, Verdict
-from harness.model.problem import Problem, one_of
+from harness.model.problem import one_of
 from harness.model.result import Policy
 from harness.nft_syntax import element
 from harness.packets import icmp
 from harness.packets.frames import fields, summarise
 from harness.packets.spec import Sees
 from harness.reading.decision import REFUSED, UNDECIDED, Outcome, arrivals, outcome
-from harness.reading.path import (
-    LOGS,
-    differing,
-    entries,
-    hops_on,
-    layers_of,
-    located,
-    meets,
-    parse_entry,
-    routed_to,
-    unlisted,
-    walk,
-)
+from harness.reading.path import LOGS, hops_on
 from harness.reading.rules import host_of, is_rule_on
-from harness.reading.words import describe_entry, describe_hop, describe_loss, describe_step
-from harness.scenario.models.expect import Delivered, Dropped, Exactly, Expect, PathEntry
+from harness.reading.words import describe_loss, describe_step
+from harness.scenario.models.expect import Delivered, Dropped, Exactly, Expect
 
 BY_FUNCTION = ("path", "layers", "route", "log")
-
-
 """Expectations that are not met where a function was not seen."""
-
-
 FOREIGN = "xt target"
-
-
 """In the text of a rule that iptables-nft made."""
-
-
-At = Callable[[Keys], Position]
-
-
-"""Where a value stands in the YAML file."""
 
 
 def judge(
@@ -77,7 +61,7 @@ def judge(
     """
     refuse_loss(observation.loss)
     if observation.whole:
-        _require_traced(expect, observation, at)
+        require_traced(expect, observation, at)
     seen = outcome(packet, observation.device)
     device = observation.device
     unmet = partial(describe_unmet, rules=rules, packet=packet, device=device, policies=policies)
@@ -95,11 +79,11 @@ def judge(
             *differing_conntrack(expect, packet, observation.connections),
             *_mark(expect, packet, device),
             *_log(expect, observation, packet),
-            *_route(expect, packet, device),
+            *differing_route(expect, packet, device),
             *_state(expect, observation),
-            *_layers(expect, packet, device),
-            *_path(expect, packet, device),
-            *_never(expect, packet, device),
+            *differing_layers(expect, packet, device),
+            *differing_path(expect, packet, device),
+            *differing_never(expect, packet, device),
         )
     )
     return mismatches if observation.whole else _beyond_doubt(mismatches, expect, seen, observation, packet, at)
@@ -165,12 +149,11 @@ def _asks(expect: Expect, key: str) -> bool:
 NOWHERE = "say `delivered: nowhere` if that is meant"
 
 
-_Found = Iterator[tuple[Keys, str, str, str]]
 _Unmet = Callable[[str | int], str]
 """What there is to say of an expected rule that was not met."""
 
 
-def _verdict(expect: Expect, seen: Outcome, packet: ObservedPacket) -> _Found:
+def _verdict(expect: Expect, seen: Outcome, packet: ObservedPacket) -> Found:
     keys: Keys = ("expect", "verdict")
     lost = seen.verdict is Verdict.ACCEPT and expect.delivered is None and not arrivals(packet)
     if expect.verdict is None:
@@ -192,7 +175,7 @@ def _verdict(expect: Expect, seen: Outcome, packet: ObservedPacket) -> _Found:
         yield keys, "accept, and the packet arrives", "accept, but it arrived nowhere", NOWHERE
 
 
-def _with(expect: Expect, seen: Outcome) -> _Found:
+def _with(expect: Expect, seen: Outcome) -> Found:
     if expect.with_ is None or (expect.verdict and seen.verdict is not Verdict.REJECT):
         return
     kind, _, code = " ".join(expect.with_.split()).replace(" type ", " ").partition(" ")
@@ -203,7 +186,7 @@ def _with(expect: Expect, seen: Outcome) -> _Found:
         yield ("expect", "with"), expect.with_, seen.with_ or f"{seen}, without an answer", ""
 
 
-def _rule(expect: Expect, seen: Outcome, packet: ObservedPacket, device: str, unmet: _Unmet) -> _Found:
+def _rule(expect: Expect, seen: Outcome, packet: ObservedPacket, device: str, unmet: _Unmet) -> Found:
     if expect.rule is None:
         return
     host = host_of(expect.rule, dict.fromkeys(step.host for step in packet.steps), device)
@@ -222,7 +205,7 @@ def _rule(expect: Expect, seen: Outcome, packet: ObservedPacket, device: str, un
     yield ("expect", "rule"), str(expect.rule), decided or "no rule and no policy: no base chain saw it", note
 
 
-def _rules(expect: Expect, packet: ObservedPacket, device: str, unmet: _Unmet) -> _Found:
+def _rules(expect: Expect, packet: ObservedPacket, device: str, unmet: _Unmet) -> Found:
     rest = iter(packet.steps)
     for index, name in enumerate(expect.rules or ()):
         if not any(is_rule_on(name, step, device) for step in rest):  # consumes up to and including the step
@@ -237,7 +220,7 @@ def _rules(expect: Expect, packet: ObservedPacket, device: str, unmet: _Unmet) -
             return
 
 
-def _dropped(expect: Expect, packet: ObservedPacket, device: str) -> _Found:
+def _dropped(expect: Expect, packet: ObservedPacket, device: str) -> Found:
     if expect.dropped is None:
         return
     keys: Keys = ("expect", "dropped")
@@ -254,7 +237,7 @@ def _dropped(expect: Expect, packet: ObservedPacket, device: str) -> _Found:
             yield (*keys, key) if wanted is expect.dropped else keys, str(value), found, ""
 
 
-def _delivered(expect: Expect, packet: ObservedPacket) -> _Found:
+def _delivered(expect: Expect, packet: ObservedPacket) -> Found:
     if expect.delivered is None:
         return
     wanted = expect.delivered if isinstance(expect.delivered, Delivered) else Delivered(to=expect.delivered)
@@ -273,7 +256,7 @@ def _delivered(expect: Expect, packet: ObservedPacket) -> _Found:
         yield from _sees(wanted.sees, frames, "expect", "delivered", "sees")
 
 
-def _reply(expect: Expect, observation: Observation, packet: ObservedPacket) -> _Found:
+def _reply(expect: Expect, observation: Observation, packet: ObservedPacket) -> Found:
     if expect.reply is None:
         return
     keys: Keys = ("expect", "reply")
@@ -288,7 +271,7 @@ def _reply(expect: Expect, observation: Observation, packet: ObservedPacket) -> 
         yield from _sees(expect.reply, frames, *keys)
 
 
-def _sees(sees: Sees, frames: Sequence[bytes], *keys: str | int) -> _Found:
+def _sees(sees: Sees, frames: Sequence[bytes], *keys: str | int) -> Found:
     """Compare with the frame that fits best: one that fits in all is enough."""
     wanted = wanted_fields(sees)
     best: dict[Keys, str] | None = None
@@ -303,7 +286,7 @@ def _sees(sees: Sees, frames: Sequence[bytes], *keys: str | int) -> _Found:
         yield (*keys, *key), str(wanted[key].value), value, ""
 
 
-def _state(expect: Expect, observation: Observation) -> _Found:
+def _state(expect: Expect, observation: Observation) -> Found:
     """What the packet, and those before it, left behind in counters and sets."""
     for name, count in (expect.counters or {}).items():
         if observation.counters.get(name) != count:
@@ -329,7 +312,7 @@ def _differences(wanted: set[str], found: set[str]) -> tuple[tuple[str, set[str]
     return ("lacks", wanted - found), ("has beside that", found - wanted)
 
 
-def _mark(expect: Expect, packet: ObservedPacket, device: str) -> _Found:
+def _mark(expect: Expect, packet: ObservedPacket, device: str) -> Found:
     if expect.mark is None:
         return
     marks = [step.mark for step in packet.steps if step.host == device]
@@ -342,7 +325,7 @@ def _mark(expect: Expect, packet: ObservedPacket, device: str) -> _Found:
 _LOG = re.compile(r'(?<!\S)log\b[^"]*?\bprefix "(?P<prefix>[^"]*)"')
 
 
-def _log(expect: Expect, observation: Observation, packet: ObservedPacket) -> _Found:
+def _log(expect: Expect, observation: Observation, packet: ObservedPacket) -> Found:
     """A rule that was met has run its log statement; the call of that is seen where it can be traced."""
     if expect.log is None:
         return
@@ -356,104 +339,3 @@ def _log(expect: Expect, observation: Observation, packet: ObservedPacket) -> _F
         yield ("expect", "log"), expect.log, ", ".join(prefixes) or "no rule with a log prefix was met", note
     elif not called:
         yield ("expect", "log"), expect.log, f"the rule was met, but not {LOGS}", ""
-
-
-def _route(expect: Expect, packet: ObservedPacket, device: str) -> _Found:
-    if expect.route is None:
-        return
-    seen = routed_to(packet, device)
-    if seen != expect.route:
-        yield ("expect", "route"), expect.route, seen or "not sent on", ""
-
-
-def _layers(expect: Expect, packet: ObservedPacket, device: str) -> _Found:
-    if expect.layers is None:
-        return
-    seen = layers_of(hops_on(packet, device))
-    rest = iter(seen)
-    for index, layer in enumerate(expect.layers):
-        if layer not in rest:  # consumes up to and including the layer
-            before = f" after {expect.layers[index - 1]}" if index else ""
-            note = f"not passed{before}" if layer in seen else "not passed at all"
-            yield ("expect", "layers", index), layer, " ".join(seen) or "no layer at all", note
-            return
-
-
-def _path(expect: Expect, packet: ObservedPacket, device: str) -> _Found:
-    path = entries(expect.path)
-    keys: Keys = ("expect", "path", "exactly") if isinstance(expect.path, Exactly) else ("expect", "path")
-    met = ""
-    for index, (entry, hit) in enumerate(zip(path, walk(path, packet, device), strict=True)):
-        detail = parse_entry(entry)[1]
-        if hit is None and not detail.optional:
-            note = _near(entry, packet, device)
-            place = f"after {met}" if met else f"on {detail.host or device}"
-            yield (*keys, index), describe_entry(entry), f"not met {place}" if note else "never met", note
-            return
-        met = describe_hop(hit[1]) if hit else met
-    if isinstance(expect.path, Exactly) and (parted := unlisted(expect.path, packet, device)):
-        index, hop = parted
-        wanted = f"exactly {describe_entry(path[index])}" if index < len(path) else "nothing more of these functions"
-        seen = f"{describe_hop(hop)} on {hop.host}" if hop else "no more of these functions"
-        yield (*keys, min(index, len(path) - 1)), wanted, seen, "the first place where seen and expected part"
-
-
-def _never(expect: Expect, packet: ObservedPacket, device: str) -> _Found:
-    hops = located(packet)
-    for index, entry in enumerate(expect.never or ()):
-        names, detail = parse_entry(entry)
-        for number, hop in enumerate(hops):
-            if meets(names, detail, hop, device):
-                before = f", after {describe_hop(hops[number - 1])}" if number else ""
-                place = f"met on {hop.host}{before}"
-                yield ("expect", "never", index), f"never {describe_entry(entry)}", f"{describe_hop(hop)} {place}", ""
-                break
-
-
-def _near(entry: PathEntry, packet: ObservedPacket, device: str) -> str:
-    """Say where else, or with what else, a function was met that was not met in its place; "" for nowhere."""
-    names, detail = parse_entry(entry)
-    hops = [hop for hop in located(packet) if hop.function in names]
-    if not hops:
-        return ""
-    here = [hop for hop in hops if hop.host == (detail.host or device)]
-    if not here:
-        return f"met on {', '.join(dict.fromkeys(hop.host for hop in hops))} only; `host:` names another host"
-    if any(meets(names, detail, hop, device) for hop in here):
-        return "met earlier: the order differs"
-    others = dict.fromkeys(
-        ", ".join(f"{key} {value or 'unknown'}" for key, value in differing(detail, hop).items()) for hop in here
-    )
-    return f"met with {'; with '.join(others)}"
-
-
-def _require_traced(expect: Expect, observation: Observation, at: At) -> None:
-    """Refuse functions that this kernel cannot trace: to call them "not met" would be a guess."""
-    if not (expect.path or expect.never or expect.layers or expect.route):
-        return
-    if not observation.traced:
-        raise Unsupported(
-            f"{at(('expect',))}: path, layers, never and route need function tracing, "
-            f"and kernel {observation.kernel} was run without",
-            remedy="run with --nft-kernel auto",
-        )
-    for key, path in (("path", entries(expect.path)), ("never", expect.never or ())):
-        for index, entry in enumerate(path):
-            names, detail = parse_entry(entry)
-            if observation.traced.isdisjoint(names) and not detail.optional:
-                inner = ("exactly",) if key == "path" and isinstance(expect.path, Exactly) else ()
-                keys: Keys = ("expect", key, *inner, index)
-                raise _untraced(names, observation, *keys).at(at(keys))
-
-
-def _untraced(names: Sequence[str], observation: Observation, *keys: str | int) -> Problem:
-    import difflib  # only for a mistake: an import costs much in the microVM
-
-    near = [found for name in names for found in difflib.get_close_matches(name, observation.traced)]
-    whys = dict.fromkeys(observation.untraceable[name] for name in names if name in observation.untraceable)
-    why = f": {'; '.join(whys)}" if whys else " (inlined, absent or misspelt)"
-    return Problem(
-        f"kernel {observation.kernel} cannot trace {one_of(names)}{why}",
-        *keys,
-        remedy=f"did you mean {one_of(dict.fromkeys(near))}?" if near else "give an alternative that it can: 'a | b'",
-    )

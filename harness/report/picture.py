@@ -47,23 +47,15 @@ def draw(lab: LabPlan, packet: ObservedPacket, device: str) -> Picture:
     order = _order(lab)
     places = {host: number for number, host in enumerate(order)}
     visits = [host for host, _ in groupby(map(attrgetter("host"), located(packet))) if host in places]
-    delivered = {one.host for one in packet.deliveries}
-    lost = packet.drop.host if packet.drop else ""
-    if not (delivered or lost) and visits:
-        lost = visits[-1]
+    marks = _marks(packet, visits)
     boxes = tuple(
         Box(
             x=10 + number * (WIDTH + GAP),
             y=TOP,
             name=host,
             device=host == device,
-            interfaces=tuple(
-                f"{one.name} {address}"
-                for one in lab.interfaces
-                if one.host == host
-                for address in one.addresses or ("",)
-            ),
-            mark="delivered" if host in delivered else "dropped" if host == lost else "",
+            interfaces=_interfaces(lab, host),
+            mark=marks.get(host, ""),
         )
         for number, host in enumerate(order)
     )
@@ -84,6 +76,21 @@ def draw(lab: LabPlan, packet: ObservedPacket, device: str) -> Picture:
         way=tuple(_path(boxes[places[a]], boxes[places[b]], bottom, TOP + 8) for a, b in _pairs(visits)),
         words=", ".join([f"The packet went {' → '.join(visits) or 'nowhere'}", *_ends(boxes)]),
     )
+
+
+def _marks(packet: ObservedPacket, visits: list[str]) -> dict[str, str]:
+    """Where the packet ended: ``delivered`` or ``dropped`` by host."""
+    delivered = {one.host: "delivered" for one in packet.deliveries}
+    lost = packet.drop.host if packet.drop else ""
+    if not (delivered or lost) and visits:
+        lost = visits[-1]
+    return {lost: "dropped"} | delivered
+
+
+def _interfaces(lab: LabPlan, host: str) -> tuple[str, ...]:
+    """The interfaces of ``host``, a line for each address."""
+    own = (one for one in lab.interfaces if one.host == host)
+    return tuple(f"{one.name} {address}" for one in own for address in one.addresses or ("",))
 
 
 def _pairs(visits: list[str]) -> Iterator[tuple[str, str]]:

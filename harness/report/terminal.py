@@ -224,10 +224,7 @@ def _side_by_side(page: Page, rows: Sequence[PathRow]) -> list[str]:
     Of hops that nobody asked for, the landmarks around that difference and the last are shown; others are counted.
     """
     different = next((number for number, row in enumerate(rows) if not row.met), len(rows))
-    landmarks = [number for number, row in enumerate(rows) if row.hop and is_landmark(row.hop)]
-    before = [number for number in landmarks if number < different]
-    after = [number for number in landmarks if number > different]
-    near = {*before[-2:], *after[:3], *landmarks[-1:]}
+    near = _near(rows, different)
     shown = [row.expected is not None or number in near for number, row in enumerate(rows)]
     hosts = {row.hop.host for row, show in zip(rows, shown, strict=True) if show and row.hop}
     cells = [_cells(row, with_host=len(hosts) > 1) for row in rows]
@@ -250,6 +247,14 @@ def _side_by_side(page: Page, rows: Sequence[PathRow]) -> list[str]:
             met = page.paint(_cut(seen, right), "" if row.expected and row.met else "faint", right + 2)
             lines.append(f"{mark}{wanted}{met}{page.paint(layer_name, '', layer + 2)}{page.paint(where)}".rstrip())
     return lines
+
+
+def _near(rows: Sequence[PathRow], different: int) -> set[int]:
+    """The numbers of the landmarks around the first difference, and of the last."""
+    landmarks = [number for number, row in enumerate(rows) if row.hop and is_landmark(row.hop)]
+    before = [number for number in landmarks if number < different]
+    after = [number for number in landmarks if number > different]
+    return {*before[-2:], *after[:3], *landmarks[-1:]}
 
 
 def _cells(row: PathRow, *, with_host: bool) -> tuple[str, str, str, str]:
