@@ -9,27 +9,30 @@
 #define NO_MEMBER 0xffff
 
 enum event_kind {
-	EVENT_BIRTH = 0,	/* a: cookie of the sending socket, 0 if the kernel made the packet */
+	EVENT_BIRTH = 0,	/* a: cookie of the sending socket, 0 if the kernel made the
+				   packet */
 	EVENT_COPY = 1,		/* a: the sk_buff it was copied from */
-	EVENT_HOP = 2,		/* a: the chain for nft_do_chain, the capturing socket's cookie for
-				   packet_rcv; b: hook | family << 8 where there is one */
-	EVENT_RETURN = 3,	/* a: the function's result; b: hook | family << 8 of a hook, 1 if a
-				   chain's policy decided */
-	EVENT_RULE = 4,		/* a: handle of the rule or 0; b: id of the packet in nf_tables' trace */
-	EVENT_DROP = 5,		/* a: address of the caller that dropped it; b: enum skb_drop_reason */
-	EVENT_FROM = 6,		/* a, b: source address of a live packet; ifindex: port | protocol <<
-				   16; function: the EtherType */
+	EVENT_HOP = 2,		/* a: the chain for nft_do_chain, the capturing socket's cookie
+				   for packet_rcv; b: hook | family << 8 where there is one */
+	EVENT_RETURN = 3,	/* a: the function's result; b: hook | family << 8 of a hook, 1
+				   if a chain's policy decided */
+	EVENT_RULE = 4,		/* a: handle of the rule or 0; b: id of the packet in nf_tables'
+				   trace */
+	EVENT_DROP = 5,		/* a: address of the caller that dropped it; b: enum
+				   skb_drop_reason */
+	EVENT_FROM = 6,		/* a, b: source address of a live packet; ifindex: port |
+				   protocol << 16; function: the EtherType */
 	EVENT_TO = 7,		/* the same for its destination */
 	EVENT_STACK = 8,	/* a: number in `stacks`, for the event before */
-	EVENT_VERDICT = 9,	/* a: the chain; b: handle of its rule | low byte of the verdict's code
-				   << 40 | high half << 48 */
+	EVENT_VERDICT = 9,	/* a: the chain; b: handle of its rule | low byte of the
+				   verdict's code << 40 | high half << 48 */
 	EVENT_TARGET = 10,	/* a: the chain that the verdict before jumps to */
-	EVENT_ROUTE = 11,	/* a, b: gateway; ifindex: output device | type of the route << 24, 255
-				   for IPv6, whose routes have none */
+	EVENT_ROUTE = 11,	/* a, b: gateway; ifindex: output device | type of the route <<
+				   24, 255 for IPv6, whose routes have none */
 	EVENT_NAMED = 12,	/* a: a chain whose name is new in `chains` */
 	EVENT_GONE = 13,	/* the sk_buff was freed */
-	EVENT_VISIT = 14,	/* at a tracepoint, with the stack there; RULE, DROP and the next two
-				   have one as well */
+	EVENT_VISIT = 14,	/* at a tracepoint, with the stack there; RULE, DROP and the next
+				   two have one as well */
 	EVENT_RECEIVED = 15,	/* passed to the protocol stack */
 	EVENT_CONSUMED = 16,	/* freed without being dropped */
 };
@@ -43,7 +46,8 @@ enum trait {
 	TRAIT_NOTIFIES = 32,	/* it reports an evaluation to nf_tables' trace */
 	TRAIT_CAPTURES = 64,	/* its third argument leads to a capturing socket */
 	TRAIT_QUIET = 128,	/* traced only to know packets; no hop */
-	TRAIT_EVALUATES = 256,	/* its first arguments are an nf_tables expression and the registers */
+	TRAIT_EVALUATES = 256,	/* its first arguments are an nf_tables expression and the
+				   registers */
 	TRAIT_HOOKS = 512,	/* the argument behind the packet is a struct nf_hook_state */
 	TRAIT_ROUTES = 1024,	/* when it returns the packet has a route */
 	TRAIT_FREES = 2048,	/* it is the last function that is passed the sk_buff */
@@ -52,8 +56,8 @@ enum trait {
 enum scope {
 	SCOPE_OFF = 0,		/* none at all, nothing is recorded */
 	SCOPE_LAB = 1,		/* those that appear in a namespace in `namespaces` */
-	SCOPE_LISTED = 2,	/* those of the namespaces in `namespaces` that the filter matches,
-				   with their addresses */
+	SCOPE_LISTED = 2,	/* those of the namespaces in `namespaces` that the filter
+				   matches, with their addresses */
 	SCOPE_ANYWHERE = 3,	/* those of all namespaces that the filter matches, with their
 				   addresses */
 };
@@ -61,7 +65,8 @@ enum scope {
 enum counter {
 	COUNT_ENTERED = 0,	/* events begun */
 	COUNT_REFUSED = 1,	/* events that found no room in the ring buffer */
-	COUNT_UNTRACKED = 2,	/* packets and calls that could not be followed, because a map was full */
+	COUNT_UNTRACKED = 2,	/* packets and calls that could not be followed, because a map
+				   was full */
 };
 
 struct event {
@@ -69,8 +74,8 @@ struct event {
 	u64 skb;
 	u64 a;
 	u64 b;
-	u32 packet;		/* CPU << 24 | order of birth there: one number for a packet and its
-				   copies */
+	u32 packet;		/* CPU << 24 | order of birth there: one number for a packet and
+				   its copies */
 	u32 netns;		/* inode number; 0 if not known */
 	u32 ifindex;
 	u16 function;
@@ -79,7 +84,8 @@ struct event {
 #ifdef SNAP
 	u32 length;		/* of the packet, from the first byte in `data` on */
 	u16 captured;		/* bytes in `data`: linear data only */
-	u16 protocol;		/* EtherType if `data` begins behind the Ethernet header, 0 if with it */
+	u16 protocol;		/* EtherType if `data` begins behind the Ethernet header, 0 if
+				   with it */
 	u8 data[SNAP];
 #endif
 };

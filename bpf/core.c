@@ -27,7 +27,8 @@ struct call {
 	u32 number;
 	u32 live;
 	u64 a;		/* live, CHAIN: the chain; EVALUATES: the expression */
-	u64 b;		/* live, CHAIN: whether a rule decided; EVALUATES: the registers; HOOKS: hook | family << 8 */
+	u64 b;		/* live, CHAIN: whether a rule decided; EVALUATES: the registers;
+			   HOOKS: hook | family << 8 */
 };
 
 /* Calls under way in one thread, innermost last: they return in that order. */
@@ -90,10 +91,13 @@ typedef struct pt_regs context;
 static __always_inline u64 argument(context *ctx, u64 position)
 {
 	if (__builtin_constant_p(position))
-		return position == 0 ? PT_REGS_PARM1(ctx) : position == 1 ? PT_REGS_PARM2(ctx) :
-		       position == 2 ? PT_REGS_PARM3(ctx) : position == 3 ? PT_REGS_PARM4(ctx) : PT_REGS_PARM5(ctx);
+		return position == 0 ? PT_REGS_PARM1(ctx) :
+		       position == 1 ? PT_REGS_PARM2(ctx) :
+		       position == 2 ? PT_REGS_PARM3(ctx) :
+		       position == 3 ? PT_REGS_PARM4(ctx) : PT_REGS_PARM5(ctx);
 	volatile u64 arguments[8] = {
-		PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx), PT_REGS_PARM4(ctx), PT_REGS_PARM5(ctx)
+		PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx),
+		PT_REGS_PARM4(ctx), PT_REGS_PARM5(ctx)
 	};
 
 	return arguments[position & 7];
@@ -169,9 +173,12 @@ static __always_inline bool filter_matches(u64 skb);
 
 /* Events. */
 
-/* A record of an event, for the caller to complete and submit; none when the buffer has no room, which is counted. */
-static __always_inline struct record *reserve(u8 kind, u16 function, u64 skb, struct packet *packet, u64 a, u64 b,
-					      u32 ifindex)
+/*
+ * A record of an event, for the caller to complete and submit; none when the buffer has no room,
+ * which is counted.
+ */
+static __always_inline struct record *reserve(u8 kind, u16 function, u64 skb,
+					      struct packet *packet, u64 a, u64 b, u32 ifindex)
 {
 	struct record *record;
 	struct event *event;
@@ -196,7 +203,8 @@ static __always_inline struct record *reserve(u8 kind, u16 function, u64 skb, st
 	return record;
 }
 
-static __always_inline void emit_at(u8 kind, u16 function, u64 skb, struct packet *packet, u64 a, u64 b, u32 ifindex)
+static __always_inline void emit_at(u8 kind, u16 function, u64 skb, struct packet *packet, u64 a,
+				    u64 b, u32 ifindex)
 {
 	struct record *record = reserve(kind, function, skb, packet, a, b, ifindex);
 
@@ -206,7 +214,8 @@ static __always_inline void emit_at(u8 kind, u16 function, u64 skb, struct packe
 	events.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 }
 
-static __always_inline void emit(u8 kind, u16 function, u64 skb, struct packet *packet, u64 a, u64 b)
+static __always_inline void emit(u8 kind, u16 function, u64 skb, struct packet *packet, u64 a,
+				 u64 b)
 {
 	emit_at(kind, function, skb, packet, a, b, packet->ifindex);
 }
@@ -225,7 +234,7 @@ static __always_inline u32 scope_of(u32 state)
 	return state & ((1 << RECORDING_NUMBER) - 1);
 }
 
-/* Where the packet is, from skb->dev; a pointer that is none (the field is a union) is passed over. */
+/* Where the packet is, from skb->dev; anything else in that union is ignored. */
 static __always_inline void update_dev(u64 skb, struct packet *packet)
 {
 	u64 dev = read_u64(skb + SKB_DEV);
@@ -275,7 +284,10 @@ static __always_inline bool is_foreign(u64 skb, u32 state)
 	return slot && dev && *slot == foreign_dev(dev, state);
 }
 
-/* On its way out of a host a packet has no device until it is routed and has passed the output hook. */
+/*
+ * On its way out of a host a packet has no device until it is routed and has passed the output
+ * hook.
+ */
 static __always_inline u32 netns_before_dev(u64 skb, u64 sk)
 {
 	u64 route;
@@ -307,7 +319,8 @@ static __always_inline bool in_scope(u64 skb, u64 sk, u32 state, struct packet *
 		return 0;
 	}
 	packet->live = 1;
-	return (scope_of(state) == SCOPE_ANYWHERE || namespaces.lookup(&packet->netns)) && filter_matches(skb);
+	return (scope_of(state) == SCOPE_ANYWHERE || namespaces.lookup(&packet->netns)) &&
+	       filter_matches(skb);
 }
 
 /* Threads are distinguished by id; the idle threads all have id 0, and there is one per CPU. */
@@ -318,13 +331,15 @@ static __always_inline u64 thread(void)
 	return id ? id : 1ULL << 32 | bpf_get_smp_processor_id();
 }
 
-/* Inside skb_clone() and its kin an unknown sk_buff is the copy in the making, not yet filled in. */
+/* Inside skb_clone() and the like an unknown sk_buff is the copy, not yet filled in. */
 static __always_inline bool in_copy(void)
 {
 	u64 id = thread();
 	struct calls *stack = calls.lookup(&id);
 
-	return stack && stack->depth && stack->call[(stack->depth - 1) & (MAX_CALL_DEPTH - 1)].trait & TRAIT_COPIES;
+	if (!stack || !stack->depth)
+		return 0;
+	return stack->call[(stack->depth - 1) & (MAX_CALL_DEPTH - 1)].trait & TRAIT_COPIES;
 }
 
 /* An unknown sk_buff in `function`: begin to follow it, if it is to be followed. */

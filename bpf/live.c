@@ -60,7 +60,8 @@ static __always_inline void fill_record(struct record *record, u64 skb)
 	view_packet(skb, &view);
 	from = view.ethernet ? view.network - ETH_HLEN : view.network;
 	size = view.ethernet ? view.linear + ETH_HLEN : view.linear;
-	asm volatile("" : "+r"(size)); /* else what is compared is not the register that is used */
+	/* Else what is compared is not the register that is used. */
+	asm volatile("" : "+r"(size));
 	if (size > SNAP)
 		size = SNAP;
 	event->length = view.ethernet ? view.length : view.length - ETH_HLEN;
@@ -89,10 +90,11 @@ static __always_inline bool filter_matches(u64 skb)
 
 static __always_inline bool has_ports(u32 protocol)
 {
-	return protocol == 6 || protocol == 17 || protocol == 33 || protocol == 132 || protocol == 136;
+	return protocol == 6 || protocol == 17 || protocol == 33 || protocol == 132 ||
+	       protocol == 136;
 }
 
-/* Emit a live packet's addresses when they are new: at birth, and as NAT and tunnels change them. */
+/* Emit a live packet's addresses when they are new: at birth, or changed by NAT and tunnels. */
 static __always_inline void on_packet(u64 skb, struct packet *packet)
 {
 	u64 head, flow, from[2] = {}, to[2] = {};
@@ -121,12 +123,14 @@ static __always_inline void on_packet(u64 skb, struct packet *packet)
 	}
 	if (length && has_ports(next))
 		ports = read_u32(head + length);
-	flow = from[0] ^ from[1] * 3 ^ to[0] * 0x9e3779b97f4a7c15ULL ^ to[1] * 5 ^ (u64)ports << 17 ^ next << 8 ^ 1;
+	flow = from[0] ^ from[1] * 3 ^ to[0] * 0x9e3779b97f4a7c15ULL ^ to[1] * 5 ^
+	       (u64)ports << 17 ^ next << 8 ^ 1;
 	if (flow == packet->flow)
 		return;
 	packet->flow = flow;
 	next <<= 16;
-	emit_at(EVENT_FROM, protocol, skb, packet, from[0], from[1], next | bpf_ntohs(ports & 0xffff));
+	emit_at(EVENT_FROM, protocol, skb, packet, from[0], from[1],
+		next | bpf_ntohs(ports & 0xffff));
 	emit_at(EVENT_TO, protocol, skb, packet, to[0], to[1], next | bpf_ntohs(ports >> 16));
 }
 
@@ -195,12 +199,16 @@ static __always_inline void emit_return(struct call *call, struct packet *packet
 	u32 trait = call->trait;
 
 	if (trait & TRAIT_RETURNS && !(trait & TRAIT_QUIET))
-		emit(EVENT_RETURN, call->function, call->skb, packet, value, trait & TRAIT_CHAIN ? !call->b : call->b);
+		emit(EVENT_RETURN, call->function, call->skb, packet, value,
+		     trait & TRAIT_CHAIN ? !call->b : call->b);
 	if (trait & TRAIT_ROUTES)
 		emit_route(call, packet);
 }
 
-/* A chain's rules lie in a row: struct nft_rule_blob, struct nft_rule_dp (include/net/netfilter/nf_tables.h). */
+/*
+ * A chain's rules are contiguous: struct nft_rule_blob, struct nft_rule_dp
+ * (include/net/netfilter/nf_tables.h).
+ */
 #define BLOB_HEAD 8
 #define RULE_HEAD 8
 #define MAX_CHAINS 128
@@ -217,8 +225,9 @@ static __always_inline u64 blob_with(u64 chain, u64 expression)
 }
 
 /*
- * Find the rule that an expression is part of, among all chains of the table of `chain`. What is found
- * is kept in a map meanwhile: of that the verifier believes to know nothing, so it follows each loop once.
+ * Find the rule that an expression is part of, among all chains of the table of `chain`. The result
+ * is kept in a map meanwhile: the verifier assumes nothing about map values, so it follows each
+ * loop once.
  */
 static __always_inline bool find_rule(u64 chain, u64 expression, struct rule *found)
 {
@@ -243,7 +252,8 @@ static __always_inline bool find_rule(u64 chain, u64 expression, struct rule *fo
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < MAX_RULES; i++) {
 		found->head = read_u64(found->rule);
-		length = RULE_HEAD + (found->head >> RULE_DLEN_SHIFT & ((1ULL << RULE_DLEN_BITS) - 1));
+		length = found->head >> RULE_DLEN_SHIFT & ((1ULL << RULE_DLEN_BITS) - 1);
+		length += RULE_HEAD;
 		if (expression < found->rule + length)
 			return 1;
 		if (found->head & 1) /* is_last */
@@ -261,8 +271,8 @@ static __always_inline bool pop_call(context *ctx, struct call *call, struct cal
 #define NFT_GOTO ((u32)-4)
 
 /*
- * On return of an expression of nf_tables: emit the verdict that it gave, if any. A program of its own,
- * because the verifier would follow the search for each path through the other.
+ * On return of an expression of nf_tables: emit the verdict that it gave, if any. A program of its
+ * own, because the verifier would follow the search for each path through the other.
  */
 int on_return_eval(context *ctx)
 {
@@ -284,7 +294,8 @@ int on_return_eval(context *ctx)
 		packet = *known;
 	packet.number = call.number;
 	rule = rules.lookup(&call.a);
-	if (!rule || read_u64(rule->rule) != rule->head || blob_with(rule->chain, call.a) != rule->blob) {
+	if (!rule || read_u64(rule->rule) != rule->head ||
+	    blob_with(rule->chain, call.a) != rule->blob) {
 		rule = scratch_rule.lookup(&zero);
 		if (!rule)
 			return 0;

@@ -18,7 +18,8 @@ static __always_inline u32 function_of(u64 cookie)
 
 /* Calls under way, of functions whose return is seen. */
 
-static __always_inline void push_call(u64 skb, u32 function, u32 trait, struct packet *packet, u64 a, u64 b)
+static __always_inline void push_call(u64 skb, u32 function, u32 trait, struct packet *packet,
+				      u64 a, u64 b)
 {
 	u64 id = thread(), top;
 	struct calls *stack = calls.lookup(&id), *empty;
@@ -51,8 +52,8 @@ static __always_inline void push_call(u64 skb, u32 function, u32 trait, struct p
 }
 
 /*
- * Take the innermost call off, that of the function which returns; false if it is of another one. The
- * call around it comes with it, if there is one.
+ * Take the innermost call off, that of the function which returns; false if it is of another one.
+ * `outer` becomes the call around it, if there is one.
  */
 static __always_inline bool pop_call(context *ctx, struct call *call, struct call **outer)
 {
@@ -86,8 +87,8 @@ static __always_inline u64 hook_of(u64 state)
 
 /*
  * nft_trace_notify() is called once for each message of nf_tables' trace, and ties the message to
- * the packet: a becomes the handle of the rule, b the packet's id in the trace. Until v6.4 it had all
- * in its only argument, a struct nft_traceinfo.
+ * the packet: a becomes the handle of the rule, b the packet's id in the trace. Until v6.4 its only
+ * argument was a struct nft_traceinfo with all of that.
  */
 static __always_inline u64 trace_pktinfo(context *ctx, u64 position, u64 *a, u64 *b)
 {
@@ -133,7 +134,7 @@ int on_entry_plain(context *ctx)
 
 	if (scope_of(state) == SCOPE_OFF || !skb)
 		return 0;
-	/* A packet of the lab never is at a foreign device, and that is found out without a hash. */
+	/* No packet of the lab is ever at a foreign device, which is known without a hash. */
 	if (is_foreign(skb, state))
 		return 0;
 	packet = packets.lookup(&skb);
@@ -173,7 +174,8 @@ int on_entry(context *ctx)
 	if (trait & TRAIT_HOOKS)
 		b = hook_of(argument(ctx, position + 1));
 	if (trait & (TRAIT_RETURNS | TRAIT_COPIES | TRAIT_EVALUATES | TRAIT_ROUTES))
-		push_call(skb, function, trait, packet, trait & TRAIT_EVALUATES ? argument(ctx, 0) : a,
+		push_call(skb, function, trait, packet,
+			  trait & TRAIT_EVALUATES ? argument(ctx, 0) : a,
 			  trait & TRAIT_EVALUATES ? argument(ctx, 1) : trait & TRAIT_CHAIN ? 0 : b);
 	if (!packet)
 		return 0;
@@ -196,7 +198,7 @@ int on_entry(context *ctx)
 	return 0;
 }
 
-/* Follow what a function made of the packet that it was called with; false if that is no sk_buff. */
+/* Follow the copy that a function made of its packet; false if that is no sk_buff. */
 static __always_inline bool track_copy(u64 copy, struct call *call)
 {
 	struct packet packet = { .number = call->number, .live = call->live }, *kept;
@@ -255,7 +257,7 @@ int on_return_list(context *ctx)
 	return 0;
 }
 
-/* On return of the functions that allocate sk_buffs: the packet that had the address before is gone. */
+/* On return of the allocators of sk_buffs: the packet that had the address before is gone. */
 int on_return_alloc(context *ctx)
 {
 	u64 skb = result(ctx);

@@ -2,9 +2,10 @@
 /*
  * Tracepoints, for a kernel without probes on functions.
  *
- * Hooks the raw tracepoints that have an sk_buff (harness/tracer/stacks.py lists them), and those of
- * the allocator; emits EVENT_VISIT, EVENT_RECEIVED, EVENT_CONSUMED, EVENT_DROP and EVENT_RULE, each
- * with the stack there, which says what functions the packet is in. stacks.py makes hops of that.
+ * Hooks the raw tracepoints that have an sk_buff (harness/tracer/stacks.py lists them), and those
+ * of the allocator; emits EVENT_VISIT, EVENT_RECEIVED, EVENT_CONSUMED, EVENT_DROP and EVENT_RULE,
+ * each with the stack there, which shows what functions the packet is in. stacks.py derives hops
+ * from that.
  *
  * A copy that shares its data is known by skb->head. That addresses, of packets and of data, are
  * allocated anew is known from the tracepoints of the allocator.
@@ -51,7 +52,8 @@ static __always_inline bool filter_matches(u64 skb)
 	return 0;
 }
 
-static __always_inline void visit_at(void *ctx, u8 kind, u64 skb, struct packet *packet, u64 a, u64 b)
+static __always_inline void visit_at(void *ctx, u8 kind, u64 skb, struct packet *packet, u64 a,
+				     u64 b)
 {
 	struct record *record = reserve(kind, 0, skb, packet, a, b, packet->ifindex);
 
@@ -142,13 +144,14 @@ static __always_inline bool is_skb_cache(u64 cache)
 }
 
 /*
- * The stack of an allocation for a message of nf_tables' trace says which packet the message is about. It may
- * be a packet in a namespace that is none of the lab's. a: whether the packet that came in last on this CPU is
- * known, b: whether the process that sends the lab's packets runs.
+ * The stack of an allocation for a message of nf_tables' trace says which packet the message is
+ * about. It may be a packet in a namespace that is none of the lab's. a: whether the packet that
+ * came in last on this CPU is known, b: whether the process that sends the lab's packets runs.
  */
 int kmem_cache_alloc(struct bpf_raw_tracepoint_args *ctx)
 {
-	u32 state = recording_state(), first = 0, second = 1, *known = last_received.lookup(&first), *sender;
+	u32 state = recording_state(), first = 0, second = 1, *sender;
+	u32 *known = last_received.lookup(&first);
 	u64 address = ctx->args[1], near[NEAR_FRAMES] = {}, *begin, *end;
 	struct packet unknown = {};
 	bool found = 0;
@@ -167,7 +170,8 @@ int kmem_cache_alloc(struct bpf_raw_tracepoint_args *ctx)
 		found |= near[i] > *begin && near[i] <= *end;
 	sender = sending_process.lookup(&first);
 	if (found && known && sender)
-		visit_at(ctx, EVENT_RULE, 0, &unknown, *known, !*sender || *sender == process());
+		visit_at(ctx, EVENT_RULE, 0, &unknown, *known,
+			 !*sender || *sender == process());
 	return 0;
 }
 
@@ -182,9 +186,9 @@ int kmem_cache_free(struct bpf_raw_tracepoint_args *ctx)
 }
 
 /*
- * A packet was queued to a socket, the last in its queue, and nothing more happens to it by itself. That it is
- * freed later may not be seen: what a program reads may go to a CPU's own cache of sk_buffs
- * (kfree_skb_napi_cache() in net/core/skbuff.c), which is no tracepoint.
+ * A packet was queued to a socket, the last in its queue, and nothing more happens to it by itself.
+ * That it is freed later may not be seen: what a program reads may go to a CPU's own cache of
+ * sk_buffs (kfree_skb_napi_cache() in net/core/skbuff.c), which is no tracepoint.
  */
 int sk_data_ready(struct bpf_raw_tracepoint_args *ctx)
 {

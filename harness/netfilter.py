@@ -21,6 +21,8 @@ FAMILIES: Final[Mapping[int, str]] = {
 }
 """``NFPROTO_*`` that nf_tables has, in the order of nft(8)."""
 FAMILY_NAMES: Final = tuple(FAMILIES.values())
+IP_FAMILIES: Final = ("ip", "ip6", "inet")
+"""Families whose hooks are those of IPv4, IPv6 or both."""
 
 _INET_HOOKS: Final = ("prerouting", "input", "forward", "output", "postrouting", "ingress")
 _HOOKS: Final[Mapping[int, tuple[str, ...]]] = {

@@ -24,7 +24,7 @@ from harness.lab.capture import Captured
 from harness.model import layers
 from harness.model.observation import Delivery, Drop, Hop, Observation, ObservedPacket, Step, Verdict
 from harness.netfilter import hook_name, verdict_name
-from harness.reading.decision import REFUSED, evaluations
+from harness.reading.decision import CALL, REFUSED, evaluations
 from harness.ruleset.nftrace import TraceMessage
 from harness.tracer.events import Event, EventKind
 from harness.tracer.session import TraceData
@@ -78,6 +78,7 @@ def observe(
     *,
     injected: Sequence[bytes] | None,
     sender: str,
+    failed: str = "",
     trace_lost: int = 0,
 ) -> tuple[Observation, ...]:
     """Join what was recorded while ``sender`` injected the frames ``injected``: an observation for each.
@@ -85,7 +86,8 @@ def observe(
     What the kernel made belongs to the frame that was sent last before. ``injected`` is None for what a program
     has sent: only the kernel knows how many packets it made of it, and they are one observation. ``messages``
     are those of nf_tables' trace in order of arrival, each with the step that it means, or None for an
-    evaluation that is not the user's. ``trace_lost`` counts overruns there.
+    evaluation that is not the user's. ``trace_lost`` counts overruns there. ``failed`` is the errno of a program's call
+    that the kernel refused, maybe before there was a packet.
 
     Raises :class:`BrokenMeasurement` when something was lost, or the oracles do not fit together.
     """
@@ -127,7 +129,10 @@ def observe(
             )
         )
     if injected is None:
-        if not recognised:
+        if not recognised and failed:
+            drop = Drop(host=sender, function=CALL, reason=failed)
+            seen[0].append(ObservedPacket(number=len(births), sender=sender, frame=b"", drop=drop))
+        elif not recognised:
             raise BrokenMeasurement(f"a program on {sender} called, but no packet of it was seen")
     elif recognised != len(injected):
         raise BrokenMeasurement(f"{len(injected)} packets were sent from {sender}, {recognised} seen at birth")

@@ -26,7 +26,7 @@ from harness.lab.sockets import Call, Programs
 from harness.model.fields import Keys
 from harness.model.observation import Observation, ObservedPacket, Step, Value
 from harness.packets.frames import Frame, SendPath, build, summarise
-from harness.reading.decision import Outcome, decisive
+from harness.reading.decision import CALL, Outcome, decisive
 from harness.reading.path import functions
 from harness.ruleset import state
 from harness.ruleset.changes import Change, apply
@@ -281,8 +281,10 @@ class Experiment:
             advance=call.advance,
             injected=None,
             host=plan.host,
+            failed=lambda: call.failed,
         )
-        observation = msgspec.structs.replace(observation, flow=call.finish())
+        ended = msgspec.structs.replace(call.finish(), error=call.failed)
+        observation = msgspec.structs.replace(observation, flow=ended)
         if blamed := unreached(observation, failed):
             observation = msgspec.structs.replace(observation, unresolved=tuple(map(self._explain, blamed)))
         refuse_contradiction(observation)
@@ -308,11 +310,12 @@ class Experiment:
         advance: Callable[[], None] = lambda: None,
         injected: Sequence[bytes] | None,
         host: str,
+        failed: Callable[[], str] = str,
     ) -> tuple[Observation, ...]:
         """Watch what the sockets with ``cookies`` on ``host`` send until all is still.
 
         ``start`` has them send, and calls what it is handed while it waits for a turn; ``advance`` does what
-        programs do about what has reached them.
+        programs do about what has reached them; ``failed`` returns the errno of a call that the kernel refused.
         """
         lab, tracer, capture = self._lab, self._tracer, self._capture
         captured: list[Captured] = []
@@ -364,6 +367,7 @@ class Experiment:
             captured,
             injected=injected,
             sender=host,
+            failed=failed(),
             trace_lost=sum(tracing.overruns for tracing in self._tracing) - overruns,
         )
 
@@ -380,6 +384,8 @@ def _which(place: int, observations: Sequence[Observation]) -> str:
 def _judged(observation: Observation) -> str:
     """The packet of a flow that is judged."""
     packet = decisive(observation)
+    if packet.drop and packet.drop.function == CALL:
+        return "no packet was sent"
     return summarise(packet.frame) if packet.frame else f"a packet of {packet.sender}"
 
 

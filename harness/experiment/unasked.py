@@ -124,7 +124,7 @@ class Unasked:
                     resolved = resolved or (frame.host == asking.name and not asks)
                 elif frame.host == answering.name and frame.device == hop.answering.name and not answers:
                     Wire(answering, hop.answering.name).send(answer)
-            resolved = resolved or (asks and asking.namespace.call(neighbours.resolved, asking, query))
+            resolved = resolved or (asks and neighbours.resolved(asking, query))
             for message, step in (one for tracing in self._tracing for one in tracing.read()):
                 if message.network:
                     seen = resolving.kind_of_headers(message.network, message.transport)
@@ -139,7 +139,7 @@ class Unasked:
         refused.clear()
         resolved = False
         if asks:
-            asking.namespace.call(neighbours.ask_anew, asking, query)
+            neighbours.ask_anew(asking, query)
         else:
             Wire(asking, hop.asking.name).send(question)
         with suppress(BrokenMeasurement):

@@ -21,6 +21,7 @@ from harness.ruleset.listing import Chain
 from harness.untrusted import Unreadable
 
 if TYPE_CHECKING:
+    from harness.lab.lab import Host
     from harness.lab.namespace import Namespace
 
 INTERFACES_AT_MOST = 64
@@ -72,7 +73,6 @@ def load(path: Path) -> Facts:
     modules.refuse(required_modules.of_files([path]))
     with modules.watched(), Namespace("ruleset") as namespace:
         defines = dict(_interfaces(_texts(path, namespace)))
-        namespace.call(_make, [name for name in defines if name != "lo"])
         plan = parts.HostPlan(
             name="device",
             interfaces={},
@@ -85,7 +85,9 @@ def load(path: Path) -> Facts:
             silent=False,
             speaking=frozenset(),
         )
-        loaded = Ruleset.load(Host(plan, namespace, {}), path)
+        host = Host(plan, namespace, {})
+        _make(host, [name for name in defines if name != "lo"])
+        loaded = Ruleset.load(host, path)
         objects = loaded.nft.ask({"list": {"ruleset": None}})
     return Facts(objects=objects, chains=loaded.chains, rules=loaded.rules, defines=defines)
 
@@ -134,23 +136,17 @@ def _texts(path: Path, namespace: Namespace) -> list[str]:
     return list(texts.texts.values())
 
 
-def _make(names: list[str]) -> None:
-    """Interfaces of these names, in the namespace of the calling thread."""
-    from harness.lab import rtnl
-    from harness.linux.netlink import Netlink
+def _make(host: Host, names: list[str]) -> None:
+    """Make interfaces of these names on ``host``."""
+    from harness.lab.lab import ask
+    from harness.lab.requests import WireEnd, wire
 
-    namespace = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with Netlink(rtnl.NETLINK_ROUTE) as link:
-            for number, name in enumerate(names):
-                one, other = 100 + 2 * number, 101 + 2 * number
-                ends = [
-                    rtnl.VethEnd("device", end, index, f"02:00:00:00:00:{index & 0xFF:02x}", namespace)
-                    for end, index in ((name, one), (f"peer-{number}", other))
-                ]
-                link.ask([rtnl.veth(*ends)])
-    finally:
-        os.close(namespace)
+    for number, name in enumerate(names):
+        one, other = (
+            WireEnd("device", end, index, f"02:00:00:00:00:{index & 0xFF:02x}", host.namespace.fd)
+            for end, index in ((name, 100 + 2 * number), (f"peer-{number}", 101 + 2 * number))
+        )
+        ask(host, [wire(one, other)])
 
 
 if __name__ == "__main__":

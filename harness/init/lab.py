@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from harness.init.facts import Facts
 from harness.init.simulate import SimulatedRuleset
+from harness.netfilter import IP_FAMILIES
 from harness.topology.builtin import LABS, rename
 from harness.topology.network import Network
 from harness.topology.spec import HostSpec, LabSpec
@@ -40,7 +41,7 @@ def choose(facts: Facts) -> ChosenLab:
     names = _outside_first(facts)
     bases = [one for one in SimulatedRuleset(facts).chains.values() if one.hook]
     hooks = {(one.family, one.hook) for one in bases}
-    routes = {one.hook for one in bases if one.family in ("ip", "ip6", "inet")}
+    routes = {one.hook for one in bases if one.family in IP_FAMILIES}
     own = any(one.hook in ("input", "output") for one in bases if one.kind == "filter" and one.family != "bridge")
     nat = any(one.kind == "nat" for one in bases)
     routed = "forward" in routes or (nat and not own)

@@ -75,6 +75,7 @@ DIAGNOSES: Sequence[Callable[[Evidence], Iterator[str]]] = (
 DROPS: Sequence[Callable[[Evidence], Iterator[str]]] = (
     sockets.no_socket,
     sockets.no_queue,
+    sockets.outside_of_vrf,
     environment.not_forwarding,
     environment.no_such_vlan,
 )

@@ -10,6 +10,7 @@ from harness.model.fields import Keys
 from harness.model.observation import Connection, Delivery, Direction, Observation, ObservedPacket
 from harness.netfilter import PROTOCOLS
 from harness.packets.frames import fields, summarise
+from harness.reading.words import describe_errno
 from harness.scenario.models.expect import Ends, Expect, FlowSeen, Tracked
 
 Found = Iterator[tuple[Keys, str, str, str]]
@@ -29,7 +30,7 @@ SOFT = "only an ICMP error came, which programs do not see here (RFC 1122 sectio
 def refuse_contradiction(observation: Observation) -> None:
     """Raise :class:`~harness.errors.BrokenMeasurement` when a flow ended by what no packet of it says."""
     flow = observation.flow
-    if flow is None or not observation.whole:
+    if flow is None or not observation.whole or flow.error:
         return
     needed = {"refused": (_is_reset, "TCP reset"), "unreachable": (_is_error, "ICMP error")}
     told = [seen for packet in observation.packets for seen in _headers(packet)]
@@ -60,6 +61,8 @@ def _is_error(seen: Mapping[str, str | int]) -> bool:
 def _meaning(observation: Observation) -> str:
     """What the result of its flow means."""
     assert observation.flow is not None
+    if error := observation.flow.error:
+        return f"the call failed at once: {describe_errno(error)}"
     if observation.flow.result == "timeout":
         if observation.unresolved:
             return "a neighbour could not be resolved"
@@ -109,13 +112,13 @@ def differing_flow(expect: Expect, observation: Observation) -> Found:
         below = (*keys, "result") if wanted is expect.flow else keys
         yield below, wanted.result, seen.result, _meaning(observation)
         return
-    if not seen.by and wanted != FlowSeen(result=wanted.result):
+    if not seen.by and wanted != FlowSeen(result=wanted.result, error=wanted.error):
         yield keys, "a program of the lab is called", seen.result, _meaning(observation)
         return
-    for key in ("by", "src", "sport", "dst", "dport"):
+    for key in ("by", "src", "sport", "dst", "dport", "error"):
         value, found = getattr(wanted, key), getattr(seen, key)
         if value is not None and not _same(value, found):
-            yield (*keys, key), str(value), str(found), ""
+            yield (*keys, key), str(value), str(found) or "none", ""
 
 
 def differing_conntrack(expect: Expect, packet: ObservedPacket, connections: tuple[Connection, ...]) -> Found:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import array
 import errno
+import fcntl
 import os
-from collections.abc import Iterator, Mapping
+import struct
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from ipaddress import IPv6Interface
 from typing import Final
 
 from harness.errors import HarnessError, Unsupported
-from harness.lab import rtnl
+from harness.lab import requests
 from harness.lab.namespace import Namespace
-from harness.linux.netlink import Netlink, NetlinkError, Request
+from harness.lab.requests import WireEnd
+from harness.lab.rtnetlink import LOOPBACK, RefusedError, Request, RouteSocket
 from harness.topology import network, parts
 from harness.topology.parts import Bridge, Vlan, Vrf
 from harness.wait import wait_until
@@ -70,6 +74,7 @@ MODULES: Final = {
 }
 """Of the kernel, for a kind of interface."""
 
+SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17  # linux/sockios.h, linux/ethtool.h
 MAF_TIMER_RUNNING: Final = 0x01
 """A group's report is still to be sent (include/net/if_inet6.h)."""
 
@@ -85,7 +90,9 @@ class Host:
         """Number of the namespace, ``net->ns.inum`` in the kernel."""
         self.interfaces = interfaces
         """Index by name, without ``lo``; indexes are unique in the lab."""
-        self._names = {rtnl.LOOPBACK: "lo"} | {index: name for name, index in interfaces.items()}
+        self.netlink = namespace.enter(RouteSocket)
+        """For requests to rtnetlink, from any thread; closed with the namespace."""
+        self._names = {LOOPBACK: "lo"} | {index: name for name, index in interfaces.items()}
 
     def interface(self, index: int) -> str:
         """Name of the interface with ``index``, which is ``skb->dev->ifindex``; "" when there is none."""
@@ -122,15 +129,16 @@ class Lab:
                 namespace = stack.enter_context(Namespace(planned.name))
                 namespace.sysctl(_settings(planned))  # before the links, which take them over
                 hosts[planned.name] = Host(planned, namespace, {name: next(indexes) for name in planned.interfaces})
-            for one, other in plan.links:
-                wire = rtnl.veth(_end(one, hosts), _end(other, hosts))
-                hosts[one.host].namespace.call(_ask, one.host, [wire])
+            for host in hosts.values():
+                own = [pair for pair in plan.links if pair[0].host == host.name]
+                ask(host, [requests.wire(_end(one, hosts), _end(other, hosts)) for one, other in own])
             # Silent hosts first: the others' links then have their carrier at once.
             for host in sorted(hosts.values(), key=lambda host: not host.plan.silent):
-                host.namespace.call(_settle, host)
-                host.namespace.sysctl(host.plan.sysctls)
+                ask(host, [*_links(host), *_addresses(host), *_routes(host)])
+                if host.plan.sysctls:
+                    host.namespace.sysctl(host.plan.sysctls)
             for host in hosts.values():
-                host.namespace.call(_wait_until_ready, host)
+                _wait_until_ready(host)
             yield cls(plan, hosts)
 
 
@@ -151,47 +159,61 @@ def _settings(host: parts.HostPlan) -> dict[str, str]:
     return settings
 
 
-def _end(one: parts.Interface, hosts: Mapping[str, Host]) -> rtnl.VethEnd:
+def _end(one: parts.Interface, hosts: Mapping[str, Host]) -> WireEnd:
     host = hosts[one.host]
-    return rtnl.VethEnd(one.host, one.name, host.interfaces[one.name], one.mac, host.namespace.fd, one.mtu)
+    return WireEnd(one.host, one.name, host.interfaces[one.name], one.mac, host.namespace.fd, one.mtu)
 
 
-def _settle(host: Host) -> None:
-    """Make what is no wire and switch all on; interfaces that speak get addresses, routes and neighbours."""
+def _links(host: Host) -> Iterator[Request]:
+    """Make what is no wire, and switch all interfaces on."""
     plan, indexes = host.plan, host.interfaces
-    requests = []
     for name, of in plan.made.items():
         own = plan.interfaces[name]
-        requests.append(rtnl.made(of, name, indexes[name], own.mac, own.given_mtu, indexes))
+        yield requests.made(of, name, indexes[name], own.mac, own.given_mtu, indexes)
     for name, of in plan.made.items():
-        masters = of.ports if isinstance(of, Bridge) else of.interfaces if isinstance(of, Vrf) else ()
-        requests += [rtnl.port(indexes[port], indexes[name], port) for port in masters]
+        members = of.ports if isinstance(of, Bridge) else of.interfaces if isinstance(of, Vrf) else ()
+        yield from (requests.port(indexes[port], indexes[name], port) for port in members)
         if isinstance(of, Bridge):
             for port, vlans in of.vlans.items():
-                requests.append(rtnl.passing(indexes[port], vlans, port, is_bridge=port == name))
-            requests += [rtnl.station(one.mac, indexes[one.port], one.vlan) for one in of.stations]
-    requests += [rtnl.up(index) for index in (rtnl.LOOPBACK, *indexes.values())]
+                yield requests.passing(indexes[port], vlans, port, is_bridge=port == name)
+            yield from (requests.station(one.mac, indexes[one.port], one.vlan) for one in of.stations)
+    yield from (requests.up(index) for index in (LOOPBACK, *indexes.values()))
+
+
+def _addresses(host: Host) -> Iterator[Request]:
+    """Addresses and neighbours of the interfaces that speak."""
+    plan, indexes = host.plan, host.interfaces
     for one in plan.interfaces.values():
-        if one.name in plan.speaking and one.name not in plan.made:  # what others send leaves by one of these
-            rtnl.checksum_in_software(one.name)
-        requests += [rtnl.address(own, indexes[one.name]) for own in one.addresses if one.name in plan.speaking]
-    requests += [
-        rtnl.neighbour(one, indexes[one.interface])
-        for one in plan.neighbours
-        if one.interface in plan.speaking and one.known
-    ]
+        if one.name in plan.speaking:
+            if one.name not in plan.made:  # what others send leaves by one of these
+                _checksum_in_software(host, one.name)
+            yield from (requests.address(own, indexes[one.name]) for own in one.addresses)
+    for neighbour in plan.neighbours:
+        if neighbour.interface in plan.speaking and neighbour.known:
+            yield requests.neighbour(neighbour, indexes[neighbour.interface])
     for name, version in {(one.interface, one.address.version): None for one in plan.neighbours if not one.known}:
-        requests.append(rtnl.resolution(indexes[name], version, probes=rtnl.PROBES))
+        yield requests.resolution(indexes[name], version, probes=requests.PROBES)
         if version == 6:
-            requests.append(rtnl.address(link_local(plan.interfaces[name].mac), indexes[name]))
-    requests += [
-        rtnl.route(one, indexes.get(one.interface, 0))
-        for one in plan.routes
-        if not plan.silent or one.interface in plan.speaking
-    ]
+            yield requests.address(link_local(plan.interfaces[name].mac), indexes[name])
+
+
+def _routes(host: Host) -> Iterator[Request]:
+    """Routes, and the rules by which they are chosen."""
+    plan = host.plan
+    for route in plan.routes:
+        if not plan.silent or route.interface in plan.speaking:
+            yield requests.route(route, host.interfaces.get(route.interface, 0))
     if not plan.silent:
-        requests += [rtnl.rule(one) for one in plan.rules]
-    _ask(host.name, requests)
+        yield from map(requests.rule, plan.rules)
+
+
+def _checksum_in_software(host: Host, interface: str) -> None:
+    """Have the kernel write true checksums into what the host sends there.
+
+    Else the bytes captured from a virtual wire carry only the pseudo header's sum.
+    """
+    value = array.array("I", [ETHTOOL_STXCSUM, 0])  # struct ethtool_value
+    fcntl.ioctl(host.netlink, SIOCETHTOOL, struct.pack("16sP16x", interface.encode(), value.buffer_info()[0]))
 
 
 def link_local(mac: str) -> IPv6Interface:
@@ -201,26 +223,37 @@ def link_local(mac: str) -> IPv6Interface:
     return IPv6Interface((b"\xfe\x80" + bytes(6) + identifier, 64))
 
 
-def _ask(host: str, requests: list[Request]) -> None:
+def ask(host: Host, asked: Iterable[Request]) -> None:
+    """Have the kernel of ``host`` do what is ``asked``.
+
+    Raises :class:`~harness.errors.Unsupported` where it lacks a module for that, and
+    :class:`~harness.errors.HarnessError` when it refuses.
+    """
     try:
-        with Netlink(rtnl.NETLINK_ROUTE) as link:
-            link.ask(requests)
-    except NetlinkError as refused:
+        host.netlink.ask(list(asked))
+    except RefusedError as refused:
         if refused.errno == errno.EOPNOTSUPP:
             raise Unsupported(
-                f"this kernel can't make {refused.what} of {host}: {refused.strerror}",
+                f"this kernel can't make {refused.what} of {host.name}: {refused.strerror}",
                 remedy=f"it needs {MODULES.get(refused.what.partition(' ')[0], 'the modules veth and ipv6')}",
             ) from None
-        raise HarnessError(f"the kernel refused {refused.what} of {host}: {refused.strerror}") from None
+        raise HarnessError(f"the kernel refused {refused.what} of {host.name}: {refused.strerror}") from None
 
 
 def _wait_until_ready(host: Host) -> None:
     # Others have no carrier to wait for: their state stays unknown.
     made = host.plan.made
-    expected = {index for name, index in host.interfaces.items() if isinstance(made.get(name), Bridge | Vlan | None)}
-    with Netlink(rtnl.NETLINK_ROUTE) as link:
-        wait_until(lambda: expected <= set(rtnl.links_up(link)), READY_S, f"the links of {host.name} to come up")
-    wait_until(_reported, READY_S, f"the multicast reports of {host.name} to be sent")
+    expected = [index for name, index in host.interfaces.items() if isinstance(made.get(name), Bridge | Vlan | None)]
+
+    def came_up() -> bool:
+        for index in host.netlink.links_up(expected):
+            expected.remove(index)
+        return not expected
+
+    wait_until(came_up, READY_S, f"the links of {host.name} to come up")
+    if host.plan.speaking:
+        reports = f"the multicast reports of {host.name} to be sent"
+        host.namespace.call(wait_until, _reported, READY_S, reports)
 
 
 def _reported() -> bool:

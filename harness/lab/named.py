@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from harness.errors import HarnessError, Unsupported
-from harness.lab import rtnl
-from harness.lab.lab import Lab
-from harness.linux.netlink import Netlink, NetlinkError
+from harness.lab import requests, rtnetlink
+from harness.lab.lab import Lab, ask
 
 FOLDER: Final = Path("/run/netns")
 """Where ip-netns(8) keeps names."""
@@ -56,7 +55,7 @@ def name(lab: Lab, prefix: str = "") -> list[str]:
             )
     with ExitStack() as undo:
         for one, host in names.items():
-            host.namespace.call(_mark, one)
+            ask(host, [requests.alias(rtnetlink.LOOPBACK, MARK + one)])
             (FOLDER / one).touch(mode=0o444, exist_ok=False)
             undo.callback((FOLDER / one).unlink)
             _mount(f"/proc/self/fd/{host.namespace.fd}", str(FOLDER / one), MS_BIND)
@@ -103,25 +102,18 @@ def _left(path: Path) -> bool:
         os.close(descriptor)
 
 
-def _mark(one: str) -> None:
-    """Mark this thread's network namespace as a lab's that is left under the name ``one``."""
-    with Netlink(rtnl.NETLINK_ROUTE) as link:
-        link.ask([rtnl.alias(rtnl.LOOPBACK, MARK + one)])
-
-
 def _marked(descriptor: int, one: str) -> bool:
     """Whether the network namespace behind ``descriptor`` was left under the name ``one``; False for any other file."""
 
     def there() -> bool:
         if _libc.setns(descriptor, CLONE_NEWNET) != 0:
             return False
-        with Netlink(rtnl.NETLINK_ROUTE) as link:
-            return rtnl.aliases(link).get(rtnl.LOOPBACK) == MARK + one
+        with rtnetlink.RouteSocket() as netlink:
+            return netlink.alias(rtnetlink.LOOPBACK) == MARK + one
 
     # A thread of its own: it ends in that namespace.
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="named") as thread, suppress(NetlinkError):
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="named") as thread:
         return thread.submit(there).result()
-    return False
 
 
 def _mount(source: str | None, target: str, flags: int, kind: str | None = None) -> None:

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from ipaddress import IPv6Address
 from typing import Final, NamedTuple
 
-from harness.errors import BrokenMeasurement, HarnessError
-from harness.lab import rtnl
+from harness.errors import BrokenMeasurement
+from harness.lab import lab as labs
+from harness.lab import requests
 from harness.lab.lab import Host, Lab, link_local
-from harness.linux.netlink import Netlink, NetlinkError, Request
+from harness.lab.rtnetlink import RefusedError, Request
 from harness.model.problem import Problem
 from harness.packets.resolving import HOP_LIMIT, solicitation, solicited
 from harness.topology.parts import MAIN, Address, Interface, Vxlan
@@ -49,7 +50,7 @@ class Resolver:
     def hold(self) -> None:
         """From now on no kernel of the lab asks by itself."""
         for host in self._lab.hosts.values() if self.needed else ():
-            host.namespace.call(_hold, host)
+            _hold(host)
 
     def towards(self, host: str, destination: Address) -> tuple[Query, ...]:
         """Resolve what packets of ``host`` to ``destination``, and their answers, need; what failed.
@@ -65,7 +66,7 @@ class Resolver:
 
     def ask(self, query: Query) -> bool:
         """Resolve one neighbour; whether that succeeded."""
-        return not self._lab.hosts[query.host].namespace.call(_ask, self._lab.hosts[query.host], [query])
+        return not _ask(self._lab.hosts[query.host], [query])
 
     def _spread(self, start: str, first: list[Query], caller: Address | None) -> tuple[Query, ...]:
         """Ask what is to be asked on the host ``start``, then on those that were reached by that, and so on."""
@@ -74,7 +75,7 @@ class Resolver:
         while waiting:
             name, queries = waiting.pop(0)
             host = self._lab.hosts[name]
-            unanswered = host.namespace.call(_ask, host, queries) if queries else []
+            unanswered = _ask(host, queries)
             failed += unanswered
             for query in queries:
                 owner = network.owner(query.address)
@@ -133,23 +134,18 @@ class Resolver:
 def ask_anew(host: Host, query: Query) -> None:
     """Have ``host`` forget the entry that it was given for a neighbour, and ask; it does not wait for the answer.
 
-    To be called in the host's namespace.
+    Raises :class:`~harness.errors.HarnessError` when the kernel refuses to ask.
     """
     index = host.interfaces[query.interface]
-    with Netlink(rtnl.NETLINK_ROUTE) as link:
-        if query.source is not None and query.source.is_link_local:
-            own = link_local(host.plan.interfaces[query.interface].mac)
-            with suppress(NetlinkError):  # it has that address
-                link.ask([rtnl.address(own, index)])
-            wait_until(lambda: _is_local(own.ip), DEADLINE_S, f"{own.ip} to be an address of {host.name}")
-        with suppress(NetlinkError):  # it has no entry any more
-            link.ask([rtnl.forget_neighbour(query.address, index)])
-        try:
-            link.ask(_requests(query, index))
-        except NetlinkError as refused:
-            raise HarnessError(f"the kernel refused {refused.what} of {host.name}: {refused.strerror}") from None
-    if query.source is not None:
-        _solicit(query, query.source, host)
+    if query.source is not None and query.source.is_link_local:
+        own = link_local(host.plan.interfaces[query.interface].mac)
+        with suppress(RefusedError):  # it has that address
+            host.netlink.ask([requests.address(own, index)])
+        local = f"{own.ip} to be an address of {host.name}"
+        host.namespace.call(wait_until, lambda: _is_local(own.ip), DEADLINE_S, local)
+    with suppress(RefusedError):  # it has no entry any more
+        host.netlink.ask([requests.forget_neighbour(query.address, index)])
+    _ask_kernel(host, [query])
 
 
 def _is_local(address: IPv6Address) -> bool:
@@ -161,13 +157,8 @@ def _is_local(address: IPv6Address) -> bool:
 
 
 def resolved(host: Host, query: Query) -> bool:
-    """Whether the neighbour has an entry that packets can be sent by. To be called in the host's namespace."""
-    index = host.interfaces[query.interface]
-    with Netlink(rtnl.NETLINK_ROUTE) as link:
-        return any(
-            (index, query.address.packed) == (at, address) and state & rtnl.NUD_VALID
-            for at, address, state in rtnl.neighbours(link, query.address.version)
-        )
+    """Whether the neighbour has an entry that packets can be sent by."""
+    return not _unanswered(host, [query])
 
 
 def _source(interface: Interface, target: Address, own: bool) -> IPv6Address | None:
@@ -179,55 +170,55 @@ def _source(interface: Interface, target: Address, own: bool) -> IPv6Address | N
 
 def _hold(host: Host) -> None:
     ways = {(one.interface, one.address.version): None for one in host.plan.neighbours if not one.known}
-    with Netlink(rtnl.NETLINK_ROUTE) as link:
-        link.ask([rtnl.resolution(host.interfaces[name], version, probes=0) for name, version in ways])
+    labs.ask(host, [requests.resolution(host.interfaces[name], version, probes=0) for name, version in ways])
 
 
-def _ask(host: Host, queries: Iterable[Query]) -> list[Query]:
-    """Send what asks for each of ``queries`` that is not answered yet, all at once; those that got no answer.
-
-    To be called in the host's namespace.
-    """
-    with Netlink(rtnl.NETLINK_ROUTE) as link:
-
-        def unanswered(among: Iterable[Query]) -> list[Query]:
-            versions = {query.address.version for query in among}
-            known = {
-                (index, address)
-                for version in versions
-                for index, address, state in rtnl.neighbours(link, version)
-                if state & rtnl.NUD_VALID
-            }
-            return [one for one in among if (host.interfaces[one.interface], one.address.packed) not in known]
-
-        asked = unanswered(list(queries))
-        if not asked:
-            return []
-        try:
-            link.ask([request for query in asked for request in _requests(query, host.interfaces[query.interface])])
-            for query in asked:
-                if query.source is not None:
-                    _solicit(query, query.source, host)
-            with suppress(BrokenMeasurement):
-                wait_until(lambda: not unanswered(asked), DEADLINE_S, "neighbours to answer")
-            left = unanswered(asked)
-            link.ask([request for query in asked for request in _ended(query, host.interfaces[query.interface], left)])
-        except NetlinkError as refused:
-            raise HarnessError(f"the kernel refused {refused.what} of {host.name}: {refused.strerror}") from None
-        return left
+def _unanswered(host: Host, queries: Iterable[Query]) -> list[Query]:
+    """Those of ``queries`` whose neighbour's Ethernet address is not known."""
+    asked = {query: (query.address, host.interfaces[query.interface]) for query in queries}
+    known = host.netlink.known_neighbours(asked.values())
+    return [query for query, place in asked.items() if place not in known]
 
 
-def _requests(query: Query, index: int) -> list[Request]:
-    """What makes the kernel ask, or, where the question is written here, listen to the answer."""
-    if isinstance(query.address, IPv6Address):
-        return [rtnl.await_neighbour(query.address, index)]
-    return [rtnl.resolution(index, 4, probes=1), rtnl.ask_for_neighbour(query.address, index)]
+def _ask(host: Host, queries: Collection[Query]) -> list[Query]:
+    """Send what asks for each of ``queries`` that is not answered yet, all at once; those that got no answer."""
+    if not (asked := _unanswered(host, queries)):
+        return []
+    _ask_kernel(host, asked)
+    left = list(asked)
+
+    def answered() -> bool:
+        left[:] = _unanswered(host, left)
+        return not left
+
+    with suppress(BrokenMeasurement):
+        wait_until(answered, DEADLINE_S, "neighbours to answer")
+    ends = [request for query in asked for request in _ended(query, host.interfaces[query.interface], query in left)]
+    labs.ask(host, ends)
+    return left
 
 
-def _ended(query: Query, index: int, left: Sequence[Query]) -> list[Request]:
+def _ask_kernel(host: Host, queries: Collection[Query]) -> None:
+    """Have the kernel ask, or, where the question is written here, wait for the answer."""
+    asked: list[Request] = []
+    for query in queries:
+        index = host.interfaces[query.interface]
+        if isinstance(query.address, IPv6Address):
+            asked.append(requests.await_neighbour(query.address, index))
+        else:
+            asked += [requests.resolution(index, 4, probes=1), requests.ask_for_neighbour(query.address, index)]
+    labs.ask(host, asked)
+    for query in queries:
+        if query.source is not None:
+            host.namespace.call(_solicit, query, query.source, host)
+
+
+def _ended(query: Query, index: int, is_left: bool) -> Iterator[Request]:
     """No more questions by the kernel, and no entry that holds packets."""
-    requests = [rtnl.resolution(index, 4, probes=0)] if query.address.version == 4 else []
-    return [*requests, rtnl.forget_neighbour(query.address, index)] if query in left else requests
+    if query.address.version == 4:
+        yield requests.resolution(index, 4, probes=0)
+    if is_left:
+        yield requests.forget_neighbour(query.address, index)
 
 
 def _solicit(query: Query, source: IPv6Address, host: Host) -> None:

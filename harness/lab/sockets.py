@@ -77,6 +77,10 @@ class Call(Protocol):
     def cookie(self) -> int:
         """SO_COOKIE of the socket that calls: the tracer knows its packets by that."""
 
+    @property
+    def failed(self) -> str:
+        """Name of the errno with which the call failed at once, e.g. ``ENETUNREACH``; "" when it did not."""
+
     def start(self) -> None:
         """Have the first packet sent."""
 
@@ -225,10 +229,12 @@ class _Connect:
         self._errors = _Errors(caller)
         self._callee: tuple[Host, socket.socket] | None = None
         self.cookie = cookie_of(caller)
+        self.failed = ""
 
     def start(self) -> None:
         with self._errors.noted():
             self._caller.connect((str(self._plan.destination), self._plan.dport))
+        self.failed = self._errors.first
 
     def advance(self) -> None:
         self._errors.read()
@@ -260,10 +266,12 @@ class _Talk:
         self._errors = _Errors(through.caller)
         self._answered = False
         self.cookie = cookie_of(through.caller)
+        self.failed = ""
 
     def start(self) -> None:
         with self._errors.noted():
             self._through.caller.send(self._request)
+        self.failed = self._errors.first
 
     def advance(self) -> None:
         self._errors.read()
@@ -297,11 +305,13 @@ class _Ask:
         self._taken: tuple[Host, SocketAddress, SocketAddress] | None = None
         self._answered = False
         self.cookie = cookie_of(caller)
+        self.failed = ""
 
     def start(self) -> None:
         with self._errors.noted():
             self._caller.connect((str(self._plan.destination), self._plan.dport))
             self._caller.send(self._request)
+        self.failed = self._errors.first
 
     def advance(self) -> None:
         self._errors.read()
@@ -337,12 +347,16 @@ class _Errors:
         self._udp = caller.type == socket.SOCK_DGRAM
         self._icmp = False
         self._reset = False
+        self.first = ""
+        """Name of the first errno, "not yet" aside."""
 
     def noted(self) -> _Noted:
         """Suppress and note an error of a system call in the block; "not yet" is none."""
         return _Noted(self)
 
     def note(self, number: int | None) -> None:
+        if number and number not in (errno.EINPROGRESS, errno.EAGAIN):
+            self.first = self.first or errno.errorcode.get(number, str(number))
         if not self._udp:
             self._reset = self._reset or number in (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE)
         # No route: the host's own kernel says what a router would say by ICMP.

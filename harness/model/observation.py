@@ -180,6 +180,8 @@ class Flow(Value, frozen=True, kw_only=True):
     dst: str = ""
     """Address and port that it was called at."""
     dport: int = 0
+    error: str = ""
+    """Of a call that failed at once: the name of its errno, e.g. ``ENETUNREACH``."""
 
 
 class Direction(Value, frozen=True, kw_only=True):

@@ -12,12 +12,15 @@ from harness.packets.frames import fields
 from harness.reading import drops
 from harness.reading.path import hops_on, located
 from harness.reading.rules import bare
-from harness.reading.words import describe_decision, describe_hop
+from harness.reading.words import describe_decision, describe_errno, describe_hop
 
 FINAL = frozenset({Verdict.ACCEPT, Verdict.DROP, Verdict.REJECT, Verdict.QUEUE, Verdict.STOLEN})
 """Verdicts that end the evaluation of a base chain."""
 REFUSED = frozenset({Verdict.DROP, Verdict.REJECT})
 """Verdicts that end a packet."""
+CALL = "connect"
+"""In a :class:`~harness.model.observation.Drop`: the kernel refused a program's call before it made a packet. The
+reason is then the name of the errno."""
 UNDECIDED = "undecided"
 """What is said for the verdict where no base chain saw a packet."""
 
@@ -54,7 +57,7 @@ def outcome(packet: ObservedPacket, device: str) -> Outcome:
     Raises :class:`~harness.errors.BrokenMeasurement` when nothing at all was seen of the packet, or when its nf_tables
     trace, its functions and its arrivals tell different stories.
     """
-    if not (packet.hops or packet.steps or packet.deliveries):
+    if not (packet.hops or packet.steps or packet.deliveries or (packet.drop and packet.drop.function == CALL)):
         raise BrokenMeasurement(
             f"packet {packet.number} from {packet.sender} was seen by no function, no nf_tables trace and no host",
             remedy="check that its interface is up and part of the lab",
@@ -204,6 +207,8 @@ def ended(packet: ObservedPacket, seen: Outcome, device: str) -> str:
         did = f"rejected with {seen.with_}" if seen.with_ else "dropped"
         why = f" ({drop.function}: {drop.reason})" if drop else ""
         return f"{did} on {device} by {describe_decision(seen.decided[-1])}{why}"
+    if drop and drop.function == CALL:
+        return f"not sent: the call of the program on {drop.host} failed at once with {describe_errno(drop.reason)}"
     parts = [f"taken in by {host}" if host == device else f"delivered to {host}" for host in arrivals(packet)]
     if drop:
         words = drops.explain(drop.function, drop.reason).words

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 from harness.model.observation import ObservedPacket
 from harness.model.result import Policy
+from harness.netfilter import IP_FAMILIES
 from harness.reading.decision import FORWARDING, REFUSED, arrivals
 from harness.reading.path import hops_on
 
-FAMILIES = ("ip", "ip6", "inet")
 _BEHIND = {
     "ingress": ("prerouting", "input", "forward", "postrouting"),
     "prerouting": ("input", "forward", "postrouting"),
@@ -32,7 +32,7 @@ def missed(bases: Sequence[Policy], packet: ObservedPacket, device: str) -> str:
 
     "" when it passed one, when that cannot be proved, or for families other than those of IP.
     """
-    if not bases or any(one.family not in FAMILIES for one in bases):
+    if not bases or any(one.family not in IP_FAMILIES for one in bases):
         return ""
     names = dict.fromkeys(one.hook for one in bases)
     return " or ".join(names) if all(_is_missed(hook, packet, device) for hook in names) else ""
@@ -40,7 +40,7 @@ def missed(bases: Sequence[Policy], packet: ObservedPacket, device: str) -> str:
 
 def passed(packet: ObservedPacket, device: str) -> set[str]:
     """Return the hooks at which a base chain of ``device``, of a family of IP, saw ``packet``."""
-    return {step.hook for step in packet.steps if step.host == device and step.family in FAMILIES}
+    return {step.hook for step in packet.steps if step.host == device and step.family in IP_FAMILIES}
 
 
 def is_forwarded(packet: ObservedPacket, device: str) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 from harness.model.observation import Hop, Loss, Step
 from harness.reading.path import parse_entry
 from harness.scenario.models.expect import PathEntry
@@ -26,6 +29,12 @@ def describe_decision(step: Step) -> str:
     if step.rule is None or step.rule.position is None:
         return f"{step.chain_path}, {step.verdict}"
     return f"{step.chain_path}, {step.rule.position.file}:{step.rule.position.line}"
+
+
+def describe_errno(name: str) -> str:
+    """Return an errno by its name, with what it means: ``ENETUNREACH (Network is unreachable)``."""
+    number = getattr(errno, name, None)
+    return f"{name} ({os.strerror(number)})" if isinstance(number, int) else name
 
 
 def describe_hop(hop: Hop) -> str:

@@ -170,7 +170,7 @@ def _changed_path(expect: Expect, _: Sequence[str | int], measurements: Sequence
 
 def _changed_flow(_: Expect, rest: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[Change]:
     name = str(rest[0]) if rest else "result"
-    value = _agreed(f"flow {name}", lambda seen: getattr(seen.sent.observation.flow, name), measurements)
+    value = _agreed(f"flow {name}", lambda seen: getattr(seen.sent.observation.flow, name) or None, measurements)
     yield Change(keys=("flow", *rest), value=value)
 
 

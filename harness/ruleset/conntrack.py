@@ -13,7 +13,7 @@ from typing import Final, get_args
 
 from harness.errors import Unsupported
 from harness.lab.lab import Host
-from harness.linux.netlink import NLM_F_ACK, NLM_F_REQUEST, Message, Netlink, NetlinkError, Request, attributes
+from harness.linux.netlink import Message, Netlink, attributes
 from harness.linux.nfnetlink import HEADER, NETLINK_NETFILTER, number, string
 from harness.model.observation import Connection, Direction
 from harness.scenario.models.expect import ConntrackState
@@ -68,12 +68,12 @@ def _flush() -> None:
     body = HEADER.pack(socket.AF_UNSPEC, 0, 0)
     try:
         with Netlink(NETLINK_NETFILTER) as link:
-            link.ask([Request(IPCTNL_MSG_CT_DELETE, NLM_F_REQUEST | NLM_F_ACK, body, "flush the connections")])
-    except NetlinkError as refused:
+            link.ask(IPCTNL_MSG_CT_DELETE, body)
+    except OSError as refused:
         raise _unlisted(refused) from None
 
 
-def _unlisted(refused: NetlinkError) -> Exception:
+def _unlisted(refused: OSError) -> Exception:
     """What to raise where the kernel has ``refused`` a request about connections."""
     if refused.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
         return refused
@@ -85,8 +85,8 @@ def _dump() -> tuple[Connection, ...]:
     try:
         with Netlink(NETLINK_NETFILTER) as link:
             request = HEADER.pack(socket.AF_UNSPEC, 0, 0)
-            return tuple(decode(message) for message in link.dump(IPCTNL_MSG_CT_GET, request, "the connections"))
-    except NetlinkError as refused:
+            return tuple(decode(message) for message in link.dump(IPCTNL_MSG_CT_GET, request))
+    except OSError as refused:
         raise _unlisted(refused) from None
 
 

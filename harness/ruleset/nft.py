@@ -175,7 +175,7 @@ def counted() -> dict[Handle, int]:
 def _rules() -> Iterator[tuple[Handle, dict[int, memoryview]]]:
     """Every rule of this thread's network namespace, as its attributes."""
     with Netlink(NETLINK_NETFILTER) as link:
-        for message in link.dump(NFT_MSG_GETRULE, HEADER.pack(0, 0, 0), "the rules"):
+        for message in link.dump(NFT_MSG_GETRULE, HEADER.pack(0, 0, 0)):
             family, _, _ = HEADER.unpack_from(message.body)
             rule = dict(attributes(message.body[HEADER.size :]))
             table, chain = string(rule.get(NFTA_RULE_TABLE)), string(rule.get(NFTA_RULE_CHAIN))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from harness.errors import Position
 from harness.untrusted import Unreadable
@@ -28,6 +28,9 @@ class Token(NamedTuple):
     line: int
     column: int
 
+
+REMEMBERED: Final = 1 << 16
+"""Characters of a file up to which its tokens are remembered."""
 
 _TOKEN = re.compile(
     r"(?P<skip>[ \t\r]+|\\\r?\n|\#[^\n]*)"  # a backslash before the end of a line continues it
@@ -63,7 +66,31 @@ class Texts:
 
 
 def tokens(path: Path, text: str) -> Iterator[Token]:
-    """The tokens of the ``text`` of ``path``, without comments. Raises :class:`UnclearError` among them."""
+    """The tokens of the ``text`` of ``path``, without comments, remembered for its other readers.
+
+    Raises :class:`UnclearError` after the last one that is certain.
+    """
+    if len(text) > REMEMBERED:
+        yield from _scan(path, text)
+        return
+    found, error = _scanned(path, text)
+    yield from found
+    if error:
+        raise UnclearError(error)
+
+
+@functools.lru_cache(16)
+def _scanned(path: Path, text: str) -> tuple[tuple[Token, ...], str]:
+    found = []
+    try:
+        for token in _scan(path, text):
+            found.append(token)
+    except UnclearError as unclear:
+        return tuple(found), str(unclear)
+    return tuple(found), ""
+
+
+def _scan(path: Path, text: str) -> Iterator[Token]:
     line, line_start, place = 1, 0, 0
     while place < len(text):
         found = _TOKEN.match(text, place)

@@ -91,7 +91,7 @@ def _line(declaration: str, text: str) -> str:
     """A declaration, and behind it the comment ``text``, in the kernel's style."""
     if not text:
         return f"\t{declaration}"
-    first, *rest = textwrap.wrap(text, WIDTH - COLUMN)
+    first, *rest = textwrap.wrap(text, WIDTH - COLUMN - len("/*  */"))
     tabs = "\t" * max(1, (COLUMN - TAB - len(declaration) + TAB - 1) // TAB)
     margin = "\t" * (COLUMN // TAB) + "   "
     return "".join([f"\t{declaration}{tabs}/* {first}", *(f"\n{margin}{line}" for line in rest), " */"])

@@ -60,6 +60,8 @@ class Stacks(BaseTracer):
     whole = False
     known_by = (*BaseTracer.known_by, "heads")
     engine_name = engines.TRACEPOINTS
+    _surveyed: tuple[Function, ...] = ()
+    _traced: frozenset[str] = frozenset()
 
     def __init__(self, kept: KernelCache, *, ring_bytes: int = program.RING_BYTES) -> None:
         """Raises :class:`Unsupported` when the kernel refuses to attach to tracepoints."""
@@ -110,12 +112,16 @@ class Stacks(BaseTracer):
 
     def arm(self, named: Collection[str] = ()) -> None:
         """Load the names of the functions of the kernel and of the loaded modules."""
-        self.functions = list(self.survey.takes_packet())
+        functions = self.survey.takes_packet()
+        if functions is not self._surveyed:
+            self._surveyed = functions
+            self.functions = list(functions)
+            self._traced = frozenset(function.name for function in functions)
 
     @property
     def traced(self) -> frozenset[str]:
         """Names of the functions that are recognised on a stack."""
-        return frozenset(function.name for function in self.functions)
+        return self._traced
 
     def __str__(self) -> str:
         return f"functions on the stacks at {self._count} tracepoints"

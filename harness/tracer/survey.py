@@ -72,6 +72,8 @@ class Survey:
         self._btfs: dict[str, Btf] = {}
         self.learned = False
         """Whether there is something new to store."""
+        self._functions: tuple[dict[str, int], Functions] | None = None
+        self._takes_packet: tuple[dict[str, int], tuple[Function, ...]] | None = None
         identity = self._kernel_identity()
         self._memory = Memory(identity=identity)
         if memory:
@@ -89,31 +91,41 @@ class Survey:
     # -- functions --------------------------------------------------------------------------------
 
     def functions(self) -> Functions:
-        """Functions of the kernel and of the modules that are loaded now.
+        """Functions of the kernel and of the modules that are loaded now; the same object while those are the same.
 
         Raises :class:`~harness.errors.Unsupported` when the kernel has no BTF or its list of traceable
         functions can't be read.
         """
-        parts = {name: self._part(name) for name in (KERNEL, *self._modules())}
+        loaded = self._modules()
+        if self._functions and self._functions[0] == loaded:
+            return self._functions[1]
+        parts = {name: self._part(name) for name in (KERNEL, *loaded)}
         unknown = {name: part for name, part in parts.items() if part.functions is None}
         if unknown:
             stops = Stops(self._tracefs("available_filter_functions"), self._blacklist())
             for name, part in unknown.items():
                 part.functions, part.untraceable = sort_out(name, self._btf(name).arguments(STRUCTS), stops)
             self.learned = True
-        return Functions(
+        found = Functions(
             tuple(function for part in parts.values() for function in part.functions or ()),
             tuple(function for part in parts.values() for function in part.untraceable),
         )
+        self._functions = loaded, found
+        return found
 
     def takes_packet(self) -> tuple[Function, ...]:
-        """All functions that take a packet or a ``struct sk_buff **``, traceable or not."""
-        for name in (KERNEL, *self._modules()):
+        """All functions that take a packet or a ``struct sk_buff **``, traceable or not; the same object likewise."""
+        loaded = self._modules()
+        if self._takes_packet and self._takes_packet[0] == loaded:
+            return self._takes_packet[1]
+        for name in (KERNEL, *loaded):
             part = self._part(name)
             if part.takes_packet is None:
                 part.takes_packet = tuple(takes_packet(name, self._btf(name).arguments(STRUCTS)))
                 self.learned = True
-        return tuple(function for part in self._memory.parts.values() for function in part.takes_packet or ())
+        found = tuple(function for part in self._memory.parts.values() for function in part.takes_packet or ())
+        self._takes_packet = loaded, found
+        return found
 
     def function_id(self, name: str, module: str = KERNEL) -> int:
         """BTF id of a function of ``module``; raises :class:`~harness.errors.Unsupported` when there is none."""
@@ -131,11 +143,13 @@ class Survey:
 
     # -- the kernel's files -----------------------------------------------------------------------
 
-    def _modules(self) -> list[str]:
+    def _modules(self) -> dict[str, int]:
+        """The modules loaded now, each with a number that no module loaded later has (``kernfs_ino``)."""
         try:
-            return sorted(path.name for path in (self._sys / "kernel/btf").iterdir() if path.name != KERNEL)
+            with os.scandir(self._sys / "kernel/btf") as entries:
+                return dict(sorted((entry.name, entry.inode()) for entry in entries if entry.name != KERNEL))
         except OSError:
-            return []
+            return {}
 
     def _part(self, module: str) -> Part:
         identity = "" if module == KERNEL else self._module_identity(module)

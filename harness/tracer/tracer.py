@@ -68,6 +68,10 @@ class Tracer(BaseTracer):
         modules.load()  # before the layout of nf_tables' structs is read
         self.refused: dict[str, str] = {}
         """Functions on which the kernel refused a probe, and why."""
+        self._surveyed: Functions | None = None
+        """What :meth:`arm` has chosen from before, with ``_named``."""
+        self._named: set[str] = set()
+        self._traced: frozenset[str] | None = None
         self._live = live
         with ExitStack() as undo:
             loaded, self.engine = undo.enter_context(_started(engine, kept, ring_bytes, live))
@@ -85,27 +89,30 @@ class Tracer(BaseTracer):
 
         With an engine that is limited to some, to the critical ones and those ``named``.
         """
-        armed = {function.kernel_name for function in self.functions}
         functions = self.survey.functions()
-        self._arm(
-            [
-                function
-                for function in functions
-                if function.kernel_name not in armed
-                and (
-                    self.engine.everything
-                    or function.priority == layers.CRITICAL
-                    or function.name in TRAITS
-                    or function.name in named
-                )
-            ]
-        )
-        lacking = set(named) - self.traced
-        refused = {f.name: self.refused[f.kernel_name] for f in self.functions if f.kernel_name in self.refused}
-        self.untraceable = {
-            name: f"it refuses a probe there ({refused[name]})" if name in refused else functions.why_not(name)
-            for name in sorted(lacking)
-        }
+        if functions is not self._surveyed or not (self.engine.everything or self._named.issuperset(named)):
+            armed = {function.kernel_name for function in self.functions}
+            self._arm(
+                [
+                    function
+                    for function in functions
+                    if function.kernel_name not in armed
+                    and (
+                        self.engine.everything
+                        or function.priority == layers.CRITICAL
+                        or function.name in TRAITS
+                        or function.name in named
+                    )
+                ]
+            )
+            self._surveyed = functions
+            self._named.update(named)
+        self.untraceable = {name: self._why_not(name, functions) for name in sorted(set(named) - self.traced)}
+
+    def _why_not(self, name: str, functions: Functions) -> str:
+        asked = [function.kernel_name for function in self.functions if function.name == name]
+        reasons = [self.refused[one] for one in asked if one in self.refused]
+        return f"it refuses a probe there ({reasons[-1]})" if reasons else functions.why_not(name)
 
     def known(self) -> Functions:
         """The functions of the kernel and of the loaded modules."""
@@ -133,6 +140,7 @@ class Tracer(BaseTracer):
     def _arm(self, functions: Collection[Function], quiet: int = 0) -> None:
         first = len(self.functions)
         self.functions += functions
+        self._traced = None
         entries: dict[str, dict[engines.Symbol, int]] = {}
         """Cookies of the functions by the program that is called on their entry."""
         returns: dict[str, dict[engines.Symbol, int]] = {}
@@ -176,7 +184,9 @@ class Tracer(BaseTracer):
     @property
     def traced(self) -> frozenset[str]:
         """Names of the functions that are armed."""
-        return frozenset(f.name for f in self.functions if f.kernel_name not in self.refused)
+        if self._traced is None:
+            self._traced = frozenset(f.name for f in self.functions if f.kernel_name not in self.refused)
+        return self._traced
 
     def missed(self) -> int:
         """See :class:`BaseTracer`."""

@@ -98,8 +98,10 @@ def joined(
     loss: Loss | None = None,
     trace_lost: int = 0,
     whole: bool = True,
+    failed: str = "",
 ) -> Observation:
-    (seen,) = all_joined(tape, messages, captured, injected=injected, loss=loss, trace_lost=trace_lost, whole=whole)
+    more = {"loss": loss, "trace_lost": trace_lost, "whole": whole, "failed": failed}
+    (seen,) = all_joined(tape, messages, captured, injected=injected, **more)
     return seen
 
 
@@ -112,6 +114,7 @@ def all_joined(
     loss: Loss | None = None,
     trace_lost: int = 0,
     whole: bool = True,
+    failed: str = "",
 ) -> tuple[Observation, ...]:
     recording = TraceData(
         events=tape.events,
@@ -121,8 +124,8 @@ def all_joined(
         loss=loss or Loss(entered=len(tape.events), received=len(tape.events)),
         whole=whole,
     )
-    lost = {"trace_lost": trace_lost} if trace_lost else {}
-    return observe(SCENE, recording, messages, captured, injected=injected, sender="client", **lost)
+    more = {"failed": failed} | ({"trace_lost": trace_lost} if trace_lost else {})
+    return observe(SCENE, recording, messages, captured, injected=injected, sender="client", **more)
 
 
 def message(handle: int = 4, number: int = ID, *, host: str = "device") -> tuple[TraceMessage, Step]:
@@ -553,6 +556,15 @@ class TestFlow:
         tape.born(cookie=0)
         with pytest.raises(BrokenMeasurement, match="a program on client called, but no packet of it was seen"):
             joined(tape, injected=None)
+
+    def test_a_call_that_the_kernel_refused_has_no_packet_but_a_reason(self) -> None:
+        (packet,) = joined(Tape(), injected=None, failed="ENETUNREACH").packets
+        assert (packet.injected, packet.sender, packet.frame) == (True, "client", b"")
+        assert packet.drop == Drop(host="client", function="connect", reason="ENETUNREACH")
+        sent = Tape()
+        sent.born()
+        (packet,) = joined(sent, injected=None, failed="EPERM").packets  # there was one, and it says more
+        assert packet.drop is None
 
 
 class TestWithoutProbes:

@@ -8,8 +8,8 @@ import pytest
 from harness.errors import BrokenMeasurement
 from harness.judge.expectations import judge
 from harness.judge.flow import describe_connection, refuse_contradiction
-from harness.model.observation import Connection, Delivery, Direction, Flow, Observation, ObservedPacket, Verdict
-from harness.reading.decision import decisive
+from harness.model.observation import Connection, Delivery, Direction, Drop, Flow, Observation, ObservedPacket, Verdict
+from harness.reading.decision import decisive, ended, outcome
 from harness.scenario.models.expect import Expect
 from tests.builders import PASSED, changed, dropped, frame, hop, observation, place, rule, step
 
@@ -32,6 +32,36 @@ def said(yaml: dict[str, object], packet: ObservedPacket = PASSED, **more: objec
         f"{one.key}: {one.expected} / {one.seen}" + (f" / {one.note}" if one.note else "")
         for one in judge(msgspec.convert(yaml, Expect), seen, packet, at=place)
     ]
+
+
+class TestFailedCall:
+    """The kernel of the calling host refused the call, so that there was no packet."""
+
+    FLOW = Flow(result="unreachable", host="client", error="ENETUNREACH")
+    UNSENT = changed(
+        frame=b"", hops=(), steps=(), deliveries=(), drop=Drop(host="client", function="connect", reason="ENETUNREACH")
+    )
+
+    @pytest.mark.parametrize(
+        "expected", ["unreachable", {"error": "ENETUNREACH"}, {"result": "unreachable", "error": "ENETUNREACH"}]
+    )
+    def test_it_can_be_expected(self, expected: object) -> None:
+        assert said({"flow": expected, "verdict": "undecided"}, self.UNSENT, flow=self.FLOW) == []
+
+    def test_the_errno_is_said(self) -> None:
+        assert said({"flow": "connected"}, self.UNSENT, flow=self.FLOW) == [
+            "expect.flow: connected / unreachable / the call failed at once: ENETUNREACH (Network is unreachable)"
+        ]
+        assert said({"flow": {"error": "EPERM"}}, self.UNSENT, flow=self.FLOW) == [
+            "expect.flow.error: EPERM / ENETUNREACH"
+        ]
+        assert said({"flow": {"error": "EPERM"}}, flow=CONNECTED) == ["expect.flow.error: EPERM / none"]
+        assert ended(self.UNSENT, outcome(self.UNSENT, "device"), "device") == (
+            "not sent: the call of the program on client failed at once with ENETUNREACH (Network is unreachable)"
+        )
+
+    def test_no_icmp_error_need_have_come(self) -> None:
+        refuse_contradiction(msgspec.structs.replace(observation(self.UNSENT), flow=self.FLOW))
 
 
 class TestFlow:

@@ -15,7 +15,7 @@ QUESTIONS = (features.kprobe_multi, features.kprobe, features.function_probes)
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
-    """Each test asks anew, and what it was told is forgotten."""
+    """Each test determines the answers anew."""
     for question in QUESTIONS:
         question.cache_clear()
     yield
@@ -53,7 +53,7 @@ def test_a_kernel_without_kprobes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert features.function_probes() == (False, "the host's kernel has no function probes")
 
 
-def test_an_ordinary_user_is_told_that_it_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_for_an_ordinary_user_the_reason_is_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bpf, "load_nothing", refuse(errno.EPERM))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert features.kprobe() == (False, "BPF programs cannot be loaded (Operation not permitted)")

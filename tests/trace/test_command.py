@@ -124,7 +124,7 @@ def test_lines_and_statistics_are_json(lab: str, capfd: pytest.CaptureFixture[st
 
 
 @pytest.mark.kernel
-def test_rules_and_policies_are_told(lab: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_rules_and_policies_are_shown(lab: str, capfd: pytest.CaptureFixture[str]) -> None:
     rules = (
         "table inet t { chain other { udp dport 9 return; }; "
         "chain out { type filter hook output priority -150; policy drop; jump other; udp dport 7 accept; }; }"
@@ -139,8 +139,8 @@ def test_rules_and_policies_are_told(lab: str, capfd: pytest.CaptureFixture[str]
     )
     refused = main_with("trace", "--proto", "udp", "--functions", "nft_do_chain", *sending(lab, count=1))
     assert refused == 1, "the sender's status, for sendto() fails where the output hook drops"
-    told = [line[34:].split(" → 127.0.0.1:9 ")[1] for line in capfd.readouterr().out.splitlines() if "NFT_" in line]
-    assert told == [
+    shown = [line[34:].split(" → 127.0.0.1:9 ")[1] for line in capfd.readouterr().out.splitlines() if "NFT_" in line]
+    assert shown == [
         "inet t out, hook output, priority -150 (mangle)",
         f"[JUMP] inet t out handle {jump} → inet t other",
         f"[RETURN] inet t other handle {back}",
@@ -156,16 +156,16 @@ def test_a_capture_has_the_bytes_of_the_moment(lab: str, tmp_path: Path, capfd: 
     options = ["--proto", "udp", "--functions", "ip_rcv", "udp_rcv", "--pcapng", str(file)]
     assert main_with("trace", *options, *sending(lab, port=4242, count=1)) == 0
     records = [(data, about) for data, about in RawPcapNgReader(str(file))]
-    told = [about.comments[0].split(b": ")[1].split(b"\n")[0] for _, about in records]
-    assert told[:2] == [b"FUNC ip_rcv", b"FUNC udp_rcv"]
-    assert all(word.startswith(b"DROP") for word in told[2:]), "nobody listens there"
+    shown = [about.comments[0].split(b": ")[1].split(b"\n")[0] for _, about in records]
+    assert shown[:2] == [b"FUNC ip_rcv", b"FUNC udp_rcv"]
+    assert all(word.startswith(b"DROP") for word in shown[2:]), "no socket listens there"
     assert {about.ifname for _, about in records} == {b"lo"}
     for data, _ in records:
         assert struct.unpack_from("!HH", data, 12 + 2 + 20)[1] == 4242
 
 
 @pytest.mark.kernel
-def test_what_is_lost_is_told_and_is_3(lab: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_is_lost_is_reported_and_is_3(lab: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main_with("trace", "--netns", lab, "--buffer", "4", *sending(lab, count=200)) == 3
     out, err = capfd.readouterr()
     assert re.search(r"Lost: +[1-9]\d* \(refused [1-9]", out)
@@ -296,7 +296,7 @@ def test_a_killed_tracer_leaves_nothing(tmp_path: Path) -> None:
     finally:
         tracer.kill()
         tracer.wait()
-    # The kernel frees what nobody holds after a grace period.
+    # The kernel frees what is no longer referenced after a grace period.
     wait_until(lambda: held() == before, PATIENCE, "programs, maps and links to be gone")
 
 
@@ -320,20 +320,20 @@ def test_memory_stays_flat_while_packets_come_and_go() -> None:
     sender = socket.socket(type=socket.SOCK_DGRAM)
     choice = live.Selection(functions=["ip_rcv", "udp_rcv"], expression="udp port 4242")
     with live.LiveTrace(KernelCache(cache_dir()), choice) as trace:
-        teller, sizes, told = EventFormatter(trace), [], 0
+        formatter, sizes, lines = EventFormatter(trace), [], 0
 
         def over() -> bool:
-            enough = told > 12_000
+            enough = lines > 12_000
             for _ in range(0 if enough else 50):
                 sender.sendto(b"x", ("127.0.0.1", 4242))
             return enough
 
         for batch in trace.events(over, lambda: None, settle=True):
-            told += sum(1 for _ in teller.format_batch(batch))
-            teller.finished.clear()
+            lines += sum(1 for _ in formatter.format_batch(batch))
+            formatter.finished.clear()
             sizes.append(resident())
     quarter = len(sizes) // 4
-    assert teller.statistics(armed=2, seconds=1, loss=trace.loss).packets > 3_000
+    assert formatter.statistics(armed=2, seconds=1, loss=trace.loss).packets > 3_000
     assert max(sizes[-quarter:]) < max(sizes[quarter : 2 * quarter]) * 1.02
 
 

@@ -127,3 +127,9 @@ def test_every_source_says_what_it_hooks_and_what_it_emits() -> None:
         opening = text[: text.index("*/")].lower()
         assert "hook" in opening, name
         assert "emits" in opening, name
+
+
+def test_lines_are_as_long_as_the_kernel_allows() -> None:
+    for source in (*program.SOURCES.glob("*.c"), HEADER_FILE):
+        long = [line for line in source.read_text().splitlines() if len(line.expandtabs(8)) > 100]
+        assert not long, source.name

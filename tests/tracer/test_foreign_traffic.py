@@ -30,7 +30,7 @@ pytestmark = pytest.mark.kernel
 EDGE = Path(__file__).parents[2] / "scenarios/edge.yaml"
 OUTCOMES = ["accept", "drop", "reject with tcp reset"]
 """Of the first cases in that file."""
-ROUNDS = int(os.environ.get("NFT_FOREIGN_ROUNDS", "1"))
+ROUNDS = 2
 
 
 def received(host: Host) -> int:

@@ -1,6 +1,6 @@
 """A packet is one packet, whatever the kernel does to it; what it answers is another.
 
-Each test sends from a socket of its own, tells the tracer that socket's cookie, and looks at the events.
+Each test sends from a socket of its own, registers its cookie with the tracer, and inspects the events.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def run(host: Host, *command: str) -> None:
     host.namespace.call(subprocess.run, command, check=True, capture_output=True)
 
 
-class Story:
-    """What was recorded, told by packets that one of ``senders`` sent and others."""
+class Recorded:
+    """What was recorded: packets that one of ``senders`` sent, and others."""
 
     def __init__(self, lab: Lab, recording: TraceData) -> None:
         self.recording = recording
@@ -77,8 +77,8 @@ class Story:
         return self.recording.functions[event.function].name
 
 
-def told(tracer: Tracer, lab: Lab, sockets: list[socket.socket], act: Callable[[], object]) -> Story:
-    """The story of what ``act`` sends through ``sockets``; nothing of it is lost."""
+def record(tracer: Tracer, lab: Lab, sockets: list[socket.socket], act: Callable[[], object]) -> Recorded:
+    """Record what ``act`` sends through ``sockets``; nothing of it is lost."""
     tracer.arm()
     hosts = [host.inum for host in lab.hosts.values()]
     with tracer.watch(hosts=hosts, senders=[cookie_of(one) for one in sockets]) as watch:
@@ -86,7 +86,7 @@ def told(tracer: Tracer, lab: Lab, sockets: list[socket.socket], act: Callable[[
         wait_until(lambda: not watch.alive(), 10, "the kernel to release the packets")
         recording = watch.finish()
     assert recording.loss.total == 0
-    return Story(lab, recording)
+    return Recorded(lab, recording)
 
 
 def udp(host: Host) -> socket.socket:
@@ -107,13 +107,13 @@ def test_through_veth_and_router_it_stays_one(tracer: Tracer, lab: Lab) -> None:
         sender.sendto(b"x", (SERVER, PORT))
         receiver.recv(10)
 
-    story = told(tracer, lab, [sender], act)
-    assert len(story.sent) == 1
-    way = [host for host in ("client", "device", "server") if story.functions(story.sent[0], host)]
+    recorded = record(tracer, lab, [sender], act)
+    assert len(recorded.sent) == 1
+    way = [host for host in ("client", "device", "server") if recorded.functions(recorded.sent[0], host)]
     assert way == ["client", "device", "server"]
-    assert "ip_forward" in story.functions(story.sent[0], "device")
-    assert "udp_rcv" in story.functions(story.sent[0], "server")
-    assert not story.made
+    assert "ip_forward" in recorded.functions(recorded.sent[0], "device")
+    assert "udp_rcv" in recorded.functions(recorded.sent[0], "server")
+    assert not recorded.made
 
 
 def test_nat_does_not_make_it_another(tracer: Tracer, lab: Lab) -> None:
@@ -129,10 +129,10 @@ def test_nat_does_not_make_it_another(tracer: Tracer, lab: Lab) -> None:
         sender.sendto(b"x", ("203.0.113.1", 53))
         came_from.append(receiver.recvfrom(10)[1][0])
 
-    story = told(tracer, lab, [sender], act)
+    recorded = record(tracer, lab, [sender], act)
     assert came_from == ["10.0.2.1"]
-    assert len(story.sent) == 1
-    assert "udp_rcv" in story.functions(story.sent[0], "server")
+    assert len(recorded.sent) == 1
+    assert "udp_rcv" in recorded.functions(recorded.sent[0], "server")
 
 
 def test_a_reply_is_another_packet(tracer: Tracer, lab: Lab) -> None:
@@ -145,11 +145,11 @@ def test_a_reply_is_another_packet(tracer: Tracer, lab: Lab) -> None:
         with pytest.raises(ConnectionRefusedError):
             sender.recv(10)
 
-    story = told(tracer, lab, [sender], act)
-    assert len(story.sent) == 1
-    assert len(story.made) == 1
-    assert "icmp_rcv" in story.functions(story.made[0], "client")
-    assert "icmp_rcv" not in story.functions(story.sent[0])
+    recorded = record(tracer, lab, [sender], act)
+    assert len(recorded.sent) == 1
+    assert len(recorded.made) == 1
+    assert "icmp_rcv" in recorded.functions(recorded.made[0], "client")
+    assert "icmp_rcv" not in recorded.functions(recorded.sent[0])
 
 
 def test_a_captured_copy_is_the_same_packet(tracer: Tracer, lab: Lab) -> None:
@@ -161,11 +161,11 @@ def test_a_captured_copy_is_the_same_packet(tracer: Tracer, lab: Lab) -> None:
         receiver.recv(10)
         capture.read()
 
-    story = told(tracer, lab, [sender], act)
-    assert len(story.sent) == 1
-    (packet,) = story.sent
-    assert story.of(packet, EventKind.COPY)
-    assert "packet_rcv" in story.functions(packet, "server")
+    recorded = record(tracer, lab, [sender], act)
+    assert len(recorded.sent) == 1
+    (packet,) = recorded.sent
+    assert recorded.of(packet, EventKind.COPY)
+    assert "packet_rcv" in recorded.functions(packet, "server")
 
 
 def test_a_copy_by_nf_tables_is_the_same_packet(tracer: Tracer, lab: Lab) -> None:
@@ -181,11 +181,11 @@ def test_a_copy_by_nf_tables_is_the_same_packet(tracer: Tracer, lab: Lab) -> Non
         receiver.recv(10)
         receiver.recv(10)
 
-    story = told(tracer, lab, [sender], act)
-    assert len(story.sent) == 1
-    assert story.of(story.sent[0], EventKind.COPY)
-    assert story.functions(story.sent[0], "server").count("udp_rcv") == 2
-    assert not story.made
+    recorded = record(tracer, lab, [sender], act)
+    assert len(recorded.sent) == 1
+    assert recorded.of(recorded.sent[0], EventKind.COPY)
+    assert recorded.functions(recorded.sent[0], "server").count("udp_rcv") == 2
+    assert not recorded.made
 
 
 def test_segments_are_the_packet_that_they_were_cut_from(tracer: Tracer, lab: Lab) -> None:
@@ -204,17 +204,17 @@ def test_segments_are_the_packet_that_they_were_cut_from(tracer: Tracer, lab: La
         while got < size:
             got += len(taken.recv(size))
 
-    story = told(tracer, lab, [client], act)
+    recorded = record(tracer, lab, [client], act)
     taken.close()
-    cut = [packet for packet in story.sent if "skb_segment" in story.functions(packet)]
+    cut = [packet for packet in recorded.sent if "skb_segment" in recorded.functions(packet)]
     assert cut
     for packet in cut:
-        copies = [event for event in story.of(packet, EventKind.COPY) if story.name(event) == "skb_segment"]
+        copies = [event for event in recorded.of(packet, EventKind.COPY) if recorded.name(event) == "skb_segment"]
         assert len(copies) >= 2
-        assert story.functions(packet, "server").count("tcp_v4_rcv") >= 1
+        assert recorded.functions(packet, "server").count("tcp_v4_rcv") >= 1
     # All that the server's TCP got of the client is known: nothing was born on the way.
-    strangers = [packet for packet in story.made if "tcp_v4_rcv" in story.functions(packet, "server")]
-    assert not strangers
+    others = [packet for packet in recorded.made if "tcp_v4_rcv" in recorded.functions(packet, "server")]
+    assert not others
 
 
 def test_fragments_are_the_packet_that_they_were_cut_from(tracer: Tracer, lab: Lab) -> None:
@@ -226,13 +226,13 @@ def test_fragments_are_the_packet_that_they_were_cut_from(tracer: Tracer, lab: L
         sender.sendto(bytes(1400), (SERVER, PORT))
         assert len(receiver.recv(2000)) == 1400
 
-    story = told(tracer, lab, [sender], act)
-    assert len(story.sent) == 1
-    (packet,) = story.sent
-    assert "ip_do_fragment" in story.functions(packet, "device")
-    assert story.functions(packet, "server").count("ip_rcv") == 2
-    assert story.functions(packet, "server").count("udp_rcv") == 1
-    assert not story.made
+    recorded = record(tracer, lab, [sender], act)
+    assert len(recorded.sent) == 1
+    (packet,) = recorded.sent
+    assert "ip_do_fragment" in recorded.functions(packet, "device")
+    assert recorded.functions(packet, "server").count("ip_rcv") == 2
+    assert recorded.functions(packet, "server").count("udp_rcv") == 1
+    assert not recorded.made
 
 
 def test_an_address_that_is_used_again_is_a_new_packet(tracer: Tracer, lab: Lab) -> None:
@@ -244,17 +244,17 @@ def test_an_address_that_is_used_again_is_a_new_packet(tracer: Tracer, lab: Lab)
             sender.sendto(number.to_bytes(2), (SERVER, PORT))
             receiver.recv(10)
 
-    story = told(tracer, lab, [sender], act)
-    assert len(story.sent) == count
-    assert not story.made
-    addresses = {event.skb for event in story.recording.events if event.kind == EventKind.BIRTH}
+    recorded = record(tracer, lab, [sender], act)
+    assert len(recorded.sent) == count
+    assert not recorded.made
+    addresses = {event.skb for event in recorded.recording.events if event.kind == EventKind.BIRTH}
     assert len(addresses) < count
     received = Counter(
         event.packet
-        for event in story.recording.events
-        if event.kind == EventKind.HOP and story.name(event) == "udp_rcv"
+        for event in recorded.recording.events
+        if event.kind == EventKind.HOP and recorded.name(event) == "udp_rcv"
     )
-    assert received == dict.fromkeys(story.sent, 1)
+    assert received == dict.fromkeys(recorded.sent, 1)
 
 
 @pytest.mark.parametrize("kind", ["gre", "vxlan"])
@@ -274,8 +274,8 @@ def test_encapsulation_does_not_make_it_another(tracer: Tracer, lab: Lab, kind: 
         sender.sendto(b"x", (ends["server"][2], PORT))
         receiver.recv(10)
 
-    story = told(tracer, lab, [sender], act)
-    assert len(story.sent) == 1
-    functions = story.functions(story.sent[0], "server")
+    recorded = record(tracer, lab, [sender], act)
+    assert len(recorded.sent) == 1
+    functions = recorded.functions(recorded.sent[0], "server")
     assert "udp_rcv" in functions
     assert functions.count("ip_local_deliver") == 2  # with its outer header, and without

@@ -1,4 +1,4 @@
-"""Following whatever passes: what is chosen, and how it is told."""
+"""Live traces: which functions and packets are selected, and how events are formatted."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Known:
 
 
 def lines(*events: Event) -> list[Line]:
-    return [told.line for told in EventFormatter(Known()).format_batch([*BORN, *events])]
+    return [one.line for one in EventFormatter(Known()).format_batch([*BORN, *events])]
 
 
 def test_a_line_has_what_the_ancestor_printed() -> None:
@@ -99,7 +99,7 @@ def ruled(number: int, code: int, handle: int = 9, chain: int = CHAIN_ADDRESS) -
     return event(EventKind.VERDICT, number, a=chain, b=handle | (code & 0xFF) << 40 | (code >> 16 & 0xFFFF) << 48)
 
 
-def test_a_chain_tells_its_hook_and_priority_and_what_decided() -> None:
+def test_a_chain_shows_hook_priority_and_what_decided() -> None:
     entry, result = lines(
         event(EventKind.HOP, DO_CHAIN, a=CHAIN_ADDRESS, b=FORWARD | (-150 & 0xFFFFFFFF) << 32),
         event(EventKind.RETURN, DO_CHAIN, a=0, b=1),
@@ -111,29 +111,29 @@ def test_a_chain_tells_its_hook_and_priority_and_what_decided() -> None:
 @pytest.mark.parametrize(
     ("code", "verdict"), [(1, "ACCEPT"), (0, "DROP"), (-5, "RETURN"), (3 | 7 << 16, "QUEUE 7"), (2, "STOLEN")]
 )
-def test_a_rule_tells_where_it_stands_and_its_verdict(code: int, verdict: str) -> None:
+def test_a_rule_shows_its_place_and_its_verdict(code: int, verdict: str) -> None:
     (rule,) = lines(ruled(LOOKUP, code))
     assert (rule.kind, rule.verdict, rule.detail) == ("NFT_RULE", verdict, "inet filter forward handle 9")
 
 
-def test_a_jump_tells_where_to() -> None:
+def test_a_jump_shows_its_target() -> None:
     (rule,) = lines(ruled(IMMEDIATE, -3), event(EventKind.TARGET, IMMEDIATE, a=OTHER_CHAIN))
     assert (rule.verdict, rule.detail) == ("JUMP", "inet filter forward handle 9 → inet filter services")
 
 
 def test_an_expression_that_decides_is_one_line_and_one_that_does_not_another() -> None:
-    told = lines(
+    formatted = lines(
         event(EventKind.HOP, IMMEDIATE),
         ruled(IMMEDIATE, 1),
         event(EventKind.HOP, IMMEDIATE),
         event(EventKind.HOP, IP_RCV),
     )
-    assert [(line.number, line.kind) for line in told] == [(1, "NFT_RULE"), (2, "FUNC"), (3, "FUNC")]
+    assert [(line.number, line.kind) for line in formatted] == [(1, "NFT_RULE"), (2, "FUNC"), (3, "FUNC")]
 
 
 def test_a_chain_that_is_another_now_has_another_name() -> None:
-    told = lines(ruled(LOOKUP, 1), event(EventKind.NAMED, a=CHAIN_ADDRESS), ruled(LOOKUP, 1))
-    assert [line.detail for line in told] == ["inet filter forward handle 9", "inet filter renamed handle 9"]
+    formatted = lines(ruled(LOOKUP, 1), event(EventKind.NAMED, a=CHAIN_ADDRESS), ruled(LOOKUP, 1))
+    assert [line.detail for line in formatted] == ["inet filter forward handle 9", "inet filter renamed handle 9"]
 
 
 def test_hooks_tell_their_result_by_name() -> None:
@@ -147,7 +147,7 @@ def test_hooks_tell_their_result_by_name() -> None:
     assert (error.verdict, error.detail) == ("DROP", "hook forward, = -1 (EPERM)")
 
 
-def test_a_route_tells_where_the_kernel_sends_a_packet() -> None:
+def test_a_route_shows_gateway_and_device() -> None:
     gateway = int.from_bytes(socket.inet_aton("192.0.2.1"), "little")
     found, none = lines(
         event(EventKind.RETURN, ROUTE, a=0),
@@ -160,7 +160,7 @@ def test_a_route_tells_where_the_kernel_sends_a_packet() -> None:
     assert six.detail == "dev eth4"
 
 
-def test_a_drop_tells_reason_and_function() -> None:
+def test_a_drop_shows_reason_and_function() -> None:
     (drop,) = lines(event(EventKind.DROP, a=5, b=7))
     assert (drop.kind, drop.function, drop.verdict) == ("DROP", "tcp_v4_rcv", "NETFILTER_DROP")
 
@@ -181,7 +181,7 @@ def test_a_stack_belongs_to_the_line_before() -> None:
     assert other.stack == ()
 
 
-def test_statistics_count_what_was_told() -> None:
+def test_statistics_count_what_was_formatted() -> None:
     formatter = EventFormatter(Known())
     list(
         formatter.format_batch(
@@ -202,8 +202,8 @@ def test_packets_that_are_gone_are_forgotten_and_still_counted() -> None:
     for number in range(many):
         birth, gone = (event(kind, packet=number) for kind in (EventKind.BIRTH, EventKind.GONE))
         returns = event(EventKind.RETURN, DO_CHAIN, a=0, packet=number)
-        (told,) = formatter.format_batch([birth, event(EventKind.COPY, packet=number), gone, gone, returns])
-        assert told.line.packet == f"0.{number}", "a function returns when the packet it dropped is gone"
+        (formatted,) = formatter.format_batch([birth, event(EventKind.COPY, packet=number), gone, gone, returns])
+        assert formatted.line.packet == f"0.{number}", "a function returns when the packet it dropped is gone"
     assert len(formatter._packets) + len(formatter._gone) <= REMEMBERED
     assert len(formatter.finished) == many - REMEMBERED
     seen = formatter.statistics(armed=1, seconds=1, loss=Loss())
@@ -212,25 +212,25 @@ def test_packets_that_are_gone_are_forgotten_and_still_counted() -> None:
 
 def test_grouped_lines_stand_packet_by_packet() -> None:
     formatter = EventFormatter(Known())
-    told = list(
+    formatted = list(
         formatter.format_batch(
             [*BORN, event(EventKind.HOP), event(EventKind.HOP, packet=2), event(EventKind.HOP, DO_CHAIN)]
         )
     )
-    heads = [line for line in grouped(told, []) if line.startswith("packet")]
+    heads = [line for line in grouped(formatted, []) if line.startswith("packet")]
     assert heads == ["packet 0.1: 10.0.0.1:1234 → 10.0.0.2:80 tcp", "packet 0.2: ? → ?"]
 
 
-def test_a_group_is_told_when_its_packet_is_gone() -> None:
-    def told() -> Iterator[EventLine]:
+def test_a_group_is_printed_when_its_packet_was_freed() -> None:
+    def entries() -> Iterator[EventLine]:
         for number in range(2 * REMEMBERED):
             yield EventLine(lines(event(EventKind.HOP))[0], BORN[0])
             if number == REMEMBERED // 2:
                 finished.append("0.1")
 
     finished: list[str] = []
-    told_until_now = grouped(stream := told(), finished)
-    assert next(told_until_now).startswith("packet 0.1")
+    printed = grouped(stream := entries(), finished)
+    assert next(printed).startswith("packet 0.1")
     assert next(stream, None), "the others have not been asked for"
 
 
@@ -265,8 +265,8 @@ def test_of_the_most_informative_functions_netfilter_and_every_layer_has_some() 
 
     ip = of("IPv4", "__ip_local_out", "ip_protocol_deliver_rcu", "ip_rcv", "ip_forward")
     others = [*of("TCP", "tcp_v4_rcv", "tcp_v4_do_rcv"), *of("Netfilter", "nft_do_chain", "nf_hook_slow")]
-    told = [one.name for one in most_informative([*ip, *others], 5)]
-    assert told == ["nft_do_chain", "nf_hook_slow", "ip_rcv", "tcp_v4_rcv", "ip_forward"]
+    formatted = [one.name for one in most_informative([*ip, *others], 5)]
+    assert formatted == ["nft_do_chain", "nf_hook_slow", "ip_rcv", "tcp_v4_rcv", "ip_forward"]
 
 
 def test_a_glob_without_a_match_is_refused_with_what_is_near() -> None:
@@ -312,14 +312,9 @@ def test_a_namespace_that_is_nowhere_is_refused() -> None:
 @pytest.fixture
 def namespace() -> Iterator[Namespace]:
     with Namespace("live") as made:
-        from harness.lab import rtnl
-        from harness.linux.netlink import Netlink
+        from harness.lab import requests, rtnetlink
 
-        def up() -> None:
-            with Netlink(rtnl.NETLINK_ROUTE) as link:
-                link.ask([rtnl.up(LOOPBACK)])
-
-        made.call(up)
+        made.enter(rtnetlink.RouteSocket).ask([requests.up(LOOPBACK)])
         yield made
 
 
@@ -327,7 +322,7 @@ def namespace() -> Iterator[Namespace]:
 def test_only_wanted_packets_of_the_namespace_are_followed(namespace: Namespace) -> None:
     choice = live.Selection(functions=["ip_rcv", "udp_rcv"], expression="udp dst port 4242")
     with live.LiveTrace(KernelCache(cache_dir()), choice) as trace:
-        told = EventFormatter(trace)
+        formatter = EventFormatter(trace)
         trace._hosts = [namespace.inum]
         sender = namespace.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sender.bind(("127.0.0.1", 1111))
@@ -336,7 +331,9 @@ def test_only_wanted_packets_of_the_namespace_are_followed(namespace: Namespace)
             for port in (4241, 4242, 4243):
                 sender.sendto(b"x", ("127.0.0.1", port))
 
-        seen = [one.line for batch in trace.events(lambda: True, send, settle=True) for one in told.format_batch(batch)]
+        seen = [
+            one.line for batch in trace.events(lambda: True, send, settle=True) for one in formatter.format_batch(batch)
+        ]
     assert trace.loss.total == 0
     functions = [line.function for line in seen if line.kind == "FUNC"]
     assert functions == ["ip_rcv", "udp_rcv"]

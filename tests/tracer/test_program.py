@@ -22,7 +22,7 @@ def values() -> dict[str, int]:
     try:
         return constants_of(Survey())
     except Unsupported as lacking:
-        pytest.skip(f"this kernel tells too little of itself: {lacking} ({NF_TABLES_BTF})")
+        pytest.skip(f"this kernel lacks type information: {lacking} ({NF_TABLES_BTF})")
 
 
 @pytest.fixture(scope="module")

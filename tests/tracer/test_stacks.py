@@ -54,7 +54,7 @@ class Tale:
         self.see(EventKind.VISIT, OURS, "__dev_queue_xmit", "packet_sendmsg", netns=CLIENT)
         self.see(EventKind.RECEIVED, OURS, "__netif_receive_skb_core", *IN)
 
-    def told(self) -> list[Event]:
+    def events(self) -> list[Event]:
         return _StackHistory(FUNCTIONS, lambda address: NAMES[address // 16]).to_events(self.visits)
 
 
@@ -63,115 +63,117 @@ def hops(events: Iterable[Event], packet: int = OURS) -> list[str]:
 
 
 def test_evaluations_of_others_are_left_out() -> None:
-    tale = Tale()
-    tale.see(EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN, ours=False)
-    tale.send()
-    tale.see(EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN)
-    tale.see(EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN, ours=False)
-    tale.see(
+    history = Tale()
+    history.see(EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN, ours=False)
+    history.send()
+    history.see(EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN)
+    history.see(EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN, ours=False)
+    history.see(
         EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_local_out", "raw_sendmsg", ours=False
     )
-    assert [(event.packet, event.a, event.b) for event in tale.told() if event.kind == EventKind.RULE] == [(OURS, 0, 0)]
+    assert [(event.packet, event.a, event.b) for event in history.events() if event.kind == EventKind.RULE] == [
+        (OURS, 0, 0)
+    ]
 
 
 def test_what_stands_on_the_stack_was_entered_once() -> None:
-    tale = Tale()
-    tale.send()
-    tale.see(EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN)
-    tale.see(EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN)
-    tale.see(EventKind.VISIT, OURS, "__dev_queue_xmit", "ip_output", *IN, ifindex=2)
-    told = tale.told()
-    assert hops(told)[1:] == [
+    history = Tale()
+    history.send()
+    history.see(EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN)
+    history.see(EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN)
+    history.see(EventKind.VISIT, OURS, "__dev_queue_xmit", "ip_output", *IN, ifindex=2)
+    converted = history.events()
+    assert hops(converted)[1:] == [
         *("__netif_receive_skb", "__netif_receive_skb_core"),
         *("ip_rcv", "nf_hook_slow", "nft_do_chain", "nft_trace_notify"),
         *("ip_output", "__dev_queue_xmit"),
     ]
-    assert [event.packet for event in told if event.kind == EventKind.RULE] == [OURS, OURS]
+    assert [event.packet for event in converted if event.kind == EventKind.RULE] == [OURS, OURS]
 
 
 def test_where_a_packet_went_from_one_interface_to_another_only_the_last_function_has_the_new_one() -> None:
-    tale = Tale()
-    tale.send()
-    tale.see(EventKind.VISIT, OURS, "__dev_queue_xmit", "ip_output", *IN, ifindex=2)
-    assert [event.ifindex for event in tale.told() if event.kind == EventKind.HOP][-2:] == [0, 2]
+    history = Tale()
+    history.send()
+    history.see(EventKind.VISIT, OURS, "__dev_queue_xmit", "ip_output", *IN, ifindex=2)
+    assert [event.ifindex for event in history.events() if event.kind == EventKind.HOP][-2:] == [0, 2]
 
 
-def test_what_a_packet_entered_between_two_namespaces_is_not_told() -> None:
-    tale = Tale()
-    tale.see(EventKind.BIRTH, OURS, netns=CLIENT, a=7)
-    tale.see(EventKind.VISIT, OURS, "__dev_queue_xmit", "packet_sendmsg", netns=CLIENT)
-    tale.see(EventKind.VISIT, OURS, "netif_rx", "veth_xmit", "__dev_queue_xmit", "packet_sendmsg")
-    assert hops(tale.told()) == ["__dev_queue_xmit", "netif_rx"]
+def test_what_a_packet_entered_between_two_namespaces_is_no_hop() -> None:
+    history = Tale()
+    history.see(EventKind.BIRTH, OURS, netns=CLIENT, a=7)
+    history.see(EventKind.VISIT, OURS, "__dev_queue_xmit", "packet_sendmsg", netns=CLIENT)
+    history.see(EventKind.VISIT, OURS, "netif_rx", "veth_xmit", "__dev_queue_xmit", "packet_sendmsg")
+    assert hops(history.events()) == ["__dev_queue_xmit", "netif_rx"]
 
 
 def test_an_answer_has_not_met_what_its_question_is_in() -> None:
-    tale = Tale()
-    tale.send()
+    history = Tale()
+    history.send()
     inside = ("nf_send_reset", "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN)
-    tale.see(EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_local_out", *inside)
-    tale.see(EventKind.BIRTH, ANSWER)
-    tale.see(EventKind.VISIT, ANSWER, "__dev_queue_xmit", "ip_output", *inside)
-    told = tale.told()
-    assert hops(told, ANSWER) == ["__dev_queue_xmit"]
-    assert [event.packet for event in told if event.kind == EventKind.RULE] == [ANSWER]
-    birth = next(event for event in told if event.kind == EventKind.BIRTH and event.packet == ANSWER)
-    assert birth.time <= next(event.time for event in told if event.kind == EventKind.RULE)
+    history.see(EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_local_out", *inside)
+    history.see(EventKind.BIRTH, ANSWER)
+    history.see(EventKind.VISIT, ANSWER, "__dev_queue_xmit", "ip_output", *inside)
+    converted = history.events()
+    assert hops(converted, ANSWER) == ["__dev_queue_xmit"]
+    assert [event.packet for event in converted if event.kind == EventKind.RULE] == [ANSWER]
+    birth = next(event for event in converted if event.kind == EventKind.BIRTH and event.packet == ANSWER)
+    assert birth.time <= next(event.time for event in converted if event.kind == EventKind.RULE)
 
 
 def test_a_packet_that_waited_has_not_met_what_brought_the_end_of_its_wait() -> None:
-    tale = Tale()
-    tale.send()
-    tale.see(EventKind.BIRTH, ANSWER, a=0)
-    tale.see(EventKind.VISIT, ANSWER, "__dev_queue_xmit", "neigh_resolve_output", "ip_output", *IN)
-    tale.see(EventKind.RECEIVED, ANSWER, "__netif_receive_skb_core", *IN)
-    tale.see(EventKind.VISIT, OURS, "__dev_queue_xmit", "neigh_resolve_output", "neigh_update", "arp_process", *IN)
-    told = hops(tale.told())
-    assert told[-2:] == ["neigh_resolve_output", "__dev_queue_xmit"]
-    assert "arp_process" not in told
+    history = Tale()
+    history.send()
+    history.see(EventKind.BIRTH, ANSWER, a=0)
+    history.see(EventKind.VISIT, ANSWER, "__dev_queue_xmit", "neigh_resolve_output", "ip_output", *IN)
+    history.see(EventKind.RECEIVED, ANSWER, "__netif_receive_skb_core", *IN)
+    history.see(EventKind.VISIT, OURS, "__dev_queue_xmit", "neigh_resolve_output", "neigh_update", "arp_process", *IN)
+    converted = hops(history.events())
+    assert converted[-2:] == ["neigh_resolve_output", "__dev_queue_xmit"]
+    assert "arp_process" not in converted
 
 
 def test_what_another_packet_that_came_in_is_in_was_not_met() -> None:
-    tale = Tale()
-    tale.send()
-    tale.see(EventKind.BIRTH, ANSWER)
-    tale.see(EventKind.VISIT, ANSWER, "__dev_queue_xmit", "packet_sendmsg")
-    tale.see(EventKind.RECEIVED, ANSWER, "__netif_receive_skb_core", *IN)
-    tale.see(EventKind.DROP, OURS, "kfree_skb_reason", "ip_rcv", *IN)
-    assert hops(tale.told())[-1] == "kfree_skb_reason"
-    assert "ip_rcv" not in hops(tale.told())
+    history = Tale()
+    history.send()
+    history.see(EventKind.BIRTH, ANSWER)
+    history.see(EventKind.VISIT, ANSWER, "__dev_queue_xmit", "packet_sendmsg")
+    history.see(EventKind.RECEIVED, ANSWER, "__netif_receive_skb_core", *IN)
+    history.see(EventKind.DROP, OURS, "kfree_skb_reason", "ip_rcv", *IN)
+    assert hops(history.events())[-1] == "kfree_skb_reason"
+    assert "ip_rcv" not in hops(history.events())
 
 
 def test_a_fragment_is_its_packet() -> None:
-    tale = Tale()
-    tale.send()
-    tale.see(EventKind.BIRTH, 3)
-    tale.see(EventKind.VISIT, 3, "__dev_queue_xmit", "ip_do_fragment", "ip_output", *IN)
-    told = tale.told()
-    assert {event.packet for event in told} == {OURS}
-    assert sum(event.kind == EventKind.BIRTH for event in told) == 1
+    history = Tale()
+    history.send()
+    history.see(EventKind.BIRTH, 3)
+    history.see(EventKind.VISIT, 3, "__dev_queue_xmit", "ip_do_fragment", "ip_output", *IN)
+    converted = history.events()
+    assert {event.packet for event in converted} == {OURS}
+    assert sum(event.kind == EventKind.BIRTH for event in converted) == 1
 
 
-def test_a_fragment_of_nobody_knows_what_is_refused() -> None:
-    tale = Tale()
-    tale.see(EventKind.BIRTH, 3)
-    tale.see(EventKind.VISIT, 3, "__dev_queue_xmit", "ip_do_fragment", "ip_push_frames")
+def test_a_fragment_of_an_unknown_packet_is_refused() -> None:
+    history = Tale()
+    history.see(EventKind.BIRTH, 3)
+    history.see(EventKind.VISIT, 3, "__dev_queue_xmit", "ip_do_fragment", "ip_push_frames")
     with pytest.raises(Unsupported, match="a copy of"):
-        tale.told()
+        history.events()
 
 
-def test_an_evaluation_of_nobody_knows_what_is_refused() -> None:
-    tale = Tale()
-    tale.send()
-    tale.see(EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_push_frames")
+def test_an_evaluation_of_an_unknown_packet_is_refused() -> None:
+    history = Tale()
+    history.send()
+    history.see(EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_push_frames")
     with pytest.raises(Unsupported, match="which packet an evaluation"):
-        tale.told()
+        history.events()
 
 
 def test_what_is_sent_from_the_device_begins_in_its_output_hook() -> None:
-    tale = Tale()
-    tale.see(EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "raw_sendmsg")
-    tale.see(EventKind.BIRTH, OURS, a=7)
-    tale.see(EventKind.VISIT, OURS, "__dev_queue_xmit", "ip_output", "raw_sendmsg")
-    told = tale.told()
-    assert told[0].kind == EventKind.BIRTH or told[0].time == told[1].time == 0
-    assert [event.packet for event in told if event.kind == EventKind.RULE] == [OURS]
+    history = Tale()
+    history.see(EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "raw_sendmsg")
+    history.see(EventKind.BIRTH, OURS, a=7)
+    history.see(EventKind.VISIT, OURS, "__dev_queue_xmit", "ip_output", "raw_sendmsg")
+    converted = history.events()
+    assert converted[0].kind == EventKind.BIRTH or converted[0].time == converted[1].time == 0
+    assert [event.packet for event in converted if event.kind == EventKind.RULE] == [OURS]

@@ -15,6 +15,7 @@ from harness.reading.decision import REFUSED
 from harness.reading.rules import bare, translated
 from harness.reading.words import describe_decision
 from harness.scenario.models.expect import Expect
+from harness.topology.parts import Vrf
 
 _QUEUEING = frozenset({"nf_queue", "__nf_queue", "nf_hook_slow"})
 """By these a packet is dropped that no queue takes (net/netfilter/nf_queue.c)."""
@@ -53,6 +54,16 @@ def _should_have_been_refused(evidence: Evidence) -> Iterator[str]:
             f"the ruleset accepted the packet ({describe_decision(evidence.last)}); that {evidence.device} has no "
             f"socket for it is not the ruleset's doing: add a rule that refuses it, or expect `verdict: accept`"
         )
+
+
+def outside_of_vrf(evidence: Evidence) -> Iterator[str]:
+    """A socket that is not bound to a VRF does not use its routes (Documentation/networking/vrf.rst)."""
+    flow, network = evidence.observation.flow, evidence.network
+    if flow is None or network is None or flow.error != "ENETUNREACH":
+        return
+    if vrfs := [name for name, made in network.hosts[flow.host].made.items() if isinstance(made, Vrf)]:
+        names = " or ".join(vrfs)
+        yield f"the program on {flow.host} is not bound to the VRF {names}, so it does not use the routes there"
 
 
 def no_queue(evidence: Evidence) -> Iterator[str]:

@@ -123,6 +123,13 @@ class FlowSeen(Model, frozen=True, kw_only=True):
     dport: Annotated[Port | None, Meta(description="The destination port that the program sees.", examples=[8443])] = (
         None
     )
+    error: Annotated[
+        Annotated[str, Meta(pattern="^E[A-Z0-9]+$")] | None,
+        Meta(
+            description="Of a call that the kernel of its host refuses at once: the name of the errno.",
+            examples=["ENETUNREACH", "EPERM"],
+        ),
+    ] = None
 
 
 class Ends(Model, frozen=True, kw_only=True):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from harness.model.observation import Delivery, Drop, ObservedPacket, Step
+from harness.model.observation import Delivery, Drop, Flow, ObservedPacket, Step
+from harness.topology.network import Network
+from harness.topology.spec import LabSpec
 from tests.builders import advice, at, base, changed, headers, rule, step
 
 TAKEN = Delivery(time=1, host="device", device="wan0", frame=b"")
@@ -88,3 +91,31 @@ class TestQueue:
         by_program = unheard(queued, reason="NOT_SPECIFIED", function="nf_reinject")
         for packet in (held, by_program):
             assert not [line for line in advice({"verdict": "accept"}, packet) if "queue" in line]
+
+
+class TestVrf:
+    SPEC = {
+        "hosts": {
+            "client": {
+                "interfaces": {"eth0": ["203.0.113.5/24"], "red": []},
+                "vrfs": {"red": {"table": 9, "interfaces": ["eth0"]}},
+            },
+            "device": {"interfaces": {"wan0": ["203.0.113.1/24"]}},
+        },
+        "links": [["client:eth0", "device:wan0"]],
+    }
+
+    def test_a_program_outside_of_it(self) -> None:
+        network = Network.of(msgspec.convert(self.SPEC, LabSpec))
+        unsent = changed(
+            frame=b"", hops=(), steps=(), deliveries=(), drop=Drop(host="client", function="connect", reason="x")
+        )
+        for host, error, known in (
+            ("client", "ENETUNREACH", True),
+            ("device", "ENETUNREACH", False),
+            ("client", "EPERM", False),
+        ):
+            flow = Flow(result="unreachable", host=host, error=error)
+            said = advice({"flow": "connected"}, unsent, network=network, flow=flow)
+            expected = ["the program on client is not bound to the VRF red, so it does not use the routes there"]
+            assert said == (expected if known else [])

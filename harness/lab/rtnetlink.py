@@ -1,0 +1,199 @@
+"""Requests to rtnetlink and the kernel's answers, both in pyroute2's words. See rtnetlink(7).
+
+pyroute2 writes each request (:class:`pyroute2.IPBatch`) and reads each answer. Two things differ from calling
+:class:`pyroute2.IPRoute` once per request: a host's requests are sent together, and what was written once is
+remembered, because the next scenario builds the same lab from the same requests.
+"""
+
+from __future__ import annotations
+
+import atexit
+import socket
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, lru_cache
+from ipaddress import IPv4Interface, IPv6Interface
+from typing import Any, Final, NamedTuple, Self
+
+from pyroute2 import IPBatch
+from pyroute2.netlink import (
+    NETLINK_EXT_ACK,
+    NLM_F_REQUEST,
+    NLMSG_ERROR,
+    SOL_NETLINK,
+    nlmsg,
+)
+from pyroute2.netlink.rtnl import RTM_GETLINK, RTM_GETNEIGH, ndmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.marshal import MarshalRtnl
+
+from harness.topology.parts import Address, Subnet
+
+LOOPBACK: Final = 1
+"""Index of ``lo`` in every namespace (``LOOPBACK_IFINDEX`` in include/net/flow.h)."""
+KNOWN: Final = sum(ndmsg.states[state] for state in ("permanent", "noarp", "reachable", "stale", "delay", "probe"))
+"""States of neighbour entries that have an Ethernet address (``NUD_VALID`` in include/net/neighbour.h)."""
+RTEXT_FILTER_SKIP_STATS: Final = 8  # linux/rtnetlink.h
+
+BATCH: Final = 64
+"""Requests sent at once: their answers fit a socket's receive buffer of default size."""
+RECEIVE: Final = 1 << 16
+NLMSG_HDRLEN: Final = 16
+DONE: Final = bytes(4)
+"""The error number of an acknowledgement (``struct nlmsgerr``)."""
+REMEMBERED: Final = 4096
+"""Requests that are remembered as they were written."""
+
+
+class Request(NamedTuple):
+    """One change to ask of the kernel."""
+
+    data: bytes
+    """The netlink message."""
+    what: str
+    """Names the change when the kernel refuses it: "address 10.0.2.1/24"."""
+
+
+class RefusedError(OSError):
+    """The kernel refused a request; ``strerror`` has its own words when it gave any."""
+
+    def __init__(self, errno: int, words: str, *, what: str) -> None:
+        super().__init__(errno, words)
+        self.what = what
+
+
+class RouteSocket:
+    """A socket for requests. It belongs to the network namespace of the thread that makes it; any thread may use it."""
+
+    def __init__(self) -> None:
+        # IPRoute's own socket brings an event loop and a specification: 0.5 ms, and one is made for each host.
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def fileno(self) -> int:
+        """Descriptor of the socket, for ioctl(2) in its namespace."""
+        return self._socket.fileno()
+
+    def ask(self, requests: Sequence[Request]) -> None:
+        """Have ``requests`` done in order, in as few system calls as possible.
+
+        Raises :class:`RefusedError` for the first one refused; those after it may have been done.
+        """
+        for start in range(0, len(requests), BATCH):
+            batch = requests[start : start + BATCH]
+            self._socket.send(b"".join(request.data for request in batch))
+            # The kernel takes the messages of a datagram in turn (netlink_rcv_skb in net/netlink/af_netlink.c).
+            answers = [error for message in self._answers(len(batch)) for error in [message["header"]["error"]]]
+            for request, error in zip(batch, answers, strict=True):
+                if error is not None:
+                    raise RefusedError(*error.args, what=request.what)
+
+    def links_up(self, indexes: Sequence[int]) -> list[int]:
+        """Those of the interfaces that pass packets (RFC 2863, ifOperStatus up)."""
+        if not indexes:
+            return []
+        self._socket.send(b"".join(map(_link_query, indexes)))
+        states = (message for message in self._answers(len(indexes)) if message["header"]["type"] != NLMSG_ERROR)
+        return [message["index"] for message in states if message.get_attr("IFLA_OPERSTATE") == "UP"]
+
+    def alias(self, index: int) -> str:
+        """The alias of an interface; "" when it has none."""
+        self._socket.send(_link_query(index))
+        return next((message.get_attr("IFLA_IFALIAS") for message in self._answers(1)), None) or ""
+
+    def known_neighbours(self, places: Collection[tuple[Address, int]]) -> set[tuple[Address, int]]:
+        """Those of the neighbours, each an address and the index of an interface, whose Ethernet address is known."""
+        found = set()
+        for one in places:
+            self._socket.send(_neighbour_query(*one))
+            (entry,) = self._answers(1)
+            if entry["header"]["type"] != NLMSG_ERROR and entry["state"] & KNOWN:
+                found.add(one)
+        return found
+
+    def _answers(self, count: int) -> list[Any]:
+        received = self._received()
+        return [next(received) for _ in range(count)]
+
+    def _received(self) -> Iterator[Any]:
+        while True:
+            yield from _marshal().parse(self._socket.recv(RECEIVE))
+
+
+class _Marshal(MarshalRtnl):  # type: ignore[misc] # pyroute2 has no types
+    """pyroute2's reader of answers; it decodes an acknowledgement only when that says more than "done"."""
+
+    def parse_one_message(
+        self, key: int, flags: int, sequence_number: int, data: bytes, offset: int, length: int
+    ) -> Any:
+        if key == NLMSG_ERROR and data[offset + NLMSG_HDRLEN : offset + NLMSG_HDRLEN + len(DONE)] == DONE:
+            return {"header": {"type": key, "error": None}}
+        return super().parse_one_message(key, flags, sequence_number, data, offset, length)
+
+
+@cache
+def _marshal() -> _Marshal:
+    return _Marshal()
+
+
+# -- writing requests -----------------------------------------------------------------------------------
+
+
+def written(what: str, method: str, /, **arguments: Any) -> Request:
+    """The request that a method of :class:`pyroute2.IPRoute` would send; ``method`` with its command: "link add"."""
+    with _batch() as batch:
+        batch.reset()
+        name, command = method.split()
+        getattr(batch, name)(command, **arguments)
+        return Request(bytes(batch.batch), what)
+
+
+@contextmanager
+def _batch() -> Iterator[Any]:
+    """What writes requests. It has an event loop, so it works in one thread: that of most callers keeps its own."""
+    if threading.current_thread() is threading.main_thread():
+        yield _kept_batch()
+    else:
+        with IPBatch() as batch:
+            yield batch
+
+
+@cache
+def _kept_batch() -> IPBatch:
+    batch = IPBatch()
+    atexit.register(batch.close)
+    return batch
+
+
+def message(form: type[nlmsg], kind: int, flags: int, **fields: Any) -> bytes:
+    """A message of one of pyroute2's forms, for what no method of :class:`pyroute2.IPRoute` sends."""
+    one = form()
+    one.reset()
+    one["header"] = {"type": kind, "flags": NLM_F_REQUEST | flags, "sequence_number": 0, "pid": 0}
+    for name, value in fields.items():
+        one[name] = value
+    one.encode()
+    return bytes(one.data)
+
+
+@lru_cache(REMEMBERED)
+def _link_query(index: int) -> bytes:
+    return message(ifinfmsg, RTM_GETLINK, 0, index=index, attrs=[["IFLA_EXT_MASK", RTEXT_FILTER_SKIP_STATS]])
+
+
+@lru_cache(REMEMBERED)
+def _neighbour_query(address: Address, index: int) -> bytes:
+    fields = {"family": family(address), "ifindex": index, "attrs": [["NDA_DST", str(address)]]}
+    return message(ndmsg.ndmsg, RTM_GETNEIGH, 0, **fields)
+
+
+def family(of: Address | IPv4Interface | IPv6Interface | Subnet) -> int:
+    """The address family of what has this version of IP."""
+    return socket.AF_INET if of.version == 4 else socket.AF_INET6

@@ -1,0 +1,79 @@
+"""Requests to rtnetlink: what pyroute2 writes, and what the kernel answers to an ordinary user."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_interface, ip_network
+
+import pytest
+from pyroute2.netlink.rtnl.fibmsg import fibmsg
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+from harness.lab import requests, rtnetlink
+from harness.topology.parts import Passing, RoutingRule
+
+MISSING = 0x7FFFFFFF
+"""Index of no interface."""
+
+
+def test_what_is_refused_is_named_with_the_reason_of_the_kernel() -> None:
+    with rtnetlink.RouteSocket() as netlink:
+        assert netlink.links_up([MISSING]) == []
+        with pytest.raises(rtnetlink.RefusedError, match=r"\w") as refused:
+            netlink.ask([requests.up(MISSING)])
+        assert refused.value.what == f"interface {MISSING} up"
+        assert refused.value.strerror in ("No such device", "Operation not permitted")
+
+
+def test_of_many_requests_the_first_refused_is_named_and_every_answer_read() -> None:
+    several = [requests.up(MISSING - number) for number in range(100)]
+    with rtnetlink.RouteSocket() as netlink:
+        for _ in range(2):  # answers left from the first turn would be taken for those of the second
+            with pytest.raises(rtnetlink.RefusedError) as refused:
+                netlink.ask(several)
+            assert refused.value.what == f"interface {MISSING} up"
+        assert netlink.alias(rtnetlink.LOOPBACK) == ""
+
+
+def test_an_interface_without_an_alias_or_without_existing() -> None:
+    with rtnetlink.RouteSocket() as netlink:
+        assert netlink.alias(MISSING) == ""
+
+
+def test_a_rule_without_a_priority_leaves_it_to_the_kernel() -> None:
+    plain = RoutingRule(4, ip_network("192.0.2.0/24"), None, None, None, "", "", "unicast", 4000, None)
+    message = fibmsg(requests.rule(plain).data)
+    message.decode()
+    assert message.get_attr("FRA_PRIORITY") is None
+    assert (message.get_attr("FRA_TABLE"), message["src_len"]) == (4000, 24)
+    message = fibmsg(requests.rule(plain._replace(priority=0, mark=0xFFFFFFFF, mask=0)).data)
+    message.decode()
+    assert [message.get_attr(f"FRA_{name}") for name in ("PRIORITY", "FWMARK", "FWMASK")] == [0, 0xFFFFFFFF, 0]
+
+
+def test_an_address_is_usable_at_once() -> None:
+    message = ifaddrmsg(requests.address(ip_interface("2001:db8::1/64"), 7).data)
+    message.decode()
+    assert message.get_attr("IFA_FLAGS") == requests.IFA_F_NODAD | requests.IFA_F_PERMANENT
+    assert (message["family"], message["prefixlen"], message["index"]) == (socket.AF_INET6, 64, 7)
+
+
+def test_the_vlans_of_a_port() -> None:
+    message = ifinfmsg(requests.passing(7, Passing(1, (2, 4094)), "port", is_bridge=False).data)
+    message.decode()
+    assert [vlan["vid"] for vlan in message.get_attr("IFLA_AF_SPEC").get_attrs("IFLA_BRIDGE_VLAN_INFO")] == [2, 4094, 1]
+
+
+def test_a_thread_of_its_own_writes_the_same() -> None:
+    here = requests.alias(3, "words")
+    requests.alias.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with ThreadPoolExecutor(1) as thread:
+            there = thread.submit(requests.alias, 3, "words").result()
+        gc.collect()
+    assert (there.what, there.data[16:]) == (here.what, here.data[16:])
