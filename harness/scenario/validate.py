@@ -164,6 +164,8 @@ def _another_type(case: _Case, found: re.Match[str]) -> tuple[str, str]:
             remedy = "put it in quotes"
     elif not case.mistake.keys:
         remedy = "write ruleset: and scenarios:"
+    elif names == ["a list"] and isinstance(case.value, dict):
+        remedy = "begin each entry with '- '"
     return f"must be {one_of(names)}, not {_shown(case.value)}", remedy
 
 

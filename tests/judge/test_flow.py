@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import msgspec
 import pytest
 
@@ -124,12 +126,47 @@ class TestFlow:
         told = f"expect.flow: connected / timeout / {meaning}"
         assert said({"flow": "connected"}, flow=TIMED_OUT, replies=replies) == [told]
 
+    def answered(self, *sources: str, injected: bool = False, **changes: object) -> list[str]:
+        """What is said of a timeout, though packets from ``sources`` came to the caller's host."""
+        arrivals = [
+            Delivery(time=0, host="client", device="eth0", frame=answer(one, "203.0.113.5", **changes))
+            for one in sources
+        ]
+        answers = [changed(number=n, injected=injected, deliveries=(one,)) for n, one in enumerate(arrivals, 1)]
+        seen = (PASSED, *answers)
+        return said({"flow": "connected"}, flow=TIMED_OUT, packets=seen)
+
+    def test_answers_that_did_not_reach_the_program(self) -> None:
+        came = "expect.flow: connected / timeout / no answer reached the program; what came to client: "
+        (told,) = self.answered("10.0.2.2")
+        assert told.startswith(came + "10.0.2.2:443 → 203.0.113.5:40000 tcp")
+        assert "more" not in told
+        (told,) = self.answered("10.0.2.2", "10.0.2.2")
+        assert told.endswith(", and 1 more")
+        (told,) = self.answered("10.0.2.2", "10.0.2.2", "10.0.2.2")
+        assert told.endswith(", and 2 more")
+
+    def test_an_answer_from_another_address_than_was_called(self) -> None:
+        told = "expect.flow: connected / timeout / an answer came, but from 10.0.2.9, and 10.0.2.2 was called"
+        assert self.answered("10.0.2.9") == [told]
+
+    def test_what_the_caller_sent_is_no_answer(self) -> None:
+        nothing = ["expect.flow: connected / timeout / nothing came"]
+        assert self.answered("10.0.2.2", injected=True) == nothing
+        assert self.answered("10.0.2.2", dport=40001) == nothing
+
     def test_a_neighbour_that_was_not_resolved_explains_a_timeout(self) -> None:
         told = "expect.flow: connected / timeout / a neighbour could not be resolved"
         assert said({"flow": "connected"}, flow=TIMED_OUT, unresolved=("who has 10.0.2.2",)) == [told]
         refused = msgspec.structs.replace(TIMED_OUT, result="refused")
         told = "expect.flow: connected / refused / a TCP reset came"
         assert said({"flow": "connected"}, flow=refused, unresolved=("who has 10.0.2.2",)) == [told]
+
+
+def answer(src: str, dst: str, *, sport: int = 443, dport: int = 40000) -> bytes:
+    """The frame of a TCP segment back to a caller."""
+    made = frame(src, dst)
+    return made[:34] + struct.pack(">HH", sport, dport) + made[38:]
 
 
 def icmp(kind: int, version: int = 4) -> bytes:

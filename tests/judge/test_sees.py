@@ -47,3 +47,19 @@ def test_icmp_types_are_found_as_numbers() -> None:
         ("icmp", "type"): 3,
         ("icmp", "code"): 13,
     }
+
+
+def test_icmpv6_types_are_others() -> None:
+    sees = msgspec.convert({"icmpv6": {"type": "destination-unreachable", "code": "admin-prohibited"}}, Sees)
+    wanted = wanted_fields(sees)
+    assert {key: one.found for key, one in wanted.items()} == {
+        ("icmpv6",): "icmpv6",
+        ("icmpv6", "type"): 1,
+        ("icmpv6", "code"): 1,
+    }
+    assert wanted["icmpv6",] == Wanted("protocol", "icmpv6", "icmpv6")
+
+
+def test_echoes_of_icmp_have_more_than_type_and_code() -> None:
+    sees = msgspec.convert({"icmp": {"type": "echo-reply"}}, Sees)
+    assert {key: one.found for key, one in wanted_fields(sees).items()} == {("icmp",): "icmp", ("icmp", "type"): 0}
