@@ -21,14 +21,14 @@ SO_RCVBUFFORCE, SO_TIMESTAMPNS = 33, 35
 TP_STATUS_VLAN_VALID, TP_STATUS_VLAN_TPID_VALID = 1 << 4, 1 << 6
 ETH_P_8021Q: Final = 0x8100
 ETHER_ADDRESSES: Final = 12
-"""Bytes before the place of a VLAN tag."""
+"""Bytes before a VLAN tag."""
 
 BUFFER: Final = 8 << 20
 """Receive buffer of each interface, bytes."""
 LARGEST: Final = 1 << 17
 """Bytes of the longest frame: the largest MTU of a virtual wire is 65535."""
 ANCILLARY: Final = 256
-"""Bytes for what comes with a frame: time and VLAN tag."""
+"""Bytes of a frame's control messages: timestamp and VLAN tag."""
 
 _AUXDATA = struct.Struct("=IIIHHHH")  # struct tpacket_auxdata
 _TIMESPEC = struct.Struct("=qq")
@@ -44,19 +44,19 @@ class Captured(msgspec.Struct, frozen=True, kw_only=True):
     time: int
     """Nanoseconds of CLOCK_MONOTONIC, as ``bpf_ktime_get_ns`` gives them."""
     frame: bytes
-    """From the Ethernet header on."""
+    """Bytes from the Ethernet header on."""
     cookie: int
     """SO_COOKIE of the socket that captured it; the tracer sees the same in ``packet_rcv``."""
     outgoing: bool = False
-    """Whether the host sent it there."""
+    """Whether the host itself sent it."""
 
 
 class Capture:
-    """Captures at the interfaces of ``hosts`` what arrives there from now on.
+    """Captures the frames that arrive at the interfaces of ``hosts`` from now on.
 
-    Of an endpoint that speaks it captures what the host sends as well: nobody else knows those bytes.
-    Each interface has a socket of its own: one for all interfaces would be shown the frames of
-    every namespace, only to drop them, and that would be seen on the way of packets elsewhere.
+    Of an endpoint that runs programs it also captures what the host sends, which is known from nowhere else.
+    Each interface has a socket of its own: a socket on all interfaces would be called for the frames of
+    every namespace, and those calls would appear in the paths of other packets.
     """
 
     def __init__(self, hosts: Iterable[Host]) -> None:
@@ -68,9 +68,9 @@ class Capture:
         ]
 
     def read(self) -> list[Captured]:
-        """What has arrived since the last call, per interface in the order of arrival; it does not wait.
+        """The frames that have arrived since the last call, per interface in order of arrival; does not wait.
 
-        Raises :class:`~harness.errors.BrokenMeasurement` when frames were lost for want of room.
+        Raises :class:`~harness.errors.BrokenMeasurement` when frames were lost because the receive buffer was full.
         """
         realtime = time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         frames: list[Captured] = []
@@ -83,7 +83,7 @@ class Capture:
 
 
 def _ports(host: Host) -> set[str]:
-    """Ports of bridges: a frame passes them on its way, and arrives elsewhere or at the bridge's own interface."""
+    """Ports of bridges: frames only pass through them, and arrive elsewhere or at the bridge's own interface."""
     return {port for bridge in host.plan.bridges.values() for port in bridge.ports}
 
 
@@ -98,7 +98,7 @@ def _listening(host: Host, interface: str) -> socket.socket:
 
 
 def _arrived(host: Host, interface: str, listening: socket.socket, realtime: int) -> Iterator[Captured]:
-    """What the socket holds; ``realtime`` is how far that clock is ahead of the monotonic one, in ns."""
+    """The frames queued at the socket; ``realtime`` is the offset of CLOCK_REALTIME to CLOCK_MONOTONIC, in ns."""
     cookie = cookie_of(listening)
     while True:
         try:
@@ -125,7 +125,7 @@ def _arrived(host: Host, interface: str, listening: socket.socket, realtime: int
 
 
 def _with_vlan(frame: bytes, auxdata: bytes) -> bytes:
-    """The frame with the VLAN tag that the kernel took out of it (net/core/skbuff.c, skb_vlan_untag)."""
+    """The frame with the VLAN tag that the kernel removed from it (net/core/skbuff.c, skb_vlan_untag)."""
     status, _, _, _, _, tag, protocol = _AUXDATA.unpack(auxdata)
     if not status & TP_STATUS_VLAN_VALID:
         return frame

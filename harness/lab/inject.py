@@ -1,9 +1,9 @@
 """Packets sent from a host: frames byte for byte from an interface, or IP packets through its kernel.
 
-A silent host's packets leave as frames by a packet socket, packet(7), which passes by the hooks of
-its IP stack. What the device under test, or a router, sends itself goes through a raw socket with
-its IP header included, raw(7) and ipv6(7): routed, and through output and postrouting, as a
-program's packet is.
+A silent host sends frames through a packet socket, packet(7), which bypasses the hooks of its IP
+stack. The device under test, or a router, sends its own packets through a raw socket with the IP
+header included, raw(7) and ipv6(7): routed, and through output and postrouting, like a program's
+packets.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ETHERNET: Final = 14
 class Sender(Protocol):
     """An open socket to send from; it receives nothing.
 
-    Keep it open while its packets are on their way: the tracer knows them by its cookie.
+    Keep it open while its packets are in flight: the tracer identifies them by its cookie.
     """
 
     cookie: int
@@ -37,30 +37,30 @@ class Sender(Protocol):
     def send(self, frame: bytes) -> None:
         """Send ``frame``, which is given from the Ethernet header on.
 
-        Raises :class:`~harness.errors.HarnessError` when the host can't send it.
+        Raises :class:`~harness.errors.HarnessError` when the host cannot send it.
         """
 
 
 def sender(host: Host, frame: Frame) -> Sender:
-    """The way by which ``frame`` leaves ``host``."""
+    """What sends ``frame`` from ``host``."""
     if frame.through == "output":
         return Output(host, frame.interface, family=frame.family)
     return Wire(host, frame.interface)
 
 
 class Wire:
-    """A packet socket on ``interface`` of ``host``: a frame leaves as it is."""
+    """A packet socket on ``interface`` of ``host``: sends frames unchanged."""
 
     def __init__(self, host: Host, interface: str) -> None:
         self.host = host
         self.interface = interface
-        # Protocol 0 in both calls: a packet socket gets frames only of a protocol that it names.
+        # Protocol 0 in both calls: the socket then receives nothing.
         self._socket = host.namespace.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self._socket.bind((interface, 0))
         self.cookie = cookie_of(self._socket)
 
     def send(self, frame: bytes) -> None:
-        """Send ``frame``, from the Ethernet header on, as it is."""
+        """Send ``frame``, from the Ethernet header on, unchanged."""
         try:
             self._socket.send(frame)
         except OSError as refused:
@@ -72,8 +72,8 @@ class Wire:
 class Output:
     """A raw socket of ``host``: an IP packet of version ``family`` goes through its kernel, from the output hook on.
 
-    The kernel chooses the way, and writes IPv4's length and checksum; ``interface`` is that for
-    multicast and link-local addresses, which do not tell.
+    The kernel routes it, and writes IPv4's length and checksum; ``interface`` is the output interface for
+    multicast and link-local destinations.
     """
 
     def __init__(self, host: Host, interface: str, *, family: int) -> None:
@@ -90,12 +90,12 @@ class Output:
         self.cookie = cookie_of(self._socket)
 
     def send(self, frame: bytes) -> None:
-        """Send the IP packet in ``frame``; its Ethernet header is for who reads it, the kernel writes another."""
+        """Send the IP packet in ``frame``; its Ethernet header is ignored, the kernel writes its own."""
         packet = frame[ETHERNET:]
         try:
             self._socket.sendto(packet, self._destination(packet))
         except OSError as refused:
-            # A program is told that the hook dropped its packet: NF_DROP_GETERR() in net/netfilter/core.c.
+            # A program gets an error when the output hook drops its packet: NF_DROP_GETERR() in net/netfilter/core.c.
             if refused.errno != errno.EPERM:
                 raise _refused(self.host.name, "a packet", len(packet), refused) from None
 
@@ -112,6 +112,6 @@ def _refused(who: str, what: str, size: int, error: OSError) -> HarnessError:
 
 
 def cookie_of(opened: socket.socket) -> int:
-    """The number by which the kernel tells a socket from all others since it was booted."""
+    """SO_COOKIE of a socket: unique since boot."""
     cookie: int = struct.unpack("=Q", opened.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8))[0]
     return cookie

@@ -38,16 +38,16 @@ QUIET_IPV6: Final = {
     "net.ipv6.conf.default.addr_gen_mode": "1",
     "net.ipv6.conf.default.accept_dad": "0",
     "net.ipv6.conf.default.accept_ra": "0",
-    # A host must report its multicast groups. By MLD version 1 with the shortest interval it is
-    # done with that before the first packet of a scenario, and `_reported` sees it.
+    # A host must report its multicast groups. With MLD version 1 and the shortest interval it has
+    # done so before the first packet of a scenario; `_reported` checks that.
     "net.ipv6.conf.default.force_mld_version": "1",
     "net.ipv6.conf.default.mldv1_unsolicited_report_interval": "1",
 }
 SILENT_IPV6: Final = {"net.ipv6.conf.all.disable_ipv6": "1", "net.ipv6.conf.default.disable_ipv6": "1"}
 UNFILTERED_BRIDGES: Final = {
-    # With br_netfilter, a module that anything on the machine may have loaded or that is built in, a new namespace
-    # has its bridged IP filtered as if it were routed (br_netfilter_sysctl_default() in
-    # net/bridge/br_netfilter_hooks.c). A ruleset that needs the module has it so, see harness.ruleset.hosts.
+    # With br_netfilter loaded or built in, a new namespace filters bridged IP as if it were routed
+    # (br_netfilter_sysctl_default() in net/bridge/br_netfilter_hooks.c). Rulesets that need it get it, see
+    # harness.ruleset.hosts.
     "net.bridge.bridge-nf-call-iptables": "0",
     "net.bridge.bridge-nf-call-ip6tables": "0",
     "net.bridge.bridge-nf-call-arptables": "0",
@@ -62,8 +62,8 @@ FORWARDING: Final = {"net.ipv4.ip_forward": "1"}
 FORWARDING_IPV6: Final = {"net.ipv6.conf.all.forwarding": "1"}
 
 FIRST_INDEX: Final = 100
-"""Of the lab's interfaces. Tunnel modules that are loaded (gre, ipip, sit, …) give every new namespace
-interfaces of their own, from 2 on (Documentation/admin-guide/sysctl/net.rst, fb_tunnels_only_for_init_net)."""
+"""Index of the lab's first interface. Loaded tunnel modules (gre, ipip, sit, …) create interfaces in every new
+namespace, from 2 on (Documentation/admin-guide/sysctl/net.rst, fb_tunnels_only_for_init_net)."""
 
 MODULES: Final = {
     "bridge": "the module bridge, and CONFIG_BRIDGE_VLAN_FILTERING where ports: says VLANs",
@@ -72,11 +72,11 @@ MODULES: Final = {
     "vrf": "the module vrf",
     "dummy": "the module dummy",
 }
-"""Of the kernel, for a kind of interface."""
+"""The kernel's modules by kind of interface."""
 
 SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17  # linux/sockios.h, linux/ethtool.h
 MAF_TIMER_RUNNING: Final = 0x01
-"""A group's report is still to be sent (include/net/if_inet6.h)."""
+"""A multicast group's report is still to be sent (include/net/if_inet6.h)."""
 
 
 class Host:
@@ -102,8 +102,8 @@ class Host:
 class Lab:
     """A built lab.
 
-    Hosts that neither hold the ruleset nor forward are silent: they have interfaces but no
-    addresses, so their kernels answer nothing.
+    Hosts that neither load a ruleset nor forward are silent: their interfaces have no addresses, so their
+    kernels answer nothing.
     """
 
     def __init__(self, plan: network.Network, hosts: Mapping[str, Host]) -> None:
@@ -117,9 +117,9 @@ class Lab:
     @classmethod
     @contextmanager
     def build(cls, plan: network.Network) -> Iterator[Lab]:
-        """Build what ``plan`` says, quiet and with all links up; nothing of it is left after the ``with``.
+        """Build ``plan``, idle and with all links up; nothing of it is left after the ``with``.
 
-        Raises :class:`~harness.errors.Unsupported` when this machine can't do it, and
+        Raises :class:`~harness.errors.Unsupported` when this machine cannot do it, and
         :class:`~harness.errors.HarnessError` when the kernel refuses a part of the plan.
         """
         with ExitStack() as stack:
@@ -127,12 +127,12 @@ class Lab:
             hosts = {}
             for planned in plan.hosts.values():
                 namespace = stack.enter_context(Namespace(planned.name))
-                namespace.sysctl(_settings(planned))  # before the links, which take them over
+                namespace.sysctl(_settings(planned))  # before the links, which copy them
                 hosts[planned.name] = Host(planned, namespace, {name: next(indexes) for name in planned.interfaces})
             for host in hosts.values():
                 own = [pair for pair in plan.links if pair[0].host == host.name]
                 ask(host, [requests.wire(_end(one, hosts), _end(other, hosts)) for one, other in own])
-            # Silent hosts first: the others' links then have their carrier at once.
+            # Silent hosts first: the links of the others then have carrier at once.
             for host in sorted(hosts.values(), key=lambda host: not host.plan.silent):
                 ask(host, [*_links(host), *_addresses(host), *_routes(host)])
                 if host.plan.sysctls:
@@ -165,7 +165,7 @@ def _end(one: parts.Interface, hosts: Mapping[str, Host]) -> WireEnd:
 
 
 def _links(host: Host) -> Iterator[Request]:
-    """Make what is no wire, and switch all interfaces on."""
+    """Create the interfaces that are not wires, and set all interfaces up."""
     plan, indexes = host.plan, host.interfaces
     for name, of in plan.made.items():
         own = plan.interfaces[name]
@@ -181,11 +181,11 @@ def _links(host: Host) -> Iterator[Request]:
 
 
 def _addresses(host: Host) -> Iterator[Request]:
-    """Addresses and neighbours of the interfaces that speak."""
+    """Addresses and neighbours of the interfaces that have addresses."""
     plan, indexes = host.plan, host.interfaces
     for one in plan.interfaces.values():
         if one.name in plan.speaking:
-            if one.name not in plan.made:  # what others send leaves by one of these
+            if one.name not in plan.made:  # what others send leaves through one of these
                 _checksum_in_software(host, one.name)
             yield from (requests.address(own, indexes[one.name]) for own in one.addresses)
     for neighbour in plan.neighbours:
@@ -198,7 +198,7 @@ def _addresses(host: Host) -> Iterator[Request]:
 
 
 def _routes(host: Host) -> Iterator[Request]:
-    """Routes, and the rules by which they are chosen."""
+    """Routes and routing rules."""
     plan = host.plan
     for route in plan.routes:
         if not plan.silent or route.interface in plan.speaking:
@@ -217,7 +217,7 @@ def _checksum_in_software(host: Host, interface: str) -> None:
 
 
 def link_local(mac: str) -> IPv6Interface:
-    """The address that an interface with the Ethernet address ``mac`` has on its link (RFC 4291 appendix A)."""
+    """The link-local address of an interface with the Ethernet address ``mac`` (RFC 4291 appendix A)."""
     octets = bytes.fromhex(mac.replace(":", ""))
     identifier = bytes([octets[0] ^ 0x02, *octets[1:3], 0xFF, 0xFE, *octets[3:]])
     return IPv6Interface((b"\xfe\x80" + bytes(6) + identifier, 64))
@@ -234,7 +234,7 @@ def ask(host: Host, asked: Iterable[Request]) -> None:
     except RefusedError as refused:
         if refused.errno == errno.EOPNOTSUPP:
             raise Unsupported(
-                f"this kernel can't make {refused.what} of {host.name}: {refused.strerror}",
+                f"this kernel can't create {refused.what} of {host.name}: {refused.strerror}",
                 remedy=f"it needs {MODULES.get(refused.what.partition(' ')[0], 'the modules veth and ipv6')}",
             ) from None
         raise HarnessError(f"the kernel refused {refused.what} of {host.name}: {refused.strerror}") from None

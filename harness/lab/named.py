@@ -1,4 +1,4 @@
-"""Names for the hosts of a lab, by which ip-netns(8) and nsenter(1) enter them."""
+"""Names for the hosts of a lab, with which ip-netns(8) and nsenter(1) enter them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from harness.lab.lab import Lab, ask
 FOLDER: Final = Path("/run/netns")
 """Where ip-netns(8) keeps names."""
 KEPT: Final = "nft-"
-"""What the names of a lab that is left behind begin with."""
+"""Prefix of the names of a kept lab."""
 MARK: Final = "nft-harness lab "
-"""What the alias of ``lo`` begins with in a lab that is left behind; the name under which it was left follows."""
+"""Prefix of the alias of ``lo`` in a kept lab; the name under which it was kept follows."""
 
 CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWNET: Final = 0x40000000
@@ -30,27 +30,27 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def leave_mounts() -> None:
-    """Give this thread, and all it starts, mounts of its own: names made there end with the last of them.
+    """Move this thread, and all it starts, to a new mount namespace: names created there end with it.
 
-    It has to be the first thing that a process does, before it starts threads.
+    Call it before the process starts threads.
     """
-    _check(_libc.unshare(CLONE_NEWNS), "mounts of our own can't be had")
+    _check(_libc.unshare(CLONE_NEWNS), "a mount namespace can't be created")
     _mount(None, "/", MS_REC | MS_PRIVATE)
-    FOLDER.mkdir(parents=True, exist_ok=True)  # as ip-netns(8) does, and leaves it
+    FOLDER.mkdir(parents=True, exist_ok=True)  # as ip-netns(8) does
     _mount("tmpfs", str(FOLDER), 0, "tmpfs")
 
 
 def name(lab: Lab, prefix: str = "") -> list[str]:
-    """Name the hosts of ``lab``; the names, in the order of the hosts.
+    """Name the hosts of ``lab``. Returns the names, in the order of the hosts.
 
-    Raises :class:`~harness.errors.HarnessError` when one is taken.
+    Raises :class:`~harness.errors.HarnessError` when one is in use.
     """
     FOLDER.mkdir(parents=True, exist_ok=True)
     names = {f"{prefix}{host.name}": host for host in lab.hosts.values()}
     for one in names:
         if (FOLDER / one).exists():
             raise HarnessError(
-                f"there is a network namespace {one} already",
+                f"network namespace {one} exists already",
                 remedy="nft-harness lab remove" if _left(FOLDER / one) else f"ip netns delete {one}, if it is yours",
             )
     with ExitStack() as undo:
@@ -65,9 +65,9 @@ def name(lab: Lab, prefix: str = "") -> list[str]:
 
 
 def remove(names: Iterable[str] | None = None) -> list[str]:
-    """Take away ``names``, or all that :func:`name` gave to labs left behind, and so the labs; the names removed.
+    """Remove ``names``, or those of all kept labs, and with them the labs. Returns the names removed.
 
-    A name alone proves nothing: only a namespace that has our mark for this name is touched.
+    Only a namespace that carries the mark for its name is touched.
     """
     paths = sorted(FOLDER.glob(f"{KEPT}*")) if names is None else [FOLDER / one for one in names]
     return [path.name for path in paths if _remove(path)]
@@ -81,7 +81,7 @@ def _remove(path: Path) -> bool:
     try:
         if not _marked(descriptor, path.name):
             return False
-        # The very mount that was looked at, whatever stands at the path by now.
+        # The mount that was checked, not what is at the path by now.
         _libc.umount2(os.fsencode(f"/proc/self/fd/{descriptor}"), MNT_DETACH)
     finally:
         os.close(descriptor)
@@ -91,7 +91,7 @@ def _remove(path: Path) -> bool:
 
 
 def _left(path: Path) -> bool:
-    """Whether a lab was left behind under this name."""
+    """Whether a lab was kept under this name."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
@@ -103,7 +103,7 @@ def _left(path: Path) -> bool:
 
 
 def _marked(descriptor: int, one: str) -> bool:
-    """Whether the network namespace behind ``descriptor`` was left under the name ``one``; False for any other file."""
+    """Whether the network namespace ``descriptor`` was kept under the name ``one``; False for any other file."""
 
     def there() -> bool:
         if _libc.setns(descriptor, CLONE_NEWNET) != 0:
@@ -111,7 +111,7 @@ def _marked(descriptor: int, one: str) -> bool:
         with rtnetlink.RouteSocket() as netlink:
             return netlink.alias(rtnetlink.LOOPBACK) == MARK + one
 
-    # A thread of its own: it ends in that namespace.
+    # In a thread of its own, which ends in that namespace.
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="named") as thread:
         return thread.submit(there).result()
 

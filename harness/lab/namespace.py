@@ -1,8 +1,8 @@
 """A network namespace that is a thread.
 
-The thread leaves the process's network namespace for a new one, which has no name and no place
-in the file system: it lives as long as the thread, the sockets made in it and an open descriptor.
-When the process dies, even of SIGKILL, the kernel takes all of it back. See
+The thread moves to a new network namespace, which has no name and no place in the file system: it lives as
+long as the thread, the sockets created in it or an open descriptor. When the process ends, even by SIGKILL, the
+kernel removes it. See
 network_namespaces(7) and unshare(2).
 """
 
@@ -29,13 +29,12 @@ _Resource = TypeVar("_Resource")
 
 
 class Namespace:
-    """A new network namespace and the thread that lives in it.
+    """A new network namespace and the thread that is in it.
 
-    Everything that must happen inside goes through :meth:`call`; what it opens may then be used by
-    any thread, as a socket stays in the namespace that it was made in. The thread also has a
-    working directory of its own.
+    What must be done inside goes through :meth:`call`. A socket opened there may be used by any thread, as it stays
+    in its namespace. The thread also has a working directory of its own.
 
-    Raises :class:`~harness.errors.Unsupported` when the process may not make namespaces.
+    Raises :class:`~harness.errors.Unsupported` when the process may not create namespaces.
     """
 
     def __init__(self, name: str) -> None:
@@ -65,7 +64,7 @@ class Namespace:
         return self._thread.submit(function, *args, **kwargs).result()
 
     def enter(self, make: Callable[[], AbstractContextManager[_Resource]]) -> _Resource:
-        """Make a context manager inside and enter it; it is left when the namespace closes."""
+        """Create a context manager inside and enter it; it is exited when the namespace is closed."""
         return self.call(lambda: self._resources.enter_context(make()))
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
@@ -80,10 +79,10 @@ class Namespace:
         self.call(_write, settings)
 
     def close(self) -> None:
-        """Close all that was entered, newest first, and let the namespace go.
+        """Exit what was entered, newest first, and release the namespace.
 
-        It does not wait: closing a packet socket takes the kernel a grace period of RCU, and
-        taking the namespace apart is work that it does by itself afterwards.
+        Does not wait: closing a packet socket takes an RCU grace period, and the kernel dismantles the namespace
+        asynchronously anyway.
         """
         self._thread.submit(self._resources.close)
         self._thread.shutdown(wait=False)
@@ -95,8 +94,8 @@ def _leave() -> int:
     if libc.unshare(CLONE_NEWNET | CLONE_FS) != 0:
         code = ctypes.get_errno()
         if code == errno.EPERM:
-            raise Unsupported("only root may make network namespaces", remedy="run as root, or in the microVM")
-        raise Unsupported(f"the kernel made no network namespace: {os.strerror(code)}")
+            raise Unsupported("only root may create network namespaces", remedy="run as root, or in the microVM")
+        raise Unsupported(f"the kernel created no network namespace: {os.strerror(code)}")
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
@@ -106,7 +105,9 @@ def _write(settings: Mapping[str, str]) -> None:
         path = sysctls.path(name)
         parts = path.split("/")
         if parts[0] != "net" or ".." in parts:
-            raise HarnessError(f"{name} is no setting of a network namespace", remedy="use one that begins with net.")
+            raise HarnessError(
+                f"{name} is not a setting of a network namespace", remedy="use one that begins with net."
+            )
         try:
             descriptor = os.open(f"/proc/sys/{path}", os.O_WRONLY | os.O_CLOEXEC)
         except OSError:

@@ -1,9 +1,9 @@
-"""Neighbours are resolved before packets need them: by ARP (RFC 826) and Neighbour Discovery (RFC 4861).
+"""Resolving neighbours before packets need them: by ARP (RFC 826) and Neighbour Discovery (RFC 4861).
 
-On a real link the first packet to a neighbour waits until its Ethernet address is known. Here that is done
-before a step, through the rulesets that are loaded, in the order in which the step's packets would ask: each
-host asks only once it could have been reached, for it also learns from the questions of others. Within a step
-nobody asks: packets to neighbours that were not resolved are dropped at once, and no timer of the kernel runs.
+On a real link the first packet to a neighbour waits until its Ethernet address is resolved. Here neighbours are
+resolved before a step, through the loaded rulesets, in the order in which the step's packets would cause it: a
+host asks only once it could have been reached, because it also learns from the requests of others. During a step
+no kernel asks: packets to unresolved neighbours are dropped at once, and no timer runs.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from harness.topology.parts import MAIN, Address, Interface, Vxlan
 from harness.wait import wait_until
 
 DEADLINE_S: Final = 0.3
-"""Seconds within which a neighbour has answered; the kernel would ask again after one second."""
+"""Seconds to wait for a neighbour's answer; the kernel would ask again after one second."""
 
 
 class Query(NamedTuple):
-    """A question of a host for a neighbour's Ethernet address."""
+    """A host's request for a neighbour's Ethernet address."""
 
     host: str
     interface: str
     address: Address
     source: IPv6Address | None = None
-    """Of a solicitation; the kernel chooses that of an ARP request."""
+    """Source of a solicitation; the kernel chooses that of an ARP request."""
 
 
 class Resolver:
@@ -45,31 +45,32 @@ class Resolver:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
         self.needed = any(not one.known for host in lab.network.hosts.values() for one in host.neighbours)
-        """Whether there are such neighbours at all."""
+        """Whether there are any such neighbours."""
 
     def hold(self) -> None:
-        """From now on no kernel of the lab asks by itself."""
+        """Stop the lab's kernels from resolving neighbours by themselves."""
         for host in self._lab.hosts.values() if self.needed else ():
             _hold(host)
 
     def towards(self, host: str, destination: Address) -> tuple[Query, ...]:
-        """Resolve what packets of ``host`` to ``destination``, and their answers, need; what failed.
+        """Resolve the neighbours that packets of ``host`` to ``destination``, and their answers, need.
 
-        Behind the first router that is every neighbour of a router: only its ruleset knows where NAT leads.
+        Behind the first router those are all neighbours of each router, because NAT may lead anywhere. Returns the
+        queries that failed.
         """
         caller = self._source(host, destination)
         return self._spread(host, self._sending(host, destination), caller)
 
     def beyond(self, host: str, version: int) -> tuple[Query, ...]:
-        """Resolve what packets that have reached ``host`` need there and behind it; what failed."""
+        """Resolve the neighbours that packets need at ``host`` and behind it. Returns the queries that failed."""
         return self._spread(host, self._queries(host, version), None)
 
     def ask(self, query: Query) -> bool:
-        """Resolve one neighbour; whether that succeeded."""
+        """Resolve one neighbour. Returns whether that succeeded."""
         return not _ask(self._lab.hosts[query.host], [query])
 
     def _spread(self, start: str, first: list[Query], caller: Address | None) -> tuple[Query, ...]:
-        """Ask what is to be asked on the host ``start``, then on those that were reached by that, and so on."""
+        """Ask on the host ``start``, then on the hosts that this reached, and so on."""
         network = self._lab.network
         waiting, reached, failed = [(start, first)], {start}, []
         while waiting:
@@ -86,15 +87,15 @@ class Resolver:
         return tuple(failed)
 
     def _answering(self, name: str, version: int, caller: Address | None) -> list[Query]:
-        """What a host asks that packets of ``caller`` have reached: to pass them on, or to answer."""
+        """The queries of a host reached by packets of ``caller``: to forward them, or to answer."""
         if self._lab.network.hosts[name].forwarding:
             return self._queries(name, version)
         return self._sending(name, caller) if caller else self._queries(name, version, own_source=True)
 
     def _sending(self, name: str, destination: Address) -> list[Query]:
-        """What a host asks to send packets of its own to ``destination``.
+        """The queries of a host that sends packets of its own to ``destination``.
 
-        That is the next hop, or every neighbour where more than the main table decides who that is.
+        That is one for the next hop, or for every neighbour where not only the main table selects it.
         """
         host = self._lab.network.hosts[name]
         several = host.rules or any(route.table != MAIN for route in host.routes)
@@ -107,7 +108,7 @@ class Resolver:
         return self._queries(name, destination.version, hop.address, own_source=True) if hop.address else []
 
     def _source(self, name: str, destination: Address) -> Address | None:
-        """The address from which a host calls ``destination``, as far as its main table says."""
+        """The source address of a host towards ``destination``, by its main table."""
         with suppress(Problem):
             return self._lab.network.route(name, destination).interface.address(destination.version)
         return None
@@ -115,7 +116,7 @@ class Resolver:
     def _queries(
         self, name: str, version: int, address: Address | None = None, *, own_source: bool = False
     ) -> list[Query]:
-        """Questions for the neighbour ``address`` or for all of them, that for a tunnel's end first.
+        """Queries for the neighbour ``address``, or for all of them; those for a tunnel's remote end first.
 
         A solicitation comes from the address of the packet that waits where that is the host's own, else from the
         link-local one (ndisc_solicit in net/ipv6/ndisc.c).
@@ -132,7 +133,7 @@ class Resolver:
 
 
 def ask_anew(host: Host, query: Query) -> None:
-    """Have ``host`` forget the entry that it was given for a neighbour, and ask; it does not wait for the answer.
+    """Delete the permanent entry of ``host`` for a neighbour and ask for it; does not wait for the answer.
 
     Raises :class:`~harness.errors.HarnessError` when the kernel refuses to ask.
     """
@@ -149,15 +150,17 @@ def ask_anew(host: Host, query: Query) -> None:
 
 
 def _is_local(address: IPv6Address) -> bool:
-    """Whether this namespace takes in what is for ``address``: some time after the address was added its route is made
-    by a work queue (addrconf_dad_work in net/ipv6/addrconf.c; the file is by rt6_info_route in net/ipv6/route.c)."""
+    """Whether this namespace accepts packets for ``address``, whose route a work queue adds after the address.
+
+    See addrconf_dad_work in net/ipv6/addrconf.c; the file is by rt6_info_route in net/ipv6/route.c.
+    """
     descriptor = os.open("/proc/thread-self/net/ipv6_route", os.O_RDONLY | os.O_CLOEXEC)
     with os.fdopen(descriptor) as routes:
         return any(route.startswith(f"{address.packed.hex()} 80 ") for route in routes)
 
 
 def resolved(host: Host, query: Query) -> bool:
-    """Whether the neighbour has an entry that packets can be sent by."""
+    """Whether the neighbour's Ethernet address is known."""
     return not _unanswered(host, [query])
 
 
@@ -181,7 +184,7 @@ def _unanswered(host: Host, queries: Iterable[Query]) -> list[Query]:
 
 
 def _ask(host: Host, queries: Collection[Query]) -> list[Query]:
-    """Send what asks for each of ``queries`` that is not answered yet, all at once; those that got no answer."""
+    """Ask all of ``queries`` that are not answered yet at once. Returns those that got no answer."""
     if not (asked := _unanswered(host, queries)):
         return []
     _ask_kernel(host, asked)
@@ -199,7 +202,7 @@ def _ask(host: Host, queries: Collection[Query]) -> list[Query]:
 
 
 def _ask_kernel(host: Host, queries: Collection[Query]) -> None:
-    """Have the kernel ask, or, where the question is written here, wait for the answer."""
+    """Have the kernel send ARP requests; solicitations are sent from here."""
     asked: list[Request] = []
     for query in queries:
         index = host.interfaces[query.interface]
@@ -214,7 +217,7 @@ def _ask_kernel(host: Host, queries: Collection[Query]) -> None:
 
 
 def _ended(query: Query, index: int, is_left: bool) -> Iterator[Request]:
-    """No more questions by the kernel, and no entry that holds packets."""
+    """Stop the kernel from asking again, and from queueing packets for an unresolved neighbour."""
     if query.address.version == 4:
         yield requests.resolution(index, 4, probes=0)
     if is_left:
@@ -224,7 +227,7 @@ def _ended(query: Query, index: int, is_left: bool) -> Iterator[Request]:
 def _solicit(query: Query, source: IPv6Address, host: Host) -> None:
     """Send a neighbour solicitation as the kernel would, through the output hook.
 
-    The kernel takes the source address of the packet that waits, and none waits here.
+    The kernel would take the source address from the packet that waits, but here none does.
     """
     assert isinstance(query.address, IPv6Address)
     interface = host.plan.interfaces[query.interface]

@@ -1,4 +1,4 @@
-"""What the kernel would load modules for when a lab is built."""
+"""What makes the kernel load modules when a lab is built."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KINDS = {Bridge: "bridge", Vlan: "vlan", Vxlan: "vxlan", Vrf: "vrf", Dummy: "dum
 
 
 def needs(network: Network) -> Iterator[Need]:
-    """What the hosts' interfaces and settings make the kernel ask for."""
+    """The modules that the hosts' interfaces and settings make the kernel request."""
     yield Need("rtnl-link-veth", "a link of the lab")
     for host in network.hosts.values():
         for name, made in host.made.items():

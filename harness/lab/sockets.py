@@ -1,14 +1,12 @@
-"""Real sockets in the hosts of a lab: programs that listen, connect, ask and answer. See tcp(7), udp(7).
+"""Real sockets in the hosts of a lab: programs that listen, connect, send requests and answer. See tcp(7), udp(7).
 
-Nothing here waits. The kernel carries packets by itself; what a program does when one has reached it
-is done by :meth:`Call.advance`, over and over, until the lab is still. Then it is known how the call
-went, without any time having passed: when no packet is left, none will come before TCP tries again.
+Nothing here waits. The kernel carries packets by itself; what a program does when one reaches it
+is done by :meth:`Call.advance`, repeatedly, until the lab is idle. Then the outcome of the call is known
+without waiting for a timeout: when no packet is left, none will come before TCP retransmits.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -18,26 +16,16 @@ from typing import Any, Final, NamedTuple, Protocol, Self
 from harness.errors import HarnessError, Unsupported
 from harness.lab.inject import cookie_of
 from harness.lab.lab import Host, Lab
+from harness.lab.socket_errors import ANCILLARY, RECEIVE, SocketErrors, queue_errors
 from harness.model.observation import Flow
 from harness.scenario.flow import FlowPlan
 from harness.scenario.models.sockets import Listen
 
-# linux/in.h, linux/in6.h, linux/errqueue.h, linux/tcp.h
-IP_PKTINFO, IP_RECVERR, IPV6_RECVERR = 8, 11, 25
-SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6 = 2, 3
+# linux/in.h, linux/tcp.h
+IP_PKTINFO: Final = 8
 TCP_REPAIR: Final = 19
 TCP_ESTABLISHED: Final = 1
 
-UNREACHABLE: Final = (
-    *(errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENONET),
-    *(errno.ENOPROTOOPT, errno.EPROTO, errno.EACCES, errno.EMSGSIZE),
-)
-"""What ICMP errors become for a program, beside ECONNREFUSED; EACCES also for a route of type prohibit."""
-
-RECEIVE: Final = 1 << 16
-ANCILLARY: Final = 512
-
-_EXTENDED_ERROR = struct.Struct("=IBBBBII")  # struct sock_extended_err
 _PKTINFO = struct.Struct("=i4s4s")  # struct in_pktinfo
 _PKTINFO6 = struct.Struct("=16si")  # struct in6_pktinfo
 
@@ -50,7 +38,7 @@ class SocketAddress(NamedTuple):
 
     @classmethod
     def of(cls, name: tuple[Any, ...]) -> SocketAddress:
-        """From a socket's name; that of an IPv6 socket has more to it."""
+        """From a socket's name; that of an IPv6 socket has more fields."""
         return cls(str(name[0]).partition("%")[0], name[1])
 
 
@@ -75,24 +63,24 @@ class Call(Protocol):
 
     @property
     def cookie(self) -> int:
-        """SO_COOKIE of the socket that calls: the tracer knows its packets by that."""
+        """SO_COOKIE of the calling socket, by which the tracer identifies its packets."""
 
     @property
     def failed(self) -> str:
         """Name of the errno with which the call failed at once, e.g. ``ENETUNREACH``; "" when it did not."""
 
     def start(self) -> None:
-        """Have the first packet sent."""
+        """Send the first packet."""
 
     def advance(self) -> None:
-        """Do what programs do about what has reached them."""
+        """Let the programs process what has arrived."""
 
     def finish(self) -> Flow:
-        """How it went, once no packet is left. What failed is given up, without another packet."""
+        """The outcome, once no packet is left. What failed is closed without sending another packet."""
 
 
 class Programs:
-    """The programs of one scenario; closed before the lab is, without another packet."""
+    """The programs of one scenario; closed before the lab, without sending another packet."""
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
@@ -109,13 +97,13 @@ class Programs:
             _vanish(one)
 
     def listen(self, spec: Listen) -> None:
-        """Start a program that takes what comes to a port, on all addresses of its host.
+        """Start a program that listens on a port, on all addresses of its host.
 
-        Raises :class:`~harness.errors.HarnessError` when the port is taken.
+        Raises :class:`~harness.errors.HarnessError` when the port is in use.
         """
         host = self._lab.hosts[spec.on]
         if host is not self._lab.device:
-            # An answer that was dropped would come again after a second, in the middle of another step.
+            # A dropped SYN-ACK would be retransmitted after a second, during another step.
             host.namespace.sysctl({"net.ipv4.tcp_synack_retries": "0"})
         for port, kind in ((spec.tcp, socket.SOCK_STREAM), (spec.udp, socket.SOCK_DGRAM)):
             if port is None:
@@ -139,15 +127,15 @@ class Programs:
                 self._listening.append(_Listening(host, opened, kind == socket.SOCK_STREAM))
 
     def connect(self, plan: FlowPlan) -> Call:
-        """A TCP connection as ``plan`` says. Raises :class:`~harness.errors.HarnessError` when there is one."""
+        """Open a TCP connection as planned. Raises :class:`~harness.errors.HarnessError` when it exists already."""
         if plan in self._connections:
-            raise HarnessError(f"there is a connection {plan} already", remedy="give this one another sport")
+            raise HarnessError(f"connection {plan} exists already", remedy="use another sport")
         return _Connect(self, plan, self._caller(plan))
 
     def exchange(self, plan: FlowPlan, request: bytes, answer: bytes) -> Call:
         """A request and its answer, through the connection of ``plan`` where that is TCP.
 
-        Raises :class:`~harness.errors.HarnessError` when that connection was never made.
+        Raises :class:`~harness.errors.HarnessError` when that connection was not established.
         """
         if plan.protocol == "tcp":
             if plan not in self._connections:
@@ -162,7 +150,7 @@ class Programs:
         family = socket.AF_INET if plan.destination.version == 4 else socket.AF_INET6
         opened = self._socket(host, family, socket.SOCK_STREAM if plan.protocol == "tcp" else socket.SOCK_DGRAM)
         if plan.protocol == "tcp":
-            _queue_errors(opened, on=True)
+            queue_errors(opened, on=True)
         _bind(opened, plan.sport, host)
         return opened
 
@@ -175,15 +163,15 @@ class Programs:
         try:
             opened = host.namespace.call(socket.socket, family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         except OSError as refused:
-            raise Unsupported(f"this kernel makes no such socket: {refused.strerror}") from None
+            raise Unsupported(f"this kernel does not support such a socket: {refused.strerror}") from None
         self._open.append(opened)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         return opened
 
-    # -- what has reached the programs that listen -------------------------------------------------
+    # -- what has reached the listening programs -------------------------------------------------
 
     def accepted(self) -> Iterator[tuple[Host, socket.socket]]:
-        """Connections that have come, each with the host that it came to."""
+        """Accept new connections, each with the host that accepted it."""
         for host, listening, tcp in self._listening:
             while tcp:
                 try:
@@ -195,7 +183,7 @@ class Programs:
                 yield host, accepted
 
     def requests(self, answer: bytes) -> Iterator[tuple[Host, SocketAddress, SocketAddress]]:
-        """Answer requests that have come by UDP: host, from where and at which of its addresses it was called."""
+        """Answer UDP requests: the host, the request's source, and the address and port it was sent to."""
         for host, listening, tcp in self._listening:
             while not tcp:
                 try:
@@ -209,11 +197,11 @@ class Programs:
                 yield host, SocketAddress.of(name), SocketAddress(address, listening.getsockname()[1])
 
     def keep(self, plan: FlowPlan, connection: _Connection) -> None:
-        """A connection that later steps may use."""
+        """Keep a connection for later steps."""
         self._connections[plan] = connection
 
     def forget(self, plan: FlowPlan, *sockets: socket.socket) -> None:
-        """Give up what failed."""
+        """Close and forget what failed."""
         self._connections.pop(plan, None)
         self._asking.pop(plan, None)
         for one in sockets:
@@ -226,7 +214,7 @@ class _Connect:
         self._programs = programs
         self._plan = plan
         self._caller = caller
-        self._errors = _Errors(caller)
+        self._errors = SocketErrors(caller)
         self._callee: tuple[Host, socket.socket] | None = None
         self.cookie = cookie_of(caller)
         self.failed = ""
@@ -263,7 +251,7 @@ class _Talk:
         self._through = through
         self._request = request
         self._answer = answer
-        self._errors = _Errors(through.caller)
+        self._errors = SocketErrors(through.caller)
         self._answered = False
         self.cookie = cookie_of(through.caller)
         self.failed = ""
@@ -301,7 +289,7 @@ class _Ask:
         self._caller = caller
         self._request = request
         self._answer = answer
-        self._errors = _Errors(caller)
+        self._errors = SocketErrors(caller)
         self._taken: tuple[Host, SocketAddress, SocketAddress] | None = None
         self._answered = False
         self.cookie = cookie_of(caller)
@@ -329,82 +317,6 @@ class _Ask:
         return _flow(result, self._plan)
 
 
-class _Errors:
-    """What a program learns from the kernel about packets that did not arrive.
-
-    Without IP_RECVERR, as programs are: a connection that is being made ends by any ICMP destination-unreachable
-    but frag-needed (tcp_v4_err in net/ipv4/tcp_ipv4.c, tcp_v6_err in net/ipv6/tcp_ipv6.c); an established one
-    by a reset alone, since ICMP errors are soft there (RFC 1122 section 4.2.3.9, RFC 5461); a connected UDP
-    socket reports those that icmp_err_convert[] in net/ipv4/icmp.c and tab_unreach[] in net/ipv6/icmp.c call
-    fatal, such as port-unreachable and admin-prohibited, but not net- or host-unreachable, and frag-needed.
-
-    Only a connection that is being made has IP_RECVERR: on a virtual wire the error comes while connect(2) still
-    owns the socket, which would then not report it before the SYN is sent again.
-    """
-
-    def __init__(self, caller: socket.socket) -> None:
-        self._caller = caller
-        self._udp = caller.type == socket.SOCK_DGRAM
-        self._icmp = False
-        self._reset = False
-        self.first = ""
-        """Name of the first errno, "not yet" aside."""
-
-    def noted(self) -> _Noted:
-        """Suppress and note an error of a system call in the block; "not yet" is none."""
-        return _Noted(self)
-
-    def note(self, number: int | None) -> None:
-        if number and number not in (errno.EINPROGRESS, errno.EAGAIN):
-            self.first = self.first or errno.errorcode.get(number, str(number))
-        if not self._udp:
-            self._reset = self._reset or number in (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE)
-        # No route: the host's own kernel says what a router would say by ICMP.
-        self._icmp = self._icmp or number in UNREACHABLE or (self._udp and number == errno.ECONNREFUSED)
-
-    def read(self) -> None:
-        """Take ICMP errors from the socket's queue: the packets live on until they are read."""
-        while True:
-            try:
-                _, ancillary, _, _ = self._caller.recvmsg(RECEIVE, ANCILLARY, socket.MSG_ERRQUEUE)
-            except OSError:
-                return
-            for _, kind, payload in ancillary:
-                if kind in (IP_RECVERR, IPV6_RECVERR):
-                    _, origin, *_ = _EXTENDED_ERROR.unpack_from(payload)
-                    self._icmp = self._icmp or origin in (SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6)
-
-    def forget(self) -> None:
-        """The connection is there: from now on ICMP errors are soft."""
-        _queue_errors(self._caller, on=False)
-        self.read()
-        self._caller.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-
-    def result(self) -> str:
-        self.read()
-        with self.noted():  # getsockopt(SO_ERROR) would give soft errors too
-            self._caller.recv(1, socket.MSG_PEEK)
-        return "unreachable" if self._icmp else "refused" if self._reset else "timeout"
-
-
-class _Noted:
-    def __init__(self, errors: _Errors) -> None:
-        self._errors = errors
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
-        if isinstance(error, OSError):
-            if error.errno in (errno.EADDRNOTAVAIL, errno.EADDRINUSE):
-                raise HarnessError(
-                    f"the kernel refused the connection: {os.strerror(error.errno)}", remedy="give it another sport"
-                ) from None
-            self._errors.note(error.errno)
-            return True
-        return False
-
-
 def _flow(
     result: str,
     plan: FlowPlan,
@@ -417,13 +329,6 @@ def _flow(
     return Flow(result=result, host=plan.host, by=by, src=src, sport=sport, dst=dst, dport=dport)
 
 
-def _queue_errors(opened: socket.socket, *, on: bool) -> None:
-    if opened.family == socket.AF_INET:
-        opened.setsockopt(socket.IPPROTO_IP, IP_RECVERR, on)
-    else:
-        opened.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, on)
-
-
 def _bind(opened: socket.socket, port: int, host: Host) -> None:
     try:
         opened.bind(("", port))
@@ -432,14 +337,14 @@ def _bind(opened: socket.socket, port: int, host: Host) -> None:
 
 
 def _received(end: socket.socket) -> bool:
-    """Read what has come to an end of a connection, and have the kernel acknowledge it now, not 40 ms later."""
+    """Read from one end of a connection, and have the kernel acknowledge at once, not after 40 ms."""
     found = end.recv(RECEIVE)
     end.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
     return bool(found)
 
 
 def _vanish(one: socket.socket) -> None:
-    """Close a socket without another packet: no FIN, no reset, no try again."""
+    """Close a socket without sending another packet: no FIN, no reset, no retransmission."""
     with suppress(OSError):  # UDP; listening
         one.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
     one.close()
@@ -453,7 +358,7 @@ def _local_address(payload: bytes) -> str:
 
 
 def _from_there(payload: bytes) -> bytes:
-    """The same for the answer: by whatever interface, from the address that was called."""
+    """The control message for the answer: by any interface, from the address that the request was sent to."""
     if len(payload) == _PKTINFO.size:
         return _PKTINFO.pack(0, _PKTINFO.unpack(payload)[2], bytes(4))
     return _PKTINFO6.pack(_PKTINFO6.unpack(payload)[0], 0)

@@ -137,7 +137,9 @@ def keep(request: ShellRequest) -> list[str]:
 def _here(case: Case, request: ShellRequest) -> int:
     modules.permit(request.modules.split(","))
     if os.geteuid() != 0:
-        raise Unsupported("only root may make network namespaces", remedy="leave out --kernel host: a microVM has root")
+        raise Unsupported(
+            "only root may create network namespaces", remedy="leave out --kernel host: a microVM has root"
+        )
     if shutil.which("ip", path=_PATH) is None:
         raise Unsupported("the program ip is missing", remedy="run apt-get install iproute2")
     named.leave_mounts()

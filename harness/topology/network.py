@@ -1,4 +1,4 @@
-"""The plan of a lab: who has which address, who is reached through whom.
+"""The plan of a lab: addresses, links and routes.
 
 Nothing here touches the system: :mod:`harness.lab` builds what this plan says, and
 :mod:`harness.packets.frames` takes addresses and next hops from it.
@@ -41,18 +41,18 @@ from harness.topology.spec import HostSpec, LabSpec
 
 
 class NextHop(NamedTuple):
-    """How a host reaches an address."""
+    """How a host sends to an address."""
 
     interface: Interface
-    """Where the packet leaves."""
+    """The output interface."""
     mac: str
-    """Of the neighbour that takes it; a group's for broadcast and multicast."""
+    """Ethernet address of the neighbour; of the group for broadcast and multicast."""
     address: Address | None = None
-    """Of that neighbour; None where there is none."""
+    """IP address of the neighbour; None for broadcast and multicast."""
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True):
-    """A lab as planned: everything given or derived, nothing left to choose."""
+    """A lab as planned, with everything derived that its description leaves open."""
 
     hosts: Mapping[str, HostPlan]
     device: str
@@ -105,7 +105,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
         return next((one.host for one in self.interfaces for own in one.addresses if own.ip == address), None)
 
     def address(self, host: str, family: int, *, towards: str) -> Address | None:
-        """The address of IP version ``family`` by which ``towards`` calls ``host``.
+        """The address of IP version ``family`` at which ``towards`` reaches ``host``.
 
         That of the interface facing ``towards`` when they share a link, else the host's first;
         None when the host has no address of that version.
@@ -115,12 +115,12 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
         return next((found for one in facing_first if (found := one.address(family)) is not None), None)
 
     def route(self, host: str, address: Address, *, local: bool = False) -> NextHop:
-        """How ``host`` sends to ``address``: by the longest prefix, as the kernel would.
+        """How ``host`` sends to ``address``: by the longest matching prefix, as in the kernel.
 
-        With ``local`` it reaches itself, by its loopback interface.
+        With ``local`` also to itself, by its loopback interface.
 
         Raises :class:`~harness.model.problem.Problem`, without keys, when it has no route or
-        when nobody on the link has the next hop's address.
+        when no host on the link has the next hop's address.
         """
         here = self.hosts[host]
         if local and (address.is_loopback or self.owner(address) == host):
@@ -143,7 +143,7 @@ class _Way(NamedTuple):
 
 def _longest_match(here: HostPlan, address: Address) -> _Way:
     """The route to ``address`` of the longest prefix, then of the lowest metric."""
-    # A frame's first hop only: rules and other tables are for the kernel of the device.
+    # For a frame's first hop only: rules and other tables are left to the kernel.
     given = (route for route in here.routes if route.table == MAIN)
     ways = [_Way(route.destination, route.via, route.interface, route.metric, route.type) for route in given]
     ways += [_Way(own.network, address, one.name) for one in here.interfaces.values() for own in one.addresses]
@@ -154,7 +154,7 @@ def _longest_match(here: HostPlan, address: Address) -> _Way:
 
 
 def _next_hop(here: HostPlan, way: _Way) -> NextHop:
-    """Whom ``here`` sends to by the route ``way``."""
+    """The next hop of ``here`` by the route ``way``."""
     subnet, via, name, _, kind = way
     if via is None:
         raise Problem(f"{here.name}'s route to {subnet} is of type {kind}")
@@ -271,14 +271,14 @@ def _domain(host: HostSpec, interface: str) -> str:
 
 
 def _carrier(host: HostSpec, interface: str) -> str:
-    """The interface whose Ethernet address it has: a VLAN's is that of the interface below."""
+    """The interface whose Ethernet address it has: a VLAN interface has that of the one below."""
     while vlan := host.vlans.get(interface):
         interface = vlan.link
     return interface
 
 
 def _below(host: HostSpec, interface: str) -> str:
-    """The first interface that one is made of; itself for a tunnel and a dummy."""
+    """The first interface below one; itself for a tunnel or a dummy."""
     if interface in host.bridges:
         return host.bridges[interface][0]
     if interface in host.vrfs:
@@ -299,7 +299,7 @@ def _address_on_link(text: str, *keys: str | int) -> AddressOnLink:
 
 
 def _neighbours(host: str, interfaces: Mapping[End, Interface]) -> Iterator[Neighbour]:
-    """Everybody who can be reached without a gateway."""
+    """The neighbours of ``host``: all addresses that it reaches without a gateway."""
     for one in interfaces.values():
         if one.host == host and one.addresses:
             for end in one.reaches:
@@ -313,7 +313,7 @@ def _mac(host: int, interface: int) -> str:
 
 
 def _group_mac(address: Address) -> str:
-    """Where broadcast and multicast go: RFC 1112 section 6.4, RFC 2464 section 7."""
+    """The Ethernet address of a broadcast or multicast group: RFC 1112 section 6.4, RFC 2464 section 7."""
     if address == EVERYBODY:
         return BROADCAST
     octets = address.packed

@@ -21,12 +21,12 @@ AddressOnLink = IPv4Interface | IPv6Interface
 Subnet = IPv4Network | IPv6Network
 
 DEFAULT: tuple[Subnet, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
-"""Where a host sends what is for none of its links."""
+"""Destinations of the default route."""
 EVERYBODY = IPv4Address("255.255.255.255")
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 NO_MAC = "00:00:00:00:00:00"
 LOOPBACK = "lo"
-"""The interface by which a host reaches itself; no lab has to name it."""
+"""The loopback interface, which every host has."""
 
 
 class End(NamedTuple):
@@ -45,16 +45,16 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     name: str
     mac: str
-    """Locally administered, the same in every run: ``02:00:00:00:HOST:INTERFACE``, counted from 1."""
+    """Locally administered and the same in every run: ``02:00:00:00:HOST:INTERFACE``, counted from 1."""
     addresses: tuple[AddressOnLink, ...]
     peer: End
-    """The other end of the link; of one that is made, the first interface it is made of, or itself."""
+    """The other end of the link; of an interface that is not a wire, the first one below it, or itself."""
     reaches: tuple[End, ...]
     """The other interfaces with an address that are reached without a router."""
     mtu: int = 1500
     """Longest IP packet, in bytes."""
     given_mtu: int | None = None
-    """The same where it was said, and not left to the kernel."""
+    """The same where the lab sets it, else None."""
 
     @property
     def end(self) -> End:
@@ -76,9 +76,9 @@ class Route(NamedTuple):
 
     destination: Subnet
     via: Address | None
-    """None where the packet ends."""
+    """None unless unicast."""
     interface: str
-    """"" where the packet ends."""
+    """"" unless unicast."""
     type: str = "unicast"
     """Or ``blackhole``, ``unreachable``, ``prohibit``."""
     table: int = MAIN
@@ -116,7 +116,7 @@ class RoutingRule(NamedTuple):
 
 
 class Neighbour(NamedTuple):
-    """Who is reached without a router."""
+    """A neighbour: an address that is reached without a router."""
 
     interface: str
     address: Address
@@ -126,21 +126,21 @@ class Neighbour(NamedTuple):
 
 
 class Station(NamedTuple):
-    """An Ethernet address that a bridge need not learn."""
+    """A static entry in a bridge's forwarding database."""
 
     port: str
     mac: str
     vlan: int = 0
-    """Of a bridge that knows VLANs; else 0."""
+    """The VLAN, of a bridge with VLAN filtering; else 0."""
 
 
 class Bridge(NamedTuple):
-    """A bridge of a host; its own interface has the same name."""
+    """A bridge; its own interface has the same name."""
 
     ports: tuple[str, ...]
     stations: tuple[Station, ...]
     vlans: Mapping[str, Passing] = {}
-    """By port, or its own interface, what may pass; empty for a bridge that does not look at VLANs."""
+    """The VLANs allowed by port, or at its own interface; empty for a bridge without VLAN filtering."""
 
     def __str__(self) -> str:
         return f"bridge of {', '.join(self.ports)}"
@@ -193,7 +193,7 @@ class Dummy(NamedTuple):
 
 
 Made = Bridge | Vlan | Vxlan | Vrf | Dummy
-"""What an interface is that is no end of a wire."""
+"""An interface that is not the end of a wire."""
 
 
 class HostPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,7 +202,7 @@ class HostPlan(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     interfaces: Mapping[str, Interface]
     made: Mapping[str, Made]
-    """Those of the interfaces that are no ends of wires, in an order in which they can be made."""
+    """The interfaces that are not ends of wires, in an order in which they can be created."""
     routes: tuple[Route, ...]
     rules: tuple[RoutingRule, ...]
     neighbours: tuple[Neighbour, ...]
@@ -210,9 +210,9 @@ class HostPlan(msgspec.Struct, frozen=True, kw_only=True):
     sysctls: Mapping[str, str]
     """As ``sysctl(8)`` writes them, e.g. ``net.ipv4.conf.all.rp_filter``."""
     silent: bool
-    """It neither holds a ruleset nor forwards: its kernel gets no addresses, so it answers nothing."""
+    """It neither loads a ruleset nor forwards: its interfaces get no addresses, so its kernel answers nothing."""
     speaking: frozenset[str]
-    """The interfaces that get their addresses: all, or of a silent host those that its tunnels start from."""
+    """The interfaces that get their addresses: all, or of a silent host the local ends of its tunnels."""
 
     @property
     def bridges(self) -> dict[str, Bridge]:

@@ -1,4 +1,4 @@
-"""Routes and rules of a lab's hosts, from what is written to what the kernel is told."""
+"""Routes and routing rules of a lab's hosts, from their description to what the kernel gets."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _route(said: RouteSpec, name: str, spec: LabSpec, interfaces: Interfaces) ->
             yield Route(destination, None, "", said.type, table, metric)
         return
     if said.via is None:
-        raise Problem("does not say by whom", remedy="add via: with a neighbouring host or an address, or type:")
+        raise Problem("has no next hop", remedy="add via: with a neighbouring host or an address, or type:")
     found: Mapping[int, tuple[Address, str]]
     if said.via in spec.hosts:
         found = _neighbour(said.via, name, interfaces)
@@ -56,14 +56,14 @@ def _route(said: RouteSpec, name: str, spec: LabSpec, interfaces: Interfaces) ->
         found = _address(said.via, name, spec, interfaces)
     ways = [(to, *found[to.version]) for to in destinations if to.version in found]
     if not ways:
-        raise Problem(f"{said.via} is no way to {said.to}: it has no address of that IP version", "via")
+        raise Problem(f"{said.via} is not a next hop for {said.to}: it has no address of that IP version", "via")
     for destination, via, interface in ways:
         domain = _domain(spec.hosts[name], interface)
         yield Route(destination, via, interface, table=domain if said.table == "main" else table, metric=metric)
 
 
 def _neighbour(gateway: str, host: str, interfaces: Interfaces) -> dict[int, tuple[Address, str]]:
-    """The address of ``gateway`` on a subnet that ``host`` is on too, and by which interface, for each IP version."""
+    """For each IP version the address of ``gateway`` on a subnet of ``host``, and the interface there."""
     found: dict[int, tuple[Address, str]] = {}
     for one in interfaces.values():
         if one.host == host:
@@ -134,7 +134,7 @@ def _check_rule(host: HostSpec, name: str, said: RuleSpec, own: tuple[Route, ...
         if (interface := getattr(said, key)) is not None and interface not in (*host.interfaces, LOOPBACK):
             raise unknown(interface, host.interfaces, f"interface of {name}", key)
     if said.mask is not None and said.mark is None:
-        raise Problem("there is no mark that it could be of", "mask", remedy="add mark:", about_key=True)
+        raise Problem("has no mark to apply to", "mask", remedy="add mark:", about_key=True)
     _check_table(host, name, said, own)
     return versions
 
@@ -143,7 +143,7 @@ def _check_table(host: HostSpec, name: str, said: RuleSpec, own: tuple[Route, ..
     if said.table is None and said.type == "unicast":
         raise Problem(f"a rule of type {said.type} needs table", remedy="add table:")
     if said.table is not None and said.type != "unicast":
-        raise Problem(f"a rule of type {said.type} has no table", remedy="take one of table: and type: out")
+        raise Problem(f"a rule of type {said.type} has no table", remedy="remove table: or type:")
     table = _table(said.table) if said.table else 0
     known = {*TABLES.values(), *(route.table for route in own), *(vrf.table for vrf in host.vrfs.values())}
     if table and table not in known:
@@ -153,7 +153,7 @@ def _check_table(host: HostSpec, name: str, said: RuleSpec, own: tuple[Route, ..
 
 
 def _subnets(text: str, key: str) -> tuple[Subnet, ...]:
-    """What ``text`` means: one network, or for ``default`` one of each IP version."""
+    """The networks of ``text``: one, or for ``default`` one of each IP version."""
     if text == "default":
         return DEFAULT
     try:
@@ -173,5 +173,5 @@ def _table(said: int | str) -> int:
 
 
 def _domain(host: HostSpec, interface: str) -> int:
-    """The table that packets are looked up in that came in by ``interface``."""
+    """The routing table for packets received at ``interface``."""
     return next((vrf.table for vrf in host.vrfs.values() if interface in vrf.interfaces), MAIN)

@@ -1,7 +1,6 @@
-"""Who reaches whom without a router: over wires, bridges, VLANs and tunnels.
+"""Layer 2 reachability: over wires, bridges, VLANs and tunnels.
 
-A frame is followed from interface to interface with the VLAN tags that it has on the way, outermost
-first.
+A frame is followed from interface to interface with its VLAN tags, outermost first.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from harness.topology.spec import HostSpec, LabSpec, PortSpec
 Tags = tuple[int, ...]
 
 KINDS = {"bridges": "bridge", "vlans": "VLAN interface", "vxlans": "tunnel", "vrfs": "VRF", "dummies": "dummy"}
-"""Keys of a host whose entries are interfaces that are no ends of wires."""
+"""Keys of a host whose entries are interfaces other than ends of wires."""
 
 
 class _Frame(NamedTuple):
@@ -30,9 +29,9 @@ class _Frame(NamedTuple):
 
 
 class Wiring:
-    """The interfaces of a lab and what joins them.
+    """The interfaces of a lab and what connects them.
 
-    Raises :class:`~harness.model.problem.Problem`, with keys below the lab, when they do not fit together.
+    Raises :class:`~harness.model.problem.Problem`, with keys below the lab, when they contradict each other.
     """
 
     def __init__(self, spec: LabSpec) -> None:
@@ -54,9 +53,9 @@ class Wiring:
         }
 
     def reached(self, start: End, tags: Tags = (), *, without: End | None = None) -> list[End]:
-        """All other interfaces that get a frame which leaves at ``start``, nearest first.
+        """All other interfaces that receive a frame sent at ``start``, with VLAN ``tags``; nearest first.
 
-        With ``tags`` it leaves so; the bridge ``without`` does not pass it.
+        The bridge ``without`` does not forward it.
         """
         found: dict[End, None] = {}
         way = [_Frame(start, tags, leaving=True)]
@@ -72,7 +71,7 @@ class Wiring:
         return list(found)
 
     def stations(self, host: str, bridge: str, interfaces: Mapping[End, Interface]) -> Iterator[Station]:
-        """Who is behind which port: what the bridge would learn from traffic that a lab does not have."""
+        """The stations behind each port, which a bridge in a lab cannot learn from traffic."""
         own = self.spec.hosts[host]
         aware = knows_vlans(own, bridge)
         every = {vlan.id for other in self.spec.hosts.values() for vlan in other.vlans.values()}
@@ -85,7 +84,7 @@ class Wiring:
                         yield Station(port, interfaces[end].mac, vlan)
 
     def _left(self, frame: _Frame) -> Iterator[_Frame]:
-        """Where a frame is next that leaves the host by an interface."""
+        """The next places of a frame that leaves the host at an interface."""
         (name, interface), tags = frame.end, frame.tags
         host = self.spec.hosts[name]
         if vlan := host.vlans.get(interface):
@@ -101,7 +100,7 @@ class Wiring:
             yield _Frame(self.peers[frame.end], tags, leaving=False)
 
     def _arrived(self, frame: _Frame, without: End | None) -> Iterator[_Frame]:
-        """Where a frame is next that came in by an interface; VLANs take it before a bridge does."""
+        """The next places of a frame that arrived at an interface; VLAN interfaces precede bridges."""
         (name, interface), tags = frame.end, frame.tags
         host = self.spec.hosts[name]
         own = [one for one, vlan in host.vlans.items() if tags and (vlan.link, vlan.id) == (interface, tags[0])]
@@ -112,7 +111,7 @@ class Wiring:
                 yield from self._bridged(frame.end, bridge, tags)
 
     def _bridged(self, start: End, bridge: str, tags: Tags) -> Iterator[_Frame]:
-        """What a bridge makes of a frame that it gets from one of its ports, or from its host."""
+        """The frames that a bridge forwards of one from a port or from its host."""
         host = self.spec.hosts[start.host]
         aware = knows_vlans(host, bridge)
         if aware:
@@ -129,7 +128,7 @@ class Wiring:
 
 
 def knows_vlans(host: HostSpec, bridge: str) -> bool:
-    """Whether a bridge looks at VLANs: one of its ports, or itself, says which."""
+    """Whether a bridge filters VLANs: ``ports`` names one of its ports, or itself."""
     return any(port in host.ports for port in (bridge, *host.bridges[bridge]))
 
 
@@ -142,13 +141,13 @@ def _all(passing: Passing) -> set[int]:
 
 
 def _leaving(passing: Passing, tags: Tags) -> Tags | None:
-    """A frame's tags as it leaves by a port of a bridge that knows its VLAN as the first; None when it may not."""
+    """A frame's tags as it leaves at a port, the first of ``tags`` being its VLAN; None when that is not allowed."""
     if tags[0] == passing.untagged:
         return tags[1:]
     return tags if tags[0] in passing.tagged else None
 
 
-# --- what may be wrong --------------------------------------------------------------------------
+# --- checks --------------------------------------------------------------------------
 
 
 def kind(host: HostSpec, interface: str) -> str:
@@ -157,13 +156,13 @@ def kind(host: HostSpec, interface: str) -> str:
 
 
 def _check_kinds(name: str, host: HostSpec) -> None:
-    """Each is one of the interfaces, and of one kind."""
+    """Each of them must be listed in ``interfaces``, and be of one kind."""
     for key, noun in KINDS.items():
         for index, interface in enumerate(getattr(host, key)):
             keys = ("hosts", name, key, index if key == "dummies" else interface)
             about_key = key != "dummies"
             if interface not in host.interfaces:
-                remedy = f"give it its addresses, or none: interfaces: {{{interface}: []}}"
+                remedy = f"list it with its addresses, or with none: interfaces: {{{interface}: []}}"
                 raise Problem(f"{name} has no interface {interface}", *keys, remedy=remedy, about_key=about_key)
             if (other := kind(host, interface)) != key:
                 raise Problem(f"{interface} cannot be a {noun} and a {KINDS[other]}", *keys, about_key=about_key)
@@ -187,14 +186,14 @@ def _check_bridges(name: str, host: HostSpec) -> None:
                 raise Problem(f"{port} is already a port of {owners[port]}", *keys, index)
             if host.interfaces[port]:
                 keys = ("hosts", name, "interfaces", port)
-                raise Problem(f"a port of {bridge} has no addresses", *keys, remedy=f"give them to {bridge}")
+                raise Problem(f"a port of {bridge} has no addresses", *keys, remedy=f"move them to {bridge}")
             owners[port] = bridge
     for port, said in host.ports.items():
         keys = ("hosts", name, "ports", port)
         if port not in owners and port not in host.bridges:
             raise Problem(f"{port} is neither a port of a bridge nor a bridge", *keys, about_key=True)
         if said == PortSpec():
-            raise Problem("lets no VLAN pass", *keys, remedy="give untagged: or tagged:")
+            raise Problem("allows no VLAN", *keys, remedy="add untagged: or tagged:")
         if said.untagged in said.tagged:
             raise Problem(f"VLAN {said.untagged} cannot leave with and without a tag", *keys, "tagged")
 
@@ -213,13 +212,15 @@ def _check_vlans(name: str, host: HostSpec) -> None:
         try:
             next(over for over in creation(host) if over == interface)
         except StopIteration:
-            raise Problem(f"{interface} is made of itself", *keys, "link", remedy="name what carries it") from None
+            raise Problem(
+                f"{interface} is based on itself", *keys, "link", remedy="name the interface that carries it"
+            ) from None
 
 
 def creation(host: HostSpec) -> list[str]:
-    """The interfaces that are no wires, in an order in which each finds there what it is made of.
+    """The interfaces that are not wires, in an order in which each follows those below it.
 
-    Those that are made of themselves, by way of others, are left out.
+    Those that form a circle are left out.
     """
     order = [name for key in KINDS if key not in ("vlans", "bridges") for name in getattr(host, key)]
     waiting = {name: {vlan.link} for name, vlan in host.vlans.items()}
@@ -238,8 +239,8 @@ def _check_vrfs(name: str, host: HostSpec) -> None:
     for vrf, said in host.vrfs.items():
         keys = ("hosts", name, "vrfs", vrf)
         if 253 <= said.table <= 255:
-            remedy = "choose one that is nobody's, such as 10"
-            raise Problem(f"{said.table} is a table of the system", *keys, "table", remedy=remedy)
+            remedy = "choose another, such as 10"
+            raise Problem(f"{said.table} is a reserved table", *keys, "table", remedy=remedy)
         if said.table in tables:
             raise Problem(f"table {said.table} is that of {tables[said.table]}", *keys, "table")
         tables[said.table] = vrf
@@ -256,7 +257,7 @@ def _check_vrfs(name: str, host: HostSpec) -> None:
 
 
 def _addresses(spec: LabSpec) -> dict[Address, End]:
-    """Who has which address; wrong ones are found elsewhere."""
+    """The owner of each address; invalid ones are refused elsewhere."""
     found = {}
     for name, host in spec.hosts.items():
         for interface, texts in host.interfaces.items():
@@ -282,7 +283,7 @@ def _check_tunnels(name: str, host: HostSpec, owners: Mapping[Address, End]) -> 
         if local is None or local.host != name:
             raise Problem(f"{said.local} is not an address of {name}", *keys, "local")
         if kind(host, local.interface) == "vxlans":
-            raise Problem(f"{said.local} is inside of the tunnel {local.interface}", *keys, "local")
+            raise Problem(f"{said.local} is inside the tunnel {local.interface}", *keys, "local")
         if remote is None:
             raise Problem(f"no host of the lab has {said.remote}", *keys, "remote", remedy="give it to one")
         if remote.host == name:
@@ -309,7 +310,7 @@ def _peers(spec: LabSpec) -> dict[End, End]:
                 raise unknown(interface, own, f"interface of {name}", *keys)
             end = End(name, interface)
             if of := kind(spec.hosts[name], interface):
-                remedy = {"bridges": "link its ports", "vlans": "link what carries it"}.get(of, "take it out here")
+                remedy = {"bridges": "link its ports", "vlans": "link what carries it"}.get(of, "remove it here")
                 raise Problem(f"{end} is a {KINDS[of]}", *keys, remedy=remedy)
             if end in peers or end in ends:
                 raise Problem(

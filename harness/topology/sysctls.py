@@ -1,8 +1,8 @@
-"""Settings of a host that a lab may change: those that are a network namespace's own.
+"""Settings that a lab may change: those that each network namespace has of its own.
 
-Below ``/proc/sys/net`` a namespace sees some settings that are the whole kernel's. To write one would change
-the machine, or what follows in the same guest; so only those are taken that were seen to be a namespace's own.
-They stand in ``sysctls.txt`` beside this file, with its format.
+Some settings below ``/proc/sys/net`` belong to the whole kernel. Writing one would change the machine, or later
+scenarios in the same guest, so only those verified to be per namespace are accepted. ``sysctls.txt`` beside this
+file lists them and describes its format.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _INTERFACE = re.compile(r"(net/ipv[46]/(?:conf|neigh))/([^/]+)/")
 
 
 def path(name: str) -> str:
-    """Where the setting lies below ``/proc/sys``, of a name as sysctl(8) takes it.
+    """The path below ``/proc/sys`` of a setting named as by sysctl(8).
 
     With slashes between the parts, a dot belongs to an interface's name.
     """
@@ -32,10 +32,10 @@ def check(name: str, *keys: str) -> None:
     if general in own() and not {"", ".", ".."} & set(parts):
         return
     if parts[0] != "net":
-        sentence, remedy = "is no setting of a network namespace", "use one that begins with net."
+        sentence, remedy = "is not a setting of a network namespace", "use one that begins with net."
     else:
         sentence = "is not known to be a network namespace's own setting: it may change the whole kernel"
-        remedy = "those that are known stand in harness/topology/sysctls.txt"
+        remedy = "harness/topology/sysctls.txt lists those that are"
     raise Problem(f"'{name}' {sentence}", *keys, name, remedy=remedy, about_key=True)
 
 

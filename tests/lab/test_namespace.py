@@ -113,7 +113,7 @@ def test_a_setting_of_an_interface_with_a_dot_in_its_name(name: str) -> None:
     [
         ("net.ipv4.no_such_thing", "1", Unsupported, "has no setting net.ipv4.no_such_thing"),
         ("net.ipv4.ip_forward", "often", HarnessError, "refused net.ipv4.ip_forward = often: Invalid argument"),
-        ("kernel.hostname", "x", HarnessError, "kernel.hostname is no setting of a network namespace"),
+        ("kernel.hostname", "x", HarnessError, "kernel.hostname is not a setting of a network namespace"),
         ("net/../kernel/hostname", "x", HarnessError, "no setting of a network namespace"),
     ],
 )
@@ -131,4 +131,4 @@ def test_only_root_may_make_one() -> None:
         text=True,
         check=False,
     )
-    assert done.stdout == "only root may make network namespaces; run as root, or in the microVM\n", done.stderr
+    assert done.stdout == "only root may create network namespaces; run as root, or in the microVM\n", done.stderr

@@ -157,7 +157,7 @@ def test_what_cannot_be(programs: Programs, network: Network) -> None:
     with pytest.raises(HarnessError, match="server cannot use port 80: Address already in use"):
         programs.listen(LISTENING)
     connect(programs, network, 80)
-    with pytest.raises(HarnessError, match=r"there is a connection client :40000 → server 10\.0\.2\.2:80 tcp already"):
+    with pytest.raises(HarnessError, match=r"connection client :40000 → server 10\.0\.2\.2:80 tcp exists already"):
         connect(programs, network, 80)
     unconnected = plan(Exchange(from_="client", to="server", tcp=99), network)
     with pytest.raises(HarnessError, match=r"there is no connection client .*: it failed in a step before"):

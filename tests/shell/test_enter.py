@@ -69,7 +69,7 @@ def test_a_shell_reads_commands_and_nothing_is_left() -> None:
 def test_a_lab_that_is_kept_can_be_removed() -> None:
     for _ in range(2):  # the second time the names are taken
         done = subprocess.run([sys.executable, "-c", KEEP], capture_output=True, text=True, check=False)
-    assert "there is a network namespace nft-client already; nft-harness lab remove" in done.stderr
+    assert "network namespace nft-client exists already; nft-harness lab remove" in done.stderr
     links = subprocess.run(["ip", "-n", "nft-device", "-o", "link"], capture_output=True, text=True, check=True).stdout
     assert "lan0" in links
     removed = subprocess.run(

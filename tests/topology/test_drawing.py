@@ -83,4 +83,4 @@ def test_a_file_without_a_lab(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     path = tmp_path / "a.yaml"
     path.write_text("lab: routr\nruleset: a.nft\nscenarios: []\n")
     assert main(["lab", "show", str(path)]) != 0
-    assert "'routr' is no built-in lab; did you mean 'router'?" in capsys.readouterr().err
+    assert "'routr' is not a built-in lab; did you mean 'router'?" in capsys.readouterr().err

@@ -27,8 +27,8 @@ def test_what_is_a_namespaces_own_may_be_set(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("kernel.modprobe", "is no setting of a network namespace"),
-        ("vm.swappiness", "is no setting of a network namespace"),
+        ("kernel.modprobe", "is not a setting of a network namespace"),
+        ("vm.swappiness", "is not a setting of a network namespace"),
         ("net.netfilter.nf_hooks_lwtunnel", "may change the whole kernel"),
         ("net/netfilter/nf_hooks_lwtunnel", "may change the whole kernel"),
         ("net.netfilter.nf_conntrack_buckets", "may change the whole kernel"),
@@ -40,7 +40,7 @@ def test_what_is_a_namespaces_own_may_be_set(name: str) -> None:
         ("net/ipv4/conf/../ip_forward", "may change the whole kernel"),
         ("net/ipv4/../../kernel/modprobe", "may change the whole kernel"),
         ("net.ipv4.conf.all.", "may change the whole kernel"),
-        ("", "is no setting"),
+        ("", "is not a setting"),
     ],
 )
 def test_everything_else_is_refused(name: str, why: str) -> None:
