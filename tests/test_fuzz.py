@@ -22,7 +22,7 @@ from harness.bounds import RULESET_BYTES
 from harness.errors import HarnessError
 from harness.linux import btf, nfnetlink
 from harness.model import layers, result
-from harness.packets import frames, long, replay
+from harness.packets import frames, headers, long, replay
 from harness.packets.spec import Pcap, Send
 from harness.pytest_plugin import wire
 from harness.report import findings, html, summary
@@ -170,7 +170,7 @@ def capture(data: bytes, folder: Path) -> None:
     (file := folder / "a.pcap").write_bytes(data)
     for one in replay.packets(Pcap(file=str(file))):
         replay.said(one)
-        frames.summarise(one.frame)
+        headers.summarise(one.frame)
 
 
 def stored(data: bytes, folder: Path) -> None:
@@ -211,7 +211,7 @@ def records(data: bytes, _: Path) -> None:
 
 
 def frame(data: bytes, _: Path) -> None:
-    assert isinstance(frames.summarise(data), str)
+    assert isinstance(headers.summarise(data), str)
 
 
 def message_of_a_worker(data: bytes, _: Path) -> None:

@@ -25,7 +25,8 @@ from harness.lab.neighbours import Query
 from harness.lab.sockets import Call, Programs
 from harness.model.fields import Keys
 from harness.model.observation import Observation, ObservedPacket, Step, Value
-from harness.packets.frames import Frame, SendPath, build, summarise
+from harness.packets.frames import Frame, SendPath, build
+from harness.packets.headers import summarise
 from harness.reading.decision import CALL, Outcome, decisive
 from harness.reading.path import functions
 from harness.ruleset import state

@@ -23,7 +23,7 @@ from harness.lab.lab import Lab, link_local
 from harness.lab.neighbours import Query
 from harness.model.observation import Observation, ObservedPacket, Step
 from harness.packets import resolving
-from harness.packets.frames import fields
+from harness.packets.headers import fields
 from harness.reading.decision import REFUSED, arrivals, outcome
 from harness.reading.words import describe_decision
 from harness.ruleset.load import Ruleset

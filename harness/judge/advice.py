@@ -15,7 +15,7 @@ from harness.judge.unmet import place, rule_status
 from harness.model.mismatch import Mismatch
 from harness.model.observation import Observation, ObservedPacket, Rule
 from harness.model.result import Policy
-from harness.packets.frames import fields, framed
+from harness.packets.headers import fields, framed
 from harness.reading.decision import Outcome
 from harness.reading.drops import explain
 from harness.reading.path import hops_on

@@ -25,7 +25,7 @@ from harness.model.problem import one_of
 from harness.model.result import Policy
 from harness.nft_syntax import element
 from harness.packets import icmp
-from harness.packets.frames import fields, summarise
+from harness.packets.headers import fields, summarise
 from harness.packets.spec import Sees
 from harness.reading.decision import REFUSED, UNDECIDED, Outcome, arrivals, outcome
 from harness.reading.path import LOGS, hops_on

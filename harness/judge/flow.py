@@ -9,7 +9,7 @@ from harness.errors import BrokenMeasurement
 from harness.model.fields import Keys
 from harness.model.observation import Connection, Delivery, Direction, Observation, ObservedPacket
 from harness.netfilter import PROTOCOLS
-from harness.packets.frames import fields, summarise
+from harness.packets.headers import fields, summarise
 from harness.reading.words import describe_errno
 from harness.scenario.models.expect import Ends, Expect, FlowSeen, Tracked
 

@@ -17,7 +17,7 @@ class Wanted(NamedTuple):
     """One field that must hold."""
 
     field: str
-    """Its name in :func:`harness.packets.frames.fields`."""
+    """Its name in :func:`harness.packets.headers.fields`."""
     value: str | int
     """As it is written in the scenario."""
     found: str | int

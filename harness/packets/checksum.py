@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from harness.packets.frames import ETHERNET, VLAN_TAG
+from harness.packets.headers import ETHERNET, VLAN_TAG
 
 _TCP, _UDP, _ICMP, _ICMPV6 = 6, 17, 1, 58
 

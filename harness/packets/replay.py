@@ -16,7 +16,7 @@ from harness.model.fields import MOST_PACKETS
 from harness.model.problem import Problem
 from harness.packets import spec
 from harness.packets.endpoints import Endpoints
-from harness.packets.frames import fields
+from harness.packets.headers import fields
 from harness.packets.spec import Pcap
 
 GZIP = b"\x1f\x8b"

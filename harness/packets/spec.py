@@ -232,6 +232,10 @@ class Pcap(Model, frozen=True, kw_only=True):
     ] = "lab"
 
 
+Form = Literal["headers", "packet", "pcap"]
+"""How packets are written: header by header, as an expression of layers, or as a capture file."""
+
+
 class Send(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
     """A packet, or several in a row, and where it starts.
 
@@ -312,6 +316,13 @@ class Send(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
         Annotated[str, Meta(pattern=r"^\d{1,6}/(second|s|minute|min)$")] | None,
         Meta(description="Instead of `interval`: the maximum rate.", examples=["100/s", "30/minute"]),
     ] = None
+
+    @property
+    def form(self) -> Form:
+        """How it is written; of a well-formed one the others are empty."""
+        if self.pcap is not None:
+            return "pcap"
+        return "headers" if self.packet is None else "packet"
 
     @property
     def pace(self) -> float:

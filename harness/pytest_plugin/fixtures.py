@@ -33,7 +33,7 @@ from harness.model import layers
 from harness.model.node import LineColumn, Node
 from harness.model.observation import Drop, Observation, ObservedPacket, Rule, Step, Verdict
 from harness.model.problem import unknown
-from harness.packets.frames import fields
+from harness.packets.headers import fields
 from harness.pytest_plugin import items
 from harness.pytest_plugin.calls import caller, document
 from harness.pytest_plugin.session import SESSION
@@ -231,7 +231,7 @@ class SentPacket:
     @property
     def sees(self) -> Mapping[str, str | int]:
         """The packet as it arrived: ``src``, ``dst``, ``sport``, ``dport``, ``ttl``, and what else
-        :func:`~harness.packets.frames.fields` knows; empty when it arrived nowhere, or at the device."""
+        :func:`~harness.packets.headers.fields` knows; empty when it arrived nowhere, or at the device."""
         frames = [one.frame for one in self.packet.deliveries if one.host in arrivals(self.packet) and one.frame]
         return fields(frames[-1]) if frames else {}
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from harness.errors import BrokenMeasurement
 from harness.model.observation import Observation, ObservedPacket, Step, Value, Verdict
 from harness.packets import icmp
-from harness.packets.frames import fields
+from harness.packets.headers import fields
 from harness.reading import drops
 from harness.reading.path import hops_on, located
 from harness.reading.rules import bare

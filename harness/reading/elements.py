@@ -13,7 +13,7 @@ from ipaddress import ip_address, ip_network
 
 from harness.model.observation import Rule, Step, Value
 from harness.packets import icmp
-from harness.packets.frames import fields
+from harness.packets.headers import fields
 from harness.reading.rules import bare
 
 MOST = 100

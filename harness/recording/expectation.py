@@ -21,7 +21,7 @@ from harness.model.mismatch import Mismatch
 from harness.model.observation import Hop, Rule, Step, Value, Verdict
 from harness.model.result import PacketResult
 from harness.packets import icmp
-from harness.packets.frames import fields
+from harness.packets.headers import fields
 from harness.packets.spec import Sees
 from harness.reading.decision import REFUSED, UNDECIDED, arrivals
 from harness.reading.path import functions, hops_on, layers_of, located, routed_to, walk

@@ -16,7 +16,7 @@ from harness import __version__
 from harness.errors import Position
 from harness.model.observation import Delivery, Hop, ObservedPacket, Value
 from harness.model.result import PacketResult, Result
-from harness.packets.frames import fields, summarise
+from harness.packets.headers import fields, summarise
 from harness.reading.path import located
 from harness.reading.words import describe_chain, describe_hop, describe_loss
 from harness.report.evaluated import CoveredRule, covered_rules

@@ -19,7 +19,7 @@ from harness.model.observation import Delivery, Hop, Observation, ObservedPacket
 from harness.model.problem import one_of
 from harness.model.result import Policy
 from harness.packets import icmp
-from harness.packets.frames import fields, summarise
+from harness.packets.headers import fields, summarise
 from harness.reading.decision import Outcome, arrivals, ended, outcome
 from harness.reading.path import PLUMBING, PathRow, align, entries, is_landmark, located
 from harness.reading.words import describe_chain, describe_entry, describe_hop, describe_loss

@@ -157,7 +157,7 @@ def _check_send(action: SendAction, network: Network) -> Generator[Problem, None
     family = None
     try:
         _check_form(send)
-        if _is_short(send):
+        if send.form == "headers":
             family, count = plan_endpoints(send, network).family, send.count
         else:
             count = len(frames.build(send, network))
@@ -175,17 +175,12 @@ HEADERS = ("ether", "arp", "ip", "ip6", *TRANSPORTS, "payload")
 """Keys of the short form."""
 
 
-def _is_short(send: Send) -> bool:
-    return send.packet is None and send.pcap is None
-
-
 def _check_form(send: Send) -> None:
     """A packet is written in one form."""
-    form = "pcap" if send.pcap is not None else "packet"
-    others = () if _is_short(send) else ("packet", "to", *HEADERS) if form == "pcap" else HEADERS
-    for key in others:
+    others = {"headers": (), "packet": HEADERS, "pcap": ("packet", "to", *HEADERS)}
+    for key in others[send.form]:
         if getattr(send, key):
-            raise Problem(f"{form}: and {key}: exclude each other", key, remedy="keep one of them", about_key=True)
+            raise Problem(f"{send.form}: and {key}: exclude each other", key, remedy="keep one of them", about_key=True)
     if isinstance(send.payload, Payload) and (send.payload.hex is None) == (send.payload.file is None):
         raise Problem("is either hex: or file:", "payload")
 

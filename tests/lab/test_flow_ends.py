@@ -17,7 +17,7 @@ import pytest
 from harness.lab.capture import Capture
 from harness.lab.lab import Lab
 from harness.lab.sockets import Call, Programs
-from harness.packets.frames import fields
+from harness.packets.headers import fields
 from harness.ruleset.nft import Nft
 from harness.scenario.flow import plan
 from harness.scenario.models.sockets import Connect, Exchange

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from harness.packets import frames
-from harness.packets.frames import Frame, build, fields, prepare, summarise, vlan_tags
+from harness.packets import headers
+from harness.packets.frames import Frame, build, prepare
+from harness.packets.headers import fields, summarise, vlan_tags
 from harness.packets.spec import Send
 from harness.scenario.models.actions import SendAction
 from harness.scenario.models.expect import Expect
@@ -186,7 +187,8 @@ def test_scapy_is_needed_for_building_only(tmp_path: Path) -> None:
         import pickle, sys
         from pathlib import Path
         import harness.scenario.load
-        from harness.packets.frames import build, fields, summarise, use
+        from harness.packets.frames import build, use
+        from harness.packets.headers import fields, summarise
         folder = Path(sys.argv[1])
         use(pickle.loads((folder / "frames").read_bytes()))
         for send, network in pickle.loads((folder / "packets").read_bytes()):
@@ -216,7 +218,7 @@ def test_options_checksums_and_bytes() -> None:
 def test_tcp_options_however_broken(options: bytes) -> None:
     found: dict[str, str | int] = {}
     with contextlib.suppress(struct.error, IndexError):
-        frames._read_options(options, found)
+        headers._read_options(options, found)
     assert found.get("mss") in (None, 1460)
 
 

@@ -14,7 +14,8 @@ import msgspec
 import pytest
 
 from harness.model.problem import Problem
-from harness.packets.frames import Frame, build, fields
+from harness.packets.frames import Frame, build
+from harness.packets.headers import fields
 from harness.packets.long import LAYERS, packets
 from harness.packets.spec import Send
 from harness.topology.builtin import LABS

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from harness.model.problem import Problem
-from harness.packets.frames import build, fields
+from harness.packets.frames import build
+from harness.packets.headers import fields
 from harness.packets.replay import packets
 from harness.packets.spec import Pcap, Send
 from harness.topology.builtin import LABS

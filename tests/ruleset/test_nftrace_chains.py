@@ -13,7 +13,7 @@ from scapy.layers.l2 import Ether
 from harness.lab.inject import Wire
 from harness.lab.lab import Lab
 from harness.model.observation import Step, Verdict
-from harness.packets.frames import fields
+from harness.packets.headers import fields
 from harness.ruleset.listing import Chain
 from harness.ruleset.load import Ruleset
 from harness.ruleset.nftrace import TraceMessage, TraceSocket

@@ -9,7 +9,7 @@ from harness.judge.flow import foreign_answers
 from harness.judge.unmet import place
 from harness.model.observation import ObservedPacket, Step
 from harness.packets import icmp
-from harness.packets.frames import fields
+from harness.packets.headers import fields
 from harness.reading.decision import FORWARDING, REFUSED
 from harness.reading.path import hops_on
 from harness.reading.rules import translated

@@ -10,7 +10,7 @@ from harness.judge.diagnoses.evidence import Evidence
 from harness.judge.unmet import place
 from harness.model.observation import ObservedPacket
 from harness.packets import icmp
-from harness.packets.frames import fields, vlan_tags
+from harness.packets.headers import fields, vlan_tags
 from harness.reading.path import located
 from harness.reading.rules import bare
 from harness.topology.parts import Vlan

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from harness.judge.unmet import is_met, is_policy, named
 from harness.model.observation import Observation, ObservedPacket, Rule, Step
 from harness.model.result import Policy
-from harness.packets.frames import fields, framed
+from harness.packets.headers import fields, framed
 from harness.reading.decision import REFUSED, Outcome
 from harness.scenario.models.expect import Delivered, Expect, FlowSeen
 

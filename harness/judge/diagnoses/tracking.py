@@ -12,7 +12,7 @@ from harness.judge.unmet import named, place
 from harness.model.observation import Connection, ObservedPacket, Step
 from harness.packets import icmp
 from harness.packets.checksum import is_checksum_wrong
-from harness.packets.frames import fields
+from harness.packets.headers import fields
 from harness.reading.decision import arrivals
 from harness.reading.path import hops_on
 from harness.reading.rules import bare, conntrack_states, untracking
