@@ -1,4 +1,4 @@
-"""How much of everything a file of a stranger may ask for.
+"""Limits of what an untrusted file may demand.
 
 Each bound is many times what a real file needs, and small enough that what it lets through is read within
 seconds and a few hundred megabytes. What is beyond one is answered with a sentence at its line.
@@ -34,7 +34,7 @@ EXPRESSION_BYTES: Final = 1 << 20
 PACKETS_BYTES: Final = 16 << 20
 """Bytes of the packets that one expression makes."""
 HOSTS: Final = 250
-"""Hosts of a lab: the tracer tells 256 network namespaces apart."""
+"""Hosts of a lab: the tracer distinguishes 256 network namespaces."""
 INTERFACES: Final = 2048
 """Interfaces of all hosts of a lab."""
 KERNEL_BYTES: Final = 256 << 20

@@ -1,7 +1,7 @@
 """The user's cache folder: what saves time, and can be made again.
 
 A run goes on without it: what cannot be read there is made anew, and what cannot be written there is not kept, which
-is said once. Only kernel images have no other place to be.
+is reported once. Only kernel images have no other place to be.
 
 A guest may have been compromised, so what guests learned is kept apart, by the release that the host gave the guest to
 boot: neither the host's kernel nor a guest with another kernel ever loads a program that a guest compiled.
@@ -51,9 +51,9 @@ def cache_dir() -> Path:
 
 
 def keep(place: Path, content: bytes) -> bool:
-    """Write ``content`` to ``place``, so that whoever reads meanwhile finds the old file or the new one, whole.
+    """Write ``content`` to ``place``, atomically: a concurrent reader finds the old file or the new one.
 
-    Whether that went well; if not, it is said on standard error, once in each process.
+    Whether that went well; if not, it is reported on standard error, once in each process.
     """
     part = place.with_name(f".{place.name}.part")  # what a killed process leaves is used by the next
     try:

@@ -5,7 +5,7 @@
     HarnessError            a sentence for the user; never shown as a traceback
     ├── ScenarioError       what the user wrote is wrong: file:line:col, sentence, remedy
     ├── Unsupported         this machine or kernel cannot do it: reason, remedy
-    └── BrokenMeasurement   something could not be seen, so nothing can be said
+    └── BrokenMeasurement   something could not be observed, so nothing can be concluded
 
 A ruleset that does not do what was expected is no exception but data: see
 :mod:`harness.judge`.

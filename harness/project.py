@@ -1,6 +1,6 @@
 """The project that scenario files belong to: its root, and what its pytest settings say about them.
 
-Scenario files may come from strangers: they reach nothing outside of their project, unless the project's pytest
+Scenario files are untrusted: they reach nothing outside of their project, unless the project's pytest
 settings allow it. Settings are those of the folder in which a command was called, or of one above it; a settings
 file further down, which a pull request may bring beside its scenarios, is data and counts for nothing.
 """

@@ -11,7 +11,7 @@ from pathlib import Path
 def place(path: Path) -> Path:
     """Where a file called ``path`` is written: behind all symbolic links.
 
-    A name below the current folder does not lead out of it: a link there may be a stranger's. Raises
+    A name below the current folder does not lead out of it: a link there is untrusted. Raises
     :class:`OSError`.
     """
     real, here = path.resolve(), Path.cwd().resolve()
@@ -28,7 +28,7 @@ def save(path: Path, content: str | bytes) -> None:
     """
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     path = place(path)
-    with suppress(FileExistsError):  # a file where the folder should be is better told of by what follows
+    with suppress(FileExistsError):  # a file where the folder should be is reported better by what follows
         path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.is_file():
         path.write_bytes(data)

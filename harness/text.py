@@ -1,4 +1,4 @@
-"""Text that a stranger may have written, where it is shown: names, rules, file names, error sentences, a guest's words.
+"""Untrusted text where it is shown: names, rules, file names, error messages, output of a guest.
 
 Whatever shows such text calls the function of its language:
 

@@ -1,4 +1,4 @@
-"""Opening and reading of what a stranger may have written: scenario files, labs, rulesets, captures, results.
+"""Opening and reading of untrusted files: scenario files, labs, rulesets, captures, results.
 
 Each is opened here and nowhere else. Only a regular file is opened: to open a FIFO waits for its other end, a
 device may do anything, and neither has a size. What counts is the file that is really opened, behind all symbolic
@@ -43,7 +43,7 @@ _UNEXPECTED: Final = (
 
 @contextmanager
 def boundary(sentence: str, *, remedy: str = "") -> Iterator[None]:
-    """Within, a stranger's content is read: whatever it makes the reading code raise becomes :class:`Malformed`.
+    """Within, untrusted content is parsed: whatever exception it provokes becomes :class:`Malformed`.
 
     ``sentence`` says what is wrong with the content as a whole. Errors that are sentences pass.
     """
@@ -83,7 +83,7 @@ def read(path: Path, limit: int, *, allowed: Callable[[Path], bool] | None = Non
             data = file.read(limit + 1)
         except OSError as error:
             raise Unreadable(_reason(error)) from None
-    if len(data) > limit:  # it has grown, or its file system does not tell sizes, as /proc
+    if len(data) > limit:  # it has grown, or its file system reports no sizes, as /proc
         raise _too_large(limit)
     return data
 

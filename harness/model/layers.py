@@ -1,4 +1,4 @@
-"""Which part of the network stack a kernel function belongs to, and how much it tells.
+"""Which part of the network stack a kernel function belongs to, and how relevant it is.
 
 All knowledge is in ``layers.txt`` beside this file, with its format.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 UNKNOWN = "Unknown"
-"""The layer of a function that no line of the file speaks of."""
+"""The layer of a function that no line of the file names."""
 
 CRITICAL, IMPORTANT, OTHER = range(3)
 """Priorities; a function that is not in the file is OTHER."""

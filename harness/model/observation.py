@@ -15,7 +15,7 @@ from harness.errors import Position
 
 
 class Verdict(enum.StrEnum):
-    """What became of a packet, or what one rule or chain said about it."""
+    """What became of a packet, or the verdict of one rule or chain."""
 
     ACCEPT = "accept"
     DROP = "drop"
@@ -33,7 +33,7 @@ class Value(msgspec.Struct, frozen=True):
 
 
 class Hop(Value, frozen=True, kw_only=True):
-    """One traced kernel function met by a packet."""
+    """One traced kernel function that a packet passed."""
 
     time: int
     """Nanoseconds since the packet's birth."""
@@ -46,7 +46,7 @@ class Hop(Value, frozen=True, kw_only=True):
     """The kernel's name without compiler suffixes, e.g. ``ip_rcv``."""
     layer: str
     detail: Mapping[str, str] = {}
-    """What the function was told or answered, e.g. ``{"chain": "inet filter forward",
+    """Arguments or results of the function, e.g. ``{"chain": "inet filter forward",
     "hook": "forward", "verdict": "accept"}`` for ``nft_do_chain``, ``{"reason":
     "NETFILTER_DROP"}`` for the functions that free a dropped packet."""
 
@@ -140,7 +140,7 @@ class Loss(Value, frozen=True, kw_only=True):
     refused: int = 0
     """Events that found no room in the ring buffer."""
     missed: int = 0
-    """Runs of the BPF programs that the kernel skipped (recursion), where it tells."""
+    """Runs of the BPF programs that the kernel skipped (recursion), where it counts them."""
     untracked: int = 0
     """Packets that could not be followed because a map in the kernel was full."""
     trace: int = 0
@@ -160,13 +160,13 @@ class Drop(Value, frozen=True, kw_only=True):
 
     host: str
     function: str
-    """The function that gave the packet up: the caller of ``kfree_skb_reason`` and its kin."""
+    """The function that dropped the packet: the caller of ``kfree_skb_reason`` or a similar function."""
     reason: str
     """As in ``enum skb_drop_reason`` without ``SKB_DROP_REASON_``, e.g. ``NETFILTER_DROP``."""
 
 
 class Flow(Value, frozen=True, kw_only=True):
-    """How a call of one program to another went, as the sockets at both ends tell it."""
+    """How a call of one program to another went, as the sockets at both ends observe it."""
 
     result: str
     """``connected``, ``answered``, ``refused``, ``unreachable``, ``half-open`` or ``timeout``."""

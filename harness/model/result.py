@@ -107,7 +107,7 @@ class PacketResult(Value, frozen=True, kw_only=True):
     advice: tuple[str, ...] = ()
     """What to do about them, where the cause is known: sentences."""
     notes: tuple[str, ...] = ()
-    """What is to be said of it though it may be as expected: sentences."""
+    """Remarks that hold even where all is as expected: sentences."""
     ruleset: RulesetPlan | None = None
     """The ruleset that was in force, where a step has changed it; None for that of the result."""
 
@@ -298,7 +298,7 @@ def load(paths: Iterable[Path]) -> list[Result]:
 def changed(results: Iterable[Result], folder: Path) -> list[str]:
     """Return the rulesets' files that are not what they were in the run, by their names relative to ``folder``.
 
-    Only files of the project of ``folder`` are looked into: others are not known, and not said to have changed.
+    Only files of the project of ``folder`` are looked into: others are unknown, and not reported as changed.
     """
     project = find([], folder)
     texts = {item: None for result in results if result.ruleset for item in result.ruleset.texts.items()}

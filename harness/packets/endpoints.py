@@ -106,7 +106,7 @@ def _destination(send: Send, network: Network, family: int) -> Address:
 def _first_hop(
     send: Send, network: Network, family: int, destination: Address, through: Through
 ) -> tuple[Interface, str]:
-    """The interface by which the packet leaves, and the Ethernet address of whoever is next."""
+    """The interface by which the packet leaves, and the Ethernet address of the next hop."""
     try:
         hop = network.route(send.from_, destination, local=through == "output")
     except Problem as problem:
@@ -162,7 +162,7 @@ def _address(text: str, version: int, *keys: str | int) -> Address:
 
 
 def _plan_raw(send: Send, network: Network) -> Endpoints:
-    """A frame that holds neither IP nor ARP: from the first interface to whoever is at its other end."""
+    """A frame that holds neither IP nor ARP: from the first interface to the other end of its link."""
     if any(getattr(send, name) for name in TRANSPORTS) or send.ether is None or send.ether.type is None:
         raise Problem("does not say where to", remedy="add to: with a host or an address")
     interface = next(iter(network.hosts[send.from_].interfaces.values()), None)
@@ -203,7 +203,7 @@ def _check_upper_layer(send: Send, family: int, transports: Sequence[str]) -> No
         remedy = "add tcp:, udp:, icmp: or icmpv6:, or its number with " + (
             "ip: {proto: …}" if family == 4 else "ip6: {nh: …}"
         )
-        raise Problem("says nothing about what stands above IP", remedy=remedy)
+        raise Problem("has no protocol above IP", remedy=remedy)
 
 
 def _check_headers(send: Send) -> None:

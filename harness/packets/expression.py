@@ -20,7 +20,7 @@ MAX_LAYERS = 32
 MAX_DEPTH = 8
 """Layers in values of layers, lists in lists."""
 MAX_BYTES = 65535
-"""A text or byte string, repeated as often as it says."""
+"""A text or byte string, repeated by its factor."""
 MAX_NUMBER = 1 << 128
 """An IPv6 address as a number is the largest that a field takes."""
 

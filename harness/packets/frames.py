@@ -64,9 +64,9 @@ def build(send: Send, network: Network) -> tuple[Frame, ...]:
 
 
 def prepare(packets: Iterable[tuple[Send, Network]]) -> dict[str, bytes]:
-    """Build frames for a process that should do without scapy; it hands them to :func:`use`.
+    """Build frames for a process that should not import scapy, and passes them to :func:`use`.
 
-    Packets that contradict themselves or their lab are left out: :func:`build` says why.
+    Packets that contradict themselves or their lab are left out: :func:`build` reports why.
     """
     frames = {}
     for send, network in packets:
@@ -96,7 +96,7 @@ class _Packet(NamedTuple):
     """One packet, whichever way it is written."""
 
     said: Send
-    """What it says of its ends, as a short form."""
+    """The addresses and protocol that it gives, as a short form."""
     data: Callable[[Endpoints], bytes]
     """Its bytes, once its ends are known."""
     keys: tuple[str, ...]

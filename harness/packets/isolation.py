@@ -2,7 +2,7 @@
 
 A field of scapy that is not given may ask the machine for its value: the destination of an Ethernet header is resolved
 by ARP or neighbour discovery, the source of an IP header is looked up in the routing table, and a text in place of an
-address is taken for a host's name. Here all of these are refused: an expression is data of a stranger's, and the
+address is taken for a host's name. Here all of these are refused: an expression is untrusted data, and the
 machine that builds its packets is not part of the lab.
 """
 
@@ -73,11 +73,11 @@ _THREAD = threading.local()
 def _watch_sockets() -> None:
     """Refuse sockets and resolvers to a thread that is alone, whatever way a field of scapy finds to them."""
 
-    def hear(event: str, _: tuple[object, ...]) -> None:
+    def refuse(event: str, _: tuple[object, ...]) -> None:
         if event.startswith("socket.") and getattr(_THREAD, "alone", False):
             raise Asked(event)
 
-    sys.addaudithook(hear)
+    sys.addaudithook(refuse)
 
 
 def _number(text: str) -> str:

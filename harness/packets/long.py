@@ -238,7 +238,7 @@ def _check(kind: Any, name: str, given: Field, value: Any, beside: Mapping[str, 
     elif isinstance(field, fields.MACField):
         _check_text(isinstance(value, str) and bool(_MAC.fullmatch(value)), "an Ethernet address", value, given)
     elif isinstance(field, fields.MultipleTypeField) and isinstance(value, str) and not _MAC.fullmatch(value):
-        # Another field says what this one holds. Bytes are taken as they are, a text may be a host's name.
+        # Another field determines what this one holds. Bytes are used as they are, a text may be a host's name.
         _check_text(_is_ip(value), f"an address; write b{value!r} for bytes", value, given)
     if isinstance(value, Packet) and not field.holds_packets:
         raise Problem(f"{what} holds no layer", offset=given.offset)
@@ -256,7 +256,7 @@ def _fits(kind: Any, name: str, value: Any, beside: Mapping[str, Any]) -> bool:
         if not isinstance(_field(kind, name), BitField):
             found, inner = layer.getfield_and_val(name)
             found.addfield(layer, b"", inner)
-    except Exception:  # of whatever kind: scapy has no errors of its own
+    except Exception:  # scapy has no exception class of its own
         return False
     return True
 
@@ -310,11 +310,11 @@ def _placed(problem: Problem, offset: int) -> Problem:
     return Problem(problem.sentence, remedy=problem.remedy, offset=offset)
 
 
-# --- what a packet says, and what the lab adds --------------------------------------------------
+# --- what a packet gives, and what the lab adds ------------------------------------------------
 
 
 def said(packet: ScapyPacket) -> dict[str, Any]:
-    """What ``packet`` says of its addresses, as fields of a short form's :class:`~harness.packets.spec.Send`."""
+    """The addresses of ``packet``, as fields of a short form's :class:`~harness.packets.spec.Send`."""
     from scapy.layers.inet import IP
     from scapy.layers.inet6 import IPv6
     from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
@@ -344,7 +344,7 @@ def said(packet: ScapyPacket) -> dict[str, Any]:
 
 
 def data(packet: ScapyPacket, planned: Endpoints) -> bytes:
-    """The bytes of ``packet``, from the Ethernet header on, with the ends of ``planned`` where it says nothing."""
+    """The bytes of ``packet``, from the Ethernet header on, with the addresses of ``planned`` where it gives none."""
     from scapy.layers.inet import IP
     from scapy.layers.inet6 import IPv6
     from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
@@ -372,7 +372,7 @@ def data(packet: ScapyPacket, planned: Endpoints) -> bytes:
     try:
         with alone():
             return bytes(frame)
-    except Exception:  # of whatever kind: scapy has no errors of its own
+    except Exception:  # scapy has no exception class of its own
         raise Problem("scapy cannot build it") from None
 
 

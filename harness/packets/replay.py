@@ -35,7 +35,7 @@ class Recorded(NamedTuple):
     number: int
     """Its place in the file, from 1."""
     frame: bytes
-    """From an Ethernet header on, which is made up where the file has none."""
+    """From an Ethernet header on; one is added where the file has none."""
 
 
 def packets(pcap: Pcap) -> tuple[Recorded, ...]:
@@ -54,7 +54,7 @@ def packets(pcap: Pcap) -> tuple[Recorded, ...]:
 
 
 def said(recorded: Recorded) -> dict[str, Any]:
-    """What the packet says of its ends, as fields of a short form's :class:`~harness.packets.spec.Send`."""
+    """The addresses and protocol of the packet, as fields of a short form's :class:`~harness.packets.spec.Send`."""
     found = fields(recorded.frame)
     source, destination = found.get("src"), found.get("dst")
     if not isinstance(source, str) or not isinstance(destination, str) or not {"op", "proto"} & found.keys():
@@ -92,23 +92,23 @@ def _frames(content: bytes) -> list[tuple[int, bytes]]:
     frames = []
     warned: list[object] = []
 
-    def hear(record: logging.LogRecord) -> bool:
+    def note(record: logging.LogRecord) -> bool:
         warned.append(record)
         return False
 
     logger = logging.getLogger("scapy.runtime")
-    logger.addFilter(hear)
+    logger.addFilter(note)
     try:
         reader: Any = RawPcapReader(io.BytesIO(content))  # type: ignore[arg-type]  # it opens what is a name
         for frame, about in reader:
             linktype = about.linktype if isinstance(reader, RawPcapNgReader) else reader.linktype
             frames.append((int(linktype or 0), bytes(frame)))
-    except Exception:  # of whatever kind: scapy has no errors of its own
+    except Exception:  # scapy has no exception class of its own
         raise Problem(
             "is not a capture file", "file", remedy="name a pcap or pcapng file, as tcpdump -w writes"
         ) from None
     finally:
-        logger.removeFilter(hear)
+        logger.removeFilter(note)
     if warned:
         raise Problem("is cut off or damaged", "file", remedy="capture it again")
     return frames

@@ -51,7 +51,7 @@ STATES: Final[tuple[str, ...]] = get_args(ConntrackState)
 def connections(host: Host) -> tuple[Connection, ...]:
     """The connections that the kernel of ``host`` tracks, in no order.
 
-    Raises :class:`~harness.errors.Unsupported` when this kernel does not tell.
+    Raises :class:`~harness.errors.Unsupported` when this kernel does not list them.
     """
     return host.namespace.call(_dump)
 

@@ -118,7 +118,7 @@ def why(nft: Nft, refused: RefusedError, error: ScenarioError) -> HarnessError:
 
 
 def _refuse_includes(main: Path, files: _Files, reach: Reach, home: Project) -> None:
-    """Say where ``main`` includes what nft could not read, before nft says less.
+    """Report where ``main`` includes what nft could not read, before nft reports less.
 
     What nft may read does not depend on this: it is run where nothing else can be opened.
     """

@@ -43,7 +43,7 @@ def built(network: Network, rulesets: Mapping[str, Files]) -> Iterator[tuple[Lab
 
 
 def _filter_bridges(host: Host) -> None:
-    """What br_netfilter does when it is loaded, also where it has been before: unless the lab says otherwise."""
+    """What br_netfilter does when it is loaded, also where it was loaded before, unless the lab sets them."""
     given = {sysctls.path(name) for name in host.plan.sysctls}
     if os.path.exists("/proc/sys/net/bridge"):  # noqa: PTH110 - pathlib is slow to import in a guest
         host.namespace.sysctl({name: "1" for name in UNFILTERED_BRIDGES if sysctls.path(name) not in given})

@@ -1,6 +1,6 @@
 """Rulesets as ``iptables-save`` and ``ip6tables-save`` write them, loaded by iptables over nf_tables.
 
-``iptables-nft-restore`` makes nf_tables' tables and chains of them, so all that is told of a
+``iptables-nft-restore`` makes nf_tables' tables and chains of them, so everything that is reported of a
 ruleset from nft files holds here too. Rules are named by their ``-A`` line. See iptables-restore(8)
 and xtables-nft(8).
 """
@@ -73,7 +73,7 @@ def restore(namespace: Namespace, text: str, shown: Path) -> None:
 
 
 def refuse_programs(text: str, shown: Path) -> None:
-    """A file may come from a stranger, and ``--modprobe`` names a program that iptables would run."""
+    """A file is untrusted, and ``--modprobe`` names a program that iptables would run."""
     for number, line in enumerate(io.StringIO(text), 1):
         if not line.startswith("#") and (found := _PROGRAM.search(line)):
             raise ScenarioError(

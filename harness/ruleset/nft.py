@@ -144,8 +144,8 @@ class Nft:
         if code != 0:
             said = error.decode(errors="replace").strip()
             if "cache initialization failed" in said:
-                raise Unsupported(f"nf_tables does not answer: {said}", remedy="load it with modprobe nf_tables")
-            raise RefusedError(said or f"nft failed with {code} and said nothing")
+                raise Unsupported(f"nf_tables is not available: {said}", remedy="load it with modprobe nf_tables")
+            raise RefusedError(said or f"nft failed with {code} without a message")
         return output.decode(errors="replace")
 
 
@@ -205,14 +205,14 @@ _CAUSES: Final = {
 
 
 def complaint(refused: RefusedError, path: Path, shown: Path) -> ScenarioError:
-    """What nft said about the file ``path`` in one sentence, at its place; ``shown`` is the user's name of it."""
+    """nft's error about the file ``path`` in one sentence, at its place; ``shown`` is the user's name of it."""
     return complaint_at(
         refused, Position(str(shown)), lambda file, line, column: Position(as_shown(file, path, shown), line, column)
     )
 
 
 def complaint_at(refused: RefusedError, whole: Position, place: Callable[[Path, int, int], Position]) -> ScenarioError:
-    """What nft said in one sentence, at the ``place`` of the file, line and column that it names, if any, else at the
+    """nft's error in one sentence, at the ``place`` of the file, line and column that it names, if any, else at the
     ``whole``."""
     found = _MESSAGE.search(str(refused))
     if found is None or not int(found["line"]):

@@ -1,4 +1,4 @@
-"""nf_tables' own trace, as the kernel multicasts it: one message per rule or policy that spoke.
+"""nf_tables' own trace, as the kernel multicasts it: one message per evaluated rule or policy.
 
 See ``enum nft_trace_attributes`` in include/uapi/linux/netfilter/nf_tables.h and
 net/netfilter/nf_tables_trace.c.
@@ -43,7 +43,7 @@ class TraceMessage(msgspec.Struct, frozen=True, kw_only=True):
     """One message of the trace."""
 
     host: str = ""
-    """Where it was heard."""
+    """The host on which it was received."""
     id: int
     """Hash of the ``sk_buff``'s address: the same in all hooks that the packet passes, and it may come again."""
     family: str
@@ -87,7 +87,7 @@ class TraceSocket:
         self._socket.bind((0, 0))
         self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTRACE)
         self.overruns = 0
-        """How often the kernel said that it had to lose messages."""
+        """How often the kernel reported lost messages (ENOBUFS)."""
 
     def read(self) -> list[TraceMessage]:
         """What has come since the last call; it does not wait."""
@@ -106,7 +106,7 @@ class TraceSocket:
 
 
 def decoded(datagram: bytes, host: str) -> list[TraceMessage]:
-    """The trace messages in a datagram that was heard on ``host``.
+    """The trace messages in a datagram that was received on ``host``.
 
     Raises :class:`~harness.untrusted.Malformed` for one that is no kernel's.
     """
@@ -115,7 +115,7 @@ def decoded(datagram: bytes, host: str) -> list[TraceMessage]:
 
 
 def decode(message: Message, host: str) -> TraceMessage:
-    """The trace message in a netlink message that was heard on ``host``."""
+    """The trace message in a netlink message that was received on ``host``."""
     family, _, _ = HEADER.unpack_from(message.body)
     found = dict(attributes(message.body[HEADER.size :]))
     handle = number(found.get(RULE_HANDLE))

@@ -15,7 +15,7 @@ from harness.ruleset.nft import RefusedError
 from harness.ruleset.nftrace import TraceMessage, TraceSocket
 
 FIRST: Final = -(2**31)
-"""The lowest priority. Of two chains with the same one, that registered later is asked first
+"""The lowest priority. Of two chains with the same one, the later registered is evaluated first
 (nf_hook_entries_grow in net/netfilter/core.c), so no chain of the user comes before."""
 
 
@@ -23,7 +23,7 @@ class TraceChains:
     """Every packet is traced in each hook where ``ruleset`` has a chain, from its first evaluation on.
 
     The chains for this stand in tables of their own and accept everything, which leaves the
-    ruleset's say as it is; only a rule that asks for ``meta nftrace`` could tell the difference.
+    ruleset's decisions as they are; only a rule that matches ``meta nftrace`` could observe the difference.
     They are added after the ruleset, which may begin with ``flush ruleset``. A packet must be
     marked anew in each hook: the mark does not survive the way between namespaces.
     """
@@ -50,11 +50,11 @@ class TraceChains:
 
     @property
     def overruns(self) -> int:
-        """How often the kernel said that it had to lose messages."""
+        """How often the kernel reported lost messages (ENOBUFS)."""
         return self._trace.overruns
 
     def read(self) -> list[tuple[TraceMessage, Step | None]]:
-        """The messages since the last call, each with the step of the ruleset that it tells of.
+        """The messages since the last call, each with the step of the ruleset that it is about.
 
         Those of the tracing chains have none. Steps have no time of their own: it is 0.
         """
@@ -64,7 +64,7 @@ class TraceChains:
         if message.table == self.table:
             return None
         names = (message.family, message.table, message.chain)
-        # A message does not tell its hook. A packet is in one base chain at a time, which speaks first.
+        # A message does not have its hook. A packet is in one base chain at a time, whose message comes first.
         chain = self._ruleset.chain(*names)
         if chain is not None and chain.is_base:
             self._bases[message.id] = chain

@@ -1,4 +1,4 @@
-"""The processes that read strangers' rulesets, seen from the process that runs scenarios.
+"""The processes that parse untrusted rulesets, seen from the process that runs scenarios.
 
 Rulesets are parsed by libnftables and by iptables, programs in C that a file can crash or keep busy for ever. They run
 in processes that can be lost, that see no file but those of the project, and that have no privilege but over the

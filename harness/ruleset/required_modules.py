@@ -1,4 +1,4 @@
-"""What the kernel would load modules for when a ruleset is loaded, as far as its text says.
+"""What the kernel would load modules for when a ruleset is loaded, as far as its text shows.
 
 Expressions of nf_tables are in netfilter's own modules; what those depend on may be others. Matches and
 targets of iptables are modules each: the kernel asks for ``xt_NAME``, ``ipt_NAME`` or ``ip6t_NAME``
@@ -44,7 +44,7 @@ def of_files(paths: Iterable[Path], allowed: Callable[[Path], bool] | None = Non
     """What files of nft, with those that they include, and of iptables-save need; only ``allowed`` ones are read."""
     texts = Texts(lambda file: read_text(file, LARGEST, allowed=allowed), partial(matching, allowed=allowed))
     for path in paths:
-        with suppress(Unreadable):  # what loads it says so
+        with suppress(Unreadable):  # reported when it is loaded
             text = texts.text(path.absolute())
             if iptables.is_save(text):
                 yield from _of_save(path, text)

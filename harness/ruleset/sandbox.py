@@ -1,4 +1,4 @@
-"""The program of the processes that read strangers' rulesets: run by itself, with libnftables and Python's library.
+"""The program of the processes that parse untrusted rulesets: run by itself, with libnftables and Python's library.
 
 ::
 

@@ -1,7 +1,7 @@
 """Where the rules stand in the text that the user wrote.
 
-nft tells no positions of what it loads, so this reads the files a second time, with as little
-grammar as that takes: what opens a table or chain, what ends a statement, which statements are
+nft does not report positions of what it loads, so this parses the files a second time, with as little
+grammar as that requires: what opens a table or chain, what ends a statement, which statements are
 rules. It follows ``src/scanner.l`` and ``src/parser_bison.y`` of nftables.
 """
 
@@ -79,7 +79,7 @@ def read_commands(path: Path, texts: Texts, place: Callable[[Path, int, int], Po
 
 
 class _Walk:
-    """One pass over the text; each method reads what its name says and leaves the rest."""
+    """One pass over the text; each method consumes what its name says and leaves the rest."""
 
     def __init__(self, texts: Texts, position: Callable[[Token], Position], *, changing: bool = False) -> None:
         self._position = position

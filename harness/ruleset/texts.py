@@ -17,7 +17,7 @@ from harness.untrusted import Unreadable
 
 
 class UnclearError(Exception):
-    """The text cannot be followed with certainty, so no position may be told."""
+    """The text cannot be parsed with certainty, so positions would be unreliable."""
 
 
 class Token(NamedTuple):

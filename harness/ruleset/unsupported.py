@@ -87,7 +87,7 @@ FEATURES: Final = (
     _rule("dup in family netdev", "nft_dup_netdev", r"\bdup to\b", "dup to lo", family="netdev", hook="ingress"),
     _rule("fwd", "nft_fwd_netdev", r"\bfwd\b", "fwd to lo", family="netdev", hook="ingress"),
     _rule("egress", "CONFIG_NETFILTER_EGRESS", r"\begress\b", "accept", family="netdev", hook="egress"),
-    _rule("meta ibrname and its kin", "nft_meta_bridge", r"\b[io]br\w+", "meta ibrname lo", family="bridge"),
+    _rule("meta ibrname and similar keys", "nft_meta_bridge", r"\b[io]br\w+", "meta ibrname lo", family="bridge"),
     _rule("ct in family bridge", "nf_conntrack_bridge", r"\bct\b", "ct state new", family="bridge"),
     _rule("reject in family bridge", "nft_reject_bridge", r"\breject\b", "reject", family="bridge"),
     _rule("reject", "nft_reject_ipv4", r"\breject\b", "reject"),

@@ -233,7 +233,7 @@ def _scalar(event: Any) -> str | int | float | bool | None:
         return text
     if text in _CONSTANTS:
         return _CONSTANTS[text]
-    # Most scalars are words; numbers begin like this. An integer of thousands of digits is none of ours.
+    # Most scalars are words; numbers begin like this. An integer of thousands of digits is not supported.
     if text[0] in "+-.0123456789" and len(text) < 40:
         if _INTEGER.fullmatch(text):
             return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
@@ -280,13 +280,13 @@ _SYNTAX = (
 
 def _syntax_error(error: MarkedYAMLError, file: str) -> ScenarioError:
     mark = error.problem_mark or error.context_mark
-    told = error.problem or error.context or "no reason given"
+    reason = error.problem or error.context or "no reason given"
     for pattern, ours, what_to_do in _SYNTAX:
-        if found := re.search(pattern, told):
+        if found := re.search(pattern, reason):
             sentence, remedy = ours.format(*found.groups()), what_to_do
             break
     else:
-        sentence, remedy = f"is not YAML: {told}", ""
+        sentence, remedy = f"is not YAML: {reason}", ""
     if "close" in sentence:
         mark = error.context_mark or mark
     place = Position(file, mark.line + 1, mark.column + 1) if mark else Position(file)

@@ -23,7 +23,7 @@ FIXTURES = frozenset({"nft_run", "nft_lab"})
 """Of :mod:`harness.pytest_plugin.fixtures`."""
 
 _NOT_INTO = (".*", "*.egg", "_darcs", "build", "CVS", "dist", "node_modules", "venv", "{arch}")
-"""Folders that pytest does not look into, unless its setting ``norecursedirs`` says otherwise."""
+"""Folders that pytest does not look into, unless its setting ``norecursedirs`` differs."""
 
 
 _SCENARIOS = re.compile(rb"""^["']?scenarios["']?\s*:""", re.MULTILINE)
@@ -121,7 +121,7 @@ def _takes_fixture(path: Path) -> bool:
         if not any(name in text for name in FIXTURES):
             return False
         return any(isinstance(one, ast.arg) and one.arg in FIXTURES for one in ast.walk(untrusted.syntax_tree(text)))
-    except (untrusted.Unreadable, ValueError, SyntaxError, RecursionError, MemoryError):  # for pytest to tell
+    except (untrusted.Unreadable, ValueError, SyntaxError, RecursionError, MemoryError):  # pytest reports it
         return False
 
 

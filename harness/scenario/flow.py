@@ -20,11 +20,11 @@ VERSIONS: Final = {"ip": 4, "ip6": 6}
 
 
 class FlowPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """Who calls whom."""
+    """The ends of a flow."""
 
     protocol: Literal["tcp", "udp"]
     host: str
-    """The host that calls."""
+    """The calling host."""
     sport: int
     destination: Address
     dport: int
@@ -104,9 +104,9 @@ def speakers(actions: Iterable[Action], network: Network) -> set[str]:
 
 
 def speaking(names: Collection[str], network: Network) -> Network:
-    """``network`` with addresses for the kernels of the hosts ``names``, who answer for themselves then.
+    """``network`` in which the kernels of the hosts ``names`` have their addresses and answer for themselves.
 
-    Where any does, hosts that answer resolve each other, unless the lab says otherwise.
+    Where any does, hosts that answer resolve each other, unless the lab has ``neighbours: known``.
     """
     if not names:
         return network
@@ -127,7 +127,7 @@ def speaking(names: Collection[str], network: Network) -> Network:
 
 
 def _resolving(host: HostPlan, answering: Collection[Address]) -> HostPlan:
-    """``host`` with neighbours unknown that can tell where they are."""
+    """``host`` with those neighbours to be resolved that can answer."""
     neighbours = (
         one._replace(known=one.interface not in host.speaking or one.address not in answering)
         for one in host.neighbours

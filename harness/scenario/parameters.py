@@ -63,7 +63,7 @@ def _expand(scenario: Node, room: int) -> Iterator[Node]:
     if all(key in scenario.children for key in _KEYS):
         raise Problem("a scenario has each: or matrix:, not both", MATRIX, about_key=True)
     sets = _each(scenario.children[EACH]) if EACH in scenario.children else _matrix(scenario.children[MATRIX])
-    if sets is None:  # not what the models say: they tell more about it
+    if sets is None:  # left to the models, which report more about it
         yield scenario
         return
     body = scenario

@@ -54,12 +54,12 @@ def _checked(path: Path, layers: Collection[str] | None, project: Project) -> Ch
         return Checked(0, 0, chosen.left_alone, (error,))
     errors: list[ScenarioError] = []
     scenarios = 0
-    # A file that is named is meant, whatever it is called and whatever is in it.
+    # A file that is named is checked, whatever its name and content.
     files = [shortened(file) for file in chosen.files] if path.is_dir() else [path]
     for file in files:
         loaded = load_all(file, layers=layers, project=project)
         scenarios += len(loaded.cases)
         found = [*loaded.errors, *(error for case in loaded.cases if isinstance(case, Broken) for error in case.errors)]
-        told = {str(error): error for error in found}  # one mistake may be in many scenarios made from one
-        errors += sorted(told.values(), key=lambda error: error.position)
+        distinct = {str(error): error for error in found}  # one mistake may be in many scenarios made from one
+        errors += sorted(distinct.values(), key=lambda error: error.position)
     return Checked(len(files), scenarios, chosen.left_alone if path.is_dir() else (), tuple(errors))

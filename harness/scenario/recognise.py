@@ -37,7 +37,7 @@ SCENARIO_KEYS: Final = ("send", "connect", "exchange", "steps", "expect")
 """Keys that say what a scenario does."""
 
 _NEAR: Final = 0.85
-"""Likeness from which a key is one of ours misspelt: ``rulset`` is, ``rules`` is not."""
+"""Similarity from which a key counts as a misspelt one of the language: ``rulset`` is, ``rules`` is not."""
 _DEPTH: Final = 3
 """Levels down to which keys are looked at."""
 _LINE: Final = re.compile(rf"^(?:{'|'.join(KEYS)}):(?:\s|$)", re.MULTILINE)

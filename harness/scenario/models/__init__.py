@@ -1,7 +1,7 @@
-"""The language: what a scenario file says, as frozen values.
+"""The language: the content of a scenario file as frozen values.
 
 The loader validates a file against these classes; the JSON Schema and the language reference are generated from
-them. A field name is the YAML key unless ``rename`` says otherwise; a key that is not here is refused. Tests in
+them. A field name is the YAML key unless ``rename`` differs; a key that is not here is refused. Tests in
 Python may import any of them from here.
 """
 

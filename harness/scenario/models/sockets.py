@@ -1,4 +1,4 @@
-"""The steps of a scenario that use real sockets, or wait."""
+"""The steps of a scenario that use real sockets, or wait for a condition."""
 
 from __future__ import annotations
 
