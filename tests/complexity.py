@@ -22,7 +22,6 @@ TO_BE_SPLIT = {
     "experiment/unasked.py Unasked._dropped.ended",
     "init/lab.py choose",
     "init/simulate.py SimulatedRuleset._rule",
-    "lab/lab.py _settle",
     "recording/files.py _record_scenario",
     "ruleset/sandbox.py confine",
     "scenario/validate.py _explain",

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def flooded() -> Iterator[Host]:
         yield lab.hosts["server"]
 
 
-def test_a_scenario_beside_a_flood_is_right_or_broken(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_scenario_beside_a_flood_is_right_or_broken(record_property: Callable[[str, object], None]) -> None:
     cases = [case for case in load(EDGE) if isinstance(case, Case)][: len(OUTCOMES)]
     right, broken = 0, []
     with Tracer(KernelCache(cache_dir())) as tracer, flooded() as server:
@@ -84,6 +84,8 @@ def test_a_scenario_beside_a_flood_is_right_or_broken(capsys: pytest.CaptureFixt
             assert received(server) > already, "nothing was sent meanwhile"
         seconds = time.monotonic() - started
         rate = (received(server) - before) / seconds
-    with capsys.disabled():
-        print(f"\n{right} right, {len(broken)} broken in {seconds:.0f} s beside {rate:.0f} foreign packets/s: {broken}")
+    record_property("right", right)
+    record_property("broken", "; ".join(broken) or "none")
+    record_property("foreign packets per second", round(rate))
+    record_property("seconds", round(seconds))
     assert right
