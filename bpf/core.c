@@ -231,7 +231,7 @@ static __always_inline u32 recording_state(void)
 
 static __always_inline u32 scope_of(u32 state)
 {
-	return state & ((1 << RECORDING_NUMBER) - 1);
+	return state & ((1 << RECORDING_NUMBER_SHIFT) - 1);
 }
 
 /* Where the packet is, from skb->dev; anything else in that union is ignored. */
@@ -274,7 +274,7 @@ static __always_inline u64 *foreign_dev_slot(u64 dev)
 
 static __always_inline u64 foreign_dev(u64 dev, u32 state)
 {
-	return dev << 16 | state >> RECORDING_NUMBER;
+	return dev << 16 | state >> RECORDING_NUMBER_SHIFT;
 }
 
 static __always_inline bool is_foreign(u64 skb, u32 state)
@@ -370,7 +370,8 @@ static __always_inline struct packet *track_new(u64 skb, u16 function, u32 state
 	next = next_packet.lookup(&zero);
 	if (!next)
 		return 0;
-	packet.number = bpf_get_smp_processor_id() << 24 | ((*next)++ & 0xffffff);
+	packet.number = bpf_get_smp_processor_id() << PACKET_CPU_SHIFT |
+			((*next)++ & ((1 << PACKET_CPU_SHIFT) - 1));
 	kept = track(skb, &packet);
 	if (kept) {
 		emit(EVENT_BIRTH, function, skb, kept, cookie, 0);

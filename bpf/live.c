@@ -128,7 +128,7 @@ static __always_inline void on_packet(u64 skb, struct packet *packet)
 	if (flow == packet->flow)
 		return;
 	packet->flow = flow;
-	next <<= 16;
+	next <<= PORT_PROTOCOL_SHIFT;
 	emit_at(EVENT_FROM, protocol, skb, packet, from[0], from[1],
 		next | bpf_ntohs(ports & 0xffff));
 	emit_at(EVENT_TO, protocol, skb, packet, to[0], to[1], next | bpf_ntohs(ports >> 16));
@@ -169,14 +169,14 @@ static __always_inline void emit_gone(u64 skb, struct packet *packet)
 /* Priority of a base chain, above its hook and family. */
 static __always_inline u64 chain_detail(u64 chain)
 {
-	return (u64)read_u32(chain - PRIORITY_BEFORE_CHAIN) << 32;
+	return (u64)read_u32(chain - PRIORITY_BEFORE_CHAIN) << CHAIN_PRIORITY_SHIFT;
 }
 
 /* The route that a packet has been given. */
 static __always_inline void emit_route(struct call *call, struct packet *packet)
 {
 	u64 dst = read_u64(call->skb + SKB_DST) & ~7ULL, gateway[2] = {};
-	u32 type = 255, ifindex;
+	u32 type = ROUTE_TYPE_IPV6, ifindex;
 
 	if (!dst)
 		return;
@@ -191,7 +191,7 @@ static __always_inline void emit_route(struct call *call, struct packet *packet)
 	ifindex = read_u32(dst + DEV_IFINDEX);
 	on_dev(dst, packet->netns, ifindex);
 	emit_at(EVENT_ROUTE, call->function, call->skb, packet, gateway[0], gateway[1],
-		(ifindex & 0xffffff) | type << 24);
+		(ifindex & ((1 << ROUTE_TYPE_SHIFT) - 1)) | type << ROUTE_TYPE_SHIFT);
 }
 
 static __always_inline void emit_return(struct call *call, struct packet *packet, u64 value)
@@ -310,7 +310,8 @@ int on_return_eval(context *ctx)
 	handle = rule->head >> RULE_HANDLE_SHIFT & ((1ULL << RULE_HANDLE_BITS) - 1);
 	name_chain(chain, call.skb, &packet);
 	emit(EVENT_VERDICT, call.function, call.skb, &packet, chain,
-	     (handle & 0xffffffffffULL) | (code & 0xff) << 40 | (code >> 16) << 48);
+	     (handle & ((1ULL << VERDICT_CODE_SHIFT) - 1)) |
+	     (code & 0xff) << VERDICT_CODE_SHIFT | (code >> 16) << VERDICT_HIGH_SHIFT);
 	if (code == NFT_JUMP || code == NFT_GOTO) {
 		chain = read_u64(call.b + VERDICT_CHAIN);
 		name_chain(chain, call.skb, &packet);

@@ -13,7 +13,7 @@
 
 static __always_inline u32 function_of(u64 cookie)
 {
-	return cookie & ((1 << COOKIE_POSITION) - 1);
+	return cookie & ((1 << COOKIE_POSITION_SHIFT) - 1);
 }
 
 /* Calls under way, of functions whose return is seen. */
@@ -82,7 +82,7 @@ static __always_inline bool pop_call(context *ctx, struct call *call, struct cal
 
 static __always_inline u64 hook_of(u64 state)
 {
-	return read_u8(state + STATE_HOOK) | (u64)read_u8(state + STATE_PF) << 8;
+	return read_u8(state + STATE_HOOK) | (u64)read_u8(state + STATE_PF) << HOOK_FAMILY_SHIFT;
 }
 
 /*
@@ -157,7 +157,7 @@ int on_entry(context *ctx)
 	if (scope_of(state) == SCOPE_OFF)
 		return 0;
 	cookie = bpf_get_attach_cookie_(ctx);
-	position = cookie >> COOKIE_POSITION & 0xff;
+	position = cookie >> COOKIE_POSITION_SHIFT & 0xff;
 	function = function_of(cookie);
 	traits_of = traits.lookup(&function);
 	trait = traits_of ? *traits_of : 0;

@@ -26,7 +26,7 @@ from harness.model.observation import Delivery, Drop, Hop, Observation, Observed
 from harness.netfilter import hook_name, verdict_name
 from harness.reading.decision import CALL, REFUSED, evaluations
 from harness.ruleset.nftrace import TraceMessage
-from harness.tracer.events import Event, EventKind
+from harness.tracer.events import HOOK_FAMILY_SHIFT, Event, EventKind, bits_below
 from harness.tracer.session import TraceData
 from harness.tracer.traits import NOTIFY
 
@@ -209,7 +209,7 @@ class _PacketHistory:
         if function.name == CHAIN:
             detail["chain"] = self._recording.chains.get(event.a, "")
         if function.carries != "sk_buff":
-            detail["hook"] = hook_name(event.b >> 8, event.b & 0xFF)
+            detail["hook"] = hook_name(event.b >> HOOK_FAMILY_SHIFT, bits_below(HOOK_FAMILY_SHIFT, event.b))
         return Hop(
             time=event.time - self._birth.time,
             cpu=event.cpu,

@@ -26,7 +26,20 @@ from harness.trace.lines import (
     Statistics,
 )
 from harness.tracer.discover import Function
-from harness.tracer.events import Event, EventKind, EventWithBytes
+from harness.tracer.events import (
+    CHAIN_PRIORITY_SHIFT,
+    HOOK_FAMILY_SHIFT,
+    PACKET_CPU_SHIFT,
+    PORT_PROTOCOL_SHIFT,
+    ROUTE_TYPE_IPV6,
+    ROUTE_TYPE_SHIFT,
+    VERDICT_CODE_SHIFT,
+    VERDICT_HIGH_SHIFT,
+    Event,
+    EventKind,
+    EventWithBytes,
+    bits_below,
+)
 
 CHAIN = "nft_do_chain"
 ALL_HOOKS = "nf_hook_slow"
@@ -35,7 +48,6 @@ PRIORITIES = {-300: "raw", -150: "mangle", -100: "dstnat", 0: "filter", 50: "sec
 """As nft(8) calls them; a bridge's have other numbers."""
 ROUTES = ("UNSPEC", "UNICAST", "LOCAL", "BROADCAST", "ANYCAST", "MULTICAST", "BLACKHOLE", "UNREACHABLE", "PROHIBIT")
 """RTN_* (include/uapi/linux/rtnetlink.h)."""
-IPV6_ROUTE = 255
 NO_VERDICT = "no verdict"
 ICMPV6 = 58
 ETHERTYPE_IP6 = 0x86DD
@@ -59,7 +71,7 @@ class Packet(msgspec.Struct):
     @property
     def name(self) -> str:
         """CPU, and order of birth there."""
-        return f"{self.number >> 24}.{self.number & 0xFFFFFF}"
+        return f"{self.number >> PACKET_CPU_SHIFT}.{bits_below(PACKET_CPU_SHIFT, self.number)}"
 
 
 class Names(Protocol):
@@ -184,10 +196,12 @@ class EventFormatter:
         self._kinds[NFT_CHAIN] += 1
         chain = self._chain_name(event.a)
         self._packet(event).chains.append(chain)
-        family, priority = event.b >> 8 & 0xFF, event.b >> 32
+        family, priority = event.b >> HOOK_FAMILY_SHIFT & 0xFF, event.b >> CHAIN_PRIORITY_SHIFT
         priority -= (priority >> 31) << 32
         called = PRIORITIES.get(priority, "") if family != NFPROTO_BRIDGE else ""
-        hook = f"hook {hook_name(family, event.b & 0xFF)}, priority {priority}" + (f" ({called})" if called else "")
+        hook = f"hook {hook_name(family, bits_below(HOOK_FAMILY_SHIFT, event.b))}, priority {priority}" + (
+            f" ({called})" if called else ""
+        )
         return self._formatted(event, NFT_CHAIN, name, detail=f"{chain}, {hook}")
 
     def _returned(self, event: Event | EventWithBytes) -> Line | None:
@@ -207,7 +221,7 @@ class EventFormatter:
             if not signed and name == ROUTING:
                 return None  # the route itself follows
             return self._formatted(event, FUNC, name, detail=f"= {_result(signed)}")
-        hook = f"hook {hook_name(event.b >> 8 & 0xFF, event.b & 0xFF)}"
+        hook = f"hook {hook_name(event.b >> HOOK_FAMILY_SHIFT & 0xFF, bits_below(HOOK_FAMILY_SHIFT, event.b))}"
         if name != ALL_HOOKS:
             return self._formatted(event, HOOK, name, verdict=_verdict(value), detail=hook)
         # 1: continue; 0: a hook took the packet over; otherwise an error.
@@ -217,18 +231,18 @@ class EventFormatter:
     def _rule(self, event: Event | EventWithBytes) -> Line:
         """A rule's verdict; ``b`` has handle, low byte and high half of the code."""
         self._kinds[NFT_RULE] += 1
-        low, high = event.b >> 40 & 0xFF, event.b >> 48
+        low, high = event.b >> VERDICT_CODE_SHIFT & 0xFF, event.b >> VERDICT_HIGH_SHIFT
         verdict = _verdict((low | 0xFFFFFF00) if low & 0x80 else low)
         if verdict == "QUEUE":
             verdict += f" {high}"
-        handle = event.b & (1 << 40) - 1
+        handle = bits_below(VERDICT_CODE_SHIFT, event.b)
         detail = f"{self._chain_name(event.a)} handle {handle or '?'}"
         return self._formatted(event, NFT_RULE, self._function(event), verdict=verdict, detail=detail)
 
     def _route(self, event: Event | EventWithBytes) -> Line:
-        kind, index = event.ifindex >> 24, event.ifindex & 0xFFFFFF
-        gateway = _ip(event.a, event.b, six=kind == IPV6_ROUTE) if event.a or event.b else ""
-        verdict = "" if kind == IPV6_ROUTE else ROUTES[kind] if kind < len(ROUTES) else str(kind)
+        kind, index = event.ifindex >> ROUTE_TYPE_SHIFT, bits_below(ROUTE_TYPE_SHIFT, event.ifindex)
+        gateway = _ip(event.a, event.b, six=kind == ROUTE_TYPE_IPV6) if event.a or event.b else ""
+        verdict = "" if kind == ROUTE_TYPE_IPV6 else ROUTES[kind] if kind < len(ROUTES) else str(kind)
         way = [f"via {gateway}"] if gateway else []
         way.append(f"dev {self._names.device(event.netns, index)}")
         # The field ifindex holds the output device; the line shows where the packet is now.
@@ -291,7 +305,7 @@ class EventFormatter:
             self.finished.append(forgotten.name)
 
     def _address(self, event: Event | EventWithBytes) -> None:
-        protocol, port = event.ifindex >> 16, event.ifindex & 0xFFFF
+        protocol, port = event.ifindex >> PORT_PROTOCOL_SHIFT, bits_below(PORT_PROTOCOL_SHIFT, event.ifindex)
         address = _ip(event.a, event.b, six=event.function == ETHERTYPE_IP6)
         if protocol in WITH_PORTS:
             address = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

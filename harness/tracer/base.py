@@ -111,7 +111,7 @@ class BaseTracer:
 
     def _record(self, scope: Scope) -> None:
         self._recordings = self._recordings + 1 & 0xFFFF
-        self.maps["recording"][U32.pack(0)] = U32.pack(scope | self._recordings << contract.RECORDING_NUMBER)
+        self.maps["recording"][U32.pack(0)] = U32.pack(scope | self._recordings << contract.RECORDING_NUMBER_SHIFT)
 
     def counts(self) -> Counts:
         """What was counted since the program was loaded."""

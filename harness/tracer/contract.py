@@ -7,7 +7,20 @@ them. A test compares the committed file, and another has a compiler compare siz
 from __future__ import annotations
 
 from harness.tracer.cdecl import C, CEnum, enum_declaration, field_lines, layout, members, offsets, struct_declaration
-from harness.tracer.events import BYTES, STACK, Event, EventKind
+from harness.tracer.events import (
+    BYTES,
+    CHAIN_PRIORITY_SHIFT,
+    HOOK_FAMILY_SHIFT,
+    PACKET_CPU_SHIFT,
+    PORT_PROTOCOL_SHIFT,
+    ROUTE_TYPE_IPV6,
+    ROUTE_TYPE_SHIFT,
+    STACK,
+    VERDICT_CODE_SHIFT,
+    VERDICT_HIGH_SHIFT,
+    Event,
+    EventKind,
+)
 
 
 class Trait(CEnum):
@@ -81,11 +94,11 @@ RELEASED = list(PACKET).index("released")
 VIEW_OFFSETS = offsets(VIEW)
 
 NAME_LEN = 256
-COOKIE_POSITION = 16
+COOKIE_POSITION_SHIFT = 16
 COOKIE_PKTINFO = 1 << 24
 """A probe's cookie is the function's number, the position of the argument that leads to the packet above
-:data:`COOKIE_POSITION` bits, and this flag if that is a ``struct nft_pktinfo *`` and no ``struct sk_buff *``."""
-RECORDING_NUMBER = 8
+:data:`COOKIE_POSITION_SHIFT` bits, and this flag if that is a ``struct nft_pktinfo *`` and no ``struct sk_buff *``."""
+RECORDING_NUMBER_SHIFT = 8
 """The map ``recording`` holds a :class:`Scope`, and above so many bits the recording's number."""
 FILTER_CALL = 0x77616E74
 """Number of the helper that stands in the compiled program where a packet filter is to be inserted ("want")."""
@@ -100,11 +113,19 @@ def header() -> str:
     """``bpf/contract.h``."""
     numbers = {
         "NAME_LEN": NAME_LEN,
-        "COOKIE_POSITION": COOKIE_POSITION,
+        "COOKIE_POSITION_SHIFT": COOKIE_POSITION_SHIFT,
         "COOKIE_PKTINFO": f"{COOKIE_PKTINFO:#x}",
-        "RECORDING_NUMBER": RECORDING_NUMBER,
+        "RECORDING_NUMBER_SHIFT": RECORDING_NUMBER_SHIFT,
         "FILTER_CALL": f"{FILTER_CALL:#x}",
         "NO_MEMBER": f"{NO_MEMBER:#x}",
+        "PACKET_CPU_SHIFT": PACKET_CPU_SHIFT,
+        "HOOK_FAMILY_SHIFT": HOOK_FAMILY_SHIFT,
+        "CHAIN_PRIORITY_SHIFT": CHAIN_PRIORITY_SHIFT,
+        "VERDICT_CODE_SHIFT": VERDICT_CODE_SHIFT,
+        "VERDICT_HIGH_SHIFT": VERDICT_HIGH_SHIFT,
+        "ROUTE_TYPE_SHIFT": ROUTE_TYPE_SHIFT,
+        "ROUTE_TYPE_IPV6": ROUTE_TYPE_IPV6,
+        "PORT_PROTOCOL_SHIFT": PORT_PROTOCOL_SHIFT,
     }
     return "\n\n".join(
         [

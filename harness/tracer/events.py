@@ -26,7 +26,7 @@ class EventKind(CEnum):
         2,
         (
             "a: the chain for nft_do_chain, the capturing socket's cookie for packet_rcv; "
-            "b: hook | family << 8 where there is one"
+            "b: hook | family << 8 where there is one, in a live trace | priority << 32 for a chain"
         ),
     )
     RETURN = 3, "a: the function's result; b: hook | family << 8 of a hook, 1 if a chain's policy decided"
@@ -46,6 +46,22 @@ class EventKind(CEnum):
     VISIT = 14, "at a tracepoint, with the stack there; RULE, DROP and the next two have one as well"
     RECEIVED = 15, "passed to the protocol stack"
     CONSUMED = 16, "freed without being dropped"
+
+
+PACKET_CPU_SHIFT = 24
+HOOK_FAMILY_SHIFT = 8
+CHAIN_PRIORITY_SHIFT = 32
+VERDICT_CODE_SHIFT = 40
+VERDICT_HIGH_SHIFT = 48
+ROUTE_TYPE_SHIFT = 24
+ROUTE_TYPE_IPV6 = 255
+PORT_PROTOCOL_SHIFT = 16
+"""Where the parts of ``packet``, ``b`` and ``ifindex`` lie, as :class:`EventKind` has it."""
+
+
+def bits_below(shift: int, value: int) -> int:
+    """The lowest ``shift`` bits of ``value``."""
+    return value & (1 << shift) - 1
 
 
 SNAP = 128

@@ -89,7 +89,7 @@ def cookie(function: int, position: int, *, pktinfo: bool) -> int:
 
     ``pktinfo``: the argument is a ``struct nft_pktinfo *`` instead of a ``struct sk_buff *``.
     """
-    return function | position << contract.COOKIE_POSITION | (contract.COOKIE_PKTINFO if pktinfo else 0)
+    return function | position << contract.COOKIE_POSITION_SHIFT | (contract.COOKIE_PKTINFO if pktinfo else 0)
 
 
 def source_files(values: Collection[str]) -> tuple[str, ...]:

@@ -177,7 +177,7 @@ def test_what_the_kernel_is_given_can_be_looked_at(lab: str, capfd: pytest.Captu
     options = ["--functions", "ip_rcv", "--dump-program", "--dump-metadata", "--dump-events"]
     assert main_with("trace", *options, *sending(lab, count=1)) == 0
     out, _ = capfd.readouterr()
-    assert re.search(r"^met:\n     0 [0-9a-f]{2} ", out, re.MULTILINE)
+    assert re.search(r"^on_entry_plain:\n     0 [0-9a-f]{2} ", out, re.MULTILINE)
     start = out.index("\n{\n") + 1
     metadata, _ = json.JSONDecoder().raw_decode(out[start:])
     assert metadata["0"]["name"] == "ip_rcv"
