@@ -48,3 +48,9 @@ def test_no_test_file_imports_another() -> None:
 def test_every_folder_of_tests_is_a_room() -> None:
     folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
     assert not [folder for folder in folders if not (ROOT / "harness" / folder).is_dir()]
+
+
+def test_what_mutmut_changes_and_runs_is_there() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutmut"]
+    for name in settings["only_mutate"] + settings["pytest_add_cli_args_test_selection"] + settings["also_copy"]:
+        assert list(ROOT.glob(name)), name
