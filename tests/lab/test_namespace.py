@@ -114,7 +114,7 @@ def test_a_setting_of_an_interface_with_a_dot_in_its_name(name: str) -> None:
         ("net.ipv4.no_such_thing", "1", Unsupported, "has no setting net.ipv4.no_such_thing"),
         ("net.ipv4.ip_forward", "often", HarnessError, "refused net.ipv4.ip_forward = often: Invalid argument"),
         ("kernel.hostname", "x", HarnessError, "kernel.hostname is not a setting of a network namespace"),
-        ("net/../kernel/hostname", "x", HarnessError, "no setting of a network namespace"),
+        ("net/../kernel/hostname", "x", HarnessError, "not a setting of a network namespace"),
     ],
 )
 def test_a_wrong_setting_is_refused(name: str, value: str, error: type[HarnessError], words: str) -> None:
