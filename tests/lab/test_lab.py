@@ -6,7 +6,7 @@ import json
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from harness.errors import HarnessError, Unsupported
+from harness.lab import requests, rtnetlink
 from harness.lab.capture import Capture
 from harness.lab.inject import Wire
 from harness.lab.lab import Host, Lab
@@ -132,6 +133,31 @@ def test_two_labs_at_once_do_not_meet() -> None:
         Wire(one.hosts["client"], "eth0").send(b"\xff" * 12 + b"\x88\xb5" + bytes(46))
         wait_until(own.read, 5, "a frame")
         assert capture.read() == []
+
+
+def test_the_same_lab_again_costs_two_datagrams_for_each_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pyroute2 takes longer to write a request than the kernel to do it, and each datagram is a system call or two."""
+    written: list[str] = []
+    asked: list[int] = []
+
+    def write(what: str, method: str, /, **arguments: Any) -> rtnetlink.Request:
+        written.append(what)
+        return rtnetlink.written(what, method, **arguments)
+
+    def ask(socket: rtnetlink.RouteSocket, requests: Sequence[rtnetlink.Request]) -> None:
+        asked.append(len(requests))
+        original(socket, requests)
+
+    original = rtnetlink.RouteSocket.ask
+    network = Network.of(LABS["router"])
+    with Lab.build(network):
+        monkeypatch.setattr(requests, "written", write)
+        monkeypatch.setattr(rtnetlink.RouteSocket, "ask", ask)
+    with Lab.build(network) as lab:
+        # Only wires name namespaces, by descriptors that may differ.
+        assert all(one.startswith("the link ") for one in written)
+        assert len([count for count in asked if count]) <= 2 * len(lab.hosts)
+        assert max(asked) < rtnetlink.BATCH
 
 
 def test_a_host_can_have_settings_of_its_interfaces() -> None:
