@@ -92,7 +92,7 @@ def judge(
 def refuse_loss(loss: Loss) -> None:
     """Raise :class:`~harness.errors.BrokenMeasurement` if anything was lost: then no verdict can be trusted."""
     if loss.total:
-        raise BrokenMeasurement(f"lost {describe_loss(loss)}: nothing can be said about the ruleset")
+        raise BrokenMeasurement(f"lost {describe_loss(loss)}: the ruleset cannot be judged")
 
 
 def _beyond_doubt(
@@ -146,7 +146,7 @@ def _asks(expect: Expect, key: str) -> bool:
     return getattr(expect, {"with": "with_"}.get(key, key)) is not None
 
 
-NOWHERE = "say `delivered: nowhere` if that is meant"
+NOWHERE = "if that is intended, expect `delivered: nowhere`"
 
 
 _Unmet = Callable[[str | int], str]
@@ -169,7 +169,7 @@ def _verdict(expect: Expect, seen: Outcome, packet: ObservedPacket) -> Found:
         elif (expect.verdict, seen.verdict) == ("drop", Verdict.REJECT):
             note = "the sender got an answer; a drop is silent"
         elif (expect.verdict, seen.verdict) == ("reject", Verdict.DROP):
-            note = "dropped in silence: the sender got no answer"
+            note = "dropped silently: the sender got no answer"
         yield keys, expect.verdict, str(seen), note
     elif lost:
         yield keys, "accept, and the packet arrives", "accept, but it arrived nowhere", NOWHERE
@@ -198,7 +198,7 @@ def _rule(expect: Expect, seen: Outcome, packet: ObservedPacket, device: str, un
     for step in packet.steps:
         if is_rule_on(expect.rule, step, device):
             said = f"{step.verdict} {step.target}".strip()
-            note = f"it was met, but did not decide: it said {said}"
+            note = f"it matched but did not decide: its verdict was {said}"
     if not note and host == device:
         note = unmet(expect.rule)
     decided = "; ".join(describe_step(step) for step in seen.deciding)
@@ -266,7 +266,7 @@ def _reply(expect: Expect, observation: Observation, packet: ObservedPacket) -> 
         if frames:
             yield keys, "none", "; ".join(map(summarise, frames)), ""
     elif not frames:
-        yield keys, describe_sees(expect.reply), "none", f"{sender} got nothing in answer"
+        yield keys, describe_sees(expect.reply), "none", f"{sender} got no answer"
     else:
         yield from _sees(expect.reply, frames, *keys)
 
@@ -309,7 +309,7 @@ def _elements(written: Iterable[str | int]) -> set[str]:
 
 
 def _differences(wanted: set[str], found: set[str]) -> tuple[tuple[str, set[str]], ...]:
-    return ("lacks", wanted - found), ("has beside that", found - wanted)
+    return ("lacks", wanted - found), ("has in addition", found - wanted)
 
 
 def _mark(expect: Expect, packet: ObservedPacket, device: str) -> Found:

@@ -12,7 +12,7 @@ from harness.packets.headers import fields
 from harness.reading import drops
 from harness.reading.path import hops_on, located
 from harness.reading.rules import bare
-from harness.reading.words import describe_decision, describe_errno, describe_hop
+from harness.reading.words import PAST, describe_decision, describe_errno, describe_hop
 
 FINAL = frozenset({Verdict.ACCEPT, Verdict.DROP, Verdict.REJECT, Verdict.QUEUE, Verdict.STOLEN})
 """Verdicts that end the evaluation of a base chain."""
@@ -127,12 +127,12 @@ def _compare_with_functions(runs: list[list[Step]], packet: ObservedPacket, devi
         if len(functions) != len(trace):
             raise BrokenMeasurement(
                 f"nft_do_chain ran {_times(len(functions))} for chain {chain}, "
-                f"but the nf_tables trace tells of {_times(len(trace))}"
+                f"but the nf_tables trace reports it {_times(len(trace))}"
             )
         for answer, said in zip(functions, trace, strict=True):
             if answer and answer != said:
                 raise BrokenMeasurement(
-                    f"nft_do_chain answered {answer} for chain {chain}, but the nf_tables trace says {said}"
+                    f"nft_do_chain returned {answer} for chain {chain}, but the nf_tables trace says {said}"
                 )
 
 
@@ -204,12 +204,12 @@ def ended(packet: ObservedPacket, seen: Outcome, device: str) -> str:
     """Return where and why the packet's way ended, as a part of a sentence."""
     drop = packet.drop
     if seen.verdict in REFUSED:
-        did = f"rejected with {seen.with_}" if seen.with_ else "dropped"
+        did = f"{PAST[Verdict.REJECT]} with {seen.with_}" if seen.with_ else PAST[Verdict.DROP]
         why = f" ({drop.function}: {drop.reason})" if drop else ""
         return f"{did} on {device} by {describe_decision(seen.decided[-1])}{why}"
     if drop and drop.function == CALL:
         return f"not sent: the call of the program on {drop.host} failed at once with {describe_errno(drop.reason)}"
-    parts = [f"taken in by {host}" if host == device else f"delivered to {host}" for host in arrivals(packet)]
+    parts = [f"received by {host}" if host == device else f"delivered to {host}" for host in arrivals(packet)]
     if drop:
         words = drops.explain(drop.function, drop.reason).words
         why = f" ({words})" if words else ""
@@ -217,11 +217,10 @@ def ended(packet: ObservedPacket, seen: Outcome, device: str) -> str:
     if parts:
         return ", then ".join(parts)
     if seen.verdict in (Verdict.QUEUE, Verdict.STOLEN):
-        did = "handed to a queue" if seen.verdict is Verdict.QUEUE else "taken out of its way"
-        return f"{did} on {device} by {describe_decision(seen.decided[-1])}"
+        return f"{PAST[seen.verdict]} on {device} by {describe_decision(seen.decided[-1])}"
     if hops := located(packet):
         return f"last seen on {hops[-1].host} in {describe_hop(hops[-1])}"
-    return "seen nowhere after that"
+    return "not observed after that"
 
 
 def _times(count: int) -> str:

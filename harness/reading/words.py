@@ -5,9 +5,18 @@ from __future__ import annotations
 import errno
 import os
 
-from harness.model.observation import Hop, Loss, Step
+from harness.model.observation import Hop, Loss, Step, Verdict
 from harness.reading.path import parse_entry
 from harness.scenario.models.expect import PathEntry
+
+PAST = {
+    Verdict.ACCEPT: "accepted",
+    Verdict.DROP: "dropped",
+    Verdict.REJECT: "rejected",
+    Verdict.QUEUE: "queued",
+    Verdict.STOLEN: "stolen",
+}
+"""What a verdict did to a packet."""
 
 
 def describe_chain(step: Step, device: str) -> str:

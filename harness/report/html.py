@@ -156,7 +156,7 @@ def _step(result: Result, sent: PacketResult, anchor: Any, ways: _Ways) -> dict[
 def _arrived(delivery: Delivery) -> tuple[str, list[str]]:
     """What arrived in words, and its bytes as the lines of a dump."""
     if not delivery.frame:
-        return f"{delivery.host}: taken in", []
+        return f"{delivery.host}: received", []
     ttl = fields(delivery.frame).get("ttl", "-")
     data = delivery.frame[:256]
     dump = [

@@ -72,7 +72,7 @@ def test_last_step_decides_a_drop() -> None:
     assert complaints({"rule": "inet filter prerouting policy"}, packet) == [
         (
             "expect.rule: inet filter prerouting policy / inet filter forward, policy drop / "
-            "it was met, but did not decide: it said accept"
+            "it matched but did not decide: its verdict was accept"
         )
     ]
 
@@ -94,7 +94,7 @@ def test_rules_of_jumped_chains_belong_to_their_base_chain() -> None:
     assert complaints({"verdict": "accept", "rule": "tcp dport 443 accept"}, packet) == []
     accepted = "inet filter web, rulesets/edge.nft:18 (handle 9): tcp dport 443 accept"
     assert complaints({"rule": "iifname wan0 jump web"}, packet) == [
-        (f"expect.rule: iifname wan0 jump web / {accepted} / it was met, but did not decide: it said jump web")
+        (f"expect.rule: iifname wan0 jump web / {accepted} / it matched but did not decide: its verdict was jump web")
     ]
 
 
@@ -168,7 +168,7 @@ def test_the_word_reject_alone_is_no_reject(text: str) -> None:
 def test_drop_and_reject_are_not_the_same() -> None:
     silent = dropped(step("drop"))
     assert complaints({"verdict": "reject", "with": "tcp reset"}, silent) == [
-        "expect.verdict: reject / drop / dropped in silence: the sender got no answer"
+        "expect.verdict: reject / drop / dropped silently: the sender got no answer"
     ]
     loud = dropped(step("drop", rule("reject with tcp reset")))
     assert complaints({"verdict": "drop"}, loud) == [
@@ -189,7 +189,7 @@ def test_a_drop_by_the_kernel_is_not_the_rulesets() -> None:
     ]
     assert ended(packet, outcome(packet, "device"), "device") == (
         "dropped by the kernel on device in ip_rcv_finish_core: IP_RPFILTER "
-        "(reverse path filter: the way back to its source is not the interface it came in by)"
+        "(reverse path filter: the route back to its source does not use the interface that it arrived on)"
     )
 
 
@@ -225,7 +225,7 @@ def test_accept_that_arrives_nowhere_must_be_said() -> None:
     assert complaints({"verdict": "accept"}, lost) == [
         (
             "expect.verdict: accept, and the packet arrives / accept, but it arrived nowhere / "
-            "say `delivered: nowhere` if that is meant"
+            "if that is intended, expect `delivered: nowhere`"
         )
     ]
     assert complaints({"verdict": "accept", "delivered": "nowhere"}, lost) == []
@@ -237,7 +237,7 @@ def test_so_must_it_where_the_rule_that_accepts_is_named(said: dict[str, object]
     assert complaints(said, lost) == [
         (
             "expect.delivered: an accepted packet arrives / it arrived nowhere / "
-            "say `delivered: nowhere` if that is meant"
+            "if that is intended, expect `delivered: nowhere`"
         )
     ]
     assert complaints({**said, "delivered": "nowhere"}, lost) == []
@@ -405,7 +405,7 @@ def test_a_copy_may_arrive_of_what_is_dropped() -> None:
         (ObservedPacket(number=2, sender="client", frame=b""), "packet 2 from client was seen by no function"),
         (
             changed(steps=(step("drop"),)),
-            "nft_do_chain answered accept for chain inet filter forward, but the nf_tables trace says drop",
+            "nft_do_chain returned accept for chain inet filter forward, but the nf_tables trace says drop",
         ),
         (
             changed(steps=(step("drop"),), hops=()),
@@ -413,11 +413,11 @@ def test_a_copy_may_arrive_of_what_is_dropped() -> None:
         ),
         (
             changed(steps=()),
-            "nft_do_chain ran once for chain inet filter forward, but the nf_tables trace tells of never",
+            "nft_do_chain ran once for chain inet filter forward, but the nf_tables trace reports it never",
         ),
         (
             changed(steps=(step("accept", HTTPS), step("accept", HTTPS))),
-            "nft_do_chain ran once for chain inet filter forward, but the nf_tables trace tells of twice",
+            "nft_do_chain ran once for chain inet filter forward, but the nf_tables trace reports it twice",
         ),
         (
             changed(steps=(step("jump", HTTPS, target="web"),)),
@@ -517,7 +517,7 @@ def test_elements_in_any_order() -> None:
     assert left({"elements": {name: []}}, elements={name: ()}) == []
     assert left({"elements": {name: [22]}}, elements={name: ("22",)}) == []
     assert left({"elements": {name: ["192.0.2.3", "192.0.2.1"]}}, elements=held) == [
-        "inet filter blocked: 192.0.2.1, 192.0.2.3 / 192.0.2.1, 192.0.2.2 / lacks 192.0.2.3; has beside that 192.0.2.2"
+        "inet filter blocked: 192.0.2.1, 192.0.2.3 / 192.0.2.1, 192.0.2.2 / lacks 192.0.2.3; has in addition 192.0.2.2"
     ]
 
 

@@ -36,15 +36,15 @@ def test_the_answer_of_a_reject_in_full(family: str, text: str, sent: bytes, ans
 def test_functions_and_trace_tell_of_another_number_of_evaluations(count: int) -> None:
     calls = tuple(hop("nft_do_chain", "Netfilter", chain=FORWARD, verdict="accept") for _ in range(count))
     ran = {2: "twice", 3: "3 times"}[count]
-    with pytest.raises(BrokenMeasurement, match=rf"ran {ran} for chain inet filter forward, .* tells of once"):
+    with pytest.raises(BrokenMeasurement, match=rf"ran {ran} for chain inet filter forward, .* reports it once"):
         outcome(changed(hops=calls), "device")
 
 
 @pytest.mark.parametrize(
     ("verdict", "words"),
     [
-        ("queue", "handed to a queue on device by inet filter forward, rulesets/edge.nft:18"),
-        ("stolen", "taken out of its way on device by inet filter forward, rulesets/edge.nft:18"),
+        ("queue", "queued on device by inet filter forward, rulesets/edge.nft:18"),
+        ("stolen", "stolen on device by inet filter forward, rulesets/edge.nft:18"),
         ("accept", "last seen on device in ip_forward_finish"),
     ],
 )
@@ -56,7 +56,7 @@ def test_the_end_of_a_packet_that_did_not_arrive(verdict: str, words: str) -> No
 
 
 def test_the_end_of_a_packet_that_nothing_saw() -> None:
-    assert ended(changed(steps=(), deliveries=(), hops=()), Outcome(), "device") == "seen nowhere after that"
+    assert ended(changed(steps=(), deliveries=(), hops=()), Outcome(), "device") == "not observed after that"
 
 
 @pytest.mark.parametrize(

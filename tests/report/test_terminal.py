@@ -213,7 +213,7 @@ def test_a_changed_packet() -> None:
                             no base chain of the ruleset saw it
           expect.delivered  server  seen  nowhere
           ended     dropped by the kernel on device in ip_rcv_finish_core: IP_RPFILTER (reverse path filter:
-                    the way back to its source is not the interface it came in by)
+                    the route back to its source does not use the interface that it arrived on)
           advice    check the packet's source address, the device's routes, and net.ipv4.conf.*.rp_filter
           causes    docs/diagnoses.md#my-packet-is-accepted-but-does-not-arrive
           packet    client 203.0.113.5:40000 → server 10.0.2.2:22 tcp S (IPv4, 40 bytes)

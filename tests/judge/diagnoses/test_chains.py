@@ -10,7 +10,7 @@ ACCEPTED = step("accept", LXD, chain="inet lxd fwd", hook="forward")
 REFUSED = step("drop", chain="ip filter FORWARD", hook="forward")
 SAID = (
     "inet lxd fwd accepted the packet (rulesets/edge.nft:2), but an accept ends its own base chain only: "
-    "ip filter FORWARD, of the same hook, was evaluated after it and said drop; accept the packet there too"
+    "ip filter FORWARD, of the same hook, was evaluated after it and dropped the packet; accept it there too"
 )
 
 
@@ -21,7 +21,7 @@ class TestSameHook:
     def test_a_rule_may_refuse_too(self) -> None:
         ban = step("reject", rule("reject", chain="ip filter FORWARD"), chain="ip filter FORWARD", hook="forward")
         (said,) = advice(PASS, dropped(ACCEPTED, ban))
-        assert said.endswith("was evaluated after it and said reject; accept the packet there too")
+        assert said.endswith("was evaluated after it and rejected the packet; accept it there too")
 
     def test_the_accept_of_a_called_chain_ends_its_base_chain(self) -> None:
         jump = step("jump", rule("jump web", chain="inet a main"), chain="inet a main", hook="forward", target="web")
@@ -48,7 +48,7 @@ class TestLaterHook:
         assert advice({**PASS, "rule": "edge.nft:3"}, dropped(self.EARLY, REFUSED)) == [
             (
                 "the accept of rulesets/edge.nft:3 ends its own base chain only, at hook prerouting: ip filter "
-                "FORWARD, at hook forward, was evaluated after it and said drop; accept the packet there too"
+                "FORWARD, at hook forward, was evaluated after it and dropped the packet; accept it there too"
             )
         ]
 
