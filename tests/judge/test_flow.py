@@ -298,6 +298,16 @@ class TestConntrack:
         (told,) = said({"conntrack": "none"}, connections=(ENTRY,))
         assert told.startswith("expect.conntrack: none / tcp ESTABLISHED 203.0.113.5:40000 → 10.0.2.2:443 reply 10.0")
 
+    def test_addresses_and_ports_must_be_the_packets(self) -> None:
+        ports = msgspec.structs.replace(
+            ENTRY,
+            original=msgspec.structs.replace(ENTRY.original, sport=40001),
+            reply=msgspec.structs.replace(ENTRY.reply, dport=40001),
+        )
+        way = Direction(src="10.9.9.9", dst="10.0.2.2", sport=40000, dport=443)
+        addresses = msgspec.structs.replace(ENTRY, original=way, reply=way)
+        assert said({"conntrack": "none"}, connections=(ports, addresses)) == []
+
     def test_no_entry(self) -> None:
         assert said({"conntrack": {"mark": 1}}) == ["expect.conntrack: an entry / none / there is none at all"]
         (told,) = said({"conntrack": {"mark": 1}}, connections=(OTHER,))

@@ -87,6 +87,10 @@ def fit(text: str, seen: Step, *, first: bool = True) -> list[list[str]]:
         ("ip saddr @blocked drop", headers("198.51.100.1"), [[]]),
         ("tcp dport { 22, http } accept", headers(), [["http"]]),
         ("tcp dport { 22, http, https } accept", headers(), [["http", "https"]]),
+        ("tcp dport { 22, http-alt } accept", headers(), [["http-alt"]]),
+        ('iifname { "wan0", "lax*" } accept', headers(), [[]]),
+        ("meta l4proto { 6, udp } accept", headers(), [["6"]]),
+        ("tcp dport { 22, 443 } accept", bytes(28), [["22", "443"]]),  # neither IPv4 nor IPv6
     ],
 )
 def test_headers_tell_the_element(text: str, packet: bytes, met: list[list[str]]) -> None:
