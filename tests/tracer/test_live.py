@@ -1,8 +1,7 @@
-"""Live traces: which functions and packets are selected, and how events are formatted."""
+"""Live traces: which functions, packets and namespaces are selected."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import socket
@@ -11,246 +10,21 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from scapy.utils import RawPcapNgReader
 
 from harness.cache import cache_dir
 from harness.errors import HarnessError
 from harness.lab.namespace import Namespace
-from harness.model.observation import Loss
-from harness.trace.capture import EventCapture
 from harness.trace.formatter import EventFormatter
-from harness.trace.lines import REMEMBERED, EventLine, Line, grouped
 from harness.tracer import live
 from harness.tracer.discover import Function, Functions
-from harness.tracer.events import SNAP, Event, EventKind, EventWithBytes
 from harness.tracer.kernel_cache import KernelCache
 from harness.tracer.listing import most_informative
 
-CHAIN_ADDRESS, OTHER_CHAIN = 0xFFFF0001, 0xFFFF0002
 LOOPBACK = 1
 
 
 def function(name: str, priority: int = 1) -> Function:
     return Function(name=name, kernel_name=name, position=0, carries="sk_buff", layer="IPv4", priority=priority)
-
-
-FUNCTIONS = [
-    function(name)
-    for name in (
-        *("ip_rcv", "nft_do_chain", "nft_immediate_eval", "nf_hook_slow", "ipv4_conntrack_in"),
-        *("ip_route_input_noref", "nft_lookup_eval", "ip6_route_input"),
-    )
-]
-IP_RCV, DO_CHAIN, IMMEDIATE, HOOKS, CONNTRACK, ROUTE, LOOKUP, ROUTE6 = range(8)
-FORWARD = 2 | 2 << 8
-"""NF_INET_FORWARD of NFPROTO_IPV4."""
-
-
-def event(kind: EventKind, number: int = 0, *, a: int = 0, b: int = 0, packet: int = 1, ifindex: int = 2) -> Event:
-    return Event(0, 0xAA, a, b, packet, 4026531840, ifindex, number, kind, 0)
-
-
-def address(kind: EventKind, text: str, port: int, protocol: int, packet: int = 1) -> Event:
-    six = ":" in text
-    raw = socket.inet_pton(socket.AF_INET6 if six else socket.AF_INET, text).ljust(16, b"\0")
-    words = [int.from_bytes(raw[at : at + 8], "little") for at in (0, 8)]
-    ethertype = 0x86DD if six else 0x0800
-    return event(kind, ethertype, a=words[0], b=words[1], packet=packet, ifindex=port | protocol << 16)
-
-
-BORN = [event(EventKind.BIRTH), address(EventKind.FROM, "10.0.0.1", 1234, 6), address(EventKind.TO, "10.0.0.2", 80, 6)]
-
-
-class Known:
-    """What events speak of by number."""
-
-    functions = FUNCTIONS
-    reasons = {7: "NETFILTER_DROP"}
-
-    def __init__(self) -> None:
-        self.chains = {CHAIN_ADDRESS: "inet filter forward", OTHER_CHAIN: "inet filter services"}
-
-    def chain(self, address: int) -> str:
-        return self.chains.get(address, "")
-
-    def renamed(self, address: int) -> None:
-        self.chains[address] = "inet filter renamed"
-
-    def symbol(self, _: int) -> str:
-        return "tcp_v4_rcv"
-
-    def stack(self, number: int) -> tuple[str, ...]:
-        return (f"stack{number}",)
-
-    def device(self, _: int, index: int) -> str:
-        return f"eth{index}"
-
-
-def lines(*events: Event) -> list[Line]:
-    return [one.line for one in EventFormatter(Known()).format_batch([*BORN, *events])]
-
-
-def test_a_line_has_what_the_ancestor_printed() -> None:
-    (line,) = lines(event(EventKind.HOP))
-    assert str(line) == "[   1] FUNC       IPv4       ip_rcv                         10.0.0.1:1234 → 10.0.0.2:80"
-
-
-def ruled(number: int, code: int, handle: int = 9, chain: int = CHAIN_ADDRESS) -> Event:
-    return event(EventKind.VERDICT, number, a=chain, b=handle | (code & 0xFF) << 40 | (code >> 16 & 0xFFFF) << 48)
-
-
-def test_a_chain_shows_hook_priority_and_what_decided() -> None:
-    entry, result = lines(
-        event(EventKind.HOP, DO_CHAIN, a=CHAIN_ADDRESS, b=FORWARD | (-150 & 0xFFFFFFFF) << 32),
-        event(EventKind.RETURN, DO_CHAIN, a=0, b=1),
-    )
-    assert (entry.kind, entry.detail) == ("NFT_CHAIN", "inet filter forward, hook forward, priority -150 (mangle)")
-    assert (result.kind, result.verdict, result.detail) == ("NFT_CHAIN", "DROP", "inet filter forward, policy")
-
-
-@pytest.mark.parametrize(
-    ("code", "verdict"), [(1, "ACCEPT"), (0, "DROP"), (-5, "RETURN"), (3 | 7 << 16, "QUEUE 7"), (2, "STOLEN")]
-)
-def test_a_rule_shows_its_place_and_its_verdict(code: int, verdict: str) -> None:
-    (rule,) = lines(ruled(LOOKUP, code))
-    assert (rule.kind, rule.verdict, rule.detail) == ("NFT_RULE", verdict, "inet filter forward handle 9")
-
-
-def test_a_jump_shows_its_target() -> None:
-    (rule,) = lines(ruled(IMMEDIATE, -3), event(EventKind.TARGET, IMMEDIATE, a=OTHER_CHAIN))
-    assert (rule.verdict, rule.detail) == ("JUMP", "inet filter forward handle 9 → inet filter services")
-
-
-def test_an_expression_that_decides_is_one_line_and_one_that_does_not_another() -> None:
-    formatted = lines(
-        event(EventKind.HOP, IMMEDIATE),
-        ruled(IMMEDIATE, 1),
-        event(EventKind.HOP, IMMEDIATE),
-        event(EventKind.HOP, IP_RCV),
-    )
-    assert [(line.number, line.kind) for line in formatted] == [(1, "NFT_RULE"), (2, "FUNC"), (3, "FUNC")]
-
-
-def test_a_chain_that_is_another_now_has_another_name() -> None:
-    formatted = lines(ruled(LOOKUP, 1), event(EventKind.NAMED, a=CHAIN_ADDRESS), ruled(LOOKUP, 1))
-    assert [line.detail for line in formatted] == ["inet filter forward handle 9", "inet filter renamed handle 9"]
-
-
-def test_hooks_tell_their_result_by_name() -> None:
-    one, every, error = lines(
-        event(EventKind.RETURN, CONNTRACK, a=1, b=FORWARD),
-        event(EventKind.RETURN, HOOKS, a=1, b=FORWARD),
-        event(EventKind.RETURN, HOOKS, a=-1 & 0xFFFFFFFF, b=FORWARD),
-    )
-    assert (one.kind, one.function, one.verdict, one.detail) == ("HOOK", "ipv4_conntrack_in", "ACCEPT", "hook forward")
-    assert (every.verdict, every.detail) == ("ACCEPT", "hook forward, = 1")
-    assert (error.verdict, error.detail) == ("DROP", "hook forward, = -1 (EPERM)")
-
-
-def test_a_route_shows_gateway_and_device() -> None:
-    gateway = int.from_bytes(socket.inet_aton("192.0.2.1"), "little")
-    found, none = lines(
-        event(EventKind.RETURN, ROUTE, a=0),
-        event(EventKind.ROUTE, ROUTE, a=gateway, ifindex=3 | 1 << 24),
-        event(EventKind.RETURN, ROUTE, a=-113 & 0xFFFFFFFF),
-    )
-    assert (found.kind, found.verdict, found.detail) == ("ROUTE", "UNICAST", "via 192.0.2.1 dev eth3")
-    assert (none.kind, none.detail) == ("FUNC", "= -113 (EHOSTUNREACH)")
-    (six,) = lines(event(EventKind.ROUTE, ROUTE6, ifindex=4 | 255 << 24))
-    assert six.detail == "dev eth4"
-
-
-def test_a_drop_shows_reason_and_function() -> None:
-    (drop,) = lines(event(EventKind.DROP, a=5, b=7))
-    assert (drop.kind, drop.function, drop.verdict) == ("DROP", "tcp_v4_rcv", "NETFILTER_DROP")
-
-
-def test_addresses_are_those_of_the_moment() -> None:
-    before, after = lines(event(EventKind.HOP), address(EventKind.TO, "192.168.1.9", 8080, 6), event(EventKind.HOP))
-    assert (before.destination, after.destination) == ("10.0.0.2:80", "192.168.1.9:8080")
-
-
-def test_ipv6_addresses_with_ports_are_in_brackets() -> None:
-    (line,) = lines(address(EventKind.FROM, "2001:db8::1", 53, 17), event(EventKind.HOP))
-    assert line.source == "[2001:db8::1]:53"
-
-
-def test_a_stack_belongs_to_the_line_before() -> None:
-    one, other = lines(event(EventKind.HOP), event(EventKind.STACK, a=3), event(EventKind.HOP))
-    assert one.stack == ("stack3",)
-    assert other.stack == ()
-
-
-def test_statistics_count_what_was_formatted() -> None:
-    formatter = EventFormatter(Known())
-    list(
-        formatter.format_batch(
-            [*BORN, event(EventKind.HOP), event(EventKind.HOP, DO_CHAIN), event(EventKind.RETURN, DO_CHAIN, a=1)]
-        )
-    )
-    list(formatter.format_batch([event(EventKind.BIRTH, packet=2), event(EventKind.HOP, packet=2)]))
-    text = str(formatter.statistics(armed=4, seconds=1, loss=Loss(entered=6, received=5, refused=1)))
-    assert "Total events:       4" in text
-    assert "Packets traced:     2" in text
-    assert "Functions hit:      2 of 4" in text
-    assert "Lost:               1 (refused 1, missed 0, untracked 0, unaccounted 0)" in text
-    assert "  ACCEPT         :      1\n  no verdict     :      1" in text
-
-
-def test_packets_that_are_gone_are_forgotten_and_still_counted() -> None:
-    formatter, many = EventFormatter(Known()), 5 * REMEMBERED
-    for number in range(many):
-        birth, gone = (event(kind, packet=number) for kind in (EventKind.BIRTH, EventKind.GONE))
-        returns = event(EventKind.RETURN, DO_CHAIN, a=0, packet=number)
-        (formatted,) = formatter.format_batch([birth, event(EventKind.COPY, packet=number), gone, gone, returns])
-        assert formatted.line.packet == f"0.{number}", "a function returns when the packet it dropped is gone"
-    assert len(formatter._packets) + len(formatter._gone) <= REMEMBERED
-    assert len(formatter.finished) == many - REMEMBERED
-    seen = formatter.statistics(armed=1, seconds=1, loss=Loss())
-    assert (seen.packets, seen.by_verdict) == (many, {"DROP": many})
-
-
-def test_grouped_lines_stand_packet_by_packet() -> None:
-    formatter = EventFormatter(Known())
-    formatted = list(
-        formatter.format_batch(
-            [*BORN, event(EventKind.HOP), event(EventKind.HOP, packet=2), event(EventKind.HOP, DO_CHAIN)]
-        )
-    )
-    heads = [line for line in grouped(formatted, []) if line.startswith("packet")]
-    assert heads == ["packet 0.1: 10.0.0.1:1234 → 10.0.0.2:80 tcp", "packet 0.2: ? → ?"]
-
-
-def test_a_group_is_printed_when_its_packet_was_freed() -> None:
-    def entries() -> Iterator[EventLine]:
-        for number in range(2 * REMEMBERED):
-            yield EventLine(lines(event(EventKind.HOP))[0], BORN[0])
-            if number == REMEMBERED // 2:
-                finished.append("0.1")
-
-    finished: list[str] = []
-    printed = grouped(stream := entries(), finished)
-    assert next(printed).startswith("packet 0.1")
-    assert next(stream, None), "the others have not been asked for"
-
-
-def test_a_capture_says_whether_there_is_an_ethernet_header() -> None:
-    def record(protocol: int, data: bytes) -> None:
-        hop = event(EventKind.HOP)
-        (line,) = lines(hop)
-        capture.add(line, EventWithBytes(*hop, 100, len(data), protocol, data.ljust(SNAP, b"?")))
-
-    capture = EventCapture(file := io.BytesIO(), epoch=5)
-    record(0, bytes(12) + b"\x08\x00" + b"E...")
-    record(0x0800, b"E...")
-    file.seek(0)
-    (whole, first), (bare, other) = RawPcapNgReader(file)
-    assert (first.linktype, whole) == (1, bytes(12) + b"\x08\x00E...")
-    assert (other.linktype, bare[-6:]) == (113, b"\x08\x00E...")
-    assert (first.wirelen, other.wirelen) == (100, 116)
-    assert first.ifname == other.ifname == b"eth2"
-    assert first.comments == [b"packet 0.1: FUNC ip_rcv\nlayer IPv4"]
-    assert first.tshigh << 32 | first.tslow == 5
 
 
 def test_the_most_informative_functions_are_left() -> None:
@@ -265,11 +39,11 @@ def test_of_the_most_informative_functions_netfilter_and_every_layer_has_some() 
 
     ip = of("IPv4", "__ip_local_out", "ip_protocol_deliver_rcu", "ip_rcv", "ip_forward")
     others = [*of("TCP", "tcp_v4_rcv", "tcp_v4_do_rcv"), *of("Netfilter", "nft_do_chain", "nf_hook_slow")]
-    formatted = [one.name for one in most_informative([*ip, *others], 5)]
-    assert formatted == ["nft_do_chain", "nf_hook_slow", "ip_rcv", "tcp_v4_rcv", "ip_forward"]
+    chosen = [one.name for one in most_informative([*ip, *others], 5)]
+    assert chosen == ["nft_do_chain", "nf_hook_slow", "ip_rcv", "tcp_v4_rcv", "ip_forward"]
 
 
-def test_a_glob_without_a_match_is_refused_with_what_is_near() -> None:
+def test_a_glob_without_a_match_is_refused_with_similar_names() -> None:
     known = Functions((function("ip_rcv"),))
     with pytest.raises(HarnessError, match=r"ip_rvc can't be traced: .*; did you mean ip_rcv"):
         live.select_functions(known, live.Selection(functions=["ip_rvc"]), everything=True)
@@ -319,7 +93,7 @@ def namespace() -> Iterator[Namespace]:
 
 
 @pytest.mark.kernel
-def test_only_wanted_packets_of_the_namespace_are_followed(namespace: Namespace) -> None:
+def test_only_matching_packets_of_the_namespace_are_followed(namespace: Namespace) -> None:
     choice = live.Selection(functions=["ip_rcv", "udp_rcv"], expression="udp dst port 4242")
     with live.LiveTrace(KernelCache(cache_dir()), choice) as trace:
         formatter = EventFormatter(trace)
