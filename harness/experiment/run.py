@@ -20,7 +20,7 @@ from harness.judge.expectations import same_elements
 from harness.judge.flow import describe_connection, refuse_contradiction
 from harness.lab.capture import Capture, Captured
 from harness.lab.inject import Sender, sender
-from harness.lab.lab import Lab
+from harness.lab.lab import Host, Lab
 from harness.lab.neighbours import Query
 from harness.lab.sockets import Call, Programs
 from harness.model.fields import Keys
@@ -127,6 +127,11 @@ class Experiment:
         """Build the lab and load the hosts' ``rulesets``; nothing of either is left after the ``with``."""
         with built(network, rulesets) as (lab, loaded), Programs(lab) as programs:
             yield cls(lab, loaded, tracer, programs, rulesets[network.device])
+
+    @property
+    def device(self) -> Host:
+        """The device under test."""
+        return self._lab.device
 
     def arm(self, actions: Iterable[Action]) -> None:
         """Trace all functions, those in modules that the ruleset has pulled in and those that ``actions`` name."""

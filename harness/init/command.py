@@ -6,52 +6,49 @@ import functools
 import itertools
 import re
 import shlex
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from harness import ending
 from harness.errors import BrokenMeasurement, HarnessError
-from harness.init import file, lab
-from harness.init.facts import Facts, look
+from harness.init import file, lab, measure, scenarios
+from harness.init.device import SimulatedDevice
+from harness.init.facts import look
 from harness.init.file import ScenarioDraft
-from harness.init.packets import Candidate, SimulatedDevice
+from harness.init.measure import Seen
+from harness.init.packets import Candidate, Candidates
+from harness.init.scenarios import MeasuredPackets
 from harness.init.simulate import Key, SimulatedRuleset
-from harness.model import result
-from harness.model.observation import Rule, Step
+from harness.init.targets import Target, targets, why_none
+from harness.model import layers
+from harness.model.observation import Rule
+from harness.model.result import PacketResult
 from harness.project import ALLOW, FILES, Project, find
 from harness.recording import expectation
-from harness.recording.expectation import Sample
+from harness.recording.sample import Sample
 from harness.save import save
+from harness.scenario.case import Broken, Case
 from harness.scenario.files import is_called_so
+from harness.scenario.load import load_all
+from harness.scenario.models.expect import Expect
 from harness.text import escape
 from harness.vm import images, placement
 
-TRIES = 3
+TRIES: Final = 3
 """Packets for a rule that the first one did not meet."""
+REPORTED: Final = 50
+"""Packets from one line about the progress to the next."""
 
 Tell = Callable[[str], None]
-
-
-class Target(NamedTuple):
-    """A rule or a policy."""
-
-    key: Key
-    name: str
-    """As scenarios name it."""
-    title: str
-    """Of its scenario; no other has it."""
-    place: str
-    """``edge.nft:18``; "" when it is not known."""
+Heard = Callable[[Seen], None]
+Measure = Callable[[Sequence[ScenarioDraft], Heard], None]
 
 
 def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, tell: Tell) -> int:
     """Write a scenario file for ``ruleset``; 0 when all is done, 1 when a rule is left without a packet.
 
-    Raises :class:`~harness.errors.HarnessError` for a ruleset that cannot be loaded, and for a file that is there.
+    Raises :class:`~harness.errors.HarnessError` for a ruleset that cannot be loaded, and for a file that exists.
     """
     if not ruleset.is_file():
         raise HarnessError(f"{ruleset} is no file")
@@ -68,34 +65,27 @@ def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, tell:
     ruleset = _in_project(ruleset, output, project, tell)
     chosen = lab.choose(facts)
     tell(f"the lab: {chosen.described}")
-    targets = list(_targets(facts))
-    world = SimulatedDevice(SimulatedRuleset(facts), chosen.network)
-    candidates = {one.key: list(itertools.islice(world.candidates(one.key), 1 + TRIES)) for one in targets}
-    tell(f"packets for {sum(map(bool, candidates.values()))} of {len(targets)} rules and policies")
-    reasons: dict[Key, str] = {}
+    about = list(targets(facts))
+    device = SimulatedDevice(SimulatedRuleset(facts), chosen.network)
+    writer = _Writer(ruleset, output, chosen, project)
+    work = _Work(about, device, writer)
+    tell(f"packets for {sum(map(bool, work.candidates.values()))} of {len(about)} rules and policies")
     if measure:
-        send = functools.partial(_ran, ruleset, chosen, kernel)
-        scenarios = _measured(send, targets, candidates, reasons, tell)
-    else:
-        scenarios = {
-            one.key: ScenarioDraft(one.title, found[0].sends) for one in targets if (found := candidates[one.key])
-        }
-    missed = [(one, reasons.get(one.key, _why(facts, one))) for one in targets if one.key not in scenarios]
-    comments = [escape(f"{target.place or 'not in a file'}: {target.name}: {why}") for target, why in missed]
-    for comment in comments:
-        tell(f"no scenario for {comment}")
-    text = file.head(ruleset, output, chosen) + file.body(
-        merged([scenarios[one.key] for one in targets if one.key in scenarios]), comments
-    )
-    if not scenarios:
+        work.measure(functools.partial(_in_session, ruleset, chosen, kernel), tell)
+    found = work.scenarios(measured=measure)
+    if not found:
         raise HarnessError(
             "no packet was found that meets any of the rules or policies", remedy="write the file yourself"
         )
+    missed = [(one, work.reason(one)) for one in about if one.key not in found]
+    comments = [escape(f"{target.place or 'not in a file'}: {target.name}: {why}") for target, why in missed]
+    for comment in comments:
+        tell(f"no scenario for {comment}")
     try:
-        save(output, text)
+        save(output, writer.text(_once(found.values()), comments))
     except OSError as error:
         raise HarnessError(f"{output} can't be written: {error.strerror}") from None
-    tell(f"{output}: scenarios for {len(scenarios)} of {len(targets)} rules and policies")
+    tell(f"{output}: scenarios for {len(found)} of {len(about)} rules and policies")
     return 1 if missed else 0
 
 
@@ -120,139 +110,207 @@ def _in_project(ruleset: Path, output: Path, project: Project, tell: Tell) -> Pa
     return copy
 
 
-def _targets(facts: Facts) -> Iterator[Target]:
-    """Every rule, and behind those of a base chain its policy, in the order of nft's listing."""
-    taken: set[str] = set()
+class _Writer(NamedTuple):
+    """The file to be written, read back before it is."""
 
-    def title(words: str) -> str:
-        words = words if len(words) <= 150 else f"{words[:149]}…"
-        found = next(one for n in itertools.count(1) if (one := f"{words} ({n})" if n > 1 else words) not in taken)
-        taken.add(found)
+    ruleset: Path
+    output: Path
+    lab: lab.ChosenLab
+    project: Project
+
+    def text(self, drafts: Sequence[ScenarioDraft], comments: Sequence[str] = ()) -> str:
+        """The file with ``drafts``."""
+        return file.head(self.ruleset, self.output, self.lab) + file.body(drafts, comments)
+
+    def refused(self, drafts: Sequence[ScenarioDraft]) -> dict[int, str]:
+        """The numbers of those ``drafts`` that would not be read as scenarios, with the reason."""
+        loaded = self._load(drafts)
+        if isinstance(loaded, str):
+            # Which of them it is, the parser cannot say.
+            if len(drafts) == 1:
+                return {0: loaded}
+            half = len(drafts) // 2
+            return self.refused(drafts[:half]) | {
+                half + number: why for number, why in self.refused(drafts[half:]).items()
+            }
+        return {number: one.errors[0].sentence for number, one in enumerate(loaded) if isinstance(one, Broken)}
+
+    def cases(self, drafts: Sequence[ScenarioDraft]) -> list[Case]:
+        """``drafts``, none of which is refused, as they would be read."""
+        loaded = self._load(drafts)
+        assert not isinstance(loaded, str)
+        return [one for one in loaded if isinstance(one, Case)]
+
+    def _load(self, drafts: Sequence[ScenarioDraft]) -> list[Case | Broken] | str:
+        if not drafts:
+            return []
+        found = load_all(self.output, layers=layers.NAMES, recording=True, text=self.text(drafts), project=self.project)
+        if found.errors:
+            return found.errors[0].sentence
+        return list(found.cases) if len(found.cases) == len(drafts) else "it is not read as one scenario"
+
+
+class _Work:
+    """Packets for rules and policies, and what became of them."""
+
+    def __init__(self, about: Sequence[Target], device: SimulatedDevice, writer: _Writer) -> None:
+        self._targets = about
+        self._device = device
+        self._writer = writer
+        self._reasons: dict[Key, str] = {}
+        self._measured: list[MeasuredPackets] = []
+        self._tried: dict[Key, list[int]] = {}
+        packets = Candidates(device)
+        self.candidates: Mapping[Key, list[Candidate]] = {one.key: self._made(packets, one.key) for one in about}
+
+    def _made(self, packets: Candidates, key: Key) -> list[Candidate]:
+        """The packets for a rule or policy. What goes wrong for one rule is its reason, and no more."""
+        found: list[Candidate] = []
+        try:
+            found.extend(itertools.islice(packets.of(key), 1 + TRIES))
+        except (HarnessError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            self._reasons[key] = f"no packet could be made of what it asks for ({type(error).__name__}: {error})"
+        wrong = self._writer.refused([ScenarioDraft(f"packet {number}", one.sends) for number, one in enumerate(found)])
+        if wrong and len(wrong) == len(found):
+            self._reasons[key] = f"no packet could be made of what it asks for: {wrong[0]}"
+        return [one for number, one in enumerate(found) if number not in wrong]
+
+    def measure(self, send: Measure, tell: Tell) -> None:
+        """Send the first packet for each rule, then others for those that none has met."""
+        met: set[Key] = set()
+        known: dict[str, int | None] = {}
+        for turn in range(1 + TRIES):
+            waiting: dict[str, Candidate] = {}
+            for target in self._targets:
+                for candidate in self.candidates[target.key][turn : turn + 1]:
+                    if target.key not in met and repr(candidate.sends) not in known:
+                        waiting.setdefault(repr(candidate.sends), candidate)
+            known |= self._sent(waiting, send, tell)
+            for target in self._targets:
+                for candidate in self.candidates[target.key][turn : turn + 1]:
+                    if target.key not in met and (number := known.get(repr(candidate.sends))) is not None:
+                        self._tried.setdefault(target.key, []).append(number)
+            met = {key for one in self._measured for key in one.met}
+
+    def _sent(self, waiting: Mapping[str, Candidate], send: Measure, tell: Tell) -> dict[str, int | None]:
+        """The numbers of the measurements of packets; None for those that could not be measured."""
+        found: dict[str, int | None] = dict.fromkeys(waiting)
+        if not waiting:
+            return found
+        tell(f"sending {len(waiting)} packets")
+        names = {f"packet {number}": text for number, text in enumerate(waiting)}
+        rules: tuple[Rule, ...] = ()
+        done = 0
+
+        def heard(seen: Seen) -> None:
+            nonlocal rules, done
+            rules = seen.rules or rules
+            done += 1
+            if done % REPORTED == 0 and done < len(waiting):
+                tell(f"  {done} of {len(waiting)}")
+            text = names.get(seen.name)
+            if text is None:
+                return
+            if seen.error or not seen.sent:
+                self._refuse(text, seen.error or "nothing was observed of its packet")
+                return
+            found[text] = len(self._measured)
+            self._measured.append(MeasuredPackets(waiting[text].sends, seen.sent, rules, seen.kernel))
+
+        send([ScenarioDraft(name, waiting[text].sends) for name, text in names.items()], heard)
         return found
 
-    chains = [chain.name for chain in facts.chains]
-    for chain in facts.chains:
-        here_is = chain.family, chain.table, chain.name
-        here = " ".join(here_is)
-        short = chain.name if chains.count(chain.name) == 1 else here
-        for rule in facts.rules:
-            if (rule.family, rule.table, rule.chain) == here_is:
-                name = str(expectation.name_of_rule(rule, facts.rules))
-                place = f"{rule.position.file}:{rule.position.line}" if rule.position else ""
-                words = rule.comment or rule.written or rule.text
-                yield Target((*here_is, rule.handle), name, title(f"{short}: {words}"), place)
-        if chain.is_base:
-            place = f"{chain.position.file}:{chain.position.line}" if chain.position else ""
-            yield Target((*here_is, 0), f"{here} policy", title(f"{short}: policy {chain.policy}"), place)
+    def _refuse(self, packet: str, why: str) -> None:
+        for key, candidates in self.candidates.items():
+            if any(repr(one.sends) == packet for one in candidates):
+                self._reasons.setdefault(key, why)
+
+    def scenarios(self, *, measured: bool) -> dict[Key, ScenarioDraft]:
+        """The scenario of each rule and policy that has one; read back, and judged by what was observed."""
+        if not measured:
+            return {
+                one.key: ScenarioDraft(one.title, packets[0].sends)
+                for one in self._targets
+                if (packets := self.candidates[one.key])
+            }
+        wrong: set[str] = set()
+        while True:
+            measured_packets = [one for one in self._measured if repr(one.sends) not in wrong]
+            numbers = {id(one): number for number, one in enumerate(measured_packets)}
+            tried = {
+                key: [numbers[id(one)] for number in found if id(one := self._measured[number]) in numbers]
+                for key, found in self._tried.items()
+            }
+            found = scenarios.drafts(self._targets, measured_packets, tried, self._reasons)
+            refused = self._untrue(_once(found.values()))
+            if not refused:
+                return found
+            for draft, why in refused:
+                wrong |= {repr(one.sends) for one in measured_packets if one.sends[: len(draft.sends)] == draft.sends}
+                for key, kept in found.items():
+                    if kept is draft:
+                        self._reasons[key] = why
+
+    def _untrue(self, drafts: Sequence[ScenarioDraft]) -> list[tuple[ScenarioDraft, str]]:
+        """The scenarios that would not be read, or would not expect what was observed; with the reason."""
+        refused = self._writer.refused(drafts)
+        if refused:
+            return [
+                (drafts[number], f"what was observed could not be written: {why}") for number, why in refused.items()
+            ]
+        found = []
+        for draft, case in zip(drafts, self._writer.cases(drafts), strict=True):
+            packets = next(one for one in self._measured if one.sends[: len(draft.sends)] == tuple(draft.sends))
+            if why := _differing(case, packets):
+                found.append((draft, f"its expectation would not hold: {why}"))
+        return found
+
+    def reason(self, target: Target) -> str:
+        """Why a rule or policy has no scenario."""
+        if target.key in self._reasons:
+            return self._reasons[target.key]
+        if numbers := self._tried.get(target.key):
+            return self._measured[numbers[0]].missed()
+        return why_none(self._device, target.key)
 
 
-def _measured(
-    send: Callable[[Sequence[ScenarioDraft]], list[result.Result]],
-    targets: Sequence[Target],
-    candidates: Mapping[Key, list[Candidate]],
-    reasons: dict[Key, str],
-    tell: Tell,
-) -> dict[Key, ScenarioDraft]:
-    """The scenarios whose packets met their rules, with what was seen; ``reasons`` gets why the others did not."""
-    found: dict[Key, ScenarioDraft] = {}
-    for start, end in ((0, 1), (1, 1 + TRIES)):
-        tries = {one: chosen for one in targets if one.key not in found and (chosen := candidates[one.key][start:end])}
-        if not tries:
-            break
-        drafts = {
-            f"{one.title} #{number}": (one, ScenarioDraft(f"{one.title} #{number}", candidate.sends))
-            for one, chosen in tries.items()
-            for number, candidate in enumerate(chosen)
-        }
-        tell(f"sending {len(drafts)} packets")
-        for seen in send([draft for _, draft in drafts.values()]):
-            one, draft = drafts[seen.name]
-            if one.key not in found:
-                expected, about = _expected(one, seen, reasons)
-                if expected:
-                    found[one.key] = ScenarioDraft(one.title, draft.sends, expected, about)
-    return found
+def _differing(case: Case, packets: MeasuredPackets) -> str:
+    """The first key of ``case`` that does not hold for what was observed."""
+
+    def sample(sent: PacketResult) -> Sample:
+        return Sample(sent=sent, rules=packets.rules, where=packets.kernel)
+
+    for one in packets.sent:
+        if one.action >= len(case.actions):
+            continue
+        for _, expect in case.actions[one.action].entries:
+            try:
+                if isinstance(expect, Expect) and (found := expectation.judged(expect, sample(one))):
+                    return str(found[0].key)
+            except BrokenMeasurement as broken:
+                return str(broken)
+    return ""
 
 
-def merged(scenarios: Sequence[ScenarioDraft]) -> list[ScenarioDraft]:
-    """One scenario for all that send the same: its ``rules`` are what each of them is about."""
-    groups: dict[str, list[ScenarioDraft]] = {}
-    for one in scenarios:
-        groups.setdefault(repr(one.sends), []).append(one)
-    return [_one_of(group) for group in groups.values()]
+def _once(drafts: Iterable[ScenarioDraft]) -> list[ScenarioDraft]:
+    """``drafts``, each once; those of rules that send the same are one."""
+    found: dict[str, list[ScenarioDraft]] = {}
+    for one in drafts:
+        found.setdefault(repr(one.sends), []).append(one)
+    return [_named(list({id(one): one for one in group}.values())) for group in found.values()]
 
 
-def _one_of(group: Sequence[ScenarioDraft]) -> ScenarioDraft:
+def _named(group: Sequence[ScenarioDraft]) -> ScenarioDraft:
+    """One for several that send the same and expect nothing yet."""
     first, *others = group
-    if not others:
-        return first
     names = "; ".join(one.name for one in group)
-    name = names if len(names) <= 150 else f"{first.name}; and {len(others)} more"
-    if not first.expected:
-        return first._replace(name=name)
-    about = {at: rule for one in group for at, rule in one.about.items()}
-    decided = max(group, key=lambda one: max(one.about))  # what was said last
-    expected = dict(decided.expected)
-    number = len(decided.sends) - 1
-    last = {key: value for key, value in expected[number].items() if key != "rules"}
-    expected[number] = _with_rules(last, [about[at] for at in sorted(about)])
-    return ScenarioDraft(name, first.sends, expected, about)
+    return first._replace(name=names if len(names) <= 150 else f"{first.name}; and {len(others)} more")
 
 
-def _with_rules(values: Mapping[str, object], rules: list[str | int]) -> dict[str, object]:
-    """``values`` and ``rules``, behind the rule that decides."""
-    told: dict[str, object] = {}
-    for key, value in values.items():
-        told[key] = value
-        if key == "rule":
-            told["rules"] = rules
-    return told if "rules" in told else {**values, "rules": rules}
-
-
-def _expected(
-    target: Target, seen: result.Result, reasons: dict[Key, str]
-) -> tuple[dict[int, dict[str, object]], dict[int, str | int]]:
-    """What to expect of each step, and where ``target`` was met; nothing when the last packet did not meet it."""
-    if seen.outcome in ("error", "skipped") or not seen.sent:
-        reasons.setdefault(target.key, seen.message.splitlines()[0] if seen.message else seen.outcome)
-        return {}, {}
-    rules = seen.ruleset.rules if seen.ruleset else ()
-    last = seen.sent[-1]
-    met = [one for one in last.seen.steps if one.host == last.observation.device and one.kind != "return"]
-    keys = [(one.family, one.table, one.chain, one.rule.handle if one.rule else 0) for one in met]
-    if target.key not in keys:
-        names = dict.fromkeys(str(expectation.name_of(one, rules)) for one in met)
-        words = ", ".join(names) or "no rule and no policy"
-        reasons[target.key] = f"the packet tried ({last.summary}) met {words}"
-        return {}, {}
-    expected: dict[int, dict[str, object]] = {}
-    for sent in seen.sent:
-        try:
-            values: dict[str, object] = dict(expectation.whole([Sample(sent=sent, rules=rules, where=seen.kernel)]))
-        except (expectation.NotRecordableError, BrokenMeasurement) as refused:
-            reasons[target.key] = str(refused)
-            return {}, {}
-        if sent is last:
-            values = _about(met[keys.index(target.key)], last, rules, values)
-        elif "verdict" in values:  # it only sets the stage
-            values = {key: values[key] for key in ("verdict", "delivered")}
-        expected[sent.action] = values
-    at = keys.index(target.key)
-    return expected, {at: expectation.name_of(met[at], rules)}
-
-
-def _about(
-    step: Step, sent: result.PacketResult, rules: Sequence[Rule], values: Mapping[str, object]
-) -> dict[str, object]:
-    """``values`` with the rule that this is about: the deciding one, or one on the way."""
-    name = expectation.name_of(step, rules)
-    if any((one.chain_path, one.rule) == (step.chain_path, step.rule) for one in sent.decided):
-        return {**values, "rule": name}
-    return _with_rules(values, [name])
-
-
-def _ran(ruleset: Path, chosen: lab.ChosenLab, kernel: str, drafts: Sequence[ScenarioDraft]) -> list[result.Result]:
-    """What pytest saw of ``drafts``, in a project of their own: the user's settings are for the user's scenarios."""
+def _in_session(
+    ruleset: Path, chosen: lab.ChosenLab, kernel: str, drafts: Sequence[ScenarioDraft], heard: Heard
+) -> None:
+    """Have ``drafts`` measured, in a project of their own: the user's settings are for the user's scenarios."""
     with tempfile.TemporaryDirectory(prefix="nft-harness-init-") as folder:
         project = find([ruleset])
         allowed = "\n  ".join(shlex.quote(str(one)) for one in (project.root, *project.allowed))
@@ -260,26 +318,4 @@ def _ran(ruleset: Path, chosen: lab.ChosenLab, kernel: str, drafts: Sequence[Sce
         draft = Path(folder, "scenarios", "draft.yaml")
         draft.parent.mkdir()
         draft.write_text(file.head(ruleset, draft, chosen) + file.body(drafts, ()))
-        results = Path(folder, "results")
-        command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "pytest", str(draft)]
-        command += ["--nft-record", "--nft-results", str(results)]
-        command += ["--nft-kernel", kernel, "-q", "-p", "no:cacheprovider"]
-        ending.check()
-        ran = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        if not results.is_dir():
-            raise HarnessError(f"pytest did not run:\n{ran.stdout}{ran.stderr}".rstrip())
-        return result.load([results])
-
-
-def _why(facts: Facts, target: Target) -> str:
-    """Why no packet was made for a rule or policy."""
-    ruleset = SimulatedRuleset(facts)
-    chain = ruleset.chains[target.key[:3]]
-    if not chain.hook and not any(True for _ in ruleset.callers(chain)):
-        return f"no rule leads into chain {chain.name}"
-    rule = next((one for one in chain.rules if one.key == target.key), None)
-    if rule and (empty := next(ruleset.empty(rule), "")):
-        return f"set {empty} is empty when the ruleset has just been loaded"
-    if chain.hook in ("output", "postrouting", "egress") and chain.family in ("arp", "bridge"):
-        return f"a lab sends nothing through the {chain.hook} hook of family {chain.family}"
-    return "no packet was found: other rules come before it, or it asks for what is not understood"
+        measure.measured(draft, kernel, heard)

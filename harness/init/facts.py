@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,8 @@ from harness import ending
 from harness.errors import HarnessError
 from harness.model.observation import Rule
 from harness.project import find
-from harness.ruleset.listing import Chain
+from harness.ruleset.listing import ANONYMOUS, Chain
+from harness.ruleset.nft import Nft, RefusedError
 from harness.untrusted import Unreadable
 
 if TYPE_CHECKING:
@@ -27,15 +28,15 @@ if TYPE_CHECKING:
 INTERFACES_AT_MOST = 64
 
 _TOKEN = re.compile(r'#[^\n]*|"[^"]*"|[\w.@*-]+|[^\s\w]')
-_NAME = re.compile(r"[A-Za-z][\w.-]{0,14}")
-_BEFORE_NAMES = frozenset({"iif", "oif", "iifname", "oifname", "device", "devices", "to"})
+_NAME = re.compile(r"(?!\d+$)[\w][\w.@-]{0,14}")
+_BEFORE_NAMES = frozenset({"iif", "oif", "iifname", "oifname", "device", "devices", "to", "elements"})
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """A ruleset."""
 
     objects: list[dict[str, Any]]
-    """What ``nft -j list ruleset`` shows; see libnftables-json(5)."""
+    """What ``nft -j list ruleset`` shows; see libnftables-json(5). A block, ``jump { … }``, is a chain like others."""
     chains: tuple[Chain, ...]
     rules: tuple[Rule, ...]
     defines: dict[str, str]
@@ -48,7 +49,7 @@ def look(path: Path, kernel: str) -> Facts:
     Raises :class:`~harness.errors.HarnessError`, with the place in the file where nft refuses it.
     """
     if os.geteuid() == 0:
-        with suppress(HarnessError):  # this kernel may lack what the ruleset needs: then the guest's word counts
+        with suppress(HarnessError):  # this kernel may lack what the ruleset needs: then the guest decides
             return load(path)
     from harness.vm.microvm import wrapper
 
@@ -88,15 +89,54 @@ def load(path: Path) -> Facts:
         host = Host(plan, namespace, {})
         _make(host, [name for name in defines if name != "lo"])
         loaded = Ruleset.load(host, path)
-        objects = loaded.nft.ask({"list": {"ruleset": None}})
+        objects = list(_with_blocks(loaded.nft, loaded.nft.ask({"list": {"ruleset": None}}), loaded.rules))
     return Facts(objects=objects, chains=loaded.chains, rules=loaded.rules, defines=defines)
+
+
+def _with_blocks(nft: Nft, objects: Sequence[dict[str, Any]], rules: Sequence[Rule]) -> Iterator[dict[str, Any]]:
+    """``objects`` with the rules of blocks, which nft's JSON lacks: it shows a block as text in the rule that has it.
+
+    A rule of a block is added to a chain of its own, so that nft shows it as JSON; ``rules`` are in nft's order,
+    those of a block behind the rule that has it.
+    """
+    blocks: dict[tuple[str, str, str, int], list[Rule]] = {}
+    holder: tuple[str, str, str, int] = ("", "", "", 0)
+    for rule in rules:
+        if ANONYMOUS.match(rule.chain):
+            blocks.setdefault(holder, []).append(rule)
+        else:
+            holder = rule.family, rule.table, rule.chain, rule.handle
+    for one in objects:
+        what = one.get("rule")
+        inside = blocks.get((what["family"], what["table"], what["chain"], what["handle"])) if what else None
+        if what is None or not inside:
+            yield one
+            continue
+        word = next((str(part).split()[0] for part in what["expr"] if isinstance(part, str)), "jump")
+        expressions = [part for part in what["expr"] if not isinstance(part, str)]
+        yield {"rule": what | {"expr": [*expressions, {word: {"target": inside[0].chain}}]}}
+        yield {"chain": {"family": what["family"], "table": what["table"], "name": inside[0].chain}}
+        for rule in inside:
+            place = {"family": rule.family, "table": rule.table, "chain": rule.chain, "handle": rule.handle}
+            yield {"rule": place | {"expr": _expressions(nft, rule)}}
+
+
+def _expressions(nft: Nft, rule: Rule) -> list[Any]:
+    """The statements of ``rule`` as JSON; one that cannot be understood where nft does not take it alone."""
+    scratch = f"nft-harness-{rule.handle}"
+    place = f"{rule.family} {rule.table} {scratch}"
+    try:
+        nft.run(f"add chain {place}\nadd rule {place} {rule.text}")
+        listed = nft.ask({"list": {"chain": {"family": rule.family, "table": rule.table, "name": scratch}}})
+    except RefusedError:
+        return [rule.text]
+    return next((list(one["rule"]["expr"]) for one in listed if "rule" in one), [rule.text])
 
 
 def _interfaces(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Every word of a ruleset's files that may be an interface; with the variable that has it.
 
-    nft refuses a device that is not there, and takes an interface by index (``iif``) only if it is.
-    One too many does no harm.
+    nft refuses a device that does not exist, and an interface by index (``iif``) likewise. One too many does no harm.
     """
     found: dict[str, str] = {}
     for text in texts:
@@ -109,15 +149,17 @@ def _interfaces(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
             else:
                 continue
             for name in names:
-                if _NAME.fullmatch(name):
+                if len(name) < 16 and _NAME.fullmatch(name):
                     found[name] = found.get(name) or variable
     yield from list(found.items())[:INTERFACES_AT_MOST]
 
 
 def _list(words: list[str]) -> list[str]:
-    """The word, or those in braces, that ``words`` begin with; signs before them aside."""
+    """The word, or those in braces, that ``words`` begin with; signs before them aside, and what is joined to it."""
     while words and words[0] in ("!", "="):
         words = words[1:]
+    if words[:1] == ["."] and "{" in words[:16]:
+        words = words[words.index("{") :]
     if words[:1] != ["{"]:
         return words[:1]
     return words[1 : words.index("}")] if "}" in words else []

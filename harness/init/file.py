@@ -11,6 +11,7 @@ import msgspec
 
 from harness.init.lab import ChosenLab
 from harness.recording import edit
+from harness.text import escape
 
 
 class ScenarioDraft(NamedTuple):
@@ -24,19 +25,19 @@ class ScenarioDraft(NamedTuple):
     """The rules and policies that this is about, by where on its way the last packet met them."""
 
 
-def head(ruleset: Path, output: Path, stage: ChosenLab) -> str:
+def head(ruleset: Path, output: Path, lab: ChosenLab) -> str:
     """All above the scenarios; ``output`` is the file's own place."""
     near = os.path.relpath(ruleset.resolve(), output.absolute().parent.resolve())
-    lab = stage.lab if isinstance(stage.lab, str) else None
+    name = lab.lab if isinstance(lab.lab, str) else None
     lines = [
-        f"# A packet for each rule and policy of {ruleset.name}, and what became of it. Read it: this is what the",
-        "# ruleset does, which need not be what it should do.",
-        f"lab: {lab} # {stage.described}" if lab else "lab:",
+        f"# A packet for each rule and policy of {escape(ruleset.name)}, and what became of it. Read it: this is what",
+        "# the ruleset does, which need not be what it should do.",
+        f"lab: {name} # {lab.described}" if name else "lab:",
     ]
-    if not isinstance(stage.lab, str):
-        lines += _lab(msgspec.to_builtins(stage.lab))
-    if stage.interfaces:
-        lines.append(f"interfaces: {edit.flow(dict(stage.interfaces))}")
+    if not isinstance(lab.lab, str):
+        lines += _lab(msgspec.to_builtins(lab.lab))
+    if lab.interfaces:
+        lines.append(f"interfaces: {edit.flow(dict(lab.interfaces))}")
     lines.append(f"ruleset: {edit.scalar(near, in_flow=False)}")
     return "\n".join(lines) + "\n\nscenarios:\n"
 
@@ -51,8 +52,8 @@ def _lab(spec: Mapping[str, Any]) -> Iterator[str]:
 def body(scenarios: Sequence[ScenarioDraft], comments: Iterable[str]) -> str:
     """The scenarios, and behind them what could not be made."""
     text = "\n".join("\n".join(_lines(one)) + "\n" for one in scenarios)
-    if told := list(comments):
-        text += "\n# For these there is no scenario:\n" + "".join(f"#   {' '.join(one.split())}\n" for one in told)
+    if lines := list(comments):
+        text += "\n# For these there is no scenario:\n" + "".join(f"#   {' '.join(one.split())}\n" for one in lines)
     return text
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Address, ip_address, ip_network
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from typing import Any, Final, NamedTuple
 
+from harness.init.addresses import USUAL, Net, Wanted, overlapping, wanted
 from harness.init.facts import Facts
+from harness.init.interfaces import Interfaces, named
 from harness.init.simulate import SimulatedRuleset
 from harness.netfilter import IP_FAMILIES
 from harness.topology.builtin import LABS, rename
 from harness.topology.network import Network
+from harness.topology.parts import Address
 from harness.topology.spec import HostSpec, LabSpec
 
-_OUTSIDE = re.compile(r"wan|ppp|ext|uplink|inet|internet|public|outside|world|isp|red", re.IGNORECASE)
-_INSIDE = re.compile(r"lan|int|home|office|dmz|docker|br|virbr|wg|tun|private|inside|green|guest", re.IGNORECASE)
-_HOST_NAMES = ("server", "pc", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+_HOST_NAMES: Final = ("server", "pc", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+_INTERNET: Final = ("203.0.113.0/24", "2001:db8:113::/64")
+HOSTS_AT_A_LINK: Final = 24
+"""Addresses of one interface."""
 
 
 class ChosenLab(NamedTuple):
@@ -38,162 +42,217 @@ class ChosenLab(NamedTuple):
 
 def choose(facts: Facts) -> ChosenLab:
     """The lab for ``facts``: a built-in one under the ruleset's names where that will do, else one of its own."""
-    names = _outside_first(facts)
-    bases = [one for one in SimulatedRuleset(facts).chains.values() if one.hook]
-    hooks = {(one.family, one.hook) for one in bases}
+    ruleset = SimulatedRuleset(facts)
+    names, addresses = named(facts), wanted(ruleset)
+    bases = [one for one in ruleset.chains.values() if one.hook]
     routes = {one.hook for one in bases if one.family in IP_FAMILIES}
-    own = any(one.hook in ("input", "output") for one in bases if one.kind == "filter" and one.family != "bridge")
-    nat = any(one.kind == "nat" for one in bases)
-    routed = "forward" in routes or (nat and not own)
-    bridged = ("bridge", "forward") in hooks and not routed
-    if bridged and len(names) <= 2:
-        return _built_in("bridge", dict(zip(("port0", "port1"), names, strict=False)))
-    if not routed and len(names) <= 1:
-        return _built_in("host", dict(zip(("eth0",), names, strict=False)))
-    addresses = _addresses(facts, names)
-    if not addresses and len(names) <= 2:
-        return _built_in("router", dict(zip(("wan0", "lan0"), names, strict=False)))
-    if not addresses and len(names) == 3:
-        return _built_in("nat-gateway", dict(zip(("wan0", "lan0", "dmz0"), names, strict=False)))
-    spec = _own(names if len(names) > 1 else [*names, "wan0", "lan0"][:2], addresses)
+    own = any(one.hook in ("input", "output") and one.kind == "filter" and one.family != "bridge" for one in bases)
+    routed = "forward" in routes or (not own and any(one.kind == "nat" for one in bases))
+    bridged = bool(names.ports) or any(one.family == "bridge" for one in bases)
+    if bridged and not routed:
+        names = Interfaces([], [*names.ports, *names.routed], names.bridges)
+    return _built_in(names, addresses, routed=routed, bridged=bridged) or _own(
+        names, addresses, bridged=bridged, forwarding=routed or len(names.routed) > 1
+    )
+
+
+def _built_in(names: Interfaces, addresses: Sequence[Wanted], *, routed: bool, bridged: bool) -> ChosenLab | None:
+    """One of the labs that come with the language, if it has all that is asked for."""
+    if bridged:
+        fits = not routed and not names.routed and len(names.ports) <= 2
+        new_names = _assigned(("port0", "port1"), names.ports) | _assigned(("br0",), names.bridges)
+        choices = [("bridge", new_names)] if fits else []
+    elif not routed and len(names.routed) <= 1:
+        choices = [("host", _assigned(("eth0",), names.routed))]
+    elif len(names.routed) <= 2:
+        slots = ("lan0", "wan0") if len(names.routed) == 1 and names.looks_inside else ("wan0", "lan0")
+        choices = [("router", _assigned(slots, names.routed))]
+    elif len(names.routed) == 3:
+        choices = [("nat-gateway", _assigned(("wan0", "lan0", "dmz0"), names.routed))]
+    else:
+        choices = []
+    for lab, new_names in choices:
+        interfaces = LABS[lab].hosts["device"].interfaces
+        kept = [new_names.get(one, one) for one in interfaces]
+        if len(set(kept)) < len(kept):
+            continue  # an interface that the ruleset does not name is called like one that it names
+        new_names = {old: new for old, new in new_names.items() if old != new}
+        network = Network.of(rename(LABS[lab], new_names))
+        if all(_is_met(network, one) for one in addresses):
+            return ChosenLab(lab, new_names, network)
+    return None
+
+
+def _assigned(slots: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    return dict(zip(slots, names, strict=False))
+
+
+def _is_met(network: Network, one: Wanted) -> bool:
+    """Whether somebody has an address, where it should be."""
+    if one.address.is_global and not one.is_devices and not one.interface:
+        return True
+    owner = network.owner(one.address)
+    if owner is None or (owner == network.device) is not one.is_devices:
+        return False
+    interface = network.hosts[network.device].interfaces.get(one.interface)
+    return not one.interface or one.is_devices or (interface is not None and interface.peer.host == owner)
+
+
+# --- a lab of its own ---------------------------------------------------------------------------
+
+
+@dataclass
+class _Side:
+    """An interface of the device, and the networks at its link."""
+
+    name: str
+    networks: list[Net] = field(default_factory=list)
+    device: list[Address] = field(default_factory=list)
+    hosts: list[Address] = field(default_factory=list)
+
+    def has(self, address: Address) -> bool:
+        return any(address in network for network in self.networks if network.version == address.version)
+
+    def give(self, one: Wanted) -> None:
+        """Have the address, if the other end does not."""
+        own, other = (self.device, self.hosts) if one.is_devices else (self.hosts, self.device)
+        if one.address not in (*own, *other) and len(own) < HOSTS_AT_A_LINK:
+            own.append(one.address)
+
+    def complete(self) -> None:
+        """Give both ends an address in each network."""
+        for network in self.networks:
+            for own in (self.device, self.hosts):
+                if not any(address in network for address in own if address.version == network.version):
+                    own.append(self._free(network))
+
+    def _free(self, network: Net) -> Address:
+        numbers = range(1, min(network.num_addresses - 1, 200))
+        free: Iterator[Address] = (network[number] for number in numbers)
+        return next(one for one in free if one not in (*self.device, *self.hosts))
+
+    def more(self) -> list[Address]:
+        """Addresses for another host, one in each network."""
+        found = []
+        for network in self.networks:
+            found.append(self._free(network))
+            self.hosts.append(found[-1])
+        return found
+
+    def written(self, addresses: Sequence[Address]) -> list[str]:
+        """``addresses`` with the lengths of their networks, the usual kinds first."""
+        found = [
+            f"{address}/{network.prefixlen}"
+            for address in addresses
+            for network in self.networks
+            if network.version == address.version and address in network
+        ]
+        return sorted(found, key=lambda text: ":" in text)
+
+
+class _Plan(NamedTuple):
+    """The device of a lab of its own."""
+
+    sides: list[_Side]
+    """The one behind which the Internet lies first; a bridge is one."""
+    bridge: str
+    ports: list[str]
+    """Of the bridge."""
+
+    @property
+    def at_bridge(self) -> _Side | None:
+        """The side that is a bridge."""
+        return next((side for side in self.sides if side.name == self.bridge), None)
+
+
+def _own(names: Interfaces, addresses: Sequence[Wanted], *, bridged: bool, forwarding: bool) -> ChosenLab:
+    """A device with a host behind each interface; behind the first one lies the Internet."""
+    plan = _planned(names, bridged=bridged, forwarding=forwarding)
+    _place(plan.sides, addresses)
+    first, at_bridge = plan.sides[0], plan.at_bridge
+    interfaces = {side.name: side.written(side.device) for side in plan.sides if side is not at_bridge}
+    hosts = {"client": _host(first, first.hosts)}
+    links = [["client:eth0", f"device:{plan.ports[0] if first is at_bridge else first.name}"]]
+    behind: list[tuple[str, _Side]] = [(side.name, side) for side in plan.sides[1:] if side is not at_bridge]
+    if at_bridge is not None:
+        behind += [(port, at_bridge) for port in (plan.ports[1:] if first is at_bridge else plan.ports)]
+    given = {first.name}
+    for host, (name, side) in zip(_host_names(), behind, strict=False):
+        # At a bridge several hosts share the networks.
+        own = side.hosts if side.name not in given else side.more()
+        given.add(side.name)
+        hosts[host] = _host(side, own)
+        links.append([f"device:{name}", f"{host}:eth0"])
+    if at_bridge is not None:
+        interfaces |= {**{port: [] for port in plan.ports}, plan.bridge: at_bridge.written(at_bridge.device)}
+    device = HostSpec(
+        interfaces=interfaces,
+        bridges={plan.bridge: plan.ports} if plan.bridge else {},
+        gateway="client",
+        forwarding=forwarding,
+    )
+    spec = LabSpec(hosts={"client": hosts.pop("client"), "device": device, **hosts}, links=links)
     return ChosenLab(spec, {}, Network.of(spec))
 
 
-def _built_in(lab: str, interfaces: Mapping[str, str]) -> ChosenLab:
-    names = {old: new for old, new in interfaces.items() if old != new}
-    return ChosenLab(lab, names, Network.of(rename(LABS[lab], names)))
-
-
-def _outside_first(facts: Facts) -> list[str]:
-    """The interfaces that the ruleset names; the one towards the Internet, as far as its name tells, first."""
-    found: dict[str, None] = {}
-    for one in facts.chains:
-        found |= dict.fromkeys(one.devices)
-    for value in (one["rule"] for one in facts.objects if "rule" in one):
-        for name in _named(value["expr"]):
-            found.setdefault(name.replace("*", "0"))
-    for name in _in_sets(facts):
-        found.setdefault(name)
-    masked = {name for value in facts.objects if "rule" in value for name in _masquerading(value["rule"]["expr"])}
-
-    def rank(name: str) -> int:
-        words = f"{name} {facts.defines.get(name, '')}"
-        return 0 if _OUTSIDE.search(words) else 3 if _INSIDE.search(words) else 1 if name in masked else 2
-
-    return sorted((name for name in found if name != "lo"), key=rank)
-
-
-def _in_sets(facts: Facts) -> Iterator[str]:
-    """The interfaces in named sets, and among the keys of named maps."""
-    for value in (one[kind] for one in facts.objects for kind in ("set", "map") if kind in one):
-        kinds = value["type"] if isinstance(value["type"], list) else [value["type"]]
-        for element in value.get("elem", ()):
-            key = element[0] if "map" in value and isinstance(element, list) else element
-            parts = key.get("concat", [key]) if isinstance(key, dict) else [key]
-            for part, kind in zip(parts, kinds, strict=False):
-                if kind in ("ifname", "iface_index") and isinstance(part, str):
-                    yield part
-
-
-def _named(expression: Any) -> Iterator[str]:
-    """The interfaces in matches and verdict maps."""
-    if isinstance(expression, list):
-        for one in expression:
-            yield from _named(one)
-    elif isinstance(expression, dict):
-        if "match" in expression:
-            yield from _compared(expression["match"]["left"], expression["match"]["right"])
-        elif "vmap" in expression and isinstance(expression["vmap"]["data"], dict):
-            keys = [key for key, _ in expression["vmap"]["data"]["set"]]
-            yield from _compared(expression["vmap"]["key"], {"set": keys})
-        for word in ("fwd", "dup"):
-            if isinstance(expression.get(word), dict) and isinstance(expression[word].get("dev"), str):
-                yield expression[word]["dev"]
-
-
-def _compared(left: Any, right: Any) -> Iterator[str]:
-    members = right.get("set", [right]) if isinstance(right, dict) else [right]
-    parts = left.get("concat", [left]) if isinstance(left, dict) else []
-    for place, part in enumerate(parts):
-        if isinstance(part, dict) and part.get("meta", {}).get("key") in ("iif", "oif", "iifname", "oifname"):
-            for member in members:
-                concat = member.get("concat") if isinstance(member, dict) else None
-                name = concat[place] if concat else member
-                if isinstance(name, str) and not name.startswith("@"):
-                    yield name
-
-
-def _masquerading(expressions: list[Any]) -> Iterator[str]:
-    if any("masquerade" in one or "snat" in one for one in expressions):
-        yield from _named([one for one in expressions if one.get("match", {}).get("op") == "=="])
-
-
-def _addresses(facts: Facts, names: list[str]) -> dict[str, IPv4Address]:
-    """Addresses that hosts behind interfaces must have: a rule names both, or translates to them."""
-    inside = names[1:] or ["lan0"]
-    known = [ip_network(text, strict=False) for text in ("203.0.113.0/24", "10.0.2.0/24", "192.168.1.0/24")]
-    found: dict[str, IPv4Address] = {}
-    for value in (one["rule"]["expr"] for one in facts.objects if "rule" in one):
-        for name, address in _placed(value, inside[0]):
-            if address.is_private and not address.is_loopback and [name] != names[:1]:
-                found.setdefault(name, address)
-    if all(any(address in network for network in known) for address in found.values()) and len(names) <= 2:
-        return {} if all(address in known[1] for address in found.values()) else found
-    return found
-
-
-def _placed(expressions: list[Any], first_inside: str) -> Iterator[tuple[str, IPv4Address]]:
-    ways = {"iif": "saddr", "iifname": "saddr", "oif": "daddr", "oifname": "daddr"}
-    named: dict[str, str] = {}
-    addresses: dict[str, IPv4Address] = {}
-    for one in expressions:
-        match = one.get("match", {})
-        left = match.get("left", {}) if match.get("op") == "==" else {}
-        if not isinstance(left, dict):
-            continue
-        if (key := left.get("meta", {}).get("key")) in ways and isinstance(match["right"], str):
-            named[ways[key]] = match["right"]
-        elif left.get("payload", {}).get("protocol") == "ip" and (address := _address(match["right"])):
-            addresses[left["payload"].get("field", "")] = address
-        if isinstance(to := (one.get("dnat") or {}).get("addr"), str) and (address := _address(to)):
-            yield first_inside, address
-    for field, name in named.items():
-        if field in addresses:
-            yield name, addresses[field]
-
-
-def _address(right: Any) -> IPv4Address | None:
-    """The address, or the second one of a network."""
-    if isinstance(right, dict) and "prefix" in right:
-        right, more = right["prefix"]["addr"], 2
+def _planned(names: Interfaces, *, bridged: bool, forwarding: bool) -> _Plan:
+    """The device's interfaces: those that are named, and others where it needs more."""
+    bridge = (names.bridges or ["br0"])[0] if bridged else ""
+    ports = [*names.ports, *(one for one in ("port0", "port1") if one not in names.ports)] if bridged else []
+    ports = ports[: max(len(names.ports), 2)]
+    least = (2 if forwarding else 1) - bridged
+    spare = [one for one in (("wan0", "lan0") if forwarding else ("eth0",)) if one not in names.routed]
+    if names.looks_inside and len(names.routed) == 1:
+        routed = [*spare[:1], *names.routed]
     else:
-        more = 0
-    try:
-        address = ip_address(str(right)) + more
-    except ValueError:
-        return None
-    return address if isinstance(address, IPv4Address) else None
+        routed = [*names.routed, *(reversed(spare) if names.routed else spare)][: max(least, len(names.routed))]
+    return _Plan([_Side(one) for one in ([*routed, bridge] if bridge else routed)], bridge, ports)
 
 
-def _own(names: list[str], addresses: Mapping[str, IPv4Address]) -> LabSpec:
-    """A router with a host behind each interface; behind the first one lies the Internet."""
-    outside, *inside = names
-    subnets = []
-    for number, name in enumerate(inside, 2):
-        host = addresses.get(name, IPv4Address(f"10.0.{number}.2"))
-        last = int(host) & 0xFF
-        subnets.append((name, IPv4Address(int(host) - last + (1 if last != 1 else 254)), host, number))
-    hosts = {
-        "client": HostSpec(interfaces={"eth0": ["203.0.113.5/24", "2001:db8:113::5/64"]}, gateway="device"),
-        "device": HostSpec(
-            interfaces={outside: ["203.0.113.1/24", "2001:db8:113::1/64"]}
-            | {name: [f"{own}/24", f"2001:db8:{number}::1/64"] for name, own, _, number in subnets},
-            gateway="client",
-            forwarding=True,
-        ),
-    }
-    links = [["client:eth0", f"device:{outside}"]]
-    for server, (name, _, address, number) in zip(_HOST_NAMES, subnets, strict=False):
-        hosts[server] = HostSpec(interfaces={"eth0": [f"{address}/24", f"2001:db8:{number}::2/64"]}, gateway="device")
-        links.append([f"device:{name}", f"{server}:eth0"])
-    return LabSpec(hosts=hosts, links=links)
+def _host(side: _Side, addresses: Sequence[Address]) -> HostSpec:
+    return HostSpec(interfaces={"eth0": side.written(addresses)}, gateway="device")
+
+
+def _host_names() -> Iterator[str]:
+    yield from _HOST_NAMES
+    number = len(_HOST_NAMES)
+    while True:
+        number += 1
+        yield f"host{number}"
+
+
+def _place(sides: list[_Side], addresses: Sequence[Wanted]) -> None:
+    """Give each side its networks and addresses: those asked for, then others until it has IPv4 and IPv6."""
+    by_name: Mapping[str, _Side] = {side.name: side for side in sides}
+    for one in addresses:
+        side = by_name.get(one.interface)
+        owner = next((other for other in sides if other.has(one.address)), None)
+        if owner is not None:
+            owner.give(one)
+            continue
+        if overlapping(one.network, [network for other in sides for network in other.networks]):
+            continue
+        if side is None:
+            inner = [other for other in sides[1:] if not _of_version(other, one.network.version)]
+            side = sides[0] if one.is_devices else (inner or sides[1:] or sides)[0]
+        side.networks.append(one.network)
+        side.give(one)
+    for number, side in enumerate(sides):
+        for version in (4, 6):
+            if not _of_version(side, version):
+                side.networks.append(_unused(sides, number, version))
+        side.complete()
+
+
+def _of_version(side: _Side, version: int) -> list[Net]:
+    return [one for one in side.networks if one.version == version]
+
+
+def _unused(sides: Sequence[_Side], number: int, version: int) -> Net:
+    """A network of nobody: of those for documentation where the Internet is, else a private one."""
+    taken = [network for side in sides for network in side.networks]
+    texts = [_INTERNET[version == 6]] if number == 0 else []
+    texts += [f"10.0.{n}.0/24" if version == 4 else f"2001:db8:{n:x}::/64" for n in range(number + 1, 250)]
+    found: Any = next(net for text in texts if not overlapping(net := ip_network(text), taken))
+    assert found.prefixlen == USUAL[version]
+    return found

@@ -1,46 +1,42 @@
-"""What a ruleset would do with a packet, as far as can be told without a kernel.
+"""What a ruleset would do with a packet, as far as that can be known without a kernel.
 
-This is a guess, made to choose packets: which rules they meet the kernel tells afterwards. An
+This is a guess, made to choose packets: the kernel shows afterwards which rules they meet. An
 expression that is not understood is *unknown*; it holds where that leads to the rule looked for.
 See libnftables-json(5) for the form of rules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import ip_address, ip_network
-from typing import Any, NamedTuple
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from ipaddress import ip_address
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from harness import netfilter
+from harness.init import names
+from harness.init.expressions import UNKNOWN, Fields, choices, contains, element, field, unpacked, value
 from harness.init.facts import Facts
-from harness.packets import icmp
 
 Key = tuple[str, str, str, int]
 """A rule: family, table, chain, handle; with handle 0, the policy of the chain."""
 
-Fields = dict[str, Any]
-"""A packet as expressions see it: ``iif oif family proto saddr daddr sport dport flags type code
-ether_saddr ether_daddr ether_type vlan ttl length dscp state status mark local mss``."""
+ChainKey = tuple[str, str, str]
 
-UNKNOWN = object()
-
-PROTOCOLS = {**{name: number for number, name in netfilter.PROTOCOLS.items()}, "ipv6-icmp": 58}
-FLAGS = {"fin": 1, "syn": 2, "rst": 4, "psh": 8, "ack": 16, "urg": 32, "ecn": 64, "cwr": 128}
-ETHER_TYPES = {"ip": 0x0800, "ip6": 0x86DD, "arp": 0x0806, "vlan": 0x8100, "8021q": 0x8100}
-SERVICES_OF_IP = {"ip": 4, "ip6": 6}
-MANY = 1000
+MANY: Final = 1000
 """Packets, where it takes more than anybody would write down."""
-FINAL = ("accept", "drop", "reject", "queue")
-NAT = ("dnat", "snat", "masquerade", "redirect")
+DEPTH: Final = 16
+"""Chains that call one another: NFT_JUMP_STACK_SIZE."""
+FINAL: Final = ("accept", "drop", "reject", "queue")
+NAT: Final = ("dnat", "snat", "masquerade", "redirect")
 
 
 class SimulatedRule(NamedTuple):
     """A rule as nft shows it."""
 
     key: Key
-    statements: Sequence[Mapping[str, Any]]
+    statements: Sequence[tuple[str, Any]]
+    """Each statement's word, and what follows it."""
 
 
 class SimulatedChain(NamedTuple):
@@ -81,64 +77,82 @@ class Traversal(msgspec.Struct):
 
 
 class SimulatedRuleset:
-    """A ruleset that can be asked."""
+    """A ruleset that packets can be tried on."""
 
     def __init__(self, facts: Facts) -> None:
-        self.sets: dict[tuple[str, str, str], list[Any]] = {}
+        self.sets: dict[ChainKey, list[Any]] = {}
         devices = {(one.family, one.table, one.name): one.devices for one in facts.chains}
-        rules: dict[tuple[str, str, str], list[SimulatedRule]] = {}
-        for kind, value in (next(iter(one.items())) for one in facts.objects):
+        rules: dict[ChainKey, list[SimulatedRule]] = defaultdict(list)
+        for kind, what in (next(iter(one.items())) for one in facts.objects):
             if kind in ("set", "map"):
-                self.sets[value["family"], value["table"], value["name"]] = value.get("elem", [])
+                self.sets[what["family"], what["table"], what["name"]] = what.get("elem", [])
             elif kind == "rule":
-                place = value["family"], value["table"], value["chain"]
-                rules.setdefault(place, []).append(SimulatedRule((*place, value["handle"]), value["expr"]))
+                place = what["family"], what["table"], what["chain"]
+                statements = tuple(map(_statement, what.get("expr", ())))
+                rules[place].append(SimulatedRule((*place, what["handle"]), statements))
         self.chains = {
-            (value["family"], value["table"], value["name"]): SimulatedChain(
-                family=value["family"],
-                table=value["table"],
-                name=value["name"],
-                hook=value.get("hook", ""),
-                kind=value.get("type", ""),
-                priority=value.get("prio", 0),
-                policy=value.get("policy", "accept"),
-                devices=devices.get((value["family"], value["table"], value["name"]), ()),
-                rules=tuple(rules.get((value["family"], value["table"], value["name"]), ())),
+            (what["family"], what["table"], what["name"]): SimulatedChain(
+                family=what["family"],
+                table=what["table"],
+                name=what["name"],
+                hook=what.get("hook", ""),
+                kind=what.get("type", ""),
+                priority=what.get("prio", 0),
+                policy=what.get("policy", "accept"),
+                devices=devices.get((what["family"], what["table"], what["name"]), ()),
+                rules=tuple(rules.get((what["family"], what["table"], what["name"]), ())),
             )
-            for value in (one["chain"] for one in facts.objects if "chain" in one)
+            for what in (one["chain"] for one in facts.objects if "chain" in one)
         }
+        self._callers: dict[ChainKey, list[SimulatedRule]] = defaultdict(list)
+        for chain in self.chains.values():
+            for rule in chain.rules:
+                for target in dict.fromkeys(self.targets(rule)):
+                    self._callers[chain.family, chain.table, target].append(rule)
 
     def base(self, families: Sequence[str], hook: str) -> list[SimulatedChain]:
         """The base chains at a hook, in the order of their priorities."""
         found = [one for one in self.chains.values() if one.hook == hook and one.family in families]
         return sorted(found, key=lambda one: one.priority)
 
-    def callers(self, chain: SimulatedChain) -> Iterator[SimulatedRule]:
+    def callers(self, chain: SimulatedChain) -> Sequence[SimulatedRule]:
         """The rules that lead into ``chain``."""
-        for one in self.chains.values():
-            if (one.family, one.table) == (chain.family, chain.table):
-                for rule in one.rules:
-                    if chain.name in self.targets(rule):
-                        yield rule
+        return self._callers.get((chain.family, chain.table, chain.name), ())
+
+    def is_reached(self, chain: SimulatedChain) -> bool:
+        """Whether rules lead from a base chain to ``chain``, or it is one."""
+        seen: set[ChainKey] = set()
+        waiting = [chain]
+        while waiting:
+            one = waiting.pop()
+            if one.hook:
+                return True
+            for rule in self.callers(one):
+                if rule.key[:3] not in seen:
+                    seen.add(rule.key[:3])
+                    waiting.append(self.chains[rule.key[:3]])
+        return False
 
     def targets(self, rule: SimulatedRule) -> Iterator[str]:
         """The chains that ``rule`` may jump to."""
-        for statement in rule.statements:
-            for verdict in (statement, *(value for _, value in self.elements(rule, statement.get("vmap", {})))):
-                for word in ("jump", "goto"):
-                    if isinstance(verdict, Mapping) and isinstance(verdict.get(word), Mapping):
-                        yield verdict[word]["target"]
+        for word, what in rule.statements:
+            verdicts = [{word: what}]
+            if word == "vmap":
+                verdicts = [verdict for _, verdict in self.elements(rule, what)]
+            for verdict in verdicts:
+                yield from jumps(verdict)
 
     def empty(self, rule: SimulatedRule) -> Iterator[str]:
         """The named sets that ``rule`` looks into and that have no element."""
-        for statement in rule.statements:
-            right = statement.get("match", {}).get("right")
+        for word, what in rule.statements:
+            right = what.get("right") if word == "match" else what.get("data") if word == "vmap" else None
             if isinstance(right, str) and right.startswith("@") and not self.members(rule, right):
                 yield right[1:]
 
-    def elements(self, rule: SimulatedRule, mapping: Mapping[str, Any]) -> list[Any]:
+    def elements(self, rule: SimulatedRule, mapping: Any) -> list[tuple[Any, Any]]:
         """Pairs of key and value of a map."""
-        return self.members(rule, mapping["data"]) if mapping else []
+        found = self.members(rule, mapping.get("data")) if isinstance(mapping, Mapping) else []
+        return [(one[0], one[1]) for one in found if isinstance(one, list) and len(one) == 2]
 
     def members(self, rule: SimulatedRule, right: Any) -> list[Any]:
         """Elements of a set or map, written in the rule or named."""
@@ -154,208 +168,175 @@ class SimulatedRuleset:
     def evaluate(self, chain: SimulatedChain, fields: Fields, way: Traversal, wanted: frozenset[Key]) -> str:
         """The verdict of a base chain."""
         try:
-            self._chain(chain, fields, way, wanted, 0)
+            _Evaluation(self, fields, way, wanted).chain(chain, 0)
         except VerdictReached as ended:
             return ended.verdict
         way.met.append(chain.key)
         return chain.policy
 
-    def _chain(self, chain: SimulatedChain, fields: Fields, way: Traversal, wanted: frozenset[Key], depth: int) -> None:
-        for rule in chain.rules if depth < 16 else ():
-            before = len(way.met)
-            way.met.append(rule.key)
-            if self._rule(chain, rule, fields, way, wanted, depth) is None:
-                del way.met[before]
-            elif self._returned:
-                return
-
-    _returned = False
-
-    def _rule(
-        self,
-        chain: SimulatedChain,
-        rule: SimulatedRule,
-        fields: Fields,
-        way: Traversal,
-        wanted: frozenset[Key],
-        depth: int,
-    ) -> bool | None:
-        """None when ``rule`` does not match."""
-        self._returned = False
-        for statement in rule.statements:
-            ((word, what),) = statement.items()
-            if word == "match":
-                holds = self.holds(rule, what, fields)
-                if holds is False or (holds is None and rule.key not in wanted):
-                    return None
-            elif word == "vmap":
-                found = self._look_up(rule, what, fields)
-                if found is UNKNOWN and rule.key in wanted:
-                    found = next((value for _, value in self.elements(rule, what)), None)
-                if not isinstance(found, Mapping):
-                    return None
-                self._verdict(chain, found, fields, way, wanted, depth)
-            elif rule.key not in wanted and excess(statement):
-                return None
-            elif word == "mangle":
-                self._mangle(rule, what, fields)
-            elif word == "reject" and any(fields.get(name) != value for name, value in answered(what).items()):
-                return None
-            elif word in NAT:
-                if not self._translate(rule, word, what or {}, fields):
-                    return None
-                raise VerdictReached("accept")
-            elif word in (*FINAL, "jump", "goto", "return", "continue"):
-                self._verdict(chain, statement, fields, way, wanted, depth)
-            elif word in ("fwd", "synproxy", "tproxy"):
-                raise VerdictReached("stolen")
-        return True
-
-    def _verdict(
-        self,
-        chain: SimulatedChain,
-        statement: Mapping[str, Any],
-        fields: Fields,
-        way: Traversal,
-        wanted: frozenset[Key],
-        depth: int,
-    ) -> None:
-        ((word, what),) = statement.items()
-        if word in FINAL:
-            raise VerdictReached(word)
-        if word in ("jump", "goto"):
-            if called := self.chains.get((chain.family, chain.table, what["target"])):
-                self._chain(called, fields, way, wanted, depth + 1)
-            self._returned = word == "goto"
-        elif word == "return":
-            self._returned = True
-
-    # -- expressions ------------------------------------------------------------------------------
-
     def holds(self, rule: SimulatedRule, match: Mapping[str, Any], fields: Fields) -> bool | None:
         """Whether a match holds; None for unknown."""
-        left = self.value(rule, match["left"], fields)
-        if left is None:
+        left = match["left"]
+        found = value(left, fields)
+        if found is None:
             return False  # the packet has no such field, not even a different one
-        if left is UNKNOWN:
+        if found is UNKNOWN:
             return None
-        operator, right = match["op"], match["right"]
-        members = self.members(rule, right)
+        operator, members = match["op"], self.members(rule, match["right"])
         if operator in ("<", ">", "<=", ">="):
-            try:
-                a, b = int(left), int(members[0])
-            except (TypeError, ValueError):
+            a, b = (names.number(one, field(left), fields.get("proto")) for one in (found, members[0]))
+            if a is None or b is None:
                 return None
             return {"<": a < b, ">": a > b, "<=": a <= b, ">=": a >= b}[operator]
-        found = any(_is(left, member) for one in members for member in _flatten(one))
-        if isinstance(left, frozenset) or operator == "in":
-            masks = {str(one) for member in members for one in (member if isinstance(member, list) else [member])}
-            found = bool(masks & {str(one) for one in (left if isinstance(left, frozenset) else [left])})
-        return not found if operator == "!=" else found
+        if field(left) in ("state", "status"):
+            holds = choices(found, members)
+        elif operator == "in" and field(left) == "flags":
+            holds = bool((names.flags(found) or 0) & (names.flags(members if len(members) > 1 else members[0]) or 0))
+        else:
+            holds = any(contains(left, found, one, fields) for one in members)
+        return not holds if operator == "!=" else holds
 
-    def value(self, rule: SimulatedRule, expression: Any, fields: Fields) -> Any:
-        """The value of an expression; None where the packet has none, UNKNOWN where it cannot be told."""
-        if not isinstance(expression, Mapping):
-            return _flags(expression) if isinstance(expression, list) else expression
-        ((kind, what),) = expression.items()
-        if kind == "meta":
-            return self._meta(what["key"], fields)
-        if kind == "payload":
-            return _payload(what, fields)
-        if kind == "ct":
-            return self._conntrack(what, fields)
-        if kind == "concat":
-            return self._concatenated([self.value(rule, one, fields) for one in what])
-        if kind in ("&", "|") and isinstance(what, list):
-            return self._combined(kind, *(self.value(rule, one, fields) for one in what[:2]))
-        if kind == "fib" and what["result"] == "type" and what["flags"] == ["daddr"]:
-            return "local" if fields.get("local") else "unicast"
-        if kind == "tcp option" and what.get("name") == "maxseg":
-            return fields.get("mss")
-        if kind == "numgen" and what.get("mod") == 1:
-            return what.get("offset", 0)
-        return UNKNOWN
-
-    @staticmethod
-    def _concatenated(values: Sequence[Any]) -> Any:
-        if None in values:
-            return None
-        return UNKNOWN if UNKNOWN in values else tuple(values)
-
-    @staticmethod
-    def _combined(operator: str, a: Any, b: Any) -> Any:
-        """The value of a bitwise ``&`` or ``|``."""
-        if a is None:
-            return None
-        if isinstance(a, frozenset):
-            a = _flags(list(a))
-        if isinstance(a, int) and isinstance(b, int):
-            return a & b if operator == "&" else a | b
-        return UNKNOWN
-
-    @staticmethod
-    def _meta(key: str, fields: Fields) -> Any:
-        if key in ("iifname", "iif", "oifname", "oif"):
-            return fields.get(key.removesuffix("name"))
-        if key == "l4proto":
-            return fields.get("proto")
-        if key == "nfproto":
-            return {4: "ipv4", 6: "ipv6"}.get(fields.get("family", 0))
-        if key == "protocol":
-            return {0x0800: "ip", 0x86DD: "ip6", 0x0806: "arp"}.get(fields.get("ether_type", 0))
-        if key == "pkttype":
-            return "host"
-        return fields.get(key, 0) if key in ("mark", "length", "priority") else UNKNOWN
-
-    @staticmethod
-    def _conntrack(what: Mapping[str, Any], fields: Fields) -> Any:
-        key = what["key"]
-        if key in ("state", "status"):
-            return frozenset({fields.get("state", "new")}) if key == "state" else fields.get("status", frozenset())
-        if key == "mark":
-            return fields.get("ct_mark", 0)
-        if key == "direction":
-            return "reply" if fields.get("reply") else "original"
-        return UNKNOWN
-
-    def _look_up(self, rule: SimulatedRule, mapping: Mapping[str, Any], fields: Fields) -> Any:
-        key = self.value(rule, mapping["key"], fields)
+    def look_up(self, rule: SimulatedRule, mapping: Mapping[str, Any], fields: Fields) -> Any:
+        """The value that a map has for a packet; None for none, UNKNOWN where its key is not known."""
+        key = value(mapping["key"], fields)
         if key is None or key is UNKNOWN:
             return key
-        keys = tuple(key) if isinstance(key, frozenset) else (key,)
-        for element, value in self.elements(rule, mapping):
-            if any(_is(one, member) for one in keys for member in _flatten(element)):
-                return value
+        for member, found in self.elements(rule, mapping):
+            if isinstance(key, frozenset) and choices(key, [member]):
+                return found
+            if member == "*" or contains(mapping["key"], key, member, fields):
+                return found
         return None
 
-    def _mangle(self, rule: SimulatedRule, what: Mapping[str, Any], fields: Fields) -> None:
-        key, value = what["key"], self.value(rule, what["value"], fields)
-        if key == {"meta": {"key": "mark"}} and isinstance(value, int):
-            fields["mark"] = value
-        elif key == {"ct": {"key": "mark"}} and isinstance(value, int):
-            fields["ct_mark"] = value
 
-    def _translate(self, rule: SimulatedRule, word: str, what: Mapping[str, Any], fields: Fields) -> bool:
+def jumps(verdict: Any) -> Iterator[str]:
+    """The chain that a verdict leads to, if it does."""
+    word, what = unpacked(verdict)
+    if word in ("jump", "goto") and isinstance(what, Mapping) and isinstance(what.get("target"), str):
+        yield what["target"]
+
+
+def _statement(statement: Any) -> tuple[str, Any]:
+    """A statement's word, and what follows it; nft prints some without an object, and some as text."""
+    if isinstance(statement, Mapping) and len(statement) == 1:
+        ((word, what),) = statement.items()
+        return str(word), what
+    return str(statement), None
+
+
+class _Evaluation:
+    """A packet on its way through the chains of one hook."""
+
+    def __init__(self, ruleset: SimulatedRuleset, fields: Fields, way: Traversal, wanted: frozenset[Key]) -> None:
+        self._ruleset = ruleset
+        self._fields = fields
+        self._way = way
+        self._wanted = wanted
+        self._returned = False
+
+    def chain(self, chain: SimulatedChain, depth: int) -> None:
+        """Evaluate a chain. Raises :class:`VerdictReached`."""
+        for rule in chain.rules if depth < DEPTH else ():
+            before = len(self._way.met)
+            self._way.met.append(rule.key)
+            self._returned = False
+            if not all(self._statement(chain, rule, word, what, depth) for word, what in rule.statements):
+                del self._way.met[before]
+            elif self._returned:
+                self._returned = False
+                return
+        self._returned = False
+
+    def _statement(self, chain: SimulatedChain, rule: SimulatedRule, word: str, what: Any, depth: int) -> bool:
+        """Whether the rule goes on behind a statement."""
+        if self._returned:
+            return True
+        wanted = rule.key in self._wanted
+        if not wanted and excess(word, what):
+            return False
+        if word == "vmap":
+            found = self._ruleset.look_up(rule, what, self._fields)
+            if found is UNKNOWN and wanted:
+                found = next((verdict for _, verdict in self._ruleset.elements(rule, what)), None)
+            if not isinstance(found, Mapping):
+                return False
+            self._verdict(chain, *unpacked(found), depth)
+            return True
+        if word in _STATEMENTS:
+            return _STATEMENTS[word](self, rule, word, what)
+        self._verdict(chain, word, what, depth)
+        return True
+
+    def _match(self, rule: SimulatedRule, _: str, what: Any) -> bool:
+        holds = self._ruleset.holds(rule, what, self._fields)
+        return rule.key in self._wanted if holds is None else holds
+
+    def _reject(self, _: SimulatedRule, __: str, what: Any) -> bool:
+        if any(self._fields.get(name) != wanted for name, wanted in answered(what).items()):
+            return False
+        raise VerdictReached("reject")
+
+    def _taken(self, _: SimulatedRule, __: str, ___: Any) -> bool:
+        raise VerdictReached("stolen")
+
+    def _mangle(self, _: SimulatedRule, __: str, what: Any) -> bool:
+        key, new = what["key"], value(what["value"], self._fields)
+        for kind, name in (("meta", "mark"), ("ct", "ct_mark")):
+            if key == {kind: {"key": "mark"}} and isinstance(new, int):
+                self._fields[name] = new
+        return True
+
+    def _translate(self, rule: SimulatedRule, word: str, what: Any) -> bool:
         """Whether there is something to translate to: a map may have no element for the packet."""
-        status = "dnat" if word in ("dnat", "redirect") else "snat"
+        what = what if isinstance(what, Mapping) else {}
         address, port = what.get("addr"), what.get("port")
         if isinstance(address, Mapping) and "map" in address:
-            address = self._look_up(rule, address["map"], fields)
+            address = self._ruleset.look_up(rule, address["map"], self._fields)
             if address is None:
                 return False
+        status = "dnat" if word in ("dnat", "redirect") else "snat"
+        fields = self._fields
         fields["status"] = fields.get("status", frozenset()) | {status}
-        if isinstance(address, Mapping) and "concat" in address:
-            address, port = address["concat"][:2]
-        if isinstance(address, Mapping):
-            address = next((one for one in _flatten(address) if isinstance(one, str)), None)
         if status == "dnat":
-            if word == "redirect":
-                fields["local"] = True
-            elif isinstance(address, str):
-                fields |= {"daddr": ip_address(address.partition("/")[0]), "local": False}
-            if isinstance(port, int):
-                fields["dport"] = port
-        return True
+            self._send_on(word, address, port)
+        raise VerdictReached("accept")
+
+    def _send_on(self, word: str, address: Any, port: Any) -> None:
+        kind, what = unpacked(element(address))
+        if kind == "concat":
+            address, port = what[0], what[1] if len(what) > 1 else port
+        elif kind == "range":
+            address = what[0]
+        elif kind == "prefix":
+            address = what.get("addr")
+        if word == "redirect":
+            self._fields["local"] = True
+        elif isinstance(address, str):
+            try:
+                self._fields |= {"daddr": ip_address(address.partition("/")[0]), "local": False}
+            except ValueError:
+                return
+        if isinstance(port, int):
+            self._fields["dport"] = port
+
+    def _verdict(self, chain: SimulatedChain, word: str, what: Any, depth: int) -> None:
+        if word in FINAL:
+            raise VerdictReached(word)
+        for target in jumps({word: what}):
+            if called := self._ruleset.chains.get((chain.family, chain.table, target)):
+                self.chain(called, depth + 1)
+            self._returned = word == "goto"
+        if word == "return":
+            self._returned = True
+
+
+_STATEMENTS: Final[Mapping[str, Callable[[_Evaluation, SimulatedRule, str, Any], bool]]] = {
+    "match": _Evaluation._match,
+    "reject": _Evaluation._reject,
+    "mangle": _Evaluation._mangle,
+    **dict.fromkeys(NAT, _Evaluation._translate),
+    **dict.fromkeys(("fwd", "synproxy", "tproxy"), _Evaluation._taken),
+}
 
 
 def answered(reject: Any) -> dict[str, Any]:
@@ -365,108 +346,14 @@ def answered(reject: Any) -> dict[str, Any]:
     return kinds.get(kind, {})
 
 
-def excess(statement: Mapping[str, Any]) -> int:
+def excess(word: str, what: Any) -> int:
     """How many packets it takes to exceed the limit that a statement asks to be exceeded; 0 where it asks for none."""
-    ((word, what),) = statement.items()
-    if word == "set":
-        return max((excess(one) for one in what.get("stmt", ()) if isinstance(one, Mapping)), default=0)
-    if word in ("limit", "quota") and isinstance(what, Mapping) and what.get("inv"):
+    if not isinstance(what, Mapping):
+        return 0
+    if word in ("set", "map"):
+        return max((excess(*unpacked(one)) for one in what.get("stmt", ()) if isinstance(one, Mapping)), default=0)
+    if word == "ct count" and what.get("inv"):
+        return int(what.get("val", MANY)) + 1
+    if word in ("limit", "quota") and what.get("inv"):
         return int(what.get("burst", 5)) + 1 if word == "limit" else MANY
     return 0
-
-
-def _payload(what: Mapping[str, Any], fields: Fields) -> Any:
-    protocol, field = what.get("protocol"), what.get("field", "")
-    if protocol in ("ip", "ip6"):
-        if fields.get("family") != SERVICES_OF_IP[protocol]:
-            return None
-        if field in ("protocol", "nexthdr"):
-            return fields.get("proto")
-        names = {"saddr": "saddr", "daddr": "daddr", "ttl": "ttl", "hoplimit": "ttl", "length": "length"}
-        if field == "frag-off":
-            return fields.get("frag", 0)
-        return fields.get(names.get(field) or field, 64 if field in ("ttl", "hoplimit") else UNKNOWN)
-    if protocol in ("tcp", "udp", "sctp", "dccp", "udplite", "th"):
-        if protocol != "th" and fields.get("proto") != protocol:
-            return None
-        if field == "flags":
-            return frozenset(fields.get("flags", ())) if protocol == "tcp" else None
-        return fields.get(field, UNKNOWN if field not in ("sport", "dport") else None)
-    if protocol in ("icmp", "icmpv6"):
-        wanted = {"icmp": "icmp", "icmpv6": "ipv6-icmp"}[protocol]
-        return fields.get(field, UNKNOWN) if fields.get("proto") == wanted else None
-    if protocol == "ether":
-        return fields.get("ether_" + field)
-    if protocol == "vlan":
-        return fields.get("vlan") if field == "id" else UNKNOWN
-    if protocol == "arp":
-        if fields.get("ether_type") != ETHER_TYPES["arp"]:
-            return None
-        return {"operation": fields.get("op"), "saddr ip": fields.get("saddr"), "daddr ip": fields.get("daddr")}.get(
-            field, UNKNOWN
-        )
-    return UNKNOWN
-
-
-def _flags(names: list[Any]) -> Any:
-    """Flags of TCP as a number; other lists are alternatives."""
-    return sum(FLAGS[name] for name in names) if all(name in FLAGS for name in names) else UNKNOWN
-
-
-def _flatten(element: Any) -> Iterator[Any]:
-    """An element without its timeout, counter or comment."""
-    yield element["elem"]["val"] if isinstance(element, Mapping) and "elem" in element else element
-
-
-def _is(value: Any, member: Any) -> bool:
-    """Whether ``value`` is ``member`` of a set, or in it."""
-    if isinstance(member, Mapping):
-        for kind, contains in (("concat", _in_concatenation), ("range", _in_range), ("prefix", _in_prefix)):
-            if kind in member:
-                return contains(value, member[kind])
-    if isinstance(member, list):
-        return bool(value == _flags(member))
-    if isinstance(member, str) and member.endswith("*") and isinstance(value, str):
-        return value.startswith(member[:-1])
-    return _is_named(value, member)
-
-
-def _in_concatenation(value: Any, parts: Sequence[Any]) -> bool:
-    return isinstance(value, tuple) and all(
-        any(_is(one, inner) for inner in _flatten(part)) for one, part in zip(value, parts, strict=False)
-    )
-
-
-def _in_range(value: Any, ends: Sequence[Any]) -> bool:
-    try:
-        low, high, found = (_ordered(one) for one in (*ends, value))
-        return bool(low <= found <= high)
-    except TypeError:
-        return False
-
-
-def _in_prefix(value: Any, prefix: Mapping[str, Any]) -> bool:
-    try:
-        return ip_address(str(value)) in ip_network(f"{prefix['addr']}/{prefix['len']}", False)
-    except ValueError:
-        return False
-
-
-def _is_named(value: Any, member: Any) -> bool:
-    """Whether two values are the same, of which one may be a number and the other its name."""
-    if isinstance(value, int) and isinstance(member, str):
-        return value in (FLAGS.get(member), ETHER_TYPES.get(member), icmp.TYPES.get(member), icmp.TYPES_V6.get(member))
-    if isinstance(value, str) and isinstance(member, int):
-        return PROTOCOLS.get(value) == member or icmp.TYPES.get(value) == member
-    if value == member:
-        return True
-    if isinstance(value, str) and isinstance(member, str):
-        return PROTOCOLS.get(value, value) == PROTOCOLS.get(member, member)
-    return str(value) == str(member)
-
-
-def _ordered(value: Any) -> Any:
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        return int(ip_address(str(value)))

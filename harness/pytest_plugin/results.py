@@ -44,7 +44,7 @@ def to_result(trial: Trial, report: pytest.TestReport) -> Result:
         kernel=measurements[0].observation.kernel if measurements else os.uname().release,
         engine=measurements[0].observation.engine if measurements else "",
         sent=tuple(
-            _sent(measurement, found, case, measurements[0].ruleset)
+            packet_result(measurement, found, case, measurements[0].ruleset)
             for measurement, found in zip(measurements, chain(trial.mismatches, repeat(())), strict=False)
         ),
         ruleset=_ruleset(shortened(_main(case)), measurements[0].ruleset)
@@ -81,9 +81,10 @@ def _message(report: pytest.TestReport) -> str:
     return report.longreprtext
 
 
-def _sent(
+def packet_result(
     measurement: Measurement, mismatches: tuple[Mismatch, ...], case: Case | Broken | ScenarioError, first: Ruleset
 ) -> PacketResult:
+    """What was observed of a packet and how it was judged, in the form in which that is stored."""
     seen = decided(measurement)
     return PacketResult(
         action=measurement.action,

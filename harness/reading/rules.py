@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 
@@ -62,6 +63,7 @@ _IGNORED = re.compile(
 )
 
 
+@functools.lru_cache(8192)
 def canonical(text: str) -> str:
     """Return a rule's text with what :func:`same_rule` leaves aside taken out."""
     return re.sub(r"\s*([{},:;=<>!|&])\s*", r"\1", " ".join(_IGNORED.sub(" ", text).replace('"', " ").split()))

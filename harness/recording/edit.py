@@ -235,8 +235,9 @@ class Text:
 def scalar(text: str, *, in_flow: bool) -> str:
     """``text`` without quotes where YAML reads it as that text."""
     try:
-        inside = f"[{text}, {text}]" if in_flow else f"a: {text}"
-        wanted: Value = [text, text] if in_flow else {"a": text}
+        # As it may stand in a file: the parser reads "::" in one place and not in another.
+        inside = f"a: {{b: {{c: {text}}}, d: [{text}, {text}], e: {text}}}" if in_flow else f"a: {text}"
+        wanted: Value = {"a": {"b": {"c": text}, "d": [text, text], "e": text}} if in_flow else {"a": text}
         if "\n" not in text and parse(inside, "").value == wanted:
             return text
     except Exception:

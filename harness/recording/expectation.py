@@ -1,78 +1,44 @@
-"""What to expect of a packet, from what was seen of it: the judge's work the other way round.
+"""What to expect of a packet, from what was observed of it: the inverse of judging.
 
-Several sights are of the same packet: on several kernels, or in the scenarios that ``each`` and
-``matrix`` make of one. All that is told of them has to hold for each.
+Several samples are of the same packet: on several kernels, or in the scenarios that ``each`` and
+``matrix`` make of one. What is recorded holds for all of them.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
 
 import msgspec
 
 from harness.errors import Position
 from harness.judge.expectations import judge
 from harness.judge.sees import PROTOCOLS, wanted_fields
-from harness.model import layers
 from harness.model.fields import Keys
 from harness.model.mismatch import Mismatch
-from harness.model.observation import Hop, Rule, Step, Value, Verdict
-from harness.model.result import PacketResult
 from harness.packets import icmp
 from harness.packets.headers import fields
 from harness.packets.spec import Sees
 from harness.reading.decision import REFUSED, UNDECIDED, arrivals
-from harness.reading.path import functions, hops_on, layers_of, located, routed_to, walk
+from harness.reading.path import functions, routed_to
 from harness.reading.rules import is_rule
+from harness.recording import chance
 from harness.recording.edit import KeptEntry
 from harness.recording.edit import Value as Written
-from harness.scenario.models.expect import Delivered, Dropped, Exactly, Expect, PathEntry
-
-LANDMARKS = (
-    *("arp_rcv", "ip_rcv", "ipv6_rcv", "br_handle_frame_finish", "br_dev_xmit", "nf_nat_manip_pkt"),
-    *("ip_forward", "ip6_forward", "ip_local_deliver", "ip6_input", "ip_output", "ip6_output"),
-    *("nf_send_reset", "nf_send_reset6", "nf_send_unreach", "nf_send_unreach6"),
-    *("nf_reject_skb_v4_tcp_reset", "nf_reject_skb_v6_tcp_reset"),
-    *("nf_reject_skb_v4_unreach", "nf_reject_skb_v6_unreach"),
-)
-"""Functions by which a way can be told; other kernels have them, too. Some more are told with what they met."""
-
-DROPS = "kfree_skb_reason | sk_skb_reason_drop"
-"""Which of them drops depends on the kernel (from 6.11 the first is inlined)."""
-
-LOCAL_RECEIVE = frozenset(
-    {
-        *("ip_local_deliver_finish", "ip_protocol_deliver_rcu", "ip6_input_finish", "ip6_protocol_deliver_rcu"),
-        *("icmp_rcv", "icmpv6_rcv", "tcp_v4_rcv", "tcp_v6_rcv", "udp_rcv", "udpv6_rcv", "sctp_rcv"),
-    }
-)
-"""Functions from the input hook up to a socket: what follows depends on the programs that listen, not on a ruleset."""
-
-NOT_TELLING = frozenset({"Buffer", "Free", "Neighbour", "Qdisc", "Checksum", "Socket", layers.UNKNOWN})
-"""Layers that every packet passes, or none for long."""
-
-_Entry = TypeVar("_Entry")
+from harness.recording.landmarks import common, common_path, relayered, repathed, telling_layers
+from harness.recording.naming import name_of
+from harness.recording.sample import Change, NotRecordableError, Sample
+from harness.scenario.models.expect import Delivered, Dropped, Exactly, Expect
 
 NAT_FIELDS = ("src", "dst", "sport", "dport")
 
 
-class NotRecordableError(Exception):
-    """Nothing can be recorded; the text is the reason, the end of a sentence."""
-
-
-class Sample(Value, frozen=True, kw_only=True):
-    """One packet on one kernel, and the rules that it may have met."""
-
-    sent: PacketResult
-    rules: tuple[Rule, ...]
-    where: str
-    """Kernel and scenario, for a sentence."""
-
-
 def whole(measurements: Sequence[Sample]) -> dict[str, Written]:
-    """Everything worth expecting. Raises :class:`NotRecordableError` where the sights differ."""
+    """Everything worth expecting.
+
+    Raises :class:`NotRecordableError` where the samples differ, or the next run may observe something else.
+    """
+    for seen in measurements:
+        chance.refuse(seen)
     parts: dict[str, Callable[[Sample], Written | None]] = {
         "flow": _flow,
         "verdict": _verdict,
@@ -83,30 +49,22 @@ def whole(measurements: Sequence[Sample]) -> dict[str, Written]:
     told = {key: value for key, part in parts.items() if (value := _agreed(key, part, measurements)) is not None}
     if all(reasons := [_given_up(seen) for seen in measurements]):  # kernels differ in words only
         told["dropped"] = " | ".join(dict.fromkeys(filter(None, reasons)))
-    if passed := _common([telling_layers(seen) for seen in measurements]):
+    if passed := common([telling_layers(seen) for seen in measurements]):
         told["layers"] = list(passed)
     if path := common_path(measurements):
         told["path"] = list(path)
     return told
 
 
-class Change(Value, frozen=True, kw_only=True):
-    """One key of an ``expect`` that moved."""
-
-    keys: Keys
-    """Seen from the ``expect``."""
-    value: Written | tuple[KeptEntry | Written, ...] | None
-    """None takes the key out; a tuple says what of a list stays."""
-    new: bool = False
-    """Whether the key was not there."""
-
-
 def moved(expect: Expect, measurements: Sequence[Sample]) -> tuple[Change, ...]:
     """The changes after which ``expect`` holds for all ``measurements``; keys that hold are left alone.
 
-    Raises :class:`NotRecordableError` where the sights differ in what would have to be written.
+    Raises :class:`NotRecordableError` where the samples differ in what would have to be written, or the next run may
+    observe something else.
     """
     mismatches = [mismatch for seen in measurements for mismatch in judged(expect, seen)]
+    for seen in measurements if mismatches else ():
+        chance.refuse(seen)
     changes: dict[Keys, Change] = {}
     for mismatch in mismatches:
         for change in _change(expect, mismatch, measurements):
@@ -165,7 +123,7 @@ def _changed_elements(_: Expect, rest: Sequence[str | int], measurements: Sequen
 def _changed_path(expect: Expect, _: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[Change]:
     if isinstance(expect.path, Exactly):
         raise NotRecordableError("a path that is exactly so is yours to write")
-    yield _repathed(expect.path or [], measurements)
+    yield repathed(expect.path or [], measurements)
 
 
 def _changed_flow(_: Expect, rest: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[Change]:
@@ -218,28 +176,6 @@ def _rule(seen: Sample) -> str | int | None:
     return name_of(step, seen.rules) if step else None
 
 
-def name_of(step: Step, rules: Sequence[Rule]) -> str | int:
-    """A name that means this rule or policy alone, the one that outlives most edits of the ruleset."""
-    if step.rule is None:
-        return f"{step.chain_path} policy"
-    return name_of_rule(step.rule, rules)
-
-
-def name_of_rule(rule: Rule, rules: Sequence[Rule]) -> str | int:
-    """The comment of ``rule`` if it is its alone, else its text, its place, or its handle."""
-    others = [
-        Step(time=0, host="", hook="", family="", table="", chain="", kind="rule", verdict=Verdict.ACCEPT, rule=other)
-        for other in rules
-        if other != rule
-    ]
-    place = f"{rule.position.file.rpartition('/')[2]}:{rule.position.line}" if rule.position else ""
-    for name in (rule.comment, rule.written, rule.text, place):
-        plain = name and name.isprintable() and name not in ("policy", "none")
-        if plain and not any(is_rule(name, other) for other in others):
-            return name
-    return rule.handle
-
-
 def _rules(expect: Expect, seen: Sample) -> list[Written]:
     """Those of the expected rules that are met in order; all that were met, if none is."""
     met = [step for step in seen.sent.seen.steps if step.host == seen.sent.observation.device]
@@ -262,7 +198,8 @@ def _delivered(seen: Sample) -> Written:
     if not frames:
         return to
     before, after = fields(seen.sent.seen.frame), fields(frames[0])
-    changed = {name: after[name] for name in NAT_FIELDS if name in after and after[name] != before.get(name)}
+    steady = [name for name in NAT_FIELDS if name in after and name not in chance.random_fields(seen)]
+    changed = {name: after[name] for name in steady if after[name] != before.get(name)}
     return {"to": to, "sees": changed} if changed else to
 
 
@@ -317,6 +254,8 @@ def _field(
 ) -> Change:
     """One field of what arrived; another protocol takes the place of all that was expected."""
     wanted = wanted_fields(sees)[tuple(keys)]
+    if any(wanted.field in chance.random_fields(seen) for seen in measurements):
+        raise NotRecordableError(f"NAT draws the packet's {wanted.field} at random")
     if keys[-1] in PROTOCOLS:
         return Change(keys=before, value=_agreed("what arrived", lambda seen: _answer([frame(seen)]), measurements))
     value = _agreed(str(keys[-1]), lambda seen: fields(frame(seen)).get(wanted.field), measurements)
@@ -370,111 +309,6 @@ def _dropped(expect: Expect, measurements: Sequence[Sample]) -> Change:
     return Change(keys=("dropped",), value=found["reason"])
 
 
-# --- layers and path ----------------------------------------------------------------------------
-
-
-def telling_layers(seen: Sample) -> tuple[str, ...]:
-    """The layers of the functions that every kernel has, each where it comes first."""
-    whole_way = hops_on(seen.sent.seen, seen.sent.observation.device)
-    hops = itertools.takewhile(lambda hop: hop.function not in LOCAL_RECEIVE, whole_way)
-    passed = (hop.layer for hop in hops if layers.classify(hop.function).priority == layers.CRITICAL)
-    return tuple(layer for layer in dict.fromkeys(passed) if layer not in NOT_TELLING)
-
-
-def landmarks(seen: Sample, start: int = 0, end: int | None = None) -> tuple[PathEntry, ...]:
-    """The telling functions among the hops from ``start`` to before ``end``, as entries of a path."""
-    device = seen.sent.observation.device
-    way = located(seen.sent.seen)
-    taken_in = next(
-        (at for at, hop in enumerate(way) if hop.host == device and hop.function in LOCAL_RECEIVE), len(way)
-    )
-    hops = [hop for hop in way[:taken_in][start:end] if hop.host == device]
-    sends = [hop for hop in hops if hop.function == "__dev_queue_xmit"]
-    entries: list[PathEntry] = []
-    for hop in hops:
-        if hop.function == "__dev_queue_xmit" and hop is not sends[-1]:
-            continue
-        entry = _landmark(hop)
-        if entry is not None and entry not in entries[-1:]:
-            entries.append(entry)
-    return tuple(entries)
-
-
-def _landmark(hop: Hop) -> PathEntry | None:
-    if hop.function == "nft_do_chain" and "chain" in hop.detail:
-        detail = {key: hop.detail[key] for key in ("chain", "verdict") if hop.detail.get(key)}
-        return {"nft_do_chain": detail}  # type: ignore[dict-item]  # as it is written
-    if hop.function == "__dev_queue_xmit" and hop.device:
-        return {"__dev_queue_xmit": {"device": hop.device}}  # type: ignore[dict-item]
-    if "reason" in hop.detail and hop.function in DROPS.split(" | "):
-        return DROPS  # and not why: kernels differ in their reasons
-    return hop.function if hop.function in LANDMARKS else None
-
-
-def common_path(measurements: Sequence[Sample]) -> tuple[PathEntry, ...]:
-    """The landmarks that all ``measurements`` have."""
-    return _common([landmarks(seen) for seen in measurements])
-
-
-def _common(ways: Sequence[Sequence[_Entry]]) -> tuple[_Entry, ...]:
-    """What stands in all ``ways`` in the same order."""
-    first, *others = ways
-    common = tuple(first)
-    for other in others:
-        common = _subsequence(common, other)
-    return common
-
-
-def _subsequence(one: Sequence[_Entry], other: Sequence[_Entry]) -> tuple[_Entry, ...]:
-    """The longest common subsequence."""
-    best: list[list[tuple[_Entry, ...]]] = [[()] * (len(other) + 1) for _ in range(len(one) + 1)]
-    for i, left in enumerate(one):
-        for j, right in enumerate(other):
-            if left == right:
-                best[i + 1][j + 1] = (*best[i][j], left)
-            else:
-                best[i + 1][j + 1] = max(best[i][j + 1], best[i + 1][j], key=len)
-    return best[-1][-1]
-
-
-def _relayered(expected: Sequence[str], measurements: Sequence[Sample]) -> Change:
-    """The expected layers that are still passed; all that tell, if none is."""
-    kept = list(range(len(expected)))
-    for seen in measurements:
-        passed = layers_of(hops_on(seen.sent.seen, seen.sent.observation.device))
-        at, still = 0, []
-        for index in kept:
-            hit = next((n for n in range(at, len(passed)) if passed[n] == expected[index]), None)
-            if hit is not None:
-                still.append(index)
-                at = hit + 1
-        kept = still
-    if kept:
-        return Change(keys=("layers",), value=tuple(map(KeptEntry, kept)))
-    return Change(keys=("layers",), value=list(_common([telling_layers(seen) for seen in measurements])) or None)
-
-
-def _repathed(expected: Sequence[PathEntry], measurements: Sequence[Sample]) -> Change:
-    """The expected functions that are still met, and landmarks in the place of those that are not."""
-    first = measurements[0]
-    found = walk(expected, first.sent.seen, first.sent.observation.device)
-    entries: list[KeptEntry | Written] = []
-    start, gap = 0, False
-    for index, hit in enumerate(found):
-        if hit is None:
-            gap = True
-            continue
-        if gap:
-            entries += landmarks(first, start, hit[0])
-        entries.append(KeptEntry(index))
-        start, gap = hit[0] + 1, False
-    if gap:
-        entries += landmarks(first, start)
-    if len(measurements) > 1 or not any(isinstance(entry, KeptEntry) for entry in entries):
-        return Change(keys=("path",), value=list(common_path(measurements)) or None)
-    return Change(keys=("path",), value=tuple(entries))
-
-
 _VALUES: Mapping[str | int, Callable[[Sample], Written | None]] = {
     "with": lambda seen: seen.sent.with_ or None,
     "rule": _rule,
@@ -491,7 +325,7 @@ _CHANGES: Mapping[str | int, Callable[[Expect, Sequence[str | int], Sequence[Sam
     "reply": _reply,
     "counters": _changed_counter,
     "elements": _changed_elements,
-    "layers": lambda expect, _, measurements: [_relayered(expect.layers or [], measurements)],
+    "layers": lambda expect, _, measurements: [relayered(expect.layers or [], measurements)],
     "path": _changed_path,
     "flow": _changed_flow,
     "never": _changed_never,

@@ -18,7 +18,7 @@ from harness.model.result import Result
 from harness.project import Project, find
 from harness.recording import expectation
 from harness.recording.edit import KeptEntry, Splice, Text, UneditableError
-from harness.recording.expectation import Change, NotRecordableError, Sample
+from harness.recording.sample import Change, NotRecordableError, Sample
 from harness.scenario.case import Broken, Case
 from harness.scenario.load import load_all
 from harness.scenario.models.actions import SENDS, SendingAction
@@ -166,32 +166,45 @@ def _record_scenario(scenario: _Scenario, text: Text) -> _Recorded:
     """What to change in ``text`` for ``scenario``."""
     whole: Keys = ("scenarios", text.entry_at(("scenarios",), scenario.cases[0].places.place))
     in_steps = text.has((*whole, "steps"))
-    parameters = any(text.has((*whole, key)) for key in ("each", "matrix"))
     steps: dict[int, list[str]] = {}
     moved = any(result.outcome == "failed" for result in scenario.results)
     for number, action in enumerate(scenario.cases[0].actions):
         if not isinstance(action, SendingAction) or not isinstance(action.expect, Expect):
-            if action.entries and any(
-                one.mismatches for r in scenario.results for one in r.sent if one.action == number
-            ):
-                raise NotRecordableError("of a list of expectations, only you can say which packets each means")
+            _refuse_list(scenario, number, has_entries=bool(action.entries))
             continue
         expect: Keys = (*whole, *(("steps", number) if in_steps else ()), "expect")
         expects = [expect for case in scenario.cases for _, expect in case.actions[number].entries]
         if all(one == Expect() for one in expects):
-            values = expectation.whole(scenario.measurements(number))
-            if text.has(expect):
-                text.replace(expect, values)
-            else:
-                text.insert(expect, values, after=next(key for key in SENDS if text.has((*expect[:-1], key))))
-            steps[number] = list(values)
-        elif moved:
-            changes = _changes(scenario, number, expects)
-            for change in changes:
-                _apply(text, expect, change, parameters=parameters)
-            if changes:
-                steps[number] = list(dict.fromkeys(_told(change, expects) for change in changes))
+            steps[number] = _record_whole(scenario, number, text, expect)
+        elif moved and (changed := _record_changes(scenario, number, text, expect, whole)):
+            steps[number] = changed
     return _Recorded(scenario, steps, moved, text.changes())
+
+
+def _refuse_list(scenario: _Scenario, number: int, *, has_entries: bool) -> None:
+    """Refuse a step whose list of expectations was not met."""
+    if has_entries and any(one.mismatches for r in scenario.results for one in r.sent if one.action == number):
+        raise NotRecordableError("of a list of expectations, only you can say which packets each means")
+
+
+def _record_whole(scenario: _Scenario, number: int, text: Text, expect: Keys) -> list[str]:
+    """Expect all that was observed of a step of which nothing is expected yet; the keys."""
+    values = expectation.whole(scenario.measurements(number))
+    if text.has(expect):
+        text.replace(expect, values)
+    else:
+        text.insert(expect, values, after=next(key for key in SENDS if text.has((*expect[:-1], key))))
+    return list(values)
+
+
+def _record_changes(scenario: _Scenario, number: int, text: Text, expect: Keys, whole: Keys) -> list[str]:
+    """Change what no longer holds of a step's expectation; the keys."""
+    parameters = any(text.has((*whole, key)) for key in ("each", "matrix"))
+    expects = [expect for case in scenario.cases for _, expect in case.actions[number].entries]
+    changes = _changes(scenario, number, expects)
+    for change in changes:
+        _apply(text, expect, change, parameters=parameters)
+    return list(dict.fromkeys(_told(change, expects) for change in changes))
 
 
 def _changes(scenario: _Scenario, number: int, expects: Sequence[object]) -> list[Change]:

@@ -1,5 +1,7 @@
-"""From a ruleset as nft lists it (facts/, made by python -m harness.init.facts) to a scenario file, without a
-kernel."""
+"""From a ruleset as nft lists it to a scenario file, without a kernel.
+
+facts/ is what ``python -m harness.init.facts`` makes of rulesets/, of the shipped ones, and of one of Docker's.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,11 @@ import pytest
 
 from harness.errors import HarnessError
 from harness.init import file, lab
-from harness.init.command import merged, run
+from harness.init.command import run
+from harness.init.device import SimulatedDevice
 from harness.init.facts import Facts
 from harness.init.file import ScenarioDraft
-from harness.init.packets import SimulatedDevice
+from harness.init.packets import Candidates
 from harness.init.simulate import SimulatedRuleset
 from harness.scenario.case import Case
 from harness.scenario.load import load_all
@@ -26,9 +29,9 @@ def facts(name: str) -> Facts:
     return msgspec.json.decode((FACTS / f"{name}.json").read_bytes(), type=Facts)
 
 
-def world(name: str) -> SimulatedDevice:
+def packets(name: str) -> Candidates:
     found = facts(name)
-    return SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network)
+    return Candidates(SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network))
 
 
 def packet(name: str, chain: str, text: str) -> tuple[dict[str, object], ...]:
@@ -39,7 +42,7 @@ def packet(name: str, chain: str, text: str) -> tuple[dict[str, object], ...]:
         for rule in found.rules
         if rule.chain == chain and text and rule.text.startswith(text)
     ] + [(one.family, one.table, one.name, 0) for one in found.chains if one.name == chain and not text]
-    return next(world(name).candidates(keys[0])).sends
+    return next(packets(name).of(keys[0])).sends
 
 
 @pytest.mark.parametrize(
@@ -49,23 +52,56 @@ def packet(name: str, chain: str, text: str) -> tuple[dict[str, object], ...]:
         ("home", "client — enp1s0 device enp2s0 — pc, device enp3s0 — server"),
         ("docker", "client — eth0 device docker0 — server"),
         ("services", "client — wan0 device lan0 — server"),
+        ("lan0", "client — wan0 device lan0 — server"),
+        ("netavark", "client — wan0 device lan0 — server"),
+        ("gateway", "client — pppoe-wan device br-lan — server"),
+        ("zones", "client — wan0 device eth1.10 — server, device eth1.20 — pc, device wlan0 — third"),
+        ("bridged", "client — uplink0 device swp1 — server, device swp3 — pc, device swp2 — third"),
     ],
 )
 def test_the_lab_has_the_interfaces_that_the_ruleset_names(name: str, described: str) -> None:
     assert lab.choose(facts(name)).described == described
 
 
-def test_a_host_has_the_address_that_a_rule_sends_to() -> None:
-    network = lab.choose(facts("docker")).network
-    assert str(network.hosts["server"].interfaces["eth0"].addresses[0]) == "172.17.0.2/24"
+def test_any_number_of_interfaces_gets_a_host_each() -> None:
+    network = lab.choose(facts("vlans")).network
+    assert {one.peer.host for one in network.hosts["device"].interfaces.values()} == {*network.hosts} - {"device"}
+    assert [f"eth0.{n}" for n in range(101, 121)] == [one for one in network.hosts["device"].interfaces if "." in one]
 
 
-@pytest.mark.parametrize(("name", "missing"), [("edge", 0), ("home", 0), ("services", 0), ("docker", 2)])
+@pytest.mark.parametrize(
+    ("name", "host", "addresses"),
+    [
+        ("docker", "server", {"172.17.0.2/24"}),
+        ("netavark", "server", {"10.88.0.7/24", "10.88.0.9/24"}),
+        ("netavark", "device", {"203.0.113.1/24", "10.88.0.1/24"}),
+        ("gateway", "server", {"192.168.7.20/24", "192.168.8.30/24"}),
+        ("bridged", "pc", {"10.0.2.3/24", "2001:db8:2::3/64"}),
+    ],
+)
+def test_a_host_has_the_addresses_that_rules_give_it(name: str, host: str, addresses: set[str]) -> None:
+    interfaces = lab.choose(facts(name)).network.hosts[host].interfaces.values()
+    assert addresses <= {str(address) for one in interfaces for address in one.addresses}
+
+
+def test_hosts_at_a_bridge_share_its_networks() -> None:
+    device = lab.choose(facts("bridged")).network.hosts["device"]
+    assert device.bridges["br0"].ports == ("swp1", "swp3", "swp2")
+    assert not any(device.interfaces[port].addresses for port in device.bridges["br0"].ports)
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        *(("edge", 0), ("home", 0), ("services", 0), ("docker", 2), ("lan0", 0), ("netavark", 0), ("vlans", 0)),
+        *(("blocks", 0), ("bridged", 0), ("zones", 1), ("gateway", 5)),
+    ],
+)
 def test_each_rule_and_policy_gets_a_packet(name: str, missing: int) -> None:
-    found, made = facts(name), world(name)
+    found, made = facts(name), packets(name)
     keys = [(one.family, one.table, one.chain, one.handle) for one in found.rules]
     keys += [(one.family, one.table, one.name, 0) for one in found.chains if one.is_base]
-    assert sum(next(made.candidates(key), None) is None for key in keys) == missing
+    assert sum(next(made.of(key), None) is None for key in keys) == missing
 
 
 def test_a_packet_asks_for_what_its_rule_wants() -> None:
@@ -94,32 +130,14 @@ def test_a_state_map_is_shown_by_an_answer() -> None:
     assert answer["tcp"]["flags"] == "SA"  # type: ignore[index]
 
 
-def test_what_sends_the_same_is_one_scenario() -> None:
-    send = ({"from": "client", "to": "server", "tcp": {}},)
-    policy = ScenarioDraft("b", send, {0: {"verdict": "drop", "rule": "policy", "delivered": "nowhere"}}, {3: "policy"})
-    log = ScenarioDraft("a", send, {0: {"verdict": "drop", "rule": "policy", "rules": ["log"]}}, {1: "log"})
-    other = ScenarioDraft("c", ({"from": "client"},))
-    both, alone = merged([policy, other, log])
-    assert alone is other
-    assert both.name == "b; a"
-    assert list(both.expected[0].items()) == [
-        ("verdict", "drop"),
-        ("rule", "policy"),
-        ("rules", ["log", "policy"]),
-        ("delivered", "nowhere"),
-    ]
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_written_is_a_scenario_file(name: str, tmp_path: Path) -> None:
     (tmp_path / "firewall.nft").touch()
-    chosen, made = lab.choose(facts(name)), world(name)
+    chosen, made = lab.choose(facts(name)), packets(name)
     scenarios = [
-        ScenarioDraft(
-            f"rule: {number}", next(iter(made.candidates((one.family, one.table, one.chain, one.handle)))).sends
-        )
+        ScenarioDraft(f"rule: {number}", next(iter(made.of((one.family, one.table, one.chain, one.handle)))).sends)
         for number, one in enumerate(facts(name).rules)
-        if next(made.candidates((one.family, one.table, one.chain, one.handle)), None)
+        if next(made.of((one.family, one.table, one.chain, one.handle)), None)
     ]
     output = tmp_path / "scenarios.yaml"
     output.write_text(file.head(tmp_path / "firewall.nft", output, chosen) + file.body(scenarios, ["one: a\nb"]))
@@ -127,6 +145,26 @@ def test_what_is_written_is_a_scenario_file(name: str, tmp_path: Path) -> None:
     assert loaded.errors == ()
     assert all(isinstance(case, Case) for case in loaded.cases)
     assert len(loaded.cases) == len(scenarios)
+
+
+@pytest.mark.parametrize(
+    ("text", "header"),
+    [
+        ("ip saddr 198.51.100.0/24 drop", ("ip", {"src": "198.51.100.7"})),
+        ("ip protocol vmap", ("tcp", {"dport": 4711})),
+        ("ip dscp cs1", ("ip", {"tos": 32})),
+        ("udp dport { 53, 67-68 }", ("udp", {"dport": 53})),
+    ],
+)
+def test_names_blocks_and_maps_are_understood(text: str, header: tuple[str, dict[str, object]]) -> None:
+    found = facts("blocks")
+    rule = next(one for one in found.rules if one.text.startswith(text))
+    (send,) = next(packets("blocks").of((rule.family, rule.table, rule.chain, rule.handle))).sends
+    key, values = header
+    if text == "ip protocol vmap":
+        assert send["ip"]["proto"] in (2, 47, 89)
+    else:
+        assert send[key] == values
 
 
 def test_a_file_is_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

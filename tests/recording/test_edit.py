@@ -145,9 +145,32 @@ def test_without_changes_every_byte_stays(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["a", "a: b", "a #b", "[a", "{ a, b }", "- a", "true", "12", "1:2", "'", '"x" y', "a\nb", "@x", "ü", "", "~"],
+    [
+        "a",
+        "a: b",
+        "a #b",
+        "[a",
+        "{ a, b }",
+        "- a",
+        "true",
+        "12",
+        "1:2",
+        "'",
+        '"x" y',
+        "a\nb",
+        "@x",
+        "ü",
+        "",
+        "~",
+        "::",
+        "::1",
+        ":a",
+        "a:",
+    ],
 )
 @pytest.mark.parametrize("in_flow", [True, False])
 def test_any_text_is_read_back(text: str, in_flow: bool) -> None:
     assert parse(f"a: {scalar(text, in_flow=in_flow)}", "").value == {"a": text}
     assert parse(f"a: {flow({text: [text, {'k': text}]})}", "").value == {"a": {text: [text, {"k": text}]}}
+    nested: Value = {"k": {"k": text}, "more": {"k": text, "last": text}}
+    assert parse(f"a:\n  - b: {flow(nested)}", "").value == {"a": [{"b": nested}]}

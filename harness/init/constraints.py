@@ -1,0 +1,267 @@
+"""What a packet must be so that a match holds: values for its fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from ipaddress import ip_network
+from typing import Any, Final
+
+from harness.init import names
+from harness.init.expressions import element, field, unpacked
+from harness.init.simulate import SimulatedRule, SimulatedRuleset
+from harness.packets import icmp
+
+Constraints = dict[str, Any]
+"""Values that fields of a packet must have; see :data:`~harness.init.expressions.Fields`."""
+
+MEMBERS_AT_MOST: Final = 6
+STRANGERS: Final = {4: "198.51.100.77", 6: "2001:db8:77::77"}
+"""Addresses of nobody in a lab."""
+IMPOSSIBLE: Final[Constraints] = {"impossible": True}
+FLAGS_OF_LETTERS: Final = {
+    "fin": "F",
+    "syn": "S",
+    "rst": "R",
+    "psh": "P",
+    "ack": "A",
+    "urg": "U",
+    "ecn": "E",
+    "cwr": "C",
+}
+_NUMBERS: Final[Mapping[str, int]] = {
+    "sport": 65535,
+    "dport": 65535,
+    "ttl": 255,
+    "mss": 65535,
+    "vlan": 4095,
+    "code": 255,
+    "frag": 8191,
+}
+"""Fields that are numbers, and the highest of each."""
+
+
+def merged(several: Iterable[Constraints]) -> Constraints | None:
+    """All constraints at once; None where they contradict each other."""
+    found: Constraints = {}
+    for one in several:
+        for name, value in one.items():
+            if found.setdefault(name, value) != value:
+                return None
+    return None if "impossible" in found else found
+
+
+def alternatives(ruleset: SimulatedRuleset, rule: SimulatedRule, match: Mapping[str, Any]) -> Iterator[Constraints]:
+    """What would make a match hold: a few of its values."""
+    left, operator, right = match["left"], match["op"], match["right"]
+    members = ruleset.members(rule, right)
+    if operator in ("!=", "!"):
+        yield from _others(left, members)
+        return
+    if operator in ("<", ">", "<=", ">="):
+        if (limit := names.number(right, field(left))) is not None:
+            yield constraints(left, limit + {"<": -1, ">": 1}.get(operator, 0))
+        return
+    if not members:
+        yield IMPOSSIBLE
+    for member in members[:MEMBERS_AT_MOST]:
+        several = isinstance(member, list) and operator == "in"
+        for one in member if several else [member]:
+            yield constraints(left, one)
+
+
+def _others(left: Any, members: list[Any]) -> Iterator[Constraints]:
+    """Anything else than ``members``; mostly any packet will do."""
+    name = field(left)
+    implied = _implied(left)
+    if name == "frag" and members == [0]:
+        yield {"frag": 100, "family": 4}
+    elif name == "state":
+        excluded = {str(one) for member in members for one in (member if isinstance(member, list) else [member])}
+        yield from ({"state": one} for one in ("new", "established", "invalid") if one not in excluded)
+    elif name == "flags":
+        yield from (implied | {"flags": flags} for flags in (("ack",), ("syn",), ("fin", "ack")))
+    elif name in ("sport", "dport", "proto", "family", "mark", "type") or not name:
+        yield from ([implied] if name != "proto" else [{"proto": one} for one in ("udp", "tcp", "icmp")])
+    elif name == "saddr":
+        members_family = 6 if any(":" in str(one) for one in members) else 4
+        yield implied
+        yield {"saddr": STRANGERS[members_family], "family": members_family}
+    elif name == "local":
+        yield {"local": "local" not in [str(one) for one in members]}
+    else:
+        yield implied
+
+
+def constraints(left: Any, member: Any) -> Constraints:
+    """What a packet must have so that the expression ``left`` is ``member``."""
+    member = element(member)
+    kind, what = unpacked(left)
+    if kind == "concat":
+        values = member.get("concat", []) if isinstance(member, Mapping) else []
+        both = merged(constraints(one, part) for one, part in zip(what, values, strict=False))
+        return IMPOSSIBLE if both is None else both
+    found = _implied(left)
+    name = field(left)
+    value: Any = _one_of(member)
+    if value is None or isinstance(value, Mapping) or (isinstance(value, list) and name != "flags"):
+        return found
+    if kind in ("|", "^", "<<", ">>") and name != "flags":
+        return found  # a packet whose field becomes that value is not looked for
+    if name in _ASKED:
+        asked = _ASKED[name](name, value, found)
+        return found if asked is None else IMPOSSIBLE if (both := merged([found, asked])) is None else both
+    if kind == "payload" and "base" in what:
+        return found | _raw(what, value)
+    number = names.number(value, name, found.get("proto"))
+    if name in _NUMBERS and number is not None:
+        return found | {name: number} if 0 <= number <= _NUMBERS[name] else IMPOSSIBLE
+    return found
+
+
+def _one_of(member: Any) -> Any:
+    """One value of what may be a range or a network."""
+    kind, what = unpacked(member)
+    if kind == "range":
+        return what[0]
+    if kind == "prefix":
+        try:
+            network = ip_network(f"{what['addr']}/{what['len']}", strict=False)
+        except ValueError:
+            return None
+        return str(network[min(7, network.num_addresses - 1)])
+    return member
+
+
+def _implied(left: Any) -> Constraints:
+    """The protocol that an expression asks for by itself."""
+    kind, what = unpacked(left)
+    if kind in ("&", "|", "^", "<<", ">>") and isinstance(what, list):
+        return _implied(what[0])
+    if kind == "tcp option":
+        return {"proto": "tcp"}
+    if kind != "payload" or not isinstance(what, Mapping):
+        return {}
+    protocol = str(what.get("protocol", ""))
+    if protocol in ("tcp", "udp", "sctp", "dccp", "udplite"):
+        return {"proto": protocol}
+    return dict(_OF_PROTOCOL.get(protocol, {}))
+
+
+_OF_PROTOCOL: Final[Mapping[str, Constraints]] = {
+    "ip": {"family": 4},
+    "ip6": {"family": 6},
+    "icmp": {"proto": "icmp", "family": 4},
+    "icmpv6": {"proto": "ipv6-icmp", "family": 6},
+    "arp": {"proto": "arp", "ether_type": names.ETHER_TYPES["arp"]},
+}
+
+
+# --- field by field: None where the value is of no use ------------------------------------------
+
+
+def _address(name: str, value: Any, _: Constraints) -> Constraints | None:
+    if not isinstance(value, str):
+        return None
+    address, _slash, length = value.partition("/")
+    if length:  # as nft prints some networks
+        return constraints({"payload": {"field": name}}, {"prefix": {"addr": address, "len": length}})
+    return {name: address, "family": 6 if ":" in address else 4}
+
+
+def _family(name: str, value: Any, _: Constraints) -> Constraints | None:
+    number = names.FAMILIES.get(value, value)
+    return {name: number} if number in (4, 6) else None
+
+
+def _protocol(name: str, value: Any, _: Constraints) -> Constraints:
+    protocol = names.protocol(value)
+    family = {"icmp": 4, "ipv6-icmp": 6}.get(str(protocol))
+    return {name: protocol} | ({"family": family} if family else {})
+
+
+def _tcp_flags(name: str, value: Any, _: Constraints) -> Constraints | None:
+    wanted = names.flags(value)
+    if wanted is None:
+        return None
+    return {name: tuple(flag for flag, bit in names.FLAGS.items() if wanted & bit)}
+
+
+def _icmp_type(name: str, value: Any, found: Constraints) -> Constraints | None:
+    types = icmp.TYPES_V6 if found.get("proto") == "ipv6-icmp" else icmp.TYPES
+    number = names.number(value, "type", found.get("proto"))
+    if number is None or not 0 <= number <= 255:
+        return None
+    return {name: next((word for word, one in types.items() if one == number), number)}
+
+
+def _ether_type(name: str, value: Any, _: Constraints) -> Constraints:
+    number = names.ETHER_TYPES.get(value, value)
+    by_number: Mapping[int, Constraints] = {
+        0x0800: {"family": 4},
+        0x86DD: {"family": 6},
+        0x0806: {"proto": "arp", name: number},
+    }
+    return dict(by_number.get(number, {name: number}))
+
+
+def _local(name: str, value: Any, found: Constraints) -> Constraints:
+    """Of ``fib daddr type``."""
+    if value == "broadcast":
+        return {"daddr": "255.255.255.255", "family": 4}
+    if value == "multicast":
+        return {"daddr": "ff02::1", "family": 6} if found.get("family") == 6 else {"group": True}
+    return {name: value == "local"}
+
+
+def _origin(_: str, value: Any, found: Constraints) -> Constraints | None:
+    """Of ``fib saddr type``."""
+    if value == "broadcast":
+        return {"saddr": "255.255.255.255", "family": 4}
+    if value == "multicast":
+        return {"saddr": "ff02::1", "family": 6} if found.get("family") == 6 else {"saddr": "224.0.0.1", "family": 4}
+    return None
+
+
+def _interface(name: str, value: Any, _: Constraints) -> Constraints | None:
+    return {name: called(value)} if isinstance(value, str) else None
+
+
+def _text(name: str, value: Any, _: Constraints) -> Constraints | None:
+    return {name: value} if isinstance(value, str) else None
+
+
+def _dscp(name: str, value: Any, _: Constraints) -> Constraints | None:
+    number = names.number(value, "dscp")
+    return {name: number} if number is not None and 0 <= number <= 63 else None
+
+
+_ASKED: Final[Mapping[str, Callable[[str, Any, Constraints], Constraints | None]]] = {
+    **dict.fromkeys(("saddr", "daddr"), _address),
+    **dict.fromkeys(("iif", "oif"), _interface),
+    **dict.fromkeys(("state", "ether_saddr", "ether_daddr"), _text),
+    "family": _family,
+    "proto": _protocol,
+    "flags": _tcp_flags,
+    "type": _icmp_type,
+    "ether_type": _ether_type,
+    "local": _local,
+    "origin": _origin,
+    "dscp": _dscp,
+    "op": lambda name, value, _: {name: value} if value in names.ARP_OPERATIONS else None,
+}
+
+
+def called(pattern: str) -> str:
+    """An interface's name that a pattern such as ``wlan*`` fits; itself where it is none."""
+    if pattern.endswith("\\*"):
+        return f"{pattern[:-2]}*"
+    return f"{pattern[:-1]}0" if pattern.endswith("*") else pattern
+
+
+def _raw(payload: Mapping[str, Any], value: Any) -> Constraints:
+    """Bytes behind a UDP header; ``offset`` and ``len`` are in bits from its beginning."""
+    begin, bits = payload.get("offset", 0) - 64, payload.get("len", 0)
+    number = names.number(value)
+    if payload.get("base") != "th" or begin < 0 or begin % 8 or bits % 8 or number is None or number >> bits:
+        return {}
+    return {"payload": bytes(begin // 8).hex() + number.to_bytes(bits // 8, "big").hex()}

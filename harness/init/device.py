@@ -1,0 +1,173 @@
+"""The way of a packet through the device of a planned lab, from hook to hook, on the simulated ruleset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import ip_address
+from typing import Any
+
+from harness.init.expressions import Fields
+from harness.init.simulate import Key, SimulatedRuleset, Traversal
+from harness.model.problem import Problem
+from harness.topology.network import Network
+from harness.topology.parts import EVERYBODY, LOOPBACK, Address
+
+
+class SimulatedDevice:
+    """A simulated ruleset in a planned lab."""
+
+    def __init__(self, ruleset: SimulatedRuleset, network: Network) -> None:
+        self.ruleset = ruleset
+        self.network = network
+        self.host = network.hosts[network.device]
+        self._own = frozenset(address.ip for one in self.host.interfaces.values() for address in one.addresses)
+        self._bridge_of = {port: name for name, bridge in self.host.bridges.items() for port in bridge.ports}
+        self.facing = {
+            one.name: one.peer.host for one in self.host.interfaces.values() if one.peer.host != network.device
+        }
+        """The host at the other end of each of the device's links."""
+        bases = {(one.family, one.hook) for one in ruleset.chains.values() if one.hook}
+        self._hooks = {key: ruleset.base([key[0]], key[1]) for key in bases}
+
+    def travel(self, fields: Fields, wanted: frozenset[Key]) -> Traversal | None:
+        """The way of a packet through the device; None for one that does not get there."""
+        family, device = fields["family"], self.network.device
+        try:
+            destination = self._address(fields["to"], family, fields["from"])
+            source = fields.get("saddr") or self._address(fields["from"], family, fields["to"])
+            if destination is None or source is None or ip_address(str(source)).version != family:
+                return None
+            if destination.version != family:
+                return None
+            fields |= {"saddr": ip_address(str(source)), "daddr": destination}
+            fields["local"] = self._is_local(destination)
+            way = Traversal(met=[], verdict="accept", fields=fields)
+            if fields["from"] == device:
+                self.network.route(device, destination, local=True)
+                return self._sent(fields, way, wanted)
+            hop = self.network.route(fields["from"], destination)
+        except (Problem, ValueError, KeyError):
+            return None
+        fields["iif"] = hop.interface.peer.interface
+        fields.setdefault("ether_saddr", hop.interface.mac)
+        fields.setdefault("ether_daddr", hop.mac)
+        return self._received(fields, way, wanted)
+
+    def _is_local(self, address: Address) -> bool:
+        return address in self._own or address.is_multicast or address == EVERYBODY
+
+    def _received(self, fields: Fields, way: Traversal, wanted: frozenset[Key]) -> Traversal:
+        if self._hook(("netdev", "inet"), "ingress", fields, way, wanted, device=fields["iif"]):
+            return way
+        if fields["iif"] in self._bridge_of and self._bridged(fields, way, wanted):
+            return way
+        if fields["proto"] == "arp":
+            self._hook(("arp",), "input", fields, way, wanted)
+            return way
+        families = self._families(fields)
+        if self._hook(families, "prerouting", fields, way, wanted):
+            return way
+        # Where a rule has translated the destination, the address is not what the packet was sent to.
+        fields["local"] = bool(fields["local"]) if fields["daddr"] not in self._own else True
+        if fields["local"]:
+            self._hook(families, "input", fields, way, wanted)
+            return way
+        leaving = self._way_out(fields["daddr"]) if self.host.forwarding else ""
+        if not leaving:
+            return way
+        fields["oif"] = leaving
+        if not self._hook(families, "forward", fields, way, wanted):
+            self._left(fields, way, wanted)
+        return way
+
+    def _bridged(self, fields: Fields, way: Traversal, wanted: frozenset[Key]) -> bool:
+        """Whether a packet that came by the port of a bridge ended in it."""
+        port, bridge = fields["iif"], self._bridge_of[fields["iif"]]
+        fields["ibr"] = bridge
+        if self._hook(("bridge",), "prerouting", fields, way, wanted):
+            return True
+        if not fields["local"]:
+            others = [one for one in self.host.bridges[bridge].ports if one != port]
+            facing = [one for one in others if self.facing.get(one) == fields["to"]]
+            if facing or not any(fields["daddr"] in own.network for own in self.host.interfaces[bridge].addresses):
+                fields |= {"oif": (facing or others or [""])[0], "obr": bridge}
+            if facing:
+                if not self._hook(("bridge",), "forward", fields, way, wanted):
+                    self._hook(("bridge",), "postrouting", fields, way, wanted)
+                return True
+            fields.pop("oif", None)
+        if self._hook(("bridge",), "input", fields, way, wanted):
+            return True
+        fields["iif"] = bridge
+        return False
+
+    def _sent(self, fields: Fields, way: Traversal, wanted: frozenset[Key]) -> Traversal:
+        here = fields["daddr"] in self._own or fields["daddr"].is_loopback
+        fields["oif"] = LOOPBACK if here else self._way_out(fields["daddr"])
+        if not fields["oif"]:
+            return way
+        families = ("arp",) if fields["proto"] == "arp" else self._families(fields)
+        if self._hook(families, "output", fields, way, wanted):
+            return way
+        if not self._left(fields, way, wanted) and here:
+            fields |= {"iif": fields.pop("oif"), "local": True}
+            if not (
+                self._hook(("netdev", "inet"), "ingress", fields, way, wanted, device=LOOPBACK)
+                or self._hook(families, "prerouting", fields, way, wanted)
+            ):
+                self._hook(families, "input", fields, way, wanted)
+        return way
+
+    def _way_out(self, address: Any) -> str:
+        """The interface by which the device sends to ``address``, whether somebody there has it or not."""
+        try:
+            return self.network.route(self.network.device, address).interface.name
+        except Problem:
+            for one in self.host.interfaces.values():
+                if any(address in own.network for own in one.addresses if own.version == address.version):
+                    return one.name
+            return ""
+
+    def _left(self, fields: Fields, way: Traversal, wanted: frozenset[Key]) -> bool:
+        if self._hook(self._families(fields), "postrouting", fields, way, wanted):
+            return True
+        if bridge := self.host.bridges.get(fields["oif"]):
+            ports = [port for port in bridge.ports if self.facing.get(port) == fields["to"]] or [bridge.ports[0]]
+            fields |= {"obr": fields["oif"], "oif": ports[0]}
+            for hook in ("output", "postrouting"):
+                if self._hook(("bridge",), hook, fields, way, wanted):
+                    return True
+        return self._hook(("netdev",), "egress", fields, way, wanted, device=fields["oif"])
+
+    def _hook(
+        self,
+        families: Sequence[str],
+        hook: str,
+        fields: Fields,
+        way: Traversal,
+        wanted: frozenset[Key],
+        *,
+        device: str = "",
+    ) -> bool:
+        """Whether the packet ended at ``hook``."""
+        chains = [one for family in families for one in self._hooks.get((family, hook), ())]
+        for chain in sorted(chains, key=lambda one: one.priority):
+            if device and device not in chain.devices:
+                continue
+            if chain.kind == "nat" and (fields.get("state", "new") != "new" or fields.get("reply")):
+                continue
+            verdict = self.ruleset.evaluate(chain, fields, way, wanted)
+            if verdict != "accept":
+                way.verdict = verdict
+                return True
+        return False
+
+    @staticmethod
+    def _families(fields: Fields) -> tuple[str, str]:
+        return ("inet", "ip" if fields["family"] == 4 else "ip6")
+
+    def _address(self, end: str, family: int, towards: str) -> Any:
+        if end in self.network.hosts:
+            other = towards if towards in self.network.hosts else self.network.device
+            return self.network.address(end, family, towards=other)
+        return ip_address(end)

@@ -1,0 +1,254 @@
+"""Expressions of nft about a packet: the field that one reads, its value, and whether a set has that.
+
+See libnftables-json(5) for their form. What is not understood is :data:`UNKNOWN`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_address, ip_network
+from typing import Any, Final
+
+from harness.init import names
+
+Fields = dict[str, Any]
+"""A packet as expressions see it: ``iif oif family proto saddr daddr sport dport flags type code
+ether_saddr ether_daddr ether_type vlan ttl length dscp state status mark local mss``."""
+
+UNKNOWN: Final = object()
+
+_META: Final = {
+    "iifname": "iif",
+    "oifname": "oif",
+    "iif": "iif",
+    "oif": "oif",
+    "l4proto": "proto",
+    "nfproto": "family",
+    "ibrname": "ibr",
+    "obrname": "obr",
+    "sdifname": "sdif",
+    "protocol": "ether_type",
+}
+_PAYLOAD: Final = {
+    "frag-off": "frag",
+    "protocol": "proto",
+    "nexthdr": "proto",
+    "hoplimit": "ttl",
+    "operation": "op",
+    "saddr ip": "saddr",
+    "daddr ip": "daddr",
+}
+_TRANSPORTS: Final = ("tcp", "udp", "sctp", "dccp", "udplite", "th")
+
+
+def unpacked(expression: Any) -> tuple[str, Any]:
+    """The kind of an expression and what it consists of; "" for a constant."""
+    if isinstance(expression, Mapping) and len(expression) == 1:
+        ((kind, what),) = expression.items()
+        return str(kind), what
+    return "", expression
+
+
+def field(left: Any) -> str:
+    """The field of a packet that an expression reads, as :data:`Fields` calls it; "" for none."""
+    kind, what = unpacked(left)
+    if kind in ("&", "|", "^", "<<", ">>") and isinstance(what, list):
+        return field(what[0])
+    if not isinstance(what, Mapping):
+        return ""
+    if kind == "meta":
+        return str(_META.get(what.get("key", ""), what.get("key", "")))
+    if kind == "payload":
+        return _payload_field(str(what.get("protocol", "")), str(what.get("field", "")))
+    if kind == "ct":
+        return str(what.get("key", ""))
+    if kind == "fib":
+        return "" if what.get("result") != "type" else "origin" if "saddr" in what.get("flags", ()) else "local"
+    return "mss" if kind == "tcp option" and what.get("name") == "maxseg" else ""
+
+
+def _payload_field(protocol: str, name: str) -> str:
+    if protocol == "ether":
+        return f"ether_{name}"
+    if protocol == "vlan":
+        return {"id": "vlan", "type": "ether_type"}.get(name, f"vlan_{name}")
+    return _PAYLOAD.get(name, name)
+
+
+def value(expression: Any, fields: Fields) -> Any:
+    """The value of an expression; None where the packet has no such field, UNKNOWN where it is not known."""
+    kind, what = unpacked(expression)
+    if not kind:
+        return what
+    if kind == "concat":
+        values = [value(one, fields) for one in what]
+        if None in values:
+            return None
+        return UNKNOWN if UNKNOWN in values else tuple(values)
+    if kind in ("&", "|", "^", "<<", ">>") and isinstance(what, list) and len(what) == 2:
+        return _combined(kind, *(value(one, fields) for one in what), name=field(what[0]))
+    return _VALUES[kind](what, fields) if kind in _VALUES and isinstance(what, Mapping) else UNKNOWN
+
+
+def _combined(operator: str, a: Any, b: Any, *, name: str) -> Any:
+    """The value of a bitwise operation."""
+    if a is None:
+        return None
+    if a is UNKNOWN or b is UNKNOWN:
+        return UNKNOWN
+    x, y = (names.flags(one) if name == "flags" else names.number(one, name) for one in (a, b))
+    if x is None or y is None:
+        return UNKNOWN
+    if operator in ("<<", ">>"):
+        return (x << min(y, 64)) if operator == "<<" else x >> min(y, 64)
+    return {"&": x & y, "|": x | y, "^": x ^ y}[operator]
+
+
+def _meta(what: Mapping[str, Any], fields: Fields) -> Any:
+    key = what.get("key", "")
+    name = _META.get(key, key)
+    if name == "pkttype":
+        return "host"
+    if name in ("mark", "priority"):
+        return fields.get(name, 0)
+    if name == "length":
+        return fields.get("length", UNKNOWN)
+    return fields.get(name) if key in _META else UNKNOWN
+
+
+def _payload(what: Mapping[str, Any], fields: Fields) -> Any:
+    protocol, name = what.get("protocol"), str(what.get("field", ""))
+    own = _payload_field(str(protocol), name)
+    if protocol in ("ip", "ip6"):
+        if fields.get("family") != names.FAMILIES[protocol] or fields.get("proto") == "arp":
+            return None
+        return fields.get(own, {"ttl": 64, "frag": 0, "dscp": 0}.get(own, UNKNOWN))
+    if protocol in _TRANSPORTS:
+        if protocol != "th" and fields.get("proto") != protocol:
+            return None
+        if own == "flags":
+            return frozenset(fields.get("flags", ())) if protocol == "tcp" else None
+        return fields.get(own, None if own in ("sport", "dport") else UNKNOWN)
+    if protocol in ("icmp", "icmpv6"):
+        return fields.get(own, UNKNOWN) if fields.get("proto") == names.protocol(protocol) else None
+    if protocol in ("ether", "vlan"):
+        return fields.get(own) if own in ("vlan", "ether_type", "ether_saddr", "ether_daddr") else UNKNOWN
+    if protocol == "arp":
+        return fields.get(own, UNKNOWN) if fields.get("proto") == "arp" else None
+    return UNKNOWN
+
+
+def _conntrack(what: Mapping[str, Any], fields: Fields) -> Any:
+    key = what.get("key")
+    if key == "state":
+        return frozenset({fields.get("state", "new")})
+    if key == "status":
+        return fields.get("status", frozenset())
+    if key == "mark":
+        return fields.get("ct_mark", 0)
+    if key == "direction":
+        return "reply" if fields.get("reply") else "original"
+    return UNKNOWN
+
+
+def _fib(what: Mapping[str, Any], fields: Fields) -> Any:
+    flags = what.get("flags", ())
+    flags = [flags] if isinstance(flags, str) else flags
+    if what.get("result") != "type" or not {"saddr", "daddr"} & set(flags):
+        return UNKNOWN
+    name = "daddr" if "daddr" in flags else "saddr"
+    try:
+        address = ip_address(str(fields.get(name)))
+    except ValueError:
+        return UNKNOWN
+    if address.is_multicast:
+        return "multicast"
+    if str(address) == "255.255.255.255":
+        return "broadcast"
+    if name == "saddr":
+        return UNKNOWN
+    return "local" if fields.get("local") else "unicast"
+
+
+def _option(what: Mapping[str, Any], fields: Fields) -> Any:
+    return fields.get("mss") if what.get("name") == "maxseg" else UNKNOWN
+
+
+def _numgen(what: Mapping[str, Any], _: Fields) -> Any:
+    return what.get("offset", 0) if what.get("mod") == 1 else UNKNOWN
+
+
+_VALUES: Final = {
+    "meta": _meta,
+    "payload": _payload,
+    "ct": _conntrack,
+    "fib": _fib,
+    "tcp option": _option,
+    "numgen": _numgen,
+}
+
+
+# --- members ------------------------------------------------------------------------------------
+
+
+def element(member: Any) -> Any:
+    """An element of a set without its timeout, counter or comment."""
+    kind, what = unpacked(member)
+    return what["val"] if kind == "elem" and isinstance(what, Mapping) and "val" in what else member
+
+
+def parts(left: Any) -> list[Any]:
+    """The expressions of a concatenation; of another one, itself."""
+    kind, what = unpacked(left)
+    return list(what) if kind == "concat" else [left]
+
+
+def contains(left: Any, found: Any, member: Any, fields: Fields) -> bool:
+    """Whether ``found``, the value of ``left``, is ``member`` of a set, or in it."""
+    member = element(member)
+    kind, what = unpacked(member)
+    if kind == "concat":
+        inside = parts(left)
+        values = found if isinstance(found, tuple) else (found,)
+        return len(inside) == len(what) == len(values) and all(
+            contains(one, value, part, fields) for one, value, part in zip(inside, values, what, strict=True)
+        )
+    name = field(left)
+    if kind == "range":
+        low, high, own = (names.number(one, name, fields.get("proto")) for one in (*what, found))
+        return low is not None and high is not None and own is not None and low <= own <= high
+    if kind == "prefix":
+        return _in_prefix(found, what)
+    if name == "flags":
+        return names.flags(found) == names.flags(member)
+    if isinstance(member, str) and member.endswith("*") and isinstance(found, str):
+        return found == f"{member[:-2]}*" if member.endswith("\\*") else bool(found.startswith(member[:-1]))
+    return _same(name, found, member, fields)
+
+
+def _in_prefix(found: Any, prefix: Mapping[str, Any]) -> bool:
+    try:
+        return ip_address(str(found)) in ip_network(f"{prefix['addr']}/{prefix['len']}", False)
+    except (ValueError, KeyError):
+        return False
+
+
+def _same(name: str, found: Any, member: Any, fields: Fields) -> bool:
+    """Whether two values are the same, of which one may be a number and the other its name."""
+    if name == "family":
+        return bool(names.FAMILIES.get(found, found) == names.FAMILIES.get(member, member))
+    if str(found) == str(member):
+        return True
+    one, other = (names.number(value, name, fields.get("proto")) for value in (found, member))
+    return one is not None and one == other
+
+
+def choices(found: Any, members: Sequence[Any]) -> bool:
+    """Whether one of the flags ``found`` (of a connection's state or status) is among ``members``."""
+    wanted = set(map(str, _listed(members)))
+    return bool(wanted & {str(one) for one in (found if isinstance(found, frozenset) else [found])})
+
+
+def _listed(members: Sequence[Any]) -> Iterator[Any]:
+    for one in members:
+        yield from (one if isinstance(one, list) else [element(one)])

@@ -1,0 +1,144 @@
+"""Which of the packets that were measured become scenarios, and what these expect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from harness.errors import BrokenMeasurement
+from harness.init.file import ScenarioDraft
+from harness.init.simulate import Key
+from harness.init.targets import LONGEST, Target
+from harness.model.observation import Rule, Step
+from harness.model.result import PacketResult
+from harness.recording import expectation
+from harness.recording.naming import name_of
+from harness.recording.sample import NotRecordableError, Sample
+
+SHOWN: Final = 6
+"""Rules that a sentence lists."""
+
+
+class MeasuredPackets(NamedTuple):
+    """Packets that were sent one after the other, and what was observed of each."""
+
+    sends: tuple[dict[str, Any], ...]
+    sent: tuple[PacketResult, ...]
+    rules: tuple[Rule, ...]
+    kernel: str
+
+    @property
+    def met(self) -> dict[Key, int]:
+        """The rules and policies that the last packet met, with where on its way it did first."""
+        found: dict[Key, int] = {}
+        for at, step in enumerate(_steps(self.sent[-1]) if self.sent else ()):
+            found.setdefault((step.family, step.table, step.chain, step.rule.handle if step.rule else 0), at)
+        return found
+
+    @property
+    def beginnings(self) -> Iterator[MeasuredPackets]:
+        """The first packet alone, the first two, and so on, without all."""
+        for number in range(1, len(self.sends)):
+            sent = tuple(one for one in self.sent if one.action < number)
+            yield self._replace(sends=self.sends[:number], sent=sent)
+
+    def missed(self) -> str:
+        """What the last packet met, for a target that it should have met."""
+        names = dict.fromkeys(str(name_of(one, self.rules)) for one in _steps(self.sent[-1]))
+        words = ", ".join([*list(names)[:SHOWN], *(["…"] if len(names) > SHOWN else [])]) or "no rule and no policy"
+        return f"the packet tried ({self.sent[-1].summary}) met {words}"
+
+    def expected(self) -> dict[int, dict[str, object]]:
+        """What to expect of each packet. Raises :class:`NotRecordableError`."""
+        expected: dict[int, dict[str, object]] = {}
+        for one in self.sent:
+            try:
+                values: dict[str, object] = dict(
+                    expectation.whole([Sample(sent=one, rules=self.rules, where=self.kernel)])
+                )
+            except BrokenMeasurement as broken:
+                raise NotRecordableError(str(broken)) from None
+            if one is not self.sent[-1] and "verdict" in values:  # it only sets the stage
+                values = {key: values[key] for key in ("verdict", "delivered") if key in values}
+            expected[one.action] = values
+        return expected
+
+
+def _steps(sent: PacketResult) -> list[Step]:
+    """The rules and policies that a packet met in the device."""
+    return [one for one in sent.seen.steps if one.host == sent.observation.device and one.kind != "return"]
+
+
+def drafts(
+    targets: Sequence[Target],
+    measured: Sequence[MeasuredPackets],
+    tried: Mapping[Key, Sequence[int]],
+    reasons: dict[Key, str],
+) -> dict[Key, ScenarioDraft]:
+    """A scenario for each of ``targets`` that a packet met; ``reasons`` gets why what was met could not be recorded.
+
+    ``tried`` are the numbers of the packets that were made for a target: the first of them that met it is taken, else
+    any other that did. Targets that the same packets meet get the same scenario.
+    """
+    beginnings = [(number, one) for number, whole in enumerate(measured) for one in whole.beginnings]
+    first = dict(enumerate(measured)) | {len(measured) + at: one for at, (_, one) in enumerate(beginnings)}
+    met = {number: one.met for number, one in first.items()}
+    by_key: dict[Key, list[int]] = {}
+    for number, keys in met.items():
+        for key in keys:
+            by_key.setdefault(key, []).append(number)
+    expected: dict[int, dict[int, dict[str, object]] | str] = {}
+    chosen: dict[int, list[Target]] = {}
+    for target in targets:
+        own = [number for number in tried.get(target.key, ()) if target.key in met[number]]
+        for number in dict.fromkeys([*own, *by_key.get(target.key, ())]):
+            if number not in expected:
+                try:
+                    expected[number] = first[number].expected()
+                except NotRecordableError as refused:
+                    expected[number] = str(refused)
+            if isinstance(values := expected[number], str):
+                reasons[target.key] = values
+                continue
+            chosen.setdefault(number, []).append(target)
+            break
+    found: dict[Key, ScenarioDraft] = {}
+    for number, about in chosen.items():
+        values = expected[number]
+        assert not isinstance(values, str)
+        draft = _draft(first[number], values, about)
+        found |= dict.fromkeys((one.key for one in about), draft)
+    return found
+
+
+def _draft(
+    packets: MeasuredPackets, expected: Mapping[int, dict[str, object]], about: Sequence[Target]
+) -> ScenarioDraft:
+    """The scenario of ``packets`` about several rules and policies: the one that decides, and all on the way."""
+    steps = _steps(packets.sent[-1])
+    places = sorted(packets.met[one.key] for one in about)
+    names = {at: name_of(steps[at], packets.rules) for at in places}
+    last = packets.sent[-1]
+    values = {key: value for key, value in expected[last.action].items() if key != "rules"}
+    decided = [at for at in places if any(_same(steps[at], one) for one in last.decided)]
+    if decided:
+        values["rule"] = names[decided[-1]]
+    if not decided or len(places) > 1:
+        values = _with_rules(values, [names[at] for at in places])
+    titles = "; ".join(one.title for one in about)
+    title = titles if len(titles) <= LONGEST else f"{about[0].title}; and {len(about) - 1} more"
+    return ScenarioDraft(title, packets.sends, {**expected, last.action: values}, names)
+
+
+def _same(one: Step, other: Step) -> bool:
+    return (one.chain_path, one.rule) == (other.chain_path, other.rule)
+
+
+def _with_rules(values: Mapping[str, object], rules: list[str | int]) -> dict[str, object]:
+    """``values`` and ``rules``, behind the rule that decides."""
+    found: dict[str, object] = {}
+    for key, value in values.items():
+        found[key] = value
+        if key == "rule":
+            found["rules"] = rules
+    return found if "rules" in found else {**values, "rules": rules}
