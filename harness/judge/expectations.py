@@ -18,7 +18,7 @@ from harness.judge.functions import (
 )
 from harness.judge.sees import describe_sees, wanted_fields
 from harness.judge.unmet import describe_unmet
-from harness.model.fields import Keys
+from harness.model.fields import Keys, alternatives
 from harness.model.mismatch import Mismatch
 from harness.model.observation import Loss, Observation, ObservedPacket, Rule, Verdict
 from harness.model.problem import one_of
@@ -249,10 +249,11 @@ def _delivered(expect: Expect, packet: ObservedPacket) -> Found:
         if arrived:
             yield keys, "nowhere", ", ".join(arrived), ""
         return
-    if wanted.to not in arrived:
+    hosts = alternatives(wanted.to)
+    if not any(host in arrived for host in hosts):
         yield keys, wanted.to, ", ".join(arrived) or "nowhere", ""
     elif wanted.sees:
-        frames = [one.frame for one in packet.deliveries if one.host == wanted.to and one.frame]
+        frames = [one.frame for one in packet.deliveries if one.host in hosts and one.frame]
         yield from _sees(wanted.sees, frames, "expect", "delivered", "sees")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 
 from harness.errors import BrokenMeasurement
-from harness.model.fields import Keys
+from harness.model.fields import Keys, alternatives
 from harness.model.observation import Connection, Delivery, Direction, Observation, ObservedPacket
 from harness.netfilter import PROTOCOLS
 from harness.packets.headers import fields, summarise
@@ -184,9 +184,11 @@ def _differing(wanted: Tracked, one: Connection) -> Iterator[tuple[Keys, str, st
 
 
 def _same(wanted: str | int, found: str | int) -> bool:
-    """Whether two values are the same, addresses however written."""
-    if wanted == found:
-        return True
+    """Whether a value is the one wanted, or one of its alternatives, addresses however written."""
+    return any(one == found or _is_address(one, found) for one in alternatives(wanted))
+
+
+def _is_address(wanted: str | int, found: str | int) -> bool:
     try:
         return isinstance(wanted, str) and isinstance(found, str) and ip_address(wanted) == ip_address(found)
     except ValueError:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from harness.model.fields import Keys
+from harness.model.fields import Keys, alternatives
 from harness.packets import icmp
 from harness.packets.spec import Sees
 
@@ -26,13 +26,16 @@ class Wanted(NamedTuple):
     def fits(self, found: Mapping[str, str | int]) -> bool:
         """Whether a packet with the fields ``found`` has it; flags in any order, addresses however written."""
         seen = found.get(self.field)
+        return any(self._is(seen, one) for one in alternatives(self.found))
+
+    def _is(self, seen: str | int | None, wanted: str | int) -> bool:
         if self.field == "vlan":
-            return self.found == (seen or 0)
-        if seen == self.found or not isinstance(self.found, str) or not isinstance(seen, str):
-            return seen == self.found
+            return wanted == (seen or 0)
+        if seen == wanted or not isinstance(wanted, str) or not isinstance(seen, str):
+            return seen == wanted
         if self.field == "flags":
-            return set(seen) == set(self.found)
-        return self.field in ("src", "dst") and ip_address(seen) == ip_address(self.found)
+            return set(seen) == set(wanted)
+        return self.field in ("src", "dst") and ip_address(seen) == ip_address(wanted)
 
 
 def wanted_fields(sees: Sees) -> dict[Keys, Wanted]:

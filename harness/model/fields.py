@@ -54,6 +54,17 @@ Word = Annotated[int, Meta(ge=0, le=65535)]
 Port = Word
 
 
+PortChoice = Port | Annotated[str, Meta(pattern=r"^\d{1,5}( *\| *\d{1,5})+$")]
+"""A port, or alternatives."""
+
+
+def alternatives(value: str | int) -> tuple[str | int, ...]:
+    """The values that ``value`` of an expectation allows: those of ``a | b``, or itself. Numbers are numbers."""
+    if not isinstance(value, str) or "|" not in value:
+        return (value,)
+    return tuple(int(one) if one.isascii() and one.isdigit() else one for one in map(str.strip, value.split("|")))
+
+
 Number32 = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
 
 

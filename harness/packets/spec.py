@@ -6,7 +6,20 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from harness.model.fields import MOST_PACKETS, Byte, CodePoint, HostName, Mac, Model, Name, Number32, Port, VlanId, Word
+from harness.model.fields import (
+    MOST_PACKETS,
+    Byte,
+    CodePoint,
+    HostName,
+    Mac,
+    Model,
+    Name,
+    Number32,
+    Port,
+    PortChoice,
+    VlanId,
+    Word,
+)
 
 
 class Ether(Model, frozen=True, kw_only=True):
@@ -374,10 +387,20 @@ class SeesARP(Model, frozen=True, kw_only=True):
 class Sees(Model, frozen=True, kw_only=True):
     """A packet as it arrived; each key given must hold."""
 
-    src: Annotated[str | None, Meta(description="Source address.", examples=["203.0.113.1"])] = None
-    dst: Annotated[str | None, Meta(description="Destination address.", examples=["10.0.2.2"])] = None
-    sport: Annotated[Port | None, Meta(description="Source port.", examples=[40000])] = None
-    dport: Annotated[Port | None, Meta(description="Destination port.", examples=[8080])] = None
+    src: Annotated[
+        str | None, Meta(description="Source address, or alternatives `a | b`.", examples=["203.0.113.1"])
+    ] = None
+    dst: Annotated[
+        str | None,
+        Meta(
+            description="Destination address, or alternatives `a | b`.",
+            examples=["10.0.2.2", "10.0.2.2 | 10.0.2.3"],
+        ),
+    ] = None
+    sport: Annotated[PortChoice | None, Meta(description="Source port, or alternatives.", examples=[40000])] = None
+    dport: Annotated[
+        PortChoice | None, Meta(description="Destination port, or alternatives.", examples=[8080, "8080 | 8081"])
+    ] = None
     ttl: Annotated[Byte | None, Meta(description="Time to live or hop limit.", examples=[63])] = None
     tos: Annotated[Byte | None, Meta(description="Type of service or traffic class.", examples=[0xB8])] = None
     dscp: Annotated[

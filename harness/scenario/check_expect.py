@@ -8,6 +8,7 @@ from ipaddress import ip_address
 
 from msgspec import structs
 
+from harness.model.fields import alternatives
 from harness.model.problem import NothingExpected, Problem, unknown
 from harness.netfilter import FAMILY_NAMES, HOOK_NAMES
 from harness.nft_syntax import is_name
@@ -114,8 +115,9 @@ def _check_entries(
 def _check_flow_seen(seen: FlowSeen, network: Network) -> Iterator[Problem]:
     if seen == FlowSeen():
         yield Problem("is empty", "flow", remedy="give at least the result")
-    if seen.by is not None and seen.by not in network.hosts:
-        yield unknown(seen.by, network.hosts, "host of the lab", "flow", "by")
+    for name in alternatives(seen.by or ""):
+        if seen.by is not None and name not in network.hosts:
+            yield unknown(str(name), network.hosts, "host of the lab", "flow", "by")
     yield from _check_addresses(seen, "flow")
     if seen.result in ("refused", "unreachable", "timeout", "half-open"):
         for key in ("by", "src", "sport", "dst", "dport"):
@@ -136,15 +138,20 @@ def _check_tracked(tracked: Tracked) -> Iterator[Problem]:
 def _check_addresses(given: Sees | FlowSeen | Ends, *keys: str) -> Iterator[Problem]:
     for key in ("src", "dst"):
         if (text := getattr(given, key)) is not None:
-            try:
-                ip_address(text)
-            except ValueError:
-                yield Problem(f"'{text}' is not an address", *keys, key)
+            for one in alternatives(text):
+                try:
+                    ip_address(str(one))
+                except ValueError:
+                    yield Problem(f"'{one}' is not an address", *keys, key)
 
 
 def _check_receiver(name: str, network: Network, *keys: str) -> Iterator[Problem]:
-    if name not in network.hosts and name != "nowhere":
-        yield unknown(name, (*network.hosts, "nowhere"), "host of the lab", *keys)
+    several = alternatives(name)
+    for one in several:
+        if one == "nowhere" and len(several) > 1:
+            yield Problem("nowhere is not valid among alternatives", *keys)
+        elif one not in network.hosts and one != "nowhere":
+            yield unknown(str(one), (*network.hosts, "nowhere"), "host of the lab", *keys)
 
 
 def _check_sees(sees: Sees) -> Iterator[Problem]:

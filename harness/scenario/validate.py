@@ -141,7 +141,8 @@ def _explain(mistake: _Mistake, document: Node, model: type[Any]) -> Problem:
         if found := re.match(pattern, words):
             sentence, remedy = explain(case, found)
             return Problem(sentence, *keys, remedy=remedy, about_key=about_key)
-    if bounds := [kind for kind in wanted if isinstance(kind, kinds.IntType) and kind.ge is not None]:
+    bounds = [kind for kind in wanted if isinstance(kind, kinds.IntType) and kind.ge is not None]
+    if bounds and isinstance(value, int):
         sentence = f"{value} is not in {bounds[0].ge}…{bounds[0].le}"
     else:
         sentence = f"{_shown(value)} is not valid"

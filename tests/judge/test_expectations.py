@@ -58,6 +58,13 @@ def test_everything_as_expected_is_no_complaint() -> None:
     assert complaints(expect) == []
 
 
+def test_a_host_may_be_one_of_several() -> None:
+    assert complaints({"delivered": "backup | server"}) == []
+    either = {"to": "server | backup", "sees": {"dport": "80 | 443"}}
+    assert complaints({"delivered": either}) == []
+    assert complaints({"delivered": "client | backup"}) == ["expect.delivered: client | backup / server"]
+
+
 def test_all_mismatches_come_at_once_with_their_places() -> None:
     expect = msgspec.convert({"verdict": "drop", "rule": "policy", "delivered": "nowhere"}, Expect)
     mismatches = judge(expect, observation(PASSED), PASSED, at=place)

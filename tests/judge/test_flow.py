@@ -79,6 +79,11 @@ class TestFlow:
     def test_as_expected(self, expected: object) -> None:
         assert said({"flow": expected}, flow=CONNECTED) == []
 
+    def test_one_of_several_is_enough(self) -> None:
+        several = {"by": "backup | server", "dst": "10.0.2.3 | 10.0.2.2", "dport": "80 | 443"}
+        assert said({"flow": several}, flow=CONNECTED) == []
+        assert said({"flow": {"dport": "80 | 81"}}, flow=CONNECTED) == ["expect.flow.dport: 80 | 81 / 443"]
+
     def test_addresses_may_be_written_otherwise(self) -> None:
         flow = msgspec.structs.replace(CONNECTED, src="2001:db8::1")
         assert said({"flow": {"src": "2001:DB8:0:0::1"}}, flow=flow) == []

@@ -20,6 +20,11 @@ from harness.packets.spec import Sees
         ("dst", "2001:DB8:0::1", "2001:db8::1", True),
         ("dst", "10.0.2.2", "10.0.2.3", False),
         ("protocol", "tcp", "udp", False),
+        ("dst", "10.0.2.2 | 10.0.2.3", "10.0.2.3", True),
+        ("dst", "10.0.2.2 | 2001:DB8:0::1", "2001:db8::1", True),
+        ("dst", "10.0.2.2 | 10.0.2.3", "10.0.2.4", False),
+        ("dport", "80 | 443", 443, True),
+        ("dport", "80|443", 44, False),
     ],
 )
 def test_a_field(field: str, wanted: str | int, seen: str | int, fits: bool) -> None:

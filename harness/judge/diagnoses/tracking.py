@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from harness.judge.diagnoses.evidence import Evidence
 from harness.judge.flow import belongs, describe_connection
 from harness.judge.unmet import named, place
+from harness.model.fields import alternatives
 from harness.model.observation import Connection, ObservedPacket, Step
 from harness.packets import icmp
 from harness.packets.checksum import is_checksum_wrong
@@ -101,7 +102,7 @@ def _frames(packet: ObservedPacket) -> Iterator[bytes]:
 
 
 def _differs(found: Mapping[str, str | int], key: str, wanted: str) -> bool:
-    return key in found and ip_address(found[key]) != ip_address(wanted)
+    return key in found and all(ip_address(found[key]) != ip_address(one) for one in alternatives(wanted))
 
 
 def _came_first(evidence: Evidence, step: Step) -> bool:

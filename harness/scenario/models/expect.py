@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from harness.model.fields import MOST_PACKETS, Count, HostName, InterfaceName, Model, Number32, Port, Word
+from harness.model.fields import MOST_PACKETS, Count, HostName, InterfaceName, Model, Number32, PortChoice, Word
 from harness.packets.spec import Sees
 
 FlowResult = Literal["connected", "answered", "refused", "unreachable", "half-open", "timeout"]
@@ -43,7 +43,7 @@ ConntrackStatus = Annotated[
 class Delivered(Model, frozen=True, kw_only=True):
     """Where the packet must arrive, and with which header fields."""
 
-    to: Annotated[str, Meta(description="A host, or `nowhere`.", examples=["server", "nowhere"])]
+    to: Annotated[str, Meta(description="A host, alternatives `a | b`, or `nowhere`.", examples=["server", "nowhere"])]
     sees: Annotated[
         Sees | None, Meta(description="Header fields on arrival, after NAT.", examples=[{"src": "203.0.113.1"}])
     ] = None
@@ -112,17 +112,30 @@ class FlowSeen(Model, frozen=True, kw_only=True):
     """The result of a `connect` or `exchange`, and what the program at the other end saw of it."""
 
     result: Annotated[FlowResult | None, Meta(description="The result; see `flow`.", examples=["connected"])] = None
-    by: Annotated[HostName | None, Meta(description="The host whose program accepted it.", examples=["server"])] = None
+    by: Annotated[
+        str | None,
+        Meta(description="The host whose program accepted it, or alternatives `a | b`.", examples=["server"]),
+    ] = None
     src: Annotated[
-        str | None, Meta(description="The source address that the program sees, after NAT.", examples=["10.0.2.1"])
+        str | None,
+        Meta(
+            description="The source address that the program sees, after NAT, or alternatives.", examples=["10.0.2.1"]
+        ),
     ] = None
-    sport: Annotated[Port | None, Meta(description="The source port that the program sees.", examples=[40000])] = None
+    sport: Annotated[
+        PortChoice | None, Meta(description="The source port that the program sees, or alternatives.", examples=[40000])
+    ] = None
     dst: Annotated[
-        str | None, Meta(description="The destination address that the program sees, after NAT.", examples=["10.0.2.2"])
+        str | None,
+        Meta(
+            description="The destination address that the program sees, after NAT, or alternatives.",
+            examples=["10.0.2.2"],
+        ),
     ] = None
-    dport: Annotated[Port | None, Meta(description="The destination port that the program sees.", examples=[8443])] = (
-        None
-    )
+    dport: Annotated[
+        PortChoice | None,
+        Meta(description="The destination port that the program sees, or alternatives.", examples=[8443]),
+    ] = None
     error: Annotated[
         Annotated[str, Meta(pattern="^E[A-Z0-9]+$")] | None,
         Meta(
@@ -137,8 +150,8 @@ class Ends(Model, frozen=True, kw_only=True):
 
     src: Annotated[str | None, Meta(description="Source address.", examples=["203.0.113.5"])] = None
     dst: Annotated[str | None, Meta(description="Destination address.", examples=["203.0.113.1"])] = None
-    sport: Annotated[Port | None, Meta(description="Source port.", examples=[40000])] = None
-    dport: Annotated[Port | None, Meta(description="Destination port.", examples=[443])] = None
+    sport: Annotated[PortChoice | None, Meta(description="Source port.", examples=[40000])] = None
+    dport: Annotated[PortChoice | None, Meta(description="Destination port.", examples=[443])] = None
 
 
 class Tracked(Model, frozen=True, kw_only=True):
@@ -251,7 +264,10 @@ class Expect(Model, frozen=True, kw_only=True, rename={"with_": "with"}):
     ] = None
     delivered: Annotated[
         str | Delivered | None,
-        Meta(description="The host where the packet arrives, or `nowhere`.", examples=["server", "nowhere"]),
+        Meta(
+            description="The host where the packet arrives, alternatives `a | b`, or `nowhere`.",
+            examples=["server", "server | backup", "nowhere"],
+        ),
     ] = None
     reply: Annotated[
         Literal["none"] | Sees | None,
