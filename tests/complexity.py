@@ -18,8 +18,6 @@ MOST = 20
 REASON = "Complexity:"
 
 TO_BE_SPLIT = {
-    "experiment/join.py observe",
-    "experiment/unasked.py Unasked._dropped.ended",
     "init/lab.py choose",
     "init/simulate.py SimulatedRuleset._rule",
     "recording/files.py _record_scenario",

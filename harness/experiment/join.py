@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
@@ -97,24 +97,19 @@ def observe(
     origin = {event.packet: event for event in births}
     steps, headers = _steps(scene, recording, messages, origin)
     deliveries, sent = _deliveries(scene, recording, captured, origin)
-    by_packet = defaultdict(list)
-    for event in recording.events:
-        by_packet[event.packet].append(event)
+    histories = _histories(scene, recording, births)
 
     frames = iter(injected or ())
     seen: list[list[ObservedPacket]] = [[] for _ in injected or (None,)]
     recognised = 0
-    for number, birth in enumerate(births):
-        story = _PacketHistory(scene, recording, birth)
-        for event in by_packet[birth.packet]:
-            story.tell(event)
+    for number, (birth, history) in enumerate(zip(births, histories, strict=True)):
         ours = bool(birth.a)
         recognised += ours
         if injected is None:
             frame = sent.get(birth.packet) or headers.get(birth.packet, b"")
         else:
             frame = next(frames, b"") if ours else b""
-        hops = tuple(story.hops) if recording.whole else _with_chains(story.hops, steps[birth.packet])
+        hops = tuple(history.hops) if recording.whole else _with_chains(history.hops, steps[birth.packet])
         seen[min(max(recognised, 1), len(seen)) - 1].append(
             ObservedPacket(
                 number=number,
@@ -125,16 +120,12 @@ def observe(
                 hops=hops,
                 steps=tuple(steps[birth.packet]),
                 deliveries=(*deliveries[birth.packet], *_taken_in(scene, hops)),
-                drop=story.drop or story.dropped_elsewhere,
+                drop=history.drop or history.dropped_elsewhere,
             )
         )
-    if injected is None:
-        if not recognised and failed:
-            drop = Drop(host=sender, function=CALL, reason=failed)
-            seen[0].append(ObservedPacket(number=len(births), sender=sender, frame=b"", drop=drop))
-        elif not recognised:
-            raise BrokenMeasurement(f"a program on {sender} called, but no packet of it was seen")
-    elif recognised != len(injected):
+    if injected is None and not recognised:
+        seen[0].append(_unsent(sender, failed, number=len(births)))
+    elif injected is not None and recognised != len(injected):
         raise BrokenMeasurement(f"{len(injected)} packets were sent from {sender}, {recognised} seen at birth")
     return tuple(
         Observation(
@@ -146,16 +137,37 @@ def observe(
             traced=scene.traced,
             untraceable=scene.untraceable,
             whole=recording.whole,
-            replies=tuple(
-                arrived for packet in packets if not packet.injected for arrived in packet.deliveries if arrived.frame
-            ),
+            replies=tuple(_replies(packets)),
         )
         for packets in seen
     )
 
 
+def _replies(packets: Iterable[ObservedPacket]) -> Iterator[Delivery]:
+    """The frames that arrived and that no scenario injected."""
+    for packet in packets:
+        if not packet.injected:
+            yield from (arrived for arrived in packet.deliveries if arrived.frame)
+
+
+def _unsent(sender: str, failed: str, *, number: int) -> ObservedPacket:
+    """The packet that a program's call did not make, because the kernel refused the call with the errno ``failed``."""
+    if not failed:
+        raise BrokenMeasurement(f"a program on {sender} called, but no packet of it was seen")
+    return ObservedPacket(number=number, sender=sender, frame=b"", drop=Drop(host=sender, function=CALL, reason=failed))
+
+
+def _histories(scene: JoinContext, recording: TraceData, births: Sequence[Event]) -> list[_PacketHistory]:
+    """The events of each packet, from its birth on."""
+    histories = {birth.packet: _PacketHistory(scene, recording, birth) for birth in births}
+    for event in recording.events:
+        if history := histories.get(event.packet):
+            history.add(event)
+    return list(histories.values())
+
+
 class _PacketHistory:
-    """Makes hops of the events of one packet, told in order."""
+    """Makes hops of the events of one packet, which are added in order."""
 
     def __init__(self, scene: JoinContext, recording: TraceData, birth: Event) -> None:
         self.hops: list[Hop] = []
@@ -168,7 +180,7 @@ class _PacketHistory:
         self._open: dict[tuple[int, int], list[int]] = defaultdict(list)
         self._hidden: set[int] = set()
 
-    def tell(self, event: Event) -> None:
+    def add(self, event: Event) -> None:
         if self._hides(event):
             return
         if event.kind == EventKind.HOP:

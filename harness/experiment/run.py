@@ -13,6 +13,7 @@ import msgspec
 from harness.errors import BrokenMeasurement, HarnessError, Position, ScenarioError, Unsupported
 from harness.experiment.join import JoinContext, observe
 from harness.experiment.resolution import Resolution, explain, unreached
+from harness.experiment.summaries import judged, which
 from harness.experiment.unasked import Unasked
 from harness.judge.diagnoses.evidence import Evidence
 from harness.judge.diagnoses.tracking import needs_connections
@@ -26,8 +27,7 @@ from harness.lab.sockets import Call, Programs
 from harness.model.fields import Keys
 from harness.model.observation import Observation, ObservedPacket, Step, Value
 from harness.packets.frames import Frame, SendPath, build
-from harness.packets.headers import summarise
-from harness.reading.decision import CALL, Outcome, decisive
+from harness.reading.decision import Outcome, decisive
 from harness.reading.path import functions
 from harness.ruleset import state
 from harness.ruleset.changes import Change, apply
@@ -146,18 +146,18 @@ class Experiment:
             case SendAction(send=send):
                 frames = build(send, self._lab.network)
                 observations = self._send(frames, send.pace)
-                summaries = tuple(_which(place, observations) + frame.summary for place, frame in enumerate(frames))
+                summaries = tuple(which(place, observations) + frame.summary for place, frame in enumerate(frames))
             case ConnectAction(connect=called):
                 plan = flow.plan(called, self._lab.network)
                 with _placed(where("connect")):
                     observations = (self._flow(plan, self._programs.connect(plan)),)
-                summaries = (f"connect {plan}: {_judged(observations[0])}",)
+                summaries = (f"connect {plan}: {judged(observations[0])}",)
             case ExchangeAction(exchange=called):
                 plan = flow.plan(called, self._lab.network)
                 content = flow.content(called.request), flow.content(called.answer)
                 with _placed(where("exchange")):
                     observations = (self._flow(plan, self._programs.exchange(plan, *content)),)
-                summaries = (f"exchange {plan}: {_judged(observations[0])}",)
+                summaries = (f"exchange {plan}: {judged(observations[0])}",)
             case _:
                 self._prepare(action, where)
                 return ()
@@ -376,23 +376,6 @@ class Experiment:
             failed=failed(),
             trace_lost=sum(tracing.overruns for tracing in self._tracing) - overruns,
         )
-
-
-def _which(place: int, observations: Sequence[Observation]) -> str:
-    """Which of several packets it is, and when it was sent."""
-    if len(observations) == 1:
-        return ""
-    first, this = (observations[number].injected[0].born for number in (0, place))
-    when = f", {(this - first) / 1e6:.1f} ms after the first" if place else ""
-    return f"packet {place + 1} of {len(observations)}{when}: "
-
-
-def _judged(observation: Observation) -> str:
-    """The packet of a flow that is judged."""
-    packet = decisive(observation)
-    if packet.drop and packet.drop.function == CALL:
-        return "no packet was sent"
-    return summarise(packet.frame) if packet.frame else f"a packet of {packet.sender}"
 
 
 def _named(actions: Iterable[Action]) -> set[str]:

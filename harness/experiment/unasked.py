@@ -125,14 +125,7 @@ class Unasked:
                 elif frame.host == answering.name and frame.device == hop.answering.name and not answers:
                     Wire(answering, hop.answering.name).send(answer)
             resolved = resolved or (asks and neighbours.resolved(asking, query))
-            for message, step in (one for tracing in self._tracing for one in tracing.read()):
-                if message.network:
-                    seen = resolving.kind_of_headers(message.network, message.transport)
-                    about[message.id] = seen is resolving.Kind.ANSWER
-                    if seen is None:
-                        del about[message.id]
-                if step is not None and step.verdict in REFUSED and message.id in about:
-                    refused.append((step, about[message.id]))
+            refused.extend(self._refusals(about))
             return resolved or (bool(refused) and not flooded)
 
         ended()  # what was left unread
@@ -145,6 +138,20 @@ class Unasked:
         with suppress(BrokenMeasurement):
             wait_until(ended, neighbours.DEADLINE_S, "neighbours to answer")
         return None if resolved or not refused else refused[0]
+
+    def _refusals(self, about: dict[int, bool]) -> Iterator[tuple[Step, bool]]:
+        """Yield each step of the trace that refused a message of resolution, and whether that was the answer.
+
+        ``about`` has that of the packets traced so far, by the id in the trace.
+        """
+        for message, step in (one for tracing in self._tracing for one in tracing.read()):
+            if message.network:
+                seen = resolving.kind_of_headers(message.network, message.transport)
+                about.pop(message.id, None)
+                if seen is not None:
+                    about[message.id] = seen is resolving.Kind.ANSWER
+            if step is not None and step.verdict in REFUSED and message.id in about:
+                yield step, about[message.id]
 
 
 def _arrived(observation: Observation, packet: ObservedPacket) -> bool:
