@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.model.observation import Observation
-from harness.packets.frames import summarise
+from harness.packets.headers import summarise
 from harness.reading.decision import CALL, decisive
 
 
