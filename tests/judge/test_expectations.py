@@ -569,6 +569,13 @@ def partly(yaml: dict[str, object], packet: ObservedPacket = PASSED) -> list[str
     return [one.key for one in judge(msgspec.convert(yaml, Expect), seen, packet, at=place)]
 
 
+@pytest.mark.parametrize(("wanted", "key"), [("device", "delivered"), ({"to": "device"}, "delivered.to")])
+def test_a_drop_proves_that_the_device_did_not_keep_the_packet(wanted: object, key: str) -> None:
+    gone = Drop(host="device", function="ip_error", reason="IP_INADDRERRORS")
+    assert partly({"delivered": wanted}, changed(deliveries=(), drop=gone)) == [f"expect.{key}"]
+    assert partly({"delivered": wanted}, dropped(step("drop"))) == [f"expect.{key}"]
+
+
 def test_what_was_seen_is_proven() -> None:
     assert partly({"verdict": "accept", "delivered": "server", "path": ["ip_rcv", "ip_forward_finish"]}) == []
     assert partly({"never": ["ip_rcv"]}) == ["expect.never[0]"]
@@ -586,6 +593,13 @@ def test_what_was_seen_is_proven() -> None:
         ({"delivered": "nowhere"}, changed(deliveries=()), "delivered"),
         ({"verdict": "drop"}, dropped(step("drop", rule('xt target "REJECT"'))), "verdict"),
         ({"verdict": "drop", "never": ["udp_rcv"]}, dropped(step("drop")), "never"),
+        ({"path": {"exactly": ["ip_rcv"]}}, PASSED, "path"),
+        ({"delivered": {"to": "device"}}, changed(deliveries=()), "delivered"),
+        (
+            {"verdict": "drop", "never": ["udp_rcv"]},
+            dropped(step("drop", rule('xt target "REJECT"'))),
+            "never or verdict",
+        ),
     ],
 )
 def test_what_was_not_seen_is_left_open(expect: dict[str, object], packet: ObservedPacket, key: str) -> None:
