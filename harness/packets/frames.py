@@ -84,8 +84,10 @@ _prepared: dict[str, bytes] = {}
 
 
 def _key(send: Send, network: Network) -> str:
-    """All that frames depend on. Not JSON: omit_defaults goes by identity, which pickle loses."""
-    said = repr((structs.replace(send, count=1, interval=None, rate=None), network))
+    """What frames depend on, alike in all processes. Not JSON: omit_defaults goes by identity, which pickle loses."""
+    # The order of a set depends on the interpreter's hash seed.
+    hosts = [structs.replace(host, speaking=sorted(host.speaking)) for host in network.hosts.values()]
+    said = repr((structs.replace(send, count=1, interval=None, rate=None), structs.replace(network, hosts=hosts)))
     return hashlib.sha256(said.encode()).hexdigest()
 
 

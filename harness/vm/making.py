@@ -172,6 +172,7 @@ def _save(image: Image, accelerator: str, memory: int, saved: Template, files: S
     saved.ram.unlink(missing_ok=True)
     variables = {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
     variables |= {name: os.environ[name] for name in ("HOME", "PATH", "XDG_CACHE_HOME", "LANG") if name in os.environ}
+    variables[template.NO_BYTECODE] = "1"
     variables["COLUMNS"] = "400"  # what pytest says in a line may be the reason that there is no template
     script = "\n".join(
         [

@@ -283,7 +283,7 @@ def _command(argv: Sequence[str]) -> str:
 def _variables() -> dict[str, str]:
     """Those of our environment that the program has in the guest."""
     variables = {name: value for name, value in os.environ.items() if CARRIED.fullmatch(name)}
-    return variables | {"PYTHONDONTWRITEBYTECODE": "1"}  # it would be written into memory and vanish
+    return variables | {template.NO_BYTECODE: "1"}
 
 
 def _up(control: socket.socket, words: TextIO, deadline: float) -> HarnessError | None:

@@ -39,6 +39,10 @@ FORMAT = 1
 """Of the templates; raised when older ones cannot be used any more."""
 
 
+NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
+"""Set in every guest, whatever it is here: what is compiled there would be written into memory and vanish."""
+
+
 class Stamp(msgspec.Struct, frozen=True, array_like=True):
     """By what a file is recognised as unchanged. The change time cannot be set, other than by the clock."""
 
@@ -97,13 +101,16 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
 def key(image: Image, machine: Sequence[str]) -> str:
     """The name of the template for ``image`` on the virtual ``machine`` (QEMU and its arguments), here and now."""
     qemu = shutil.which(machine[0]) or machine[0]
+    flags = [getattr(sys.flags, name) for name in sys.flags.__match_args__ if name != "dont_write_bytecode"]
     parts = [
         FORMAT,
         [str(image.vmlinuz), Stamp.of(image.vmlinuz)],
         [qemu, Stamp.of(qemu), *machine[1:]],
         _processor(),
-        [sys.executable, sys.version, sys.flags],
-        sorted((name, value) for name, value in os.environ.items() if name.startswith("PYTHON")),
+        [sys.executable, sys.version, *flags],
+        sorted(
+            (name, value) for name, value in os.environ.items() if name.startswith("PYTHON") and name != NO_BYTECODE
+        ),
     ]
     return f"{image.release}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
 

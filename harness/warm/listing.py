@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import harness
+from harness.cache import cache_dir
 from harness.warm import program
 
 _NO_FILES = ("proc", "sys", "dev")
@@ -45,10 +46,12 @@ def files() -> list[str]:
         _ = distribution.metadata, distribution.entry_points
     opened.update(_not_imported(), _of_modules(), _libraries(), _of_python(), _below(Path(harness.__path__[0])))
     opened.update(_below(SOURCES))
-    paths = [Path(name) for name in opened]
-    return sorted(
-        str(path) for path in paths if path.is_absolute() and path.is_file() and path.parts[1] not in _NO_FILES
-    )
+    return sorted(str(path) for path in map(Path, opened) if _is_of_the_environment(path))
+
+
+def _is_of_the_environment(path: Path) -> bool:
+    # What is known of a kernel is added where the template is made; here other runs write it.
+    return path.is_absolute() and path.parts[1] not in _NO_FILES and path.is_file() and cache_dir() not in path.parents
 
 
 def _not_imported() -> Iterator[str]:

@@ -270,6 +270,13 @@ def test_is_a_worker_of_xdist(image: Image, tmp_path: Path) -> None:
     assert result.stderr == ""
 
 
+def test_the_process_beside_a_guest_imports_little() -> None:
+    program = "import sys, harness.vm.microvm; print(len(sys.modules), *sys.modules)"
+    number, *modules = subprocess.check_output([sys.executable, "-c", program], text=True).split()
+    assert not {"pytest", "_pytest", "xdist", "execnet", "scapy", "ruamel", "yaml", "nftables", "bcc"} & {*modules}
+    assert int(number) <= 220
+
+
 class TestAccelerator:
     IMAGE = Image(release="6.12.107+deb13-amd64", vmlinuz=Path("/x y//vmlinuz"), modules=Path("/x"), config=None)
 

@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import pytest
 
 from harness.vm import machine, making, microvm, template
 from harness.vm.images import Image
+from harness.vm.qmp import Monitor
 from harness.vm.template import About, NoTemplate, Stamp, Template
 
 PATIENCE_S = 300.0
@@ -79,6 +82,24 @@ class TestTrust:
             template.find("6.12.1-abc")
         assert not stored.folder.exists()
 
+    def test_looking_at_one_takes_one_look_at_each_file(
+        self, stored: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looked_at: list[str] = []
+        of = Stamp.of
+        monkeypatch.setattr(Stamp, "of", lambda path: (looked_at.append(str(path)), of(path))[1])
+        template.find("6.12.1-abc")
+        assert sorted(looked_at) == sorted(map(str, (stored.ram, stored.state, tmp_path / "used")))
+
+    def test_one_that_was_made_before_the_clock_was_set_back_is_trusted(self, stored: Template) -> None:
+        tomorrow = time.time() + 86400
+        about = msgspec.json.decode((stored.folder / "about.json").read_bytes(), type=About)
+        for path in (stored.ram, stored.state):
+            os.utime(path, (tomorrow, tomorrow))
+        write_about(stored, digest=about.digest, used=about.used)
+        os.utime(stored.folder, (tomorrow, tomorrow))
+        assert template.find("6.12.1-abc") == stored
+
     def test_a_faithful_copy_is_trusted(self, stored: Template) -> None:
         for path in (stored.ram, stored.state):
             copy = path.with_suffix(".copy")
@@ -111,6 +132,8 @@ class TestTrust:
         qemu.chmod(0o755)
         keys = [template.key(image, [str(qemu), "-m", "1"])]
         assert template.key(image, [str(qemu), "-m", "1"]) == keys[0]
+        monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "other")  # it is the same in every guest
+        assert template.key(image, [str(qemu), "-m", "1"]) == keys[0]
         keys.append(template.key(image, [str(qemu), "-m", "2"]))
         monkeypatch.setenv("PYTHONHASHSEED", "7")
         keys.append(template.key(image, [str(qemu), "-m", "1"]))
@@ -125,6 +148,32 @@ class TestTrust:
         shutil.copytree(stored.folder, older)
         os.utime(older, (1, 1))
         assert [one.folder.name for one in template.all_templates()] == ["6.12.1-abc", "6.1.1-def"]
+
+
+def test_a_guest_is_restored_by_three_commands() -> None:
+    ours, theirs = socket.socketpair()
+    received: list[str] = []
+
+    def answer() -> None:
+        with theirs, theirs.makefile("rw") as stream:
+            stream.write('{"QMP": {}}\n')
+            stream.flush()
+            decoder, text = json.JSONDecoder(), ""
+            while len(received) < 3:
+                text += theirs.recv(1 << 16).decode()
+                while text:
+                    command, end = decoder.raw_decode(text)
+                    received.append(command["execute"])
+                    text = text[end:]
+                    stream.write('{"return": {}}\n')
+                    stream.flush()
+
+    qemu = threading.Thread(target=answer)
+    qemu.start()
+    with ours:
+        template.restore(Monitor(ours), 7)
+    qemu.join()
+    assert received == ["qmp_capabilities", "migrate-set-capabilities", "migrate-incoming"]
 
 
 PROGRAM = """
@@ -209,6 +258,13 @@ class TestRestored:
         process = start(image, "--exec", "sh", "-c", "exec >&- 2>&-; sleep 3; exit 3", tmp_path=tmp_path)
         assert process.communicate(timeout=PATIENCE_S) == ("", "")
         assert process.returncode == 3
+
+    def test_the_name_of_one_that_is_gone_boots_and_says_so(self, image: Image, tmp_path: Path) -> None:
+        process = start(image, "--start", "6.12-gone", "--exec", "uname", "-r", tmp_path=tmp_path)
+        output, error = process.communicate(timeout=PATIENCE_S)
+        assert (output, process.returncode) == (f"{image.release}\n", 0), error
+        assert "the guest boots, as its template could not be restored" in error
+        assert "No such file or directory" in error
 
     def test_one_that_cannot_be_restored_boots_and_says_so(
         self, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
