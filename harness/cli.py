@@ -62,9 +62,9 @@ def kernels(parser: argparse.ArgumentParser) -> None:
         return 0
 
     def fetch(options: argparse.Namespace) -> int:
-        with progress.shown(sys.stderr) as tell:
+        with progress.shown(sys.stderr) as report:
             for version in options.version:
-                images.fetch(version, tell)
+                images.fetch(version, report)
         return 0
 
     def remove(options: argparse.Namespace) -> int:
@@ -80,10 +80,10 @@ def kernels(parser: argparse.ArgumentParser) -> None:
         from harness.vm import making, microvm
         from harness.vm.accelerator import accelerator
 
-        with progress.shown(sys.stderr) as tell:
+        with progress.shown(sys.stderr) as report:
             for version in options.version:
-                image = images.get(version, tell)
-                made = making.make(image, accelerator(image).name, microvm.MEMORY, tell)
+                image = images.get(version, report)
+                made = making.make(image, accelerator(image).name, microvm.MEMORY, report)
                 print(f"template {made.name}, {made.bytes >> 20} MiB")
         return 0
 
@@ -253,7 +253,7 @@ def schema(parser: argparse.ArgumentParser) -> None:
 
 
 def discover(parser: argparse.ArgumentParser) -> None:
-    """List the kernel functions that are handed a packet, and whether they can be traced."""
+    """List the kernel functions that take a packet, and whether they can be traced."""
     from pathlib import Path
 
     def run(options: argparse.Namespace) -> int:

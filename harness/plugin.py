@@ -54,7 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--nft-buffer",
         type=int,
         metavar="KIB",
-        help="size of the buffer between the kernel and us, where scenarios are refused for events lost; default: 8192",
+        help="size of the ring buffer for events, where scenarios are broken by lost ones; default: 8192",
     )
     group.addoption(
         "--nft-require",
@@ -162,7 +162,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> Generator[None, object, object]:
-    """Tell of a guest that did not come up what its kernel said; xdist boots them in here."""
+    """Show the console of a guest that did not come up; xdist starts them in here."""
     distribute.check_plan(session.config)
     try:
         return (yield)
@@ -216,7 +216,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say what was traced, and which workers were ended."""
+    """Show what was traced, and which workers were ended."""
     for line in config.stash[SESSION].refused:
         terminalreporter.write_line(f"nft-harness: {line}", red=True)
     if config.option.verbose >= 0:
@@ -226,9 +226,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Check where a worker runs, and tell it what the controller knows."""
+    """Check where a worker runs, and send it what the controller knows."""
     distribute.check_worker(node)
-    node.config.stash[SESSION].tell(node.workerinput)
+    node.config.stash[SESSION].inform(node.workerinput)
     node.config.stash[SESSION].watch(node)
 
 
@@ -248,7 +248,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Generator[No
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
-    """Hear what a worker has learned, or what its kernel said last."""
+    """Keep what a worker has learned, or show the console of its kernel."""
     node.config.stash[SESSION].worker_ended(node.gateway.id, getattr(node, "workeroutput", {}), error)
 
 

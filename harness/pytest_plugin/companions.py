@@ -31,15 +31,15 @@ def in_workers(config: pytest.Config) -> None:
 
 def in_a_guest(config: pytest.Config) -> None:
     """A worker, before its plugins are configured."""
-    told: dict[str, object] = config.workerinput  # type: ignore[attr-defined]
-    if "sock_port" not in told or not in_guest() or not config.pluginmanager.has_plugin("rerunfailures"):
+    given: dict[str, object] = config.workerinput  # type: ignore[attr-defined]
+    if "sock_port" not in given or not in_guest() or not config.pluginmanager.has_plugin("rerunfailures"):
         return
     from pytest_rerunfailures import ServerStatusDB
 
     server = ServerStatusDB()
-    told["sock_port"] = server.sock_port
-    if "statusdb_token" in told:
-        told["statusdb_token"] = server.token
+    given["sock_port"] = server.sock_port
+    if "statusdb_token" in given:
+        given["statusdb_token"] = server.token
 
 
 def before_the_summary(config: pytest.Config) -> None:

@@ -47,7 +47,7 @@ import os
 with open("/proc/sys/kernel/random/boot_id") as file:
     channel.send((os.uname().release, file.read().strip()))
 """
-"""What a worker runs to say its :class:`Kernel`, before anything of pytest's."""
+"""Program by which a worker reports its :class:`Kernel`, before it imports pytest."""
 
 
 class Distribution(msgspec.Struct, frozen=True):
@@ -113,7 +113,7 @@ class Distribution(msgspec.Struct, frozen=True):
         return guest.image.release if guest else os.uname().release
 
     def misplaced(self, worker: str, seen: Kernel, host: Kernel) -> str:
-        """What is wrong with the kernel that a worker has said it runs in; "" if it is the chosen one."""
+        """What is wrong with the kernel that a worker has reported; "" if it is the chosen one."""
         try:
             place, guest = self.places[self.place(worker)]
         except KeyError:
@@ -130,12 +130,12 @@ class Distribution(msgspec.Struct, frozen=True):
         return self.places[self.place(worker)][1]
 
     def last_words(self, worker: str) -> str:
-        """What the kernel of a worker said on its console; "" for a worker on the host."""
+        """Console output of the kernel of a worker; "" for a worker on the host."""
         guest = self.guest(worker)
         return guest.console() if guest else ""
 
     def not_up(self) -> str:
-        """What to tell when a guest did not come up: all that the guests' kernels have said."""
+        """The error when a guest did not come up: the console output of all guests."""
         said = [f"{guest.describe()} said:\n{lines(console)}" for guest in self.guests if (console := guest.console())]
         return "\n".join(["nft-harness: a microVM did not come up (the reason is above)", *said])
 

@@ -17,12 +17,12 @@ from harness.text import escape
 
 
 class RecordingPlugin:
-    """A plugin of pytest's: it hears what was seen, and writes it down when the session ends."""
+    """A plugin that collects results and records them when the session ends."""
 
     def __init__(self) -> None:
         self._begun = time.time_ns()
         self._results: list[result.Result] = []
-        self._told: list[RecordingOutcome] = []
+        self._outcomes: list[RecordingOutcome] = []
         self._error = ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -39,25 +39,25 @@ class RecordingPlugin:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the files; what could not be recorded is no success."""
         try:
-            self._told = record(
+            self._outcomes = record(
                 self._results, Path(session.config.invocation_params.dir), self._begun, project(session.config)
             )
         except HarnessError as error:
             self._error = str(error)
-        refused = [told for told in self._told if not told.written]
-        if session.exitstatus == pytest.ExitCode.OK and any(told.moved for told in refused):
+        refused = [outcome for outcome in self._outcomes if not outcome.written]
+        if session.exitstatus == pytest.ExitCode.OK and any(outcome.moved for outcome in refused):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        broken = self._error or any(not told.moved for told in refused)
+        broken = self._error or any(not outcome.moved for outcome in refused)
         if broken and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             session.exitstatus = BROKEN
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say what was written where."""
-        for told in self._told:
+        for outcome in self._outcomes:
             terminalreporter.write_line(
-                escape(f"nft-harness: {told.position}: {told.name}: {told.words}"), red=not told.written
+                escape(f"nft-harness: {outcome.position}: {outcome.name}: {outcome.words}"), red=not outcome.written
             )
         if self._error:
             terminalreporter.write_line(f"nft-harness: {self._error}", red=True)
-        if not self._told and not self._error:
+        if not self._outcomes and not self._error:
             terminalreporter.write_line("nft-harness: nothing to record: every scenario expects what was seen")

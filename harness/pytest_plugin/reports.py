@@ -1,4 +1,4 @@
-"""What the reports of a session hear, and when they are written: in the controller, from results alone."""
+"""Writes the reports of a session, in the controller, from stored results alone."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ class Reports:
             terminal.write_line(lines(paths, colour=True))
 
     def missed(self, report: pytest.TestReport) -> None:
-        """Keep that a test has no end of its own: its kernel died under it, or it never ran."""
+        """Keep a test without an outcome of its own: its kernel crashed, or it never ran."""
         if kinds.wanted(self._options):
             self._results.append(_crashed(report))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Write what was asked for, and tell a broken run from one that failed."""
+        """Write the requested reports; a broken run has an exit status of its own."""
         self._results.sort(key=result.order)
         for write in (self._store, *map(self._writer, kinds.asked(self._options)), self._annotate):
             self._attempt(write)
@@ -79,7 +79,7 @@ class Reports:
             session.exitstatus = BROKEN
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Show rule coverage, annotations and notes, and say what was written."""
+        """Show rule coverage, annotations and notes, and the paths of the reports."""
         if self._table:
             terminalreporter.section("rule coverage")
         for line in (*map(lines, self._table), *self._annotations):
@@ -140,7 +140,7 @@ class Reports:
 
 
 def _crashed(report: pytest.TestReport) -> result.Result:
-    """What there is to say of a scenario whose kernel died under it, or that never ran."""
+    """The result of a scenario whose kernel crashed, or that never ran."""
     file, line, name = report.location
     return result.Result(
         id=report.nodeid,

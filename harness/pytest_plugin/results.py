@@ -105,7 +105,7 @@ def packet_result(
 
 
 def _advice(measurement: Measurement, seen: Outcome, case: Case | Broken | ScenarioError) -> tuple[str, ...]:
-    from harness.judge.advice import advise  # as in the failure text: dear, and mostly not needed
+    from harness.judge.advice import advise  # expensive to import, and rarely needed
 
     network = case.network if isinstance(case, Case) else None
     return tuple(

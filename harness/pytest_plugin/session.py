@@ -1,7 +1,7 @@
-"""What lives as long as a pytest session: the armed tracer, and what its processes tell each other.
+"""State of a pytest session: the armed tracer, and what controller and workers send each other.
 
 The controller reads the scenario files and builds their frames, for that is slow in an emulated
-guest; a worker in a guest tells the controller what it learned of its kernel, for it cannot write
+guest; a worker in a guest sends what it learned of its kernel to the controller, for it cannot write
 to the cache itself.
 """
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 COLOUR, WANTED, CASES, FRAMES = "nft_colour", "nft_wanted", "nft_cases", "nft_frames"
 LEARNED, ARMED = "nft_learned", "nft_armed"
-"""Keys of what controller and workers tell each other."""
+"""Keys of what controller and workers send each other."""
 
 
 class Session:
@@ -58,13 +58,13 @@ class Session:
         self.refused: list[str] = []
         """Sentences about workers that were ended for what they sent."""
         if distribute.is_worker(config):
-            told: dict[str, Any] = config.workerinput  # type: ignore[attr-defined]
-            self._colour: bool | None = told[COLOUR]
-            self.wants_results: bool = told[WANTED]
+            given: dict[str, Any] = config.workerinput  # type: ignore[attr-defined]
+            self._colour: bool | None = given[COLOUR]
+            self.wants_results: bool = given[WANTED]
             """Whether anybody reads what is recorded of scenarios. A worker knows the command line, and not what
             the controller's environment asks for."""
-            self._loaded = pickle.loads(told[CASES])
-            frames.use(told[FRAMES])
+            self._loaded = pickle.loads(given[CASES])
+            frames.use(given[FRAMES])
             return
         self._colour = None
         self.wants_results = bool(config.option.nft_record or kinds.wanted(config.option))
@@ -148,12 +148,12 @@ class Session:
 
     # -- the controller ---------------------------------------------------------------------------
 
-    def tell(self, told: dict[str, Any]) -> None:
+    def inform(self, given: dict[str, Any]) -> None:
         """Put into a worker's input what the controller knows."""
-        told[COLOUR] = self.colour
-        told[WANTED] = self.wants_results
-        told[FRAMES] = self._prepared.result() if self._prepared else {}
-        told[CASES] = pickle.dumps(self._loaded)
+        given[COLOUR] = self.colour
+        given[WANTED] = self.wants_results
+        given[FRAMES] = self._prepared.result() if self._prepared else {}
+        given[CASES] = pickle.dumps(self._loaded)
 
     def watch(self, node: Any) -> None:
         """Check what the worker ``node`` sends if it is in a guest, which may have been taken over."""
@@ -165,7 +165,7 @@ class Session:
             Watch(node, guest.image.release, files, self.refused.append)
 
     def worker_ended(self, name: str, output: dict[str, Any], error: object) -> None:
-        """Keep what a worker learned; show what its kernel said last if it did not end in order."""
+        """Keep what a worker learned; after a crash show the console of its kernel."""
         self._armed |= output.get(ARMED, {})
         self._keep(output.get(LEARNED, {}))
         distribution = self._config.stash.get(distribute.DISTRIBUTION, None)
@@ -186,7 +186,7 @@ class Session:
         store(cache_dir(), news)
 
     def _read(self, path: Path) -> LoadedFile:
-        from harness.scenario.load import load_all  # workers are told what is in the files
+        from harness.scenario.load import load_all  # workers are sent the contents of the files
 
         own = project(self._config)
         return load_all(shortened(path), layers=layers.NAMES, recording=self._config.option.nft_record, project=own)

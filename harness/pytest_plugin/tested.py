@@ -61,14 +61,14 @@ class Tested:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
-        """A worker that died."""
+        """Note a worker that crashed."""
         if error:
             self._dead.append(node.gateway.id)
             self._nodes.setdefault(self._distribution.place(node.gateway.id), node)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """How a test ended, of those whose reports say so for us."""
+        """Note the outcome of a test of ours."""
         node = getattr(report, "node", None)
         place = self._distribution.place(node.gateway.id) if node else 0
         self._begun.add((place, report.nodeid))
@@ -85,7 +85,7 @@ class Tested:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
-        """Report what never ran before reports are written; at last say what was not tested."""
+        """Report what never ran before the reports are written; show what was not tested last."""
         self._report_missed(session)
         said = self.verdict()
         if said and not said.accepted and in_ci() and session.exitstatus in (0, pytest.ExitCode.TESTS_FAILED):
@@ -96,7 +96,7 @@ class Tested:
         return result
 
     def verdict(self) -> Verdict | None:
-        """What to say of scenarios that were tested on no kernel; None when there are none."""
+        """The verdict on scenarios that were tested on no kernel; None when there are none."""
         skipped = {test: skips for test, skips in self._skipped.items() if test not in self._tested}
         missed = {test: skips for test, skips in skipped.items() if not all(skip.declared for skip in skips)}
         nothing = bool(skipped) and not self._tested and not self._broken
@@ -146,7 +146,7 @@ class Tested:
         return report
 
     def _report(self, report: pytest.TestReport, stopped: bool) -> None:
-        """To all who hear of tests; of a session that was stopped only to what is kept: --lf is not to forget it."""
+        """Report to all plugins; of a stopped session to reports only, so that ``--lf`` does not forget the test."""
         if not stopped:
             self._config.hook.pytest_runtest_logreport(report=report)
             return
@@ -175,7 +175,7 @@ class Tested:
 
 
 class Verdict(NamedTuple):
-    """What is said at the end."""
+    """The line at the end of the session."""
 
     sentence: str
     accepted: bool

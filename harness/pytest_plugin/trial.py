@@ -126,15 +126,15 @@ def paths(trial: Trial) -> str:
     """The way that each packet took, in a few lines."""
     from harness.report.terminal import outline
 
-    told = (
+    outlines = (
         outline(measurement.observation, measurement.packet, colour=trial.colour) for measurement in trial.measurements
     )
-    runs = [(text, len(list(same))) for text, same in itertools.groupby(told)]
+    runs = [(text, len(list(same))) for text, same in itertools.groupby(outlines)]
     return "\n".join(text if count == 1 else f"{text}\n  {count} packets went the same way" for text, count in runs)
 
 
 def notes(trial: Trial) -> Iterator[tuple[str, str]]:
-    """What is to be said of the rulesets though all may be as expected: file and sentence."""
+    """Notes on the rulesets, whatever the outcome: file and sentence."""
     if isinstance(trial.case, Case):
         file = str(shortened(trial.case.rulesets[trial.case.network.device].paths[0]))
         yield from ((file, note) for measurement in trial.measurements for note in measurement.notes)

@@ -146,7 +146,7 @@ class Watch:
     """Stands between execnet and xdist for one worker.
 
     ``release`` is the kernel that its guest was given; ``files`` are the scenario files of this session, by the names
-    that results give them; ``refuse`` hears the sentence when the worker is ended.
+    that results give them; ``refuse`` is called with the sentence when the worker is ended.
     """
 
     def __init__(self, node: Any, release: str, files: Collection[str], refuse: Callable[[str], None]) -> None:
@@ -269,15 +269,15 @@ class Watch:
         return self._report(arguments, pytest.CollectReport)
 
     def _testreport(self, arguments: dict[str, Any], shape: _Report) -> dict[str, Any]:
-        told = msgspec.convert(shape.data, _TestReport)
-        self._known(told.nodeid)
-        if told.item_index not in self._open:
-            raise Unexpected(f"a report of test {told.item_index}, which it was not to run")
-        for text in told.nft_results:
+        report = msgspec.convert(shape.data, _TestReport)
+        self._known(report.nodeid)
+        if report.item_index not in self._open:
+            raise Unexpected(f"a report of test {report.item_index}, which it was not to run")
+        for text in report.nft_results:
             stored = result.decode(text, "a result")
             if stored.position.file not in self._files and not stored.position.file.endswith(".py"):
                 raise Unexpected(f"a result of {stored.position.file[:200]}, which is no file of this session")
-        file = told.nft_scenario.partition("::")[0]
+        file = report.nft_scenario.partition("::")[0]
         if file and str(shortened(Path(file))) not in self._files:
             raise Unexpected(f"a result of {file[:200]}, which is no file of this session")
         return self._report(arguments, pytest.TestReport)

@@ -79,7 +79,7 @@ class ShellRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def enter(request: ShellRequest) -> int:
-    """Build the lab that ``wish`` means, where its scenarios run, and run the program in it; its exit status.
+    """Build the lab that ``request`` names, where its scenarios run, and run the program in it; its exit status.
 
     Raises :class:`~harness.errors.HarnessError` when that cannot be done.
     """
@@ -115,7 +115,7 @@ def find(file: Path, scenario: str) -> Case:
 
 
 def keep(request: ShellRequest) -> list[str]:
-    """Build the lab that ``wish`` means on this kernel, and leave it; the names of its hosts' namespaces.
+    """Build the lab that ``request`` names on this kernel, and leave it; the names of its hosts' namespaces.
 
     Raises :class:`~harness.errors.HarnessError` when that cannot be done; then nothing is left.
     """
@@ -170,7 +170,7 @@ _PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
 
 
 def _shell(host: str) -> tuple[str, ...]:
-    # With the user's own settings the prompt would not tell where one is.
+    # With the user's own settings the prompt would not show where one is.
     bash = shutil.which("bash")
     return (bash, "--norc", "--noprofile", "-i") if bash else ("/bin/sh", "-i")
 
@@ -222,7 +222,7 @@ def _on_terminal(argv: Sequence[str], environment: Mapping[str, str], size: str)
     while master in sources:
         for ready in select.select(sources, [], [])[0]:
             data = b""
-            with suppress(OSError):  # EIO: nobody has the terminal open any more
+            with suppress(OSError):  # EIO: no process has the terminal open any more
                 data = os.read(ready, 1 << 16)
             if not data:
                 sources.remove(ready)

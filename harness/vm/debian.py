@@ -93,7 +93,7 @@ def _archives() -> list[str]:
         address, origin, label = line.split(" ", 2)
         if (origin, label) == ("Debian", "Debian"):
             known.append(address)
-        elif origin == "$(ORIGIN)":  # apt has not read that archive yet: its signature will tell
+        elif origin == "$(ORIGIN)":  # apt has not read that archive yet; its signature decides
             unknown.append(address)
     archives = [address for address in dict.fromkeys(known + unknown) if not address.startswith("cdrom:")]
     if not archives:
@@ -167,7 +167,7 @@ def _packages(apt: _Apt, suite: str, series: str) -> list[str]:
 
 
 def _run(argv: list[str], *, cwd: Path | None = None, step: str = "", progress: Progress | None = None) -> str:
-    """Run a program to its end; its standard output. With ``progress``, tell how far apt has come.
+    """Run a program to its end; its standard output. Progress of apt is reported to ``progress``.
 
     Raises :class:`Unsupported` with the program's own first error when it fails.
     """

@@ -78,7 +78,7 @@ class Guest:
         return f"popen//id={self.worker(copy)}//python={re.sub('/+', '/', shlex.join(command))}"
 
     def console(self) -> str:
-        """What the kernel of the guest and its copies, its init script and QEMU have said until now."""
+        """Output of the kernels of the guest and its copies, of their init scripts and of QEMU until now."""
         return machine.text(self._console)
 
     def describe(self) -> str:

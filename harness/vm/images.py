@@ -35,7 +35,7 @@ SERIES = {"6.1": "bookworm", "6.12": "trixie", "7.2": "sid"}
 """Kernel series that can be fetched, and the Debian suite that has them; oldest first."""
 
 DEFAULT = "6.12"
-"""The series that is booted when nobody asks for another."""
+"""The series that is booted by default."""
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,7 +114,7 @@ def read(path: Path) -> Image:
 
 
 def release_of(vmlinuz: Path) -> str:
-    """The release that a kernel file carries in its header, as ``uname -r`` would say it.
+    """The release that a kernel file carries in its header, as ``uname -r`` prints it.
 
     Raises :class:`Unsupported` when the file can't be read or is no x86 kernel image.
     Source: Linux Documentation/arch/x86/boot.rst, "boot_flag", "header" and "kernel_version".

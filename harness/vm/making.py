@@ -156,7 +156,7 @@ def _learn(image: Image, accelerator: str) -> None:
         command += ["--output", f"learned:{learned}", "-m", "harness.warm.learning"]
         process = subprocess.run(command, pass_fds=[learned], stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if process.returncode:
-            last = process.stderr.strip().splitlines() or ["it said nothing"]
+            last = process.stderr.strip().splitlines() or ["it printed nothing"]
             raise HarnessError(f"the guest could not be prepared: {last[-1]}")
         with open(learned, "rb", closefd=False) as file:
             file.seek(0)
@@ -261,4 +261,4 @@ def _said(ports: Iterable[socket.socket], console: int) -> str:
         with suppress(OSError):
             texts.append(port.recv(1 << 16).decode(errors="replace"))
     lines = [line for text in (*texts, machine.text(console)) for line in reversed(text.splitlines()) if line.strip()]
-    return next(iter(lines), "it said nothing")
+    return next(iter(lines), "it printed nothing")

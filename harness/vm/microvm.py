@@ -14,7 +14,7 @@ the caller's, so execnet and pytest-xdist take the guest for an ordinary Python:
 
     caller ──stdin──> this process ──sockets──> QEMU ──virtio-serial──> the guest's program
            <─stdout,      │     <──"up", "exit 0"── control ────────── session.sh
-              stderr──    └── a memory file <── the guest's console, QEMU's complaints
+              stderr──    └── a memory file <── the guest's console, QEMU's messages
 
 Nothing outlives the caller, however that ends: the kernel kills QEMU when this process ends, and this
 process when its parent does. No file with a name is made for a guest.
@@ -61,7 +61,7 @@ RESTORE_DEADLINE = 20.0
 """Seconds for a restored guest to come up; emulated it takes 0.15 s."""
 
 SILENCE = 60.0
-"""Seconds without a word from the guest after which its kernel hangs; session.sh says one every 2 s."""
+"""Seconds without a heartbeat after which the guest counts as hung; session.sh sends one every 2 s."""
 
 NO_STATUS = 125
 """Our exit status when the guest's program has none, as with env(1)."""
@@ -113,7 +113,7 @@ def run(
 ) -> int:
     """Start ``image``, run ``argv`` in it on our stdin, stdout and stderr, and return its exit status.
 
-    The file descriptor ``console`` gets what the guest's kernel and QEMU have to say; ``memory`` is
+    The file descriptor ``console`` receives the output of the guest's kernel and of QEMU; ``memory`` is
     in MiB; ``deadline`` are the seconds until the guest must be up, ``silence`` those after which it hangs
     when nothing is heard of it. With ``until="eof"`` the end of our stdin ends the guest as well, with
     status 0: a program in the guest takes a second to detach its probes and to go. To the descriptors
@@ -333,7 +333,7 @@ def main(arguments: Sequence[str]) -> int:
     Our own options come first. Of a guest that did not come up or died, one sentence goes to stderr
     and, unless that is kept elsewhere, its console; the status is :data:`NO_STATUS`.
     """
-    # Like any program in a pipe: end when nobody reads on.
+    # Like any program in a pipe: end when the reader has.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     parser = argparse.ArgumentParser(add_help=False)
     for name, details in OPTIONS.items():
@@ -368,8 +368,8 @@ def main(arguments: Sequence[str]) -> int:
             outputs={name: int(target) for name, _, target in (text.partition(":") for text in options.output)},
         )
     except HarnessError as error:
-        told = [] if options.console else machine.text(console).splitlines()
-        sys.stderr.write("".join(f"nft-harness: {escape(line)}\n" for line in [str(error), *told]))
+        shown = [] if options.console else machine.text(console).splitlines()
+        sys.stderr.write("".join(f"nft-harness: {escape(line)}\n" for line in [str(error), *shown]))
         return NO_STATUS
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

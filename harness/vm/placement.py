@@ -31,7 +31,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """The engine that was asked for."""
 
     def engine(self) -> str:
-        """How functions will be traced there, as far as can be said beforehand; "" when it can't."""
+        """How functions will be traced there, as far as is known beforehand; "" when it is not."""
         if self.tracer == features.TRACEPOINTS:
             return "functions on the stacks at tracepoints, not all of them"
         if self.image is None:

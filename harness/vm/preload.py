@@ -1,8 +1,8 @@
-"""What a guest will read, handed to it with its first file system.
+"""Files that a guest will read, placed in its initramfs.
 
-Each file that the guest opens on the host costs it milliseconds: an import is five questions and
-answers across the virtual bus. So a worker in a guest tells which files its process came to use, the
-list is kept, and the next guest finds these files in its memory when it boots. They are read from the
+Opening a file on the host takes the guest milliseconds: an import is five round trips across the virtual
+bus. So a worker in a guest reports which files its process has used, the list is kept, and the next guest
+finds these files in its memory when it boots. They are read from the
 host at every boot, so an edited file is the edited one in the guest too; a list that is wrong or
 missing costs time and nothing else.
 """

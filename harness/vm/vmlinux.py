@@ -22,7 +22,7 @@ from harness.errors import Unsupported
 from harness.vm.images import Image
 
 _PVH_NOTE = struct.pack("<III", 4, 8, 18) + b"Xen\0"
-"""Head of the ELF note that tells the PVH entry: XEN_ELFNOTE_PHYS32_ENTRY, 8 bytes."""
+"""Head of the ELF note that holds the PVH entry: XEN_ELFNOTE_PHYS32_ENTRY, 8 bytes."""
 
 
 def vmlinux(image: Image) -> Path:

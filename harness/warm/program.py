@@ -187,7 +187,7 @@ def _work(ports: Mapping[str, int], ends: Sequence[int], supervisor: socket.sock
     with suppress(Exception):
         sys.stdout.flush()
         sys.stderr.flush()
-    # To end takes a second, as the probes are detached; nobody needs to wait for it.
+    # Exiting takes a second, as the probes are detached; there is no need to wait for it.
     os.closerange(0, 3)
     supervisor.send(b"%d" % (status & 0xFF))
     while True:

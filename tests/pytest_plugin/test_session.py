@@ -30,7 +30,7 @@ def config(**more: Any) -> Any:
 def test_a_worker_knows_what_the_controller_alone_was_asked_for(asked: dict[str, Any]) -> None:
     told: dict[str, Any] = {}
     controller = Session(config(options=asked))
-    controller.tell(told)
+    controller.inform(told)
     worker = Session(config(workerinput=told))
     assert worker.wants_results is controller.wants_results is bool(asked)
     for session in (worker, controller):
