@@ -162,7 +162,6 @@ def _work(ports: Mapping[str, int], ends: Sequence[int], supervisor: socket.sock
             if not _arm(Path(folder)):
                 os.write(control, b"not learned\n")
                 signal.pause()
-        _delete_imported()
         _clear_free_memory()
         os.write(control, b"ready\n")
         line = b""
@@ -262,14 +261,6 @@ def _arm(folder: Path) -> bool:
     gc.collect()
     gc.freeze()
     return True
-
-
-def _delete_imported() -> None:
-    """Delete the files of modules that are imported; who reads a source later, for a traceback, finds the host's."""
-    for module in list(sys.modules.values()):
-        for name in (getattr(module, "__file__", None), getattr(module, "__cached__", None)):
-            if name and name.endswith((".py", ".pyc")):
-                Path(name).unlink(missing_ok=True)
 
 
 def _clear_free_memory() -> None:
