@@ -184,3 +184,16 @@ def _changes(whole: Any) -> Iterator[Any]:
             if type(around[last]) is type(new):
                 around[last] = new
                 yield changed
+
+
+def test_the_ruleset_of_a_packet_is_stored_where_a_step_has_changed_it(make_result: Callable[..., Result]) -> None:
+    first = make_result()
+    assert first.ruleset is not None
+    other = msgspec.structs.replace(first.ruleset, rules=first.ruleset.rules[1:])
+    changed = msgspec.structs.replace(first.sent[0], action=2, ruleset=other)
+    again = result.decode(result.encode(msgspec.structs.replace(first, sent=(*first.sent, changed))))
+    assert [(len(plan.rules), [one.action for one in sent]) for plan, sent in again.by_ruleset()] == [
+        (len(first.ruleset.rules), [0]),
+        (len(other.rules), [2]),
+    ]
+    assert b'"action":2' in result.encode(again)

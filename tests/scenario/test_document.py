@@ -68,3 +68,25 @@ def test_a_bomb_is_refused_before_it_goes_off() -> None:
     lines = ["a: &a [x, x]", *(f"{b}: &{b} [*{a}, *{a}]" for a, b in itertools.pairwise(names))]
     with pytest.raises(ScenarioError, match="the file has more than 100,000 values"):
         parse("\n".join(lines), "f.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("nft: add rule\n", (1, 10)),
+        ("nft: 'add rule'\n", (1, 11)),
+        ('nft: "add\\trule"\n', (1, 6)),
+        ("nft: |\n  add rule\n", (2, 7)),
+        ("nft: |\n  first\n\n    add rule\n", (4, 7)),
+        ("nft: |-  # a comment\n    first\n    second\n", (3, 9)),
+        ("nft: >\n  folded\n  text\n", (1, 6)),
+        ("nft: |\n\n  first\n", (1, 6)),
+        ("- nft: |2\n     first\n", (2, 9)),
+    ],
+)
+def test_the_place_of_a_line_and_column_in_a_text(text: str, place: tuple[int, int]) -> None:
+    """Of the last line but empty ones, the fifth column; the text as a whole where that is not known."""
+    root = parse(text, "a.yaml")
+    node = root.children["nft"] if "nft" in root.children else root.children[0].children["nft"]
+    line = len(node.value.rstrip("\n").split("\n"))
+    assert node.at(line, 5) == place
