@@ -12,7 +12,9 @@ from harness.init.simulate import SimulatedRule, SimulatedRuleset
 from harness.packets import icmp
 
 Constraints = dict[str, Any]
-"""Values that fields of a packet must have; see :data:`~harness.init.expressions.Fields`."""
+"""Values that fields of a packet must have; see :data:`~harness.init.expressions.Fields`. Addresses may be networks."""
+
+ADDRESSES: Final = ("saddr", "daddr")
 
 MEMBERS_AT_MOST: Final = 6
 STRANGERS: Final = {4: "198.51.100.77", 6: "2001:db8:77::77"}
@@ -45,9 +47,21 @@ def merged(several: Iterable[Constraints]) -> Constraints | None:
     found: Constraints = {}
     for one in several:
         for name, value in one.items():
-            if found.setdefault(name, value) != value:
-                return None
+            known = found.setdefault(name, value)
+            if known != value:
+                if name not in ADDRESSES or (narrower := _narrower(str(known), str(value))) is None:
+                    return None
+                found[name] = narrower
     return None if "impossible" in found else found
+
+
+def _narrower(one: str, other: str) -> str | None:
+    """The one of two addresses or networks that lies in the other; None where neither does."""
+    a, b = ip_network(one, strict=False), ip_network(other, strict=False)
+    for inner, outer, text in ((a, b, one), (b, a, other)):
+        if inner.version == outer.version and inner.subnet_of(outer):  # type: ignore[arg-type]  # of one version
+            return text
+    return None
 
 
 def alternatives(ruleset: SimulatedRuleset, rule: SimulatedRule, match: Mapping[str, Any]) -> Iterator[Constraints]:
@@ -128,7 +142,7 @@ def _one_of(member: Any) -> Any:
             network = ip_network(f"{what['addr']}/{what['len']}", strict=False)
         except ValueError:
             return None
-        return str(network[min(7, network.num_addresses - 1)])
+        return str(network if network.num_addresses > 1 else network[0])
     return member
 
 
@@ -162,10 +176,11 @@ _OF_PROTOCOL: Final[Mapping[str, Constraints]] = {
 def _address(name: str, value: Any, _: Constraints) -> Constraints | None:
     if not isinstance(value, str):
         return None
-    address, _slash, length = value.partition("/")
-    if length:  # as nft prints some networks
-        return constraints({"payload": {"field": name}}, {"prefix": {"addr": address, "len": length}})
-    return {name: address, "family": 6 if ":" in address else 4}
+    try:
+        version = ip_network(value, strict=False).version
+    except ValueError:
+        return None
+    return {name: value, "family": version}
 
 
 def _family(name: str, value: Any, _: Constraints) -> Constraints | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Any, Final, NamedTuple
 
 from harness.init import names
-from harness.init.constraints import IMPOSSIBLE, Constraints, alternatives, constraints, merged
+from harness.init.constraints import ADDRESSES, IMPOSSIBLE, Constraints, alternatives, constraints, merged
 from harness.init.device import SimulatedDevice
 from harness.init.expressions import Fields
 from harness.init.sends import REPLY_PORT, send_of
@@ -75,7 +75,7 @@ class Candidates:
     @staticmethod
     def _named(several: Iterable[Constraints]) -> Iterator[Constraints]:
         for one in several:
-            for name in ("saddr", "daddr"):
+            for name in ADDRESSES:
                 if name in one:
                     yield {name: one[name], "family": one["family"]}
 
@@ -174,8 +174,31 @@ class Candidates:
             ports = (fields.get("sport", REPLY_PORT) + number for number in range(times))
             yield Candidate(tuple(send_of(fields | ({"sport": port} if "sport" in fields else {})) for port in ports))
 
+    def _concrete(self, asked: Constraints) -> Iterator[Constraints]:
+        """``asked`` with an address for each network: those that somebody in the lab has first."""
+        choices: list[list[Constraints]] = []
+        for name in ADDRESSES:
+            if "/" not in str(asked.get(name, "")):
+                continue
+            network = ip_network(asked[name], strict=False)
+            owned = [
+                str(own.ip)
+                for host in (*(one for one in self._hosts if one != self._network.device), self._network.device)
+                for interface in self._network.hosts[host].interfaces.values()
+                for own in interface.addresses
+                if own.version == network.version and own.ip in network
+            ]
+            stranger = str(network[min(7, network.num_addresses - 1)])
+            choices.append([{name: one} for one in dict.fromkeys([*owned[:3], *owned[-1:], stranger])])
+        for several in itertools.product(*choices):
+            yield asked | {name: value for one in several for name, value in one.items()}
+
     def _filled(self, asked: Constraints) -> Iterator[Fields]:
         """``asked`` with all that a packet needs besides."""
+        for concrete in self._concrete(asked):
+            yield from self._filled_in(concrete)
+
+    def _filled_in(self, asked: Constraints) -> Iterator[Fields]:
         own = {
             name: value for name, value in asked.items() if name not in ("iif", "oif", "local", "ibr", "obr", "group")
         }
@@ -245,40 +268,42 @@ class Candidates:
 
     def _replies(self, key: Key, fields: Fields, way: frozenset[Key]) -> Iterator[Candidate]:
         """A packet that is let in, and the answer to it that meets ``key``."""
-        device, beginner = self._network.device, fields["to"]
-        if beginner not in self._network.hosts:
-            beginner = self._network.owner(ip_address(beginner)) or ""
-        if fields["state"] == "related" or not beginner:
-            return
-        answer = fields | {"reply": True}
-        first: Fields = {name: fields[name] for name in ("family", "proto", "ether_type")}
-        first |= {"from": beginner, "to": fields["from"]}
-        if beginner != fields["to"]:
-            first["saddr"] = fields["to"]
-        ports: Iterable[int | None] = [None]
-        if "dport" in fields:
-            ports = (
-                [fields["sport"]] if fields["sport"] != REPLY_PORT else [*COMMON_PORTS, self._free_port, *self._ports]
-            )
-        if fields["proto"] in _MESSAGES:
-            # Our own kernel answers a ping: the second one belongs to what the first began.
-            first |= {"from": fields["from"], "to": fields["to"], "type": "echo-request", "code": 0}
-            if fields["type"] != "echo-request" or (fields["to"] != device):
-                return
-        for port in ports:
-            if port is not None:
-                first |= {"sport": fields["dport"], "dport": port}
-                answer = answer | {"sport": port}
-            if first["proto"] == "tcp":
-                first["flags"], answer["flags"] = ("syn",), ("syn", "ack")
+        for first, answer in self._exchanges(fields):
             before = self._travel(dict(first), frozenset())
             if not before or before.verdict != "accept" or "dnat" in before.fields.get("status", ()):
                 continue
             hidden = "snat" in before.fields.get("status", ())
             met = self._travel(dict(answer), way | {key})
             if met and key in met.met:
+                device = self._network.device
                 yield Candidate((send_of(first), send_of(answer | ({"to": device} if hidden else {}))))
                 return
+
+    def _exchanges(self, fields: Fields) -> Iterator[tuple[Fields, Fields]]:
+        """Pairs of a packet and the answer to it, of which the answer is as ``fields`` ask for."""
+        device, beginner = self._network.device, fields["to"]
+        if beginner not in self._network.hosts:
+            beginner = self._network.owner(ip_address(beginner)) or ""
+        if fields["state"] == "related" or not beginner:
+            return
+        first: Fields = {name: fields[name] for name in ("family", "proto", "ether_type")}
+        first |= {"from": beginner, "to": fields["from"]}
+        if beginner != fields["to"]:
+            first["saddr"] = fields["to"]
+        answer = fields | {"reply": True}
+        if fields["proto"] in _MESSAGES:
+            # Our own kernel answers a ping: the second one belongs to what the first began.
+            if fields["type"] == "echo-request" and fields["to"] == device:
+                yield first | {"from": fields["from"], "to": device, "type": "echo-request", "code": 0}, answer
+            return
+        if first["proto"] == "tcp":
+            first["flags"], answer["flags"] = ("syn",), ("syn", "ack")
+        if "dport" not in fields:
+            yield first, answer
+            return
+        asked = fields["sport"] != REPLY_PORT
+        for port in [fields["sport"]] if asked else [*COMMON_PORTS, self._free_port, *self._ports]:
+            yield first | {"sport": fields["dport"], "dport": port}, answer | {"sport": port}
 
 
 def _map_of(translation: Any) -> Any:

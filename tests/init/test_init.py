@@ -13,6 +13,7 @@ import pytest
 from harness.errors import HarnessError
 from harness.init import file, lab
 from harness.init.command import run
+from harness.init.constraints import merged
 from harness.init.device import SimulatedDevice
 from harness.init.facts import Facts
 from harness.init.file import ScenarioDraft
@@ -94,7 +95,7 @@ def test_hosts_at_a_bridge_share_its_networks() -> None:
     ("name", "missing"),
     [
         *(("edge", 0), ("home", 0), ("services", 0), ("docker", 2), ("lan0", 0), ("netavark", 0), ("vlans", 0)),
-        *(("blocks", 0), ("bridged", 0), ("zones", 1), ("gateway", 5)),
+        *(("blocks", 0), ("bridged", 0), ("zones", 1), ("gateway", 4)),
     ],
 )
 def test_each_rule_and_policy_gets_a_packet(name: str, missing: int) -> None:
@@ -165,6 +166,14 @@ def test_names_blocks_and_maps_are_understood(text: str, header: tuple[str, dict
         assert send["ip"]["proto"] in (2, 47, 89)
     else:
         assert send[key] == values
+
+
+def test_a_network_and_an_address_in_it_are_one_constraint() -> None:
+    network = {"daddr": "10.0.0.0/8", "family": 4}
+    assert merged([network, {"daddr": "10.1.2.3"}]) == merged([{"daddr": "10.1.2.3"}, network])
+    assert merged([network, {"daddr": "10.1.2.3"}]) == {"daddr": "10.1.2.3", "family": 4}
+    assert merged([network, {"daddr": "10.1.0.0/16"}]) == {"daddr": "10.1.0.0/16", "family": 4}
+    assert merged([network, {"daddr": "192.0.2.1"}]) is None
 
 
 def test_a_file_is_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
