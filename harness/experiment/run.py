@@ -57,7 +57,7 @@ from harness.wait import wait_for_turn, wait_until
 
 SETTLED_S = 5.0
 """Seconds within which the kernel is done with an ordinary packet. What it then still holds, in a
-queue or waiting for more fragments, is told as it was seen until then."""
+queue or waiting for more fragments, is reported as last observed."""
 SETTLED_MORE_S = 0.01
 """For each packet more."""
 
@@ -80,7 +80,7 @@ class Measurement(Value, frozen=True, kw_only=True):
     packet: ObservedPacket
     ruleset: Ruleset
     notes: tuple[str, ...] = ()
-    """What is to be said of it though it may be as expected: sentences."""
+    """Sentences that are reported even when the packet is as expected."""
 
 
 def run(case: Case, tracer: BaseTracer) -> tuple[Measurement, ...]:
@@ -139,7 +139,7 @@ class Experiment:
         self._tracer.arm(self._named)
 
     def act(self, action: Action, number: int, where: Where) -> tuple[Measurement, ...]:
-        """Do what a step says; what was seen of its packets, nothing of a step that sends none."""
+        """Run a step. Return a measurement of each of its packets; none for a step that sends none."""
         summaries: tuple[str, ...]
         observations: tuple[Observation, ...]
         match action:

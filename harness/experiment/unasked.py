@@ -61,7 +61,7 @@ class Unasked:
         self._tracing = tracing
         self._capture = capture
         self.changed = False
-        """Whether a step has changed a ruleset, which then is not what its files say."""
+        """Whether a step has changed a ruleset, which then differs from its files."""
 
     def notes(self, observation: Observation, packet: ObservedPacket) -> Iterator[str]:
         """A sentence for each hop of ``packet`` that it could not have made without a neighbour entry.

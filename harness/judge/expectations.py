@@ -150,7 +150,7 @@ NOWHERE = "if that is intended, expect `delivered: nowhere`"
 
 
 _Unmet = Callable[[str | int], str]
-"""What there is to say of an expected rule that was not met."""
+"""Returns what is known about an expected rule that was not met."""
 
 
 def _verdict(expect: Expect, seen: Outcome, packet: ObservedPacket) -> Found:

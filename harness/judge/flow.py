@@ -28,7 +28,7 @@ SOFT = "only an ICMP error came, which programs do not see here (RFC 1122 sectio
 
 
 def refuse_contradiction(observation: Observation) -> None:
-    """Raise :class:`~harness.errors.BrokenMeasurement` when a flow ended by what no packet of it says."""
+    """Raise :class:`~harness.errors.BrokenMeasurement` when no packet of a flow accounts for its result."""
     flow = observation.flow
     if flow is None or not observation.whole or flow.error:
         return

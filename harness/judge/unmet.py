@@ -27,7 +27,7 @@ def named(wanted: str | int, rules: Sequence[Rule]) -> list[Rule]:
 
 
 def is_met(wanted: str | int, packet: ObservedPacket, device: str) -> bool:
-    """Whether the rule or policy matched the packet, whatever it said."""
+    """Whether the rule or policy matched the packet, whatever its verdict."""
     return any(is_rule_on(wanted, step, device) for step in packet.steps)
 
 
@@ -55,9 +55,9 @@ def rule_status(
 def describe_unmet(
     wanted: str | int, rules: Sequence[Rule], packet: ObservedPacket, device: str, policies: Sequence[Policy] = ()
 ) -> str:
-    """Return what there is to say of a rule that is expected and was not met; "" for a policy.
+    """Return what is known about an expected rule that was not met; "" for a policy.
 
-    ``rules`` and ``policies`` are those that were loaded; where they are not known nothing is said.
+    ``rules`` and ``policies`` are those that were loaded; where they are not known the result is "".
     """
     if not rules or is_policy(wanted):
         return ""
@@ -75,7 +75,10 @@ def _unmet(
     device: str,
     policies: Sequence[Policy],
 ) -> str:
-    from harness.reading.elements import changes_headers, difference  # dear in a guest, and mostly not needed
+    from harness.reading.elements import (
+        changes_headers,
+        difference,
+    )  # expensive to import in a guest, and mostly not needed
 
     words = f"{place(rule)} {rule_status(rule, rules, packet, device, policies)}"
     if not changes_headers(rules):

@@ -55,7 +55,7 @@ def outcome(packet: ObservedPacket, device: str) -> Outcome:
     the ruleset's drop: the verdict is then that of the chains that saw it, or None.
 
     Raises :class:`~harness.errors.BrokenMeasurement` when nothing at all was seen of the packet, or when its nf_tables
-    trace, its functions and its arrivals tell different stories.
+    trace, its functions and its arrivals contradict each other.
     """
     if not (packet.hops or packet.steps or packet.deliveries or (packet.drop and packet.drop.function == CALL)):
         raise BrokenMeasurement(
@@ -93,7 +93,7 @@ def _refused(packet: ObservedPacket, device: str) -> bool:
 
 
 def evaluations(steps: Iterable[Step]) -> list[list[Step]]:
-    """Cut a packet's steps into runs of base chains: each ends with the step that said the last word."""
+    """Cut a packet's steps into runs of base chains: each ends with the step that decided."""
     runs: list[list[Step]] = [[]]
     for step in steps:
         runs[-1].append(step)

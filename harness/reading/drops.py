@@ -1,4 +1,4 @@
-"""Why the kernel gave a packet up, in words.
+"""Why the kernel dropped a packet, in words.
 
 The names are those of ``enum skb_drop_reason`` (include/net/dropreason-core.h) without their
 prefix; a reason that is not here speaks for itself. What to do about it stands beside the words
@@ -86,7 +86,7 @@ REASONS = {
 }
 
 
-# A few reasons are told apart only by the function that gave the packet up: net/ipv4/route.c,
+# The meaning of a few reasons depends on the function that dropped the packet: net/ipv4/route.c,
 # net/ipv4/ip_forward.c, net/ipv6/ip6_output.c.
 _TTL = Reason("TTL or hop limit exceeded", "raise the TTL or hop limit in `send`")
 _IN_FUNCTION = {

@@ -1,6 +1,6 @@
 """Which elements of sets and maps packets met, as far as that can be proved.
 
-The kernel tells that a rule matched, not by which element of its set. Two things tell more: a verdict
+The kernel reports that a rule matched, not by which element of its set. Two things narrow that down: a verdict
 map gives the verdict of the element found, and the packet's headers, which nf_tables' trace shows
 where a base chain begins, are in one element or another. What these leave open stays open.
 """
@@ -17,7 +17,7 @@ from harness.packets.headers import fields
 from harness.reading.rules import bare
 
 MOST = 100
-"""Elements of a set, at most: those of larger ones are not told apart."""
+"""The most elements of a set; those of larger sets are not distinguished."""
 
 _PORTS = r"(?:tcp|udp|sctp|dccp|udplite|th) (?:[sd]port)"
 _KEY = rf"(?:ip6? [sd]addr|{_PORTS}|meta l4proto|ip protocol|icmp type|icmpv6 type|[io]if(?:name)?)"
@@ -48,7 +48,7 @@ class Lookup(Value, frozen=True, kw_only=True):
 
 
 def lookups(rule: Rule, sets: Mapping[str, Sequence[str]]) -> Iterator[Lookup]:
-    """Yield the sets and maps whose elements can be told, of those that ``rule`` looks into.
+    """Yield those sets and maps that ``rule`` looks into and whose elements can be distinguished.
 
     ``sets`` holds what named ones hold, by family, table and name.
     """
@@ -81,7 +81,7 @@ def _element(text: str) -> tuple[str, str]:
 
 
 def difference(rule: Rule, first: Step) -> str:
-    """Return in which of its fields the packet is not as ``rule`` asks; "" where that can't be told for sure.
+    """Return the field in which the packet differs from what ``rule`` matches; "" where that is not certain.
 
     ``first`` is the step that has the packet's headers, as the rule saw them.
     """
@@ -187,7 +187,7 @@ def _value(key: str, first: Step | None) -> str | int | None:
 
 
 def _holds(element: str, values: Sequence[str | int | None], numbers: Sequence[Mapping[str, int]]) -> bool | None:
-    """Whether ``element`` has all of ``values``; None when that can't be said. ``numbers`` are those of names in it."""
+    """Whether ``element`` has all of ``values``; None when that is not known. ``numbers`` are those of names in it."""
     if element == "*":
         return None
     parts = element.split(" . ")

@@ -1,4 +1,4 @@
-"""The packet's way through the kernel, and an expected path laid beside it."""
+"""The packet's path through the kernel, aligned with an expected one."""
 
 from __future__ import annotations
 
@@ -84,16 +84,16 @@ def routed_to(packet: ObservedPacket, host: str) -> str:
 
 
 PLUMBING = frozenset({"Buffer", "Checksum", "Dissect", "Free", "Netfilter", "Packet"})
-"""Layers that say little about a packet's way: they are met between all others."""
+"""Layers that say little about a packet's path: they are met between all others."""
 
 
 def is_landmark(hop: Hop) -> bool:
-    """Whether ``hop`` says something about a packet's way, and is no mere helper of the functions around it."""
+    """Whether ``hop`` is a landmark of a packet's path, and not a helper of the functions around it."""
     return hop.layer not in PLUMBING or bool({"chain", "reason"} & set(hop.detail))
 
 
 def align(path: Sequence[PathEntry], packet: ObservedPacket, device: str) -> tuple[PathRow, ...]:
-    """Lay the expected path beside the hops seen on the hosts it speaks of.
+    """Align the expected path with the hops seen on the hosts that it names.
 
     An expected function that was not met stands beside the landmark that came in its place, if that
     one was not asked for.

@@ -27,7 +27,7 @@ def unreachable(ruleset: RulesetPlan) -> set[tuple[str, int]]:
     for rule in ruleset.rules:
         chains[rule.chain_path].append(rule)
     pending = [policy.chain_path for policy in ruleset.policies]
-    # A block in braces is a chain that nft gives a name of its own; its rule does not tell it.
+    # A block in braces is a chain with a name that nft generates; the listing of its rule lacks that name.
     pending += [path for path in chains if path.rpartition(" ")[2].startswith("__chain")]
     reached: set[tuple[str, int]] = set()
     seen: set[str] = set()

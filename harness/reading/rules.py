@@ -93,7 +93,7 @@ _XT_STATE = re.compile(r"(?<!! )--(?:ct)?state (?P<one>[A-Z]+)(?!\S)")
 def conntrack_states(step: Step) -> frozenset[str]:
     """Return the states of connection tracking in one of which the packet is, by the rule that ``step`` says matched.
 
-    ``invalid``, ``untracked`` and so on, as in `ct state`; empty where the rule does not tell.
+    ``invalid``, ``untracked`` and so on, as in `ct state`; empty where the rule does not determine it.
     """
     if step.rule is None:
         return frozenset()
@@ -114,6 +114,6 @@ _NOTRACK = re.compile(r"(?<!\S)notrack\b")
 
 
 def untracking(packet: ObservedPacket, device: str) -> Step | None:
-    """The step of ``device`` in which a rule told connection tracking to leave ``packet`` alone."""
+    """The step of ``device`` in which a rule exempted ``packet`` from connection tracking."""
     steps = (step for step in packet.steps if step.host == device and step.rule)
     return next((step for step in steps if step.rule and _NOTRACK.search(bare(step.rule.text))), None)

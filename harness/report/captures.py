@@ -154,7 +154,7 @@ def _write_packet(result: Result, sent: PacketResult, packet: ObservedPacket, fi
 
 
 def _rules(packet: ObservedPacket) -> dict[int, list[str]]:
-    """What nf_tables' trace told, by the hop in which it was evaluated."""
+    """What the nftables trace reported, by the hop in which it was evaluated."""
     chains = [index for index, hop in enumerate(packet.hops) if hop.function == CHAIN]
     begun = [packet.hops[index].time for index in chains]
     told: dict[int, list[str]] = {}

@@ -177,7 +177,7 @@ class RuleCoverage:
 
 
 def _missed(place: CoveredRule) -> Iterator[tuple[str, str]]:
-    """What there is to say of a place that was not met, or of its elements that were not."""
+    """The remark on a place that was not met, or on its elements that were not."""
     if not place.matched:
         yield place.status, place.text
         return
@@ -219,7 +219,7 @@ def _texts(results: Iterable[Result]) -> dict[str, str]:
         for name, text in result.ruleset.texts.items() if result.ruleset else ():
             if texts.setdefault(name, text) != text:
                 raise HarnessError(
-                    f"{name} changed between the results, so that its lines cannot be told",
+                    f"{name} changed between the results, so its lines cannot be attributed",
                     remedy="run all scenarios again",
                 )
     return texts

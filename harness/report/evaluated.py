@@ -1,6 +1,6 @@
 """Which rules and policies of the rulesets the scenarios met, and which elements of the sets in rules.
 
-nf_tables' trace tells only of rules that *matched* a packet. That a rule was at least *evaluated*
+The nftables trace reports only rules that *matched* a packet. That a rule was at least *evaluated*
 follows from it: a chain is evaluated from its first rule on.
 """
 
@@ -33,7 +33,7 @@ class CoveredRule(msgspec.Struct, kw_only=True):
     decided: dict[str, None] = {}
     """Names of the scenarios in which it was among those that decided."""
     elements: dict[str, dict[str, None]] = {}
-    """The elements of the sets and maps that a rule looks into, where they can be told, e.g. ``tcp dport 443``,
+    """The elements of the sets and maps that a rule looks into, where they can be distinguished: ``tcp dport 443``,
     each with the names of the scenarios that met it."""
     unclear: set[str] = set()
     """Those that may have been met: another element fits as well."""

@@ -27,7 +27,7 @@ that no packet of the run matched."""
 
 
 class Finding(Value, frozen=True, kw_only=True):
-    """A place in one of the user's files, and what is to be said about it. All texts are escaped."""
+    """A place in one of the user's files, and what is reported about it. All texts are escaped."""
 
     kind: Kind
     position: Position

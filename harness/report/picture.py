@@ -1,4 +1,4 @@
-"""The lab as a picture, with the way that a packet took through it: coordinates only."""
+"""The lab as a picture, with the path that a packet took through it: coordinates only."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Picture(Value, frozen=True, kw_only=True):
 
 
 def draw(lab: LabPlan, packet: ObservedPacket, device: str) -> Picture:
-    """Lay out ``lab`` from left to right, along its links, and the way of ``packet`` in it."""
+    """Lay out ``lab`` from left to right, along its links, and the path of ``packet`` through it."""
     order = _order(lab)
     places = {host: number for number, host in enumerate(order)}
     visits = [host for host, _ in groupby(map(attrgetter("host"), located(packet))) if host in places]

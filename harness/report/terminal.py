@@ -118,7 +118,7 @@ def explain(
 
 
 def outline(observation: Observation, packet: ObservedPacket, *, colour: bool = False, width: int = 100) -> str:
-    """Return the way of ``packet`` in a few lines: hosts, interfaces, layers, and each chain's verdict."""
+    """Return the path of ``packet`` in a few lines: hosts, interfaces, layers, and each chain's verdict."""
     page = Page(colour=colour, width=width)
     page.add("path", *_outline(page, observation, packet))
     page.say("ended", ended(packet, outcome(packet, observation.device), observation.device))
