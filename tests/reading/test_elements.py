@@ -8,7 +8,14 @@ import struct
 import pytest
 
 from harness.model.observation import Rule, Step, Verdict
-from harness.reading.elements import candidates, changes_headers, difference, lookups
+from harness.reading.elements import (
+    candidates,
+    changes_headers,
+    difference,
+    key_of,
+    lookups,
+    without_what_holds,
+)
 
 SETS = {
     "inet t names": ("192.0.2.5 timeout 1m expires 3s", "192.0.2.9 counter packets 1 bytes 40"),
@@ -160,3 +167,28 @@ def test_a_protocol_by_number_is_not_told() -> None:
     unknown = step(packet=headers(proto=254))
     assert difference(rule("meta l4proto tcp accept"), unknown) == ""
     assert difference(rule("meta l4proto udp accept"), step(packet=headers())) == "meta l4proto udp, the packet has tcp"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("tcp dport 443 accept", ""),
+        ("tcp dport 22 accept", None),
+        ("tcp dport { 22, 443 } ct state new accept", "ct state new"),
+        ("tcp dport != 22 accept", ""),
+        ("tcp dport != { 22, 80 } accept", ""),
+        ("tcp dport != { 22, http } accept", "tcp dport != { 22, http }"),  # which may be 443
+        ("ip6 saddr fe80::1 tcp dport 443 accept", "ip6 saddr fe80::1"),
+        ("icmp type echo-request accept", "icmp type echo-request"),
+        ("tcp dport 443 tcp dport 443 accept", ""),
+        ('iifname "lan1" ip saddr 203.0.113.0/24 accept', ""),
+    ],
+)
+def test_what_is_left_of_a_rule_without_what_holds(text: str, left: str | None) -> None:
+    assert without_what_holds(rule(text), step(packet=headers(), iif="lan1")) == left
+
+
+def test_the_key_of_a_packet() -> None:
+    seen = step(packet=headers(), iif="lan1")
+    assert key_of("ip saddr . tcp dport", seen) == "203.0.113.5 . 443"
+    assert key_of("ip saddr . ct mark", seen) == ""
