@@ -18,9 +18,7 @@ MOST = 20
 REASON = "Complexity:"
 
 TO_BE_SPLIT = {
-    "init/lab.py choose",
-    "init/simulate.py SimulatedRuleset._rule",
-    "recording/files.py _record_scenario",
+    "init/packets.py Candidates._replies",
 }
 """Functions known to be above; an entry that no longer is above fails the check as well."""
 
