@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import Position, ScenarioError
+from harness.errors import Position, ScenarioError, Unsupported
 from harness.lab.lab import Host, Lab
 from harness.project import find
 from harness.ruleset.changes import apply
@@ -133,6 +133,17 @@ def test_variables_of_the_file_may_be_used(loaded: Loaded) -> None:
 def test_nothing_outside_of_the_project_is_included(loaded: Loaded) -> None:
     with pytest.raises(ScenarioError, match="passwd"):
         loaded.nft('include "/etc/passwd"')
+
+
+def test_what_the_kernel_does_not_support_is_a_skip(loaded: Loaded) -> None:
+    """A masquerade is not possible at the input hook (nft_masq_validate in net/netfilter/nft_masq.c)."""
+    with pytest.raises(
+        Unsupported, match=r"a\.yaml:102:1: the kernel does not support this, for: add rule inet t n masquerade"
+    ):
+        loaded.nft(
+            "add chain inet t n { type nat hook input priority 100; }",
+            "add rule inet t n masquerade",
+        )
 
 
 def test_tables_of_the_harness_are_left_out(loaded: Loaded) -> None:

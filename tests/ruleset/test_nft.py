@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from harness.ruleset import nft
 from harness.ruleset.nft import RefusedError, complaint
 
 
@@ -14,3 +17,30 @@ def test_the_name_of_a_host_is_answered_by_what_to_write() -> None:
     error = complaint(RefusedError(said), Path("/p/r.nft"), Path("r.nft"))
     assert str(error).startswith("r.nft:1:35: nft: Could not resolve hostname")
     assert str(error).endswith("names of hosts are not resolved here: write the address")
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (
+            "Could not process rule: No such file or directory",
+            "a table, chain, set, helper or interface that it names does not exist",
+        ),
+        ("Could not process rule: File exists", "it exists already"),
+        ("Could not process rule: Device or resource busy", "it is still in use"),
+        ("Could not process rule: Numerical result out of range", ""),
+        ("syntax error, unexpected end of file, expecting newline", "end the last line with a newline"),
+    ],
+)
+def test_an_error_code_of_the_kernel_is_explained(error: str, remedy: str) -> None:
+    said = f"r.nft:2:5-9: Error: {error}\ntable inet t\n    ^^^^^"
+    found = complaint(RefusedError(said), Path("/p/r.nft"), Path("r.nft"))
+    assert found.position == ("r.nft", 2, 5)
+    assert found.remedy == remedy
+
+
+def test_a_syntax_error_names_the_version_of_nft_that_has_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nft, "nft_version", lambda: "1.0.6")
+    said = "r.nft:1:1-7: Error: syntax error, unexpected table\ndestroy table inet t\n^^^^^^^"
+    found = complaint(RefusedError(said), Path("/p/r.nft"), Path("r.nft"))
+    assert found.remedy.startswith("nft 1.0.6 of this machine has read it")
