@@ -8,21 +8,25 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import IPv6Interface
 from typing import Final
 
-from harness.errors import HarnessError, Unsupported
+from harness.errors import BrokenMeasurement, HarnessError, Unsupported
 from harness.lab import requests
 from harness.lab.namespace import Namespace
 from harness.lab.requests import WireEnd
 from harness.lab.rtnetlink import LOOPBACK, RefusedError, Request, RouteSocket
+from harness.packets.resolving import solicited
 from harness.topology import network, parts
 from harness.topology.parts import Bridge, Vlan, Vrf
 from harness.wait import wait_until
 
 READY_S: Final = 10.0
 """Seconds within which all links must be up."""
+
+JOINED_S: Final = 1.0
+"""Seconds to wait for the multicast groups of all addresses to be joined."""
 
 COMMON: Final = {
     # A new namespace copies its IPv4 settings from the host's present ones (devinet_init_net in
@@ -39,7 +43,7 @@ QUIET_IPV6: Final = {
     "net.ipv6.conf.default.accept_dad": "0",
     "net.ipv6.conf.default.accept_ra": "0",
     # A host must report its multicast groups. With MLD version 1 and the shortest interval it has
-    # done so before the first packet of a scenario; `_reported` checks that.
+    # done so before the first packet of a scenario; `_wait_for_reports` checks that.
     "net.ipv6.conf.default.force_mld_version": "1",
     "net.ipv6.conf.default.mldv1_unsolicited_report_interval": "1",
 }
@@ -75,8 +79,8 @@ MODULES: Final = {
 """The kernel's modules by kind of interface."""
 
 SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17  # linux/sockios.h, linux/ethtool.h
-MAF_TIMER_RUNNING: Final = 0x01
-"""A multicast group's report is still to be sent (include/net/if_inet6.h)."""
+MAF_TIMER_RUNNING, MAF_LAST_REPORTER = 0x01, 0x02
+"""A multicast group\'s report is still to be sent; has been sent, or is to be (include/net/if_inet6.h)."""
 
 
 class Host:
@@ -252,15 +256,50 @@ def _wait_until_ready(host: Host) -> None:
 
     wait_until(came_up, READY_S, f"the links of {host.name} to come up")
     if host.plan.speaking:
-        reports = f"the multicast reports of {host.name} to be sent"
-        host.namespace.call(wait_until, _reported, READY_S, reports)
+        host.namespace.call(_wait_for_reports, host)
 
 
-def _reported() -> bool:
-    """No interface has a multicast group still to report (net/ipv6/mcast.c, igmp6_mc_seq_show)."""
+def _wait_for_reports(host: Host) -> None:
+    """Wait until the multicast groups of all addresses are joined, which a work queue does, and are reported."""
+    expected = set(_groups(host.plan))
+
+    def joined() -> bool:
+        expected.difference_update(place for place, flags in _memberships() if flags & MAF_LAST_REPORTER)
+        return not expected
+
+    with suppress(BrokenMeasurement):  # what the kernel does not join it does not report
+        wait_until(joined, JOINED_S, "multicast groups to be joined")
+    wait_until(
+        lambda: not any(flags & MAF_TIMER_RUNNING for _, flags in _memberships()),
+        READY_S,
+        f"the multicast reports of {host.name} to be sent",
+    )
+
+
+def _groups(plan: parts.HostPlan) -> Iterator[tuple[str, str]]:
+    """Interface and address of the solicited-node multicast groups that the host will join.
+
+    That is for each IPv6 address (addrconf_join_solict in net/ipv6/addrconf.c), and on a router for the subnet-router
+    anycast address of each prefix (addrconf_join_anycast).
+    """
+    if any("ipv6" in name for name in plan.sysctls):
+        return  # they may disable what is expected here
+    for one in plan.interfaces.values():
+        if one.name in plan.speaking and isinstance(plan.made.get(one.name), Bridge | None):
+            for own in one.addresses:
+                if isinstance(own, IPv6Interface):
+                    yield one.name, solicited(own.ip).packed.hex()
+                    if plan.forwarding and own.network.prefixlen < 127:
+                        yield one.name, solicited(own.network.network_address).packed.hex()
+
+
+def _memberships() -> Iterator[tuple[tuple[str, str], int]]:
+    """The multicast groups of this thread's namespace with their flags (net/ipv6/mcast.c, igmp6_mc_seq_show)."""
     try:
         descriptor = os.open("/proc/thread-self/net/igmp6", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return True  # a kernel without IPv6
+        return  # a kernel without IPv6
     with os.fdopen(descriptor) as groups:
-        return not any(int(group.split()[4], 16) & MAF_TIMER_RUNNING for group in groups)
+        for group in groups:
+            _, interface, address, _, flags, _ = group.split()
+            yield (interface, address), int(flags, 16)
