@@ -161,7 +161,9 @@ def test_scenarios_are_repeated_whatever_pytest_repeat_calls_itself(name: str, p
     pytester.makepyfile(**{name: option})
     pytester.mkdir("scenarios").joinpath("t.nft").write_text(RULESET)
     pytester.path.joinpath("scenarios/t.yaml").write_text(SCENARIOS)
-    ran = pytester.runpytest_subprocess("-p", name, "--count=2", "--collect-only", "-q", "-k", "dropped")
+    ran = pytester.runpytest_subprocess(
+        "-p", "harness.plugin", "-p", name, "--count=2", "--collect-only", "-q", "-k", "dropped"
+    )
     ran.stdout.fnmatch_lines(["*::dropped?1?", "*::dropped?2?"])
 
 
