@@ -115,6 +115,15 @@ def test_nobody_says_anything_by_himself(router: Lab) -> None:
     assert seen == [frame]
 
 
+def test_the_multicast_groups_of_addresses_are_joined_and_reported(router: Lab) -> None:
+    """Solicited-node groups (RFC 4291 section 2.7.1) of the addresses, and of the subnet-router anycast addresses."""
+    lines = router.device.namespace.call(Path("/proc/thread-self/net/igmp6").read_text).splitlines()
+    flags = {(name, group): int(bits, 16) for _, name, group, _, bits, _ in map(str.split, lines)}
+    for group in ("ff0200000000000000000001ff000001", "ff0200000000000000000001ff000000"):
+        for name in ("wan0", "lan0"):
+            assert flags[name, group] & 0x03 == 0x02  # reported, with no timer running
+
+
 def test_the_lab_is_not_seen_in_the_host() -> None:
     def host() -> tuple[str, list[str]]:
         links = subprocess.run(["ip", "-oneline", "link"], capture_output=True, text=True, check=True).stdout
