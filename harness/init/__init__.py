@@ -2,11 +2,11 @@
 
 ::
 
-    ruleset ── look ──> Facts ── stage ──> a lab
-                          │
-                          └── simulate, packets ──> a packet for each rule and policy
-                                                         │
-            the file <── file ── what was seen <── pytest ┘
+    ruleset ── facts ──> Facts ── interfaces, addresses, lab ──> a lab
+                           │
+                           └── simulate, device, packets ──> packets for each rule and policy
+                                                                 │
+         the file <── file, command <── scenarios <── measure <──┘
 
 The packets are guesses; only what the kernel has shown to meet its rule gets into the file as a scenario.
 """

@@ -18,6 +18,8 @@ from harness.topology.parts import LOOPBACK
 
 ASKED_AT_MOST: Final = 96
 """Combinations of what the rules on one way to a rule ask for."""
+COMBINED_AT_MOST: Final = 512
+"""Combinations of what the statements of one rule ask for; most contradict themselves."""
 CALLERS_AT_MOST: Final = 6
 TRAVELS_AT_MOST: Final = 400
 """Packets tried on the simulated device for one rule or policy."""
@@ -139,7 +141,7 @@ class Candidates:
             elif word in ("dnat", "snat") and isinstance(mapping := _map_of(what), dict):
                 keys = [one for one, _ in self._ruleset.elements(rule, mapping)]
                 choices.append([constraints(mapping["key"], one) for one in keys[:4]] or [{}])
-        for several in itertools.product(*choices):
+        for several in itertools.islice(itertools.product(*choices), COMBINED_AT_MOST):
             if (asked := merged(several)) is not None:
                 yield asked
 

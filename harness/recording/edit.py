@@ -1,7 +1,7 @@
 """Changes to a YAML text that leave every other byte as it is.
 
 The text is not written anew from a tree of values: what changes is cut out and put in at the places
-that the parser tells. So comments, order, quotes and line breaks stay as their author had them.
+that the parser reports. So comments, order, quotes and line breaks stay as their author had them.
 """
 
 from __future__ import annotations

@@ -46,14 +46,14 @@ def whole(measurements: Sequence[Sample]) -> dict[str, Written]:
         "rule": _rule,
         "delivered": _delivered,
     }
-    told = {key: value for key, part in parts.items() if (value := _agreed(key, part, measurements)) is not None}
+    written = {key: value for key, part in parts.items() if (value := _agreed(key, part, measurements)) is not None}
     if all(reasons := [_given_up(seen) for seen in measurements]):  # kernels differ in words only
-        told["dropped"] = " | ".join(dict.fromkeys(filter(None, reasons)))
+        written["dropped"] = " | ".join(dict.fromkeys(filter(None, reasons)))
     if passed := common([telling_layers(seen) for seen in measurements]):
-        told["layers"] = list(passed)
+        written["layers"] = list(passed)
     if path := common_path(measurements):
-        told["path"] = list(path)
-    return told
+        written["path"] = list(path)
+    return written
 
 
 def moved(expect: Expect, measurements: Sequence[Sample]) -> tuple[Change, ...]:
@@ -275,13 +275,13 @@ def _answer(frames: Sequence[bytes]) -> Written:
         return "none"
     found = fields(frames[0])
     protocol = str(found.get("protocol", ""))
-    told: dict[str, Written] = {"src": found["src"]} if "src" in found else {}
+    answer: dict[str, Written] = {"src": found["src"]} if "src" in found else {}
     if protocol in PROTOCOLS:
         names = {"tcp": ("flags",), "icmp": ("type", "code"), "icmpv6": ("type", "code"), "arp": ("op",)}
-        told[protocol] = {
+        answer[protocol] = {
             name: _named(name, found[name], protocol) or 0 for name in names.get(protocol, ()) if name in found
         }
-    return told
+    return answer
 
 
 def _given_up(seen: Sample) -> str | None:
@@ -294,14 +294,14 @@ def _given_up(seen: Sample) -> str | None:
 
 def _dropped(expect: Expect, measurements: Sequence[Sample]) -> Change:
     drops = [seen.sent.seen.drop for seen in measurements]
-    told = [drop for drop in drops if drop]
-    if len(told) < len(drops):
+    known = [drop for drop in drops if drop]
+    if len(known) < len(drops):
         return Change(keys=("dropped",), value=None)
     found: dict[str, Written] = {}
-    for key, values in (("reason", [one.reason for one in told]), ("function", [one.function for one in told])):
+    for key, values in (("reason", [one.reason for one in known]), ("function", [one.function for one in known])):
         if not isinstance(expect.dropped, Dropped) or getattr(expect.dropped, key) is not None:
             found[key] = " | ".join(dict.fromkeys(values))
-    host = {drop.host for drop in told}
+    host = {drop.host for drop in known}
     if isinstance(expect.dropped, Dropped):
         if host != {seen.sent.observation.device for seen in measurements}:
             found["host"] = next(iter(host))

@@ -91,7 +91,9 @@ def record(
     files: dict[str, list[Result]] = {}
     for result in results:
         files.setdefault(result.position.file, []).append(result)
-    return [told for name, found in files.items() for told in _record_file(folder / name, name, found, begun, project)]
+    return [
+        outcome for name, found in files.items() for outcome in _record_file(folder / name, name, found, begun, project)
+    ]
 
 
 def _record_file(
@@ -102,14 +104,14 @@ def _record_file(
         text = Text(untrusted.read(path, SCENARIO_BYTES, allowed=project.allows).decode())
     except (untrusted.Unreadable, UnicodeDecodeError) as error:
         raise HarnessError(f"{name} cannot be recorded: it {error}") from None
-    told: list[RecordingOutcome] = []
+    outcomes: list[RecordingOutcome] = []
     recorded: list[_Recorded] = []
 
     def refuse(scenario: _Scenario, why: str) -> None:
         moved = any(one.outcome == "failed" for one in scenario.results)
         if moved or _is_empty(scenario):
             place = f"{name}:{scenario.cases[0].where(0).line}"
-            told.append(RecordingOutcome(place, scenario.name, f"not recorded: {why}", written=False, moved=moved))
+            outcomes.append(RecordingOutcome(place, scenario.name, f"not recorded: {why}", written=False, moved=moved))
 
     for scenario in _scenarios(load_all(path, layers=layers.NAMES, recording=True, project=project).cases, results):
         try:
@@ -138,10 +140,10 @@ def _record_file(
             for step, keys in done.steps.items():
                 line = cases[done.scenario.name].where(step, "expect").line
                 words = f"recorded {', '.join(keys)}"
-                told.append(
+                outcomes.append(
                     RecordingOutcome(f"{name}:{line}", done.scenario.name, words, written=True, moved=done.moved)
                 )
-    return sorted(told, key=lambda one: int(one.position.rpartition(":")[2]))
+    return sorted(outcomes, key=lambda one: int(one.position.rpartition(":")[2]))
 
 
 def _scenarios(cases: Iterable[object], results: Sequence[Result]) -> list[_Scenario]:
@@ -204,7 +206,7 @@ def _record_changes(scenario: _Scenario, number: int, text: Text, expect: Keys, 
     changes = _changes(scenario, number, expects)
     for change in changes:
         _apply(text, expect, change, parameters=parameters)
-    return list(dict.fromkeys(_told(change, expects) for change in changes))
+    return list(dict.fromkeys(_described(change, expects) for change in changes))
 
 
 def _changes(scenario: _Scenario, number: int, expects: Sequence[object]) -> list[Change]:
@@ -221,7 +223,7 @@ def _changes(scenario: _Scenario, number: int, expects: Sequence[object]) -> lis
     return list(changes.values())
 
 
-def _told(change: Change, expects: Sequence[object]) -> str:
+def _described(change: Change, expects: Sequence[object]) -> str:
     """The key that moved; of what decides about a packet, from what to what."""
     key = str(change.keys[0])
     before = {_word(getattr(expect, key)) for expect in expects} if key in ("verdict", "delivered") else set()
