@@ -235,10 +235,12 @@ class Text:
 def scalar(text: str, *, in_flow: bool) -> str:
     """``text`` without quotes where YAML reads it as that text."""
     try:
-        # As it may stand in a file: the parser reads "::" in one place and not in another.
-        inside = f"a: {{b: {{c: {text}}}, d: [{text}, {text}], e: {text}}}" if in_flow else f"a: {text}"
-        wanted: Value = {"a": {"b": {"c": text}, "d": [text, text], "e": text}} if in_flow else {"a": text}
-        if "\n" not in text and parse(inside, "").value == wanted:
+        # As it may stand in a file: the parser reads "::" and "a:" in one place and not in another.
+        places: dict[str, Value] = {f"a: {text}": {"a": text}}
+        if in_flow:
+            inside = f"a: {{b: {{c: {text}}}, d: [{text}, {text}], e: {text}}}"
+            places[inside] = {"a": {"b": {"c": text}, "d": [text, text], "e": text}}
+        if "\n" not in text and all(parse(one, "").value == wanted for one, wanted in places.items()):
             return text
     except Exception:
         pass
