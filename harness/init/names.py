@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any
@@ -75,8 +76,13 @@ def number(value: Any, field: str = "", protocol: Any = None) -> int | None:
                 return table[value]
         if value.isdecimal():
             return int(value)
+    return _of_address(str(value))
+
+
+@functools.lru_cache(4096)
+def _of_address(text: str) -> int | None:
     try:
-        return int(ip_address(str(value)))
+        return int(ip_address(text))
     except ValueError:
         return None
 

@@ -1,0 +1,75 @@
+"""Many packets in one lab: each is measured as if it were alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.init import measure
+from harness.init.measure import Seen
+from harness.tracer.kernel_cache import KernelCache
+from harness.tracer.tracer import Tracer
+
+RULESET = """\
+table inet t {
+	set seen {
+		type ipv4_addr
+		flags dynamic
+	}
+	chain input {
+		type filter hook input priority 0; policy drop;
+		ct state established accept
+		ip saddr @seen drop
+		udp dport 53 add @seen { ip saddr } accept
+		udp dport 54 limit rate 1/hour burst 1 packets accept
+		tcp dport 25 accept
+	}
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def tracer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracer]:
+    with Tracer(KernelCache(tmp_path_factory.mktemp("cache"))) as tracer:
+        yield tracer
+
+
+def draft(folder: Path, *sends: str, ruleset: str = RULESET) -> Path:
+    """A file of a scenario for each of ``sends``."""
+    (folder / "pytest.ini").touch()
+    (folder / "t.nft").write_text(ruleset)
+    file = folder / "scenarios" / "draft.yaml"
+    file.parent.mkdir()
+    lines = [f"  - {{name: packet {n}, send: {send}}}\n" for n, send in enumerate(sends)]
+    file.write_text("".join(["lab: host\nruleset: ../t.nft\nscenarios:\n", *lines]))
+    return file
+
+
+def met(seen: Seen) -> list[str]:
+    """The rules and policies that the packet of a scenario met."""
+    (sent,) = seen.sent
+    return [step.rule.text if step.rule else "policy" for step in sent.seen.steps if step.kind != "return"]
+
+
+@pytest.mark.kernel
+def test_a_packet_meets_what_it_would_meet_alone(tracer: Tracer, tmp_path: Path) -> None:
+    first = "{from: client, to: device, udp: {dport: 53}}"
+    limited = "{from: client, to: device, udp: {dport: 54}}"
+    ping = "{from: client, to: device, tcp: {dport: 25}}"
+    seen = list(measure.run(draft(tmp_path, first, first, limited, limited, ping, ping), tracer))
+    assert [one.error for one in seen] == [""] * 6
+    for one, again in zip(seen[::2], seen[1::2], strict=True):
+        assert met(one) == met(again) != ["policy"]
+    assert seen[0].rules
+    assert not seen[1].rules
+
+
+@pytest.mark.kernel
+def test_a_ruleset_that_does_not_load_is_said_once(tracer: Tracer, tmp_path: Path) -> None:
+    ruleset = "table inet t {\n\tchain c { type filter hook input priority 0; jump nowhere; }\n}\n"
+    send = "{from: client, to: device, tcp: {dport: 25}}"
+    (seen,) = measure.run(draft(tmp_path, send, send, ruleset=ruleset), tracer)
+    assert seen.is_general
+    assert "t.nft:2" in seen.error
