@@ -73,5 +73,5 @@ def command(name: str, properties: Mapping[str, str], text: str) -> str:
 
     Source: github.com/actions/runner, src/Runner.Common/ActionCommand.cs.
     """
-    told = ",".join(f"{key}={value.translate(_PROPERTY)}" for key, value in properties.items() if value)
-    return f"::{name} {told}::{text.translate(_DATA)}"
+    written = ",".join(f"{key}={value.translate(_PROPERTY)}" for key, value in properties.items() if value)
+    return f"::{name} {written}::{text.translate(_DATA)}"

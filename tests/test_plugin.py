@@ -241,7 +241,7 @@ class TestPlace:
         assert image
         result = run(project, "--nft-kernel", kernel, "--nft-kernel", str(image.vmlinuz))
         assert result.ret == pytest.ExitCode.USAGE_ERROR
-        assert "was asked for twice; results could not be told apart" in result.stderr.str()
+        assert "was asked for twice; its results could not be distinguished" in result.stderr.str()
 
 
 def qemus(project: pytest.Pytester) -> list[str]:

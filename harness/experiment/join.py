@@ -283,16 +283,16 @@ def _steps(
     for event in reported:
         # The kernel puts the id into the message without turning it to network byte order.
         number = int.from_bytes(event.b.to_bytes(4, sys.byteorder), "big")
-        # What was sent out by fwd may be on another host already when the rule is told of.
+        # What was sent out by fwd may be on another host already when the rule is reported.
         here = scene.host(event.netns)
         queue = next((arrived[host, number] for host in (here, *heard) if arrived[host, number]), None)
         if not queue:
             raise BrokenMeasurement(f"{NOTIFY} was called for packet {number:08x}, of which no message arrived")
         message, step = queue.popleft()
-        # At the end of a chain the message names no rule, though the function is handed the last one.
+        # At the end of a chain the message names no rule, though the function gets the last one.
         if message.handle and event.a != message.handle and recording.whole:
             raise BrokenMeasurement(
-                f"nf_tables' trace tells of rule {message.handle} in {message.family} {message.table} "
+                f"nf_tables' trace reports rule {message.handle} in {message.family} {message.table} "
                 f"{message.chain} where {NOTIFY} was called for rule {event.a}"
             )
         if message.network:
@@ -308,7 +308,7 @@ def _deliveries(
 ) -> tuple[dict[int, list[Delivery]], dict[int, bytes]]:
     """What arrived, and what endpoints sent by themselves, by packet."""
     calls = _captures(recording) if recording.whole else _receptions(scene, recording)
-    if not recording.whole:  # no tracepoint tells of those that go out
+    if not recording.whole:  # no tracepoint reports those that go out
         captured = [frame for frame in captured if not frame.outgoing]
     deliveries: dict[int, list[Delivery]] = defaultdict(list)
     sent: dict[int, bytes] = {}
@@ -316,12 +316,12 @@ def _deliveries(
     for cookie, frames in groupby(sorted(captured, key=attrgetter("cookie")), key=attrgetter("cookie")):
         arrived = list(frames)
         host, device = arrived[0].host, arrived[0].device
-        handed = calls.get(cookie if recording.whole else (host, device), ())
-        if not handed and not recording.whole:
-            raise Unsupported(f"no tracepoint tells what arrives at {device} of {host}", remedy=PROBES)
-        if len(handed) != len(arrived):
-            raise BrokenMeasurement(f"{host} was handed {len(handed)} frames at {device}, but captured {len(arrived)}")
-        for event, frame in zip(handed, arrived, strict=True):
+        received = calls.get(cookie if recording.whole else (host, device), ())
+        if not received and not recording.whole:
+            raise Unsupported(f"no tracepoint reports what arrives at {device} of {host}", remedy=PROBES)
+        if len(received) != len(arrived):
+            raise BrokenMeasurement(f"{host} received {len(received)} frames at {device}, but captured {len(arrived)}")
+        for event, frame in zip(received, arrived, strict=True):
             if frame.outgoing:
                 sent.setdefault(event.packet, frame.frame)
                 continue
@@ -332,7 +332,7 @@ def _deliveries(
 
 
 def _captures(recording: TraceData) -> dict[object, list[Event]]:
-    """Calls by which a capturing socket was handed a frame, by its cookie."""
+    """Calls by which a capturing socket received a frame, by its cookie."""
     calls: dict[object, list[Event]] = defaultdict(list)
     for event in recording.events:
         if event.kind == EventKind.HOP and recording.functions[event.function].name == CAPTURES:
@@ -341,7 +341,7 @@ def _captures(recording: TraceData) -> dict[object, list[Event]]:
 
 
 def _receptions(scene: JoinContext, recording: TraceData) -> dict[object, list[Event]]:
-    """Packets that came in by an interface, by host and interface: its capturing socket is handed each of them."""
+    """Packets that came in by an interface, by host and interface: its capturing socket receives each of them."""
     calls: dict[object, list[Event]] = defaultdict(list)
     for event in recording.events:
         if event.kind == EventKind.RECEIVED:
@@ -350,7 +350,7 @@ def _receptions(scene: JoinContext, recording: TraceData) -> dict[object, list[E
 
 
 def _with_chains(hops: Iterable[Hop], steps: Sequence[Step]) -> tuple[Hop, ...]:
-    """The hops, with a call of nft_do_chain for each evaluation that the trace tells of: it says more than a stack."""
+    """The hops, with a call of nft_do_chain for each evaluation that the trace reports: it says more than a stack."""
     calls = [
         Hop(
             time=run[0].time,

@@ -320,16 +320,16 @@ class Experiment:
     ) -> tuple[Observation, ...]:
         """Watch what the sockets with ``cookies`` on ``host`` send until all is still.
 
-        ``start`` has them send, and calls what it is handed while it waits for a turn; ``advance`` does what
+        ``start`` has them send, and calls its argument while it waits for a turn; ``advance`` does what
         programs do about what has reached them; ``failed`` returns the errno of a call that the kernel refused.
         """
         lab, tracer, capture = self._lab, self._tracer, self._capture
         captured: list[Captured] = []
-        told: list[tuple[TraceMessage, Step | None]] = []
+        messages: list[tuple[TraceMessage, Step | None]] = []
 
         def take() -> None:
             captured.extend(capture.read())  # a frame lives on until it is read
-            told.extend(message for tracing in self._tracing for message in tracing.read())
+            messages.extend(message for tracing in self._tracing for message in tracing.read())
             watch.drain()
 
         def settled() -> bool:
@@ -369,7 +369,7 @@ class Experiment:
         return observe(
             scene,
             recording,
-            [*told, *(message for tracing in self._tracing for message in tracing.read())],
+            [*messages, *(message for tracing in self._tracing for message in tracing.read())],
             captured,
             injected=injected,
             sender=host,

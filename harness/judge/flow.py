@@ -33,10 +33,10 @@ def refuse_contradiction(observation: Observation) -> None:
     if flow is None or not observation.whole or flow.error:
         return
     needed = {"refused": (_is_reset, "TCP reset"), "unreachable": (_is_error, "ICMP error")}
-    told = [seen for packet in observation.packets for seen in _headers(packet)]
-    if flow.result in needed and all(told):
+    headers = [seen for packet in observation.packets for seen in _headers(packet)]
+    if flow.result in needed and all(headers):
         is_it, what = needed[flow.result]
-        if not any(map(is_it, told)):
+        if not any(map(is_it, headers)):
             raise BrokenMeasurement(f"the program on {flow.host} saw the flow {flow.result}, but no {what} was seen")
 
 

@@ -96,7 +96,7 @@ class Step(InChain, frozen=True, kw_only=True):
     """Of a policy: where it is written, or the chain's hook if it is not."""
     headers: bytes = b""
     """In the first step of each base chain: the packet as it came there, from the IP header on, as far as the
-    trace tells."""
+    trace has it."""
     iif: str = ""
     oif: str = ""
     """There as well: the interfaces by which it came in and goes out."""

@@ -319,28 +319,28 @@ def said(packet: ScapyPacket) -> dict[str, Any]:
     from scapy.layers.inet6 import IPv6
     from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 
-    told: dict[str, Any] = {}
+    headers: dict[str, Any] = {}
     given = packet.fields
     if isinstance(packet, Ether | Dot1Q | Dot1AD):
-        told["ether"] = spec.Ether(src=given.get("src"), dst=given.get("dst"))
+        headers["ether"] = spec.Ether(src=given.get("src"), dst=given.get("dst"))
     layer = packet
     while isinstance(layer, Ether | Dot1Q | Dot1AD):
         layer = layer.payload
     given = layer.fields
     if isinstance(layer, IP):
-        told["ip"] = spec.IPv4(
+        headers["ip"] = spec.IPv4(
             src=given.get("src"), dst=given.get("dst"), proto=0, checksum=given.get("chksum"), id=given.get("id", 1)
         )
     elif isinstance(layer, IPv6):
-        told["ip6"] = spec.IPv6(src=given.get("src"), dst=given.get("dst"), nh=59)
+        headers["ip6"] = spec.IPv6(src=given.get("src"), dst=given.get("dst"), nh=59)
     elif isinstance(layer, ARP):
         asks = layer.op == 1
-        told["arp"] = spec.ARP(op="request" if asks else "reply", src=given.get("psrc"), dst=given.get("pdst"))
-    elif "ether" in told:
-        told["ether"] = structs.replace(told["ether"], type=packet.type or 0)
+        headers["arp"] = spec.ARP(op="request" if asks else "reply", src=given.get("psrc"), dst=given.get("pdst"))
+    elif "ether" in headers:
+        headers["ether"] = structs.replace(headers["ether"], type=packet.type or 0)
     else:
         raise Problem(f"begins with {packet.name}", remedy="begin with Ether, IP, IPv6 or ARP")
-    return told
+    return headers
 
 
 def data(packet: ScapyPacket, planned: Endpoints) -> bytes:

@@ -68,7 +68,7 @@ class Tested:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note the outcome of a test of ours."""
+        """Note the outcome of a scenario or of a test that uses the fixtures."""
         node = getattr(report, "node", None)
         place = self._distribution.place(node.gateway.id) if node else 0
         self._begun.add((place, report.nodeid))

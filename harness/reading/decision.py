@@ -118,12 +118,12 @@ def _compare_with_functions(runs: list[list[Step]], packet: ObservedPacket, devi
             ran.setdefault(chain, []).append(hop.detail.get("verdict", ""))
     if not ran:
         return
-    told: dict[str, list[str]] = {}
+    by_trace: dict[str, list[str]] = {}
     for steps in runs:
         verdict = Verdict.DROP if steps[-1].verdict in REFUSED else steps[-1].verdict
-        told.setdefault(steps[0].chain_path, []).append(str(verdict))
-    for chain in {**ran, **told}:
-        functions, trace = ran.get(chain, []), told.get(chain, [])
+        by_trace.setdefault(steps[0].chain_path, []).append(str(verdict))
+    for chain in {**ran, **by_trace}:
+        functions, trace = ran.get(chain, []), by_trace.get(chain, [])
         if len(functions) != len(trace):
             raise BrokenMeasurement(
                 f"nft_do_chain ran {_times(len(functions))} for chain {chain}, "

@@ -157,11 +157,11 @@ def _rules(packet: ObservedPacket) -> dict[int, list[str]]:
     """What the nftables trace reported, by the hop in which it was evaluated."""
     chains = [index for index, hop in enumerate(packet.hops) if hop.function == CHAIN]
     begun = [packet.hops[index].time for index in chains]
-    told: dict[int, list[str]] = {}
+    verdicts: dict[int, list[str]] = {}
     for step in packet.steps:
         if before := bisect_right(begun, step.time):
-            told.setdefault(chains[before - 1], []).append(f"{step.kind} {step.verdict}: {describe_step(step)}")
-    return told
+            verdicts.setdefault(chains[before - 1], []).append(f"{step.kind} {step.verdict}: {describe_step(step)}")
+    return verdicts
 
 
 def _bytes(packet: ObservedPacket, hop: Hop) -> tuple[bytes, str]:

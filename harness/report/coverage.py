@@ -91,7 +91,7 @@ class RuleCoverage:
         files = {name: str((folder / name).absolute()) for name in lines}
         branches = {name: {line: _branches(met) for line, met in by_line.items()} for name, by_line in lines.items()}
         reporters = {
-            files[name]: _Ruleset(files[name], texts[name], {line: list(told) for line, told in by_line.items()})
+            files[name]: _Ruleset(files[name], texts[name], {line: list(names) for line, names in by_line.items()})
             for name, by_line in branches.items()
         }
         plugin = _Rulesets(reporters)

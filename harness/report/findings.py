@@ -141,8 +141,8 @@ def in_repository(file: str, folder: Path) -> str:
     ``folder``. A file outside of it keeps its name.
     """
     folder = folder.resolve()
-    told = os.environ.get("GITHUB_WORKSPACE") or os.environ.get("CI_PROJECT_DIR")
+    workspace = os.environ.get("GITHUB_WORKSPACE") or os.environ.get("CI_PROJECT_DIR")
     above = (one for one in (folder, *folder.parents) if (one / ".git").exists())
-    root = Path(told).resolve() if told else next(above, folder)
+    root = Path(workspace).resolve() if workspace else next(above, folder)
     full = Path(os.path.normpath(folder / file))
     return full.relative_to(root).as_posix() if full.is_relative_to(root) else file

@@ -36,8 +36,10 @@ def render(results: Sequence[Result]) -> str:
     parts = [f"## {_icon(counts)} {ends or 'no scenario ran'}\n", *_facts(results)]
     bad = [result for result in results if result.outcome == "failed"]
     mistakes = Counter((result.where, result.message) for result in results if result.outcome == "error")
-    told = dict(mistakes)  # one in a ruleset stops every scenario that loads it
-    bad += [result for result in results if result.outcome == "error" and told.pop((result.where, result.message), 0)]
+    unnamed = dict(mistakes)  # one in a ruleset stops every scenario that loads it
+    bad += [
+        result for result in results if result.outcome == "error" and unnamed.pop((result.where, result.message), 0)
+    ]
     size = sum(len(part.encode()) for part in parts)
     for number, result in enumerate(bad):
         others = mistakes[result.where, result.message] - 1 if result.outcome == "error" else 0

@@ -68,7 +68,7 @@ What holds everywhere:
 - A ruleset must lie in [the project](running.md#what-scenarios-may-reach) of its scenario file. So must what it
   includes; a relative name is looked for in the folder of the main file, and not in `/etc`.
 - A file of `iptables-save` is known by its first line (`*filter`) and loaded by `iptables-nft-restore`; that it is
-  IPv6 is told by its header, else by its name (`rules.v6`) or its rules. Its rules can be named by their `-A` line.
+  IPv6 is recognised by its header, else by its name (`rules.v6`) or its rules. Rules can be named by their `-A` line.
 - Another host's rules are named with the host before them: `rules: ["edge: tcp dport 25 accept", policy]`.
 """
 

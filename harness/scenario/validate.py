@@ -117,7 +117,7 @@ class _Case(NamedTuple):
     choices: list[str]
     """The words that it can be."""
     described: Mapping[str, Any]
-    """What the model tells about it, as a schema."""
+    """What the model says about it, as a schema."""
 
 
 def _explain(mistake: _Mistake, document: Node, model: type[Any]) -> Problem:
@@ -221,7 +221,7 @@ def _kind(model: type[Any]) -> Any:
 
 
 def _wanted(keys: Keys, about_key: bool, model: type[Any]) -> tuple[list[Any], dict[str, Any]]:
-    """The kinds of value that the model takes at ``keys``, and what it tells about them, as a schema."""
+    """The kinds of value that the model takes at ``keys``, and what it says about them, as a schema."""
     import msgspec.inspect as kinds
 
     found: list[Any] = [_kind(model)]  # type: ignore[arg-type]  # mypy takes no class for hashable

@@ -11,7 +11,7 @@ PORTS = Path("/sys/class/virtio-ports")
 
 
 def in_guest() -> bool:
-    """Whether this process runs in a microVM of ours."""
+    """Whether this process runs in a microVM that this project booted."""
     return GUEST.exists()
 
 

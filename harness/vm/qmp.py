@@ -27,7 +27,7 @@ class Monitor:
         self.execute("qmp_capabilities")
 
     def execute(self, command: str, *, descriptor: int | None = None, **arguments: object) -> Any:
-        """Have QEMU execute ``command``, with a file descriptor of ours for ``getfd``; what it returns.
+        """Have QEMU execute ``command``, with one of this process's file descriptors for ``getfd``; what it returns.
 
         Raises :class:`MonitorError`.
         """

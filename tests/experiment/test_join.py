@@ -376,7 +376,7 @@ class TestSteps:
         tape = Tape()
         tape.born()
         notified(tape, handle=4)
-        with pytest.raises(BrokenMeasurement, match=r"tells of rule 6 in inet filter forward .* for rule 4"):
+        with pytest.raises(BrokenMeasurement, match=r"reports rule 6 in inet filter forward .* for rule 4"):
             joined(tape, [message(handle=6)])
 
     def test_a_message_about_another_packet(self) -> None:
@@ -415,7 +415,7 @@ class TestDeliveries:
         tape = Tape()
         tape.born()
         tape.add(EventKind.COPY, "packet_rcv", a=CAPTURING, netns=SERVER)
-        with pytest.raises(BrokenMeasurement, match="server was handed 0 frames at eth0, but captured 1"):
+        with pytest.raises(BrokenMeasurement, match="server received 0 frames at eth0, but captured 1"):
             joined(tape, captured=[captured()])
 
     def test_frames_that_left_are_among_those_that_arrived(self) -> None:
@@ -430,7 +430,7 @@ class TestDeliveries:
     def test_a_frame_that_no_function_saw(self) -> None:
         tape = Tape()
         tape.born()
-        with pytest.raises(BrokenMeasurement, match="server was handed 0 frames at eth0, but captured 1"):
+        with pytest.raises(BrokenMeasurement, match="server received 0 frames at eth0, but captured 1"):
             joined(tape, captured=[captured()])
 
     def test_the_device_takes_a_packet_in(self) -> None:
@@ -618,7 +618,7 @@ class TestWithoutProbes:
     def test_an_interface_without_a_tracepoint_is_unsupported(self) -> None:
         tape = Tape()
         tape.born()
-        with pytest.raises(Unsupported, match="no tracepoint tells what arrives at eth0 of server") as error:
+        with pytest.raises(Unsupported, match="no tracepoint reports what arrives at eth0 of server") as error:
             joined(tape, captured=[captured()], whole=False)
         assert "--nft-tracer auto" in error.value.remedy
 
@@ -627,5 +627,5 @@ class TestWithoutProbes:
         tape.born()
         tape.add(EventKind.RECEIVED, netns=SERVER)
         arrived = msgspec.structs.replace(captured(), device="eth1")
-        with pytest.raises(BrokenMeasurement, match="server was handed 1 frames at eth1, but captured 2"):
+        with pytest.raises(BrokenMeasurement, match="server received 1 frames at eth1, but captured 2"):
             joined(tape, captured=[arrived, arrived], whole=False)
