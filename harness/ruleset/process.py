@@ -81,7 +81,9 @@ class Child:
         self._socket, other = socket.socketpair()
         try:
             with other:
-                started = self._project.ask({"argv": argv}, (namespace, other.fileno(), self._error, *given))
+                started = self._project.ask(
+                    {"argv": argv, "memory": sandbox.MEMORY}, (namespace, other.fileno(), self._error, *given)
+                )
             self._pid: int = started["pid"]
             self._project.children += 1
         except BaseException:
@@ -156,7 +158,7 @@ class Child:
     def _described(self, status: int) -> str:
         printed = self._printed()
         if _NO_MEMORY.search(printed):
-            return f"needed more than {sandbox.MEMORY >> 30} GiB of memory"
+            return f"needed more than {sandbox.MEMORY >> 20:,} MiB of memory"
         code = os.waitstatus_to_exitcode(status)
         how = f"ended with {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
         found = _ASSERTION.search(printed)

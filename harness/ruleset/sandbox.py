@@ -180,7 +180,7 @@ def project(control: socket.socket, message: dict[str, Any]) -> None:
         pid = os.fork()
         if pid == 0:
             control.close()
-            _child(null, message.get("argv"), *descriptors)
+            _child(null, message.get("argv"), message["memory"], *descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
         send(control, {"pid": pid})
@@ -304,7 +304,7 @@ def _die_with_parent() -> None:
 # --- children -----------------------------------------------------------------------------------
 
 
-def _child(null: int, argv: list[str] | None, namespace: int, sock: int, error: int, *given: int) -> None:
+def _child(null: int, argv: list[str] | None, memory: int, namespace: int, sock: int, error: int, *given: int) -> None:
     """Become the process of one network namespace; with ``argv`` that program, on ``given`` as standard input."""
     _die_with_parent()
     os.dup2(given[0] if given else null, 0)
@@ -313,7 +313,7 @@ def _child(null: int, argv: list[str] | None, namespace: int, sock: int, error: 
     _check("setns", _libc.setns(namespace, CLONE_NEWNET))
     for descriptor in (namespace, error, *given, null):
         os.close(descriptor)
-    _limit()
+    _limit(memory)
     _drop(keep_files=argv is None, executing=argv is not None)
     if argv:
         os.set_inheritable(sock, True)  # its end is seen there
@@ -327,8 +327,8 @@ def _child(null: int, argv: list[str] | None, namespace: int, sock: int, error: 
         os._exit(1)
 
 
-def _limit() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+def _limit(memory: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_FSIZE, (STDERR_MAX, STDERR_MAX))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (FILES_MAX, FILES_MAX))

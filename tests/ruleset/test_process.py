@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from harness.errors import HarnessError, ScenarioError
 from harness.lab.lab import Host, Lab
 from harness.project import Project
-from harness.ruleset import process
+from harness.ruleset import process, sandbox
 from harness.ruleset.load import Ruleset
 from harness.ruleset.nft import Nft, RefusedError
 from harness.ruleset.process import PROGRAMS, Child, Reach
@@ -171,6 +172,32 @@ def test_a_file_that_takes_too_long_is_ended(device: Host, tmp_path: Path, monke
     (file := tmp_path / "a.nft").write_text("table ip t { chain c { " + "ip saddr 1.1.1.1 " * 50_000 + "; }; }")
     with pytest.raises(ScenarioError, match=r"a\.nft: libnftables \S+ timed out after 1 s while it read"):
         Ruleset.load(device, file, home=Project(root=tmp_path))
+
+
+def test_a_file_that_takes_too_much_memory_is_ended(
+    device: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "MEMORY", 64 << 20)  # a GiB would take half a minute to fill
+    (file := tmp_path / "a.nft").write_text(
+        "table ip t { chain c {\n" + "ip saddr 1.1.1.1 accept\n" * 50_000 + "}; }\n"
+    )
+    with pytest.raises(
+        ScenarioError, match=r"a\.nft: libnftables \S+ needed more than 64 MiB of memory while it read"
+    ):
+        Ruleset.load(device, file, home=Project(root=tmp_path))
+    file.write_text("table ip t { chain c { accept; }; }\n")
+    assert len(Ruleset.load(device, file, home=Project(root=tmp_path)).rules) == 1
+
+
+def test_the_ruleset_of_the_host_stays(device: Host, tmp_path: Path) -> None:
+    def host() -> str:
+        return subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
+
+    before = host()
+    (file := tmp_path / "a.nft").write_text("flush ruleset\ntable ip only_in_the_lab { chain c { accept; }; }\n")
+    Ruleset.load(device, file, home=Project(root=tmp_path))
+    assert "only_in_the_lab" in Nft(device.namespace).run("list tables")
+    assert host() == before
 
 
 def test_only_regular_files_are_read(device: Host, tmp_path: Path) -> None:
