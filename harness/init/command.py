@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import re
 import shlex
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from harness.errors import BrokenMeasurement, HarnessError
-from harness.init import file, lab, measure, scenarios
+from harness.init import file, lab, scenarios
 from harness.init.device import SimulatedDevice
 from harness.init.facts import look
 from harness.init.file import ScenarioDraft
-from harness.init.measure import Seen
+from harness.init.measure import Seen, Session
 from harness.init.packets import Candidate, Candidates
 from harness.init.scenarios import MeasuredPackets
 from harness.init.simulate import Key, SimulatedRuleset
@@ -71,7 +71,8 @@ def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, tell:
     work = _Work(about, device, writer)
     tell(f"packets for {sum(map(bool, work.candidates.values()))} of {len(about)} rules and policies")
     if measure:
-        work.measure(functools.partial(_in_session, ruleset, chosen, kernel), tell)
+        with _session(ruleset, chosen, kernel) as send:
+            work.measure(send, tell)
     found = work.scenarios(measured=measure)
     if not found:
         raise HarnessError(
@@ -307,15 +308,16 @@ def _named(group: Sequence[ScenarioDraft]) -> ScenarioDraft:
     return first._replace(name=names if len(names) <= 150 else f"{first.name}; and {len(others)} more")
 
 
-def _in_session(
-    ruleset: Path, chosen: lab.ChosenLab, kernel: str, drafts: Sequence[ScenarioDraft], heard: Heard
-) -> None:
-    """Have ``drafts`` measured, in a project of their own: the user's settings are for the user's scenarios."""
+@contextmanager
+def _session(ruleset: Path, chosen: lab.ChosenLab, kernel: str) -> Iterator[Measure]:
+    """What measures scenarios, in a project of their own: the user's settings are for the user's scenarios."""
     with tempfile.TemporaryDirectory(prefix="nft-harness-init-") as folder:
         project = find([ruleset])
         allowed = "\n  ".join(shlex.quote(str(one)) for one in (project.root, *project.allowed))
         Path(folder, "pytest.ini").write_text(f"[pytest]\n{ALLOW} =\n  {allowed}\n")
         draft = Path(folder, "scenarios", "draft.yaml")
         draft.parent.mkdir()
-        draft.write_text(file.head(ruleset, draft, chosen) + file.body(drafts, ()))
-        measure.measured(draft, kernel, heard)
+        with Session.open(kernel) as session:
+            yield lambda drafts, heard: session.measure(
+                draft, file.head(ruleset, draft, chosen) + file.body(drafts, ()), heard
+            )

@@ -2,24 +2,26 @@
 
 ::
 
-    python -m harness.init.measure scenarios/draft.yaml
+    python -m harness.init.measure
 
-runs the scenarios of a file one by one, as a session of pytest would, but in one lab with one ruleset: only what a
-packet leaves behind is taken back before the next. A line of JSON on stdout for each, as soon as it is known.
+runs the scenarios of the files that it reads on stdin one by one, as a session of pytest would, but in one lab with one
+ruleset: only what a packet leaves behind is taken back before the next. A line of JSON on stdout for each, as soon as
+it is known.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
 import msgspec
 
@@ -30,6 +32,7 @@ from harness.model.result import PacketResult
 from harness.recording.chance import evaluated
 from harness.ruleset import conntrack, state
 from harness.ruleset.nft import RefusedError
+from harness.text import escape
 from harness.vm import placement
 
 if TYPE_CHECKING:
@@ -42,6 +45,17 @@ _REMEMBERS: Final = re.compile(r"\b(?:limit rate|quota|numgen inc|ct count|last|
 """Statements by which a ruleset remembers packets; connections are forgotten in any case."""
 _ELEMENT: Final = re.compile(r"\b(?:add|update) @\S+ \{[^{}]*\}")
 _OF_SET: Final = re.compile(r"\b(?:add|update) @([\w./-]+)")
+
+
+END: Final = b"\n"
+"""The line behind the last scenario of a text."""
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A scenario file to be measured."""
+
+    file: str
+    text: str
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,47 +72,62 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the error is one of the lab or the ruleset, so that no scenario can be measured."""
 
 
-def measured(file: Path, kernel: str, heard: Callable[[Seen], None]) -> None:
-    """Have the scenarios of ``file`` measured on ``kernel``, ``auto``, ``host`` or an image; call ``heard`` for each.
+class Session:
+    """A program, in a microVM if need be, that measures the scenarios of one text after the other."""
 
-    Raises :class:`~harness.errors.HarnessError` where that cannot be done.
-    """
-    from harness.vm.progress import silent
+    def __init__(self, program: subprocess.Popen[bytes], complaints: IO[bytes]) -> None:
+        self._program = program
+        self._complaints = complaints
 
-    (place,) = placement.choose([kernel], silent)
-    command = [sys.executable] if place.image is None else _in_guest(str(place.image.vmlinuz))
-    command += ["-m", __name__, str(file)]
-    if setpriv := shutil.which("setpriv"):
-        command = [setpriv, "--pdeathsig", "TERM", *command]
-    ending.check()
-    decoder = msgspec.json.Decoder(Seen)
-    general = ""
-    count = 0
-    with (
-        tempfile.TemporaryFile() as complaints,
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints) as program,
-    ):
-        assert program.stdout is not None
-        try:
-            for line in program.stdout:
-                try:
-                    seen = decoder.decode(line)
-                except msgspec.MsgspecError:
-                    continue
-                count += 1
-                if seen.is_general:
-                    general = seen.error
-                    break
-                heard(seen)
-        finally:
-            program.terminate()
-        program.wait()
-        complaints.seek(0)
-        said = complaints.read().decode(errors="replace").strip()
-    if general:
-        raise HarnessError(general)
-    if not count:
-        raise HarnessError(f"no packet was measured: {said.splitlines()[-1] if said else 'the program ended'}")
+    @classmethod
+    @contextmanager
+    def open(cls, kernel: str) -> Iterator[Session]:
+        """Start it on ``kernel``, ``auto``, ``host`` or an image; it ends with the ``with``.
+
+        Raises :class:`~harness.errors.HarnessError` where that cannot be done.
+        """
+        from harness.vm.progress import silent
+
+        (place,) = placement.choose([kernel], silent)
+        command = [sys.executable] if place.image is None else _in_guest(str(place.image.vmlinuz))
+        command += ["-m", __name__]
+        if setpriv := shutil.which("setpriv"):
+            command = [setpriv, "--pdeathsig", "TERM", *command]
+        ending.check()
+        with (
+            tempfile.TemporaryFile() as complaints,
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints) as program,
+        ):
+            try:
+                yield cls(program, complaints)
+            finally:
+                program.terminate()
+
+    def measure(self, file: Path, text: str, heard: Callable[[Seen], None]) -> None:
+        """Measure the scenarios of ``text`` as if it stood in ``file``; call ``heard`` for each when it is known.
+
+        Raises :class:`~harness.errors.HarnessError` where none can be measured.
+        """
+        assert self._program.stdin is not None
+        assert self._program.stdout is not None
+        with suppress(BrokenPipeError):
+            self._program.stdin.write(msgspec.json.encode(Asked(file=str(file), text=text)) + b"\n")
+            self._program.stdin.flush()
+        decoder = msgspec.json.Decoder(Seen)
+        for line in self._program.stdout:
+            if line == END:
+                return
+            try:
+                seen = decoder.decode(line)
+            except msgspec.MsgspecError:
+                continue
+            if seen.is_general:
+                raise HarnessError(seen.error)
+            heard(seen)
+        self._program.wait()
+        self._complaints.seek(0)
+        said = self._complaints.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
+        raise HarnessError(f"the session that measures packets ended: {escape(said[-1])}")
 
 
 def _in_guest(image: str) -> list[str]:
@@ -110,8 +139,8 @@ def _in_guest(image: str) -> list[str]:
 # --- in the kernel that measures ----------------------------------------------------------------
 
 
-def main(file: Path) -> None:
-    """Measure the scenarios of ``file`` with all of this kernel's functions traced."""
+def main() -> None:
+    """Measure the scenarios of each text on stdin with all of this kernel's functions traced."""
     from harness.cache import cache_dir
     from harness.tracer import armed, engines, kernel_cache, program
     from harness.tracer.tracer import Tracer
@@ -121,17 +150,23 @@ def main(file: Path) -> None:
     ready = armed.get(engines.AUTO, room)
     with ExitStack() as stack:
         tracer = ready or stack.enter_context(Tracer(kept, engine=engines.AUTO, ring_bytes=room))
-        for seen in run(file, tracer):
-            sys.stdout.buffer.write(msgspec.json.encode(seen) + b"\n")
-            sys.stdout.buffer.flush()
+        for line in sys.stdin.buffer:
+            asked = msgspec.json.decode(line, type=Asked)
+            for answer in itertools.chain(_answers(asked, tracer), [END]):
+                sys.stdout.buffer.write(answer)
+                sys.stdout.buffer.flush()
 
 
-def run(file: Path, tracer: BaseTracer) -> Iterator[Seen]:
-    """Run the scenarios of ``file``; the first of each lab has the rules."""
+def _answers(asked: Asked, tracer: BaseTracer) -> Iterator[bytes]:
+    return (msgspec.json.encode(seen) + b"\n" for seen in run(Path(asked.file), tracer, asked.text))
+
+
+def run(file: Path, tracer: BaseTracer, text: str | None = None) -> Iterator[Seen]:
+    """Run the scenarios of ``file``, or of ``text`` in its place; the first of each lab has the rules."""
     from harness.scenario.case import Case
     from harness.scenario.load import load_all
 
-    cases = [case for case in load_all(file, recording=True).cases if isinstance(case, Case)]
+    cases = [case for case in load_all(file, recording=True, text=text).cases if isinstance(case, Case)]
     with ExitStack() as stack:
         stage: Experiment | None = None
         filled: frozenset[str] = frozenset()
@@ -210,4 +245,4 @@ def _taken_back(stage: Experiment, sent: Sequence[PacketResult], filled: frozens
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()
