@@ -207,7 +207,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Keep what was learned of the kernel; a worker that was ended for what it sent breaks the run."""
     ours = session.config.stash[SESSION]
     ours.finish()
-    if selection.scenario_files(session.config).files:
+    if not distribute.is_worker(session.config) and selection.scenario_files(session.config).files:
         companions.before_the_summary(session.config)
     if ours.refused and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         from harness.pytest_plugin.reports import BROKEN  # the controller has it, a worker in a guest does without

@@ -9,7 +9,7 @@ import pytest
 
 from harness.errors import HarnessError
 from harness.project import ALLOW, FILES, Project, find, of_settings
-from harness.scenario.files import Chosen, choose, shortened
+from harness.scenario.files import Chosen, choose, elsewhere, shortened
 from harness.text import escape
 
 _PROJECT = pytest.StashKey[Project]()
@@ -41,7 +41,10 @@ def header(config: pytest.Config) -> list[str]:
         escape(f"nft-harness: {text}: {_names(paths, all_of_them=config.option.verbose > 0)}")
         for paths, text in (
             (chosen.left_alone, "left alone, for they are no scenario files"),
-            (chosen.elsewhere, f"not taken, for they are not below a folder scenarios (name them, or set {FILES})"),
+            (
+                elsewhere(chosen, project(config)),
+                f"not taken, for they are not below a folder scenarios (name them, or set {FILES})",
+            ),
         )
         if paths
     ]

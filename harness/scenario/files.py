@@ -37,8 +37,8 @@ class Chosen(NamedTuple):
     """Scenario files, right or wrong."""
     left_alone: tuple[Path, ...]
     """YAML files that are no scenario files, although they are called like ones or were named."""
-    elsewhere: tuple[Path, ...] = ()
-    """YAML files that look like scenario files, in places that the setting ``nft_files``, left unset, does not name."""
+    not_named: tuple[Path, ...]
+    """Other YAML files, which the setting ``nft_files`` does not name."""
 
 
 def choose(arguments: Iterable[str], project: Project) -> Chosen:
@@ -50,8 +50,16 @@ def choose(arguments: Iterable[str], project: Project) -> Chosen:
     return Chosen(
         tuple(path for path, answer in taken.items() if answer),
         tuple(path for path in taken if taken[path] is False),
-        tuple(path for path in taken if taken[path] is None and project.patterns == PATTERNS and _looks_like_one(path)),
+        tuple(path for path in taken if taken[path] is None and path.suffix in SUFFIXES),
     )
+
+
+def elsewhere(chosen: Chosen, project: Project) -> tuple[Path, ...]:
+    """The YAML files that look like scenario files where the setting ``nft_files``, left unset, does not take them.
+
+    Each other YAML file is read for that.
+    """
+    return tuple(filter(_looks_like_one, chosen.not_named)) if project.patterns == PATTERNS else ()
 
 
 def take(path: Path, project: Project, *, named: bool) -> bool | None:
@@ -73,8 +81,6 @@ def take(path: Path, project: Project, *, named: bool) -> bool | None:
 
 
 def _looks_like_one(path: Path) -> bool:
-    if path.suffix not in SUFFIXES:
-        return False
     try:
         text = untrusted.read(path, SCENARIO_BYTES)
     except untrusted.Unreadable:

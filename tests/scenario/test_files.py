@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.project import PATTERNS, Project
-from harness.scenario.files import choose, is_called_so
+from harness.scenario.files import choose, elsewhere, is_called_so
 
 SCENARIO = "ruleset: edge.nft\nscenarios: []\n"
 MANIFEST = "kind: ConfigMap\n"
@@ -47,9 +47,13 @@ def test_what_looks_like_one_elsewhere_is_reported_unless_the_setting_is_set(roo
         "ruleset: edge.nft\nscenarios:\n  - {send: {from: client}, expect: {verdict: drop}}\n"
     )
     (root / "tests/cases.json.yaml").write_text("cases: []\nexpect: none\n")
-    assert choose([str(root)], Project(root=root)).elsewhere == (root / "tests/c.yaml",)
-    assert choose([str(root)], Project(root=root, patterns=("scenarios/*.yaml",))).elsewhere == ()
-    assert choose([str(root / "tests/c.yaml")], Project(root=root)).elsewhere == ()
+
+    def found(argument: Path, project: Project) -> tuple[Path, ...]:
+        return elsewhere(choose([str(argument)], project), project)
+
+    assert found(root, Project(root=root)) == (root / "tests/c.yaml",)
+    assert found(root, Project(root=root, patterns=("scenarios/*.yaml",))) == ()
+    assert found(root / "tests/c.yaml", Project(root=root)) == ()
 
 
 def test_a_named_file_is_taken_anywhere(root: Path) -> None:
