@@ -171,7 +171,7 @@ def _texts(path: Path, namespace: Namespace) -> list[str]:
     from harness.ruleset.texts import includes
 
     full = path.absolute()
-    _, texts, _ = reader(namespace, find([full]))
+    _, texts = reader(namespace, find([full]))
     with suppress(Unreadable):  # what loads it says so
         for _ in includes(full, texts, str):
             pass

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Final, get_args
 
@@ -64,30 +65,30 @@ def flush(host: Host) -> None:
     host.namespace.call(_flush)
 
 
+_ALL: Final = HEADER.pack(socket.AF_UNSPEC, 0, 0)
+"""Body of a request about the connections of all families."""
+
+
 def _flush() -> None:
-    body = HEADER.pack(socket.AF_UNSPEC, 0, 0)
-    try:
-        with Netlink(NETLINK_NETFILTER) as link:
-            link.ask(IPCTNL_MSG_CT_DELETE, body)
-    except OSError as refused:
-        raise _unlisted(refused) from None
-
-
-def _unlisted(refused: OSError) -> Exception:
-    """What to raise where the kernel has ``refused`` a request about connections."""
-    if refused.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-        return refused
-    remedy = "load its module: modprobe nf_conntrack_netlink"
-    return Unsupported("this kernel does not list connections (CONFIG_NF_CT_NETLINK)", remedy=remedy)
+    with _link() as link:
+        link.ask(IPCTNL_MSG_CT_DELETE, _ALL)
 
 
 def _dump() -> tuple[Connection, ...]:
+    with _link() as link:
+        return tuple(decode(message) for message in link.dump(IPCTNL_MSG_CT_GET, _ALL))
+
+
+@contextmanager
+def _link() -> Iterator[Netlink]:
     try:
         with Netlink(NETLINK_NETFILTER) as link:
-            request = HEADER.pack(socket.AF_UNSPEC, 0, 0)
-            return tuple(decode(message) for message in link.dump(IPCTNL_MSG_CT_GET, request))
+            yield link
     except OSError as refused:
-        raise _unlisted(refused) from None
+        if refused.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+        remedy = "load its module: modprobe nf_conntrack_netlink"
+        raise Unsupported("this kernel does not list connections (CONFIG_NF_CT_NETLINK)", remedy=remedy) from None
 
 
 def decode(message: Message) -> Connection:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from harness.bounds import RULESET_BYTES
 from harness.errors import HarnessError, Position, ScenarioError, Unsupported
@@ -21,11 +22,19 @@ from harness.ruleset.unsupported import missing
 from harness.untrusted import Unreadable, read_text
 
 
-def reader(namespace: Namespace, project: Project) -> tuple[Nft, Texts, Reach]:
+def reader(namespace: Namespace, project: Project) -> tuple[Nft, Texts]:
     """What reads rulesets of ``project``, or what its settings allow, and nothing else."""
-    reach = Reach((project.root, *project.allowed))
-    nft = Nft(namespace, reach)
-    return nft, Texts(lambda file: read_text(file, RULESET_BYTES, allowed=reach.has), nft.matching), reach
+    nft = Nft(namespace, Reach((project.root, *project.allowed)))
+    return nft, texts_of(nft)
+
+
+def texts_of(nft: Nft, given: Mapping[Path, str] = MappingProxyType({})) -> Texts:
+    """The texts of the files that ``nft`` may read; of those in ``given`` they are there."""
+
+    def read(file: Path) -> str:
+        return given[file] if file in given else read_text(file, RULESET_BYTES, allowed=nft.reach.has)
+
+    return Texts(read, nft.matching)
 
 
 def load_files(
@@ -40,10 +49,10 @@ def load_files(
         if not path.is_file():
             raise ScenarioError("there is no such ruleset", Position(str(path)))
     home = home or find(mains)
-    nft, texts, reach = reader(host.namespace, home)
+    nft, texts = reader(host.namespace, home)
     files = _Files(mains, texts)
     for full in files.of_nft:
-        _refuse_includes(full, files, reach, home)
+        _refuse_includes(full, files, nft.reach, home)
     for (folder, is_save), group in itertools.groupby(mains, lambda full: (full.parent, full in files.of_iptables)):
         if is_save:
             for full in group:

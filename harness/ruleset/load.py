@@ -10,7 +10,6 @@ from typing import Final
 
 import msgspec
 
-from harness.bounds import RULESET_BYTES
 from harness.errors import Position, ScenarioError
 from harness.lab.lab import Host
 from harness.linux import modules
@@ -19,7 +18,7 @@ from harness.model.result import Policy
 from harness.nft_syntax import is_change
 from harness.project import Project
 from harness.ruleset import listing, required_modules, source, state
-from harness.ruleset.files import load_files, why
+from harness.ruleset.files import load_files, texts_of, why
 from harness.ruleset.listing import Chain, Listed
 from harness.ruleset.nft import (
     STDIN,
@@ -30,8 +29,7 @@ from harness.ruleset.nft import (
 )
 from harness.ruleset.nft import nft_version as nft_version
 from harness.ruleset.process import LostError
-from harness.ruleset.texts import Texts, UnclearError
-from harness.untrusted import read_text
+from harness.ruleset.texts import UnclearError
 
 _STRING: Final = re.compile(r'"[^"]*"')
 _TRACE_OFF: Final = re.compile(r"\bmeta nftrace set 0\b")
@@ -138,12 +136,8 @@ class Ruleset:
             raise why(self.nft, refused, complaint_at(refused, place(1, 1), at)) from None
         if is_change(commands):
             return self
-        texts = Texts(
-            lambda file: commands if file == text else read_text(file, RULESET_BYTES, allowed=self.nft.reach.has),
-            self.nft.matching,
-        )
         try:
-            written = source.read_commands(text, texts, at)
+            written = source.read_commands(text, texts_of(self.nft, {text: commands}), at)
         except UnclearError:
             written = source.Source({}, {})
         return self._read(host, self.nft, written, place(1, 1), size=self._size, before=self, hidden=hidden)
@@ -166,14 +160,15 @@ class Ruleset:
         chains, listed = listing.read(text, host.namespace.call(handles_in_blocks))
         chains = tuple(chain for chain in chains if chain.table != hidden)
         listed = tuple(rule for rule in listed if rule.table != hidden)
-        former = before._lasting(tables) if before else _NONE
-        kept = {_key(rule): rule for rule in former.rules}
+        lasting = {key for key, handle in tables.items() if before and before.tables.get(key) == handle}
+        kept = {_key(rule): rule for rule in (before.rules if before else ()) if (rule.family, rule.table) in lasting}
         fresh = [rule for rule in listed if _key(rule) not in kept or kept[_key(rule)].text != rule.text]
         replaced = {place: one for place, one in written.replaced.items() if (*place[0], place[1]) in kept}
         places = kept | {_key(rule): rule for rule in placed(fresh, written.rules, replaced)}
         rules = [places[_key(rule)] for rule in listed]
         _refuse_untraced(rules, whole)
-        policies = {_chain_key(chain): chain.position for chain in former.chains} | written.policies
+        former = (chain for chain in (before.chains if before else ()) if (chain.family, chain.table) in lasting)
+        policies = {_chain_key(chain): chain.position for chain in former} | written.policies
         return cls(
             [msgspec.structs.replace(chain, position=policies.get(_chain_key(chain))) for chain in chains],
             rules,
@@ -181,14 +176,6 @@ class Ruleset:
             nft,
             tables,
             size,
-        )
-
-    def _lasting(self, tables: Mapping[tuple[str, str], int]) -> Ruleset:
-        """The part of the ruleset in tables that are still there: ``tables`` has the handles of the present ones."""
-        lasting = {key for key, handle in tables.items() if self.tables.get(key) == handle}
-        return Ruleset(
-            [chain for chain in self.chains if (chain.family, chain.table) in lasting],
-            [rule for rule in self.rules if (rule.family, rule.table) in lasting],
         )
 
     @property
@@ -266,9 +253,6 @@ def placed(
             written=place.text if place else "",
             position=place.position if place else None,
         )
-
-
-_NONE: Final = Ruleset([], [])
 
 
 def _refuse_untraced(rules: Iterable[Rule], whole: Position) -> None:

@@ -123,8 +123,11 @@ class Nft:
         first = "".join(f"define {name} = {value};" for name, value in defines.items())
         request = {"json": False, "folder": str(folder), "file": STDIN}
         reply = self._ask(request, f"{first}\n{text}\n".encode(errors="surrogateescape"))
-        error = re.sub(rf"^{STDIN}:(\d+):", lambda one: f"{STDIN}:{int(one[1]) - 1}:", reply.error.decode(), flags=re.M)
-        self._output(reply.code, reply.output, error.encode())
+        stdin = STDIN.encode()
+        error = re.sub(
+            rb"^%b:(\d+):" % stdin, lambda one: b"%b:%d:" % (stdin, int(one[1]) - 1), reply.error, flags=re.M
+        )
+        self._output(reply.code, reply.output, error)
 
     def ruleset(self) -> str:
         """The ruleset as nft lists it, with handles, without counters' values and sets' elements."""
