@@ -133,8 +133,9 @@ class Lab:
                 namespace = stack.enter_context(Namespace(planned.name))
                 namespace.sysctl(_settings(planned))  # before the links, which copy them
                 hosts[planned.name] = Host(planned, namespace, {name: next(indexes) for name in planned.interfaces})
+            links = plan.links
             for host in hosts.values():
-                own = [pair for pair in plan.links if pair[0].host == host.name]
+                own = [pair for pair in links if pair[0].host == host.name]
                 ask(host, [requests.wire(_end(one, hosts), _end(other, hosts)) for one, other in own])
             # Silent hosts first: the links of the others then have carrier at once.
             for host in sorted(hosts.values(), key=lambda host: not host.plan.silent):

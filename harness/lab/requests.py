@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
@@ -140,7 +139,7 @@ def address(own: IPv4Interface | IPv6Interface, index: int) -> Request:
         f"address {own}",
         "addr add",
         index=index,
-        family=family(own),
+        family=family(own.version),
         address=str(own.ip),
         local=str(own.ip),
         prefixlen=own.network.prefixlen,
@@ -155,7 +154,7 @@ def route(planned: Route, index: int) -> Request:
     return written(
         f"the route to {planned}",
         "route add",
-        family=family(planned.destination),
+        family=family(planned.destination.version),
         dst=str(planned.destination),
         type=planned.type,
         table=planned.table,
@@ -175,7 +174,7 @@ def rule(planned: RoutingRule) -> Request:
     return written(
         f"the rule {planned}",
         "rule add",
-        family=socket.AF_INET if planned.version == 4 else socket.AF_INET6,
+        family=family(planned.version),
         action=FR_ACT[planned.type],
         iifname=planned.iif or None,
         oifname=planned.oif or None,
@@ -215,7 +214,12 @@ def forget_neighbour(address: Address, index: int) -> Request:
 
 def _neighbour(command: str, address: Address, index: int, **more: Any) -> Request:
     return written(
-        f"neighbour {address}", f"neigh {command}", family=family(address), dst=str(address), ifindex=index, **more
+        f"neighbour {address}",
+        f"neigh {command}",
+        family=family(address.version),
+        dst=str(address),
+        ifindex=index,
+        **more,
     )
 
 
@@ -235,6 +239,5 @@ def resolution(index: int, version: int, *, probes: int) -> Request:
     times = [[f"NDTPA_{name}", DAY_MS] for name in ("BASE_REACHABLE_TIME", "DELAY_PROBE_TIME")]
     parameters = [["NDTPA_IFINDEX", index], *times, ["NDTPA_MCAST_PROBES", probes]]
     attributes = [["NDTA_NAME", NEIGHBOUR_TABLES[version]], ["NDTA_PARMS", {"attrs": parameters}]]
-    family = socket.AF_INET if version == 4 else socket.AF_INET6
-    data = message(ndtmsg, RTM_SETNEIGHTBL, NLM_F_ACK, family=family, attrs=attributes)
+    data = message(ndtmsg, RTM_SETNEIGHTBL, NLM_F_ACK, family=family(version), attrs=attributes)
     return Request(data, f"the resolution of neighbours at interface {index}")

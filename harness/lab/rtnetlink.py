@@ -13,7 +13,6 @@ import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
-from ipaddress import IPv4Interface, IPv6Interface
 from typing import Any, Final, NamedTuple, Self
 
 from pyroute2 import IPBatch
@@ -28,7 +27,7 @@ from pyroute2.netlink.rtnl import RTM_GETLINK, RTM_GETNEIGH, ndmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
-from harness.topology.parts import Address, Subnet
+from harness.topology.parts import Address
 
 LOOPBACK: Final = 1
 """Index of ``lo`` in every namespace (``LOOPBACK_IFINDEX`` in include/net/flow.h)."""
@@ -90,7 +89,7 @@ class RouteSocket:
             batch = requests[start : start + BATCH]
             self._socket.send(b"".join(request.data for request in batch))
             # The kernel takes the messages of a datagram in turn (netlink_rcv_skb in net/netlink/af_netlink.c).
-            answers = [error for message in self._answers(len(batch)) for error in [message["header"]["error"]]]
+            answers = [message["header"]["error"] for message in self._answers(len(batch))]
             for request, error in zip(batch, answers, strict=True):
                 if error is not None:
                     raise RefusedError(*error.args, what=request.what)
@@ -190,10 +189,10 @@ def _link_query(index: int) -> bytes:
 
 @lru_cache(REMEMBERED)
 def _neighbour_query(address: Address, index: int) -> bytes:
-    fields = {"family": family(address), "ifindex": index, "attrs": [["NDA_DST", str(address)]]}
+    fields = {"family": family(address.version), "ifindex": index, "attrs": [["NDA_DST", str(address)]]}
     return message(ndmsg.ndmsg, RTM_GETNEIGH, 0, **fields)
 
 
-def family(of: Address | IPv4Interface | IPv6Interface | Subnet) -> int:
-    """The address family of what has this version of IP."""
-    return socket.AF_INET if of.version == 4 else socket.AF_INET6
+def family(version: int) -> int:
+    """The address family of a version of IP."""
+    return socket.AF_INET if version == 4 else socket.AF_INET6

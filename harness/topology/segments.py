@@ -209,12 +209,8 @@ def _check_vlans(name: str, host: HostSpec) -> None:
         if (vlan.link, vlan.id) in taken:
             raise Problem(f"{taken[vlan.link, vlan.id]} is VLAN {vlan.id} of {vlan.link} already", *keys, "id")
         taken[vlan.link, vlan.id] = interface
-        try:
-            next(over for over in creation(host) if over == interface)
-        except StopIteration:
-            raise Problem(
-                f"{interface} is based on itself", *keys, "link", remedy="name the interface that carries it"
-            ) from None
+        if interface not in creation(host):
+            raise Problem(f"{interface} is based on itself", *keys, "link", remedy="name the interface that carries it")
 
 
 def creation(host: HostSpec) -> list[str]:
