@@ -207,16 +207,15 @@ def check_reject(expect: Expect, send: Send, family: int | None) -> Iterator[Pro
     """``with``, against the verdict and the packet."""
     if expect.with_ is None:
         return
-    keys = ("with",)
     if expect.verdict != "reject":
-        yield Problem("needs a verdict of reject", *keys, remedy="add verdict: reject")
+        yield Problem("needs a verdict of reject", "with", remedy="add verdict: reject")
         return
     try:
         answers = icmp.check_reject(expect.with_)
     except Problem as problem:
-        yield problem.below(*keys)
+        yield problem.below("with")
         return
     if answers is not None and family is not None and answers != family:
-        yield Problem(f"an IPv{family} packet is not answered with '{expect.with_}'", *keys)
+        yield Problem(f"an IPv{family} packet is not answered with '{expect.with_}'", "with")
     if expect.with_.split()[0] == "tcp" and any(getattr(send, name) for name in (*TRANSPORTS, "arp") if name != "tcp"):
-        yield Problem("only a TCP packet is answered with a reset", *keys)
+        yield Problem("only a TCP packet is answered with a reset", "with")

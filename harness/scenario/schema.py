@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from harness.scenario.models.actions import KINDS
+from harness.scenario.models.actions import KINDS, SENDS
 from harness.scenario.models.file import ScenarioFile
 
 Schema = dict[str, Any]
@@ -19,8 +19,8 @@ _BEYOND_MODELS: Schema = {
     "Scenario": {"oneOf": [{"required": ["send", "expect"]}, {"required": ["steps"]}]},
     "ActionSpec": {
         "oneOf": [
-            {"required": [key]} if kind.sends else {"required": [key], "not": {"required": ["expect"]}}
-            for key, kind in KINDS.items()
+            {"required": [key]} if key in SENDS else {"required": [key], "not": {"required": ["expect"]}}
+            for key in KINDS
         ]
     },
     "Expect": {"minProperties": 1},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
+from typing import Annotated, Any, Final, Literal, Self, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -109,9 +109,6 @@ class ActionSpec(Model, frozen=True, kw_only=True):
 class BaseAction(msgspec.Struct, frozen=True, kw_only=True):
     """What the kinds of steps share. The tag of each kind is its key in a scenario file, and names its field."""
 
-    sends: ClassVar = False
-    """Whether it sends packets, of which something may be expected."""
-
     @property
     def entries(self) -> tuple[tuple[Keys, Expect], ...]:
         """All that is expected, however it is written, and where each stands below the step."""
@@ -121,7 +118,6 @@ class BaseAction(msgspec.Struct, frozen=True, kw_only=True):
 class SendingAction(BaseAction, frozen=True, kw_only=True):
     """A step that sends packets, and what is expected of them."""
 
-    sends: ClassVar = True
     expect: Expect | list[Expect] | UnsetType = UNSET
 
     @property
@@ -200,5 +196,5 @@ Action = (
 KINDS: Final[dict[str, type[Action]]] = {str(kind.__struct_config__.tag): kind for kind in get_args(Action)}
 """The kinds by their keys. A kind is added here, by a class in the union and a field of :class:`ActionSpec`."""
 
-SENDS: Final = tuple(key for key, kind in KINDS.items() if kind.sends)
+SENDS: Final = tuple(key for key, kind in KINDS.items() if issubclass(kind, SendingAction))
 """The keys of those that send packets."""
