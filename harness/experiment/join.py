@@ -24,6 +24,7 @@ from harness.lab.capture import Captured
 from harness.model import layers
 from harness.model.observation import Delivery, Drop, Hop, Observation, ObservedPacket, Step, Verdict
 from harness.netfilter import hook_name, verdict_name
+from harness.packets.headers import framed
 from harness.reading.decision import CALL, REFUSED, evaluations
 from harness.ruleset.nftrace import TraceMessage
 from harness.tracer.events import HOOK_FAMILY_SHIFT, Event, EventKind, bits_below
@@ -39,8 +40,6 @@ PROBES = "use a kernel with probes on functions, for example --nft-kernel 6.12 -
 
 TRACING = "nft_trace_"
 """What the kernel runs only because it traces begins like this (net/netfilter/nf_tables_trace.c)."""
-
-ETH_P_IP, ETH_P_IPV6 = b"\x08\x00", b"\x86\xdd"
 
 LOCAL_DELIVERY = frozenset({"ip_local_deliver_finish", "ip6_input_finish", "arp_process"})
 """The first functions after the input hook, or for ARP in place of it: the host itself is the destination."""
@@ -296,8 +295,7 @@ def _steps(
                 f"{message.chain} where {NOTIFY} was called for rule {event.a}"
             )
         if message.network:
-            kind = ETH_P_IPV6 if message.network[0] >> 4 == 6 else ETH_P_IP
-            headers.setdefault(event.packet, bytes(12) + kind + message.network + message.transport)
+            headers.setdefault(event.packet, framed(message.network + message.transport))
         if step:
             steps[event.packet].append(msgspec.structs.replace(step, time=event.time - origin[event.packet].time))
     return steps, headers

@@ -109,7 +109,9 @@ class Experiment:
         self._tracer = tracer
         self._ruled = frozenset(rulesets.keys() - {lab.network.device})
         table = unused_table(rulesets.values())
-        self._tracing = [TraceChains(lab.hosts[name], ruleset, table) for name, ruleset in rulesets.items()]
+        tracing = {name: TraceChains(lab.hosts[name], ruleset, table) for name, ruleset in rulesets.items()}
+        self._tracing = list(tracing.values())
+        self._device_tracing = tracing[lab.network.device]
         self._named: set[str] = set()
         self._capture = Capture(host for host in lab.hosts.values() if host is not lab.device)
         self._programs = programs
@@ -183,7 +185,7 @@ class Experiment:
         """Do a step that sends nothing."""
         match action:
             case NftAction() | ReloadAction() | FlushAction():
-                table = self._tracing[0].table
+                table = self._device_tracing.table
                 self._follow(apply(action, self._lab.device, self.ruleset, self._files, where, hidden=table))
             case ListenAction(listen=program):
                 with _placed(where("listen")):
@@ -226,10 +228,8 @@ class Experiment:
         self._unasked.changed = True
         if ruleset is self.ruleset:  # none but elements have changed
             return
-        device = self._lab.network.device
-        tracing = self._tracing[list(self._rulesets).index(device)]
-        self._rulesets[device] = ruleset
-        tracing.follow(ruleset)
+        self._rulesets[self._lab.network.device] = ruleset
+        self._device_tracing.follow(ruleset)
         self._tracer.arm(self._named)  # modules may have been loaded
 
     def _connections_tell(self, expect: Expect, observations: Sequence[Observation]) -> bool:
@@ -356,7 +356,7 @@ class Experiment:
         scene = JoinContext(
             device=lab.device.name,
             ruled=self._ruled,
-            tracing_table=self._tracing[0].table,
+            tracing_table=self._device_tracing.table,
             host=lambda inum: lab.by_inum[inum].name if inum in lab.by_inum else "",
             interface=lambda inum, index: lab.by_inum[inum].interface(index) if inum in lab.by_inum else "",
             drop_reasons=tracer.drop_reasons,

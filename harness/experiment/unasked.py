@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from ipaddress import IPv6Address
+from functools import cached_property
 from typing import Final, NamedTuple
 
 from harness.errors import BrokenMeasurement, HarnessError
@@ -19,7 +19,7 @@ from harness.experiment.resolution import MESSAGES
 from harness.lab import neighbours
 from harness.lab.capture import Capture
 from harness.lab.inject import Wire
-from harness.lab.lab import Lab, link_local
+from harness.lab.lab import Lab
 from harness.lab.neighbours import Query
 from harness.model.observation import Observation, ObservedPacket, Step
 from harness.packets import resolving
@@ -46,8 +46,8 @@ class Hop(NamedTuple):
     """Whether the packet is the asking host's own, whose address is then the source of a solicitation."""
 
 
-_KNOWN: Final[dict[tuple[object, ...], list[tuple[Network, str]]]] = {}
-"""By hop and what is loaded, for each lab: the sentence, or "" where nothing was dropped."""
+_KNOWN: Final[dict[tuple[object, ...], dict[Hop, list[tuple[Network, str]]]]] = {}
+"""By what is loaded and hop, for each lab: the sentence, or "" where nothing was dropped."""
 
 
 class Unasked:
@@ -78,9 +78,16 @@ class Unasked:
     def _may_see(self, hop: Hop) -> bool:
         return any(_may_see(ruleset, hop.neighbour.address.version) for ruleset in self._rulesets.values())
 
-    def _of(self, hop: Hop) -> str:
+    @cached_property
+    def _results(self) -> dict[Hop, list[tuple[Network, str]]]:
+        """What is known by now of the rulesets, which no step changes any more."""
+        if self.changed:
+            return {}
         loaded = ((name, one.chains, one.rules, tuple(one.sets.items())) for name, one in self._rulesets.items())
-        results = [] if self.changed else _KNOWN.setdefault((hop, *loaded), [])
+        return _KNOWN.setdefault(tuple(loaded), {})
+
+    def _of(self, hop: Hop) -> str:
+        results = self._results.setdefault(hop, [])
         for network, sentence in results:
             if network == self._lab.network:
                 return sentence
@@ -105,7 +112,7 @@ class Unasked:
         asking, answering = (self._lab.hosts[one.host] for one in (hop.asking, hop.answering))
         asks = hop.asking.name in asking.plan.speaking
         answers = hop.answering.name in answering.plan.speaking
-        source = _source(hop)
+        source = neighbours.source(hop.asking, hop.neighbour.address, hop.own)
         query = Query(asking.name, hop.asking.name, hop.neighbour.address, source)
         question, answer = resolving.pair(hop.asking, hop.answering.mac, hop.neighbour.address, source)
         # A bridge floods questions: one copy may be dropped where another arrives.
@@ -172,14 +179,6 @@ def _hops(packet: ObservedPacket, network: Network) -> Iterator[Hop]:
             if one.known and (one.interface, one.mac, one.address.version) == (asking.name, target, version):
                 yield Hop(asking, one, interfaces[target], asking.host == packet.sender)
                 break
-
-
-def _source(hop: Hop) -> IPv6Address | None:
-    """The source of a solicitation (ndisc_solicit in net/ipv6/ndisc.c)."""
-    if hop.neighbour.address.version == 4:
-        return None
-    own = hop.asking.address(6) if hop.own else None
-    return own if isinstance(own, IPv6Address) else link_local(hop.asking.mac).ip
 
 
 def _may_see(ruleset: Ruleset, version: int) -> bool:

@@ -117,7 +117,7 @@ def differing_flow(expect: Expect, observation: Observation) -> Found:
         return
     for key in ("by", "src", "sport", "dst", "dport", "error"):
         value, found = getattr(wanted, key), getattr(seen, key)
-        if value is not None and not _same(value, found):
+        if value is not None and not same(value, found):
             yield (*keys, key), str(value), str(found) or "none", ""
 
 
@@ -179,11 +179,11 @@ def _differing(wanted: Tracked, one: Connection) -> Iterator[tuple[Keys, str, st
     for name, ends, way in (("original", wanted.original, one.original), ("reply", wanted.reply, one.reply)):
         for key in Ends.__struct_fields__ if ends is not None else ():
             value, found = getattr(ends, key), getattr(way, key)
-            if value is not None and not _same(value, found):
+            if value is not None and not same(value, found):
                 yield (name, key), str(value), str(found)
 
 
-def _same(wanted: str | int, found: str | int) -> bool:
+def same(wanted: str | int, found: str | int) -> bool:
     """Whether a value is the one wanted, or one of its alternatives, addresses however written."""
     return any(one == found or _is_address(one, found) for one in alternatives(wanted))
 

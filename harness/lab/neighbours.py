@@ -123,7 +123,7 @@ class Resolver:
         """
         host = self._lab.network.hosts[name]
         asked = [
-            Query(name, one.interface, one.address, _source(host.interfaces[one.interface], one.address, own_source))
+            Query(name, one.interface, one.address, source(host.interfaces[one.interface], one.address, own_source))
             for one in host.neighbours
             if not one.known and one.address.version == version and address in (None, one.address)
         ]
@@ -164,7 +164,11 @@ def resolved(host: Host, query: Query) -> bool:
     return not _unanswered(host, [query])
 
 
-def _source(interface: Interface, target: Address, own: bool) -> IPv6Address | None:
+def source(interface: Interface, target: Address, own: bool) -> IPv6Address | None:
+    """The source of a solicitation for ``target`` from ``interface`` (ndisc_solicit in net/ipv6/ndisc.c), None for ARP.
+
+    With ``own`` the packet that waits is the host's own.
+    """
     if target.version == 4:
         return None
     found = interface.address(6) if own else None

@@ -179,7 +179,7 @@ def summary(found: Mapping[str, str | int], sender: str | None = None, receiver:
         words.append(str(flags))
     if "type" in found:
         types = icmp.TYPES if found["protocol"] == "icmp" else icmp.TYPES_V6
-        words.append(next((name for name, number in types.items() if number == found["type"]), f"type {found['type']}"))
+        words.append(icmp.name_of(types, found["type"], f"type {found['type']}"))
         if found["code"]:
             words.append(f"code {found['code']}")
     if inner := found.get("inner"):

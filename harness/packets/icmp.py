@@ -104,6 +104,11 @@ def check_reject(text: str) -> int | None:
     )
 
 
+def name_of(names: Mapping[str, int], number: object, default: str) -> str:
+    """The first of ``names`` for ``number``; ``default`` where there is none."""
+    return next((name for name, one in names.items() if one == number), default)
+
+
 def number(name: str | int, types: Mapping[str, int]) -> int:
     """The number of an ICMP type of ``TYPES`` or ``TYPES_V6``; raises Problem without keys."""
     return name if isinstance(name, int) else types[_known(name, types, "type name that nft knows")]

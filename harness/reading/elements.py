@@ -13,7 +13,7 @@ from ipaddress import ip_address, ip_network
 
 from harness.model.observation import Rule, Step, Value
 from harness.packets import icmp
-from harness.packets.headers import fields
+from harness.packets.headers import fields, framed
 from harness.reading.rules import bare
 
 MOST = 100
@@ -85,16 +85,20 @@ def difference(rule: Rule, first: Step) -> str:
 
     ``first`` is the step that has the packet's headers, as the rule saw them.
     """
-    for found in _MATCH.finditer(_plain(rule.text)):
-        key = found["key"]
-        value = _value(key, first)
-        if value is None or (key in _PROTOCOLS and str(value).isdecimal()):
+    for found, value, answers in _matches(_plain(rule.text), first):
+        if found["key"] in _PROTOCOLS and str(value).isdecimal():
             continue
-        held = [_element(one)[0] for one in (found["elements"] or found["value"]).split(", ")]
-        answers = [_holds(one, [value], [_NUMBERS.get(key, {})]) for one in held]
         if True in answers if found["not"] else all(answer is False for answer in answers):
             return f"{found[0]}, the packet has {value}"
     return ""
+
+
+def _matches(text: str, first: Step) -> Iterator[tuple[re.Match[str], str | int, list[bool | None]]]:
+    """Each match on a header whose value is known: the packet's value, and whether each of the elements has it."""
+    for found in _MATCH.finditer(text):
+        if (value := _value(found["key"], first)) is not None:
+            held = [_element(one)[0] for one in (found["elements"] or found["value"]).split(", ")]
+            yield found, value, [_holds(one, [value], [_NUMBERS.get(found["key"], {})]) for one in held]
 
 
 _ASIDE = re.compile(
@@ -114,12 +118,7 @@ def without_what_holds(rule: Rule, first: Step) -> str | None:
     if difference(rule, first):
         return None
     text = _plain(rule.text)
-    for found in _MATCH.finditer(text):
-        value = _value(found["key"], first)
-        if value is None:
-            continue
-        held = [_element(one)[0] for one in (found["elements"] or found["value"]).split(", ")]
-        answers = [_holds(one, [value], [_NUMBERS.get(found["key"], {})]) for one in held]
+    for found, _, answers in _matches(text, first):
         if all(answer is False for answer in answers) if found["not"] else True in answers:
             text = text.replace(found[0], "", 1)
     return " ".join(_ASIDE.sub("", text).split())
@@ -173,7 +172,7 @@ def _value(key: str, first: Step | None) -> str | int | None:
     if not first.headers:
         return None
     version = first.headers[0] >> 4
-    found = fields(bytes(12) + {4: b"\x08\x00", 6: b"\x86\xdd"}.get(version, b"\x00\x00") + first.headers)
+    found = fields(framed(first.headers)) if version in (4, 6) else {}
     match what:
         case "saddr" | "daddr" if kind == {4: "ip", 6: "ip6"}.get(version):
             return found.get("src" if what == "saddr" else "dst")

@@ -27,8 +27,7 @@ def unreachable(ruleset: RulesetPlan) -> set[tuple[str, int]]:
     for rule in ruleset.rules:
         chains[rule.chain_path].append(rule)
     pending = [policy.chain_path for policy in ruleset.policies]
-    # A block in braces is a chain with a name that nft generates; the listing of its rule lacks that name.
-    pending += [path for path in chains if path.rpartition(" ")[2].startswith("__chain")]
+    pending += filter(_is_block, chains)
     reached: set[tuple[str, int]] = set()
     seen: set[str] = set()
     while pending:
@@ -57,12 +56,17 @@ def entrances(chain: str, rules: Sequence[Rule], policies: Sequence[Policy]) -> 
     above, pending = {chain}, [chain]
     while pending:
         path = pending.pop()
-        if path.rpartition(" ")[2].startswith("__chain"):
+        if _is_block(path):
             table = path.rpartition(" ")[0]
             return tuple(one for one in policies if f"{one.family} {one.table}" == table)
         pending += callers[path] - above
         above |= callers[path]
     return tuple(one for one in policies if one.chain_path in above)
+
+
+def _is_block(path: str) -> bool:
+    """Whether the chain is a block in braces. nft generates its name, which the listing of its rule lacks."""
+    return path.rpartition(" ")[2].startswith("__chain")
 
 
 def _targets(rule: Rule, sets: Mapping[str, Sequence[str]], chains: Sequence[str]) -> list[str]:

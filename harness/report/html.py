@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from harness import __version__
 from harness.errors import Position
+from harness.judge.advice import PAGE
 from harness.model.observation import Delivery, Hop, ObservedPacket, Value
 from harness.model.result import PacketResult, Result
 from harness.packets.headers import fields, summarise
@@ -42,7 +43,7 @@ def render(results: Iterable[Result]) -> str:
         lstrip_blocks=True,
         finalize=lambda value: escape(value) if type(value) is str else value,
     )
-    environment.globals.update(box_width=WIDTH, box_height=HEIGHT, line=LINE)
+    environment.globals.update(box_width=WIDTH, box_height=HEIGHT, line=LINE, causes=PAGE)
     kernels = sorted({result.kernel for result in results if result.kernel})
     ways = _Ways()
     cards = [_card(number, result, texts, ways) for number, result in enumerate(results)]

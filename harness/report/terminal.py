@@ -330,7 +330,7 @@ def _answer(reply: Delivery) -> str:
     number, codes = {"icmp": (3, icmp.CODES), "icmpv6": (1, icmp.CODES_V6)}.get(str(found.get("protocol")), (None, {}))
     what = summarise(reply.frame)
     if number is not None and found.get("type") == number:
-        code = next((name for name, value in codes.items() if value == found["code"]), f"code {found['code']}")
+        code = icmp.name_of(codes, found["code"], f"code {found['code']}")
         what = f"{found['protocol']} {code} from {found['src']}"
     elif "R" in str(found.get("flags", "")):
         what = f"tcp reset: {what}"

@@ -47,15 +47,11 @@ def _kind(headers: Mapping[str, str | int]) -> str:
         return "a TCP reset" if "R" in flags else "a SYN-ACK" if {"S", "A"} <= flags else "a TCP packet"
     if protocol in ("icmp", "icmpv6"):
         types, codes = (icmp.TYPES, icmp.CODES) if protocol == "icmp" else (icmp.TYPES_V6, icmp.CODES_V6)
-        kind = _name(types, headers.get("type"))
+        kind = icmp.name_of(types, number := headers.get("type"), str(number))
         if kind == "destination-unreachable":
-            kind = _name(codes, headers.get("code"))
+            kind = icmp.name_of(codes, number := headers.get("code"), str(number))
         return f"{'ICMP' if protocol == 'icmp' else 'ICMPv6'} {kind}"
     return f"a packet of protocol {protocol}"
-
-
-def _name(names: Mapping[str, int], number: str | int | None) -> str:
-    return next((name for name, one in names.items() if one == number), str(number))
 
 
 def answer_came_from_another_address(evidence: Evidence) -> Iterator[str]:

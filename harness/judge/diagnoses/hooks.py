@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.judge.diagnoses.evidence import Evidence
-from harness.judge.unmet import place, rule_status
+from harness.judge.unmet import evaluations_of, place
 from harness.reading import hooks
 from harness.reading.reach import entrances
 from harness.reading.rules import translated
@@ -17,7 +17,7 @@ def rule_at_another_hook(evidence: Evidence) -> Iterator[str]:
     The commonest is a ban in a chain at hook input, which what is forwarded to a published port does not pass.
     """
     rule, packet, device = evidence.expected, evidence.packet, evidence.device
-    if rule is None or rule_status(rule, evidence.rules, packet, device) == "did not match":
+    if rule is None or any(evaluations_of(rule, evidence.rules, packet, device)):
         return
     hook = hooks.missed(entrances(rule.chain_path, evidence.rules, evidence.policies), packet, device)
     if not hook:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
 
 from harness.judge.diagnoses.evidence import Evidence
-from harness.judge.flow import belongs, describe_connection
+from harness.judge.flow import belongs, describe_connection, same
 from harness.judge.unmet import named, place
-from harness.model.fields import alternatives
 from harness.model.observation import Connection, ObservedPacket, Step
 from harness.packets import icmp
 from harness.packets.checksum import is_checksum_wrong
@@ -102,7 +100,7 @@ def _frames(packet: ObservedPacket) -> Iterator[bytes]:
 
 
 def _differs(found: Mapping[str, str | int], key: str, wanted: str) -> bool:
-    return key in found and all(ip_address(found[key]) != ip_address(one) for one in alternatives(wanted))
+    return key in found and not same(wanted, found[key])
 
 
 def _came_first(evidence: Evidence, step: Step) -> bool:
@@ -160,7 +158,7 @@ def _reason_of_icmp(seen: Mapping[str, str | int]) -> str:
     """Why an ICMP message is invalid: nf_conntrack_proto_icmp.c and nf_conntrack_proto_icmpv6.c in net/netfilter/."""
     is_v6, kind = seen["protocol"] == "icmpv6", seen.get("type")
     names = icmp.TYPES_V6 if is_v6 else icmp.TYPES
-    name = next((name for name, number in names.items() if number == kind), f"type {kind}")
+    name = icmp.name_of(names, kind, f"type {kind}")
     if isinstance(kind, int) and (kind < 128 if is_v6 else kind in _ERRORS):
         return f"an ICMP error ({name}) is valid only if the packet that it quotes belongs to a tracked connection"
     if kind in (_REPLIES_V6 if is_v6 else _REPLIES):
