@@ -20,7 +20,7 @@ from harness.init.measure import Seen, Session
 from harness.init.packets import Candidate, Candidates
 from harness.init.scenarios import MeasuredPackets
 from harness.init.simulate import Key, SimulatedRuleset
-from harness.init.targets import Target, targets, why_none
+from harness.init.targets import Target, joined, targets, why_none
 from harness.model import layers
 from harness.model.observation import Rule
 from harness.model.result import PacketResult
@@ -123,24 +123,21 @@ class _Writer(NamedTuple):
         """The file with ``drafts``."""
         return file.head(self.ruleset, self.output, self.lab) + file.body(drafts, comments)
 
-    def refused(self, drafts: Sequence[ScenarioDraft]) -> dict[int, str]:
-        """The numbers of those ``drafts`` that would not be read as scenarios, with the reason."""
+    def read(self, drafts: Sequence[ScenarioDraft]) -> tuple[list[Case], dict[int, str]]:
+        """``drafts`` as they would be read, and the numbers of those that would not, with the reason.
+
+        Where one is refused, not all of the others need be among the first.
+        """
         loaded = self._load(drafts)
         if isinstance(loaded, str):
             # Which of them it is, the parser cannot say.
             if len(drafts) == 1:
-                return {0: loaded}
+                return [], {0: loaded}
             half = len(drafts) // 2
-            return self.refused(drafts[:half]) | {
-                half + number: why for number, why in self.refused(drafts[half:]).items()
-            }
-        return {number: one.errors[0].sentence for number, one in enumerate(loaded) if isinstance(one, Broken)}
-
-    def cases(self, drafts: Sequence[ScenarioDraft]) -> list[Case]:
-        """``drafts``, none of which is refused, as they would be read."""
-        loaded = self._load(drafts)
-        assert not isinstance(loaded, str)
-        return [one for one in loaded if isinstance(one, Case)]
+            before, behind = self.read(drafts[:half])[1], self.read(drafts[half:])[1]
+            return [], before | {half + number: why for number, why in behind.items()}
+        refused = {number: one.errors[0].sentence for number, one in enumerate(loaded) if isinstance(one, Broken)}
+        return [one for one in loaded if isinstance(one, Case)], refused
 
     def _load(self, drafts: Sequence[ScenarioDraft]) -> list[Case | Broken] | str:
         if not drafts:
@@ -171,7 +168,7 @@ class _Work:
             found.extend(itertools.islice(packets.of(key), 1 + TRIES))
         except (HarnessError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             self._reasons[key] = f"no packet could be made of what it asks for ({type(error).__name__}: {error})"
-        wrong = self._writer.refused([ScenarioDraft(f"packet {number}", one.sends) for number, one in enumerate(found)])
+        _, wrong = self._writer.read([ScenarioDraft(f"packet {number}", one.sends) for number, one in enumerate(found)])
         if wrong and len(wrong) == len(found):
             self._reasons[key] = f"no packet could be made of what it asks for: {wrong[0]}"
         return [one for number, one in enumerate(found) if number not in wrong]
@@ -249,18 +246,18 @@ class _Work:
             for draft, why in refused:
                 wrong |= {repr(one.sends) for one in measured_packets if one.sends[: len(draft.sends)] == draft.sends}
                 for key, kept in found.items():
-                    if kept is draft:
+                    if kept.sends == draft.sends:
                         self._reasons[key] = why
 
     def _untrue(self, drafts: Sequence[ScenarioDraft]) -> list[tuple[ScenarioDraft, str]]:
         """The scenarios that would not be read, or would not expect what was observed; with the reason."""
-        refused = self._writer.refused(drafts)
+        cases, refused = self._writer.read(drafts)
         if refused:
             return [
                 (drafts[number], f"what was observed could not be written: {why}") for number, why in refused.items()
             ]
         found = []
-        for draft, case in zip(drafts, self._writer.cases(drafts), strict=True):
+        for draft, case in zip(drafts, cases, strict=True):
             packets = next(one for one in self._measured if one.sends[: len(draft.sends)] == tuple(draft.sends))
             if why := _differing(case, packets):
                 found.append((draft, f"its expectation would not hold: {why}"))
@@ -303,9 +300,7 @@ def _once(drafts: Iterable[ScenarioDraft]) -> list[ScenarioDraft]:
 
 def _named(group: Sequence[ScenarioDraft]) -> ScenarioDraft:
     """One for several that send the same and expect nothing yet."""
-    first, *others = group
-    names = "; ".join(one.name for one in group)
-    return first._replace(name=names if len(names) <= 150 else f"{first.name}; and {len(others)} more")
+    return group[0]._replace(name=joined([one.name for one in group]))
 
 
 @contextmanager

@@ -7,9 +7,10 @@ from ipaddress import ip_network
 from typing import Any, Final
 
 from harness.init import names
-from harness.init.expressions import element, field, unpacked
+from harness.init.expressions import BITWISE, element, field, unpacked
 from harness.init.simulate import SimulatedRule, SimulatedRuleset
 from harness.packets import icmp
+from harness.topology.parts import EVERYBODY
 
 Constraints = dict[str, Any]
 """Values that fields of a packet must have; see :data:`~harness.init.expressions.Fields`. Addresses may be networks."""
@@ -20,16 +21,6 @@ MEMBERS_AT_MOST: Final = 6
 STRANGERS: Final = {4: "198.51.100.77", 6: "2001:db8:77::77"}
 """Addresses of nobody in a lab."""
 IMPOSSIBLE: Final[Constraints] = {"impossible": True}
-FLAGS_OF_LETTERS: Final = {
-    "fin": "F",
-    "syn": "S",
-    "rst": "R",
-    "psh": "P",
-    "ack": "A",
-    "urg": "U",
-    "ecn": "E",
-    "cwr": "C",
-}
 _NUMBERS: Final[Mapping[str, int]] = {
     "sport": 65535,
     "dport": 65535,
@@ -149,14 +140,14 @@ def _one_of(member: Any) -> Any:
 def _implied(left: Any) -> Constraints:
     """The protocol that an expression asks for by itself."""
     kind, what = unpacked(left)
-    if kind in ("&", "|", "^", "<<", ">>") and isinstance(what, list):
+    if kind in BITWISE and isinstance(what, list):
         return _implied(what[0])
     if kind == "tcp option":
         return {"proto": "tcp"}
     if kind != "payload" or not isinstance(what, Mapping):
         return {}
     protocol = str(what.get("protocol", ""))
-    if protocol in ("tcp", "udp", "sctp", "dccp", "udplite"):
+    if protocol in names.WITH_PORTS:
         return {"proto": protocol}
     return dict(_OF_PROTOCOL.get(protocol, {}))
 
@@ -222,7 +213,7 @@ def _ether_type(name: str, value: Any, _: Constraints) -> Constraints:
 def _local(name: str, value: Any, found: Constraints) -> Constraints:
     """Of ``fib daddr type``."""
     if value == "broadcast":
-        return {"daddr": "255.255.255.255", "family": 4}
+        return {"daddr": str(EVERYBODY), "family": 4}
     if value == "multicast":
         return {"daddr": "ff02::1", "family": 6} if found.get("family") == 6 else {"group": True}
     return {name: value == "local"}
@@ -231,7 +222,7 @@ def _local(name: str, value: Any, found: Constraints) -> Constraints:
 def _origin(_: str, value: Any, found: Constraints) -> Constraints | None:
     """Of ``fib saddr type``."""
     if value == "broadcast":
-        return {"saddr": "255.255.255.255", "family": 4}
+        return {"saddr": str(EVERYBODY), "family": 4}
     if value == "multicast":
         return {"saddr": "ff02::1", "family": 6} if found.get("family") == 6 else {"saddr": "224.0.0.1", "family": 4}
     return None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Any
 
 from harness.init.expressions import Fields
-from harness.init.simulate import Key, SimulatedRuleset, Traversal
+from harness.init.simulate import Key, SimulatedChain, SimulatedRuleset, Traversal
 from harness.model.problem import Problem
 from harness.topology.network import Network
 from harness.topology.parts import EVERYBODY, LOOPBACK, Address
@@ -26,8 +27,10 @@ class SimulatedDevice:
             one.name: one.peer.host for one in self.host.interfaces.values() if one.peer.host != network.device
         }
         """The host at the other end of each of the device's links."""
-        bases = {(one.family, one.hook) for one in ruleset.chains.values() if one.hook}
-        self._hooks = {key: ruleset.base([key[0]], key[1]) for key in bases}
+        self._hooks: dict[tuple[str, str], list[SimulatedChain]] = defaultdict(list)
+        for chain in ruleset.chains.values():
+            if chain.hook:
+                self._hooks[chain.family, chain.hook].append(chain)
 
     def travel(self, fields: Fields, wanted: frozenset[Key]) -> Traversal | None:
         """The way of a packet through the device; None for one that does not get there."""
@@ -44,47 +47,49 @@ class SimulatedDevice:
             way = Traversal(met=[], verdict="accept", fields=fields)
             if fields["from"] == device:
                 self.network.route(device, destination, local=True)
-                return self._sent(fields, way, wanted)
+                return self._sent(way, wanted)
             hop = self.network.route(fields["from"], destination)
         except (Problem, ValueError, KeyError):
             return None
         fields["iif"] = hop.interface.peer.interface
         fields.setdefault("ether_saddr", hop.interface.mac)
         fields.setdefault("ether_daddr", hop.mac)
-        return self._received(fields, way, wanted)
+        return self._received(way, wanted)
 
     def _is_local(self, address: Address) -> bool:
         return address in self._own or address.is_multicast or address == EVERYBODY
 
-    def _received(self, fields: Fields, way: Traversal, wanted: frozenset[Key]) -> Traversal:
-        if self._hook(("netdev", "inet"), "ingress", fields, way, wanted, device=fields["iif"]):
+    def _received(self, way: Traversal, wanted: frozenset[Key]) -> Traversal:
+        fields = way.fields
+        if self._hook(("netdev", "inet"), "ingress", way, wanted, device=fields["iif"]):
             return way
-        if fields["iif"] in self._bridge_of and self._bridged(fields, way, wanted):
+        if fields["iif"] in self._bridge_of and self._bridged(way, wanted):
             return way
         if fields["proto"] == "arp":
-            self._hook(("arp",), "input", fields, way, wanted)
+            self._hook(("arp",), "input", way, wanted)
             return way
         families = self._families(fields)
-        if self._hook(families, "prerouting", fields, way, wanted):
+        if self._hook(families, "prerouting", way, wanted):
             return way
         # Where a rule has translated the destination, the address is not what the packet was sent to.
         fields["local"] = bool(fields["local"]) if fields["daddr"] not in self._own else True
         if fields["local"]:
-            self._hook(families, "input", fields, way, wanted)
+            self._hook(families, "input", way, wanted)
             return way
         leaving = self._way_out(fields["daddr"]) if self.host.forwarding else ""
         if not leaving:
             return way
         fields["oif"] = leaving
-        if not self._hook(families, "forward", fields, way, wanted):
-            self._left(fields, way, wanted)
+        if not self._hook(families, "forward", way, wanted):
+            self._left(way, wanted)
         return way
 
-    def _bridged(self, fields: Fields, way: Traversal, wanted: frozenset[Key]) -> bool:
+    def _bridged(self, way: Traversal, wanted: frozenset[Key]) -> bool:
         """Whether a packet that came by the port of a bridge ended in it."""
+        fields = way.fields
         port, bridge = fields["iif"], self._bridge_of[fields["iif"]]
         fields["ibr"] = bridge
-        if self._hook(("bridge",), "prerouting", fields, way, wanted):
+        if self._hook(("bridge",), "prerouting", way, wanted):
             return True
         if not fields["local"]:
             others = [one for one in self.host.bridges[bridge].ports if one != port]
@@ -92,30 +97,31 @@ class SimulatedDevice:
             if facing or not any(fields["daddr"] in own.network for own in self.host.interfaces[bridge].addresses):
                 fields |= {"oif": (facing or others or [""])[0], "obr": bridge}
             if facing:
-                if not self._hook(("bridge",), "forward", fields, way, wanted):
-                    self._hook(("bridge",), "postrouting", fields, way, wanted)
+                if not self._hook(("bridge",), "forward", way, wanted):
+                    self._hook(("bridge",), "postrouting", way, wanted)
                 return True
             fields.pop("oif", None)
-        if self._hook(("bridge",), "input", fields, way, wanted):
+        if self._hook(("bridge",), "input", way, wanted):
             return True
         fields["iif"] = bridge
         return False
 
-    def _sent(self, fields: Fields, way: Traversal, wanted: frozenset[Key]) -> Traversal:
+    def _sent(self, way: Traversal, wanted: frozenset[Key]) -> Traversal:
+        fields = way.fields
         here = fields["daddr"] in self._own or fields["daddr"].is_loopback
         fields["oif"] = LOOPBACK if here else self._way_out(fields["daddr"])
         if not fields["oif"]:
             return way
         families = ("arp",) if fields["proto"] == "arp" else self._families(fields)
-        if self._hook(families, "output", fields, way, wanted):
+        if self._hook(families, "output", way, wanted):
             return way
-        if not self._left(fields, way, wanted) and here:
+        if not self._left(way, wanted) and here:
             fields |= {"iif": fields.pop("oif"), "local": True}
             if not (
-                self._hook(("netdev", "inet"), "ingress", fields, way, wanted, device=LOOPBACK)
-                or self._hook(families, "prerouting", fields, way, wanted)
+                self._hook(("netdev", "inet"), "ingress", way, wanted, device=LOOPBACK)
+                or self._hook(families, "prerouting", way, wanted)
             ):
-                self._hook(families, "input", fields, way, wanted)
+                self._hook(families, "input", way, wanted)
         return way
 
     def _way_out(self, address: Any) -> str:
@@ -128,22 +134,22 @@ class SimulatedDevice:
                     return one.name
             return ""
 
-    def _left(self, fields: Fields, way: Traversal, wanted: frozenset[Key]) -> bool:
-        if self._hook(self._families(fields), "postrouting", fields, way, wanted):
+    def _left(self, way: Traversal, wanted: frozenset[Key]) -> bool:
+        fields = way.fields
+        if self._hook(self._families(fields), "postrouting", way, wanted):
             return True
         if bridge := self.host.bridges.get(fields["oif"]):
             ports = [port for port in bridge.ports if self.facing.get(port) == fields["to"]] or [bridge.ports[0]]
             fields |= {"obr": fields["oif"], "oif": ports[0]}
             for hook in ("output", "postrouting"):
-                if self._hook(("bridge",), hook, fields, way, wanted):
+                if self._hook(("bridge",), hook, way, wanted):
                     return True
-        return self._hook(("netdev",), "egress", fields, way, wanted, device=fields["oif"])
+        return self._hook(("netdev",), "egress", way, wanted, device=fields["oif"])
 
     def _hook(
         self,
         families: Sequence[str],
         hook: str,
-        fields: Fields,
         way: Traversal,
         wanted: frozenset[Key],
         *,
@@ -154,9 +160,9 @@ class SimulatedDevice:
         for chain in sorted(chains, key=lambda one: one.priority):
             if device and device not in chain.devices:
                 continue
-            if chain.kind == "nat" and (fields.get("state", "new") != "new" or fields.get("reply")):
+            if chain.kind == "nat" and (way.fields.get("state", "new") != "new" or way.fields.get("reply")):
                 continue
-            verdict = self.ruleset.evaluate(chain, fields, way, wanted)
+            verdict = self.ruleset.evaluate(chain, way, wanted)
             if verdict != "accept":
                 way.verdict = verdict
                 return True

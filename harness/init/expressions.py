@@ -10,6 +10,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any, Final
 
 from harness.init import names
+from harness.topology.parts import EVERYBODY
 
 Fields = dict[str, Any]
 """A packet as expressions see it: ``iif oif family proto saddr daddr sport dport flags type code
@@ -38,7 +39,9 @@ _PAYLOAD: Final = {
     "saddr ip": "saddr",
     "daddr ip": "daddr",
 }
-_TRANSPORTS: Final = ("tcp", "udp", "sctp", "dccp", "udplite", "th")
+_TRANSPORTS: Final = names.WITH_PORTS | {"th"}
+BITWISE: Final = ("&", "|", "^", "<<", ">>")
+"""Operators of expressions."""
 
 
 def unpacked(expression: Any) -> tuple[str, Any]:
@@ -52,7 +55,7 @@ def unpacked(expression: Any) -> tuple[str, Any]:
 def field(left: Any) -> str:
     """The field of a packet that an expression reads, as :data:`Fields` calls it; "" for none."""
     kind, what = unpacked(left)
-    if kind in ("&", "|", "^", "<<", ">>") and isinstance(what, list):
+    if kind in BITWISE and isinstance(what, list):
         return field(what[0])
     if not isinstance(what, Mapping):
         return ""
@@ -85,7 +88,7 @@ def value(expression: Any, fields: Fields) -> Any:
         if None in values:
             return None
         return UNKNOWN if UNKNOWN in values else tuple(values)
-    if kind in ("&", "|", "^", "<<", ">>") and isinstance(what, list) and len(what) == 2:
+    if kind in BITWISE and isinstance(what, list) and len(what) == 2:
         return _combined(kind, *(value(one, fields) for one in what), name=field(what[0]))
     return _VALUES[kind](what, fields) if kind in _VALUES and isinstance(what, Mapping) else UNKNOWN
 
@@ -163,7 +166,7 @@ def _fib(what: Mapping[str, Any], fields: Fields) -> Any:
         return UNKNOWN
     if address.is_multicast:
         return "multicast"
-    if str(address) == "255.255.255.255":
+    if address == EVERYBODY:
         return "broadcast"
     if name == "saddr":
         return UNKNOWN

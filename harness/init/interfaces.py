@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from harness.init.constraints import called
 from harness.init.expressions import element, parts, unpacked
 from harness.init.facts import Facts
+from harness.topology.parts import LOOPBACK
 
 _OUTSIDE: Final = re.compile(r"wan|ppp|ext|uplink|inet|internet|public|outside|world|isp|red", re.IGNORECASE)
 _INSIDE: Final = re.compile(r"lan|int|home|office|dmz|docker|br|virbr|wg|tun|private|inside|green|guest", re.IGNORECASE)
@@ -141,4 +142,4 @@ def _strings(value: Any) -> list[str]:
 
 
 def _usable(names: Iterable[str]) -> list[str]:
-    return [name for name in names if name != "lo" and _VALID.fullmatch(name) and not name.isdecimal()]
+    return [name for name in names if name != LOOPBACK and _VALID.fullmatch(name) and not name.isdecimal()]

@@ -29,6 +29,7 @@ from harness import ending
 from harness.errors import HarnessError, Unsupported
 from harness.model.observation import Rule
 from harness.model.result import PacketResult
+from harness.reading.rules import bare
 from harness.recording.chance import evaluated
 from harness.ruleset import conntrack, state
 from harness.ruleset.nft import RefusedError
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from harness.scenario.case import Case
     from harness.tracer.base import BaseTracer
 
-_STRING: Final = re.compile(r'"[^"]*"')
 _REMEMBERS: Final = re.compile(r"\b(?:limit rate|quota|numgen inc|ct count|last|add @|update @|delete @)")
 """Statements by which a ruleset remembers packets; connections are forgotten in any case."""
 _ELEMENT: Final = re.compile(r"\b(?:add|update) @\S+ \{[^{}]*\}")
@@ -213,12 +213,13 @@ def _acted(stage: Experiment, case: Case) -> Iterator[PacketResult]:
 
 def _filled(stage: Experiment) -> frozenset[str]:
     """The sets that rules add to and that have elements when the ruleset has just been loaded."""
-    names = {
-        f"{rule.family} {rule.table} {name}"
-        for rule in stage.ruleset.rules
-        for name in _OF_SET.findall(_STRING.sub("", rule.text))
-    }
+    names = set().union(*map(_sets, stage.ruleset.rules))
     return frozenset(name for name, held in state.elements(stage.ruleset.nft, sorted(names)).items() if held)
+
+
+def _sets(rule: Rule) -> set[str]:
+    """The sets and maps that ``rule`` adds to, by family, table and name."""
+    return {f"{rule.family} {rule.table} {name}" for name in _OF_SET.findall(bare(rule.text))}
 
 
 def _taken_back(stage: Experiment, sent: Sequence[PacketResult], filled: frozenset[str]) -> bool:
@@ -229,11 +230,10 @@ def _taken_back(stage: Experiment, sent: Sequence[PacketResult], filled: frozens
         return False
     sets: set[str] = set()
     for rule in evaluated([step for one in sent for step in one.seen.steps], stage.ruleset.rules):
-        text = _STRING.sub("", rule.text)
         # What is remembered in an element goes with it.
-        if _REMEMBERS.search(_ELEMENT.sub("", text)):
+        if _REMEMBERS.search(_ELEMENT.sub("", bare(rule.text))):
             return False
-        sets |= {f"{rule.family} {rule.table} {name}" for name in _OF_SET.findall(text)}
+        sets |= _sets(rule)
     if sets & filled:
         return False
     try:

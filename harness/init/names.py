@@ -22,6 +22,7 @@ PROTOCOLS: Mapping[str, int] = {
     "vrrp": 112,
     "l2tp": 115,
 }
+WITH_PORTS = frozenset(netfilter.PROTOCOLS[number] for number in netfilter.WITH_PORTS)
 FLAGS: Mapping[str, int] = {"fin": 1, "syn": 2, "rst": 4, "psh": 8, "ack": 16, "urg": 32, "ecn": 64, "cwr": 128}
 ETHER_TYPES: Mapping[str, int] = {
     "ip": 0x0800,
@@ -57,8 +58,8 @@ _BY_FIELD: Mapping[str, tuple[Mapping[str, int], ...]] = {
 def protocol(value: Any) -> str | int:
     """A protocol as packets have it: by its name where one is used here, ``ipv6-icmp`` for ``icmpv6``."""
     number = PROTOCOLS.get(value, value)
-    used = ("icmp", "tcp", "udp", "ipv6-icmp", "sctp", "dccp", "udplite", "gre", "esp", "ah", "igmp")
-    return next((name for name in used if PROTOCOLS[name] == number), number)
+    name = netfilter.PROTOCOLS.get(number, number)
+    return "ipv6-icmp" if name == "icmpv6" else name
 
 
 def number(value: Any, field: str = "", protocol: Any = None) -> int | None:

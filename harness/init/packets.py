@@ -37,7 +37,6 @@ _OTHER_FAMILY: Final = {"icmp": 6, "arp": 6, "ipv6-icmp": 4}
 """The IP version that does not carry a protocol."""
 _OF_THE_WAY: Final = ("iif", "oif", "local", "ibr", "obr", "group")
 """What follows from a packet's ends."""
-_PORTS: Final = ("tcp", "udp", "sctp", "dccp", "udplite")
 
 
 class Candidate(NamedTuple):
@@ -201,9 +200,7 @@ class Candidates:
             yield from self._filled_in(concrete)
 
     def _filled_in(self, asked: Constraints) -> Iterator[Fields]:
-        own = {
-            name: value for name, value in asked.items() if name not in ("iif", "oif", "local", "ibr", "obr", "group")
-        }
+        own = {name: value for name, value in asked.items() if name not in _OF_THE_WAY}
         combined = itertools.product([asked["family"]] if "family" in asked else [4, 6], _protocols(asked))
         for family, protocol in combined:
             if family == _OTHER_FAMILY.get(str(protocol)):
@@ -223,8 +220,9 @@ class Candidates:
 
     def _defaults(self, protocol: str | int, family: int, *, invalid: bool) -> Fields:
         """The fields that a packet of ``protocol`` has besides its ends, where no rule asks for others."""
-        fields: Fields = {"ether_type": {"arp": 0x0806}.get(str(protocol), 0x0800 if family == 4 else 0x86DD)}
-        if protocol in _PORTS:
+        carried = "arp" if protocol == "arp" else "ip" if family == 4 else "ip6"
+        fields: Fields = {"ether_type": names.ETHER_TYPES[carried]}
+        if protocol in names.WITH_PORTS:
             fields |= {"sport": REPLY_PORT, "dport": self._free_port}
         if protocol == "tcp":
             fields["flags"] = ("rst",) if invalid else ("syn",)
@@ -316,7 +314,7 @@ def _map_of(translation: Any) -> Any:
 
 def _of_chain(chain: SimulatedChain) -> Constraints:
     """What the hook of a base chain asks for by itself."""
-    asked: Constraints = {"family": {"ip": 4, "ip6": 6}[chain.family]} if chain.family in ("ip", "ip6") else {}
+    asked: Constraints = {"family": names.FAMILIES[chain.family]} if chain.family in ("ip", "ip6") else {}
     if chain.hook == "ingress" and chain.devices:
         asked["iif"] = chain.devices[0]
     return asked

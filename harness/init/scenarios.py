@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from harness.errors import BrokenMeasurement
 from harness.init.file import ScenarioDraft
 from harness.init.simulate import Key
-from harness.init.targets import LONGEST, Target
+from harness.init.targets import Target, joined
 from harness.model.observation import Rule, Step
 from harness.model.result import PacketResult
 from harness.recording import expectation
@@ -106,17 +106,20 @@ def drafts(
     for number, about in chosen.items():
         values = expected[number]
         assert not isinstance(values, str)
-        draft = _draft(first[number], values, about)
+        draft = _draft(first[number], met[number], values, about)
         found |= dict.fromkeys((one.key for one in about), draft)
     return found
 
 
 def _draft(
-    packets: MeasuredPackets, expected: Mapping[int, dict[str, object]], about: Sequence[Target]
+    packets: MeasuredPackets,
+    met: Mapping[Key, int],
+    expected: Mapping[int, dict[str, object]],
+    about: Sequence[Target],
 ) -> ScenarioDraft:
-    """The scenario of ``packets`` about several rules and policies: the one that decides, and all on the way."""
+    """The scenario of ``packets`` about several of what they ``met``: the one that decides, and all before it."""
     steps = _steps(packets.sent[-1])
-    places = sorted(packets.met[one.key] for one in about)
+    places = sorted(met[one.key] for one in about)
     names = {at: name_of(steps[at], packets.rules) for at in places}
     last = packets.sent[-1]
     values = {key: value for key, value in expected[last.action].items() if key != "rules"}
@@ -125,9 +128,7 @@ def _draft(
         values["rule"] = names[decided[-1]]
     if not decided or len(places) > 1:
         values = _with_rules(values, [names[at] for at in places])
-    titles = "; ".join(one.title for one in about)
-    title = titles if len(titles) <= LONGEST else f"{about[0].title}; and {len(about) - 1} more"
-    return ScenarioDraft(title, packets.sends, {**expected, last.action: values}, names)
+    return ScenarioDraft(joined([one.title for one in about]), packets.sends, {**expected, last.action: values}, names)
 
 
 def _same(one: Step, other: Step) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from harness.init import names
-from harness.init.constraints import FLAGS_OF_LETTERS
 from harness.init.expressions import Fields
 
 REPLY_PORT: Final = 40000
@@ -59,7 +58,7 @@ def _ports(fields: Fields) -> dict[str, Any]:
 
 def _tcp_header(fields: Fields) -> dict[str, Any]:
     header = _ports(fields)
-    letters = "".join(letter for name, letter in FLAGS_OF_LETTERS.items() if name in fields["flags"])
+    letters = "".join(letter for name, letter in zip(names.FLAGS, "FSRPAUEC", strict=True) if name in fields["flags"])
     if letters != "S":
         header["flags"] = letters
     if "mss" in fields:

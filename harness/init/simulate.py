@@ -110,11 +110,6 @@ class SimulatedRuleset:
                 for target in dict.fromkeys(self.targets(rule)):
                     self._callers[chain.family, chain.table, target].append(rule)
 
-    def base(self, families: Sequence[str], hook: str) -> list[SimulatedChain]:
-        """The base chains at a hook, in the order of their priorities."""
-        found = [one for one in self.chains.values() if one.hook == hook and one.family in families]
-        return sorted(found, key=lambda one: one.priority)
-
     def callers(self, chain: SimulatedChain) -> Sequence[SimulatedRule]:
         """The rules that lead into ``chain``."""
         return self._callers.get((chain.family, chain.table, chain.name), ())
@@ -165,10 +160,10 @@ class SimulatedRuleset:
 
     # -- a packet ---------------------------------------------------------------------------------
 
-    def evaluate(self, chain: SimulatedChain, fields: Fields, way: Traversal, wanted: frozenset[Key]) -> str:
+    def evaluate(self, chain: SimulatedChain, way: Traversal, wanted: frozenset[Key]) -> str:
         """The verdict of a base chain."""
         try:
-            _Evaluation(self, fields, way, wanted).chain(chain, 0)
+            _Evaluation(self, way, wanted).chain(chain, 0)
         except VerdictReached as ended:
             return ended.verdict
         way.met.append(chain.key)
@@ -218,18 +213,16 @@ def jumps(verdict: Any) -> Iterator[str]:
 
 def _statement(statement: Any) -> tuple[str, Any]:
     """A statement's word, and what follows it; nft prints some without an object, and some as text."""
-    if isinstance(statement, Mapping) and len(statement) == 1:
-        ((word, what),) = statement.items()
-        return str(word), what
-    return str(statement), None
+    word, what = unpacked(statement)
+    return (word, what) if word else (str(statement), None)
 
 
 class _Evaluation:
     """A packet on its way through the chains of one hook."""
 
-    def __init__(self, ruleset: SimulatedRuleset, fields: Fields, way: Traversal, wanted: frozenset[Key]) -> None:
+    def __init__(self, ruleset: SimulatedRuleset, way: Traversal, wanted: frozenset[Key]) -> None:
         self._ruleset = ruleset
-        self._fields = fields
+        self._fields = way.fields
         self._way = way
         self._wanted = wanted
         self._returned = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from harness.init.device import SimulatedDevice
@@ -14,9 +14,16 @@ from harness.init.simulate import FINAL, NAT, ChainKey, Key, SimulatedChain, exc
 from harness.model.observation import Rule
 from harness.recording import naming
 from harness.ruleset.listing import ANONYMOUS
+from harness.topology.parts import LOOPBACK
 
 LONGEST = 150
 """Characters of a scenario's name."""
+
+
+def joined(titles: Sequence[str]) -> str:
+    """One title for scenarios that are one."""
+    text = "; ".join(titles)
+    return text if len(text) <= LONGEST else f"{titles[0]}; and {len(titles) - 1} more"
 
 
 class Target(NamedTuple):
@@ -86,7 +93,7 @@ def why_none(device: SimulatedDevice, key: Key) -> str:
         return "it matches only after more packets than a scenario would send"
     if chain.hook in ("output", "postrouting", "egress") and chain.family in ("arp", "bridge"):
         return f"a lab sends nothing through the {chain.hook} hook of family {chain.family}"
-    if chain.hook and chain.devices and not {"lo", *device.facing} & set(chain.devices):
+    if chain.hook and chain.devices and not {LOOPBACK, *device.facing} & set(chain.devices):
         return f"the lab has no {' or '.join(chain.devices)}"
     if _is_shadowed(chain, key):
         return "a rule before it decides about every packet"

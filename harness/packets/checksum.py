@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from harness.packets.headers import ETHERNET, VLAN_TAG
+from harness.packets.headers import ETHERNET, VLAN_TAG, vlan_tags
 
 _TCP, _UDP, _ICMP, _ICMPV6 = 6, 17, 1, 58
 
@@ -15,10 +15,7 @@ def is_checksum_wrong(frame: bytes) -> bool:
     False also where that is not known: of fragments, behind IPv6 extension headers, of other protocols and of frames
     that are cut off.
     """
-    at = ETHERNET
-    while frame[at - 2 : at] in (b"\x81\x00", b"\x88\xa8"):
-        at += VLAN_TAG
-    packet = frame[at:]
+    packet = frame[ETHERNET + VLAN_TAG * len(vlan_tags(frame)) :]
     try:
         found = _ipv4(packet) if packet[0] >> 4 == 4 else _ipv6(packet)
     except (struct.error, IndexError):
@@ -28,7 +25,7 @@ def is_checksum_wrong(frame: bytes) -> bool:
     protocol, pseudo, data = found
     if protocol == _UDP and data[6:8] == bytes(2):  # none; over IPv6 the kernel accepts that for tunnels alone
         return False
-    return _sum(pseudo + data) != 0xFFFF
+    return ones_sum(pseudo + data) != 0xFFFF
 
 
 def _ipv4(packet: bytes) -> tuple[int, bytes, bytes] | None:
@@ -47,7 +44,7 @@ def _ipv6(packet: bytes) -> tuple[int, bytes, bytes] | None:
     return protocol, packet[8:40] + struct.pack(">II", len(data), protocol), data
 
 
-def _sum(data: bytes) -> int:
+def ones_sum(data: bytes) -> int:
     """The sum of all 16-bit words in one's complement."""
     data += bytes(len(data) % 2)
     total: int = sum(struct.unpack(f">{len(data) // 2}H", data))

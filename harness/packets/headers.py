@@ -107,7 +107,7 @@ def _read_transport(proto: int, data: bytes, found: dict[str, str | int], *, fir
     if not first_fragment:
         return
     if proto in _ENCAPSULATING:
-        _read_inner(data[_ENCAPSULATING[proto] :], found)
+        _read_inner(data, found)
     elif name == "gre":
         _read_gre(data, found)
     if proto in WITH_PORTS:
@@ -122,8 +122,8 @@ def _read_transport(proto: int, data: bytes, found: dict[str, str | int], *, fir
         found["type"], found["code"] = struct.unpack_from(">BB", data)
 
 
-_ENCAPSULATING = {4: 0, 41: 0}
-"""IP in IP (RFC 2003) and IPv6 in IP (RFC 4213): protocol, and bytes before the packet inside."""
+_ENCAPSULATING = frozenset({4, 41})
+"""IP in IP (RFC 2003) and IPv6 in IP (RFC 4213)."""
 VXLAN_PORT = 4789
 _GRE_FIELDS = (0x8000, 0x2000, 0x1000)
 """Bits of the GRE header (RFC 2784, RFC 2890) that say that checksum, key and sequence number follow, 4 bytes each."""

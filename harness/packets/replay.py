@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import re
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from harness.model.fields import MOST_PACKETS
 from harness.model.problem import Problem
 from harness.packets import spec
 from harness.packets.endpoints import Endpoints
-from harness.packets.headers import fields
+from harness.packets.headers import fields, framed
 from harness.packets.spec import Pcap
 
 GZIP = b"\x1f\x8b"
@@ -145,7 +144,7 @@ def _as_ethernet(number: int, linktype: int, frame: bytes) -> bytes:
         length, place = _COOKED[linktype]
         return bytes(ADDRESSES) + frame[place : place + 2] + frame[length:]
     if linktype in _RAW and frame:
-        return bytes(ADDRESSES) + struct.pack(">H", 0x86DD if frame[0] >> 4 == 6 else 0x0800) + frame
+        return framed(frame)
     raise Problem(
         f"packet {number} was captured on a link of type {linktype}, which has no Ethernet and no IP header",
         "file",

@@ -10,6 +10,8 @@ import struct
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
+from harness.packets.checksum import ones_sum
+from harness.packets.headers import ETHERNET
 from harness.topology.parts import BROADCAST, NO_MAC, Address, Interface
 
 ETH_P_IPV6: Final = 0x86DD
@@ -22,7 +24,6 @@ ND_OPT_SOURCE_LINKADDR, ND_OPT_TARGET_LINKADDR = 1, 2
 SOLICITED_OVERRIDE: Final = 0x60000000
 HOP_LIMIT: Final = 255
 """RFC 4861 section 7.1.1."""
-_ETHERNET: Final = 14
 _IPV6: Final = 40
 
 
@@ -59,7 +60,7 @@ def pair(asking: Interface, mac: str, address: Address, source: IPv6Address | No
 
 def kind(frame: bytes, address: Address) -> Kind | None:
     """What ``frame`` is in the resolution of ``address``; None for any other frame."""
-    network = frame[_ETHERNET:]
+    network = frame[ETHERNET:]
     found = kind_of_headers(network, network[_IPV6:])
     if network[:4] == ARP_IP:
         asked = network[24:28] if found is Kind.QUESTION else network[14:18]
@@ -106,11 +107,8 @@ def _advertisement(to: str, source: IPv6Address, mac: str, address: IPv6Address)
 
 def _icmpv6(source: IPv6Address, destination: IPv6Address, message: bytes) -> bytes:
     """From the Ethernet type on, with the checksum of RFC 4443 section 2.3."""
-    summed = source.packed + destination.packed + struct.pack("!II", len(message), ICMPV6) + message
-    total = sum(struct.unpack(f"!{len(summed) // 2}H", summed))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    message = message[:2] + struct.pack("!H", ~total & 0xFFFF) + message[4:]
+    pseudo = source.packed + destination.packed + struct.pack("!II", len(message), ICMPV6)
+    message = message[:2] + struct.pack("!H", ~ones_sum(pseudo + message) & 0xFFFF) + message[4:]
     head = struct.pack("!HIHBB", ETH_P_IPV6, 6 << 28, len(message), ICMPV6, HOP_LIMIT)
     return head + source.packed + destination.packed + message
 

@@ -6,6 +6,7 @@ that the parser reports. So comments, order, quotes and line breaks stay as thei
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -232,6 +233,7 @@ class Text:
 # --- writing values -----------------------------------------------------------------------------
 
 
+@functools.lru_cache(8192)
 def scalar(text: str, *, in_flow: bool) -> str:
     """``text`` without quotes where YAML reads it as that text."""
     try:
@@ -258,6 +260,7 @@ def flow(value: Value) -> str:
     return scalar(value, in_flow=True) if isinstance(value, str) else str(value)
 
 
+@functools.lru_cache(8192)
 def key_text(text: str) -> str:
     """A key, without quotes where it can do without."""
     try:

@@ -377,4 +377,4 @@ def pytest_unconfigure(config):
         (modules, ours, processes), _ = costs
         assert modules <= 600
         assert ours <= 125
-        assert processes == 2  # nft, which is asked for its version, and the worker
+        assert processes == 2  # nft --version, and the worker
