@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from harness.init.lab import ChosenLab
+from harness.generate.lab import ChosenLab
 from harness.recording import edit
 from harness.text import escape
 

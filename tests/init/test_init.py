@@ -1,6 +1,6 @@
 """From a ruleset as nft lists it to a scenario file, without a kernel.
 
-facts/ is what ``python -m harness.init.facts`` makes of rulesets/, of the shipped ones, and of one of Docker's.
+facts/ is what ``python -m harness.generate.facts`` makes of rulesets/, of the shipped ones, and of one of Docker's.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import msgspec
 import pytest
 
 from harness.errors import HarnessError
-from harness.init import file, lab
+from harness.generate import lab
+from harness.generate.constraints import merged
+from harness.generate.device import SimulatedDevice
+from harness.generate.facts import Facts
+from harness.generate.packets import Candidates
+from harness.generate.simulate import SimulatedRuleset
+from harness.init import file
 from harness.init.command import run
-from harness.init.constraints import merged
-from harness.init.device import SimulatedDevice
-from harness.init.facts import Facts
 from harness.init.file import ScenarioDraft
-from harness.init.packets import Candidates
-from harness.init.simulate import SimulatedRuleset
 from harness.scenario.case import Case
 from harness.scenario.load import load_all
 

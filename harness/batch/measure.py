@@ -2,7 +2,7 @@
 
 ::
 
-    python -m harness.init.measure
+    python -m harness.batch.measure
 
 runs the scenarios of the files that it reads on stdin one by one, as a session of pytest would, but in one lab with one
 ruleset: only what a packet leaves behind is taken back before the next. A line of JSON on stdout for each, as soon as

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from harness.init import names
-from harness.init.expressions import Fields
+from harness.generate import names
+from harness.generate.expressions import Fields
 
 REPLY_PORT: Final = 40000
 """Where packets come from unless they say otherwise."""

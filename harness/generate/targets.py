@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from harness.init.device import SimulatedDevice
-from harness.init.facts import Facts
-from harness.init.packets import REPEATED_AT_MOST
-from harness.init.simulate import FINAL, NAT, ChainKey, Key, SimulatedChain, excess
+from harness.generate.device import SimulatedDevice
+from harness.generate.facts import Facts
+from harness.generate.packets import REPEATED_AT_MOST
+from harness.generate.simulate import FINAL, NAT, ChainKey, Key, SimulatedChain, excess
 from harness.model.observation import Rule
 from harness.recording import naming
 from harness.ruleset.listing import ANONYMOUS

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import Any, Final, NamedTuple
 
-from harness.init.addresses import USUAL, Net, Wanted, overlapping, wanted
-from harness.init.facts import Facts
-from harness.init.interfaces import Interfaces, named
-from harness.init.simulate import SimulatedRuleset
+from harness.generate.addresses import USUAL, Net, Wanted, overlapping, wanted
+from harness.generate.facts import Facts
+from harness.generate.interfaces import Interfaces, named
+from harness.generate.simulate import SimulatedRuleset
 from harness.netfilter import IP_FAMILIES
 from harness.topology.builtin import LABS, rename
 from harness.topology.network import Network

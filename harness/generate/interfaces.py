@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
-from harness.init.constraints import called
-from harness.init.expressions import element, parts, unpacked
-from harness.init.facts import Facts
+from harness.generate.constraints import called
+from harness.generate.expressions import element, parts, unpacked
+from harness.generate.facts import Facts
 from harness.topology.parts import LOOPBACK
 
 _OUTSIDE: Final = re.compile(r"wan|ppp|ext|uplink|inet|internet|public|outside|world|isp|red", re.IGNORECASE)

@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_network
 from typing import Any, Final
 
-from harness.init import names
-from harness.init.expressions import BITWISE, element, field, unpacked
-from harness.init.simulate import SimulatedRule, SimulatedRuleset
+from harness.generate import names
+from harness.generate.expressions import BITWISE, element, field, unpacked
+from harness.generate.simulate import SimulatedRule, SimulatedRuleset
 from harness.packets import icmp
 from harness.topology.parts import EVERYBODY
 
 Constraints = dict[str, Any]
-"""Values that fields of a packet must have; see :data:`~harness.init.expressions.Fields`. Addresses may be networks."""
+"""Values that fields of a packet must have; see :data:`~harness.generate.expressions.Fields`.
+
+Addresses may be networks."""
 
 ADDRESSES: Final = ("saddr", "daddr")
 

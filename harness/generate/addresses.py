@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from ipaddress import ip_address, ip_network
 from typing import Any, Final, NamedTuple
 
-from harness.init.constraints import called
-from harness.init.expressions import element, field, parts, unpacked
-from harness.init.simulate import SimulatedChain, SimulatedRule, SimulatedRuleset
+from harness.generate.constraints import called
+from harness.generate.expressions import element, field, parts, unpacked
+from harness.generate.simulate import SimulatedChain, SimulatedRule, SimulatedRuleset
 from harness.topology.parts import Address
 
 Net = Any

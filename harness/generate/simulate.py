@@ -14,9 +14,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from harness.init import names
-from harness.init.expressions import UNKNOWN, Fields, choices, contains, element, field, unpacked, value
-from harness.init.facts import Facts
+from harness.generate import names
+from harness.generate.expressions import UNKNOWN, Fields, choices, contains, element, field, unpacked, value
+from harness.generate.facts import Facts
 
 Key = tuple[str, str, str, int]
 """A rule: family, table, chain, handle; with handle 0, the policy of the chain."""

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any, Final, NamedTuple
 
-from harness.init import names
-from harness.init.constraints import ADDRESSES, IMPOSSIBLE, Constraints, alternatives, constraints, merged
-from harness.init.device import SimulatedDevice
-from harness.init.expressions import Fields
-from harness.init.sends import REPLY_PORT, send_of
-from harness.init.simulate import Key, SimulatedChain, SimulatedRule, answered, excess, jumps
+from harness.generate import names
+from harness.generate.constraints import ADDRESSES, IMPOSSIBLE, Constraints, alternatives, constraints, merged
+from harness.generate.device import SimulatedDevice
+from harness.generate.expressions import Fields
+from harness.generate.sends import REPLY_PORT, send_of
+from harness.generate.simulate import Key, SimulatedChain, SimulatedRule, answered, excess, jumps
 from harness.packets import icmp
 from harness.topology.parts import LOOPBACK
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any, Final
 
-from harness.init import names
+from harness.generate import names
 from harness.topology.parts import EVERYBODY
 
 Fields = dict[str, Any]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Any
 
-from harness.init.expressions import Fields
-from harness.init.simulate import Key, SimulatedChain, SimulatedRuleset, Traversal
+from harness.generate.expressions import Fields
+from harness.generate.simulate import Key, SimulatedChain, SimulatedRuleset, Traversal
 from harness.model.problem import Problem
 from harness.topology.network import Network
 from harness.topology.parts import EVERYBODY, LOOPBACK, Address

@@ -1,0 +1,1 @@
+"""Many packets in one session, each on its own, on a kernel chosen as pytest's are."""
