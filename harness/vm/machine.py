@@ -29,6 +29,9 @@ KERNEL_COMMAND_LINE = " ".join(
         "tsc=reliable",
         # Removing a namespace or detaching a probe waits for several grace periods.
         "rcupdate.rcu_expedited=1",
+        # What a timer or a device sends is then sent by a thread, never on top of a BPF program that it interrupted,
+        # where the kernel skips programs (kprobe_multi_link_prog_run in kernel/trace/bpf_trace.c).
+        "threadirqs",
     ]
 )
 """Source: Linux Documentation/admin-guide/kernel-parameters.txt."""

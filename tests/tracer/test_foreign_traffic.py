@@ -89,3 +89,41 @@ def test_a_scenario_beside_a_flood_is_right_or_broken(record_property: Callable[
     record_property("foreign packets per second", round(rate))
     record_property("seconds", round(seconds))
     assert right
+
+
+def test_what_a_timer_sends_is_followed(tmp_path: Path) -> None:
+    """ICMP errors of a neighbour's timer, many of them while programs run for the packets that come in.
+
+    They are sent by a softirq. One that runs on top of a program finds all programs skipped.
+    """
+    if "threadirqs" not in Path("/proc/cmdline").read_text().split():
+        pytest.skip("this kernel runs softirqs on top of what an interrupt stopped: it wasn't booted with threadirqs")
+    scenario = tmp_path / "scenarios/unknown-neighbours.yaml"
+    scenario.parent.mkdir()
+    (scenario.parent / "open.nft").write_text(
+        "table inet open {\n\tchain input {\n\t\ttype filter hook input priority 0\n\t}\n}\n"
+    )
+    scenario.write_text(
+        """\
+lab:
+  hosts:
+    client: {interfaces: {eth0: ["192.0.2.5/24"]}}
+    device: {interfaces: {eth0: ["192.0.2.10/24"]}, sysctls: {net.ipv4.neigh.eth0.retrans_time_ms: 20}}
+  links: [["client:eth0", "device:eth0"]]
+  device: device
+ruleset: open.nft
+scenarios:
+  - name: Hosts that are not there ask
+    send: {from: client, to: device, packet: IP(src="192.0.2.128/26")/ICMP(type="echo-request")}
+    expect: {verdict: accept, delivered: device}
+"""
+    )
+    (case,) = load(scenario)
+    assert isinstance(case, Case)
+    with Tracer(KernelCache(cache_dir())) as tracer:
+        measurements = list(run(case, tracer))
+    assert len(measurements) == 64
+    assert {str(outcome(one.packet, "device")) for one in measurements} == {"accept"}
+    assert not any(one.observation.loss.total for one in measurements)
+    unreachable = [one for one in measurements if len(one.observation.packets) > 2]
+    assert unreachable, "no timer ran in the meantime"
