@@ -1,1 +1,6 @@
-"""Many packets in one session, each on its own, on a kernel chosen as pytest's are."""
+"""Many packets in one session, on a kernel chosen as pytest's are.
+
+::
+
+    session (the controller) ── messages ──> measure (on the kernel that measures)
+"""

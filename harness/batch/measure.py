@@ -1,40 +1,33 @@
-"""Many packets in one session: what the kernel does with each, on its own.
+"""The program on the kernel that measures: requests on stdin, answers on stdout.
 
 ::
 
-    python -m harness.batch.measure
+    python -m harness.batch.measure ENGINE
 
-runs the scenarios of the files that it reads on stdin one by one, as a session of pytest would, but in one lab with one
-ruleset: only what a packet leaves behind is taken back before the next. A line of JSON on stdout for each, as soon as
-it is known.
+All of the kernel's functions are traced, by ENGINE. See :mod:`harness.batch.messages` for what can be asked.
 """
 
 from __future__ import annotations
 
-import itertools
+import pickle
 import re
-import shutil
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from harness import ending
-from harness.errors import HarnessError, Unsupported
+from harness.batch.messages import END, Asked, AskedCases, AskedLook, Refused, Request, Seen
+from harness.errors import BrokenMeasurement, HarnessError, Unsupported
 from harness.model.observation import Rule
 from harness.model.result import PacketResult
 from harness.reading.rules import bare
 from harness.recording.chance import evaluated
 from harness.ruleset import conntrack, state
 from harness.ruleset.nft import RefusedError
-from harness.text import escape
-from harness.vm import placement
 
 if TYPE_CHECKING:
     from harness.experiment.run import Experiment
@@ -47,118 +40,82 @@ _ELEMENT: Final = re.compile(r"\b(?:add|update) @\S+ \{[^{}]*\}")
 _OF_SET: Final = re.compile(r"\b(?:add|update) @([\w./-]+)")
 
 
-END: Final = b"\n"
-"""The line behind the last scenario of a text."""
-
-
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """A scenario file to be measured."""
-
-    file: str
-    text: str
-
-
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one scenario."""
-
-    name: str
-    kernel: str = ""
-    sent: tuple[PacketResult, ...] = ()
-    rules: tuple[Rule, ...] = ()
-    """The ruleset's; empty where they are those of the scenario before."""
-    error: str = ""
-    """Why it could not be measured: a sentence."""
-    is_general: bool = False
-    """Whether the error is one of the lab or the ruleset, so that no scenario can be measured."""
-
-
-class Session:
-    """A program, in a microVM if need be, that measures the scenarios of one text after the other."""
-
-    def __init__(self, program: subprocess.Popen[bytes], complaints: IO[bytes]) -> None:
-        self._program = program
-        self._complaints = complaints
-
-    @classmethod
-    @contextmanager
-    def open(cls, kernel: str) -> Iterator[Session]:
-        """Start it on ``kernel``, ``auto``, ``host`` or an image; it ends with the ``with``.
-
-        Raises :class:`~harness.errors.HarnessError` where that cannot be done.
-        """
-        from harness.vm.progress import silent
-
-        (place,) = placement.choose([kernel], silent)
-        command = [sys.executable] if place.image is None else _in_guest(str(place.image.vmlinuz))
-        command += ["-m", __name__]
-        if setpriv := shutil.which("setpriv"):
-            command = [setpriv, "--pdeathsig", "TERM", *command]
-        ending.check()
-        with (
-            tempfile.TemporaryFile() as complaints,
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints) as program,
-        ):
+def main(engine: str) -> None:
+    """Answer the requests on stdin, with functions traced by ``engine``."""
+    decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
+    with _tracer(engine) as tracer:
+        for line in sys.stdin.buffer:
             try:
-                yield cls(program, complaints)
-            finally:
-                program.terminate()
-
-    def measure(self, file: Path, text: str, heard: Callable[[Seen], None]) -> None:
-        """Measure the scenarios of ``text`` as if it stood in ``file``; call ``heard`` for each when it is known.
-
-        Raises :class:`~harness.errors.HarnessError` where none can be measured.
-        """
-        assert self._program.stdin is not None
-        assert self._program.stdout is not None
-        with suppress(BrokenPipeError):
-            self._program.stdin.write(msgspec.json.encode(Asked(file=str(file), text=text)) + b"\n")
-            self._program.stdin.flush()
-        decoder = msgspec.json.Decoder(Seen)
-        for line in self._program.stdout:
-            if line == END:
-                return
-            try:
-                seen = decoder.decode(line)
-            except msgspec.MsgspecError:
-                continue
-            if seen.is_general:
-                raise HarnessError(seen.error)
-            heard(seen)
-        self._program.wait()
-        self._complaints.seek(0)
-        said = self._complaints.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
-        raise HarnessError(f"the session that measures packets ended: {escape(said[-1])}")
+                for answer in _answers(decoder.decode(line), tracer):
+                    _say(msgspec.json.encode(answer) + b"\n")
+            except HarnessError as error:
+                _say(msgspec.json.encode(Refused(refused=str(error))) + b"\n")
+            _say(END)
 
 
-def _in_guest(image: str) -> list[str]:
-    from harness.vm.microvm import wrapper
-
-    return [*wrapper(), "--kernel", image]
-
-
-# --- in the kernel that measures ----------------------------------------------------------------
+def _say(line: bytes) -> None:
+    sys.stdout.buffer.write(line)
+    sys.stdout.buffer.flush()
 
 
-def main() -> None:
-    """Measure the scenarios of each text on stdin with all of this kernel's functions traced."""
+@contextmanager
+def _tracer(engine: str) -> Iterator[BaseTracer]:
+    """The tracer of a template, or one of our own."""
     from harness.cache import cache_dir
     from harness.tracer import armed, engines, kernel_cache, program
-    from harness.tracer.tracer import Tracer
 
     room = program.ring_bytes(None)
+    if ready := armed.get(engine, room):
+        yield ready
+        return
     kept = kernel_cache.KernelCache(cache_dir())
-    ready = armed.get(engines.AUTO, room)
-    with ExitStack() as stack:
-        tracer = ready or stack.enter_context(Tracer(kept, engine=engines.AUTO, ring_bytes=room))
-        for line in sys.stdin.buffer:
-            asked = msgspec.json.decode(line, type=Asked)
-            for answer in itertools.chain(_answers(asked, tracer), [END]):
-                sys.stdout.buffer.write(answer)
-                sys.stdout.buffer.flush()
+    if engine == engines.TRACEPOINTS:
+        from harness.tracer.stacks import Stacks
+
+        with Stacks(kept, ring_bytes=room) as stacks:
+            yield stacks
+        return
+    from harness.tracer.tracer import Tracer
+
+    with Tracer(kept, engine=engine, ring_bytes=room) as own:
+        yield own
 
 
-def _answers(asked: Asked, tracer: BaseTracer) -> Iterator[bytes]:
-    return (msgspec.json.encode(seen) + b"\n" for seen in run(Path(asked.file), tracer, asked.text))
+def _answers(request: Request, tracer: BaseTracer) -> Iterator[msgspec.Struct]:
+    match request:
+        case Asked(file=file, text=text):
+            yield from run(Path(file), tracer, text)
+        case AskedLook(paths=paths):
+            from harness.generate.facts import load
+
+            yield load(*map(Path, paths))
+        case AskedCases(cases=cases, frames=prepared):
+            from harness.packets import frames
+
+            frames.use(prepared)
+            yield from (run_alone(case, tracer) for case in pickle.loads(cases))
+
+
+def run_alone(case: Case, tracer: BaseTracer) -> Seen:
+    """Run ``case`` in a lab of its own."""
+    from harness.experiment.run import run
+    from harness.pytest_plugin.results import packet_result
+
+    try:
+        measured = run(case, tracer)
+    except HarnessError as error:
+        return Seen(name=case.name, error=str(error), is_broken=isinstance(error, BrokenMeasurement))
+    if not measured:
+        return Seen(name=case.name)
+    first = measured[0].ruleset
+    return Seen(
+        name=case.name,
+        kernel=measured[0].observation.kernel,
+        sent=tuple(packet_result(one, (), case, first) for one in measured),
+        rules=first.rules,
+        policies=first.policies,
+        sets=first.sets,
+    )
 
 
 def run(file: Path, tracer: BaseTracer, text: str | None = None) -> Iterator[Seen]:
@@ -245,4 +202,4 @@ def _taken_back(stage: Experiment, sent: Sequence[PacketResult], filled: frozens
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

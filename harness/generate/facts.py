@@ -62,8 +62,8 @@ def look(path: Path, kernel: str) -> Facts:
         raise HarnessError(ran.stderr.decode(errors="replace").strip() or f"{path} could not be loaded") from None
 
 
-def load(path: Path) -> Facts:
-    """Load ``path`` in a new network namespace of this kernel; nothing of it is left."""
+def load(*paths: Path) -> Facts:
+    """Load ``paths``, one after the other, in a new network namespace of this kernel; nothing of it is left."""
     from harness.lab.lab import Host
     from harness.lab.namespace import Namespace
     from harness.linux import modules
@@ -71,9 +71,9 @@ def load(path: Path) -> Facts:
     from harness.ruleset.load import Ruleset
     from harness.topology import parts
 
-    modules.refuse(required_modules.of_files([path]))
+    modules.refuse(required_modules.of_files(paths))
     with modules.watched(), Namespace("ruleset") as namespace:
-        defines = dict(_interfaces(_texts(path, namespace)))
+        defines = dict(_interfaces(_texts(paths, namespace)))
         plan = parts.HostPlan(
             name="device",
             interfaces={},
@@ -88,7 +88,7 @@ def load(path: Path) -> Facts:
         )
         host = Host(plan, namespace, {})
         _make(host, [name for name in defines if name != "lo"])
-        loaded = Ruleset.load(host, path)
+        loaded = Ruleset.load(host, *paths)
         objects = list(_with_blocks(loaded.nft, loaded.nft.ask({"list": {"ruleset": None}}), loaded.rules))
     return Facts(objects=objects, chains=loaded.chains, rules=loaded.rules, defines=defines)
 
@@ -165,16 +165,17 @@ def _list(words: list[str]) -> list[str]:
     return words[1 : words.index("}")] if "}" in words else []
 
 
-def _texts(path: Path, namespace: Namespace) -> list[str]:
-    """The texts of the file and of those it includes, as far as they can be read."""
+def _texts(paths: Sequence[Path], namespace: Namespace) -> list[str]:
+    """The texts of the files and of those they include, as far as they can be read."""
     from harness.ruleset.files import reader
     from harness.ruleset.texts import includes
 
-    full = path.absolute()
-    _, texts = reader(namespace, find([full]))
-    with suppress(Unreadable):  # what loads it says so
-        for _ in includes(full, texts, str):
-            pass
+    mains = [path.absolute() for path in paths]
+    _, texts = reader(namespace, find(mains))
+    for full in mains:
+        with suppress(Unreadable):  # what loads it says so
+            for _ in includes(full, texts, str):
+                pass
     return list(texts.texts.values())
 
 

@@ -11,16 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from harness.batch.measure import Seen, Session
+from harness.batch.messages import Seen
+from harness.batch.session import Session
 from harness.errors import BrokenMeasurement, HarnessError
-from harness.generate import lab
+from harness.generate import file, lab
 from harness.generate.device import SimulatedDevice
 from harness.generate.facts import look
+from harness.generate.file import ScenarioDraft
 from harness.generate.packets import Candidate, Candidates
 from harness.generate.simulate import Key, SimulatedRuleset
 from harness.generate.targets import Target, joined, targets, why_none
-from harness.init import file, scenarios
-from harness.init.file import ScenarioDraft
+from harness.init import scenarios
 from harness.init.scenarios import MeasuredPackets
 from harness.model import layers
 from harness.model.observation import Rule

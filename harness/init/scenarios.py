@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from harness.errors import BrokenMeasurement
+from harness.generate.file import ScenarioDraft
 from harness.generate.simulate import Key
 from harness.generate.targets import Target, joined
-from harness.init.file import ScenarioDraft
 from harness.model.observation import Rule, Step
 from harness.model.result import PacketResult
 from harness.recording import expectation

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.batch import measure
-from harness.batch.measure import Seen
+from harness.batch.messages import Seen
 from harness.tracer.kernel_cache import KernelCache
 from harness.tracer.tracer import Tracer
 

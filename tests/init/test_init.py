@@ -11,15 +11,14 @@ import msgspec
 import pytest
 
 from harness.errors import HarnessError
-from harness.generate import lab
+from harness.generate import file, lab
 from harness.generate.constraints import merged
 from harness.generate.device import SimulatedDevice
 from harness.generate.facts import Facts
+from harness.generate.file import ScenarioDraft
 from harness.generate.packets import Candidates
 from harness.generate.simulate import SimulatedRuleset
-from harness.init import file
 from harness.init.command import run
-from harness.init.file import ScenarioDraft
 from harness.scenario.case import Case
 from harness.scenario.load import load_all
 

@@ -1,0 +1,123 @@
+"""The session of many packets as the controller sees it: a program on the kernel that measures.
+
+::
+
+    Session.open ── starts ──> python -m harness.batch.measure, here or in a microVM
+    look, measure, run ── a request ──> it; its answers come back one by one
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from harness import ending
+from harness.batch.messages import END, Asked, AskedCases, AskedLook, Refused, Request, Seen
+from harness.errors import HarnessError
+from harness.generate.facts import Facts
+from harness.text import escape
+from harness.vm import placement
+
+if TYPE_CHECKING:
+    from harness.scenario.case import Case
+
+PROGRAM = "harness.batch.measure"
+
+_T = TypeVar("_T")
+
+
+class Session:
+    """A program, in a microVM if need be, that measures packets as it is asked to."""
+
+    def __init__(self, program: subprocess.Popen[bytes], complaints: IO[bytes]) -> None:
+        self._program = program
+        self._complaints = complaints
+
+    @classmethod
+    @contextmanager
+    def open(cls, kernel: str, tracer: str = placement.AUTO) -> Iterator[Session]:
+        """Start it on ``kernel``, ``auto``, ``host`` or an image, to trace by ``tracer``; it ends with the ``with``.
+
+        It is not waited for: the first request is. Where a person watches, a template is made if there is none.
+
+        Raises :class:`~harness.errors.HarnessError` where that cannot be done.
+        """
+        from harness.vm.progress import shown, silent
+
+        with shown(sys.stderr) as progress:
+            (place,) = placement.choose([kernel], progress if sys.stderr.isatty() else silent, tracer)
+            command = [sys.executable]
+            if place.image is not None:
+                from harness.vm.guest import Guest
+                from harness.vm.microvm import wrapper
+
+                Guest.plan(place.image).decide(cold=False, progress=progress if sys.stderr.isatty() else None)
+                command = [*wrapper(), "--kernel", str(place.image.vmlinuz)]
+        command += ["-m", PROGRAM, tracer]
+        if setpriv := shutil.which("setpriv"):
+            command = [setpriv, "--pdeathsig", "TERM", *command]
+        ending.check()
+        with (
+            tempfile.TemporaryFile() as complaints,
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints) as program,
+        ):
+            try:
+                yield cls(program, complaints)
+            finally:
+                program.terminate()
+
+    def look(self, paths: Sequence[Path]) -> Facts:
+        """Load a ruleset, the files ``paths`` in their order, and look at it; nothing of it is left.
+
+        Raises :class:`~harness.errors.HarnessError`, with the place in the file where nft refuses it.
+        """
+        (facts,) = self._answers(AskedLook(paths=tuple(map(str, paths))), Facts)
+        return facts
+
+    def measure(self, file: Path, text: str, heard: Callable[[Seen], None]) -> None:
+        """Measure the scenarios of ``text`` as if it stood in ``file``; call ``heard`` for each when it is known.
+
+        Raises :class:`~harness.errors.HarnessError` where none can be measured.
+        """
+        for seen in self._answers(Asked(file=str(file), text=text), Seen):
+            if seen.is_general:
+                raise HarnessError(seen.error)
+            heard(seen)
+
+    def run(self, cases: Sequence[Case], frames: Mapping[str, bytes]) -> Iterator[Seen]:
+        """Run ``cases``, each in a lab of its own; what became of each, when it is known.
+
+        ``frames`` are of :func:`harness.packets.frames.prepare`.
+        """
+        yield from self._answers(AskedCases.of(cases, frames), Seen)
+
+    def _answers(self, request: Request, kind: type[_T]) -> Iterator[_T]:
+        """The answers to ``request``.
+
+        Raises :class:`~harness.errors.HarnessError` where there is none, and when the program has ended.
+        """
+        assert self._program.stdin is not None
+        assert self._program.stdout is not None
+        with suppress(BrokenPipeError):
+            self._program.stdin.write(msgspec.json.encode(request) + b"\n")
+            self._program.stdin.flush()
+        decoder, refused = msgspec.json.Decoder(kind), msgspec.json.Decoder(Refused)
+        for line in self._program.stdout:
+            if line == END:
+                return
+            with suppress(msgspec.MsgspecError):
+                raise HarnessError(refused.decode(line).refused)
+            with suppress(msgspec.MsgspecError):
+                yield decoder.decode(line)
+        self._program.wait()
+        self._complaints.seek(0)
+        said = self._complaints.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
+        raise HarnessError(f"the session that measures packets ended: {escape(said[-1])}")
