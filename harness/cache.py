@@ -35,7 +35,7 @@ MAX_BYTES: Final = 16 << 20
 _FILE = re.compile(r"(survey\.json|[0-9a-f]{32}\.msgpack)")
 _FOLDER = re.compile(rf"({HOST}|{GUESTS})/\d[\w.+~-]*")
 
-REMEDY = "make room there, or set XDG_CACHE_HOME to a folder of yours"
+REMEDY = "make room there, or set XDG_CACHE_HOME to a folder that you may write to"
 
 
 def cache_dir() -> Path:

@@ -121,7 +121,7 @@ def check(parser: argparse.ArgumentParser) -> None:
         numbers = ((found.files, "file"), (found.scenarios, "scenario"))
         print(", ".join(f"{number} {noun}{'s'[: number != 1]}" for number, noun in numbers) + ": right")
         for path in found.left_alone:
-            print(f"{path}: left alone, for it is no scenario file")
+            print(f"{path}: skipped: not a scenario file")
         return 0
 
     parser.add_argument("path", nargs="+", type=Path, help="a scenario file, or a folder of them")
@@ -146,7 +146,10 @@ def report(parser: argparse.ArgumentParser) -> None:
         results = result.load(options.results)
         if changed := result.changed(results, Path()):
             names = escape(", ".join(changed))
-            say(f"nft-harness: {names}: not what stood there in the run, whose lines the reports name", sys.stderr)
+            say(
+                f"nft-harness: {names}: changed since the run; line numbers in the reports are those of the run",
+                sys.stderr,
+            )
         asked = list(kinds.asked(options))
         for kind, path in asked:
             kinds.write(kind, results, Path(path), Path())
@@ -178,7 +181,11 @@ def report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--github", dest="nft_github", action="store_true", help="print annotations for GitHub Actions")
     parser.add_argument("--cov", dest="nft_cov", action="store_true", help="show rule coverage")
     parser.add_argument(
-        "--cov-fail-under", dest="nft_cov_fail_under", type=float, metavar="PERCENT", help="exit with 1 if it is less"
+        "--cov-fail-under",
+        dest="nft_cov_fail_under",
+        type=float,
+        metavar="PERCENT",
+        help="exit with status 1 if coverage is below PERCENT",
     )
     parser.set_defaults(run=run)
 
@@ -281,7 +288,9 @@ def discover(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--match", metavar="GLOB", help="only names like this, e.g. 'ip_*'")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write JSON there instead of a table")
     parser.add_argument("--config", type=Path, metavar="FILE", help="write a file for nft-harness trace --config")
-    parser.add_argument("--max-trace", type=int, metavar="N", help="name only the N that tell most in that file")
+    parser.add_argument(
+        "--max-trace", type=int, metavar="N", help="write only the N most informative ones to that file"
+    )
     parser.set_defaults(run=run)
 
 
@@ -319,7 +328,7 @@ def trace(parser: argparse.ArgumentParser) -> None:
     add("--functions", nargs="+", default=[], metavar="GLOB", help="only these, e.g. ip_rcv 'nf_*'; default: all")
     add("--config", type=Path, metavar="FILE", help="only the functions in this file of nft-harness discover")
     add("--discover", action="store_true", help="all that the kernel has; the default")
-    add("--max-functions", type=int, metavar="N", help="the N that tell most")
+    add("--max-functions", type=int, metavar="N", help="the N most informative ones")
     add("--netns", action="append", default=[], metavar="NAME", help="a name, a process id or a path; default: all")
     add("--proto", type=protocols, default=[], metavar="NAMES", help="tcp,udp")
     add("--filter", default="", metavar="EXPRESSION", help="as tcpdump has them, see pcap-filter(7): 'tcp port 80'")

@@ -167,5 +167,5 @@ def _cache() -> Capability:
         with tempfile.TemporaryFile(dir=folder):
             return Capability("cache folder", True, f"{folder} can be written to")
     except OSError as error:
-        remedy = "set XDG_CACHE_HOME to a folder of yours; without it every run is slow"
+        remedy = "set XDG_CACHE_HOME to a folder that you may write to; without it every run is slow"
         return Capability("cache folder", False, f"{folder}: {error.strerror}", remedy)

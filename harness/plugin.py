@@ -64,7 +64,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--nft-record",
         action="store_true",
-        help="write what is seen into scenarios that expect nothing, or something else",
+        help="write what is seen into scenarios that expect nothing, or something that differs",
     )
     group.addoption(
         "--nft-shell", action="store_true", help="open a shell in the lab of the first scenario that fails, at the end"
@@ -84,9 +84,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=_count,
         default=1,
         metavar="N",
-        help="run every scenario N times, to find one that does not always end alike; stop at the first with -x",
+        help="run every scenario N times, to find those whose outcome varies; -x stops at the first that fails",
     )
-    group.addoption("--nft-results", metavar="DIR", help="store what was seen of each scenario there, as JSON")
+    group.addoption("--nft-results", metavar="DIR", help="store what was seen of each scenario in DIR, as JSON")
     for kind in kinds.KINDS:
         group.addoption(f"--nft-{kind.name}", metavar=kind.path, help=f"write {kind.what}")
     group.addoption(
@@ -108,7 +108,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text} is no number of times")
+        raise argparse.ArgumentTypeError(f"{text} is not a number of repetitions")
     return int(text)
 
 
@@ -174,7 +174,7 @@ def pytest_sessionstart(session: pytest.Session) -> Generator[None, object, obje
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Say where the session runs, and why, and which YAML files are no scenario files."""
+    """Say where the session runs, and why, and which YAML files are not scenario files."""
     distribution = config.stash.get(distribute.DISTRIBUTION, None)
     return [*(distribution.header() if distribution else []), *selection.header(config)]
 

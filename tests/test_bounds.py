@@ -160,7 +160,7 @@ def test_a_kernel_image_that_was_cut_off_or_changed_is_a_sentence(tmp_path: Path
     for number, data in enumerate((bytes(whole), b"", bytes(whole[:0x1F0]), bytes(whole[:0x250]), b"\0" * 0x200)):
         (file := tmp_path / f"vmlinuz{number}").write_bytes(data)
         image = Image(release="6.1", vmlinuz=file, modules=tmp_path, config=None)
-        with pytest.raises(HarnessError, match="is no whole kernel image; fetch it again"):
+        with pytest.raises(HarnessError, match="is not a complete kernel image; fetch it again"):
             vmlinux(image)
         with pytest.raises(Unsupported, match="is not a kernel image"):
             images.release_of(file)

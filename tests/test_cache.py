@@ -58,8 +58,8 @@ class TestKeep:
             assert not cache.keep(cache.cache_dir() / name, b"")
         assert capsys.readouterr().err == (
             f"nft-harness: the cache folder {tmp_path}/file/nft-harness can't be written to: Not a directory; what is "
-            "learned is not kept, and each run takes longer (make room there, or set XDG_CACHE_HOME to a folder of "
-            "yours)\n"
+            "learned is not kept, and each run takes longer (make room there, or set XDG_CACHE_HOME to a folder "
+            "that you may write to)\n"
         )
 
 

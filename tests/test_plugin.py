@@ -136,7 +136,7 @@ class TestCollection:
         result = run(anywhere, "--nft-repeat=2", "--collect-only", "-q")
         result.stdout.fnmatch_lines(["*::HTTPS-passes[[]1]", "*::SSH-is-dropped[[]1]", "*::HTTPS-passes[[]2]"])
         result = run(anywhere, "--nft-repeat=0")
-        result.stderr.fnmatch_lines(["*--nft-repeat: 0 is no number of times"])
+        result.stderr.fnmatch_lines(["*--nft-repeat: 0 is not a number of repetitions"])
 
     def test_python_tests_run_beside_them(self, anywhere: pytest.Pytester) -> None:
         anywhere.makepyfile(test_x="def test_x(): pass")
@@ -241,7 +241,7 @@ class TestPlace:
         assert image
         result = run(project, "--nft-kernel", kernel, "--nft-kernel", str(image.vmlinuz))
         assert result.ret == pytest.ExitCode.USAGE_ERROR
-        assert "was asked for twice; its results could not be distinguished" in result.stderr.str()
+        assert "was requested twice; its results could not be told apart" in result.stderr.str()
 
 
 def qemus(project: pytest.Pytester) -> list[str]:

@@ -119,5 +119,5 @@ class Session:
                 yield decoder.decode(line)
         self._program.wait()
         self._complaints.seek(0)
-        said = self._complaints.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
-        raise HarnessError(f"the session that measures packets ended: {escape(said[-1])}")
+        said = self._complaints.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
+        raise HarnessError(f"the session that measures packets ended early: {escape(said[-1])}")

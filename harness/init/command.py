@@ -53,11 +53,11 @@ def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, tell:
     Raises :class:`~harness.errors.HarnessError` for a ruleset that cannot be loaded, and for a file that exists.
     """
     if not ruleset.is_file():
-        raise HarnessError(f"{ruleset} is no file")
+        raise HarnessError(f"{ruleset} is not a file")
     output = output or Path("scenarios", f"{ruleset.stem}.yaml")
     project = find([output])
     if output.exists():
-        raise HarnessError(f"{output} is there already", remedy="remove it, or name another with -o")
+        raise HarnessError(f"{output} already exists", remedy="remove it, or name another with -o")
     if not is_called_so(output.absolute(), project):
         raise HarnessError(
             f"{output} is not called {' or '.join(project.patterns)}, so pytest would not take it",
@@ -98,13 +98,13 @@ def _in_project(ruleset: Path, output: Path, project: Project, tell: Tell) -> Pa
     if project.allows(full):
         return ruleset
     if re.search(r'^\s*include\s+"(?!/)', full.read_text(errors="replace"), re.MULTILINE):
-        remedy = "copy it there, with what it includes"
+        remedy = "copy it there, together with the files it includes"
         raise HarnessError(f"{ruleset} lies outside of the project, and includes other files", remedy=remedy)
     copy = output.parent / "rulesets" / (f"{ruleset.stem}.nft")
     if copy.exists():
         if copy.read_bytes() == full.read_bytes():
             return copy
-        raise HarnessError(f"{ruleset} lies outside of the project, and {copy} is there already", remedy="remove it")
+        raise HarnessError(f"{ruleset} lies outside of the project, and {copy} already exists", remedy="remove it")
     try:
         save(copy, full.read_bytes())
     except OSError as error:
@@ -147,7 +147,7 @@ class _Writer(NamedTuple):
         found = load_all(self.output, layers=layers.NAMES, recording=True, text=self.text(drafts), project=self.project)
         if found.errors:
             return found.errors[0].sentence
-        return list(found.cases) if len(found.cases) == len(drafts) else "it is not read as one scenario"
+        return list(found.cases) if len(found.cases) == len(drafts) else "it is not read back as one scenario"
 
 
 class _Work:

@@ -335,7 +335,7 @@ def _log(expect: Expect, observation: Observation, packet: ObservedPacket) -> Fo
     prefixes = [found["prefix"] for rule in rules if (found := _LOG.search(rule.text))]
     called = LOGS not in observation.traced or any(hop.function == LOGS for hop in hops_on(packet, device))
     if expect.log not in prefixes:
-        note = "something was logged, by a rule whose further tests did not hold" if called and not prefixes else ""
+        note = "something was logged, by a rule whose later matches did not hold" if called and not prefixes else ""
         note = note if LOGS in observation.traced else ""
         yield ("expect", "log"), expect.log, ", ".join(prefixes) or "no rule with a log prefix was met", note
     elif not called:

@@ -70,7 +70,7 @@ FIRST_INDEX: Final = 100
 namespace, from 2 on (Documentation/admin-guide/sysctl/net.rst, fb_tunnels_only_for_init_net)."""
 
 MODULES: Final = {
-    "bridge": "the module bridge, and CONFIG_BRIDGE_VLAN_FILTERING where ports: says VLANs",
+    "bridge": "the module bridge, and CONFIG_BRIDGE_VLAN_FILTERING where ports: names VLANs",
     "vlan": "the module 8021q",
     "vxlan": "the module vxlan",
     "vrf": "the module vrf",

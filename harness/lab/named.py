@@ -51,7 +51,9 @@ def name(lab: Lab, prefix: str = "") -> list[str]:
         if (FOLDER / one).exists():
             raise HarnessError(
                 f"network namespace {one} exists already",
-                remedy="nft-harness lab remove" if _left(FOLDER / one) else f"ip netns delete {one}, if it is yours",
+                remedy="nft-harness lab remove"
+                if _left(FOLDER / one)
+                else f"ip netns delete {one}, if it belongs to you",
             )
     with ExitStack() as undo:
         for one, host in names.items():

@@ -203,7 +203,7 @@ def _unsound_step(number: int, sent: PacketResult) -> str:
     if sent.packet not in numbers:
         return f"step {number} is about packet {sent.packet}, which it does not have"
     if len(set(numbers)) < len(numbers):
-        return f"step {number} has two packets of one number"
+        return f"step {number} has two packets with the same number"
     if sent.action < 0:
         return f"step {number} has the number {sent.action}"
     for packet in sent.observation.packets:
@@ -217,12 +217,12 @@ def _unsound_step(number: int, sent: PacketResult) -> str:
 def _unsound_lab(lab: LabPlan) -> str:
     hosts = set(lab.hosts)
     if lab.device not in hosts:
-        return f"the lab has no host '{lab.device}', which is the one under test"
+        return f"the lab has no host '{lab.device}', which is the device under test"
     if len(hosts) < len(lab.hosts):
-        return "the lab has two hosts of one name"
+        return "the lab has two hosts with the same name"
     for one in lab.interfaces:
         if one.host not in hosts or one.peer[0] not in hosts:
-            return f"an interface of the lab leads from '{one.host}' to '{one.peer[0]}', and one of them is no host"
+            return f"an interface of the lab leads from '{one.host}' to '{one.peer[0]}', not both of which it has"
     return ""
 
 

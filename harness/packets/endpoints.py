@@ -213,7 +213,7 @@ def _check_headers(send: Send) -> None:
         if isinstance(header, str):
             continue
         if (header.rt is None) == (header.frag is None):
-            raise Problem("is one header: either rt: or frag:", "ip6", "headers", index)
+            raise Problem("is one header: give either rt: or frag:", "ip6", "headers", index)
         for number, text in enumerate(header.rt.addresses if header.rt else ()):
             _address(text, 6, "ip6", "headers", index, "rt", "addresses", number)
 

@@ -135,7 +135,7 @@ class _Reader:
                 if isinstance(value, int) and value >= MAX_NUMBER:
                     raise self.problem("is a larger number than any field takes", node)
                 if isinstance(value, bool) or not isinstance(value, int | float | str | bytes | None):
-                    raise self.problem(f"{ast.unparse(node)} is no value of a field", node)
+                    raise self.problem(f"{ast.unparse(node)} is not a value for a field", node)
                 return self.counted(value, node)
             case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
                 return -number
@@ -203,7 +203,7 @@ _KINDS: Mapping[type[ast.expr], str] = {
 
 def _refusal(node: ast.expr) -> str:
     if isinstance(node, ast.Name):
-        return f"'{node.id}' is a name, and nothing here has one but layers and their fields"
+        return f"'{node.id}' is a name, and only layers and their fields have names here"
     return f"{_KINDS.get(type(node), 'this')} has no meaning here: it is not evaluated"
 
 

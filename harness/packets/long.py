@@ -177,7 +177,7 @@ def _spread(kind: Any, name: str, field: Field, value: object) -> Sequence[Any]:
     if isinstance(value, tuple):
         if len(value) not in (2, 3) or not all(isinstance(one, int) for one in value) or 0 in value[2:]:
             remedy = "as in (1024, 2048), both included"
-            raise Problem("is no range, which is two numbers", remedy=remedy, offset=field.offset)
+            raise Problem("is not a range, which has two numbers", remedy=remedy, offset=field.offset)
         numbers = range(value[0], value[1] + 1, *value[2:])
         if not numbers:
             raise Problem("is a range without a number", remedy="the smaller comes first", offset=field.offset)

@@ -117,7 +117,7 @@ class Distribution(msgspec.Struct, frozen=True):
         try:
             place, guest = self.places[self.place(worker)]
         except KeyError:
-            return f"{worker} is a worker that nobody has planned"
+            return f"{worker} is not a planned worker"
         release = guest.image.release if guest else host.release
         if seen.release == release and (seen.boot == host.boot) is (guest is None):
             return ""
@@ -165,9 +165,7 @@ def distribute(config: pytest.Config) -> None:
     distribution = Distribution(places, min(copies, getattr(config.option, "maxprocesses", None) or copies))
     names = [name for name, _, _ in distribution.workers()]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise pytest.UsageError(
-            f"nft-harness: kernel {twice} was asked for twice; its results could not be distinguished"
-        )
+        raise pytest.UsageError(f"nft-harness: kernel {twice} was requested twice; its results could not be told apart")
     if distribution.chosen:
         _send(config, distribution)
     config.stash[DISTRIBUTION] = distribution

@@ -40,7 +40,7 @@ def header(config: pytest.Config) -> list[str]:
     return [
         escape(f"nft-harness: {text}: {_names(paths, all_of_them=config.option.verbose > 0)}")
         for paths, text in (
-            (chosen.left_alone, "left alone, for they are no scenario files"),
+            (chosen.left_alone, "skipped: not scenario files"),
             (
                 elsewhere(chosen, project(config)),
                 f"not taken, for they are not below a folder scenarios (name them, or set {FILES})",

@@ -205,7 +205,7 @@ class Watch:
         """End the worker, as xdist ends one whose event raised an exception."""
         if not self._over:
             self._over = True
-            sentence = f"worker {self._node.gateway.id} was ended: it sent what no worker sends: {reason}"
+            sentence = f"worker {self._node.gateway.id} was terminated; it sent what no worker sends: {reason}"
             self._refuse(sentence)
             self._node.shutdown()
             if not self._node._down:
@@ -254,7 +254,7 @@ class Watch:
 
     def _runtest_protocol_complete(self, arguments: dict[str, Any], shape: _Complete) -> dict[str, Any]:
         if shape.item_index not in self._open:
-            raise Unexpected(f"the end of test {shape.item_index}, which it was not to run")
+            raise Unexpected(f"the end of test {shape.item_index}, which it had not been asked to run")
         self._open.remove(shape.item_index)
         return arguments
 
@@ -272,14 +272,14 @@ class Watch:
         report = msgspec.convert(shape.data, _TestReport)
         self._known(report.nodeid)
         if report.item_index not in self._open:
-            raise Unexpected(f"a report of test {report.item_index}, which it was not to run")
+            raise Unexpected(f"a report of test {report.item_index}, which it had not been asked to run")
         for text in report.nft_results:
             stored = result.decode(text, "a result")
             if stored.position.file not in self._files and not stored.position.file.endswith(".py"):
-                raise Unexpected(f"a result of {stored.position.file[:200]}, which is no file of this session")
+                raise Unexpected(f"a result of {stored.position.file[:200]}, which is not a file of this session")
         file = report.nft_scenario.partition("::")[0]
         if file and str(shortened(Path(file))) not in self._files:
-            raise Unexpected(f"a result of {file[:200]}, which is no file of this session")
+            raise Unexpected(f"a result of {file[:200]}, which is not a file of this session")
         return self._report(arguments, pytest.TestReport)
 
     def _report(self, arguments: dict[str, Any], kind: type) -> dict[str, Any]:
@@ -359,7 +359,7 @@ def _warning(data: Mapping[str, Any]) -> dict[str, Any]:
         module, name = str(data.get(f"{kind}_module")), str(data.get(f"{kind}_class_name"))
         there = vars(sys.modules[module]).get(name, Warning) if module in sys.modules else Warning
         if not (isinstance(there, type) and issubclass(there, Warning)):
-            raise Unexpected(f"a warning of the class {module[:60]}.{name[:60]}, which is none of a warning")
+            raise Unexpected(f"a warning of {module[:60]}.{name[:60]}, which is not a class of warnings")
     known = data.get("category_module") == "builtins" and name in vars(builtins)
     message = lines(str(data.get("message_str")))
     line = data.get("lineno")

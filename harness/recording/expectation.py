@@ -122,7 +122,7 @@ def _changed_elements(_: Expect, rest: Sequence[str | int], measurements: Sequen
 
 def _changed_path(expect: Expect, _: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[Change]:
     if isinstance(expect.path, Exactly):
-        raise NotRecordableError("a path that is exactly so is yours to write")
+        raise NotRecordableError("a path given as `exactly` is not rewritten; edit it yourself")
     yield repathed(expect.path or [], measurements)
 
 

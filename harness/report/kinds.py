@@ -95,8 +95,8 @@ def _coverage(kind: str) -> Callable[[Sequence[Result], Path, Path], None]:
 KINDS = (
     ReportKind("html", "FILE", "a page to read in a browser", _html),
     ReportKind("pcapng", "DIR", "captures for Wireshark: each interface, and the way of each packet", _pcapng),
-    ReportKind("jsonl", "FILE", "all stored results, one a line", _jsonl),
-    ReportKind("summary", "FILE", "a summary in Markdown; GitHub's job summary gets it unasked", _summary),
+    ReportKind("jsonl", "FILE", "all stored results, one per line", _jsonl),
+    ReportKind("summary", "FILE", "a summary in Markdown; GitHub's job summary gets it by default", _summary),
     ReportKind("gitlab", "FILE", "GitLab's code quality report", _gitlab),
     ReportKind("sarif", "FILE", "SARIF: failures, and rules that no scenario met", _sarif),
     ReportKind("cov-html", "DIR", "rule coverage: annotated rulesets for a browser", _coverage("html")),

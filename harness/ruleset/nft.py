@@ -28,7 +28,7 @@ _MESSAGE = re.compile(r"^(?P<file>.+?):(?P<line>\d+):(?P<column>\d+)-(?P<end>\d+
 _INCLUDE = re.compile(r"\s*include\s")
 
 STDIN: Final = "/dev/stdin"
-"""The file that nft names in positions of a text that is no file."""
+"""The file that nft names in positions of a text that is not a file."""
 
 
 class RefusedError(Exception):

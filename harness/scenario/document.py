@@ -166,7 +166,7 @@ class _Walk:
             if "`" in key:  # msgspec's messages set keys in these, unescaped
                 raise self.error("a key cannot hold a '`'", event)
             if key == "<<" and not event.style:
-                raise self.error("'<<' is no key of YAML 1.2", event, "repeat a whole value by alias instead")
+                raise self.error("'<<' is not a key in YAML 1.2", event, "repeat a whole value by alias instead")
             if key in node.children:
                 first = node.children[key].key
                 raise self.error(f"'{key}' occurs twice in this mapping, first in line {first.line}", event)

@@ -36,7 +36,7 @@ class Chosen(NamedTuple):
     files: tuple[Path, ...]
     """Scenario files, right or wrong."""
     left_alone: tuple[Path, ...]
-    """YAML files that are no scenario files, although they are called like ones or were named."""
+    """YAML files that are not scenario files, although they are called like ones or were named."""
     not_named: tuple[Path, ...]
     """Other YAML files, which the setting ``nft_files`` does not name."""
 

@@ -161,7 +161,7 @@ def _text(found: re.Match[str], parameters: Parameters) -> str:
         return found[0]
     value = parameters[found[1]].value
     if isinstance(value, dict | list):
-        raise Problem(f"{found[0]} stands in a text, and one of its values is no text", "name")
+        raise Problem(f"{found[0]} is part of a text, and one of its values is not a text", "name")
     return _word(value)
 
 

@@ -19,7 +19,7 @@ class Checked(NamedTuple):
     files: int
     scenarios: int
     left_alone: tuple[Path, ...]
-    """YAML files that are no scenario files."""
+    """YAML files that are not scenario files."""
     errors: tuple[ScenarioError, ...]
     """In the order of the files and of their lines."""
 
@@ -49,7 +49,7 @@ def _checked(path: Path, layers: Collection[str] | None, project: Project) -> Ch
     chosen = choose([str(path)], project)
     if path.is_dir() and not chosen.files:
         patterns = " ".join(project.patterns)
-        error = ScenarioError(f"has no scenario file, which is one called {patterns}", Position(str(path)))
+        error = ScenarioError(f"has no scenario file, that is, none that matches {patterns}", Position(str(path)))
         error.remedy = f"name the file, or set {FILES} in the project's pytest settings"
         return Checked(0, 0, chosen.left_alone, (error,))
     errors: list[ScenarioError] = []

@@ -44,7 +44,7 @@ _LINE: Final = re.compile(rf"^(?:{'|'.join(KEYS)}):(?:\s|$)", re.MULTILINE)
 
 
 def is_something_else(path: Path, project: Project) -> bool:
-    """Whether the YAML file ``path`` is no scenario file, not even a wrong one.
+    """Whether the YAML file ``path`` is not a scenario file, not even a wrong one.
 
     A file that cannot be read is for those to complain of who will read it.
     """

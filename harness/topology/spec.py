@@ -60,7 +60,7 @@ class PortSpec(Model, frozen=True, kw_only=True):
     untagged: Annotated[
         VlanNumber | None, Meta(description="The VLAN of untagged frames, in both directions.", examples=[10])
     ] = None
-    tagged: Annotated[list[VlanNumber], Meta(description="VLANs whose frames are tagged.", examples=[[20, 30]])] = []
+    tagged: Annotated[list[VlanNumber], Meta(description="VLANs whose frames leave tagged.", examples=[[20, 30]])] = []
 
 
 class RouteSpec(Model, frozen=True, kw_only=True):

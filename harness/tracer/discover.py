@@ -102,7 +102,7 @@ class Functions(msgspec.Struct, frozen=True, dict=True):
             if function.name == name:
                 return function.reason
         if _OF_LISTS.search(name):
-            return "it takes a list of packets, if there is such a function: name one that each packet passes later"
+            return "it takes a list of packets, if it exists: name a function that each packet passes later"
         return "the kernel has no such function that takes a packet"
 
     def near(self, name: str, count: int = 3) -> list[str]:

@@ -38,7 +38,7 @@ def select(functions: Functions, *, layer: str | None, priority: int | None, mat
     if not chosen.traceable and not chosen.untraceable:
         near = functions.near(match.strip("*")) if match else []
         raise HarnessError(
-            f"no function that takes a packet {f'is like {match!r}' if match else 'is of this layer and priority'}",
+            f"no function that takes a packet {f'matches {match!r}' if match else 'is of this layer and priority'}",
             remedy=f"did you mean {', '.join(near)}?" if near else "nft-harness discover lists all",
         )
     return chosen

@@ -74,7 +74,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         if self.max_functions is not None and self.max_functions < 1:
             raise HarnessError(f"--max-functions {self.max_functions} leaves nothing to trace", remedy="give 1 or more")
         if self.buffer is not None and not 1 <= self.buffer <= MOST_BUFFER:
-            raise HarnessError(f"--buffer {self.buffer} is no size for a buffer", remedy=f"give 1 to {MOST_BUFFER} KiB")
+            raise HarnessError(f"--buffer {self.buffer} is not a buffer size", remedy=f"give 1 to {MOST_BUFFER} KiB")
 
 
 def expression(text: str, protocols: Sequence[str]) -> str:
@@ -138,7 +138,7 @@ def read_config(path: Path) -> list[str]:
         raise HarnessError(f"{path}: {error}", remedy=remedy) from None
     names = [entry if isinstance(entry, str) else entry.name for entry in listed.functions or listed.traceable]
     if not names:
-        raise HarnessError(f"{path} names no function", remedy=remedy)
+        raise HarnessError(f"{path} names no functions", remedy=remedy)
     return names
 
 
@@ -163,7 +163,7 @@ def namespace(name: str) -> int:
     path = Path(f"/proc/{name}/ns/net") if name.isdecimal() else Path(name) if "/" in name else NAMED / name
     try:
         if not _is_namespace(path):
-            raise HarnessError(f"{path} is no network namespace", remedy="give a name of ip netns, or a process id")
+            raise HarnessError(f"{path} is not a network namespace", remedy="give a name of ip netns, or a process id")
         return path.stat().st_ino
     except OSError as error:
         known = sorted(entry.name for entry in NAMED.iterdir()) if NAMED.is_dir() else []

@@ -87,7 +87,7 @@ def assemble(expression: str) -> list[Instruction]:
     try:
         if pcap.pcap_compile(handle, ctypes.byref(program), expression.encode(), 1, ctypes.c_uint(NO_MASK)):
             why = pcap.pcap_geterr(handle).decode(errors="replace")
-            raise HarnessError(f"{expression!r} is no packet filter: {why}", remedy="see pcap-filter(7)")
+            raise HarnessError(f"{expression!r} is not a valid packet filter: {why}", remedy="see pcap-filter(7)")
         try:
             return [Instruction(one.code, one.jt, one.jf, one.k) for one in program.instructions[: program.length]]
         finally:

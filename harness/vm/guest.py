@@ -41,7 +41,7 @@ class Guest:
         """
         self._start = microvm.COLD
         if cold:
-            self.start = "it boots, as asked for"
+            self.start = "it boots, as requested"
             return
         virtual = machine.machine(self.accelerator, microvm.MEMORY, microvm.CPUS)
         try:

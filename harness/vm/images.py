@@ -193,7 +193,7 @@ def _kernel_file(folder: Path) -> Path:
     places = ("vmlinuz*", "boot/vmlinuz*", "lib/modules/*/vmlinuz", "usr/lib/modules/*/vmlinuz")
     files = sorted({file.resolve() for place in places for file in folder.glob(place)})
     if not files:
-        raise Unsupported(f"{folder} holds no kernel image: there is no vmlinuz in it")
+        raise Unsupported(f"{folder} holds no kernel image: it has no vmlinuz")
     if len(files) > 1:
         names = ", ".join(str(file) for file in files)
         raise Unsupported(f"{folder} holds several kernel images", remedy=f"name one of {names}")

@@ -162,7 +162,7 @@ def _learn(image: Image, accelerator: str) -> None:
             file.seek(0)
             news = msgspec.msgpack.decode(file.read(), type=dict[str, bytes])
     except msgspec.DecodeError as error:
-        raise HarnessError(f"the guest has sent what cannot be read: {error}") from None
+        raise HarnessError(f"the guest sent unreadable data: {error}") from None
     finally:
         os.close(learned)
     store(cache_dir(), accepted_from_guest(image.release, news))

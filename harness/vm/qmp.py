@@ -51,7 +51,7 @@ class Monitor:
                 line = self._lines.readline()
                 answer = json.loads(line) if line else {"error": {"desc": "it has ended"}}
             except (OSError, ValueError) as error:
-                raise MonitorError(f"QEMU's monitor cannot be understood: {error}") from None
+                raise MonitorError(f"unexpected answer of QEMU's monitor: {error}") from None
             if key in answer:
                 return answer[key]
             if "error" in answer:

@@ -49,7 +49,7 @@ def unpacked(packed: bytes, vmlinuz: Path) -> bytes | None:
 
     Raises :class:`~harness.errors.HarnessError` when it is no whole bzImage.
     """
-    with untrusted.boundary(f"{vmlinuz} is no whole kernel image", remedy=_REMEDY):
+    with untrusted.boundary(f"{vmlinuz} is not a complete kernel image", remedy=_REMEDY):
         return _payload(packed)
 
 

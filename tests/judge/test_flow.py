@@ -376,7 +376,7 @@ class TestLog:
 
     def test_logged_by_a_rule_that_said_nothing(self) -> None:
         packet = changed(steps=(step("drop"),), hops=(self.CALL,), deliveries=())
-        note = "something was logged, by a rule whose further tests did not hold"
+        note = "something was logged, by a rule whose later matches did not hold"
         assert self.seen("refused: ", packet) == [f"expect.log: refused:  / no rule with a log prefix was met / {note}"]
 
     def test_a_prefix_in_a_comment_is_none(self) -> None:

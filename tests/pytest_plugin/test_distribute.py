@@ -322,7 +322,7 @@ class TestPlan:
             ("6.1.90", Kernel("6.1.9-amd64", "another"), "not the host's"),
             ("host", Kernel("6.18.5", "another"), "not the host's"),
             ("host-1", Kernel("6.1.9-amd64", "another"), "not the host's"),
-            ("gw0", HOST, "nobody has planned"),
+            ("gw0", HOST, "not a planned worker"),
         ],
     )
     def test_release_and_boot_have_to_be_the_planned(self, worker: str, seen: Kernel, wrong: str) -> None:

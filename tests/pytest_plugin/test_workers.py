@@ -129,7 +129,7 @@ def test_a_worker_that_sends_what_none_sends_is_ended(worker: Worker, attack: An
     before = len(worker.node.passed)
     attack(worker)
     (sentence,) = worker.refused
-    assert sentence.startswith("worker 6.12.1 was ended: it sent what no worker sends: ")
+    assert sentence.startswith("worker 6.12.1 was terminated; it sent what no worker sends: ")
     assert sentence.isprintable()
     assert worker.node.passed[before:] == [("errordown", {"node": worker.node, "error": sentence})]
     assert worker.node.commands[-1] == "shutdown"
@@ -144,7 +144,7 @@ def test_another_files_result_is_no_result_of_this_session(worker: Worker, make_
     worker.report(nft_results=[encode(make_result(position=Position("scenarios/a.yaml", 1)))])
     assert worker.refused == []
     worker.report(nft_results=[encode(make_result(position=Position("/home/other/x.yaml", 1)))])
-    assert "/home/other/x.yaml, which is no file of this session" in worker.refused[0]
+    assert "/home/other/x.yaml, which is not a file of this session" in worker.refused[0]
 
 
 def test_a_warning_names_no_module_and_no_line_of_a_file(worker: Worker) -> None:
@@ -253,7 +253,7 @@ def test_a_session_with_a_worker_that_was_taken_over(pytester: pytest.Pytester) 
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_a="def test_evil(): pass\ndef test_two(): pass\n")
     run = pytester.runpytest_subprocess("-n1", "-p", "no:cacheprovider", timeout=120)
-    run.stdout.fnmatch_lines(["nft-harness: worker gw0 was ended: * a warning of the class os.system, *"])
+    run.stdout.fnmatch_lines(["nft-harness: worker gw0 was terminated; * a warning of os.system, *"])
     assert run.ret in (1, 6)
     assert "INTERNALERROR" not in run.stdout.str() + run.stderr.str()
     assert not Path("called").exists()

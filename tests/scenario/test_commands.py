@@ -53,7 +53,7 @@ scenarios:
 def test_check_of_a_folder_without_scenarios_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(tmp_path)]) == 1
     assert capsys.readouterr().out == (
-        f"{tmp_path}: has no scenario file, which is one called scenarios/*.yaml scenarios/*.yml; "
+        f"{tmp_path}: has no scenario file, that is, none that matches scenarios/*.yaml scenarios/*.yml; "
         "name the file, or set nft_files in the project's pytest settings\n"
     )
 

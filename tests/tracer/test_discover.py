@@ -118,7 +118,7 @@ def test_selection_and_table() -> None:
     ("selection", "sentence"),
     [
         ({"layer": "netfiltr"}, "there is no layer 'netfiltr'; use Netfilter"),
-        ({"match": "ip_rvc*"}, "no function that takes a packet is like 'ip_rvc*'; did you mean ip_rcv"),
+        ({"match": "ip_rvc*"}, "no function that takes a packet matches 'ip_rvc*'; did you mean ip_rcv"),
         (
             {"layer": "SCTP"},
             "no function that takes a packet is of this layer and priority; nft-harness discover lists all",

@@ -58,7 +58,7 @@ def test_protocols_and_filter_are_one_expression() -> None:
     ("content", "complaint"),
     [
         ("[", "is not JSON"),
-        ("{}", "names no function"),
+        ("{}", "names no functions"),
         ('{"functions": [{"nam": "x"}]}', "missing required field `name`"),
     ],
 )
@@ -78,7 +78,7 @@ def test_names_of_a_config_are_read_in_both_shapes(tmp_path: Path) -> None:
 def test_a_namespace_that_is_nowhere_is_refused() -> None:
     with pytest.raises(HarnessError, match="there is no network namespace nowhere"):
         live.namespace("nowhere")
-    with pytest.raises(HarnessError, match=r"test_live.py is no network namespace; give a name"):
+    with pytest.raises(HarnessError, match=r"test_live.py is not a network namespace; give a name"):
         live.namespace(__file__)
     assert live.namespace(str(os.getpid())) == Path("/proc/self/ns/net").stat().st_ino
 

@@ -109,7 +109,7 @@ def test_what_is_not_there_makes_an_expression_false() -> None:
 
 
 def test_a_wrong_expression_is_refused_in_words() -> None:
-    with pytest.raises(HarnessError, match=r"'foo bar' is no packet filter: .*syntax error; see pcap-filter"):
+    with pytest.raises(HarnessError, match=r"'foo bar' is not a valid packet filter: .*syntax error; see pcap-filter"):
         packet_filter.compiled("foo bar")
     with pytest.raises(HarnessError, match="metadata of a packet socket"):
         packet_filter.compiled("inbound")

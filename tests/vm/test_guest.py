@@ -56,7 +56,7 @@ class TestDecision:
     def test_booted_as_asked_for(self) -> None:
         guest = Guest(IMAGE, "tcg")
         guest.decide(cold=True, progress=silent)
-        assert guest.start == "it boots, as asked for"
+        assert guest.start == "it boots, as requested"
         assert f"--start {microvm.COLD}" in guest.spec()
 
     def test_booted_where_nobody_waits_for_a_template_to_be_made(self, none: None) -> None:
