@@ -80,8 +80,3 @@ def layer(function: str) -> str:
 def priority(function: str) -> int:
     """CRITICAL, IMPORTANT or OTHER."""
     return classify(function).priority
-
-
-def critical() -> frozenset[str]:
-    """Names of all critical functions, without leading underscores; no kernel has every one."""
-    return frozenset(name for name, place in _rules.whole.items() if place.priority == CRITICAL)
