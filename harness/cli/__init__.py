@@ -1,0 +1,83 @@
+"""The command ``nft-harness``: one function per subcommand, called with the parsed options.
+
+Exit statuses are listed in docs/reports.md. They are the same for all subcommands, and the program's own
+for those that run one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from harness import __version__
+from harness.cli import machine, rulesets, scenarios
+from harness.cli.statuses import BUG, UNABLE
+from harness.ending import in_order
+from harness.errors import HarnessError
+from harness.text import say
+
+COMMANDS: tuple[Callable[[argparse.ArgumentParser], None], ...] = (
+    scenarios.check,
+    machine.discover,
+    machine.doctor,
+    rulesets.init,
+    machine.kernels,
+    scenarios.lab,
+    scenarios.report,
+    scenarios.schema,
+    machine.trace,
+    machine.vm,
+)
+"""The subcommands: each is named and described by a function that adds its arguments and sets ``run``."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``nft-harness`` with ``arguments`` (default: the process's); its exit status."""
+    try:
+        with in_order():
+            return _run(arguments)
+    except HarnessError as error:
+        say(f"nft-harness: error: {error}", sys.stderr)
+        return UNABLE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # who reads our output has seen enough
+        _write_no_more()
+        return 128 + signal.SIGPIPE
+    except OSError as error:  # such as a full disk, wherever that is met
+        say(f"nft-harness: error: {error}", sys.stderr)
+        _write_no_more()
+        return UNABLE
+    except Exception:
+        traceback.print_exc()
+        print("nft-harness: this is a bug in nft-harness, please report it", file=sys.stderr)
+        return BUG
+
+
+def _write_no_more() -> None:
+    """Drop what standard output has not taken, which Python would write again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    parser = argparse.ArgumentParser(prog="nft-harness", description="Regression tests for netfilter rulesets.")
+    parser.add_argument("--version", action="version", version=f"nft-harness {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        description = command.__doc__ or ""
+        command(commands.add_parser(command.__name__, help=description.lower().rstrip("."), description=description))
+    options, rest = parser.parse_known_args(arguments)
+    if rest[:1] == ["--"] and getattr(options, "argv", None) == []:
+        options.argv = rest[1:]  # argparse has filled the last positional with nothing when it met an option
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    status: int = options.run(options)
+    sys.stdout.flush()
+    return status

@@ -1,0 +1,176 @@
+"""Commands about kernels, their functions, and what this machine can do."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from harness.cli.statuses import NO
+from harness.errors import HarnessError
+from harness.text import say
+
+# Imports of a subcommand's own modules stand in its functions: the others need not wait for them.
+
+
+def kernels(parser: argparse.ArgumentParser) -> None:
+    """List, fetch and remove kernel images."""
+    from harness.vm import images, progress, template
+
+    def show(_: argparse.Namespace) -> int:
+        rows = [(image.series, image.release, str(image.vmlinuz)) for image in images.images()]
+        fetched = {series for series, _, _ in rows}
+        rows += [
+            (series, "-", f"nft-harness kernels fetch {series}") for series in images.SERIES if series not in fetched
+        ]
+        for series, release, place in sorted(rows, key=lambda row: [int(number) for number in row[0].split(".")]):
+            print(f"{series:6}{'default' if series == images.DEFAULT else '':9}{release:24}{place}")
+        for one in template.all_templates():
+            print(f"template  {one.name}  {one.bytes >> 20} MiB")
+        return 0
+
+    def fetch(options: argparse.Namespace) -> int:
+        with progress.shown(sys.stderr) as report:
+            for version in options.version:
+                images.fetch(version, report)
+        return 0
+
+    def remove(options: argparse.Namespace) -> int:
+        for version in options.version:
+            image = images.remove(version)
+            print(f"removed {image.release}")
+            for one in template.all_templates():
+                if one.name.startswith(f"{image.release}-"):
+                    template.discard(one)
+        return 0
+
+    def warm(options: argparse.Namespace) -> int:
+        from harness.vm import making, microvm
+        from harness.vm.accelerator import accelerator
+
+        with progress.shown(sys.stderr) as report:
+            for version in options.version:
+                image = images.get(version, report)
+                made = making.make(image, accelerator(image).name, microvm.MEMORY, report)
+                print(f"template {made.name}, {made.bytes >> 20} MiB")
+        return 0
+
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    action = actions.add_parser("list", help="show the images that are here and those that can be fetched")
+    action.set_defaults(run=show)
+    action = actions.add_parser("fetch", help="download images from the Debian archive, unless they are here")
+    action.add_argument(
+        "version", nargs="*", default=[images.DEFAULT], help=f"{', '.join(images.SERIES)}; default: {images.DEFAULT}"
+    )
+    action.set_defaults(run=fetch)
+    action = actions.add_parser(
+        "warm", help="make templates: guests saved when ready to run, restored in a second or two"
+    )
+    action.add_argument("version", nargs="*", default=[images.DEFAULT], help=f"default: {images.DEFAULT}")
+    action.set_defaults(run=warm)
+    action = actions.add_parser("remove", help="delete images and their templates from the cache folder")
+    action.add_argument("version", nargs="+", help="a series (6.12) or a release (6.12.107+deb13-amd64)")
+    action.set_defaults(run=remove)
+
+
+def discover(parser: argparse.ArgumentParser) -> None:
+    """List the kernel functions that take a packet, and whether they can be traced."""
+    from pathlib import Path
+
+    def run(options: argparse.Namespace) -> int:
+        from harness.tracer import listing
+        from harness.tracer.survey import Survey
+
+        every = Survey().functions()
+        functions = listing.select(every, layer=options.layer, priority=options.priority, match=options.match)
+        files = [
+            (options.output, listing.to_json(functions)),
+            (options.config, listing.config(functions, options.max_trace)),
+        ]
+        for path, content in files:
+            try:
+                if path:
+                    path.write_bytes(content)
+            except OSError as error:
+                raise HarnessError(f"{path} can't be written: {error.strerror}") from None
+        if not options.output and not options.config:
+            print("\n".join(listing.to_lines(functions)))
+        return 0
+
+    parser.add_argument("--layer", help="only this layer of the network stack, e.g. Netfilter")
+    parser.add_argument("--priority", type=int, choices=(0, 1, 2), help="0 critical, 1 important, 2 other")
+    parser.add_argument("--match", metavar="GLOB", help="only names like this, e.g. 'ip_*'")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write JSON there instead of a table")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="write a file for nft-harness trace --config")
+    parser.add_argument(
+        "--max-trace", type=int, metavar="N", help="write only the N most informative ones to that file"
+    )
+    parser.set_defaults(run=run)
+
+
+def doctor(parser: argparse.ArgumentParser) -> None:
+    """Say what this machine can do, and where scenarios would run."""
+
+    def run(_: argparse.Namespace) -> int:
+        from harness.doctor import examine, place
+
+        missing = []
+        for finding in examine():
+            say(finding)
+            missing += [finding.what] if finding.needed and not finding.able else []
+        print(f"scenarios cannot run here: {', '.join(missing)}" if missing else place())
+        return NO if missing else 0
+
+    parser.set_defaults(run=run)
+
+
+def trace(parser: argparse.ArgumentParser) -> None:
+    """Follow packets through the kernel's functions, here or beside a command in a microVM."""
+    from pathlib import Path
+
+    from harness.vm.images import DEFAULT
+
+    def run(options: argparse.Namespace) -> int:
+        from harness.trace import command
+
+        return command.main(options, sys.argv[sys.argv.index("trace") + 1 :])
+
+    def protocols(text: str) -> list[str]:
+        return [name for name in text.split(",") if name]
+
+    add = parser.add_argument
+    add("--functions", nargs="+", default=[], metavar="GLOB", help="only these, e.g. ip_rcv 'nf_*'; default: all")
+    add("--config", type=Path, metavar="FILE", help="only the functions in this file of nft-harness discover")
+    add("--discover", action="store_true", help="all that the kernel has; the default")
+    add("--max-functions", type=int, metavar="N", help="the N most informative ones")
+    add("--netns", action="append", default=[], metavar="NAME", help="a name, a process id or a path; default: all")
+    add("--proto", type=protocols, default=[], metavar="NAMES", help="tcp,udp")
+    add("--filter", default="", metavar="EXPRESSION", help="as tcpdump has them, see pcap-filter(7): 'tcp port 80'")
+    add("--duration", type=float, metavar="SECONDS", help="default: until the command ends, or Ctrl-C")
+    add("--stack", action="store_true", help="how the kernel came there, under each line")
+    add("--group", choices=("time", "packet"), default="time", help="packet: packet by packet, each when it is gone")
+    add("--json", action="store_true", help="an object a line")
+    add("--pcapng", type=Path, metavar="FILE", help="write a capture: each event, with the packet's first bytes there")
+    add("--buffer", type=int, metavar="KIB", help="between the kernel and us, in memory; default: 8192")
+    add("--ready-file", type=Path, metavar="FILE", help="made once every packet is seen")
+    add("--nft-tracer", default="auto", choices=("auto", "kprobe.multi", "fentry", "kprobe"), help="how to attach")
+    add("--kernel", default=DEFAULT, help=f"of the microVM, when one is needed; default: {DEFAULT}")
+    add("--dump-program", action="store_true", help="show the instructions that the kernel runs")
+    add("--dump-metadata", action="store_true", help="show the functions by their numbers in events")
+    add("--dump-events", action="store_true", help="show every event raw, before its line")
+    add("--inside", action="store_true", help=argparse.SUPPRESS)
+    add("argv", nargs="*", metavar="-- COMMAND", help="a program and its arguments")
+    parser.set_defaults(run=run)
+
+
+def vm(parser: argparse.ArgumentParser) -> None:
+    """Run a command in another kernel, as root on this machine's files; what it writes vanishes."""
+    from harness.vm.images import DEFAULT
+
+    def run(options: argparse.Namespace) -> int:
+        from harness.vm import microvm
+
+        return microvm.main(["--kernel", options.kernel, "--exec", *options.argv])
+
+    parser.add_argument("--kernel", default=DEFAULT, help=f"a version or a path; default: {DEFAULT}")
+    parser.add_argument("argv", nargs="+", metavar="COMMAND", help="a program and its arguments, after --")
+    parser.set_defaults(run=run)

@@ -1,0 +1,165 @@
+"""Commands about scenario files, their labs and their results."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from harness.cli.statuses import NO
+from harness.text import escape, say
+
+# Imports of a subcommand's own modules stand in its functions: the others need not wait for them.
+
+
+def check(parser: argparse.ArgumentParser) -> None:
+    """Check scenario files without running them."""
+    from pathlib import Path
+
+    def run(options: argparse.Namespace) -> int:
+        from harness.model.layers import NAMES
+        from harness.scenario.problems import checked
+
+        found = checked(options.path, layers=NAMES)
+        for error in found.errors:
+            say(error)
+        if found.errors:
+            return NO
+        numbers = ((found.files, "file"), (found.scenarios, "scenario"))
+        print(", ".join(f"{number} {noun}{'s'[: number != 1]}" for number, noun in numbers) + ": right")
+        for path in found.left_alone:
+            print(f"{path}: skipped: not a scenario file")
+        return 0
+
+    parser.add_argument("path", nargs="+", type=Path, help="a scenario file, or a folder of them")
+    parser.set_defaults(run=run)
+
+
+def report(parser: argparse.ArgumentParser) -> None:
+    """Make reports of stored results again, of several runs taken together."""
+    from pathlib import Path
+
+    from harness.report import kinds
+
+    def run(options: argparse.Namespace) -> int:
+        from harness import untrusted
+
+        with untrusted.boundary("these results are not what nft-harness stores", remedy="run the scenarios again"):
+            return reported(options)
+
+    def reported(options: argparse.Namespace) -> int:
+        from harness.model import result
+
+        results = result.load(options.results)
+        if changed := result.changed(results, Path()):
+            names = escape(", ".join(changed))
+            say(
+                f"nft-harness: {names}: changed since the run; line numbers in the reports are those of the run",
+                sys.stderr,
+            )
+        asked = list(kinds.asked(options))
+        for kind, path in asked:
+            kinds.write(kind, results, Path(path), Path())
+        if options.nft_github:
+            from harness.report import github
+
+            for command in github.commands(results, Path()):
+                print(command)
+        if not kinds.covers(options):
+            if not asked and not options.nft_github:
+                for one in results:
+                    kernel = f" ({one.kernel})" if one.kernel else ""
+                    say(escape(f"{one.outcome:8}{one.position}: {one.name}{kernel}"))
+            return 0
+        from harness.report.coverage import RuleCoverage
+
+        covered = RuleCoverage(results, Path())
+        if options.nft_cov:
+            say("\n".join(covered.lines()))
+        if shortfall := covered.shortfall(options.nft_cov_fail_under):
+            say(f"nft-harness: {shortfall}", sys.stderr)
+        return NO if shortfall else 0
+
+    parser.add_argument(
+        "results", nargs="+", type=Path, help="what pytest --nft-results or --nft-jsonl stored: folders or files"
+    )
+    for kind in kinds.KINDS:
+        parser.add_argument(f"--{kind.name}", dest=kind.option, metavar=kind.path, help=f"write {kind.what}")
+    parser.add_argument("--github", dest="nft_github", action="store_true", help="print annotations for GitHub Actions")
+    parser.add_argument("--cov", dest="nft_cov", action="store_true", help="show rule coverage")
+    parser.add_argument(
+        "--cov-fail-under",
+        dest="nft_cov_fail_under",
+        type=float,
+        metavar="PERCENT",
+        help="exit with status 1 if coverage is below PERCENT",
+    )
+    parser.set_defaults(run=run)
+
+
+def lab(parser: argparse.ArgumentParser) -> None:
+    """Draw labs, and enter them."""
+    from pathlib import Path
+
+    def enter(options: argparse.Namespace) -> int:
+        from harness.shell import enter
+
+        file, _, scenario = options.scenario.partition("::")
+        wish = enter.ShellRequest(
+            file=Path(file),
+            scenario=scenario,
+            host=options.host,
+            argv=tuple(options.argv),
+            send=not options.fresh,
+            kernel=options.kernel,
+            modules=options.modules,
+        )
+        return enter.enter(wish)
+
+    def remove(_: argparse.Namespace) -> int:
+        from harness.lab import named
+
+        for name in named.remove():
+            say(f"removed {name}")
+        return 0
+
+    def show(options: argparse.Namespace) -> int:
+        from harness.scenario.load import load_lab
+        from harness.topology import drawing
+
+        network = load_lab(options.file)
+        say((drawing.mermaid(network) if options.mermaid else drawing.text(network)).rstrip("\n"))
+        return 0
+
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    action = actions.add_parser("enter", help="build the lab of a scenario, and open a shell or run a command in it")
+    action.add_argument(
+        "scenario", metavar="FILE[::SCENARIO]", help="a scenario as pytest names it; of a file alone the first one"
+    )
+    action.add_argument("--host", default="", help="the host to be in; default: the device under test")
+    action.add_argument("--fresh", action="store_true", help="send none of the scenario's packets beforehand")
+    action.add_argument("--kernel", default="auto", help="auto (default), host, a version or a path")
+    action.add_argument(
+        "--modules", default="", metavar="NAMES", help="kernel modules that may be loaded here, as pytest --nft-modules"
+    )
+    action.add_argument("argv", nargs="*", metavar="-- COMMAND", help="a program and its arguments; default: a shell")
+    action.set_defaults(run=enter)
+    action = actions.add_parser("remove", help="take away labs that pytest --nft-keep has left")
+    action.set_defaults(run=remove)
+    action = actions.add_parser("show", help="draw the lab of a scenario file, or of a file in a folder labs")
+    action.add_argument("file", type=Path, help="the file")
+    action.add_argument("--mermaid", action="store_true", help="print a Mermaid diagram")
+    action.set_defaults(run=show)
+
+
+def schema(parser: argparse.ArgumentParser) -> None:
+    """Print the JSON Schema of scenario files."""
+
+    def run(options: argparse.Namespace) -> int:
+        from harness.scenario.reference import reference
+        from harness.scenario.schema import as_json
+
+        print(reference() if options.markdown else as_json(), end="")
+        return 0
+
+    parser.add_argument("--markdown", action="store_true", help="print the reference of the language instead")
+    parser.set_defaults(run=run)
