@@ -21,6 +21,7 @@ from harness.errors import HarnessError
 from harness.text import say
 
 COMMANDS: tuple[Callable[[argparse.ArgumentParser], None], ...] = (
+    rulesets.ask,
     scenarios.check,
     machine.discover,
     machine.doctor,
@@ -76,6 +77,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     options, rest = parser.parse_known_args(arguments)
     if rest[:1] == ["--"] and getattr(options, "argv", None) == []:
         options.argv = rest[1:]  # argparse has filled the last positional with nothing when it met an option
+    elif rest and getattr(options, "line", None) == [] and not rest[0].startswith("-"):
+        options.line = rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     status: int = options.run(options)

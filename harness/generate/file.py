@@ -25,15 +25,25 @@ class ScenarioDraft(NamedTuple):
     """The rules and policies that this is about, by where on its way the last packet met them."""
 
 
-def head(ruleset: Path, output: Path, lab: ChosenLab) -> str:
-    """All above the scenarios; ``output`` is the file's own place."""
+class Step(NamedTuple):
+    """A step to be written."""
+
+    kind: str
+    """``send``, ``connect`` and so on."""
+    what: Mapping[str, Any]
+    expected: Mapping[str, Any] | None = None
+    """Nothing where none is known yet."""
+
+
+def head(ruleset: Path, output: Path, lab: ChosenLab, about: Sequence[str] = ()) -> str:
+    """All above the scenarios; ``output`` is the file's own place, ``about`` the comment that it begins with."""
     near = os.path.relpath(ruleset.resolve(), output.absolute().parent.resolve())
     name = lab.lab if isinstance(lab.lab, str) else None
-    lines = [
+    lines = list(about) or [
         f"# A packet for each rule and policy of {escape(ruleset.name)}, and what became of it. Read it: this is what",
         "# the ruleset does, which need not be what it should do.",
-        f"lab: {name} # {lab.described}" if name else "lab:",
     ]
+    lines.append(f"lab: {name} # {lab.described}" if name else "lab:")
     if not isinstance(lab.lab, str):
         lines += _lab(msgspec.to_builtins(lab.lab))
     if lab.interfaces:
@@ -58,15 +68,24 @@ def body(scenarios: Sequence[ScenarioDraft], comments: Iterable[str]) -> str:
 
 
 def _lines(scenario: ScenarioDraft) -> Iterator[str]:
-    yield f"  - name: {edit.scalar(scenario.name, in_flow=False)}"
-    if len(scenario.sends) == 1:
-        yield f"    send: {edit.flow(dict(scenario.sends[0]))}"
-        yield from _expect(scenario.expected.get(0), "    ")
+    return entry(
+        scenario.name,
+        [Step("send", send, scenario.expected.get(number)) for number, send in enumerate(scenario.sends)],
+    )
+
+
+def entry(name: str, steps: Sequence[Step], keys: Mapping[str, Any] = {}) -> Iterator[str]:
+    """The lines of a scenario below ``scenarios:``; ``keys`` are those that it has besides its steps."""
+    yield f"  - name: {edit.scalar(name, in_flow=False)}"
+    yield from (f"    {key}: {edit.flow(value)}" for key, value in keys.items())
+    if len(steps) == 1 and steps[0].kind == "send":
+        yield f"    send: {edit.flow(dict(steps[0].what))}"
+        yield from _expect(steps[0].expected, "    ")
         return
     yield "    steps:"
-    for number, send in enumerate(scenario.sends):
-        yield f"      - send: {edit.flow(dict(send))}"
-        yield from _expect(scenario.expected.get(number), "        ")
+    for step in steps:
+        yield f"      - {step.kind}: {edit.flow(dict(step.what))}"
+        yield from _expect(step.expected, "        ")
 
 
 def _expect(expected: Mapping[str, Any] | None, indent: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from harness.batch.messages import Seen
 from harness.batch.session import Session
-from harness.errors import BrokenMeasurement, HarnessError
+from harness.errors import HarnessError
 from harness.generate import file, lab
 from harness.generate.device import SimulatedDevice
 from harness.generate.facts import look
@@ -25,15 +25,12 @@ from harness.init import scenarios
 from harness.init.scenarios import MeasuredPackets
 from harness.model import layers
 from harness.model.observation import Rule
-from harness.model.result import PacketResult
 from harness.project import ALLOW, FILES, Project, find
-from harness.recording import expectation
-from harness.recording.sample import Sample
+from harness.recording.checking import differing
 from harness.save import save
 from harness.scenario.case import Broken, Case
 from harness.scenario.files import is_called_so
 from harness.scenario.load import load_all
-from harness.scenario.models.expect import Expect
 from harness.text import escape
 from harness.vm import images, placement
 
@@ -261,7 +258,7 @@ class _Work:
         found = []
         for draft, case in zip(drafts, cases, strict=True):
             packets = next(one for one in self._measured if one.sends[: len(draft.sends)] == tuple(draft.sends))
-            if why := _differing(case, packets):
+            if why := differing(case, packets.sent, packets.rules, packets.kernel):
                 found.append((draft, f"its expectation would not hold: {why}"))
         return found
 
@@ -272,24 +269,6 @@ class _Work:
         if numbers := self._tried.get(target.key):
             return self._measured[numbers[0]].missed()
         return why_none(self._device, target.key)
-
-
-def _differing(case: Case, packets: MeasuredPackets) -> str:
-    """The first key of ``case`` that does not hold for what was observed."""
-
-    def sample(sent: PacketResult) -> Sample:
-        return Sample(sent=sent, rules=packets.rules, where=packets.kernel)
-
-    for one in packets.sent:
-        if one.action >= len(case.actions):
-            continue
-        for _, expect in case.actions[one.action].entries:
-            try:
-                if isinstance(expect, Expect) and (found := expectation.judged(expect, sample(one))):
-                    return str(found[0].key)
-            except BrokenMeasurement as broken:
-                return str(broken)
-    return ""
 
 
 def _once(drafts: Iterable[ScenarioDraft]) -> list[ScenarioDraft]:

@@ -50,7 +50,7 @@ def to_result(trial: Trial, report: pytest.TestReport) -> Result:
         ruleset=_ruleset(shortened(_main(case)), measurements[0].ruleset)
         if measurements and isinstance(case, Case)
         else None,
-        lab=_lab(case.network) if isinstance(case, Case) else None,
+        lab=lab_plan(case.network) if isinstance(case, Case) else None,
         seconds=trial.seconds,
     )
 
@@ -136,7 +136,8 @@ def _ruleset(file: Path, loaded: Ruleset) -> RulesetPlan:
     )
 
 
-def _lab(network: Network) -> LabPlan:
+def lab_plan(network: Network) -> LabPlan:
+    """The lab as reports show it."""
     return LabPlan(
         hosts=tuple(network.hosts),
         device=network.device,

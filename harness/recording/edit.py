@@ -123,6 +123,19 @@ class Text:
         self._find(keys)
         self._take_out(around, spans, at, at + 1)
 
+    def append(self, keys: Keys, lines: Sequence[str]) -> None:
+        """Add an entry behind the last of the list at ``keys``, an empty line before it.
+
+        ``lines`` are the entry as it stands in a list that is indented by two.
+
+        Raises :class:`KeyError` where there is no list, and :class:`UneditableError` for one that is on one line.
+        """
+        node = self._find(keys)
+        if not isinstance(node, SequenceNode) or not self._is_block(node):
+            raise UneditableError("it is not a list with an entry a line")
+        indent = " " * node.start_mark.column
+        self._add_lines(self._end_of_line(self._end(node)), ["", *(indent + line[2:] for line in lines)])
+
     def relist(self, keys: Keys, entries: Sequence[KeptEntry | Value]) -> None:
         """Make the list at ``keys`` one of ``entries``, of which at least one is :class:`KeptEntry`, in their old
         order."""

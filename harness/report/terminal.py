@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 LABEL = 10
 """Columns of the labels on the left, behind an indentation of 2."""
 
-_SGR = {"bold": "1", "faint": "2", "good": "32", "bad": "31", "bad bold": "1;31"}
+_SGR = {"bold": "1", "faint": "2", "good": "32", "bad": "31", "good bold": "1;32", "bad bold": "1;31"}
 
 
 class Page:
@@ -105,16 +105,51 @@ def explain(
     if part := symptom(mismatches):
         page.say("causes", f"{PAGE}#{part}", style="faint")
     page.say("packet", summary, *_others(others))
+    differs = any("path" in mismatch.keys for mismatch in mismatches)
+    rows = align(entries(expect.path), packet, observation.device) if differs else ()
+    _story(page, seen, observation, packet, rows)
+    return str(page)
+
+
+def story(
+    summary: str,
+    observation: Observation,
+    packet: ObservedPacket,
+    *,
+    rules: Sequence[Rule] = (),
+    policies: Sequence[Policy] = (),
+    sets: Mapping[str, Sequence[str]] | None = None,
+    network: Network | None = None,
+    colour: bool = False,
+    width: int = 100,
+) -> str:
+    """Return what became of a packet of which nothing was expected, in the lines of :func:`explain`.
+
+    The arguments are those of :func:`explain`.
+    """
+    page = Page(colour=colour, width=width)
+    seen = outcome(packet, observation.device)
+    if observation.flow:
+        page.add("flow", page.paint(observation.flow.result, "bold"))
+    page.add("verdict", page.paint(str(seen), f"{_style(seen.verdict)} bold".strip() if seen.verdict else "bold"))
+    page.say("ended", ended(packet, seen, observation.device))
+    advice = advise(Expect(), seen, observation, packet, rules=rules, policies=policies, sets=sets, network=network)
+    page.say("advice", *advice, style="bold")
+    page.say("packet", summary)
+    _story(page, seen, observation, packet)
+    return str(page)
+
+
+def _story(
+    page: Page, seen: Outcome, observation: Observation, packet: ObservedPacket, rows: Sequence[PathRow] = ()
+) -> None:
+    """Add who decided, the rules, the path, what arrived, and what was lost; ``rows`` are of a path that differs."""
     page.add("decided", *_decided(page, seen))
     page.add("rules", *_rules(page, packet, seen, observation))
-    if any("path" in mismatch.keys for mismatch in mismatches):
-        page.add("path", *_side_by_side(page, align(entries(expect.path), packet, observation.device)))
-    else:
-        page.add("path", *_outline(page, observation, packet))
+    page.add("path", *(_side_by_side(page, rows) if rows else _outline(page, observation, packet)))
     page.say("arrived", *_arrived(packet, observation.device))
     page.say("answers", *_first(4, [_answer(reply) for reply in observation.replies]))
     page.say("lost", describe_loss(observation.loss))
-    return str(page)
 
 
 def outline(observation: Observation, packet: ObservedPacket, *, colour: bool = False, width: int = 100) -> str:

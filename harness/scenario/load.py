@@ -47,16 +47,18 @@ def load_all(
     layers: Collection[str] | None = None,
     recording: bool = False,
     text: str | None = None,
+    document: Node | None = None,
     project: Project | None = None,
 ) -> LoadedFile:
     """The scenarios of a file and what is wrong with the file, without raising either.
 
     When ``recording``, packets without an expectation get an empty one. ``text`` is read instead of the
-    file's content. ``project`` is the one that the file belongs to; None looks for it.
+    file's content, and ``document`` is that content, read already. ``project`` is the one that the file belongs to;
+    None looks for it.
     """
     try:
         project = project or resolve.project_of(path)
-        root = resolve.document(path, project, text)
+        root = document or resolve.document(path, project, text)
     except ScenarioError as error:
         return LoadedFile(cases=(), errors=(error,))
     root, found = expand(root)

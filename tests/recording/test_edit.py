@@ -91,6 +91,17 @@ def test_values_change_in_their_place() -> None:
     ]
 
 
+@pytest.mark.parametrize("end", ["", "\n", "  # the last\n"])
+def test_an_entry_is_added_behind_the_last(end: str) -> None:
+    before = f"scenarios:\n- name: a\n  send: {{x: 1}}{end}"
+    text = Text(before)
+    text.append(("scenarios",), ["  - name: b", "    send: {}"])
+    assert text.changed(text.changes()) == before.rstrip("\n") + "\n\n- name: b\n  send: {}" + "\n" * end.endswith("\n")
+    for other in ("scenarios: [{name: a}]\n", "scenarios: 1\n"):
+        with pytest.raises(UneditableError):
+            Text(other).append(("scenarios",), ["  - name: b"])
+
+
 def test_of_a_list_only_what_differs_changes() -> None:
     text = Text(FILE)
     path = ("scenarios", 3, "expect", "path")

@@ -1,0 +1,7 @@
+"""``nft-harness ask``: what becomes of one packet in a ruleset, and why.
+
+::
+
+    steps (the packet, as a document) ──> batch.session ──> answer (text, JSON)
+                                                    └─────> saving (a scenario)
+"""

@@ -1,0 +1,163 @@
+"""The command ``nft-harness ask``, top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from harness.ask import answer, saving
+from harness.ask.steps import Question, document, flow
+from harness.batch.messages import Seen
+from harness.batch.session import Session
+from harness.errors import BrokenMeasurement, HarnessError
+from harness.generate import lab
+from harness.generate.facts import Facts
+from harness.generate.lab import ChosenLab
+from harness.model.node import Node
+from harness.model.result import PacketResult
+from harness.packets.headers import fields, framed
+from harness.project import Project, find
+from harness.pytest_plugin import kept_frames
+from harness.reading.decision import arrivals
+from harness.scenario.case import Broken, Case
+from harness.scenario.files import shortened
+from harness.scenario.load import load_all, load_lab
+from harness.topology.network import Network
+from harness.vm import placement
+
+Tell = Callable[[str], None]
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line asks for."""
+
+    ruleset: Path
+    question: Question
+    lab: str = ""
+    """A built-in lab, or the file of one; "" for the one that ``init`` would choose."""
+    flow: bool = False
+    """Whether programs exchange data in place of the one packet."""
+    json: bool = False
+    save: Path | None = None
+    kernel: str = placement.AUTO
+    tracer: str = placement.AUTO
+    colour: bool = False
+
+
+def run(request: Request, show: Tell, tell: Tell) -> None:
+    """Answer ``request``: what there is to say goes to ``show``, and what happens meanwhile to ``tell``.
+
+    Raises :class:`~harness.errors.HarnessError` where there is no answer, of the class
+    :class:`~harness.errors.BrokenMeasurement` where something could not be observed.
+    """
+    if not request.ruleset.is_file():
+        raise HarnessError(
+            f"{request.ruleset} is not a file", remedy="name a file that nft -f or iptables-restore loads"
+        )
+    given = _given_lab(request.lab) if request.lab else None
+    with Session.open(request.kernel, request.tracer) as session:
+        chosen = given or lab.choose(_looked(session, request.ruleset, tell))
+        asked = _Asked(request, chosen, session)
+        steps = request.question.steps(chosen.network)
+        case, seen = asked.run(steps)
+        if request.flow:
+            case, seen = asked.flow(steps, seen)
+    if request.save:
+        words = f"{request.question.words}: {', '.join(dict.fromkeys(answer.verdicts(seen.sent)))}"
+        tell(saving.save(request.save, words, case, seen, chosen))
+    title = f"{shortened(request.ruleset)}: {request.question.words}"
+    about = f"kernel {seen.kernel}; {chosen.described}"
+    if request.json:
+        show(answer.as_json(answer.result(title, shortened(request.ruleset), seen, case.network)))
+    else:
+        show(answer.text(title, about, seen, case.network, colour=request.colour))
+
+
+def _looked(session: Session, ruleset: Path, tell: Tell) -> Facts:
+    facts = session.look([ruleset])
+    if not facts.chains:
+        tell(f"{ruleset} has no chain: every packet passes it")
+    return facts
+
+
+def _given_lab(named: str) -> ChosenLab:
+    """The lab that ``--lab`` names: a built-in one, or a file."""
+    from harness.topology.builtin import LABS
+
+    if named in LABS:
+        return ChosenLab(named, {}, Network.of(LABS[named]))
+    if not (file := Path(named)).is_file():
+        remedy = f"write {', '.join(LABS)}, or the path of a file in a folder labs"
+        raise HarnessError(f"--lab: '{named}' is neither a built-in lab nor a file", remedy=remedy)
+    return ChosenLab(str(file), {}, load_lab(file))
+
+
+class _Asked(NamedTuple):
+    """What questions about one ruleset have in common."""
+
+    request: Request
+    lab: ChosenLab
+    session: Session
+
+    def run(self, steps: Sequence[Node]) -> tuple[Case, Seen]:
+        """Run ``steps``, and what became of them."""
+        case = self._case(steps)
+        frames = kept_frames.prepare((send, case.network) for send in case.sends)
+        (seen,) = self.session.run([case], frames)
+        if seen.error:
+            raise (BrokenMeasurement if seen.is_broken else HarnessError)(seen.error)
+        return case, seen
+
+    def flow(self, steps: Sequence[Node], seen: Seen) -> tuple[Case, Seen]:
+        """A real exchange in place of a packet that was ``seen``: the program listens where that has arrived."""
+        if len(steps) != 1 or len(seen.sent) != 1:
+            raise HarnessError("--flow is about one packet", remedy="ask about one, or leave out --flow")
+        at = _listener(seen.sent[0], steps[0], self.lab.network)
+        network = self.lab.network
+        case, found = self.run(flow(steps[0], at, network, exchange=False))
+        flows = [one.observation.flow for one in found.sent]
+        if flows and flows[-1] and flows[-1].result == "connected":
+            return self.run(flow(steps[0], at, network, exchange=True))
+        return case, found
+
+    def _case(self, steps: Sequence[Node]) -> Case:
+        """The scenario of ``steps``. Raises :class:`~harness.errors.ScenarioError` at the place of what is wrong."""
+        source = self.request.question.source
+        root = document(self._lab(), [self.request.ruleset.resolve()], source, steps)
+        loaded = load_all(Path(source), recording=True, document=root, project=self._project())
+        if loaded.errors:
+            raise loaded.errors[0]
+        (case,) = loaded.cases
+        if isinstance(case, Broken):
+            raise case.errors[0]
+        return case
+
+    def _lab(self) -> Mapping[str, Any]:
+        chosen = self.lab
+        named = chosen.lab if isinstance(chosen.lab, str) else msgspec.to_builtins(chosen.lab)
+        return {"lab": named, **({"interfaces": dict(chosen.interfaces)} if chosen.interfaces else {})}
+
+    def _project(self) -> Project:
+        """The project of the ruleset; what the command line names belongs to it as well."""
+        project = find([self.request.ruleset])
+        named = [self.request.ruleset, *([self.request.question.pcap] if self.request.question.pcap else [])]
+        named += [Path(self.lab.lab)] if isinstance(self.lab.lab, str) else []
+        return msgspec.structs.replace(project, allowed=(*project.allowed, *(one.resolve() for one in named)))
+
+
+def _listener(sent: PacketResult, step: Node, network: Network) -> tuple[str, int] | None:
+    """The host and port at which a packet has arrived, else that of its destination; None for an address of nobody."""
+    device = sent.observation.device
+    for one in sent.seen.deliveries:
+        if one.frame and one.host in arrivals(sent.seen):
+            return one.host, int(fields(one.frame).get("dport", 0))
+    if device in arrivals(sent.seen):
+        headers = [one.headers for one in sent.seen.steps if one.headers]
+        last = fields(framed(headers[-1])) if headers else fields(sent.seen.frame)
+        return device, int(last.get("dport", 0))
+    send = step.value["send"]
+    port = next((send[name]["dport"] for name in ("tcp", "udp") if "dport" in (send.get(name) or {})), 0)
+    return (send["to"], port) if send.get("to") in network.hosts and send["to"] != send["from"] else None

@@ -1,0 +1,143 @@
+"""``--save``: the packet that was asked about, appended to a scenario file with what was seen as its expectation."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness import untrusted
+from harness.batch.messages import Seen
+from harness.bounds import SCENARIO_BYTES
+from harness.errors import HarnessError
+from harness.generate import file
+from harness.generate.lab import ChosenLab
+from harness.model import layers
+from harness.project import FILES, Project, find
+from harness.recording import expectation
+from harness.recording.checking import differing
+from harness.recording.edit import Text, UneditableError
+from harness.recording.sample import NotRecordableError, Sample
+from harness.save import save as write
+from harness.scenario.case import Case
+from harness.scenario.files import is_called_so
+from harness.scenario.load import load_all
+
+LONGEST = 150
+"""Characters of a scenario's name."""
+
+
+def save(path: Path, name: str, case: Case, seen: Seen, lab: ChosenLab) -> str:
+    """Append ``case`` to the scenario file ``path``, or begin it; what was done, in a sentence.
+
+    Nothing is written that would not be read, or not pass.
+
+    Raises :class:`~harness.errors.HarnessError` where that cannot be done.
+    """
+    project = find([path])
+    if not is_called_so(path.absolute(), project):
+        raise HarnessError(
+            f"{path} is not called {' or '.join(project.patterns)}, so pytest would not take it",
+            remedy=f"name another file, or set {FILES} in the project's pytest settings",
+        )
+    (ruleset,) = case.rulesets[case.network.device].paths
+    steps = _steps(case, _expected(seen))
+    try:
+        before = untrusted.read(path, SCENARIO_BYTES, allowed=project.allows).decode() if path.exists() else None
+    except (untrusted.Unreadable, UnicodeDecodeError) as error:
+        raise HarnessError(f"{path} cannot be changed: it {error}") from None
+    named = _name(name, path, before, project)
+    if before is None:
+        placed = lab
+        if isinstance(lab.lab, str) and Path(lab.lab).is_file():
+            placed = lab._replace(lab=_near(Path(lab.lab), path))
+        about = ["# Packets that were asked about, and what became of them."]
+        text = file.head(ruleset, path, placed, about) + "\n".join(file.entry(named, steps)) + "\n"
+        why = _why_not(path, text, named, case, seen, project)
+    else:
+        for keys in ({}, {"ruleset": _near(ruleset, path)}, _whole(path, ruleset, lab)):
+            text = _appended(path, before, file.entry(named, steps, keys))
+            if not (why := _why_not(path, text, named, case, seen, project)):
+                break
+    if why:
+        raise HarnessError(f"{path} was not written: {why}")
+    try:
+        write(path, text)
+    except OSError as error:
+        raise HarnessError(f"{path} can't be written: {error.strerror}") from None
+    return f"{path}: {'begun with' if before is None else 'has'} the scenario '{named}'"
+
+
+def _expected(seen: Seen) -> dict[int, Mapping[str, Any]]:
+    """What to expect of each step, by its number."""
+    found: dict[int, Mapping[str, Any]] = {}
+    for number, sent in itertools.groupby(seen.sent, key=lambda one: one.action):
+        samples = [Sample(sent=one, rules=seen.rules, where=f"kernel {seen.kernel}") for one in sent]
+        try:
+            found[number] = expectation.whole(samples)
+        except NotRecordableError as refused:
+            raise HarnessError(f"the scenario was not saved: {refused}") from None
+    return found
+
+
+def _steps(case: Case, expected: Mapping[int, Mapping[str, Any]]) -> list[file.Step]:
+    """The steps of ``case`` as they are written."""
+    written = case.places.value
+    return [
+        file.Step(kind, what, expected.get(number))
+        for number, step in enumerate(written.get("steps") or [{"send": written["send"]}])
+        for kind, what in step.items()
+    ]
+
+
+def _near(one: Path, file: Path) -> str:
+    """The path of ``one`` as ``file`` names it."""
+    return os.path.relpath(one.resolve(), file.absolute().parent.resolve())
+
+
+def _whole(path: Path, ruleset: Path, lab: ChosenLab) -> dict[str, Any]:
+    """The keys of a scenario with a lab and a ruleset of its own."""
+    named: Any = lab.lab
+    if not isinstance(named, str):
+        named = msgspec.to_builtins(named)
+    elif Path(named).is_file():
+        named = _near(Path(named), path)
+    found = {"lab": named, "ruleset": _near(ruleset, path)}
+    return found | ({"interfaces": dict(lab.interfaces)} if lab.interfaces else {})
+
+
+def _name(words: str, path: Path, text: str | None, project: Project) -> str:
+    """A name that no other scenario of the file has."""
+    words = words if len(words) <= LONGEST else f"{words[: LONGEST - 1]}…"
+    taken = {one.name for one in load_all(path, text=text, project=project).cases} if text else set()
+    return next(one for n in itertools.count(1) if (one := f"{words} ({n})" if n > 1 else words) not in taken)
+
+
+def _appended(path: Path, before: str, lines: Iterator[str]) -> str:
+    text = Text(before)
+    try:
+        text.append(("scenarios",), list(lines))
+    except (KeyError, UneditableError):
+        remedy = "write an entry a line, as in scenarios:\\n  - name: …, or name another file"
+        raise HarnessError(f"{path} has no list of scenarios that can be added to", remedy=remedy) from None
+    return text.changed(text.changes())
+
+
+def _why_not(path: Path, text: str, name: str, case: Case, seen: Seen, project: Project) -> str:
+    """What is wrong with the file once it has this ``text``; "" for nothing."""
+    loaded = load_all(path, layers=layers.NAMES, recording=True, text=text, project=project)
+    if loaded.errors:
+        return str(loaded.errors[0])
+    own = next(one for one in loaded.cases if one.name == name)
+    if not isinstance(own, Case):
+        return str(own.errors[0])
+    device = case.network.device
+    if own.network != case.network or own.rulesets[device].paths != case.rulesets[device].paths:
+        return "its lab or ruleset is another one"
+    if why := differing(own, seen.sent, seen.rules, seen.kernel):
+        return f"its expectation would not hold: {why}"
+    return ""
