@@ -88,7 +88,7 @@ def test_the_answer_names_the_rule_the_way_and_the_end(ask: Any) -> None:
     assert "lost      0 of" in refused
     (sent,) = decode(ask("client > server tcp dport 443", json=True).encode()).sent
     assert sent.verdict == "accept"
-    assert [step.position and step.position.line for step in sent.decided] == [7, 5]
+    assert [step.position and step.position.line for step in sent.decided] == [8, 5]
 
 
 @pytest.mark.kernel
