@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar
@@ -82,15 +82,15 @@ class Session:
         (facts,) = self._answers(AskedLook(paths=tuple(map(str, paths))), Facts)
         return facts
 
-    def measure(self, file: Path, text: str, heard: Callable[[Seen], None]) -> None:
-        """Measure the scenarios of ``text`` as if it stood in ``file``; call ``heard`` for each when it is known.
+    def measure(self, file: Path, text: str) -> Iterator[Seen]:
+        """Measure the scenarios of ``text`` as if it stood in ``file``; what became of each, when it is known.
 
         Raises :class:`~harness.errors.HarnessError` where none can be measured.
         """
         for seen in self._answers(Asked(file=str(file), text=text), Seen):
             if seen.is_general:
                 raise HarnessError(seen.error)
-            heard(seen)
+            yield seen
 
     def run(self, cases: Sequence[Case], frames: Mapping[str, bytes]) -> Iterator[Seen]:
         """Run ``cases``, each in a lab of its own; what became of each, when it is known.

@@ -5,6 +5,7 @@ See libnftables-json(5) for their form. What is not understood is :data:`UNKNOWN
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any, Final
@@ -46,7 +47,7 @@ BITWISE: Final = ("&", "|", "^", "<<", ">>")
 
 def unpacked(expression: Any) -> tuple[str, Any]:
     """The kind of an expression and what it consists of; "" for a constant."""
-    if isinstance(expression, Mapping) and len(expression) == 1:
+    if isinstance(expression, dict) and len(expression) == 1:
         ((kind, what),) = expression.items()
         return str(kind), what
     return "", expression
@@ -230,9 +231,14 @@ def contains(left: Any, found: Any, member: Any, fields: Fields) -> bool:
 
 
 def _in_prefix(found: Any, prefix: Mapping[str, Any]) -> bool:
+    return _in_network(str(found), str(prefix.get("addr")), str(prefix.get("len")))
+
+
+@functools.lru_cache(65536)
+def _in_network(address: str, network: str, length: str) -> bool:
     try:
-        return ip_address(str(found)) in ip_network(f"{prefix['addr']}/{prefix['len']}", False)
-    except (ValueError, KeyError):
+        return ip_address(address) in ip_network(f"{network}/{length}", False)
+    except ValueError:
         return False
 
 

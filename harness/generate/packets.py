@@ -12,7 +12,7 @@ from harness.generate.constraints import ADDRESSES, IMPOSSIBLE, Constraints, alt
 from harness.generate.device import SimulatedDevice
 from harness.generate.expressions import Fields
 from harness.generate.sends import REPLY_PORT, send_of
-from harness.generate.simulate import Key, SimulatedChain, SimulatedRule, answered, excess, jumps
+from harness.generate.simulate import Key, SimulatedChain, SimulatedRule, Traversal, answered, excess, jumps
 from harness.packets import icmp
 from harness.topology.parts import LOOPBACK
 
@@ -71,7 +71,7 @@ class Candidates:
         # Of addresses, other rules may name those that the rules before one let by.
         named = {repr(one): one for one in self._named(asked)}
         self._donors += itertools.islice(named.values(), NAMED_AT_MOST)
-        self._left = 0
+        self._left: dict[Key, int] = {}
 
     @staticmethod
     def _named(several: Iterable[Constraints]) -> Iterator[Constraints]:
@@ -81,15 +81,18 @@ class Candidates:
                     yield {name: one[name], "family": one["family"]}
 
     def of(self, key: Key) -> Iterator[Candidate]:
-        """Packets that should meet the rule or policy ``key``, those that say least first."""
+        """Packets that should meet the rule or policy ``key``, those that say least first.
+
+        Each is searched for when it is asked for: to take all costs up to :data:`TRAVELS_AT_MOST` simulations.
+        """
         chain, target = self._ruleset.chains.get(key[:3]), self._rules.get(key)
         if chain is None or (key[3] and target is None):
             return
         seen: set[str] = set()
-        self._left = TRAVELS_AT_MOST
+        self._left[key] = TRAVELS_AT_MOST
         for donor in (None, *self._donors):
             for way, asked in self._asked(chain, target, ()):
-                if self._left <= 0:
+                if self._left[key] <= 0:
                     return
                 if target and {"dnat", "redirect"} & {word for word, _ in target.statements}:
                     asked = {"local": True} | asked  # a forwarded port is one of the device's own
@@ -148,17 +151,17 @@ class Candidates:
 
     def _packets(self, key: Key, asked: Constraints, way: frozenset[Key]) -> Iterator[Candidate]:
         for fields in self._filled(asked):
-            if self._left <= 0:
+            if self._left[key] <= 0:
                 return
             if fields.get("state") in ("established", "related"):
                 yield from self._replies(key, fields, way)
                 continue
-            met = self._travel(dict(fields), way | {key})
+            met = self._travel(key, dict(fields), way | {key})
             if met and key in met.met:
                 yield from self._repeated(fields, self._times(way | {key}))
 
-    def _travel(self, fields: Fields, wanted: frozenset[Key]) -> Any:
-        self._left -= 1
+    def _travel(self, key: Key, fields: Fields, wanted: frozenset[Key]) -> Traversal | None:
+        self._left[key] -= 1
         return self._device.travel(fields, wanted)
 
     def _times(self, keys: frozenset[Key]) -> int:
@@ -269,11 +272,11 @@ class Candidates:
     def _replies(self, key: Key, fields: Fields, way: frozenset[Key]) -> Iterator[Candidate]:
         """A packet that is let in, and the answer to it that meets ``key``."""
         for first, answer in self._exchanges(fields):
-            before = self._travel(dict(first), frozenset())
+            before = self._travel(key, dict(first), frozenset())
             if not before or before.verdict != "accept" or "dnat" in before.fields.get("status", ()):
                 continue
             hidden = "snat" in before.fields.get("status", ())
-            met = self._travel(dict(answer), way | {key})
+            met = self._travel(key, dict(answer), way | {key})
             if met and key in met.met:
                 device = self._network.device
                 yield Candidate((send_of(first), send_of(answer | ({"to": device} if hidden else {}))))

@@ -39,12 +39,12 @@ TRIES: Final = 3
 REPORTED: Final = 50
 """Packets from one line about the progress to the next."""
 
-Tell = Callable[[str], None]
-Heard = Callable[[Seen], None]
-Measure = Callable[[Sequence[ScenarioDraft], Heard], None]
+Progress = Callable[[str], None]
+"""Called with each line about the progress."""
+Measure = Callable[[Sequence[ScenarioDraft]], Iterator[Seen]]
 
 
-def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, tell: Tell) -> int:
+def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, progress: Progress) -> int:
     """Write a scenario file for ``ruleset``; 0 when all is done, 1 when a rule is left without a packet.
 
     Raises :class:`~harness.errors.HarnessError` for a ruleset that cannot be loaded, and for a file that exists.
@@ -61,17 +61,17 @@ def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, tell:
             remedy=f"name another with -o, or set {FILES} in the project's pytest settings",
         )
     facts = look(ruleset, images.DEFAULT if kernel in (placement.AUTO, placement.HOST) else kernel)
-    ruleset = _in_project(ruleset, output, project, tell)
+    ruleset = _in_project(ruleset, output, project, progress)
     chosen = lab.choose(facts)
-    tell(f"the lab: {chosen.described}")
+    progress(f"the lab: {chosen.described}")
     about = list(targets(facts))
     device = SimulatedDevice(SimulatedRuleset(facts), chosen.network)
     writer = _Writer(ruleset, output, chosen, project)
     work = _Work(about, device, writer)
-    tell(f"packets for {sum(map(bool, work.candidates.values()))} of {len(about)} rules and policies")
+    progress(f"packets for {sum(map(bool, work.candidates.values()))} of {len(about)} rules and policies")
     if measure:
         with _session(ruleset, chosen, kernel) as send:
-            work.measure(send, tell)
+            work.measure(send, progress)
     found = work.scenarios(measured=measure)
     if not found:
         raise HarnessError(
@@ -80,16 +80,16 @@ def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, tell:
     missed = [(one, work.reason(one)) for one in about if one.key not in found]
     comments = [escape(f"{target.place or 'not in a file'}: {target.name}: {why}") for target, why in missed]
     for comment in comments:
-        tell(f"no scenario for {comment}")
+        progress(f"no scenario for {comment}")
     try:
         save(output, writer.text(_once(found.values()), comments))
     except OSError as error:
         raise HarnessError(f"{output} can't be written: {error.strerror}") from None
-    tell(f"{output}: scenarios for {len(found)} of {len(about)} rules and policies")
+    progress(f"{output}: scenarios for {len(found)} of {len(about)} rules and policies")
     return 1 if missed else 0
 
 
-def _in_project(ruleset: Path, output: Path, project: Project, tell: Tell) -> Path:
+def _in_project(ruleset: Path, output: Path, project: Project, progress: Progress) -> Path:
     """A ruleset that scenarios may name: itself, or a copy when it lies elsewhere."""
     full = ruleset.resolve()
     if project.allows(full):
@@ -106,7 +106,7 @@ def _in_project(ruleset: Path, output: Path, project: Project, tell: Tell) -> Pa
         save(copy, full.read_bytes())
     except OSError as error:
         raise HarnessError(f"{copy} can't be written: {error.strerror}") from None
-    tell(f"{ruleset} lies outside of the project: copied to {copy}")
+    progress(f"{ruleset} lies outside of the project: copied to {copy}")
     return copy
 
 
@@ -158,63 +158,66 @@ class _Work:
         self._measured: list[MeasuredPackets] = []
         self._tried: dict[Key, list[int]] = {}
         packets = Candidates(device)
-        self.candidates: Mapping[Key, list[Candidate]] = {one.key: self._made(packets, one.key) for one in about}
+        self._search = {one.key: packets.of(one.key) for one in about}
+        self.candidates: dict[Key, list[Candidate]] = {one.key: [] for one in about}
+        """The packets that have been made for a rule or policy so far."""
+        for _ in range(1 + TRIES):
+            self._made([key for key, several in self.candidates.items() if not several])
 
-    def _made(self, packets: Candidates, key: Key) -> list[Candidate]:
-        """The packets for a rule or policy. What goes wrong for one rule is its reason, and no more."""
-        found: list[Candidate] = []
-        try:
-            found.extend(itertools.islice(packets.of(key), 1 + TRIES))
-        except (HarnessError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            self._reasons[key] = f"no packet could be made of what it asks for ({type(error).__name__}: {error})"
-        _, wrong = self._writer.read([ScenarioDraft(f"packet {number}", one.sends) for number, one in enumerate(found)])
-        if wrong and len(wrong) == len(found):
-            self._reasons[key] = f"no packet could be made of what it asks for: {wrong[0]}"
-        return [one for number, one in enumerate(found) if number not in wrong]
+    def _made(self, keys: Iterable[Key]) -> dict[Key, Candidate]:
+        """One more packet for each rule or policy; what goes wrong for one rule is its reason, and no more."""
+        found: dict[Key, Candidate] = {}
+        for key in keys:
+            try:
+                if (candidate := next(self._search[key], None)) is not None:
+                    found[key] = candidate
+            except (HarnessError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+                self._reasons[key] = f"no packet could be made of what it asks for ({type(error).__name__}: {error})"
+        sends = list({repr(one.sends): one.sends for one in found.values()}.values())
+        _, wrong = self._writer.read([ScenarioDraft(f"packet {number}", one) for number, one in enumerate(sends)])
+        refused = {repr(sends[number]): why for number, why in wrong.items()}
+        for key, candidate in list(found.items()):
+            if (why := refused.get(repr(candidate.sends))) is not None:
+                self._reasons[key] = f"no packet could be made of what it asks for: {why}"
+                del found[key]
+            else:
+                self.candidates[key].append(candidate)
+        return found
 
-    def measure(self, send: Measure, tell: Tell) -> None:
+    def measure(self, send: Measure, progress: Progress) -> None:
         """Send the first packet for each rule, then others for those that none has met."""
-        met: set[Key] = set()
         known: dict[str, int | None] = {}
+        waiting = {key: one for key, several in self.candidates.items() for one in several}
         for turn in range(1 + TRIES):
-            waiting: dict[str, Candidate] = {}
-            for target in self._targets:
-                for candidate in self.candidates[target.key][turn : turn + 1]:
-                    if target.key not in met and repr(candidate.sends) not in known:
-                        waiting.setdefault(repr(candidate.sends), candidate)
-            known |= self._sent(waiting, send, tell)
-            for target in self._targets:
-                for candidate in self.candidates[target.key][turn : turn + 1]:
-                    if target.key not in met and (number := known.get(repr(candidate.sends))) is not None:
-                        self._tried.setdefault(target.key, []).append(number)
-            met = {key for one in self._measured for key in one.met}
+            if turn:
+                met = {key for one in self._measured for key in one.met}
+                waiting = self._made(one.key for one in self._targets if one.key not in met)
+            unknown = {text: one for one in waiting.values() if (text := repr(one.sends)) not in known}
+            known |= self._sent(unknown, send, progress)
+            for key, candidate in waiting.items():
+                if (number := known[repr(candidate.sends)]) is not None:
+                    self._tried.setdefault(key, []).append(number)
 
-    def _sent(self, waiting: Mapping[str, Candidate], send: Measure, tell: Tell) -> dict[str, int | None]:
+    def _sent(self, waiting: Mapping[str, Candidate], send: Measure, progress: Progress) -> dict[str, int | None]:
         """The numbers of the measurements of packets; None for those that could not be measured."""
         found: dict[str, int | None] = dict.fromkeys(waiting)
         if not waiting:
             return found
-        tell(f"sending {len(waiting)} packets")
-        names = {f"packet {number}": text for number, text in enumerate(waiting)}
+        progress(f"sending {len(waiting)} packets")
+        texts = {f"packet {number}": text for number, text in enumerate(waiting)}
         rules: tuple[Rule, ...] = ()
-        done = 0
-
-        def heard(seen: Seen) -> None:
-            nonlocal rules, done
+        for done, seen in enumerate(send([ScenarioDraft(name, waiting[text].sends) for name, text in texts.items()])):
+            if done and done % REPORTED == 0:
+                progress(f"  {done} of {len(waiting)}")
             rules = seen.rules or rules
-            done += 1
-            if done % REPORTED == 0 and done < len(waiting):
-                tell(f"  {done} of {len(waiting)}")
-            text = names.get(seen.name)
+            text = texts.get(seen.name)
             if text is None:
-                return
+                continue
             if seen.error or not seen.sent:
                 self._refuse(text, seen.error or "nothing was observed of its packet")
-                return
+                continue
             found[text] = len(self._measured)
             self._measured.append(MeasuredPackets(waiting[text].sends, seen.sent, rules, seen.kernel))
-
-        send([ScenarioDraft(name, waiting[text].sends) for name, text in names.items()], heard)
         return found
 
     def _refuse(self, packet: str, why: str) -> None:
@@ -294,6 +297,4 @@ def _session(ruleset: Path, chosen: lab.ChosenLab, kernel: str) -> Iterator[Meas
         draft = Path(folder, "scenarios", "draft.yaml")
         draft.parent.mkdir()
         with Session.open(kernel) as session:
-            yield lambda drafts, heard: session.measure(
-                draft, file.head(ruleset, draft, chosen) + file.body(drafts, ()), heard
-            )
+            yield lambda drafts: session.measure(draft, file.head(ruleset, draft, chosen) + file.body(drafts, ()))

@@ -182,8 +182,8 @@ def test_a_file_is_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "scenarios").mkdir()
     (tmp_path / "scenarios/fw.yaml").touch()
     with pytest.raises(HarnessError, match=r"scenarios/fw\.yaml already exists"):
-        run(Path("fw.nft"), None, kernel="6.12", measure=False, tell=print)
+        run(Path("fw.nft"), None, kernel="6.12", measure=False, progress=print)
     with pytest.raises(HarnessError, match="is not called scenarios/"):
-        run(Path("fw.nft"), Path("fw.yaml"), kernel="6.12", measure=False, tell=print)
+        run(Path("fw.nft"), Path("fw.yaml"), kernel="6.12", measure=False, progress=print)
     with pytest.raises(HarnessError, match="is not a file"):
-        run(Path("none.nft"), None, kernel="6.12", measure=False, tell=print)
+        run(Path("none.nft"), None, kernel="6.12", measure=False, progress=print)
