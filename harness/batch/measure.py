@@ -12,7 +12,7 @@ from __future__ import annotations
 import pickle
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from harness.batch.messages import END, Asked, AskedCases, AskedLook, Refused, Request, Seen
+from harness.batch.messages import END, AskedCases, AskedLook, Refused, Request, Seen
 from harness.errors import BrokenMeasurement, HarnessError, Unsupported
 from harness.model.observation import Rule
 from harness.model.result import PacketResult
@@ -83,17 +83,16 @@ def _tracer(engine: str) -> Iterator[BaseTracer]:
 
 def _answers(request: Request, tracer: BaseTracer) -> Iterator[msgspec.Struct]:
     match request:
-        case Asked(file=file, text=text):
-            yield from run(Path(file), tracer, text)
         case AskedLook(paths=paths):
             from harness.generate.facts import load
 
             yield load(*map(Path, paths))
-        case AskedCases(cases=cases, frames=prepared):
+        case AskedCases(cases=pickled, frames=prepared, in_one_lab=in_one_lab):
             from harness.packets import frames
 
             frames.use(prepared)
-            yield from (run_alone(case, tracer) for case in pickle.loads(cases))
+            cases = pickle.loads(pickled)
+            yield from run(cases, tracer) if in_one_lab else (run_alone(case, tracer) for case in cases)
 
 
 def run_alone(case: Case, tracer: BaseTracer) -> Seen:
@@ -118,12 +117,8 @@ def run_alone(case: Case, tracer: BaseTracer) -> Seen:
     )
 
 
-def run(file: Path, tracer: BaseTracer, text: str | None = None) -> Iterator[Seen]:
-    """Run the scenarios of ``file``, or of ``text`` in its place; the first of each lab has the rules."""
-    from harness.scenario.case import Case
-    from harness.scenario.load import load_all
-
-    cases = [case for case in load_all(file, recording=True, text=text).cases if isinstance(case, Case)]
+def run(cases: Iterable[Case], tracer: BaseTracer) -> Iterator[Seen]:
+    """Run ``cases`` in one lab, each as if it were alone; the first has the rules."""
     with ExitStack() as stack:
         stage: Experiment | None = None
         filled: frozenset[str] = frozenset()

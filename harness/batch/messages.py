@@ -18,13 +18,6 @@ END: Final = b"\n"
 """The line behind the last answer."""
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True, tag="file"):
-    """A scenario file to be measured: all of its scenarios in one lab, each as if it were alone."""
-
-    file: str
-    text: str
-
-
 class AskedLook(msgspec.Struct, frozen=True, kw_only=True, tag="look"):
     """A ruleset to be loaded and looked at: the answer is one :class:`~harness.generate.facts.Facts`."""
 
@@ -32,20 +25,22 @@ class AskedLook(msgspec.Struct, frozen=True, kw_only=True, tag="look"):
 
 
 class AskedCases(msgspec.Struct, frozen=True, kw_only=True, tag="cases"):
-    """Scenarios to be run, each in a lab of its own."""
+    """Scenarios to be run, each in a lab of its own or as if it were."""
 
     cases: bytes
     """A pickled list: it goes to the kernel that measures, and never comes from there."""
     frames: Mapping[str, bytes] = {}
     """The frames of their packets, built already."""
+    in_one_lab: bool = False
+    """Whether what a packet leaves behind is taken back before the next one, instead of a lab for each."""
 
     @classmethod
-    def of(cls, cases: Sequence[Case], frames: Mapping[str, bytes]) -> AskedCases:
+    def of(cls, cases: Sequence[Case], frames: Mapping[str, bytes], *, in_one_lab: bool = False) -> AskedCases:
         """The request for ``cases``."""
-        return cls(cases=pickle.dumps(list(cases)), frames=frames)
+        return cls(cases=pickle.dumps(list(cases)), frames=frames, in_one_lab=in_one_lab)
 
 
-Request = Asked | AskedLook | AskedCases
+Request = AskedLook | AskedCases
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):

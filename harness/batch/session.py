@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, TypeVar
 import msgspec
 
 from harness import ending
-from harness.batch.messages import END, Asked, AskedCases, AskedLook, Refused, Request, Seen
+from harness.batch.messages import END, AskedCases, AskedLook, Refused, Request, Seen
 from harness.errors import HarnessError
 from harness.generate.facts import Facts
 from harness.text import escape
@@ -82,12 +82,13 @@ class Session:
         (facts,) = self._answers(AskedLook(paths=tuple(map(str, paths))), Facts)
         return facts
 
-    def measure(self, file: Path, text: str) -> Iterator[Seen]:
-        """Measure the scenarios of ``text`` as if it stood in ``file``; what became of each, when it is known.
+    def measure(self, cases: Sequence[Case], frames: Mapping[str, bytes]) -> Iterator[Seen]:
+        """Run ``cases``, which have the same lab and ruleset, in one lab; what became of each, when it is known.
 
-        Raises :class:`~harness.errors.HarnessError` where none can be measured.
+        ``frames`` are of :func:`harness.packets.frames.prepare`. Raises :class:`~harness.errors.HarnessError` where
+        none can be measured.
         """
-        for seen in self._answers(Asked(file=str(file), text=text), Seen):
+        for seen in self._answers(AskedCases.of(cases, frames, in_one_lab=True), Seen):
             if seen.is_general:
                 raise HarnessError(seen.error)
             yield seen

@@ -69,11 +69,11 @@ def init(parser: argparse.ArgumentParser) -> None:
     def run(options: argparse.Namespace) -> int:
         from harness.init import command
 
-        def tell(line: str) -> None:
+        def progress(line: str) -> None:
             say(line, sys.stderr)
 
         return command.run(
-            options.ruleset, options.output, kernel=options.kernel, measure=not options.no_run, tell=tell
+            options.ruleset, options.output, kernel=options.kernel, measure=not options.no_run, progress=progress
         )
 
     parser.add_argument("ruleset", type=Path, help="an nft file; copied to scenarios/rulesets if it lies elsewhere")

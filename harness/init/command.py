@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
+import os
 import re
-import shlex
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from harness.batch.messages import Seen
 from harness.batch.session import Session
 from harness.errors import HarnessError
 from harness.generate import file, lab
 from harness.generate.device import SimulatedDevice
-from harness.generate.facts import look
+from harness.generate.facts import Facts, load, look
 from harness.generate.file import ScenarioDraft
 from harness.generate.packets import Candidate, Candidates
 from harness.generate.simulate import Key, SimulatedRuleset
@@ -25,7 +24,7 @@ from harness.init import scenarios
 from harness.init.scenarios import MeasuredPackets
 from harness.model import layers
 from harness.model.observation import Rule
-from harness.project import ALLOW, FILES, Project, find
+from harness.project import FILES, Project, find
 from harness.recording.checking import differing
 from harness.save import save
 from harness.scenario.case import Broken, Case
@@ -41,7 +40,8 @@ REPORTED: Final = 50
 
 Progress = Callable[[str], None]
 """Called with each line about the progress."""
-Measure = Callable[[Sequence[ScenarioDraft]], Iterator[Seen]]
+Measure = Callable[[Sequence[Case]], Iterator[Seen]]
+"""Sends the packets of scenarios; what became of each, in their order."""
 
 
 def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, progress: Progress) -> int:
@@ -60,18 +60,18 @@ def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, progr
             f"{output} is not called {' or '.join(project.patterns)}, so pytest would not take it",
             remedy=f"name another with -o, or set {FILES} in the project's pytest settings",
         )
-    facts = look(ruleset, images.DEFAULT if kernel in (placement.AUTO, placement.HOST) else kernel)
-    ruleset = _in_project(ruleset, output, project, progress)
-    chosen = lab.choose(facts)
-    progress(f"the lab: {chosen.described}")
-    about = list(targets(facts))
-    device = SimulatedDevice(SimulatedRuleset(facts), chosen.network)
-    writer = _Writer(ruleset, output, chosen, project)
-    work = _Work(about, device, writer)
-    progress(f"packets for {sum(map(bool, work.candidates.values()))} of {len(about)} rules and policies")
-    if measure:
-        with _session(ruleset, chosen, kernel) as send:
-            work.measure(send, progress)
+    with Session.open(kernel) if measure else nullcontext() as session:  # a guest boots meanwhile
+        facts = _look(ruleset, kernel, session)
+        ruleset = _in_project(ruleset, output, project, progress)
+        chosen = lab.choose(facts)
+        progress(f"the lab: {chosen.described}")
+        about = list(targets(facts))
+        device = SimulatedDevice(SimulatedRuleset(facts), chosen.network)
+        writer = _Writer(ruleset, output, chosen, project)
+        work = _Work(about, device, writer)
+        progress(f"packets for {sum(map(bool, work.candidates.values()))} of {len(about)} rules and policies")
+        if session is not None:
+            work.measure(partial(_measured, session), progress)
     found = work.scenarios(measured=measure)
     if not found:
         raise HarnessError(
@@ -161,6 +161,7 @@ class _Work:
         self._search = {one.key: packets.of(one.key) for one in about}
         self.candidates: dict[Key, list[Candidate]] = {one.key: [] for one in about}
         """The packets that have been made for a rule or policy so far."""
+        self._cases: dict[str, Case | str] = {}
         for _ in range(1 + TRIES):
             self._made([key for key, several in self.candidates.items() if not several])
 
@@ -173,16 +174,25 @@ class _Work:
                     found[key] = candidate
             except (HarnessError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
                 self._reasons[key] = f"no packet could be made of what it asks for ({type(error).__name__}: {error})"
-        sends = list({repr(one.sends): one.sends for one in found.values()}.values())
-        _, wrong = self._writer.read([ScenarioDraft(f"packet {number}", one) for number, one in enumerate(sends)])
-        refused = {repr(sends[number]): why for number, why in wrong.items()}
+        self._read({repr(one.sends): one.sends for one in found.values() if repr(one.sends) not in self._cases})
         for key, candidate in list(found.items()):
-            if (why := refused.get(repr(candidate.sends))) is not None:
-                self._reasons[key] = f"no packet could be made of what it asks for: {why}"
+            case = self._cases[repr(candidate.sends)]
+            if isinstance(case, str):
+                self._reasons[key] = f"no packet could be made of what it asks for: {case}"
                 del found[key]
             else:
                 self.candidates[key].append(candidate)
         return found
+
+    def _read(self, texts: Mapping[str, tuple[dict[str, Any], ...]]) -> None:
+        """Read packets back, as scenarios; why one is refused stands in place of its case."""
+        drafts = {text: ScenarioDraft(f"packet {number}", sends) for number, (text, sends) in enumerate(texts.items())}
+        cases, refused = self._writer.read(list(drafts.values()))
+        self._cases |= {text: refused[number] for number, text in enumerate(drafts) if number in refused}
+        accepted = [text for text in drafts if text not in self._cases]
+        if refused:
+            cases, _ = self._writer.read([drafts[text] for text in accepted])
+        self._cases |= dict(zip(accepted, cases, strict=True))
 
     def measure(self, send: Measure, progress: Progress) -> None:
         """Send the first packet for each rule, then others for those that none has met."""
@@ -204,15 +214,12 @@ class _Work:
         if not waiting:
             return found
         progress(f"sending {len(waiting)} packets")
-        texts = {f"packet {number}": text for number, text in enumerate(waiting)}
         rules: tuple[Rule, ...] = ()
-        for done, seen in enumerate(send([ScenarioDraft(name, waiting[text].sends) for name, text in texts.items()])):
+        cases = {text: case for text in waiting if isinstance(case := self._cases[text], Case)}
+        for done, (text, seen) in enumerate(zip(cases, send(list(cases.values())), strict=True)):
             if done and done % REPORTED == 0:
                 progress(f"  {done} of {len(waiting)}")
             rules = seen.rules or rules
-            text = texts.get(seen.name)
-            if text is None:
-                continue
             if seen.error or not seen.sent:
                 self._refuse(text, seen.error or "nothing was observed of its packet")
                 continue
@@ -287,14 +294,18 @@ def _named(group: Sequence[ScenarioDraft]) -> ScenarioDraft:
     return group[0]._replace(name=joined([one.name for one in group]))
 
 
-@contextmanager
-def _session(ruleset: Path, chosen: lab.ChosenLab, kernel: str) -> Iterator[Measure]:
-    """What measures scenarios, in a project of their own: the user's settings are for the user's scenarios."""
-    with tempfile.TemporaryDirectory(prefix="nft-harness-init-") as folder:
-        project = find([ruleset])
-        allowed = "\n  ".join(shlex.quote(str(one)) for one in (project.root, *project.allowed))
-        Path(folder, "pytest.ini").write_text(f"[pytest]\n{ALLOW} =\n  {allowed}\n")
-        draft = Path(folder, "scenarios", "draft.yaml")
-        draft.parent.mkdir()
-        with Session.open(kernel) as session:
-            yield lambda drafts: session.measure(draft, file.head(ruleset, draft, chosen) + file.body(drafts, ()))
+def _look(ruleset: Path, kernel: str, session: Session | None) -> Facts:
+    """What the ruleset consists of: on this kernel if that can be done, else on the one that measures."""
+    if session is None:
+        return look(ruleset, images.DEFAULT if kernel in (placement.AUTO, placement.HOST) else kernel)
+    if os.geteuid() == 0:
+        with suppress(HarnessError):  # this kernel may lack what the ruleset needs
+            return load(ruleset)
+    return session.look([ruleset])
+
+
+def _measured(session: Session, cases: Sequence[Case]) -> Iterator[Seen]:
+    """What became of the packets of ``cases``; they are built here, where that is quicker than in a guest."""
+    from harness.packets import frames
+
+    return session.measure(cases, frames.prepare((send, case.network) for case in cases for send in case.sends))

@@ -9,6 +9,8 @@ import pytest
 
 from harness.batch import measure
 from harness.batch.messages import Seen
+from harness.scenario.case import Case
+from harness.scenario.load import load_all
 from harness.tracer.kernel_cache import KernelCache
 from harness.tracer.tracer import Tracer
 
@@ -36,15 +38,17 @@ def tracer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracer]:
         yield tracer
 
 
-def draft(folder: Path, *sends: str, ruleset: str = RULESET) -> Path:
-    """A file of a scenario for each of ``sends``."""
+def drafts(folder: Path, *sends: str, ruleset: str = RULESET) -> list[Case]:
+    """A scenario for each of ``sends``."""
     (folder / "pytest.ini").touch()
     (folder / "t.nft").write_text(ruleset)
     file = folder / "scenarios" / "draft.yaml"
     file.parent.mkdir()
     lines = [f"  - {{name: packet {n}, send: {send}}}\n" for n, send in enumerate(sends)]
     file.write_text("".join(["lab: host\nruleset: ../t.nft\nscenarios:\n", *lines]))
-    return file
+    cases = [case for case in load_all(file, recording=True).cases if isinstance(case, Case)]
+    assert len(cases) == len(sends)
+    return cases
 
 
 def met(seen: Seen) -> list[str]:
@@ -58,7 +62,7 @@ def test_a_packet_meets_what_it_would_meet_alone(tracer: Tracer, tmp_path: Path)
     first = "{from: client, to: device, udp: {dport: 53}}"
     limited = "{from: client, to: device, udp: {dport: 54}}"
     ping = "{from: client, to: device, tcp: {dport: 25}}"
-    seen = list(measure.run(draft(tmp_path, first, first, limited, limited, ping, ping), tracer))
+    seen = list(measure.run(drafts(tmp_path, first, first, limited, limited, ping, ping), tracer))
     assert [one.error for one in seen] == [""] * 6
     for one, again in zip(seen[::2], seen[1::2], strict=True):
         assert met(one) == met(again) != ["policy"]
@@ -70,6 +74,6 @@ def test_a_packet_meets_what_it_would_meet_alone(tracer: Tracer, tmp_path: Path)
 def test_a_ruleset_that_does_not_load_is_said_once(tracer: Tracer, tmp_path: Path) -> None:
     ruleset = "table inet t {\n\tchain c { type filter hook input priority 0; jump nowhere; }\n}\n"
     send = "{from: client, to: device, tcp: {dport: 25}}"
-    (seen,) = measure.run(draft(tmp_path, send, send, ruleset=ruleset), tracer)
+    (seen,) = measure.run(drafts(tmp_path, send, send, ruleset=ruleset), tracer)
     assert seen.is_general
     assert "t.nft:2" in seen.error
