@@ -179,6 +179,21 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [*(distribution.header() if distribution else []), *selection.header(config)]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """In a worker, leave out what does not lead to pytest's arguments.
+
+    pytest drops that anyway, but looks at each file first: in a guest those are requests to the host.
+    """
+    session = config.pluginmanager.get_plugin("session")
+    if not distribute.is_worker(config) or session is None:
+        return None
+    leads = session.isinitpath(collection_path, with_parents=True) or any(
+        session.isinitpath(folder) for folder in collection_path.parents
+    )
+    return None if leads else True
+
+
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Take the project's scenario files, and those that are named on the command line."""
     session = parent.config.stash[SESSION]

@@ -232,18 +232,16 @@ def _furnish(places: dict[str, int], attributes: int, links: dict[str, str], con
     for name, link in links.items():
         os.symlink(link, f"{BASE}/{name}")
     for one, place in places.items():
-        _make(BASE + one, is_folder=os.path.isdir(f"/proc/self/fd/{place}"))
+        _make(BASE + one, None if os.path.isdir(f"/proc/self/fd/{place}") else b"")
         _bind(place, BASE + one, attributes)
     for extension in glob.glob("/usr/lib/*/xtables"):
         if not any(_is_below(extension, one) for one in places):
             place = os.open(extension, os.O_PATH | os.O_CLOEXEC)
-            _make(BASE + extension, is_folder=True)
+            _make(BASE + extension)
             _bind(place, BASE + extension, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV)
     for name, content in contents.items():
         if content is not None and not any(_is_below(name, one) for one in places):
-            _make(BASE + name, is_folder=False)
-            with open(BASE + name, "wb") as file:
-                file.write(content)
+            _make(BASE + name, content)
 
 
 def _content(name: str) -> bytes | None:
@@ -273,10 +271,16 @@ def _is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
-def _make(path: str, *, is_folder: bool) -> None:
-    os.makedirs(path if is_folder else os.path.dirname(path), mode=0o755, exist_ok=True)
-    if not is_folder:
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+def _make(path: str, content: bytes | None = None) -> None:
+    """Make a file with ``content``, or a folder where that is None, and the folders above it."""
+    folder = path if content is None else os.path.dirname(path)
+    if not os.path.isdir(folder):
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+    if content is not None:
+        place = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+        while content:
+            content = content[os.write(place, content) :]
+        os.close(place)
 
 
 def _bind(place: int, target: str, attributes: int) -> None:

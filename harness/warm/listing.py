@@ -40,12 +40,14 @@ def files() -> list[str]:
     # What these import at their first use is then listed as well.
     for module in pkgutil.walk_packages(harness.__path__, "harness."):
         importlib.import_module(module.name)
+    from harness.ruleset.sandbox import DATABASES, NAMES
     from harness.tracer.program import SOURCES  # not before: pytest is to import it, and rewrites assertions
 
     for distribution in distributions():
         _ = distribution.metadata, distribution.entry_points
     opened.update(_not_imported(), _of_modules(), _libraries(), _of_python(), _below(Path(harness.__path__[0])))
     opened.update(_below(SOURCES))
+    opened.update((*DATABASES, *NAMES))
     return sorted(str(path) for path in map(Path, opened) if _is_of_the_environment(path))
 
 

@@ -14,13 +14,13 @@ started in a restored one:
 
 from __future__ import annotations
 
-import builtins
 import ctypes
 import fcntl
 import importlib
 import json
 import mmap
 import os
+import pickle
 import runpy
 import select
 import signal
@@ -42,8 +42,8 @@ IMPORTED = (
         "harness.report.terminal",
         "harness.tracer.tracer",
     ),
-    *("harness.tracer.armed", "harness.linux.modules"),
-    *("harness.scenario.load", "xdist.remote", "xdist.plugin", "execnet.gateway_base", "random", "runpy"),
+    *("harness.tracer.armed", "harness.linux.modules", "harness.warm.known"),
+    *("harness.scenario.load", "xdist.remote", "xdist.plugin", "execnet.gateway_base", "random", "runpy", "tomllib"),
 )
 """Modules that a restored guest does not import: the template has them, and all that these import."""
 
@@ -204,12 +204,43 @@ def import_all(folder: Path) -> None:
     pytest.main(["--collect-only", "-qq", "-p", "no:cacheprovider", f"--rootdir={folder}", str(folder)])
     for name in IMPORTED:
         importlib.import_module(name)
+    _build_frames(folder / "scenarios/template.yaml")
+    known = sys.modules["harness.warm.known"]
+    known.remember_metadata()
+    known.remember_fixtures()
+    known.remember_execnet()
+    sys.modules["xdist.remote"].getinfodict()  # platform starts a program, once
+
+
+def _build_frames(file: Path) -> None:
+    """Import what builds frames, and build those of the scenarios in ``file``.
+
+    They are built in a process of their own: from then on a process has an audit hook (PEP 578), which slows it down.
+    """
     from harness.packets import frames
     from harness.scenario import load
     from harness.scenario.case import Case
 
-    cases = load.load_all(folder / "scenarios/template.yaml").cases
-    frames.prepare((send, case.network) for case in cases if isinstance(case, Case) for send in case.sends)
+    cases = [case for case in load.load_all(file).cases if isinstance(case, Case)]
+    source, target = os.pipe()
+    builder = _forked(_build, target, [(send, case.network) for case in cases for send in case.sends])
+    os.close(target)
+    with os.fdopen(source, "rb") as results:
+        prepared, modules = pickle.load(results)
+    os.waitpid(builder, 0)
+    frames.use(prepared)
+    for name in modules:
+        importlib.import_module(name)
+
+
+def _build(target: int, packets: Collection[tuple[Any, Any]]) -> None:
+    from harness.packets import frames
+
+    before = set(sys.modules)
+    prepared = frames.prepare(packets)
+    modules = [name for name in sys.modules if name not in before and name.startswith(("harness.", "scapy."))]
+    with os.fdopen(target, "wb") as results:
+        pickle.dump((prepared, modules), results)
 
 
 _RULESET = """
@@ -298,8 +329,9 @@ def _mount(given: Mapping[str, Any]) -> int:
     os.chroot(".")
     os.close(OUTER)
     _mounted("host", "/host", "9p", _MS_RDONLY, _9P)
-    for entry in Path("/template/sys/class/bdi").glob("9p-*/read_ahead_kb"):
-        entry.write_text("1024")
+    for entry in Path("/template/sys/class/bdi").iterdir():
+        if entry.name.startswith("9p-"):
+            (entry / "read_ahead_kb").write_text("1024")
     _mounted("changes", "/changes", "tmpfs", 0, "mode=755")
     Path("/changes/new").mkdir()
     Path("/changes/work").mkdir()
@@ -340,10 +372,7 @@ def _run(argv: Sequence[str]) -> int:
     sys.path.insert(0, "" if rest[0] == "-c" else str(Path.cwd()))
     if rest[0] == "-c":
         sys.argv = ["-c", *rest[2:]]
-        main = type(sys)("__main__")
-        main.__dict__["__builtins__"] = builtins
-        sys.modules["__main__"] = main
-        exec(compile(rest[1], "<string>", "exec"), main.__dict__)
+        sys.modules["harness.warm.known"].run(rest[1])
     else:
         sys.argv = rest[1:]
         runpy.run_module(rest[1], run_name="__main__", alter_sys=True)
