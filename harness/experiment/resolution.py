@@ -47,6 +47,10 @@ class Resolution:
         lasting = {key for key, handle in ruleset.tables.items() if before.tables.get(key) == handle}
         self._apart = {name: packets for name, packets in self._apart.items() if tuple(name.split()[:2]) in lasting}
 
+    def moved(self) -> None:
+        """Ask again for all, because a step has changed the lab."""
+        self._done.clear()
+
     def ask(self, query: Query) -> bool:
         """Ask for one neighbour; whether it answered."""
         return self._resolver.ask(query)

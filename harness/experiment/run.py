@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, Self, assert_never
+from typing import Self, assert_never
 
 import msgspec
 
 from harness.errors import BrokenMeasurement, HarnessError, Position, ScenarioError, Unsupported
 from harness.experiment.join import JoinContext, observe
+from harness.experiment.left_behind import LeftBehind, Where
 from harness.experiment.resolution import Resolution, explain, unreached
 from harness.experiment.summaries import judged, which
 from harness.experiment.unasked import Unasked
 from harness.judge.diagnoses.evidence import Evidence
 from harness.judge.diagnoses.tracking import needs_connections
-from harness.judge.expectations import same_elements
-from harness.judge.flow import describe_connection, refuse_contradiction
+from harness.judge.flow import refuse_contradiction
+from harness.lab import changes as lab_changes
 from harness.lab.capture import Capture, Captured
 from harness.lab.inject import Sender, sender
 from harness.lab.lab import Host, Lab
@@ -29,9 +30,7 @@ from harness.model.observation import Observation, ObservedPacket, Step, Value
 from harness.packets.frames import Frame, SendPath, build
 from harness.reading.decision import Outcome, decisive
 from harness.reading.path import functions
-from harness.ruleset import state
 from harness.ruleset.changes import Change, apply
-from harness.ruleset.conntrack import connections
 from harness.ruleset.hosts import built
 from harness.ruleset.load import Ruleset
 from harness.ruleset.nftrace import TraceMessage
@@ -40,6 +39,7 @@ from harness.scenario import flow
 from harness.scenario.case import Case, Files
 from harness.scenario.models.actions import (
     Action,
+    ChangeAction,
     ConnectAction,
     ExchangeAction,
     FlushAction,
@@ -50,7 +50,7 @@ from harness.scenario.models.actions import (
     WaitAction,
 )
 from harness.scenario.models.expect import Expect
-from harness.scenario.models.sockets import Wait
+from harness.topology import changes
 from harness.topology.network import Network
 from harness.tracer.base import BaseTracer
 from harness.wait import wait_for_turn, wait_until
@@ -60,10 +60,6 @@ SETTLED_S = 5.0
 queue or waiting for more fragments, is reported as last observed."""
 SETTLED_MORE_S = 0.01
 """For each packet more."""
-
-
-Where = Callable[..., Position]
-"""Where a value of a step stands, by its keys: ``where("expect", "path", 2)``, as of :meth:`Case.where`."""
 
 
 class Measurement(Value, frozen=True, kw_only=True):
@@ -79,6 +75,8 @@ class Measurement(Value, frozen=True, kw_only=True):
     observation: Observation
     packet: ObservedPacket
     ruleset: Ruleset
+    network: Network
+    """The lab as it was."""
     notes: tuple[str, ...] = ()
     """Sentences that are reported even when the packet is as expected."""
 
@@ -116,6 +114,7 @@ class Experiment:
         self._capture = Capture(host for host in lab.hosts.values() if host is not lab.device)
         self._programs = programs
         self._neighbours = Resolution(lab, self.ruleset)
+        self._left = LeftBehind(lab, self._rulesets, self._neighbours)
         self._unasked = Unasked(lab, self._rulesets, self._tracing, self._capture)
 
     @property
@@ -129,6 +128,11 @@ class Experiment:
         """Build the lab and load the hosts' ``rulesets``; nothing of either is left after the ``with``."""
         with built(network, rulesets) as (lab, loaded), Programs(lab) as programs:
             yield cls(lab, loaded, tracer, programs, rulesets[network.device])
+
+    @property
+    def network(self) -> Network:
+        """The lab as it is planned now."""
+        return self._lab.network
 
     @property
     def device(self) -> Host:
@@ -165,7 +169,7 @@ class Experiment:
                 return ()
         expected = action.expected_of(len(observations))
         states = {
-            keys: self._state(expect, partial(where, *keys), tracked=self._connections_tell(expect, observations))
+            keys: self._left.of(expect, partial(where, *keys), tracked=self._connections_tell(expect, observations))
             for keys, expect in dict(expected).items()
         }
         return tuple(
@@ -177,21 +181,27 @@ class Experiment:
                 observation=msgspec.structs.replace(observation, **states[keys]),
                 packet=decisive(observation),
                 ruleset=self.ruleset,
+                network=self.network,
             )
             for summary, observation, (keys, expect) in zip(summaries, observations, expected, strict=True)
         )
 
-    def _prepare(self, action: Change | ListenAction | WaitAction, where: Where) -> None:
+    def _prepare(self, action: Change | ChangeAction | ListenAction | WaitAction, where: Where) -> None:
         """Do a step that sends nothing."""
         match action:
             case NftAction() | ReloadAction() | FlushAction():
                 table = self._device_tracing.table
                 self._follow(apply(action, self._lab.device, self.ruleset, self._files, where, hidden=table))
+            case ChangeAction(change=change):
+                with _placed(where("change")):
+                    lab_changes.apply(changes.plan(change, self._lab.network), self._lab)
+                self._neighbours.moved()
+                self._unasked.changed = True
             case ListenAction(listen=program):
                 with _placed(where("listen")):
                     self._programs.listen(program)
             case WaitAction(wait=wait):
-                self._wait(wait, partial(where, "wait"))
+                self._left.wait(wait, partial(where, "wait"))
             case _:
                 assert_never(action)
 
@@ -202,25 +212,6 @@ class Experiment:
             found = dict.fromkeys(self._unasked.notes(measurement.observation, measurement.packet))
             yield msgspec.structs.replace(measurement, notes=tuple(one for one in found if one not in said))
             said |= found
-
-    def _wait(self, wait: Wait, where: Where) -> None:
-        """Wait until the condition holds; a timeout is a :class:`~harness.errors.ScenarioError`."""
-        device = self._lab.device
-        left: list[str] = []
-
-        def holds() -> bool:
-            elements = state.elements(self.ruleset.nft, wait.elements or ())
-            left[:] = (f"{name} has {', '.join(held) or 'no element'}" for name, held in elements.items())
-            tracked = connections(device) if wait.conntrack else ()
-            left.extend(f"there is {describe_connection(one)}" for one in tracked)
-            return same_elements(wait.elements or {}, elements) and not tracked
-
-        try:
-            wait_until(holds, wait.within, "the condition")
-        except BrokenMeasurement as timeout:
-            raise ScenarioError(f"{timeout.sentence}: {'; '.join(left)}", where()) from None
-        except state.MissingError as missing:
-            raise ScenarioError(missing.sentence, where("elements", missing.name), remedy=missing.remedy) from None
 
     def _follow(self, ruleset: Ruleset) -> None:
         """Observe the device under test with ``ruleset``, to which a step has changed its own."""
@@ -236,25 +227,6 @@ class Experiment:
         """Whether the connections that the device tracks say why a packet is not as expected."""
         rules = self.ruleset.rules
         return any(needs_connections(Evidence(expect, Outcome(), one, decisive(one), rules)) for one in observations)
-
-    def _state(self, expect: Expect, where: Where, *, tracked: bool) -> dict[str, Any]:
-        """What ``expect`` asks about the device's counters, sets and connections, and what its rules have counted, as
-        fields of an observation; with ``tracked`` the connections in any case, if the kernel lists them."""
-        device = self._lab.device
-        found: dict[str, Any] = {}
-        if expect.conntrack or tracked:
-            with nullcontext() if expect.conntrack else suppress(Unsupported):
-                found = {"connections": connections(device), "listed": True}
-        try:
-            return {
-                **found,
-                "counters": self._neighbours.without(state.counters(self.ruleset.nft, expect.counters or ())),
-                "counts": self._neighbours.without(state.counts_of_rules(device)) if self.ruleset.counts else {},
-                "elements": state.elements(self.ruleset.nft, expect.elements or ()),
-            }
-        except state.MissingError as missing:
-            key = "counters" if missing.name in (expect.counters or ()) else "elements"
-            raise ScenarioError(missing.sentence, where(key, missing.name), remedy=missing.remedy) from None
 
     def _send(self, frames: Sequence[Frame], pace: float) -> tuple[Observation, ...]:
         """Send frames, ``pace`` seconds from one to the next, and watch each to its end."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from harness.errors import BrokenMeasurement, Unsupported
-from harness.judge.flow import Found, differing_conntrack, differing_flow
+from harness.judge.flow import Found, differing_connections, differing_conntrack, differing_flow
 from harness.judge.functions import (
     At,
     differing_layers,
@@ -76,7 +76,8 @@ def judge(
             *_dropped(expect, packet, device),
             *_delivered(expect, packet),
             *_reply(expect, observation, packet),
-            *differing_conntrack(expect, packet, observation.connections),
+            *differing_conntrack(expect, packet, observation),
+            *differing_connections(expect, observation),
             *_mark(expect, packet, device),
             *_log(expect, observation, packet),
             *differing_route(expect, packet, device),

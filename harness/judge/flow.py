@@ -121,11 +121,13 @@ def differing_flow(expect: Expect, observation: Observation) -> Found:
             yield (*keys, key), str(value), str(found) or "none", ""
 
 
-def differing_conntrack(expect: Expect, packet: ObservedPacket, connections: tuple[Connection, ...]) -> Found:
+def differing_conntrack(expect: Expect, packet: ObservedPacket, observation: Observation) -> Found:
     """Compare ``conntrack`` with the entry of ``packet``, or the one that fits best where there are several."""
     if expect.conntrack is None:
         return
     keys: Keys = ("expect", "conntrack")
+    host = None if expect.conntrack == "none" else expect.conntrack.host
+    connections = _tracked(observation, host)
     own = [one for one in connections if belongs(packet, one)]
     if expect.conntrack == "none":
         if own:
@@ -138,6 +140,33 @@ def differing_conntrack(expect: Expect, packet: ObservedPacket, connections: tup
     found = min((list(_differing(expect.conntrack, one)) for one in own), key=len)
     for key, value, seen in found:
         yield (*keys, *key), value, seen, describe_connection(own[0]) if len(own) == 1 else ""
+
+
+def differing_connections(expect: Expect, observation: Observation) -> Found:
+    """Compare ``connections``."""
+    for host, number in numbers(expect.connections).items():
+        found = _tracked(observation, host)
+        if len(found) != number:
+            keys: Keys = ("expect", "connections", *([host] if host else []))
+            yield keys, str(number), str(len(found)), "; ".join(map(describe_connection, found))
+
+
+def numbers(wanted: int | Mapping[str, int] | None) -> Mapping[str | None, int]:
+    """How many connections each host is to track, the device under test being None where it is not named."""
+    if wanted is None or isinstance(wanted, int):
+        return {} if wanted is None else {None: wanted}
+    return {**wanted}
+
+
+def _tracked(observation: Observation, host: str | None) -> tuple[Connection, ...]:
+    if host in (None, observation.device):
+        return observation.connections
+    return observation.elsewhere.get(str(host), ())
+
+
+def fits(wanted: Tracked, one: Connection) -> bool:
+    """Whether an entry is as ``wanted``."""
+    return not any(_differing(wanted, one))
 
 
 def describe_connection(one: Connection) -> str:
@@ -158,9 +187,13 @@ def _direction(one: Direction) -> str:
 
 
 def belongs(packet: ObservedPacket, one: Connection) -> bool:
-    """Whether the packet, as its sender made it, goes one way or the other through the connection."""
-    seen = fields(packet.frame)
-    return seen.get("proto") == one.protocol and any(_goes(seen, way) for way in (one.original, one.reply))
+    """Whether the packet, as its sender made it or as it arrived anywhere, goes through the connection, one way or the
+    other."""
+    forms = dict.fromkeys((packet.frame, *(delivery.frame for delivery in packet.deliveries)))
+    return any(
+        seen.get("proto") == one.protocol and any(_goes(seen, way) for way in (one.original, one.reply))
+        for seen in map(fields, filter(None, forms))
+    )
 
 
 def _goes(seen: Mapping[str, str | int], way: Direction) -> bool:
@@ -171,8 +204,10 @@ def _goes(seen: Mapping[str, str | int], way: Direction) -> bool:
 def _differing(wanted: Tracked, one: Connection) -> Iterator[tuple[Keys, str, str]]:
     for key in ("state", "mark", "zone", "helper"):
         value, found = getattr(wanted, key), getattr(one, key)
-        if value is not None and value != found:
+        if value is not None and value != (found if key != "helper" else found or "none"):
             yield (key,), str(value), str(found) or "none"
+    if wanted.timeout is not None and not wanted.timeout[0] <= one.timeout <= wanted.timeout[1]:
+        yield ("timeout",), "{} to {} s".format(*wanted.timeout), f"{one.timeout} s"
     for index, flag in enumerate(wanted.status or ()):
         if (flag.lstrip("!") in one.status) == flag.startswith("!"):
             yield ("status", index), flag, " ".join(one.status)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from harness.errors import Position, Unsupported
 from harness.judge.flow import Found
-from harness.model.fields import Keys
+from harness.model.fields import Keys, alternatives
 from harness.model.observation import Observation, ObservedPacket
 from harness.model.problem import Problem, one_of
 from harness.reading.path import (
@@ -33,7 +33,7 @@ def differing_route(expect: Expect, packet: ObservedPacket, device: str) -> Foun
     if expect.route is None:
         return
     seen = routed_to(packet, device)
-    if seen != expect.route:
+    if seen not in alternatives(expect.route):
         yield ("expect", "route"), expect.route, seen or "not sent on", ""
 
 

@@ -118,6 +118,12 @@ class Lab:
         self.by_inum: Mapping[int, Host] = {host.inum: host for host in hosts.values()}
         """The hosts by number of their namespace."""
 
+    def follow(self, plan: network.Network) -> None:
+        """Take ``plan`` for that of the lab, which has been changed to it."""
+        self.network = plan
+        for host in self.hosts.values():
+            host.plan = plan.hosts[host.name]
+
     @classmethod
     @contextmanager
     def build(cls, plan: network.Network) -> Iterator[Lab]:
@@ -206,10 +212,15 @@ def _routes(host: Host) -> Iterator[Request]:
     """Routes and routing rules."""
     plan = host.plan
     for route in plan.routes:
-        if not plan.silent or route.interface in plan.speaking:
-            yield requests.route(route, host.interfaces.get(route.interface, 0))
+        if plan.routes_in_kernel(route):
+            yield route_of(host, route)
     if not plan.silent:
         yield from map(requests.rule, plan.rules)
+
+
+def route_of(host: Host, route: parts.Route, command: str = "add") -> Request:
+    """What adds ``route`` on ``host``, or does what another ``command`` says."""
+    return requests.route(route, tuple(host.interfaces[hop.interface] for hop in route.hops), command)
 
 
 def _checksum_in_software(host: Host, interface: str) -> None:
@@ -248,7 +259,13 @@ def ask(host: Host, asked: Iterable[Request]) -> None:
 def _wait_until_ready(host: Host) -> None:
     # Others have no carrier to wait for: their state stays unknown.
     made = host.plan.made
-    expected = [index for name, index in host.interfaces.items() if isinstance(made.get(name), Bridge | Vlan | None)]
+    wait_for_links(host, [name for name in host.interfaces if isinstance(made.get(name), Bridge | Vlan | None)])
+    wait_for_groups(host)
+
+
+def wait_for_links(host: Host, names: Iterable[str]) -> None:
+    """Wait until the interfaces ``names`` of ``host`` pass packets."""
+    expected = [host.interfaces[name] for name in names]
 
     def came_up() -> bool:
         for index in host.netlink.links_up(expected):
@@ -256,6 +273,10 @@ def _wait_until_ready(host: Host) -> None:
         return not expected
 
     wait_until(came_up, READY_S, f"the links of {host.name} to come up")
+
+
+def wait_for_groups(host: Host) -> None:
+    """Wait until the kernel of ``host`` has joined and reported its multicast groups."""
     if host.plan.speaking:
         host.namespace.call(_wait_for_reports, host)
 
@@ -286,7 +307,7 @@ def _groups(plan: parts.HostPlan) -> Iterator[tuple[str, str]]:
     if any("ipv6" in name for name in plan.sysctls):
         return  # they may disable what is expected here
     for one in plan.interfaces.values():
-        if one.name in plan.speaking and isinstance(plan.made.get(one.name), Bridge | None):
+        if one.name in plan.speaking - plan.down and isinstance(plan.made.get(one.name), Bridge | None):
             for own in one.addresses:
                 if isinstance(own, IPv6Interface):
                     yield one.name, solicited(own.ip).packed.hex()

@@ -11,7 +11,7 @@ from pyroute2.netlink import NLM_F_ACK
 from pyroute2.netlink.rtnl import RTM_SETNEIGHTBL, ndmsg
 from pyroute2.netlink.rtnl.ndtmsg import ndtmsg
 
-from harness.lab.rtnetlink import REMEMBERED, Request, family, message, written
+from harness.lab.rtnetlink import LOOPBACK, REMEMBERED, Request, family, message, written
 from harness.topology.parts import Address, Bridge, Made, Neighbour, Passing, Route, RoutingRule, Vlan, Vrf, Vxlan
 
 NEIGHBOUR_TABLES: Final = {4: "arp_cache", 6: "ndisc_cache"}
@@ -21,6 +21,7 @@ PROBES: Final = 3
 
 IFA_F_NODAD, IFA_F_PERMANENT = 0x02, 0x80  # linux/if_addr.h
 BRIDGE_FLAGS_SELF, BRIDGE_VLAN_INFO_PVID, BRIDGE_VLAN_INFO_UNTAGGED = 2, 2, 4  # linux/if_bridge.h
+FIB_RULE_INVERT, RT_SCOPE_HOST = 2, 254  # linux/fib_rules.h, linux/rtnetlink.h
 FR_ACT: Final = {"unicast": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}  # linux/fib_rules.h
 
 
@@ -127,17 +128,17 @@ def station(mac: str, index: int, vlan: int = 0) -> Request:
 
 
 @lru_cache(REMEMBERED)
-def up(index: int) -> Request:
-    """Switch the interface on."""
-    return written(f"interface {index} up", "link set", index=index, state="up")
+def up(index: int, state: str = "up") -> Request:
+    """Switch the interface on; or with "down", off."""
+    return written(f"interface {index} {state}", "link set", index=index, state=state)
 
 
 @lru_cache(REMEMBERED)
-def address(own: IPv4Interface | IPv6Interface, index: int) -> Request:
-    """An address of an interface, usable at once (no duplicate address detection)."""
+def address(own: IPv4Interface | IPv6Interface, index: int, command: str = "add") -> Request:
+    """An address of an interface, usable at once (no duplicate address detection); or with "del", its removal."""
     return written(
         f"address {own}",
-        "addr add",
+        f"addr {command}",
         index=index,
         family=family(own.version),
         address=str(own.ip),
@@ -148,24 +149,38 @@ def address(own: IPv4Interface | IPv6Interface, index: int) -> Request:
 
 
 @lru_cache(REMEMBERED)
-def route(planned: Route, index: int) -> Request:
-    """A route by way of a gateway at the interface with ``index``, or one that ends the packet."""
-    onward = {"gateway": str(planned.via), "oif": index} if planned.via is not None else {}
+def route(planned: Route, indexes: tuple[int, ...], command: str = "add") -> Request:
+    """A route by its next hops, at the interfaces with ``indexes``, or one that ends the packet; or what removes it.
+
+    ``command`` is "add", "replace" or "del".
+    """
+    onward: dict[str, Any] = {}
+    if len(planned.hops) == 1:
+        onward = {"gateway": str(planned.hops[0].via) if planned.hops[0].via else None, "oif": indexes[0]}
+    elif planned.hops:
+        onward = {
+            "multipath": [
+                {"gateway": str(hop.via), "oif": index, "hops": hop.weight - 1}
+                for hop, index in zip(planned.hops, indexes, strict=True)
+            ]
+        }
+    elif planned.type == "local":
+        onward = {"oif": LOOPBACK, "scope": RT_SCOPE_HOST}
     return written(
         f"the route to {planned}",
-        "route add",
+        f"route {command}",
         family=family(planned.destination.version),
         dst=str(planned.destination),
         type=planned.type,
         table=planned.table,
         priority=planned.metric or None,
-        **onward,
+        **{name: value for name, value in onward.items() if value is not None},
     )
 
 
 @lru_cache(REMEMBERED)
-def rule(planned: RoutingRule) -> Request:
-    """A rule of the routing policy."""
+def rule(planned: RoutingRule, command: str = "add") -> Request:
+    """A rule of the routing policy; with the ``command`` "del", what removes it."""
     subnets = {
         name: subnet
         for name, subnet in (("dst", planned.destination), ("src", planned.source))
@@ -173,9 +188,12 @@ def rule(planned: RoutingRule) -> Request:
     }
     return written(
         f"the rule {planned}",
-        "rule add",
+        f"rule {command}",
         family=family(planned.version),
         action=FR_ACT[planned.type],
+        flags=FIB_RULE_INVERT if planned.inverted else None,
+        tos=planned.dsfield or None,
+        suppress_prefixlen=planned.suppress_prefixlength,
         iifname=planned.iif or None,
         oifname=planned.oif or None,
         fwmark=planned.mark,

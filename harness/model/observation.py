@@ -194,7 +194,7 @@ class Direction(Value, frozen=True, kw_only=True):
 
 
 class Connection(Value, frozen=True, kw_only=True):
-    """A connection that the device under test tracks."""
+    """A connection that a host tracks."""
 
     protocol: int
     """Of IP, e.g. 6 for TCP."""
@@ -209,6 +209,8 @@ class Connection(Value, frozen=True, kw_only=True):
     mark: int = 0
     zone: int = 0
     helper: str = ""
+    timeout: int = 0
+    """Seconds after which it expires."""
 
 
 class ObservedPacket(Value, frozen=True, kw_only=True):
@@ -260,6 +262,8 @@ class Observation(Value, frozen=True, kw_only=True):
     """What the device tracked afterwards; empty when that was not asked."""
     listed: bool = False
     """Whether that was asked: the scenario expects something of it, or conntrack considered a packet invalid."""
+    elsewhere: Mapping[str, tuple[Connection, ...]] = {}
+    """What other hosts tracked, by host: those that were asked for."""
     counters: Mapping[str, int] = {}
     """Packets that named counters have counted, by ``family table name``: those that were asked for."""
     counts: Mapping[str, int] = {}

@@ -77,6 +77,10 @@ class RulesetPlan(Value, frozen=True, kw_only=True):
     texts: Mapping[str, str] = {}
     """The content of each file in which a rule or policy stands, as it was during the run."""
 
+    def is_like(self, other: RulesetPlan) -> bool:
+        """Whether it has the same rules, policies and sets as ``other``, whichever texts are known of it."""
+        return self is other or (self.rules, self.policies, self.sets) == (other.rules, other.policies, other.sets)
+
     @property
     def positions(self) -> Iterator[Position]:
         """Where rules and policies stand, as far as known."""
@@ -145,14 +149,18 @@ class Result(Value, frozen=True, kw_only=True):
     """How long the scenario took, from its lab to its judgement."""
 
     def by_ruleset(self) -> Iterator[tuple[RulesetPlan, list[PacketResult]]]:
-        """Each ruleset that was in force, and the packets that met it."""
-        packets: dict[int, tuple[RulesetPlan, list[PacketResult]]] = {}
-        if self.ruleset is not None:
-            packets[id(self.ruleset)] = (self.ruleset, [])
-            for one in self.sent:
-                plan = one.ruleset or self.ruleset
-                packets.setdefault(id(plan), (plan, []))[1].append(one)
-        yield from packets.values()
+        """Each ruleset that was in force, and the packets that met it; those that are equal are one."""
+        if self.ruleset is None:
+            return
+        found: list[tuple[RulesetPlan, list[PacketResult]]] = [(self.ruleset, [])]
+        for one in self.sent:
+            plan = one.ruleset or self.ruleset
+            packets = next((packets for other, packets in found if other.is_like(plan)), None)
+            if packets is None:
+                packets = []
+                found.append((plan, packets))
+            packets.append(one)
+        yield from found
 
 
 def encode(result: Result) -> bytes:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from harness.experiment.run import Measurement
     from harness.scenario.load import Setup
 
-READ_AT_ONCE = frozenset({"counters", "elements", "conntrack"})
+READ_AT_ONCE = frozenset({"counters", "elements", "conntrack", "connections"})
 """Expectations about what a packet leaves behind, and the next one may change."""
 
 P = ParamSpec("P")
@@ -161,8 +161,9 @@ class OpenLab:
         from harness.scenario import load
 
         def case(more: Mapping[str, Any]) -> Case:
-            return load.case_of(*document({**step, **more}), setup=self._setup, name=self._trial.name)
+            return load.case_of(*document({**step, **more}), setup=setup, name=self._trial.name)
 
+        setup = self._setup._replace(network=self._stage.network)
         now = case({})
         started = time.monotonic()
         self._stage.arm(now.actions)

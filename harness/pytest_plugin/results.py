@@ -107,7 +107,6 @@ def packet_result(
 def _advice(measurement: Measurement, seen: Outcome, case: Case | Broken | ScenarioError) -> tuple[str, ...]:
     from harness.judge.advice import advise  # expensive to import, and rarely needed
 
-    network = case.network if isinstance(case, Case) else None
     return tuple(
         advise(
             measurement.expect,
@@ -117,7 +116,7 @@ def _advice(measurement: Measurement, seen: Outcome, case: Case | Broken | Scena
             rules=measurement.ruleset.rules,
             policies=measurement.ruleset.policies,
             sets=measurement.ruleset.sets,
-            network=network,
+            network=measurement.network if isinstance(case, Case) else None,
         )
     )
 

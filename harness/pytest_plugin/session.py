@@ -180,7 +180,7 @@ class Session:
         cases = [case for loaded in self._loaded.values() for case in loaded.cases if isinstance(case, Case)]
         from harness.pytest_plugin import kept_frames
 
-        return kept_frames.prepare((send, case.network) for case in cases for send in case.sends)
+        return kept_frames.prepare(sent for case in cases for sent in case.sends)
 
     def _keep(self, news: dict[str, bytes]) -> None:
         store(cache_dir(), news)

@@ -97,7 +97,7 @@ def failure_of(
         rules=measurement.ruleset.rules,
         policies=measurement.ruleset.policies,
         sets=measurement.ruleset.sets,
-        network=case.network,
+        network=measurement.network,
         others=wrong[1:],
         colour=colour,
     )

@@ -92,7 +92,7 @@ def _change(expect: Expect, mismatch: Mismatch, measurements: Sequence[Sample]) 
         yield Change(keys=(key,), value=_agreed(str(key), _VALUES[key], measurements))
     elif key in _CHANGES:
         yield from _CHANGES[key](expect, rest, measurements)
-    elif key in ("conntrack", "log"):
+    elif key in ("conntrack", "connections", "log"):
         raise NotRecordableError(f"`{key}` is not what it was: {mismatch.seen}")
 
 

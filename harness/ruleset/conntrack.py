@@ -21,7 +21,7 @@ from harness.scenario.models.expect import ConntrackState
 
 IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE = 1 << 8 | 1, 1 << 8 | 2
 # enum ctattr_type, ctattr_tuple, ctattr_ip, ctattr_l4proto, ctattr_protoinfo, ctattr_protoinfo_tcp, ctattr_help
-TUPLE_ORIG, TUPLE_REPLY, STATUS, PROTOINFO, HELP, MARK, ZONE = 1, 2, 3, 4, 5, 8, 18
+TUPLE_ORIG, TUPLE_REPLY, STATUS, PROTOINFO, HELP, TIMEOUT, MARK, ZONE = 1, 2, 3, 4, 5, 7, 8, 18
 TUPLE_IP, TUPLE_PROTO = 1, 2
 IP_V4_SRC, IP_V4_DST, IP_V6_SRC, IP_V6_DST = 1, 2, 3, 4
 PROTO_NUM, PROTO_SRC_PORT, PROTO_DST_PORT = 1, 2, 3
@@ -106,6 +106,7 @@ def decode(message: Message) -> Connection:
         mark=number(found.get(MARK)),
         zone=number(found.get(ZONE)),
         helper=string(_inside(found, HELP).get(HELP_NAME)),
+        timeout=number(found.get(TIMEOUT)),
     )
 
 

@@ -5,7 +5,7 @@ They travel from the process that reads the files to the one that runs them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -14,7 +14,8 @@ from harness.errors import Position, ScenarioError
 from harness.model.node import Node
 from harness.packets.spec import Send
 from harness.project import Project
-from harness.scenario.models.actions import Action, SendAction
+from harness.scenario.models.actions import Action, ChangeAction, SendAction
+from harness.topology import changes
 from harness.topology.network import Network
 
 
@@ -48,9 +49,14 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     """Words of which one stands in the reason of each skip that is accepted in CI."""
 
     @property
-    def sends(self) -> tuple[Send, ...]:
-        """The packets, in order."""
-        return tuple(action.send for action in self.actions if isinstance(action, SendAction))
+    def sends(self) -> Iterator[tuple[Send, Network]]:
+        """The packets, in order, each with the lab that it is sent in."""
+        network = self.network
+        for action in self.actions:
+            if isinstance(action, SendAction):
+                yield action.send, network
+            elif isinstance(action, ChangeAction):
+                network = changes.plan(action.change, network).network
 
     def where(self, action: int, *keys: str | int, at: tuple[int, int] | None = None) -> Position:
         """The place of a value, e.g. ``where(0, "expect", "path", 2)``; else of what is around it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import assert_never
 
 from msgspec import UNSET
@@ -12,10 +13,18 @@ from harness.packets import frames
 from harness.packets.endpoints import TRANSPORTS, plan_endpoints
 from harness.packets.spec import Payload, Send
 from harness.scenario import flow
-from harness.scenario.check_expect import RECORD, check_expect, check_names, check_reject
+from harness.scenario.check_expect import (
+    RECORD,
+    check_connections,
+    check_expect,
+    check_names,
+    check_reject,
+    check_tracked,
+)
 from harness.scenario.models.actions import (
     Action,
     ActionSpec,
+    ChangeAction,
     ConnectAction,
     ExchangeAction,
     FlushAction,
@@ -26,9 +35,10 @@ from harness.scenario.models.actions import (
     SendingAction,
     WaitAction,
 )
-from harness.scenario.models.expect import Expect
+from harness.scenario.models.expect import Expect, Tracked
 from harness.scenario.models.file import Scenario
 from harness.scenario.models.sockets import Connect, Exchange, Listen, Wait
+from harness.topology import changes
 from harness.topology.network import Network
 
 MOST_CONTENT = 1200
@@ -57,6 +67,9 @@ def check(scenario: Scenario, network: Network, layers: _Layers) -> Iterator[Pro
     for index, step in enumerate(_steps(scenario)):
         for problem in check_step(step, network, layers):
             yield problem if scenario.steps is UNSET else problem.below("steps", index)
+        if step.change is not UNSET:
+            with suppress(Problem):
+                network = changes.plan(step.change, network).network
 
 
 def actions(scenario: Scenario) -> tuple[Action, ...]:
@@ -104,10 +117,15 @@ def check_step(step: ActionSpec, network: Network, layers: _Layers) -> Iterator[
             yield from _below("nft", _check_commands(commands))
         case ReloadAction() | FlushAction():
             pass
+        case ChangeAction(change=change):
+            try:
+                changes.plan(change, network)
+            except Problem as problem:
+                yield problem.below("change")
         case ListenAction(listen=program):
             yield from _below("listen", _check_listen(program, network))
         case WaitAction(wait=wait):
-            yield from _below("wait", _check_wait(wait))
+            yield from _below("wait", _check_wait(wait, network))
         case _:
             assert_never(action)
 
@@ -252,10 +270,13 @@ def _check_flow(called: Connect | Exchange, network: Network) -> Iterator[Proble
                 yield Problem(f"has {size} bytes, and can have 1…{MOST_CONTENT}", key)
 
 
-def _check_wait(wait: Wait) -> Iterator[Problem]:
-    if wait.elements is None and wait.conntrack is None:
-        yield Problem("waits for nothing", remedy="add elements: or conntrack: none")
-    yield from check_names("elements", wait.elements)
+def _check_wait(wait: Wait, network: Network) -> Iterator[Problem]:
+    if wait.elements is None and wait.conntrack is None and wait.connections is None:
+        yield Problem("waits for nothing", remedy="add elements:, connections: or conntrack:")
+    yield from check_names("elements", wait.elements, network)
+    yield from check_connections(wait.connections, network)
+    if isinstance(wait.conntrack, Tracked):
+        yield from check_tracked(wait.conntrack, network)
 
 
 def _check_order(steps: Sequence[ActionSpec]) -> Iterator[Problem]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 
 from msgspec import structs
@@ -57,8 +57,9 @@ def check_expect(expect: Expect, network: Network, layers: _Layers) -> Iterator[
     if isinstance(expect.reply, Sees):
         for problem in _check_sees(expect.reply):
             yield problem.below("reply")
-    yield from check_names("counters", expect.counters)
-    yield from check_names("elements", expect.elements)
+    yield from check_names("counters", expect.counters, network)
+    yield from check_names("elements", expect.elements, network)
+    yield from check_connections(expect.connections, network)
     yield from _check_layers(expect.layers, layers, "layers")
     if isinstance(expect.path, Exactly):
         yield from _check_layers(expect.path.layers, layers, "path", "layers")
@@ -69,7 +70,7 @@ def check_expect(expect: Expect, network: Network, layers: _Layers) -> Iterator[
     if isinstance(expect.flow, FlowSeen):
         yield from _check_flow_seen(expect.flow, network)
     if isinstance(expect.conntrack, Tracked):
-        yield from _check_tracked(expect.conntrack)
+        yield from check_tracked(expect.conntrack, network)
     if expect.route is not None:
         own = ("lo", *network.hosts[network.device].interfaces)
         if expect.route not in own:
@@ -78,18 +79,29 @@ def check_expect(expect: Expect, network: Network, layers: _Layers) -> Iterator[
         yield Problem("is empty", "log", remedy="give the log statement a prefix, and write it here")
 
 
-def check_names(key: str, names: Iterable[str] | None) -> Iterator[Problem]:
-    """What is wrong with the ``names`` of sets, maps or counters below ``key``: family, table and name each."""
+def check_names(key: str, names: Iterable[str] | None, network: Network) -> Iterator[Problem]:
+    """What is wrong with the ``names`` of sets, maps or counters below ``key``: family, table and name each, behind the
+    name of another host than the device."""
     for name in names or ():
-        words = name.split(" ")
-        if len(words) != 3:
+        host, colon, inner = name.rpartition(": ")
+        words = inner.split(" ")
+        if colon and host not in network.hosts:
+            yield unknown(host, network.hosts, "host of the lab", key, name)
+        elif len(words) != 3:
             remedy = "as in 'inet filter blocked'"
-            yield Problem(f"'{name}' is not family, table and name", key, name, remedy=remedy, about_key=True)
+            yield Problem(f"'{inner}' is not family, table and name", key, name, remedy=remedy, about_key=True)
         elif words[0] not in FAMILY_NAMES:
             yield unknown(words[0], FAMILY_NAMES, "family", key, name)
         elif wrong := [word for word in words[1:] if not is_name(word)]:
             remedy = "letters, digits, and / \\ _ . - behind the first one"
             yield Problem(f"'{wrong[0]}' is not a valid name in nft", key, name, remedy=remedy, about_key=True)
+
+
+def check_connections(connections: int | Mapping[str, int] | None, network: Network) -> Iterator[Problem]:
+    """What is wrong with numbers of connections: the hosts they are about."""
+    for host in connections if isinstance(connections, Mapping) else ():
+        if host not in network.hosts:
+            yield unknown(host, network.hosts, "host of the lab", "connections", host)
 
 
 def _check_layers(names: Sequence[str] | None, layers: _Layers, *keys: str) -> Iterator[Problem]:
@@ -125,9 +137,14 @@ def _check_flow_seen(seen: FlowSeen, network: Network) -> Iterator[Problem]:
                 yield Problem(f"is not known of a flow that ends as {seen.result}", "flow", key)
 
 
-def _check_tracked(tracked: Tracked) -> Iterator[Problem]:
-    if tracked == Tracked():
+def check_tracked(tracked: Tracked, network: Network) -> Iterator[Problem]:
+    """What is wrong with what is said of an entry of connection tracking."""
+    if structs.replace(tracked, host=None) == Tracked():
         yield Problem("is empty", "conntrack", remedy="give at least the state, or `none`")
+    if tracked.host is not None and tracked.host not in network.hosts:
+        yield unknown(tracked.host, network.hosts, "host of the lab", "conntrack", "host")
+    if tracked.timeout is not None and not 0 <= tracked.timeout[0] <= tracked.timeout[1]:
+        yield Problem("is not the least and the most seconds", "conntrack", "timeout", remedy="as in [1, 30]")
     for key, ends in (("original", tracked.original), ("reply", tracked.reply)):
         if ends is not None:
             if ends == Ends():

@@ -11,8 +11,9 @@ from msgspec import structs
 
 from harness.model.problem import Problem, nowhere, unknown
 from harness.packets.spec import Hex
-from harness.scenario.models.actions import Action, ConnectAction, ExchangeAction, ListenAction
+from harness.scenario.models.actions import Action, ChangeAction, ConnectAction, ExchangeAction, ListenAction
 from harness.scenario.models.sockets import Connect, Exchange
+from harness.topology import changes
 from harness.topology.network import Network
 from harness.topology.parts import Address, HostPlan
 
@@ -98,6 +99,8 @@ def speakers(actions: Iterable[Action], network: Network) -> set[str]:
         match action:
             case ListenAction(listen=program):
                 names.add(program.on)
+            case ChangeAction(change=change):
+                network = changes.plan(change, network).network
             case ConnectAction(connect=called) | ExchangeAction(exchange=called):
                 names |= {called.from_, plan(called, network).owner}
     return {name for name in names if name is not None}

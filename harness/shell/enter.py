@@ -34,6 +34,7 @@ import msgspec
 from harness import ending
 from harness.ending import exit_status
 from harness.errors import HarnessError, Unsupported
+from harness.lab import changes as lab_changes
 from harness.lab import named
 from harness.lab.inject import sender
 from harness.lab.lab import Lab
@@ -45,9 +46,9 @@ from harness.ruleset.load import Ruleset
 from harness.scenario.case import Broken, Case
 from harness.scenario.files import shortened
 from harness.scenario.load import load_all
-from harness.scenario.models.actions import FlushAction, NftAction, ReloadAction, SendAction
+from harness.scenario.models.actions import ChangeAction, FlushAction, NftAction, ReloadAction, SendAction
 from harness.text import say
-from harness.topology import drawing
+from harness.topology import changes, drawing
 from harness.vm import images, placement
 from harness.vm.port import port
 
@@ -164,6 +165,8 @@ def _replay(lab: Lab, ruleset: Ruleset, case: Case) -> None:
             case NftAction() | ReloadAction() | FlushAction():
                 files = case.rulesets[lab.network.device]
                 ruleset = apply(action, lab.device, ruleset, files, partial(case.where, number))
+            case ChangeAction(change=change):
+                lab_changes.apply(changes.plan(change, lab.network), lab)
 
 
 _PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"

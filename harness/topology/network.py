@@ -7,6 +7,7 @@ Nothing here touches the system: :mod:`harness.lab` builds what this plan says, 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from ipaddress import ip_address, ip_interface
 from typing import NamedTuple
 
@@ -31,6 +32,8 @@ from harness.topology.parts import (
     Made,
     Neighbour,
     Passing,
+    Route,
+    RoutingRule,
     Subnet,
     Vlan,
     Vrf,
@@ -140,12 +143,20 @@ class _Way(NamedTuple):
     metric: int = 0
     type: str = "unicast"
 
+    @classmethod
+    def by(cls, route: Route, address: Address) -> _Way:
+        """Towards ``address``; of several next hops by the first."""
+        if not route.hops:
+            return cls(route.destination, None, "", route.metric, route.type)
+        hop = route.hops[0]
+        return cls(route.destination, hop.via or address, hop.interface, route.metric)
+
 
 def _longest_match(here: HostPlan, address: Address) -> _Way:
     """The route to ``address`` of the longest prefix, then of the lowest metric."""
     # For a frame's first hop only: rules and other tables are left to the kernel.
     given = (route for route in here.routes if route.table == MAIN)
-    ways = [_Way(route.destination, route.via, route.interface, route.metric, route.type) for route in given]
+    ways = [_Way.by(route, address) for route in given]
     ways += [_Way(own.network, address, one.name) for one in here.interfaces.values() for own in one.addresses]
     matching = [way for way in ways if address in way.to]
     if not matching:
@@ -183,7 +194,8 @@ def _host(name: str, wiring: Wiring, interfaces: Mapping[End, Interface], loadin
     for setting in host.sysctls:
         sysctls.check(setting, "hosts", name, "sysctls")
     own = {one.name: one for one in interfaces.values() if one.host == name}
-    routes = tuple(routing.routes(spec, name, interfaces))
+    place = _place(name, wiring, interfaces)
+    routes = tuple(_routes(host, place))
     silent = name != spec.device and name not in loading and not host.forwarding
     starts = {ip_address(tunnel.local) for tunnel in host.vxlans.values()}
     speaking = (one.name for one in own.values() if not silent or any(owned.ip in starts for owned in one.addresses))
@@ -192,13 +204,43 @@ def _host(name: str, wiring: Wiring, interfaces: Mapping[End, Interface], loadin
         interfaces=own,
         made={one: _made(name, one, wiring, interfaces) for one in creation(host)},
         routes=routes,
-        rules=tuple(routing.rules(spec, name, routes)),
-        neighbours=tuple(_neighbours(name, interfaces)),
+        rules=tuple(_rules(host, place, routes)),
+        neighbours=tuple(neighbours(name, interfaces)),
         forwarding=host.forwarding,
         sysctls={key: str(value) for key, value in host.sysctls.items()},
         silent=silent,
         speaking=frozenset(speaking),
     )
+
+
+def _place(name: str, wiring: Wiring, interfaces: Mapping[End, Interface]) -> routing.Place:
+    vrfs = wiring.spec.hosts[name].vrfs.values()
+    domains = {interface: vrf.table for vrf in vrfs for interface in vrf.interfaces}
+    return routing.Place(name, tuple(wiring.spec.hosts), interfaces, domains)
+
+
+def _routes(host: HostSpec, place: routing.Place) -> Iterator[Route]:
+    if host.gateway is not None:
+        with below("hosts", place.name, "gateway"):
+            yield from routing.gateway(place, host.gateway)
+    for index, said in enumerate(host.routes):
+        with below("hosts", place.name, "routes", index):
+            yield from routing.routes(place, said)
+
+
+def _rules(host: HostSpec, place: routing.Place, own: Collection[Route]) -> Iterator[RoutingRule]:
+    for index, said in enumerate(host.rules):
+        with below("hosts", place.name, "rules", index):
+            yield from routing.rules(place, said, own)
+
+
+@contextmanager
+def below(*keys: str | int) -> Iterator[None]:
+    """Say where in the lab what is wrong in the block stands."""
+    try:
+        yield
+    except Problem as problem:
+        raise problem.below(*keys) from None
 
 
 def _made(name: str, interface: str, wiring: Wiring, interfaces: Mapping[End, Interface]) -> Made:
@@ -240,7 +282,7 @@ def _interfaces(wiring: Wiring) -> dict[End, Interface]:
             addresses = []
             for place, text in enumerate(texts):
                 where = ("hosts", name, "interfaces", interface, place)
-                address = _address_on_link(text, *where)
+                address = address_on_link(text, *where)
                 if address.ip in owners:
                     raise Problem(f"{address.ip} is also the address of {owners[address.ip]}", *where)
                 owners[address.ip] = end
@@ -257,7 +299,7 @@ def _interfaces(wiring: Wiring) -> dict[End, Interface]:
                 name=interface,
                 mac=_mac(number, numbers[carrier]),
                 addresses=tuple(addresses),
-                peer=wiring.peers.get(end) or End(name, _below(host, interface)),
+                peer=wiring.peers.get(end) or End(name, _under(host, interface)),
                 reaches=tuple(one for one in wiring.reached(end) if spec.hosts[one.host].interfaces[one.interface]),
                 mtu=host.mtu.get(interface, host.mtu.get(carrier, 1500)),
                 given_mtu=host.mtu.get(interface),
@@ -277,7 +319,7 @@ def _carrier(host: HostSpec, interface: str) -> str:
     return interface
 
 
-def _below(host: HostSpec, interface: str) -> str:
+def _under(host: HostSpec, interface: str) -> str:
     """The first interface below one; itself for a tunnel or a dummy."""
     if interface in host.bridges:
         return host.bridges[interface][0]
@@ -286,7 +328,8 @@ def _below(host: HostSpec, interface: str) -> str:
     return host.vlans[interface].link if interface in host.vlans else interface
 
 
-def _address_on_link(text: str, *keys: str | int) -> AddressOnLink:
+def address_on_link(text: str, *keys: str | int) -> AddressOnLink:
+    """An address with prefix length. Raises :class:`~harness.model.problem.Problem` with ``keys``."""
     try:
         address = ip_interface(text)
     except ValueError:
@@ -298,7 +341,7 @@ def _address_on_link(text: str, *keys: str | int) -> AddressOnLink:
     return address
 
 
-def _neighbours(host: str, interfaces: Mapping[End, Interface]) -> Iterator[Neighbour]:
+def neighbours(host: str, interfaces: Mapping[End, Interface]) -> Iterator[Neighbour]:
     """The neighbours of ``host``: all addresses that it reaches without a gateway."""
     for one in interfaces.values():
         if one.host == host and one.addresses:

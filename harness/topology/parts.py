@@ -71,22 +71,32 @@ TABLES: Final = {"default": 253, "main": MAIN, "local": 255}
 """Routing tables with a name (``enum rt_class_t`` in linux/rtnetlink.h)."""
 
 
+class RouteHop(NamedTuple):
+    """Where a unicast route leads."""
+
+    via: Address | None
+    """None for destinations that are reached at the interface without a router."""
+    interface: str
+    weight: int = 1
+
+    def __str__(self) -> str:
+        return str(self.via or self.interface) + (f" weight {self.weight}" if self.weight > 1 else "")
+
+
 class Route(NamedTuple):
     """A route that is not implied by an interface's own addresses."""
 
     destination: Subnet
-    via: Address | None
-    """None unless unicast."""
-    interface: str
-    """"" unless unicast."""
+    hops: tuple[RouteHop, ...]
+    """Several share the flows; none unless unicast."""
     type: str = "unicast"
-    """Or ``blackhole``, ``unreachable``, ``prohibit``."""
+    """Or ``blackhole``, ``unreachable``, ``prohibit``, ``local``."""
     table: int = MAIN
     metric: int = 0
 
     def __str__(self) -> str:
-        by = f"{self.destination} by {self.via}" if self.via else f"{self.destination} {self.type}"
-        return by if self.table == MAIN else f"{by} in table {self.table}"
+        by = f"by {', '.join(map(str, self.hops))}" if self.hops else self.type
+        return f"{self.destination} {by}" if self.table == MAIN else f"{self.destination} {by} in table {self.table}"
 
 
 class RoutingRule(NamedTuple):
@@ -102,6 +112,11 @@ class RoutingRule(NamedTuple):
     type: str
     table: int
     priority: int | None
+    inverted: bool = False
+    """Whether it applies to the packets that do *not* match."""
+    dsfield: int = 0
+    """The byte of DSCP and ECN, the latter 0; 0 for any."""
+    suppress_prefixlength: int | None = None
 
     def __str__(self) -> str:
         named = (
@@ -110,9 +125,13 @@ class RoutingRule(NamedTuple):
             ("mark", self.mark),
             ("iif", self.iif),
             ("oif", self.oif),
+            ("dsfield", self.dsfield),
         )
-        words = [f"{name} {value}" for name, value in named if value]
-        return " ".join([*(words or ["all"]), f"table {self.table}" if self.type == "unicast" else self.type])
+        words = [f"{name} {value}" for name, value in named if value] or ["all"]
+        ends = f"table {self.table}" if self.type == "unicast" else self.type
+        if self.suppress_prefixlength is not None:
+            ends += f" suppress_prefixlength {self.suppress_prefixlength}"
+        return " ".join([*(["not"] * self.inverted), *words, ends])
 
 
 class Neighbour(NamedTuple):
@@ -213,6 +232,12 @@ class HostPlan(msgspec.Struct, frozen=True, kw_only=True):
     """It neither loads a ruleset nor forwards: its interfaces get no addresses, so its kernel answers nothing."""
     speaking: frozenset[str]
     """The interfaces that get their addresses: all, or of a silent host the local ends of its tunnels."""
+    down: frozenset[str] = frozenset()
+    """The interfaces that a step has set down."""
+
+    def routes_in_kernel(self, route: Route) -> bool:
+        """Whether the kernel has ``route``: that of a silent host has those of its tunnels alone."""
+        return not self.silent or any(hop.interface in self.speaking for hop in route.hops)
 
     @property
     def bridges(self) -> dict[str, Bridge]:

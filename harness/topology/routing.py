@@ -2,126 +2,181 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from ipaddress import ip_address, ip_network
+from typing import Final, NamedTuple
 
+from harness.model.fields import Keys
 from harness.model.problem import Problem, nowhere, unknown
-from harness.topology.parts import DEFAULT, LOOPBACK, MAIN, TABLES, Address, End, Interface, Route, RoutingRule, Subnet
-from harness.topology.spec import HostSpec, LabSpec, RouteSpec, RuleSpec
+from harness.topology.parts import (
+    DEFAULT,
+    LOOPBACK,
+    MAIN,
+    TABLES,
+    AddressOnLink,
+    End,
+    Interface,
+    Route,
+    RouteHop,
+    RoutingRule,
+    Subnet,
+)
+from harness.topology.spec import HopSpec, RouteSpec, RuleSpec
+
+ECN: Final = 0x03
+"""Bits of the traffic class that are no part of the DSCP (RFC 3168)."""
 
 Interfaces = Mapping[End, Interface]
 
 
-def routes(spec: LabSpec, name: str, interfaces: Interfaces) -> Iterator[Route]:
-    """The routes of the host ``name`` that its addresses do not imply.
+class Place(NamedTuple):
+    """A host, and what its routes and routing rules may name."""
 
-    Raises :class:`~harness.model.problem.Problem`, with keys below the lab.
+    name: str
+    hosts: Collection[str]
+    """Names of all hosts of the lab."""
+    interfaces: Interfaces
+    """Of all hosts."""
+    domains: Mapping[str, int]
+    """The routing tables of interfaces that are in a VRF."""
+
+    @property
+    def own(self) -> list[str]:
+        """The host's interfaces."""
+        return [end.interface for end in self.interfaces if end.host == self.name]
+
+
+def gateway(place: Place, name: str) -> Iterator[Route]:
+    """The default routes by the host ``name``.
+
+    Raises :class:`~harness.model.problem.Problem`, without keys.
     """
-    host = spec.hosts[name]
-    if host.gateway is not None:
-        keys = ("hosts", name, "gateway")
-        if host.gateway not in spec.hosts:
-            raise unknown(host.gateway, spec.hosts, "host of the lab", *keys)
-        found = _neighbour(host.gateway, name, interfaces)
-        if not found:
-            raise Problem(f"{host.gateway} is not on a subnet of {name}, so it cannot be its gateway", *keys)
-        for default in DEFAULT:
-            if default.version in found:
-                via, interface = found[default.version]
-                yield Route(default, via, interface, table=_domain(host, interface))
-    for index, said in enumerate(host.routes):
-        try:
-            yield from _route(said, name, spec, interfaces)
-        except Problem as problem:
-            raise problem.below("hosts", name, "routes", index) from None
+    if name not in place.hosts:
+        raise unknown(name, place.hosts, "host of the lab")
+    found = _neighbour(name, place)
+    if not found:
+        raise Problem(f"{name} is not on a subnet of {place.name}, so it cannot be its gateway")
+    for default in DEFAULT:
+        if default.version in found:
+            hop = found[default.version]
+            yield Route(default, (hop,), table=place.domains.get(hop.interface, MAIN))
 
 
-def _route(said: RouteSpec, name: str, spec: LabSpec, interfaces: Interfaces) -> Iterator[Route]:
+def routes(place: Place, said: RouteSpec) -> Iterator[Route]:
+    """The routes of a description, one for each IP version that it is for.
+
+    Raises :class:`~harness.model.problem.Problem`, with keys below the route.
+    """
     destinations = _subnets(said.to, "to")
     table, metric = _table(said.table), said.metric or 0
     if said.type != "unicast":
-        if said.via is not None:
-            raise Problem(f"a route of type {said.type} has no next hop", "via", about_key=True)
+        for key in ("via", "dev"):
+            if getattr(said, key) is not None:
+                raise Problem(f"a route of type {said.type} has no next hop", key, about_key=True)
         for destination in destinations:
-            yield Route(destination, None, "", said.type, table, metric)
+            yield Route(destination, (), said.type, table, metric)
         return
-    if said.via is None:
-        raise Problem("has no next hop", remedy="add via: with a neighbouring host or an address, or type:")
-    found: Mapping[int, tuple[Address, str]]
-    if said.via in spec.hosts:
-        found = _neighbour(said.via, name, interfaces)
-        if not found:
-            raise Problem(f"{said.via} is not on a subnet of {name}", "via")
-    else:
-        found = _address(said.via, name, spec, interfaces)
-    ways = [(to, *found[to.version]) for to in destinations if to.version in found]
+    by_version = _hops(place, said)
+    ways = [(to, by_version[to.version]) for to in destinations if to.version in by_version]
     if not ways:
         raise Problem(f"{said.via} is not a next hop for {said.to}: it has no address of that IP version", "via")
-    for destination, via, interface in ways:
-        domain = _domain(spec.hosts[name], interface)
-        yield Route(destination, via, interface, table=domain if said.table == "main" else table, metric=metric)
+    for destination, hops in ways:
+        domain = place.domains.get(hops[0].interface, MAIN)
+        yield Route(destination, hops, table=domain if said.table == "main" else table, metric=metric)
 
 
-def _neighbour(gateway: str, host: str, interfaces: Interfaces) -> dict[int, tuple[Address, str]]:
-    """For each IP version the address of ``gateway`` on a subnet of ``host``, and the interface there."""
-    found: dict[int, tuple[Address, str]] = {}
-    for one in interfaces.values():
-        if one.host == host:
-            own = {own.network for own in one.addresses}
-            near = [address for end in one.reaches if end.host == gateway for address in interfaces[end].addresses]
-            for address in near:
-                if address.network in own:
-                    found.setdefault(address.version, (address.ip, one.name))
+def _hops(place: Place, said: RouteSpec) -> dict[int, tuple[RouteHop, ...]]:
+    """The next hops of a unicast route by IP version."""
+    if said.dev is not None and said.dev not in place.own:
+        raise unknown(said.dev, place.own, f"interface of {place.name}", "dev")
+    if said.via is None:
+        if said.dev is None:
+            raise Problem("has no next hop", remedy="add via: with a neighbouring host or an address, or type:")
+        return dict.fromkeys((4, 6), (RouteHop(None, said.dev),))
+    if said.dev is not None:
+        raise Problem("via: and dev: exclude each other: a next hop is at one interface", "dev", about_key=True)
+    several = said.via if isinstance(said.via, list) else [said.via]
+    found: dict[int, tuple[RouteHop, ...]] = {}
+    for index, one in enumerate(several):
+        spec = one if isinstance(one, HopSpec) else HopSpec(via=one)
+        keys: Keys = ("via", index) if several is said.via else ("via",)
+        if spec is one:
+            keys = (*keys, "via")
+        for version, hop in _next(place, spec.via, *keys).items():
+            found[version] = (*found.get(version, ()), hop._replace(weight=spec.weight))
     return found
 
 
-def _address(text: str, host: str, spec: LabSpec, interfaces: Interfaces) -> dict[int, tuple[Address, str]]:
+def _next(place: Place, text: str, *keys: str | int) -> dict[int, RouteHop]:
+    """For each IP version the next hop ``text``, a host or an address."""
+    if text not in place.hosts:
+        return _address(text, place, *keys)
+    if found := _neighbour(text, place):
+        return found
+    raise Problem(f"{text} is not on a subnet of {place.name}", *keys)
+
+
+def _neighbour(gateway: str, place: Place) -> dict[int, RouteHop]:
+    """For each IP version the address of ``gateway`` on a subnet of the host, and the interface there."""
+    found: dict[int, RouteHop] = {}
+    for one in place.interfaces.values():
+        if one.host == place.name:
+            own = {own.network for own in one.addresses}
+            near = (address for end in one.reaches if end.host == gateway for address in _addresses(end, place))
+            for address in near:
+                if address.network in own:
+                    found.setdefault(address.version, RouteHop(address.ip, one.name))
+    return found
+
+
+def _address(text: str, place: Place, *keys: str | int) -> dict[int, RouteHop]:
     try:
         via = ip_address(text)
     except ValueError:
-        raise nowhere(text, spec.hosts, "via") from None
-    for one in interfaces.values():
-        if one.host != host or not any(via in own.network for own in one.addresses):
+        raise nowhere(text, place.hosts, *keys) from None
+    for one in place.interfaces.values():
+        if one.host != place.name or not any(via in own.network for own in one.addresses):
             continue
         if via in (own.ip for own in one.addresses):
-            raise Problem(f"{via} is {host}'s own address", "via")
-        if not any(via == near.ip for end in one.reaches for near in interfaces[end].addresses):
-            raise Problem(f"no host on the link of {one.end} has {via}", "via")
-        return {via.version: (via, one.name)}
-    raise Problem(f"{via} is on no subnet of {host}", "via")
+            raise Problem(f"{via} is {place.name}'s own address", *keys)
+        if not any(via == near.ip for end in one.reaches for near in _addresses(end, place)):
+            raise Problem(f"no host on the link of {one.end} has {via}", *keys)
+        return {via.version: RouteHop(via, one.name)}
+    raise Problem(f"{via} is on no subnet of {place.name}", *keys)
 
 
-def rules(spec: LabSpec, name: str, own: tuple[Route, ...]) -> Iterator[RoutingRule]:
-    """The policy rules of the host ``name``, whose routes are ``own``.
+def _addresses(end: End, place: Place) -> tuple[AddressOnLink, ...]:
+    return place.interfaces[end].addresses
 
-    Raises :class:`~harness.model.problem.Problem`, with keys below the lab.
+
+def rules(place: Place, said: RuleSpec, own: Collection[Route]) -> Iterator[RoutingRule]:
+    """The routing rules of a description, one for each IP version; ``own`` are the routes of the host.
+
+    Raises :class:`~harness.model.problem.Problem`, with keys below the rule.
     """
-    host = spec.hosts[name]
-    for index, said in enumerate(host.rules):
-        try:
-            versions = _check_rule(host, name, said, own)
-        except Problem as problem:
-            raise problem.below("hosts", name, "rules", index) from None
-        for version in versions:
-            source, destination = (
-                next((one for one in _subnets(text, "") if one.version == version), None) if text else None
-                for text in (said.from_, said.to)
-            )
-            yield RoutingRule(
-                version,
-                source,
-                destination,
-                said.mark,
-                said.mask,
-                said.iif or "",
-                said.oif or "",
-                said.type,
-                _table(said.table) if said.table else 0,
-                said.priority,
-            )
+    for version in _check_rule(place, said, own):
+        source, destination = (
+            next((one for one in _subnets(text, "") if one.version == version), None) if text else None
+            for text in (said.from_, said.to)
+        )
+        yield RoutingRule(
+            version,
+            source,
+            destination,
+            said.mark,
+            said.mask,
+            said.iif or "",
+            said.oif or "",
+            said.type,
+            _table(said.table) if said.table else 0,
+            said.priority,
+            said.not_,
+            said.dsfield or 0,
+            said.suppress_prefixlength,
+        )
 
 
-def _check_rule(host: HostSpec, name: str, said: RuleSpec, own: tuple[Route, ...]) -> list[int]:
+def _check_rule(place: Place, said: RuleSpec, own: Collection[Route]) -> list[int]:
     """The IP versions that the policy rule ``said`` is for.
 
     Raises :class:`~harness.model.problem.Problem`, with keys below the rule, when it contradicts itself or the host.
@@ -131,24 +186,29 @@ def _check_rule(host: HostSpec, name: str, said: RuleSpec, own: tuple[Route, ...
     if not versions:
         raise Problem("from and to are of different IP versions")
     for key in ("iif", "oif"):
-        if (interface := getattr(said, key)) is not None and interface not in (*host.interfaces, LOOPBACK):
-            raise unknown(interface, host.interfaces, f"interface of {name}", key)
+        if (interface := getattr(said, key)) is not None and interface not in (*place.own, LOOPBACK):
+            raise unknown(interface, place.own, f"interface of {place.name}", key)
     if said.mask is not None and said.mark is None:
         raise Problem("has no mark to apply to", "mask", remedy="add mark:", about_key=True)
-    _check_table(host, name, said, own)
+    if said.dsfield is not None and said.dsfield & ECN:
+        remedy = f"write {said.dsfield & ~ECN}"
+        raise Problem(f"{said.dsfield} has bits of ECN, which select no route", "dsfield", remedy=remedy)
+    _check_table(place, said, own)
     return versions
 
 
-def _check_table(host: HostSpec, name: str, said: RuleSpec, own: tuple[Route, ...]) -> None:
+def _check_table(place: Place, said: RuleSpec, own: Collection[Route]) -> None:
     if said.table is None and said.type == "unicast":
         raise Problem(f"a rule of type {said.type} needs table", remedy="add table:")
-    if said.table is not None and said.type != "unicast":
-        raise Problem(f"a rule of type {said.type} has no table", remedy="remove table: or type:")
+    if said.type != "unicast":
+        for key in ("table", "suppress_prefixlength"):
+            if getattr(said, key) is not None:
+                raise Problem(f"a rule of type {said.type} has no {key}", remedy=f"remove {key}: or type:")
     table = _table(said.table) if said.table else 0
-    known = {*TABLES.values(), *(route.table for route in own), *(vrf.table for vrf in host.vrfs.values())}
+    known = {*TABLES.values(), *(route.table for route in own), *place.domains.values()}
     if table and table not in known:
         raise Problem(
-            f"no route of {name} is in table {table}", "table", remedy=f"add one to routes: with table: {table}"
+            f"no route of {place.name} is in table {table}", "table", remedy=f"add one to routes: with table: {table}"
         )
 
 
@@ -170,8 +230,3 @@ def _subnets(text: str, key: str) -> tuple[Subnet, ...]:
 
 def _table(said: int | str) -> int:
     return said if isinstance(said, int) else TABLES[said]
-
-
-def _domain(host: HostSpec, interface: str) -> int:
-    """The routing table for packets received at ``interface``."""
-    return next((vrf.table for vrf in host.vrfs.values() if interface in vrf.interfaces), MAIN)

@@ -63,18 +63,40 @@ class PortSpec(Model, frozen=True, kw_only=True):
     tagged: Annotated[list[VlanNumber], Meta(description="VLANs whose frames leave tagged.", examples=[[20, 30]])] = []
 
 
+class HopSpec(Model, frozen=True, kw_only=True):
+    """One of several next hops of a route."""
+
+    via: Annotated[str, Meta(description="A directly connected host, or an address of one.", examples=["isp1"])]
+    weight: Annotated[
+        Annotated[int, Meta(ge=1, le=256)], Meta(description="Its share of the flows, among the weights.", examples=[2])
+    ] = 1
+
+
 class RouteSpec(Model, frozen=True, kw_only=True):
-    """A route; either `via` or another `type` than unicast."""
+    """A route: with `via`, with `dev`, or of another `type` than unicast."""
 
     to: Annotated[Prefix, Meta(description="Destination prefix.", examples=["10.9.0.0/16", "default"])]
     via: Annotated[
-        str | None,
-        Meta(description="Next hop: a directly connected host, or an address of one.", examples=["core", "10.0.0.2"]),
+        str | Annotated[list[str | HopSpec], Meta(min_length=2)] | None,
+        Meta(
+            description="Next hop: a directly connected host, or an address of one. Several share the flows "
+            "(multipath).",
+            examples=["core", "10.0.0.2", ["isp1", {"via": "isp2", "weight": 2}]],
+        ),
+    ] = None
+    dev: Annotated[
+        InterfaceName | None,
+        Meta(
+            description="Instead of a next hop: the interface at which the destination is reached without one, such "
+            "as a tunnel.",
+            examples=["tun0"],
+        ),
     ] = None
     type: Annotated[
-        Literal["unicast", "blackhole", "unreachable", "prohibit"],
+        Literal["unicast", "blackhole", "unreachable", "prohibit", "local"],
         Meta(
-            description="Route type: `blackhole` drops silently; `unreachable` and `prohibit` send an ICMP error.",
+            description="Route type: `blackhole` drops silently; `unreachable` and `prohibit` send an ICMP error; "
+            "`local` delivers to the host itself, as for `tproxy`.",
             examples=["blackhole"],
         ),
     ] = "unicast"
@@ -85,9 +107,13 @@ class RouteSpec(Model, frozen=True, kw_only=True):
     table: Annotated[Table, Meta(description="The routing table.", examples=[100])] = "main"
 
 
-class RuleSpec(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
+class RuleSpec(Model, frozen=True, kw_only=True, rename={"from_": "from", "not_": "not"}):
     """A routing policy rule: which packets are looked up in which table. See ip-rule(8)."""
 
+    not_: Annotated[
+        bool,
+        Meta(description="Whether the rule is for the packets that the others of its keys exclude.", examples=[True]),
+    ] = False
     from_: Annotated[Prefix | None, Meta(description="Source address.", examples=["192.168.2.0/24"])] = None
     to: Annotated[Prefix | None, Meta(description="Destination address.", examples=["10.9.0.0/16"])] = None
     mark: Annotated[Number32 | None, Meta(description="Packet mark, as set by `meta mark set`.", examples=[1])] = None
@@ -96,7 +122,19 @@ class RuleSpec(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
     oif: Annotated[
         InterfaceName | None, Meta(description="Interface that the sending socket is bound to.", examples=["wan0"])
     ] = None
+    dsfield: Annotated[
+        Annotated[int, Meta(ge=0, le=255)] | None,
+        Meta(description="The byte of DSCP and ECN, the latter 0: DSCP times 4.", examples=[184]),
+    ] = None
     table: Annotated[Table | None, Meta(description="The routing table to look up.", examples=[100])] = None
+    suppress_prefixlength: Annotated[
+        Annotated[int, Meta(ge=0, le=128)] | None,
+        Meta(
+            description="A route that is found is ignored if its prefix is of this length or shorter: with 0, default "
+            "routes.",
+            examples=[0],
+        ),
+    ] = None
     type: Annotated[
         Literal["unicast", "blackhole", "unreachable", "prohibit"],
         Meta(description="Rule type: `unicast` looks up the table; the others drop the packet.", examples=["prohibit"]),

@@ -223,7 +223,7 @@ def _build_frames(file: Path) -> None:
 
     cases = [case for case in load.load_all(file).cases if isinstance(case, Case)]
     source, target = os.pipe()
-    builder = _forked(_build, target, [(send, case.network) for case in cases for send in case.sends])
+    builder = _forked(_build, target, [sent for case in cases for sent in case.sends])
     os.close(target)
     with os.fdopen(source, "rb") as results:
         prepared, modules = pickle.load(results)

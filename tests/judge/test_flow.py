@@ -404,3 +404,40 @@ def test_the_verdict_of_a_flow_is_that_of_the_packet_that_decided() -> None:
     expect = msgspec.convert({"verdict": "drop", "rule": "iif lan0 drop", "flow": "timeout"}, Expect)
     assert judge(expect, seen, decisive(seen), at=place) == ()
     assert decisive(seen).steps[-1].verdict is Verdict.DROP
+
+
+class TestConnections:
+    """Numbers of connections, and what other hosts track."""
+
+    def test_how_many_the_device_tracks(self) -> None:
+        assert said({"connections": 2}, connections=(ENTRY, OTHER)) == []
+        (told,) = said({"connections": 1}, connections=(ENTRY, OTHER))
+        assert told.startswith("expect.connections: 1 / 2 / tcp ESTABLISHED 203.0.113.5:40000")
+        assert said({"connections": {"device": 0}}) == []
+
+    def test_how_many_another_host_tracks(self) -> None:
+        there = {"edge": (ENTRY,)}
+        assert said({"connections": {"edge": 1, "device": 0}}, elsewhere=there) == []
+        (told,) = said({"connections": {"edge": 0}}, elsewhere=there)
+        assert told.startswith("expect.connections.edge: 0 / 1")
+
+    def test_an_entry_of_another_host(self) -> None:
+        there = {"edge": (ENTRY,)}
+        assert said({"conntrack": {"host": "edge", "mark": 16}}, connections=(OTHER,), elsewhere=there) == []
+        (told,) = said({"conntrack": {"host": "edge", "mark": 1}}, connections=(OTHER,), elsewhere=there)
+        assert told.startswith("expect.conntrack.mark: 1 / 16")
+
+    def test_an_entry_of_a_packet_that_was_translated_before_it_came(self) -> None:
+        public = frame(dst="203.0.113.1")
+        translated = changed(PASSED, frame=public)
+        assert said({"conntrack": {"mark": 16}}, translated, connections=(ENTRY,)) == []
+
+    def test_no_helper_and_a_remaining_time(self) -> None:
+        entry = msgspec.structs.replace(ENTRY, timeout=20)
+        assert said({"conntrack": {"helper": "none", "timeout": [1, 30]}}, connections=(entry,)) == []
+        helped = msgspec.structs.replace(entry, helper="ftp")
+        told = said({"conntrack": {"helper": "none", "timeout": [30, 60]}}, connections=(helped,))
+        assert [one.partition(" / tcp")[0] for one in told] == [
+            "expect.conntrack.helper: none / ftp",
+            "expect.conntrack.timeout: 30 to 60 s / 20 s",
+        ]

@@ -197,3 +197,15 @@ def test_the_ruleset_of_a_packet_is_stored_where_a_step_has_changed_it(make_resu
         (len(other.rules), [2]),
     ]
     assert b'"action":2' in result.encode(again)
+
+
+def test_rulesets_that_are_equal_are_one(make_result: Callable[..., Result]) -> None:
+    first = make_result()
+    assert first.ruleset is not None
+    other = msgspec.structs.replace(first.ruleset, rules=first.ruleset.rules[1:])
+    rulesets = (None, other, msgspec.structs.replace(other), msgspec.structs.replace(first.ruleset, texts={"a": "b"}))
+    sent = tuple(
+        msgspec.structs.replace(first.sent[0], action=number, ruleset=one) for number, one in enumerate(rulesets)
+    )
+    again = result.decode(result.encode(msgspec.structs.replace(first, sent=sent)))
+    assert [[one.action for one in sent] for _, sent in again.by_ruleset()] == [[0, 3], [1, 2]]

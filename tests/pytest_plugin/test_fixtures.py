@@ -23,6 +23,8 @@ from harness.ruleset.load import Ruleset
 from harness.scenario.files import fixture_users
 from harness.scenario.models.actions import Action, NftAction, SendAction
 from harness.scenario.models.expect import Expect
+from harness.topology.builtin import LABS
+from harness.topology.network import Network
 
 pytest_plugins = ["pytester"]
 
@@ -33,6 +35,7 @@ class Acting:
     def __init__(self, make_result: Callable[..., Result]) -> None:
         self._make = make_result
         self.done: list[Action] = []
+        self.network = Network.of(LABS["router"])
 
     def arm(self, actions: object) -> None:
         pass
@@ -63,6 +66,7 @@ class Acting:
                 observation=observation,
                 packet=observation.packets[0],
                 ruleset=Ruleset([], []),
+                network=self.network,
             ),
         )
 

@@ -12,6 +12,7 @@ from harness.model.problem import Problem
 from harness.packets.spec import Send
 from harness.scenario.models.expect import Expect, Expects
 from harness.scenario.models.sockets import Connect, Exchange, Listen, Wait
+from harness.topology.changes import ChangeSpec
 
 
 class ActionSpec(Model, frozen=True, kw_only=True):
@@ -46,6 +47,13 @@ class ActionSpec(Model, frozen=True, kw_only=True):
             description="Instead of a packet: empty the connection tracking table of the device under test, as "
             "`conntrack -F`.",
             examples=["conntrack"],
+        ),
+    ] = UNSET
+    change: Annotated[
+        ChangeSpec | UnsetType,
+        Meta(
+            description="Instead of a packet: change links, addresses, routes or settings of a host.",
+            examples=[{"links": {"wan0": "down"}, "add": {"routes": [{"to": "default", "via": "isp2"}]}}],
         ),
     ] = UNSET
     listen: Annotated[
@@ -176,6 +184,12 @@ class FlushAction(BaseAction, frozen=True, kw_only=True, tag="flush"):
     flush: Literal["conntrack"]
 
 
+class ChangeAction(BaseAction, frozen=True, kw_only=True, tag="change"):
+    """A change of a host's links, addresses, routes or settings."""
+
+    change: ChangeSpec
+
+
 class ListenAction(BaseAction, frozen=True, kw_only=True, tag="listen"):
     """A program that takes connections or requests from now on."""
 
@@ -189,7 +203,15 @@ class WaitAction(BaseAction, frozen=True, kw_only=True, tag="wait"):
 
 
 Action = (
-    SendAction | NftAction | ReloadAction | FlushAction | ListenAction | ConnectAction | ExchangeAction | WaitAction
+    SendAction
+    | NftAction
+    | ReloadAction
+    | FlushAction
+    | ChangeAction
+    | ListenAction
+    | ConnectAction
+    | ExchangeAction
+    | WaitAction
 )
 """One thing that a scenario does. Whatever takes a step apart matches on this union, so mypy finds a kind left out."""
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from harness.model.fields import MOST_PACKETS, Count, HostName, InterfaceName, Model, Number32, PortChoice, Word
+from harness.model.fields import MOST_PACKETS, Count, HostName, Model, Number32, PortChoice, Word
 from harness.packets.spec import Sees
 
 FlowResult = Literal["connected", "answered", "refused", "unreachable", "half-open", "timeout"]
@@ -155,8 +155,11 @@ class Ends(Model, frozen=True, kw_only=True):
 
 
 class Tracked(Model, frozen=True, kw_only=True):
-    """The packet's entry in the device's connection tracking table afterwards; each key given must hold."""
+    """An entry in a connection tracking table; each key given must hold."""
 
+    host: Annotated[
+        HostName | None, Meta(description="The host; the device under test unless given.", examples=["edge"])
+    ] = None
     state: Annotated[
         ConntrackState | None,
         Meta(description="State of a TCP connection, as conntrack(8) writes it.", examples=["ESTABLISHED"]),
@@ -170,7 +173,14 @@ class Tracked(Model, frozen=True, kw_only=True):
     ] = None
     mark: Annotated[Number32 | None, Meta(description="Connection mark, `ct mark`.", examples=[16])] = None
     zone: Annotated[Word | None, Meta(description="Conntrack zone.", examples=[1])] = None
-    helper: Annotated[str | None, Meta(description="Conntrack helper.", examples=["ftp"])] = None
+    helper: Annotated[str | None, Meta(description="Conntrack helper, or `none`.", examples=["ftp", "none"])] = None
+    timeout: Annotated[
+        Annotated[list[int], Meta(min_length=2, max_length=2)] | None,
+        Meta(
+            description="The seconds after which the entry expires: at least, and at most.",
+            examples=[[1, 30]],
+        ),
+    ] = None
     original: Annotated[
         Ends | None,
         Meta(
@@ -293,6 +303,13 @@ class Expect(Model, frozen=True, kw_only=True, rename={"with_": "with"}):
             examples=[{"state": "ESTABLISHED", "status": ["ASSURED"]}, "none"],
         ),
     ] = None
+    connections: Annotated[
+        Count | Annotated[dict[HostName, Count], Meta(min_length=1)] | None,
+        Meta(
+            description="How many connections the device tracks afterwards, or each of the hosts named.",
+            examples=[1, {"device": 1, "edge": 0}],
+        ),
+    ] = None
     mark: Annotated[
         Number32 | None,
         Meta(
@@ -310,25 +327,26 @@ class Expect(Model, frozen=True, kw_only=True, rename={"with_": "with"}):
         ),
     ] = None
     route: Annotated[
-        InterfaceName | None,
+        str | None,
         Meta(
-            description="The interface by which the device sends the packet on, or `lo` where it delivers it locally.",
-            examples=["lan0"],
+            description="The interface by which the device sends the packet on, alternatives `a | b`, or `lo` where it "
+            "delivers it locally.",
+            examples=["lan0", "wan0 | wan1"],
         ),
     ] = None
     counters: Annotated[
         Annotated[dict[str, Count], Meta(min_length=1)] | None,
         Meta(
-            description="Named counters by family, table and name, and the number of packets that each has counted "
-            "since the ruleset was loaded.",
-            examples=[{"inet filter refused": 1}],
+            description="Named counters by family, table and name, with another host's name in front, and the number "
+            "of packets that each has counted since the ruleset was loaded.",
+            examples=[{"inet filter refused": 1, "edge: inet border refused": 0}],
         ),
     ] = None
     elements: Annotated[
         Annotated[dict[str, list[str | int]], Meta(min_length=1)] | None,
         Meta(
-            description="Sets and maps by family, table and name, and all elements (of a map: its keys) that each "
-            "holds afterwards, in any order, as nft writes them.",
+            description="Sets and maps by family, table and name, with another host's name in front, and all elements "
+            "(of a map: its keys) that each holds afterwards, in any order, as nft writes them.",
             examples=[{"inet filter blocked": ["203.0.113.5", "198.51.100.0/24"]}],
         ),
     ] = None

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from harness.model.fields import HostName, Model, Port
+from harness.model.fields import Count, HostName, Model, Port
 from harness.packets.spec import Hex
+from harness.scenario.models.expect import Tracked
 
 
 class Listen(Model, frozen=True, kw_only=True):
@@ -99,8 +100,18 @@ class Wait(Model, frozen=True, kw_only=True):
         ),
     ] = None
     conntrack: Annotated[
-        Literal["none"] | None,
-        Meta(description="The device's connection tracking table is empty.", examples=["none"]),
+        Literal["none"] | Tracked | None,
+        Meta(
+            description="The device's connection tracking table is empty, or has such an entry.",
+            examples=["none", {"state": "TIME_WAIT"}],
+        ),
+    ] = None
+    connections: Annotated[
+        Count | Annotated[dict[HostName, Count], Meta(min_length=1)] | None,
+        Meta(
+            description="How many connections the device tracks, or each of the hosts named.",
+            examples=[0, {"edge": 0}],
+        ),
     ] = None
     within: Annotated[
         Annotated[float, Meta(gt=0, le=600)],

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from harness.model.problem import Problem
+from harness.topology.network import Network
+from harness.topology.spec import LabSpec
+
+
+def device(routes: list[Any], rules: list[Any] = []) -> Network:  # noqa: B006 - it is only read
+    return Network.of(
+        msgspec.convert(
+            {
+                "hosts": {
+                    "device": {
+                        "interfaces": {"wan0": ["203.0.113.2/30", "2001:db8:1::2/64"], "wan1": ["198.51.100.2/30"]},
+                        "routes": routes,
+                        "rules": rules,
+                    },
+                    "isp1": {"interfaces": {"eth0": ["203.0.113.1/30", "2001:db8:1::1/64"]}},
+                    "isp2": {"interfaces": {"eth0": ["198.51.100.1/30"]}},
+                },
+                "links": [["device:wan0", "isp1:eth0"], ["device:wan1", "isp2:eth0"]],
+            },
+            LabSpec,
+        )
+    )
+
+
+def test_several_next_hops_of_each_ip_version() -> None:
+    network = device([{"to": "default", "via": ["isp1", {"via": "isp2", "weight": 2}]}])
+    assert list(map(str, network.hosts["device"].routes)) == [
+        "0.0.0.0/0 by 203.0.113.1, 198.51.100.1 weight 2",
+        "::/0 by 2001:db8:1::1",
+    ]
+
+
+def test_routes_without_a_next_hop() -> None:
+    said = [{"to": "0.0.0.0/0", "type": "local", "table": 100}, {"to": "10.9.0.0/16", "dev": "wan1"}]
+    assert list(map(str, device(said).hosts["device"].routes)) == [
+        "0.0.0.0/0 local in table 100",
+        "10.9.0.0/16 by wan1",
+    ]
+
+
+def test_rules_that_exclude_and_those_that_ignore_default_routes() -> None:
+    said = [
+        {"not": True, "mark": 51820, "table": 51820},
+        {"table": "main", "suppress_prefixlength": 0},
+        {"dsfield": 184, "type": "prohibit"},
+    ]
+    rules = device([{"to": "default", "via": "isp1", "table": 51820}], said).hosts["device"].rules
+    assert [str(one) for one in rules if one.version == 4] == [
+        "not mark 51820 table 51820",
+        "all table 254 suppress_prefixlength 0",
+        "dsfield 184 prohibit",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("routes", "rules", "sentence", "keys"),
+    [
+        ([{"to": "default", "via": ["isp1", "nobody"]}], [], "'nobody' is neither", ("via", 1)),
+        ([{"to": "default", "via": "isp1", "dev": "wan0"}], [], "via: and dev: exclude each other", ("dev",)),
+        ([{"to": "default", "dev": "wan7"}], [], "'wan7' is not an interface of device", ("dev",)),
+        ([{"to": "default", "dev": "wan0", "type": "local"}], [], "a route of type local has no next hop", ("dev",)),
+        ([], [{"dsfield": 1, "table": "main"}], "1 has bits of ECN", ("dsfield",)),
+        ([], [{"type": "prohibit", "suppress_prefixlength": 0}], "a rule of type prohibit has no suppress", ()),
+    ],
+)
+def test_what_is_refused(routes: list[Any], rules: list[Any], sentence: str, keys: tuple[object, ...]) -> None:
+    with pytest.raises(Problem) as problem:
+        device(routes, rules)
+    assert problem.value.sentence.startswith(sentence)
+    assert problem.value.keys == ("hosts", "device", "routes" if routes else "rules", 0, *keys)
