@@ -105,7 +105,7 @@ class _Asked(NamedTuple):
     def run(self, steps: Sequence[Node]) -> tuple[Case, Seen]:
         """Run ``steps``, and what became of them."""
         case = self._case(steps)
-        frames = kept_frames.prepare((send, case.network) for send in case.sends)
+        frames = kept_frames.prepare(case.sends)
         (seen,) = self.session.run([case], frames)
         if seen.error:
             raise (BrokenMeasurement if seen.is_broken else HarnessError)(seen.error)

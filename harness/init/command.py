@@ -308,4 +308,4 @@ def _measured(session: Session, cases: Sequence[Case]) -> Iterator[Seen]:
     """What became of the packets of ``cases``; they are built here, where that is quicker than in a guest."""
     from harness.packets import frames
 
-    return session.measure(cases, frames.prepare((send, case.network) for case in cases for send in case.sends))
+    return session.measure(cases, frames.prepare(sent for case in cases for sent in case.sends))

@@ -155,7 +155,7 @@ def numbers(wanted: int | Mapping[str, int] | None) -> Mapping[str | None, int]:
     """How many connections each host is to track, the device under test being None where it is not named."""
     if wanted is None or isinstance(wanted, int):
         return {} if wanted is None else {None: wanted}
-    return {**wanted}
+    return {host: number for host, number in wanted.items()}  # noqa: C416 - keys of another type
 
 
 def _tracked(observation: Observation, host: str | None) -> tuple[Connection, ...]:
