@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_network
 from typing import Any, Final
 
 from harness.generate import names
-from harness.generate.expressions import BITWISE, element, field, unpacked
+from harness.generate.expressions import BITWISE, REQUESTS, element, field, unpacked
 from harness.generate.simulate import SimulatedRule, SimulatedRuleset
 from harness.packets import icmp
 from harness.topology.parts import EVERYBODY
@@ -70,10 +71,21 @@ def alternatives(ruleset: SimulatedRuleset, rule: SimulatedRule, match: Mapping[
         return
     if not members:
         yield IMPOSSIBLE
-    for member in members[:MEMBERS_AT_MOST]:
+    for member in itertools.chain(_requests(left, members), members[:MEMBERS_AT_MOST]):
         several = isinstance(member, list) and operator == "in"
         for one in member if several else [member]:
             yield constraints(left, one)
+
+
+def _requests(left: Any, members: list[Any]) -> Iterator[str]:
+    """The ICMP messages in ranges of ``members`` that begin a connection: most others are invalid without one."""
+    protocol = _implied(left).get("proto")
+    for kind, what in map(unpacked, members) if field(left) == "type" else ():
+        if kind == "range":
+            low, high = (names.number(one, "type", protocol) for one in what)
+            types = icmp.TYPES_V6 if protocol == "ipv6-icmp" else icmp.TYPES
+            if low is not None and high is not None:
+                yield from (one for one in REQUESTS if low <= types.get(one, -1) <= high)
 
 
 def _others(left: Any, members: list[Any]) -> Iterator[Constraints]:
@@ -221,6 +233,11 @@ def _local(name: str, value: Any, found: Constraints) -> Constraints:
     return {name: value == "local"}
 
 
+def _packet_type(_: str, value: Any, found: Constraints) -> Constraints | None:
+    """Of ``meta pkttype``."""
+    return _local("local", value, found) if value in ("broadcast", "multicast") else None
+
+
 def _origin(_: str, value: Any, found: Constraints) -> Constraints | None:
     """Of ``fib saddr type``."""
     if value == "broadcast":
@@ -254,6 +271,7 @@ _ASKED: Final[Mapping[str, Callable[[str, Any, Constraints], Constraints | None]
     "ether_type": _ether_type,
     "local": _local,
     "origin": _origin,
+    "pkttype": _packet_type,
     "dscp": _dscp,
     "op": lambda name, value, _: {name: value} if value in names.ARP_OPERATIONS else None,
 }

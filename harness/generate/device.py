@@ -5,13 +5,26 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Final
 
-from harness.generate.expressions import Fields
+from harness.generate import names
+from harness.generate.expressions import Fields, state
 from harness.generate.simulate import Key, SimulatedChain, SimulatedRuleset, Traversal
 from harness.model.problem import Problem
 from harness.topology.network import Network
 from harness.topology.parts import EVERYBODY, LOOPBACK, Address
+
+JOINED: Final = frozenset(map(ip_address, ("224.0.0.1", "ff02::1", "ff01::1", "ff02::2", "ff05::2", "ff01::2")))
+"""Multicast groups that the kernel joins: of all hosts, and with IPv6 forwarding of all routers."""
+
+
+def is_joined(address: Address) -> bool:
+    """Whether the device's kernel receives a multicast group without a program that has joined it."""
+    solicited = address.version == 6 and int(address) >> 24 == _SOLICITED
+    return address in JOINED or solicited
+
+
+_SOLICITED: Final = int(ip_address("ff02::1:ff00:0")) >> 24
 
 
 class SimulatedDevice:
@@ -48,6 +61,9 @@ class SimulatedDevice:
             if fields["from"] == device:
                 self.network.route(device, destination, local=True)
                 return self._sent(way, wanted)
+            if port := self._addressed_by(fields):
+                fields["iif"] = port
+                return self._received(way, wanted)
             hop = self.network.route(fields["from"], destination)
         except (Problem, ValueError, KeyError):
             return None
@@ -56,11 +72,19 @@ class SimulatedDevice:
         fields.setdefault("ether_daddr", hop.mac)
         return self._received(way, wanted)
 
-    def _is_local(self, address: Address) -> bool:
-        return address in self._own or address.is_multicast or address == EVERYBODY
+    def _addressed_by(self, fields: Fields) -> str:
+        """The interface that faces the sender of a frame to the device's own Ethernet address; "" for another frame."""
+        if all(one.mac != fields.get("ether_daddr") for one in self.host.interfaces.values()):
+            return ""
+        return next((name for name, host in self.facing.items() if host == fields["from"]), "")
 
-    def _received(self, way: Traversal, wanted: frozenset[Key]) -> Traversal:
+    def _is_local(self, address: Address) -> bool:
+        return address in self._own or is_joined(address) or address == EVERYBODY
+
+    def _received(self, way: Traversal, wanted: frozenset[Key]) -> Traversal | None:
         fields = way.fields
+        if fields["family"] == 6 and (fields["saddr"].is_loopback or fields["daddr"].is_loopback):
+            return None  # ipv6_rcv() drops it before any hook
         if self._hook(("netdev", "inet"), "ingress", way, wanted, device=fields["iif"]):
             return way
         if fields["iif"] in self._bridge_of and self._bridged(way, wanted):
@@ -73,16 +97,27 @@ class SimulatedDevice:
             return way
         # Where a rule has translated the destination, the address is not what the packet was sent to.
         fields["local"] = bool(fields["local"]) if fields["daddr"] not in self._own else True
+        if self._is_martian(fields):
+            way.verdict = "drop"
+            return way
         if fields["local"]:
             self._hook(families, "input", way, wanted)
             return way
         leaving = self._way_out(fields["daddr"]) if self.host.forwarding else ""
-        if not leaving:
+        if not leaving or fields["daddr"].is_multicast:
             return way
         fields["oif"] = leaving
         if not self._hook(families, "forward", way, wanted):
             self._left(way, wanted)
         return way
+
+    def _is_martian(self, fields: Fields) -> bool:
+        """Whether IPv4 drops a packet of another host for its addresses: ip_route_input_slow() in net/ipv4/route.c."""
+        if fields["family"] != 4 or fields["proto"] == "arp":
+            return False
+        source, destination = fields["saddr"], fields["daddr"]
+        wrong = source.is_loopback or source.is_multicast or source == EVERYBODY or source in self._own
+        return bool(wrong or destination.is_loopback)
 
     def _bridged(self, way: Traversal, wanted: frozenset[Key]) -> bool:
         """Whether a packet that came by the port of a bridge ended in it."""
@@ -160,13 +195,28 @@ class SimulatedDevice:
         for chain in sorted(chains, key=lambda one: one.priority):
             if device and device not in chain.devices:
                 continue
-            if chain.kind == "nat" and (way.fields.get("state", "new") != "new" or way.fields.get("reply")):
+            if chain.kind == "nat" and not self._is_translated(chain, way.fields):
                 continue
             verdict = self.ruleset.evaluate(chain, way, wanted)
             if verdict != "accept":
                 way.verdict = verdict
                 return True
         return False
+
+    def _is_translated(self, chain: SimulatedChain, fields: Fields) -> bool:
+        """Whether a chain of type nat sees the packet.
+
+        Only the first packet of a connection is seen, and of the families inet and ip, which have a hook function
+        each, only by the one that was there first: it binds the connection, to itself where no rule does.
+        """
+        if state(fields) != "new" or fields.get("reply"):
+            return False
+        return chain.family == self.first_with_nat(names.IP_FAMILIES[fields["family"]])
+
+    def first_with_nat(self, family: str) -> str:
+        """Of inet and ``family``, ip or ip6, the one whose chains of type nat were loaded first; "" for none."""
+        chains = self.ruleset.chains.values()
+        return next((one.family for one in chains if one.kind == "nat" and one.family in ("inet", family)), "")
 
     @staticmethod
     def _families(fields: Fields) -> tuple[str, str]:

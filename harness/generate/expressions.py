@@ -112,12 +112,21 @@ def _meta(what: Mapping[str, Any], fields: Fields) -> Any:
     key = what.get("key", "")
     name = _META.get(key, key)
     if name == "pkttype":
-        return "host"
+        return _packet_type(fields.get("daddr"))
     if name in ("mark", "priority"):
         return fields.get(name, 0)
     if name == "length":
         return fields.get("length", UNKNOWN)
     return fields.get(name) if key in _META else UNKNOWN
+
+
+def _packet_type(destination: Any) -> Any:
+    """``meta pkttype`` of a packet that another host has sent: that of its Ethernet destination."""
+    try:
+        address = ip_address(str(destination))
+    except ValueError:
+        return UNKNOWN
+    return "multicast" if address.is_multicast else "broadcast" if address == EVERYBODY else "host"
 
 
 def _payload(what: Mapping[str, Any], fields: Fields) -> Any:
@@ -142,10 +151,29 @@ def _payload(what: Mapping[str, Any], fields: Fields) -> Any:
     return UNKNOWN
 
 
+REQUESTS: Final = ("echo-request", "timestamp-request", "info-request", "address-mask-request")
+"""ICMP messages that begin a connection: valid_new[] of nf_conntrack_proto_icmp.c and nf_conntrack_proto_icmpv6.c."""
+_UNTRACKED: Final = {
+    *("mld-listener-query", "mld-listener-report", "mld-listener-done", "nd-router-solicit", "nd-router-advert"),
+    *("mld-listener-reduction", "nd-neighbor-solicit", "nd-neighbor-advert", "mld2-listener-report"),
+}
+"""ICMPv6 messages that are not tracked: noct_valid_new[] of nf_conntrack_proto_icmpv6.c."""
+
+
+def state(fields: Fields) -> str:
+    """The state that conntrack gives a packet of which nothing else is known than its ``fields``."""
+    if "state" in fields:
+        return str(fields["state"])
+    if fields.get("proto") in ("icmp", "ipv6-icmp") and "type" in fields:
+        kind = fields["type"]
+        return "new" if kind in REQUESTS else "untracked" if kind in _UNTRACKED else "invalid"
+    return "new"
+
+
 def _conntrack(what: Mapping[str, Any], fields: Fields) -> Any:
     key = what.get("key")
     if key == "state":
-        return frozenset({fields.get("state", "new")})
+        return frozenset({state(fields)})
     if key == "status":
         return fields.get("status", frozenset())
     if key == "mark":

@@ -33,6 +33,7 @@ ETHER_TYPES: Mapping[str, int] = {
     "8021ad": 0x88A8,
 }
 FAMILIES: Mapping[str, int] = {"ip": 4, "ip6": 6, "ipv4": 4, "ipv6": 6}
+IP_FAMILIES: Mapping[int, str] = {4: "ip", 6: "ip6"}
 DSCP: Mapping[str, int] = {
     **{f"cs{number}": 8 * number for number in range(8)},
     **{f"af{klass}{drop}": 8 * klass + 2 * drop for klass in range(1, 5) for drop in range(1, 4)},

@@ -208,8 +208,9 @@ class Candidates:
         for family, protocol in combined:
             if family == _OTHER_FAMILY.get(str(protocol)):
                 continue
-            for sender, receiver in self._ends(asked, family):
-                fields = {"from": sender, "to": receiver, "family": family, "proto": protocol}
+            ends = ({"from": sender, "to": receiver} for sender, receiver in self._ends(asked, family))
+            for whose in itertools.chain(self._turned(asked, family), ends):
+                fields = {**whose, "family": family, "proto": protocol}
                 fields |= self._defaults(protocol, family, invalid=asked.get("state") == "invalid")
                 for message in _MESSAGES.get(str(protocol), ()):
                     yield fields | {"type": message, "code": 0} | own
@@ -239,6 +240,26 @@ class Candidates:
         for sender, receiver in itertools.product(self._senders(asked), self._receivers(asked, family)):
             if sender != receiver or (sender == device and asked.get("oif") in (None, LOOPBACK)):
                 yield sender, receiver
+
+    def _turned(self, asked: Constraints, family: int) -> Iterator[Fields]:
+        """Ends of a packet that leaves the device by the interface that it came by.
+
+        A host sends it to the device's Ethernet address, from an address that nobody has to its own.
+        """
+        name = asked.get("iif")
+        if name is None or name != asked.get("oif") or name not in self._device.host.interfaces:
+            return
+        interface = self._device.host.interfaces[name]
+        for sender in self._senders(asked)[:1]:
+            network = next((one.network for one in interface.addresses if one.version == family), None)
+            own = self._network.address(sender, family, towards=self._network.device)
+            if network is None or own is None or sender == self._network.device:
+                continue
+            numbers = range(1, min(network.num_addresses - 1, 250))
+            free = next((one for n in numbers if self._network.owner(one := network[n]) is None), None)
+            if free is not None:
+                destination = str(asked.get("daddr", own))
+                yield {"from": sender, "to": destination, "saddr": str(free), "ether_daddr": interface.mac}
 
     def _senders(self, asked: Constraints) -> list[str]:
         device, facing, iif = self._network.device, self._device.facing, asked.get("iif")
@@ -294,6 +315,8 @@ class Candidates:
         if beginner != fields["to"]:
             first["saddr"] = fields["to"]
         answer = fields | {"reply": True}
+        if fields["proto"] == "tcp" and fields["from"] == device:
+            return  # its kernel has reset the connection: no program listens there
         if fields["proto"] in _MESSAGES:
             # Our own kernel answers a ping: the second one belongs to what the first began.
             if fields["type"] == "echo-request" and fields["to"] == device:

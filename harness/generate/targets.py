@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any, NamedTuple
 
-from harness.generate.device import SimulatedDevice
+from harness.generate.constraints import ADDRESSES
+from harness.generate.device import SimulatedDevice, is_joined
+from harness.generate.expressions import choices, element, field, unpacked
 from harness.generate.facts import Facts
 from harness.generate.packets import REPEATED_AT_MOST
-from harness.generate.simulate import FINAL, NAT, ChainKey, Key, SimulatedChain, excess
+from harness.generate.simulate import (
+    DEPTH,
+    FINAL,
+    NAT,
+    ChainKey,
+    Key,
+    SimulatedChain,
+    SimulatedRule,
+    SimulatedRuleset,
+    answered,
+    excess,
+    jumps,
+)
 from harness.model.observation import Rule
 from harness.recording import naming
 from harness.ruleset.listing import ANONYMOUS
@@ -95,12 +110,100 @@ def why_none(device: SimulatedDevice, key: Key) -> str:
         return f"a lab sends nothing through the {chain.hook} hook of family {chain.family}"
     if chain.hook and chain.devices and not {LOOPBACK, *device.facing} & set(chain.devices):
         return f"the lab has no {' or '.join(chain.devices)}"
-    if _is_shadowed(chain, key):
+    if rule and (refused := _refused(device, chain, rule)):
+        return refused
+    if _is_shadowed(ruleset, chain, key):
         return "a rule before it decides about every packet"
     return "no packet was found: other rules decide before it, or it asks for what is not understood"
 
 
-def _is_shadowed(chain: SimulatedChain, key: Key) -> bool:
+def _refused(device: SimulatedDevice, chain: SimulatedChain, rule: SimulatedRule) -> str:
+    """Why the kernel lets no packet come to ``rule``; "" where nothing is known of that."""
+    ruleset = device.ruleset
+    if chain.kind == "nat" and (first := _other_nat(device, chain)):
+        return f"the chains of type nat of family {first} were loaded first, and they alone see a connection"
+    for word, what in rule.statements:
+        if word != "match" or what["op"] not in ("==", "in"):
+            continue
+        name, members = field(what["left"]), ruleset.members(rule, what["right"])
+        if name == "status" and choices("dnat", members) and not _translates(ruleset):
+            return "no rule of the ruleset translates a destination"
+        networks = [network for member in members if (network := _network(member)) is not None]
+        if chain.hook not in ("input", "forward") or name not in ADDRESSES or len(networks) < len(members):
+            continue
+        if all(one.is_loopback for one in networks):
+            return f"the kernel drops packets of other hosts with the address {networks[0]} before this hook"
+        if name == "daddr" and all(one.is_multicast and not is_joined(one.network_address) for one in networks):
+            return (
+                f"no program of the lab has joined the group {_shown(networks[0])}, so the device does not receive it"
+            )
+    return ""
+
+
+def _other_nat(device: SimulatedDevice, chain: SimulatedChain) -> str:
+    """The family that sees all connections before ``chain`` does."""
+    families = {"inet": ("ip", "ip6")}.get(chain.family, (chain.family,))
+    first = {device.first_with_nat(family) for family in families}
+    return "" if chain.family in first else " and ".join(sorted(first))
+
+
+def _translates(ruleset: SimulatedRuleset) -> bool:
+    rules = (rule for chain in ruleset.chains.values() for rule in chain.rules)
+    return any(word in ("dnat", "redirect") for rule in rules for word, _ in rule.statements)
+
+
+def _network(member: Any) -> IPv4Network | IPv6Network | None:
+    """The address or network that ``member`` of a set is; None where it is something else."""
+    kind, what = unpacked(element(member))
+    try:
+        return ip_network(f"{what['addr']}/{what['len']}" if kind == "prefix" else str(what), strict=False)
+    except ValueError:
+        return None
+
+
+def _shown(network: IPv4Network | IPv6Network) -> str:
+    return str(network if network.num_addresses > 1 else network.network_address)
+
+
+def _is_shadowed(ruleset: SimulatedRuleset, chain: SimulatedChain, key: Key) -> bool:
     """Whether a rule of the chain before the one of ``key``, or before the policy, decides about every packet."""
-    before = itertools.takewhile(lambda one: one.key != key, chain.rules)
-    return any(one.statements and one.statements[0][0] in (*FINAL, *NAT) for one in before)
+    for rule in itertools.takewhile(lambda one: one.key != key, chain.rules):
+        # Behind a goto only the policy is left, unless the chain that it leads to decides.
+        if _ends(ruleset, rule) or (key[3] and _passes(rule, ("goto", "return"))):
+            return True
+    return False
+
+
+def _ends(ruleset: SimulatedRuleset, rule: SimulatedRule, depth: int = DEPTH) -> bool:
+    """Whether ``rule`` decides about every packet that comes to it, by itself or by a chain that it leads to."""
+    if not depth or not _passes(rule, (*FINAL, *NAT, "jump", "goto")):
+        return False
+    word, what = rule.statements[-1]
+    if word == "reject":
+        return not answered(what)
+    targets = [ruleset.chains.get((*rule.key[:2], name)) for name in jumps({word: what})]
+    if not targets:
+        return word in FINAL or word in NAT
+    return any(_always_ends(ruleset, chain, depth - 1) for chain in targets if chain is not None)
+
+
+def _always_ends(ruleset: SimulatedRuleset, chain: SimulatedChain, depth: int) -> bool:
+    """Whether no packet leaves ``chain`` without a verdict."""
+    for rule in chain.rules:
+        if _ends(ruleset, rule, depth):
+            return True
+        if any(word in ("return", "goto", "vmap") for word, _ in rule.statements):
+            return False  # it may return to the caller
+    return False
+
+
+def _passes(rule: SimulatedRule, words: Collection[str]) -> bool:
+    """Whether ``rule`` asks for nothing, and ends in a statement of ``words``."""
+    if not rule.statements or rule.statements[-1][0] not in words:
+        return False
+    return all(word in ("counter", "log", "notrack") or _sets_mark(word, what) for word, what in rule.statements[:-1])
+
+
+def _sets_mark(word: str, what: Any) -> bool:
+    """Whether a statement changes what every packet has: where there is no header to change, the rule ends."""
+    return word == "mangle" and unpacked(what.get("key"))[0] in ("meta", "ct")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.errors import BrokenMeasurement
+from harness.errors import BrokenMeasurement, Unsupported
 from harness.model.observation import Rule
 from harness.model.result import PacketResult
 from harness.recording import expectation
@@ -23,6 +23,6 @@ def differing(case: Case, sent: Sequence[PacketResult], rules: tuple[Rule, ...],
                 seen = Sample(sent=one, rules=rules, where=kernel)
                 if isinstance(expect, Expect) and (found := expectation.judged(expect, seen)):
                     return str(found[0].key)
-            except BrokenMeasurement as broken:
+            except (BrokenMeasurement, Unsupported) as broken:
                 return str(broken)
     return ""

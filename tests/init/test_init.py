@@ -17,7 +17,8 @@ from harness.generate.device import SimulatedDevice
 from harness.generate.facts import Facts
 from harness.generate.file import ScenarioDraft
 from harness.generate.packets import Candidates
-from harness.generate.simulate import SimulatedRuleset
+from harness.generate.simulate import Key, SimulatedRuleset
+from harness.generate.targets import why_none
 from harness.init.command import run
 from harness.scenario.case import Case
 from harness.scenario.load import load_all
@@ -37,13 +38,17 @@ def packets(name: str) -> Candidates:
 
 def packet(name: str, chain: str, text: str) -> tuple[dict[str, object], ...]:
     """The first packet for the rule that begins with ``text``; for the policy of ``chain`` if that is nothing."""
-    found = facts(name)
+    return next(packets(name).of(key_of(facts(name), chain, text))).sends
+
+
+def key_of(found: Facts, chain: str, text: str) -> Key:
+    """The first rule of ``chain`` that begins with ``text``; its policy if that is nothing."""
     keys = [
         (rule.family, rule.table, rule.chain, rule.handle)
         for rule in found.rules
         if rule.chain == chain and text and rule.text.startswith(text)
     ] + [(one.family, one.table, one.name, 0) for one in found.chains if one.name == chain and not text]
-    return next(packets(name).of(keys[0])).sends
+    return keys[0]
 
 
 @pytest.mark.parametrize(
@@ -94,8 +99,8 @@ def test_hosts_at_a_bridge_share_its_networks() -> None:
 @pytest.mark.parametrize(
     ("name", "missing"),
     [
-        *(("edge", 0), ("home", 0), ("services", 0), ("docker", 2), ("lan0", 0), ("netavark", 0), ("vlans", 0)),
-        *(("blocks", 0), ("bridged", 0), ("zones", 1), ("gateway", 4)),
+        *(("edge", 0), ("home", 0), ("services", 0), ("docker", 1), ("lan0", 0), ("netavark", 0), ("vlans", 0)),
+        *(("blocks", 0), ("bridged", 0), ("zones", 1), ("gateway", 4), ("kernel", 6)),
     ],
 )
 def test_each_rule_and_policy_gets_a_packet(name: str, missing: int) -> None:
@@ -129,6 +134,76 @@ def test_a_state_map_is_shown_by_an_answer() -> None:
     first, answer = packet("edge", "forward", "ct state vmap")
     assert (first["from"], first["to"]) == (answer["to"], answer["from"])
     assert answer["tcp"]["flags"] == "SA"  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("name", "chain", "text", "reason"),
+    [
+        ("kernel", "input", "", "a rule before it decides about every packet"),
+        ("kernel", "forward", "", "a rule before it decides about every packet"),
+        ("kernel", "forward", "udp dport 53", "a rule before it decides about every packet"),
+        (
+            *("kernel", "input", 'iifname "wan0" ip saddr 127.0.0.0/8'),
+            "the kernel drops packets of other hosts with the address 127.0.0.0/8 before this hook",
+        ),
+        (
+            *("kernel", "input", "ip daddr 224.0.0.251"),
+            "no program of the lab has joined the group 224.0.0.251, so the device does not receive it",
+        ),
+        ("gateway", "input", "", "a rule before it decides about every packet"),
+        (
+            "zones",
+            "input",
+            "",
+            "no packet was found: other rules decide before it, or it asks for what is not understood",
+        ),
+    ],
+)
+def test_why_a_rule_has_no_packet(name: str, chain: str, text: str, reason: str) -> None:
+    found = facts(name)
+    device = SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network)
+    key = key_of(found, chain, text)
+    assert next(Candidates(device).of(key), None) is None
+    assert why_none(device, key) == reason
+
+
+def test_no_rule_translates_what_a_rule_asks_for() -> None:
+    found = facts("kernel")
+    device = SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network)
+    device.ruleset.chains.pop(("ip", "nat", "prerouting"))
+    assert why_none(device, key_of(found, "forward", "ct status dnat")) == (
+        "no rule of the ruleset translates a destination"
+    )
+
+
+def test_a_chain_of_type_nat_is_seen_by_the_family_that_was_loaded_first_only() -> None:
+    (ipv4,) = packet("kernel", "prerouting", "")
+    (ipv6,) = packet("kernel", "nat", "")
+    assert "ip6" in ipv6
+    assert "ip6" not in ipv4
+
+
+def test_a_packet_that_conntrack_considers_invalid_does_not_come_past_a_rule_for_those() -> None:
+    assert packet("kernel", "input", "icmp type { destination-unreachable")[0]["icmp"] == {}
+    assert packet("kernel", "input", "icmp type 0-255")[0]["icmp"] == {"type": "timestamp-request"}
+
+
+def test_a_packet_that_leaves_where_it_came_from_is_sent_to_the_device_by_its_ethernet_address() -> None:
+    (send,) = packet("kernel", "forward", 'iifname "lan0" oifname "lan0"')
+    device = lab.choose(facts("kernel")).network.hosts["device"]
+    assert send["ether"] == {"dst": device.interfaces["lan0"].mac}
+    assert send["to"] == "10.0.2.2"
+    assert send["ip"] == {"src": "10.0.2.3"}
+
+
+def test_an_address_of_loopback_is_the_devices_own() -> None:
+    (send,) = packet("kernel", "input", "ip saddr 127.0.0.0/8 counter")
+    assert (send["from"], send["to"]) == ("device", "device")
+
+
+def test_an_answer_of_the_device_is_not_one_of_tcp() -> None:
+    """No program listens there: the kernel resets the connection before the device answers."""
+    assert "tcp" not in packet("kernel", "output", "ct state established")[-1]
 
 
 @pytest.mark.parametrize("name", NAMES)
