@@ -51,6 +51,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "netfilter's own (environment: NFT_MODULES)",
     )
     group.addoption(
+        "--nft-program",
+        metavar="WHICH",
+        help="the nft that reads rulesets: image (default) is that of the kernel image's release, and natively this "
+        "machine's own; host is this machine's own in any case; or that of a kernel image, e.g. 7.2 (environment: "
+        "NFT_PROGRAM)",
+    )
+    group.addoption(
         "--nft-buffer",
         type=int,
         metavar="KIB",
@@ -100,6 +107,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--nft-cov-fail-under", type=float, metavar="PERCENT", help="fail when less of the rules and policies is met"
     )
     parser.addini("nft_kernel", "kernels to run on, as --nft-kernel", type="args", default=[])
+    parser.addini("nft_program", "the nft that reads rulesets, as --nft-program", default="")
     parser.addini("nft_modules", "kernel modules that may be loaded, as --nft-modules", type="args", default=[])
     # Read by harness.project as well, for nft-harness check and others.
     parser.addini(project.ALLOW, "files and folders that scenarios may name outside of their project", type="paths")

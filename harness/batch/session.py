@@ -24,7 +24,7 @@ from harness.batch.messages import END, AskedCases, AskedLook, Refused, Request,
 from harness.errors import HarnessError
 from harness.generate.facts import Facts
 from harness.text import escape
-from harness.vm import placement
+from harness.vm import nft, placement
 
 if TYPE_CHECKING:
     from harness.scenario.case import Case
@@ -54,13 +54,14 @@ class Session:
 
         with shown(sys.stderr) as progress:
             (place,) = placement.choose([kernel], progress if sys.stderr.isatty() else silent, tracer)
+            nft.use(place.nft)  # what is looked at here is read by the same
             command = [sys.executable]
             if place.image is not None:
                 from harness.vm.guest import Guest
                 from harness.vm.microvm import wrapper
 
                 Guest.plan(place.image).decide(cold=False, progress=progress if sys.stderr.isatty() else None)
-                command = [*wrapper(), "--kernel", str(place.image.vmlinuz)]
+                command = [*wrapper(), "--kernel", str(place.image.vmlinuz), "--nft", place.image.nft_argument]
         command += ["-m", PROGRAM, tracer]
         if setpriv := shutil.which("setpriv"):
             command = [setpriv, "--pdeathsig", "TERM", *command]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from harness.cli.statuses import NO
@@ -112,6 +113,7 @@ def lab(parser: argparse.ArgumentParser) -> None:
             send=not options.fresh,
             kernel=options.kernel,
             modules=options.modules,
+            nft_program=options.nft_program,
         )
         return enter.enter(wish)
 
@@ -140,6 +142,12 @@ def lab(parser: argparse.ArgumentParser) -> None:
     action.add_argument("--kernel", default="auto", help="auto (default), host, a version or a path")
     action.add_argument(
         "--modules", default="", metavar="NAMES", help="kernel modules that may be loaded here, as pytest --nft-modules"
+    )
+    action.add_argument(
+        "--nft-program",
+        default=os.environ.get("NFT_PROGRAM", "image"),
+        metavar="WHICH",
+        help="the nft that loads rulesets, as pytest --nft-program",
     )
     action.add_argument("argv", nargs="*", metavar="-- COMMAND", help="a program and its arguments; default: a shell")
     action.set_defaults(run=enter)

@@ -31,7 +31,7 @@ from harness.scenario.case import Broken, Case
 from harness.scenario.files import is_called_so
 from harness.scenario.load import load_all
 from harness.text import escape
-from harness.vm import images, placement
+from harness.vm import images, nft, placement
 
 TRIES: Final = 3
 """Packets for a rule that the first one did not meet."""
@@ -297,7 +297,9 @@ def _named(group: Sequence[ScenarioDraft]) -> ScenarioDraft:
 def _look(ruleset: Path, kernel: str, session: Session | None) -> Facts:
     """What the ruleset consists of: on this kernel if that can be done, else on the one that measures."""
     if session is None:
-        return look(ruleset, images.DEFAULT if kernel in (placement.AUTO, placement.HOST) else kernel)
+        called = images.DEFAULT if kernel in (placement.AUTO, placement.HOST) else kernel
+        nft.use(images.nft_called(placement.asked_nft(), images.find(called)))
+        return look(ruleset, called)
     if os.geteuid() == 0:
         with suppress(HarnessError):  # this kernel may lack what the ruleset needs
             return load(ruleset)

@@ -140,6 +140,8 @@ class Result(Value, frozen=True, kw_only=True):
     """``uname -r`` where the scenario ran or was to run; "" when that is not known."""
     engine: str = ""
     """How functions were traced, e.g. ``kprobe.multi``."""
+    nft: str = ""
+    """Version of the nft that read the rulesets, e.g. ``1.1.3``; "" when none was read."""
     sent: tuple[PacketResult, ...] = ()
     """One for each step that expects something, in order."""
     ruleset: RulesetPlan | None = None

@@ -69,7 +69,7 @@ class Distribution(msgspec.Struct, frozen=True):
 
     def header(self) -> list[str]:
         """Lines for pytest's header: where the session runs, and why."""
-        from harness.ruleset.nft import nft_version
+        from harness.ruleset.nft import own_version
 
         return [
             "; ".join(
@@ -78,7 +78,7 @@ class Distribution(msgspec.Struct, frozen=True):
                     f"nft-harness: {guest.describe() if guest else place}: {place.reason}",
                     guest.start if guest else "",
                     place.engine(),
-                    f"nft {nft_version()}",
+                    place.nft_described(own_version()),
                 )
                 if part
             )
@@ -152,6 +152,8 @@ def distribute(config: pytest.Config) -> None:
     Raises :class:`pytest.UsageError` when no kernel can be had.
     """
     asked: list[str] | None = config.option.nft_kernel
+    if not is_worker(config):  # workers are sent the options
+        config.option.nft_program = asked_nft(config)
     if is_worker(config) or not _runs_tests(config.option):
         return
     if not (asked or scenario_files(config).files or any(fixture_users(config.args, config.getini("python_files")))):
@@ -185,7 +187,7 @@ def _places(options: Any, kernels: Sequence[str]) -> list[tuple[Placement, Guest
     with shown(sys.stderr) as progress:
         places = [
             (place, Guest.plan(place.image) if place.image else None)
-            for place in placement.choose(kernels, progress, options.nft_tracer)
+            for place in placement.choose(kernels, progress, options.nft_tracer, options.nft_program)
         ]
         for _, guest in places:
             if guest:
@@ -264,6 +266,12 @@ def _send(config: pytest.Config, distribution: Distribution) -> None:
     # the workers of one kernel.
     options.dist = "load" if options.dist in ("no", "each") else options.dist
     options.maxworkerrestart = "0"
+
+
+def asked_nft(config: pytest.Config) -> str:
+    """Which nft reads rulesets: what the command line names, else the environment, else the settings."""
+    asked = config.option.nft_program or os.environ.get("NFT_PROGRAM") or config.getini("nft_program") or "image"
+    return str(asked)
 
 
 def _default(config: pytest.Config) -> list[str]:

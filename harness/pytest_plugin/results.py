@@ -17,6 +17,7 @@ from harness.model.mismatch import Mismatch
 from harness.model.result import LabInterface, LabPlan, OutcomeName, PacketResult, Result, RulesetPlan
 from harness.pytest_plugin.trial import Trial, decided
 from harness.reading.decision import Outcome, ended
+from harness.ruleset.nft import nft_version
 from harness.scenario.case import Broken, Case
 from harness.scenario.files import shortened
 
@@ -43,6 +44,7 @@ def to_result(trial: Trial, report: pytest.TestReport) -> Result:
         message=_message(report) or (trial.failure.text if trial.failure else ""),
         kernel=measurements[0].observation.kernel if measurements else os.uname().release,
         engine=measurements[0].observation.engine if measurements else "",
+        nft=nft_version() if measurements else "",
         sent=tuple(
             packet_result(measurement, found, case, measurements[0].ruleset)
             for measurement, found in zip(measurements, chain(trial.mismatches, repeat(())), strict=False)

@@ -29,7 +29,8 @@ from harness.scenario.case import Case, LoadedFile
 from harness.scenario.files import shortened
 from harness.text import escape, lines
 from harness.tracer import armed, engines, kernel_cache
-from harness.vm import preload
+from harness.vm import placement, preload
+from harness.vm.port import in_guest
 
 if TYPE_CHECKING:
     from harness.experiment.run import Experiment, Measurement
@@ -108,6 +109,8 @@ class Session:
             distribution = self._config.stash.get(distribute.DISTRIBUTION, None)
             if distribution and distribution.chosen:  # a worker has none
                 raise BrokenMeasurement("this was to run in a worker of pytest-xdist, and runs in the process itself")
+            if not in_guest():  # a guest has been told
+                placement.use_nft(self._config.option.nft_program)
             self._tracer = self._open(self._config.option.nft_tracer)
         return self._tracer
 

@@ -116,6 +116,8 @@ def _facts(results: Sequence[Result], kernels: Sequence[str]) -> list[str]:
     """What is to be known of the run as a whole."""
     rules = [place for place in covered_rules(results) if not place.is_policy]
     facts = [f"on Linux {', '.join(kernels)}"] if kernels else []
+    if versions := sorted({result.nft for result in results if result.nft}):
+        facts.append(f"rulesets read by nft {', '.join(versions)}")
     if rules:
         met = sum(bool(place.matched) for place in rules)
         facts.append(f"{met} of {len(rules)} rules met")

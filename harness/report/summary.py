@@ -71,6 +71,8 @@ def _icon(counts: Mapping[OutcomeName, int]) -> str:
 def _facts(results: Sequence[Result]) -> Iterator[str]:
     kernels = sorted({result.kernel for result in results if result.kernel})
     facts = [f"on Linux {', '.join(map(markdown, kernels))}"] if kernels else []
+    if versions := sorted({result.nft for result in results if result.nft}):
+        facts.append(f"rulesets read by nft {', '.join(map(markdown, versions))}")
     rules = [place for place in covered_rules(results) if not place.is_policy]
     if rules:
         met = sum(bool(place.matched) for place in rules)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -17,8 +18,10 @@ from harness.lab.namespace import Namespace
 from harness.linux.netlink import Netlink, attributes
 from harness.linux.nfnetlink import HEADER, NETLINK_NETFILTER, NFT_MSG_GETRULE, number, string
 from harness.netfilter import family_name
+from harness.ruleset import newer_syntax
 from harness.ruleset.listing import ANONYMOUS, Handle
 from harness.ruleset.process import Child, LostError, Reach, Reply
+from harness.vm.nft import current
 
 NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_HANDLE, NFTA_RULE_EXPRESSIONS = 1, 2, 3, 4
 NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 2
@@ -186,6 +189,19 @@ def _rules() -> Iterator[tuple[Handle, dict[int, memoryview]]]:
 
 
 def nft_version() -> str:
+    """Version of the nft that reads rulesets here, such as ``1.1.3``; see :mod:`harness.vm.nft`."""
+    chosen = current()
+    return chosen.version if chosen else own_version()
+
+
+def nft_described() -> str:
+    """The nft that reads rulesets here: ``nft 1.1.3 of kernel image 6.12.117+deb13-amd64``."""
+    chosen = current()
+    return chosen.described if chosen else f"nft {own_version()} of this machine"
+
+
+@functools.cache
+def own_version() -> str:
     """Version of the installed nftables, such as ``1.0.6``, for root and others; "" without the program nft.
 
     libnftables has no call for it, and its JSON that has it is for root only.
@@ -236,8 +252,13 @@ def complaint_at(refused: RefusedError, whole: Position, place: Callable[[Path, 
         remedy = "it is defined before, there or by the scenario file's defines:"
     elif "end of file" in found["text"]:
         remedy = "end the last line with a newline"
+    elif newer := newer_syntax.read_by("\n".join(lines[1:2]), nft_version()):
+        remedy = f"{nft_described()} is older than this syntax, which nft {newer[0]} reads: --nft-program {newer[1]}"
     elif found["text"].startswith(("syntax error", "invalid priority expression")):
-        remedy = f"nft {nft_version()} of this machine has read it: check whether the syntax is of a later version"
+        remedy = (
+            f"{nft_described()} has read it: check whether the syntax is of a later version, or a name in it a word "
+            "of nft's"
+        )
     return ScenarioError(sentence, position, remedy=remedy)
 
 

@@ -23,6 +23,8 @@ from typing import Any, Final, NamedTuple, Self
 
 from harness.errors import HarnessError, Unsupported
 from harness.ruleset import sandbox
+from harness.vm import nft
+from harness.vm.nft import Nft
 
 SECONDS: Final = 60
 """Within which a command or a file must be done with."""
@@ -228,10 +230,14 @@ class _Projects:
         self._lock = threading.Lock()
         self._parent: _Server | None = None
         self._servers: dict[Reach, _Server] = {}
+        self._nft: Nft | None = None
+        """What they all read rulesets by."""
 
     def get(self, reach: Reach) -> _Server:
         """The process that is confined to ``reach`` and starts children. Raises :class:`Unsupported`."""
         with self._lock:
+            if (chosen := nft.current()) != self._nft:
+                self._restart(chosen)
             server = self._servers.pop(reach, None)
             if server is None or server.is_lost:
                 try:
@@ -244,6 +250,14 @@ class _Projects:
                     self._servers.pop(old).close()
             return server
 
+    def _restart(self, chosen: Nft | None) -> None:
+        for server in self._servers.values():
+            server.close()
+        self._servers.clear()
+        if self._parent:
+            self._parent.close()
+        self._parent, self._nft = None, chosen
+
     def follow(self, root: int) -> None:
         """Have further processes start below the root folder ``root``, a descriptor; see :func:`follow`."""
         with self._lock:
@@ -255,7 +269,7 @@ class _Projects:
 
     def _start(self, reach: Reach) -> _Server:
         if self._parent is None or self._parent.is_lost:
-            self._parent = _start_parent()
+            self._parent = _start_parent(self._nft)
         own, other = socket.socketpair()
         with other:
             message = {"roots": [str(root) for root in reach.roots], "executable": reach.executable}
@@ -267,6 +281,11 @@ class _Projects:
             self._parent.is_lost = True
             raise
         if missing := answer.get("missing"):
+            if self._nft:
+                raise Unsupported(
+                    f"nft of the kernel image cannot be used: {missing}",
+                    remedy=f"delete {self._nft.folder}, it is fetched again; or use this machine's: --nft-program host",
+                )
             raise Unsupported(f"libnftables can't be used: {missing}", remedy=BINDINGS)
         if refused := answer.get("refused"):
             raise Unsupported(
@@ -279,17 +298,18 @@ class _Projects:
 _projects: Final = _Projects()
 
 
-def _start_parent() -> _Server:
+def _start_parent(chosen: Nft | None) -> _Server:
     found = importlib.util.find_spec("nftables")
     if found is None or found.origin is None:
         raise Unsupported("libnftables can't be used: there is no Python module nftables", remedy=BINDINGS)
     own, other = socket.socketpair()
-    command = [sys.executable, "-I", "-S", "-X", "utf8", sandbox.__file__, str(other.fileno())]
+    python, variables = chosen.python(sys.executable) if chosen else ([sys.executable], {})
+    command = [*python, "-I", "-S", "-X", "utf8", sandbox.__file__, str(other.fileno())]
     with other:
         # Of this process it has neither the environment nor a descriptor.
         subprocess.Popen(
             [*command, str(Path(found.origin).parents[1])],
-            env={name: os.environ[name] for name in ("TZ",) if name in os.environ} | {"LC_ALL": "C.UTF-8"},
+            env={name: os.environ[name] for name in ("TZ",) if name in os.environ} | {"LC_ALL": "C.UTF-8", **variables},
             pass_fds=[other.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -234,8 +234,9 @@ def _furnish(places: dict[str, int], attributes: int, links: dict[str, str], con
     for one, place in places.items():
         _make(BASE + one, None if os.path.isdir(f"/proc/self/fd/{place}") else b"")
         _bind(place, BASE + one, attributes)
-    for extension in glob.glob("/usr/lib/*/xtables"):
-        if not any(_is_below(extension, one) for one in places):
+    own = os.environ.get("XTABLES_LIBDIR")
+    for extension in [own] if own else glob.glob("/usr/lib/*/xtables"):
+        if os.path.isdir(extension) and not any(_is_below(extension, one) for one in places):
             place = os.open(extension, os.O_PATH | os.O_CLOEXEC)
             _make(BASE + extension)
             _bind(place, BASE + extension, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV)

@@ -49,8 +49,8 @@ from harness.scenario.load import load_all
 from harness.scenario.models.actions import ChangeAction, FlushAction, NftAction, ReloadAction, SendAction
 from harness.text import say
 from harness.topology import changes, drawing
-from harness.vm import images, placement
-from harness.vm.port import port
+from harness.vm import images, nft, placement
+from harness.vm.port import in_guest, port
 
 READY = "terminal"
 """Port of the microVM by which the guest reports that it has a terminal."""
@@ -77,6 +77,8 @@ class ShellRequest(msgspec.Struct, frozen=True, kw_only=True):
     """As ``--nft-kernel``."""
     modules: str = ""
     """As ``--nft-modules``: names, with commas between them."""
+    nft_program: str = images.IMAGE
+    """As ``--nft-program``."""
 
 
 def enter(request: ShellRequest) -> int:
@@ -89,12 +91,17 @@ def enter(request: ShellRequest) -> int:
         hosts = ", ".join(case.network.hosts)
         raise HarnessError(f"the lab has no host {request.host}", remedy=f"it has {hosts}")
     if request.kernel == placement.HOST:
+        if not in_guest():
+            placement.use_nft(request.nft_program)
         return _here(case, request)
     from harness.vm.progress import shown
 
     with shown(sys.stderr) as progress:
-        (place,) = placement.choose([request.kernel], progress)
-    return _here(case, request) if place.image is None else _in_guest(case, request, place.image)
+        (place,) = placement.choose([request.kernel], progress, nft_program=request.nft_program)
+    if place.image is None:
+        nft.use(place.nft)
+        return _here(case, request)
+    return _in_guest(case, request, place.image)
 
 
 def find(file: Path, scenario: str) -> Case:
@@ -192,7 +199,8 @@ def _greeting(case: Case, request: ShellRequest, host: str) -> str:
 
 def _run(argv: Sequence[str], host: str) -> int:
     """Run ``argv`` on our terminal, or on one that is made for it; it ends with us."""
-    environment = os.environ | {"PS1": f"{host}# ", "PATH": _PATH, "HISTFILE": ""}
+    path = f"{reader.programs}:{_PATH}" if (reader := nft.current()) else _PATH
+    environment = os.environ | {"PS1": f"{host}# ", "PATH": path, "HISTFILE": ""}
     if size := environment.pop(SIZE, ""):
         return _on_terminal(argv, environment, size)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program
@@ -247,7 +255,7 @@ def _write(target: int, data: bytes) -> None:
 def _in_guest(case: Case, request: ShellRequest, image: images.Image) -> int:
     from harness.vm.microvm import wrapper
 
-    here = [*wrapper(), "--kernel", str(image.vmlinuz)]
+    here = [*wrapper(), "--kernel", str(image.vmlinuz), "--nft", image.nft_argument]
     there = ["-m", "harness.cli", "lab", "enter", f"{request.file}::{case.id}", "--kernel", placement.HOST]
     there += ["--host", request.host] * bool(request.host) + ["--fresh"] * (not request.send)
     there += ["--", *request.argv] if request.argv else []

@@ -66,7 +66,11 @@ class Workbench:
         assert self._failed is not None
         file, _, scenario = self._failed.nft_scenario.partition("::")
         return ShellRequest(
-            file=shortened(Path(file)), scenario=scenario, kernel=kernel, modules=_modules(self._config)
+            file=shortened(Path(file)),
+            scenario=scenario,
+            kernel=kernel,
+            modules=_modules(self._config),
+            nft_program=distribute.asked_nft(self._config),
         )
 
 
@@ -78,7 +82,12 @@ def lab_only(config: pytest.Config) -> int:
     scenario = config.args[0].partition("::")[2]
     asked = config.option.nft_kernel or [placement.AUTO]
     request = ShellRequest(
-        file=shortened(file), scenario=scenario, kernel=asked[0], send=False, modules=_modules(config)
+        file=shortened(file),
+        scenario=scenario,
+        kernel=asked[0],
+        send=False,
+        modules=_modules(config),
+        nft_program=distribute.asked_nft(config),
     )
     return _shell(request, _terminal("--nft-lab-only"))
 
@@ -99,6 +108,7 @@ def _terminal(option: str) -> int:
 def _shell(request: ShellRequest, terminal: int) -> int:
     # A process of its own: it makes itself mounts, which threads of this one must not have.
     command = [sys.executable, "-m", "harness.cli", "lab", "enter", f"{request.file}::{request.scenario}"]
-    command += ["--kernel", request.kernel, "--modules", request.modules, *(["--fresh"] if not request.send else [])]
+    command += ["--kernel", request.kernel, "--modules", request.modules]
+    command += ["--nft-program", request.nft_program, *(["--fresh"] if not request.send else [])]
     with os.fdopen(terminal, "r+b", buffering=0) as tty:
         return subprocess.run(command, stdin=tty, stdout=tty, stderr=tty, check=False).returncode

@@ -1,4 +1,4 @@
-"""Kernel packages out of the Debian archive, by apt, without touching the machine's own apt.
+"""Packages of kernels and of nft out of the Debian archive, by apt, without touching the machine's own apt.
 
 apt works here as the ordinary user on folders of its own: it knows nothing of the packages that
 are installed, installs none, and only believes what the Debian archive has signed. Proxy,
@@ -41,6 +41,17 @@ def download(suite: str, package: str, folder: Path, progress: Progress) -> Path
     can't be reached or verified.
     """
     return _download(suite, lambda _: [package], folder, progress)[0]
+
+
+def download_with_libraries(suite: str, package: str, *more: str, folder: Path, progress: Progress) -> list[Path]:
+    """Download ``package`` with all that it depends on, and ``more`` without; see :func:`download`."""
+    return _download(suite, lambda apt: [*_closure(apt, package), *more], folder, progress)
+
+
+def named(package: Path) -> tuple[str, str]:
+    """Name and version of the file of a package."""
+    fields = _run(["dpkg-deb", "--show", "--showformat=${Package} ${Version}", str(package)]).split()
+    return fields[0], fields[1]
 
 
 def _download(suite: str, choose: Callable[[_Apt], list[str]], folder: Path, progress: Progress) -> list[Path]:
@@ -164,6 +175,15 @@ def _packages(apt: _Apt, suite: str, series: str) -> list[str]:
         rf"linux-(?:base|binary|modules)-{re.escape(release)}(?=\s)", apt.run("apt-cache", "depends", newest)
     )
     return [newest, *dict.fromkeys(parts)]
+
+
+def _closure(apt: _Apt, package: str) -> list[str]:
+    """``package`` and what apt would install with it where nothing is installed."""
+    options = ("--print-uris", "--yes", "--no-install-recommends")
+    # 'http://…/nftables_1.1.3-1_amd64.deb' nftables_1.1.3-1_amd64.deb 75864 SHA256:…
+    listed = apt.run("apt-get", *options, "install", package).splitlines()
+    names = [line.split()[1].partition("_")[0] for line in listed if line.startswith("'")]
+    return [package, *(name for name in names if name != package)]
 
 
 def _run(argv: list[str], *, cwd: Path | None = None, step: str = "", progress: Progress | None = None) -> str:

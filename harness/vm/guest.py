@@ -72,6 +72,7 @@ class Guest:
         # In a session of its own: Ctrl-C in the terminal is for pytest, which ends its workers.
         command = ["setsid", *microvm.wrapper(), "--kernel", str(self.image.vmlinuz)]
         # When execnet has closed its end, everything of the worker's has arrived.
+        command += ["--nft", self.image.nft_argument]
         command += ["--until", "eof", "--accelerator", self.accelerator, "--start", self._start]
         command += ["--console", f"/proc/{os.getpid()}/fd/{self._console}"]
         # "//" ends a value of execnet's specifications.

@@ -4,10 +4,12 @@
 
     $XDG_CACHE_HOME/nft-harness/kernels/
         6.12.107+deb13-amd64/     a whole image: it gets this name when nothing is missing
+            nft/                  nft of the same release, see harness.vm.nft
+        .6.12.107+deb13-amd64.nft why that could not be fetched
         .6.12.lock                held by the one who fetches or removes a 6.12
         .6.12.x7k2m1/             unfinished work, deleted by the next who holds the lock
 
-Kernels are unpacked, never installed: that would build an initramfs and change the boot menu.
+Packages are unpacked, never installed: that would build an initramfs and change the boot menu.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,14 +31,20 @@ from harness import untrusted
 from harness.bounds import KERNEL_BYTES
 from harness.cache import REMEDY, cache_dir, why_not
 from harness.errors import Unsupported
-from harness.vm import debian
+from harness.vm import debian, nft
 from harness.vm.progress import Progress, silent
 
 SERIES = {"6.1": "bookworm", "6.12": "trixie", "7.2": "sid"}
 """Kernel series that can be fetched, and the Debian suite that has them; oldest first."""
 
+IMAGE, HOST = "image", "host"
+"""Which nft reads rulesets: that of the kernel image, where there is one, or this machine's own."""
+
 DEFAULT = "6.12"
 """The series that is booted by default."""
+
+RETRY_S = 24 * 3600.0
+"""Seconds after which what could not be fetched is asked for again without being told to."""
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +56,13 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     modules: Path
     """Folder that has ``lib/modules/<release>`` with its ``modules.dep``: the base of depmod(8) and modprobe(8)."""
     config: Path | None
+    nft: nft.Nft | None = None
+    """What reads rulesets in its guests; None is the machine's own."""
+
+    @property
+    def nft_argument(self) -> str:
+        """For the option --nft of :mod:`harness.vm.microvm`."""
+        return str(self.nft.folder) if self.nft else HOST
 
     @property
     def series(self) -> str:
@@ -88,6 +104,24 @@ def get(version_or_path: str, progress: Progress = silent) -> Image:
     return find(version_or_path) or fetch(version_or_path, progress)
 
 
+def nft_called(asked: str, image: Image | None) -> nft.Nft | None:
+    """The nft called ``asked`` for scenarios that run on ``image`` (None: on the machine's own kernel).
+
+    It is :data:`IMAGE`, :data:`HOST`, or the name of another image as of :func:`find`. None is this machine's own.
+    Raises :class:`Unsupported` when that image is not here or has none.
+    """
+    if asked == HOST:
+        return None
+    if asked == IMAGE:
+        return image.nft if image else None
+    other = find(asked)
+    if other is None or other.nft is None:
+        raise Unsupported(
+            f"no nft of a kernel image {asked!r} is here", remedy=f"run nft-harness kernels fetch {asked}"
+        )
+    return other.nft
+
+
 def read(path: Path) -> Image:
     """The image at ``path``: a kernel file, or a folder that holds one.
 
@@ -106,7 +140,7 @@ def read(path: Path) -> Image:
             raise Unsupported(f"{modules} has no modules.dep", remedy=f"run depmod -b {base} {release}")
         configs = [modules / "config", vmlinuz.parent / f"config-{release}", vmlinuz.parent / "config"]
         config = next((config for config in configs if config.exists()), None)
-        return Image(release=release, vmlinuz=vmlinuz, modules=base, config=config)
+        return Image(release=release, vmlinuz=vmlinuz, modules=base, config=config, nft=nft.read(base / nft.FOLDER))
     raise Unsupported(
         f"{vmlinuz} is Linux {release}, and lib/modules/{release} is not beside it",
         remedy=f"put the modules of that kernel into {folders[0] / 'lib/modules' / release}",
@@ -140,8 +174,9 @@ def release_of(vmlinuz: Path) -> str:
 
 
 def fetch(series: str, progress: Progress = silent) -> Image:
-    """The image of ``series``, out of the cache or else from the Debian archive.
+    """The image of ``series`` with nft of its release, out of the cache or else from the Debian archive.
 
+    Where that nft cannot be had, ``progress`` shows why, and the image has none.
     Safe to interrupt at any moment, and to call twice at once: one fetches, the other waits.
     Raises :class:`Unsupported` when there is no such series or it can't be had, with the reason.
     """
@@ -152,7 +187,7 @@ def fetch(series: str, progress: Progress = silent) -> Image:
         )
     with _written_to(), _lock(series, progress):
         if image := find(series):
-            return image
+            return image if image.nft else _add_nft(image, progress)
         with _workplace(series) as work:
             packages = debian.download_kernel(SERIES[series], series, work, progress)
             tree = work / "tree"
@@ -163,7 +198,59 @@ def fetch(series: str, progress: Progress = silent) -> Image:
             place = _kernels() / image.release
             tree.rename(place)
         progress(f"Linux {image.release} is in {place}", None)
-        return read(place)
+        return _add_nft(read(place), progress)
+
+
+def with_nft(image: Image, progress: Progress = silent) -> tuple[Image, str]:
+    """``image`` with nft of its release, fetched if it is not there; if it has none, also the reason."""
+    if image.nft:
+        return image, ""
+    if image.modules.parent != _kernels() or image.series not in SERIES:
+        return image, "the image has none"
+    try:
+        with _written_to():
+            note = _note(image)
+            if not note.exists() or note.stat().st_mtime < time.time() - RETRY_S:
+                with _lock(image.series, progress):
+                    image = read(image.modules)  # another process may have fetched it
+                    image = image if image.nft else _add_nft(image, progress)
+            return image, "" if image.nft else note.read_text().strip()
+    except Unsupported as error:
+        return image, str(error)
+
+
+def _add_nft(image: Image, progress: Progress) -> Image:
+    """Fetch nft of the release that ``image`` is from; the caller holds the lock.
+
+    If it cannot be had, a note says why.
+    """
+    place = image.modules / nft.FOLDER
+    try:
+        with _workplace(image.series) as work:
+            packages = debian.download_with_libraries(
+                SERIES[image.series], nft.PACKAGE, nft.EXTENSIONS, folder=work, progress=progress
+            )
+            parts = [(*debian.named(package), work / f"tree-{number}") for number, package in enumerate(packages)]
+            for package, (_, _, tree) in zip(packages, parts, strict=True):
+                debian.unpack(package, tree)
+            nft.put_together(parts, work / nft.FOLDER)
+            shutil.rmtree(place, ignore_errors=True)
+            (work / nft.FOLDER).rename(place)
+        _note(image).unlink(missing_ok=True)
+    except (Unsupported, OSError) as error:
+        reason = error.sentence if isinstance(error, Unsupported) else why_not(error)
+        sentence = f"that of Debian {SERIES[image.series]} cannot be fetched: {reason}"
+        _note(image).write_text(f"{sentence}; nft-harness kernels fetch {image.series} tries again\n")
+        progress(f"the machine's own nft will be used: {sentence}", None)
+        return image
+    image = read(image.modules)
+    if image.nft:
+        progress(f"nft {image.nft.version} of Debian {SERIES[image.series]} is in {place}", None)
+    return image
+
+
+def _note(image: Image) -> Path:
+    return _kernels() / f".{image.release}.nft"
 
 
 def remove(version: str) -> Image:

@@ -25,7 +25,7 @@ import msgspec
 
 from harness.cache import GUESTS, REMEDY, accepted_from_guest, cache_dir, store, why_not
 from harness.errors import HarnessError
-from harness.vm import machine, template
+from harness.vm import machine, nft, template
 from harness.vm.images import Image
 from harness.vm.initramfs import TEMPLATE, initramfs
 from harness.vm.progress import Progress, silent
@@ -104,7 +104,7 @@ def _remove_remains() -> None:
 
 def _fill(new: Template, image: Image, accelerator: str, memory: int, progress: Progress) -> None:
     """Write the files of the template ``new``, on the disk before ``about.json``, which vouches for the others."""
-    used = _used(new.folder.parent)
+    used = _used(new.folder.parent) | {str(file): Stamp.of(file) for file in (image.nft.files if image.nft else ())}
     try:
         _save(image, accelerator, memory, new, list(used))
     except _NotLearned:
@@ -173,6 +173,7 @@ def _save(image: Image, accelerator: str, memory: int, saved: Template, files: S
     variables = {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
     variables |= {name: os.environ[name] for name in ("HOME", "PATH", "XDG_CACHE_HOME", "LANG") if name in os.environ}
     variables[template.NO_BYTECODE] = "1"
+    variables[nft.VARIABLE] = str(image.nft.folder) if image.nft else ""
     variables["COLUMNS"] = "400"  # what pytest says in a line may be the reason that there is no template
     script = "\n".join(
         [

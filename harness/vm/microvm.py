@@ -43,7 +43,7 @@ from harness import ending
 from harness.errors import BrokenMeasurement, HarnessError, Unsupported
 from harness.linux import modules
 from harness.text import escape
-from harness.vm import images, initramfs, machine, preload, template
+from harness.vm import images, initramfs, machine, nft, placement, preload, template
 from harness.vm.accelerator import accelerator
 from harness.vm.images import Image
 from harness.vm.qmp import Monitor, MonitorError
@@ -81,6 +81,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "--kernel": {"default": images.DEFAULT},
     "--accelerator": {"choices": list(machine.CPU)},
     "--console": {"type": Path},
+    "--nft": {"default": ""},
     "--memory": {"type": int, "default": MEMORY},
     "--cpus": {"type": int, "default": CPUS},
     "--deadline": {"type": float, "default": BOOT_DEADLINE},
@@ -89,7 +90,8 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "--until": {"choices": ["exit", "eof"], "default": "exit"},
     "--output": {"action": "append", "default": [], "metavar": "NAME:DESCRIPTOR"},
 }
-"""Of the command line: what :func:`run` takes, where the console's text shall go, and with which process we end."""
+"""Of the command line: what :func:`run` takes, where the console's text shall go, with which process we end, and the
+nft that reads rulesets: its folder, or :func:`harness.vm.images.nft_called`."""
 
 
 def wrapper() -> list[str]:
@@ -167,7 +169,7 @@ class _Start(msgspec.Struct, kw_only=True):
 def _booted(
     image: Image, argv: Sequence[str], accelerator: str, memory: int, cpus: int, outputs: Mapping[str, int]
 ) -> _Start:
-    archive = machine.memory_file("initramfs", initramfs.initramfs(image, _command(argv), preload.files()))
+    archive = machine.memory_file("initramfs", initramfs.initramfs(image, _command(argv, image), preload.files()))
 
     def begin(_: dict[str, socket.socket]) -> None:
         # What is not compiled here the guest compiles at each boot anew: the whole package in 3 s, emulated.
@@ -201,7 +203,7 @@ def _restored(
         raise _NotRestored(f"{error.filename}: {error.strerror}") from None
     modules = (image.modules / "lib/modules" / image.release).resolve()
     program = shutil.which(argv[0]) or argv[0]
-    task = template.task([program, *argv[1:]], _variables(), modules, list(outputs))
+    task = template.task([program, *argv[1:]], _variables(image), modules, list(outputs))
 
     def begin(ours: dict[str, socket.socket]) -> None:
         try:
@@ -268,22 +270,23 @@ def _attempt(start: _Start, *, console: int, deadline: float, silence: float, un
     return status
 
 
-def _command(argv: Sequence[str]) -> str:
+def _command(argv: Sequence[str], image: Image) -> str:
     """The script that session.sh runs."""
     # By its whole path: busybox's sh takes its own "ip" for any other.
     program = shutil.which(argv[0]) or argv[0]
     return "\n".join(
         [
-            *(f"export {name}={shlex.quote(value)}" for name, value in _variables().items()),
+            *(f"export {name}={shlex.quote(value)}" for name, value in _variables(image).items()),
             f"cd {shlex.quote(str(Path.cwd()))} && exec {shlex.join([program, *argv[1:]])}",
         ]
     )
 
 
-def _variables() -> dict[str, str]:
+def _variables(image: Image) -> dict[str, str]:
     """Those of our environment that the program has in the guest."""
     variables = {name: value for name, value in os.environ.items() if CARRIED.fullmatch(name)}
-    return variables | {template.NO_BYTECODE: "1"}
+    reader = {nft.VARIABLE: str(image.nft.folder) if image.nft else ""}
+    return variables | {template.NO_BYTECODE: "1"} | reader
 
 
 def _up(control: socket.socket, words: TextIO, deadline: float) -> HarnessError | None:
@@ -354,6 +357,11 @@ def main(arguments: Sequence[str]) -> int:
             raise Unsupported(
                 f"no kernel image {options.kernel!r} is here", remedy=f"run nft-harness kernels fetch {options.kernel}"
             )
+        if "/" in options.nft:
+            image = msgspec.structs.replace(image, nft=nft.read(Path(options.nft)))
+        else:
+            reader = images.nft_called(options.nft or placement.asked_nft(), image)
+            image = msgspec.structs.replace(image, nft=reader)
         return run(
             image,
             argv,

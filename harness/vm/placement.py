@@ -13,12 +13,15 @@ from collections.abc import Sequence
 import msgspec
 
 from harness.linux import features
-from harness.vm import images
+from harness.vm import images, nft
 from harness.vm.images import Image
+from harness.vm.nft import Nft
 from harness.vm.progress import Progress
 
 AUTO = "auto"
 HOST = "host"
+NFT_PROGRAM = "NFT_PROGRAM"
+"""Environment variable: as the option --nft-program."""
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +32,10 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     tracer: str = AUTO
     """The engine that was asked for."""
+    nft: Nft | None = None
+    """What reads rulesets there; None is this machine's own."""
+    why_own: str = ""
+    """Why it is this machine's own where that of the image was asked for."""
 
     def engine(self) -> str:
         """How functions will be traced there, as far as is known beforehand; "" when it is not."""
@@ -42,16 +49,51 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
             return ""
         return "functions by kprobe.multi" if many else "functions by kprobe, only critical ones and those named"
 
+    def nft_described(self, own: str) -> str:
+        """For example ``nft 1.1.3 of kernel image 6.12.117``; ``own`` is the version of this machine's."""
+        if self.nft is not None:
+            return self.nft.described
+        return f"nft {own} of this machine" + (f": {self.why_own}" if self.why_own else "")
+
     def __str__(self) -> str:
         return f"the host's kernel {os.uname().release}" if self.image is None else f"kernel {self.image.release}"
 
 
-def choose(requests: Sequence[str], progress: Progress, tracer: str = AUTO) -> list[Placement]:
-    """A place for each of ``requests``, to trace by ``tracer``; kernel images that are missing are fetched.
+def choose(
+    requests: Sequence[str], progress: Progress, tracer: str = AUTO, nft_program: str | None = None
+) -> list[Placement]:
+    """A place for each of ``requests``, to trace by ``tracer``, with rulesets read by ``nft_program``
+    (:func:`harness.vm.images.nft_called`; default: :func:`asked_nft`). What is missing is fetched.
 
     Raises :class:`~harness.errors.Unsupported` when one cannot be had here.
     """
-    return [_choose(request, progress, tracer) for request in dict.fromkeys(requests)]
+    asked = asked_nft() if nft_program is None else nft_program
+    places = (_choose(request, progress, tracer) for request in dict.fromkeys(requests))
+    return [_with_nft(place, asked, progress) for place in places]
+
+
+def asked_nft() -> str:
+    """The nft that the environment asks for, see :func:`harness.vm.images.nft_called`."""
+    return os.environ.get(NFT_PROGRAM) or images.IMAGE
+
+
+def use_nft(asked: str) -> None:
+    """Have rulesets on this machine's own kernel read by the nft called ``asked``.
+
+    Raises :class:`~harness.errors.Unsupported` when it is not here.
+    """
+    nft.use(images.nft_called(asked, None))
+
+
+def _with_nft(place: Placement, asked: str, progress: Progress) -> Placement:
+    why, image = "", place.image
+    if image and asked == images.IMAGE:
+        image, why = images.with_nft(image, progress)
+    if asked not in (images.IMAGE, images.HOST):
+        images.with_nft(images.get(asked, progress), progress)
+    reader = images.nft_called(asked, image)
+    image = msgspec.structs.replace(image, nft=reader) if image else None
+    return msgspec.structs.replace(place, image=image, nft=reader, why_own=why)
 
 
 def _choose(request: str, progress: Progress, tracer: str) -> Placement:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -11,15 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import HarnessError, ScenarioError
+from harness.errors import HarnessError, ScenarioError, Unsupported
 from harness.lab.lab import Host, Lab
 from harness.project import Project
 from harness.ruleset import process, sandbox
 from harness.ruleset.load import Ruleset
-from harness.ruleset.nft import Nft, RefusedError
+from harness.ruleset.nft import Nft, RefusedError, nft_version
 from harness.ruleset.process import PROGRAMS, Child, Reach
 from harness.topology.builtin import LABS
 from harness.topology.network import Network
+from harness.vm import nft as nft_of_images
 from harness.wait import wait_until
 
 pytestmark = pytest.mark.kernel
@@ -213,6 +218,62 @@ def test_one_that_was_killed_is_started_anew(device: Host) -> None:
     with pytest.raises(HarnessError, match=r"libnftables \S+ ended with"):
         nft.run("list tables")
     assert nft.run("list tables") == "table ip t\n"
+
+
+@pytest.mark.parametrize(("libc", "loader"), [("99.0", "ld-linux-x86-64.so.2"), ("1.0", "python")])
+def test_the_nft_of_an_image_is_used_with_its_libraries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, libc: str, loader: str
+) -> None:
+    """With a newer C library than this machine's by its loader, else by this machine's."""
+    monkeypatch.setenv(nft_of_images.VARIABLE, str(_like_an_image(tmp_path / "image/nft", libc)))
+    with Lab.build(Network.of(LABS["host"])) as lab:
+        nft = Nft(lab.device.namespace)
+        nft.run("add table ip t")
+        assert nft_version() == "9.9"
+        maps = [Path(f"/proc/{pid}/maps").read_text() for pid in _sandboxes()]
+        assert [one for one in maps if f"{tmp_path}/image/nft/lib/libnftables.so.1" in one]
+        programs = [Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode() for pid in _sandboxes()]
+        assert [one for one in programs if loader in one]
+    monkeypatch.delenv(nft_of_images.VARIABLE)
+    with Lab.build(Network.of(LABS["host"])) as lab:
+        assert Nft(lab.device.namespace).run("list tables") == ""
+        assert nft_version() != "9.9"
+
+
+def test_the_nft_of_an_image_is_confined_too(
+    device: Host, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(nft_of_images.VARIABLE, str(_like_an_image(tmp_path / "image/nft", "99.0")))
+    nft = Nft(device.namespace, Reach((project,)))
+    nft.run('include "./inside.nft"', folder=project)
+    for name in ("./file", f"{tmp_path}/secret/plain", f"{tmp_path}/image/nft/about.json", "/etc/hostname"):
+        with pytest.raises(RefusedError, match=r"No such file|File not found"):
+            nft.run(f'include "{name}"', folder=project)
+    assert "canary" not in nft.run("list tables")
+
+
+def test_an_image_whose_nft_is_damaged_is_named(device: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = _like_an_image(tmp_path / "image/nft", "1.0")
+    (folder / "lib/libnftables.so.1").write_bytes(b"")
+    monkeypatch.setenv(nft_of_images.VARIABLE, str(folder))
+    with pytest.raises(Unsupported, match=rf"nft of the kernel image cannot be used: .*; delete {folder}"):
+        Nft(device.namespace).run("list tables")
+
+
+def _like_an_image(folder: Path, libc: str) -> Path:
+    """What an image has of nft, made of this machine's libraries."""
+    ctypes.CDLL("libnftables.so.1")
+    used = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if ".so" in line}
+    for file in map(Path, used):
+        found = re.match(
+            r"(?P<libc>(?:ld-linux-x86-64|lib[cm])\.so)|lib(?:nftables|nftnl|mnl|gmp|jansson|xtables)\.so", file.name
+        )
+        if found:
+            target = folder / ("libc" if found["libc"] else "lib") / re.sub(r"(\.so\.\d+).*", r"\1", file.name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, target)
+    (folder / "about.json").write_text(json.dumps({"version": "9.9", "libc": libc}))
+    return folder
 
 
 def _sandboxes() -> list[int]:

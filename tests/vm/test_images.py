@@ -125,6 +125,13 @@ APT_GET = """\
 echo "$*" >>{log}
 case "$*" in
 *indextargets*) echo 'http://mirror.invalid/debian/ Debian Debian' ;;
+*print-uris*)
+	echo "'http://mirror.invalid/libc6_2.41-12_amd64.deb' libc6_2.41-12_amd64.deb 1 SHA256:0"
+	echo "'http://mirror.invalid/nftables_1.1.3-1_amd64.deb' nftables_1.1.3-1_amd64.deb 1 SHA256:0" ;;
+*download*nftables*)
+	{on_nft}
+	cp {folder}/nftables.package nftables.deb
+	cp {folder}/libc6.package libc6.deb ;;
 *download*)
 	case "$*" in *cloud*|*rt*|*6.12.9+*) exit 1 ;; esac
 	{on_download}
@@ -155,8 +162,23 @@ class Archive:
             "Package: linux\nVersion: 1\nArchitecture: amd64\nMaintainer: nobody\nDescription: a test\n"
         )
         subprocess.run(["dpkg-deb", "--build", tree, folder / "linux.package"], check=True, capture_output=True)
+        self.package("nftables", "1.1.3-1", "usr/sbin/nft", "usr/lib/x86_64-linux-gnu/libnftables.so.1")
+        self.package(
+            "libc6", "2.41-12", *(f"usr/lib/x86_64-linux-gnu/{name}" for name in ("ld-linux-x86-64.so.2", "libc.so.6"))
+        )
         self.program("apt-cache", APT_CACHE)
         self.on_download("")
+
+    def package(self, name: str, version: str, *files: str) -> None:
+        tree = self.folder / name
+        for file in files:
+            (tree / file).parent.mkdir(parents=True, exist_ok=True)
+            (tree / file).write_text(f"{name} {version}")
+        (tree / "DEBIAN").mkdir()
+        (tree / "DEBIAN/control").write_text(
+            f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: nobody\nDescription: a test\n"
+        )
+        subprocess.run(["dpkg-deb", "--build", tree, self.folder / f"{name}.package"], check=True, capture_output=True)
 
     def program(self, name: str, script: str) -> None:
         path = self.folder / "bin" / name
@@ -164,12 +186,15 @@ class Archive:
         path.write_text(f"#!/bin/sh\n{script}")
         path.chmod(0o755)
 
-    def on_download(self, script: str) -> None:
+    def on_download(self, script: str, of_nft: str = "") -> None:
         package = self.folder / "linux.package"
-        self.program("apt-get", APT_GET.format(log=self.log, package=package, on_download=script))
+        script = APT_GET.format(
+            log=self.log, folder=self.folder, package=package, on_download=script or ":", on_nft=of_nft or ":"
+        )
+        self.program("apt-get", script)
 
-    def downloads(self) -> int:
-        return self.log.read_text().count("download")
+    def downloads(self, what: str = "linux-image") -> int:
+        return self.log.read_text().count(f"download {what}")
 
 
 @pytest.fixture
@@ -275,6 +300,65 @@ class TestFetch:
         monkeypatch.setattr(shutil, "which", lambda name, **more: None if name == tool else which(name, **more))
         with pytest.raises(Unsupported, match=f"{tool} is missing"):
             images.fetch("6.12")
+
+
+class TestNft:
+    def test_it_is_fetched_with_the_kernel(self, archive: Archive, cache: Path) -> None:
+        image = images.fetch("6.12")
+        assert image.nft is not None
+        assert (image.nft.version, image.nft.folder) == ("1.1.3", cache / RELEASE / "nft")
+        assert {file.name for file in image.nft.files} == {
+            *("about.json", "libnftables.so.1", "ld-linux-x86-64.so.2", "libc.so.6")
+        }
+        assert images.nft_called(images.IMAGE, image) == images.nft_called("6.12", None) == image.nft
+        assert images.nft_called(images.HOST, image) is None
+
+    def test_an_image_of_before_gets_it_when_it_is_used(self, archive: Archive, cache: Path) -> None:
+        install(cache / RELEASE)
+        (image,) = images.images()
+        assert image.nft is None
+        steps: list[str] = []
+        image, why = images.with_nft(image, lambda step, percent: steps.append(step))
+        assert (image.nft and image.nft.version, why) == ("1.1.3", "")
+        assert "downloading nftables" in steps
+        assert archive.downloads() == 0
+        assert images.with_nft(image)[0] == image
+        assert archive.downloads("nftables") == 1
+        assert left_over(cache) == []
+
+    def test_without_the_archive_the_machines_own_is_used_and_the_reason_is_kept(
+        self, archive: Archive, cache: Path
+    ) -> None:
+        install(cache / RELEASE)
+        (image,) = images.images()
+        archive.on_download("", of_nft="echo 'E: the mirror is gone' >&2; exit 100")
+        for _ in range(2):
+            image, why = images.with_nft(image)
+            assert image.nft is None
+            assert why.startswith("that of Debian trixie cannot be fetched: apt-get failed: the mirror is gone")
+            assert why.endswith("nft-harness kernels fetch 6.12 tries again")
+        assert archive.downloads("nftables") == 1
+        archive.on_download("")
+        image = images.fetch("6.12")
+        assert image.nft is not None
+        assert left_over(cache) == []
+
+    def test_a_kernel_is_fetched_also_where_its_nft_cannot_be(self, archive: Archive) -> None:
+        archive.package("broken", "1", "usr/sbin/other")
+        archive.on_download("", of_nft=f"cp {archive.folder}/broken.package nftables.deb; exit 0")
+        steps: list[str] = []
+        image = images.fetch("6.12", lambda step, percent: steps.append(step))
+        assert (image.release, image.nft) == (RELEASE, None)
+        assert "its packages lack program, libc/ld-linux-x86-64.so.2" in steps[-1]
+
+    def test_a_kernel_of_ones_own_has_none(self, archive: Archive, tmp_path: Path) -> None:
+        image = images.find(str(install(tmp_path / "mine")))
+        assert image is not None
+        assert images.with_nft(image) == (image, "the image has none")
+        with pytest.raises(
+            Unsupported, match=r"no nft of a kernel image '6\.12' is here; run nft-harness kernels fetch"
+        ):
+            images.nft_called("6.12", image)
 
 
 def test_remove(cache: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from harness.errors import Unsupported
@@ -10,6 +11,7 @@ from harness.linux import features
 from harness.linux.features import Answer
 from harness.vm import images, placement
 from harness.vm.images import Image
+from harness.vm.nft import Nft
 from harness.vm.progress import silent
 
 BLIND = "the host's kernel has no function probes"
@@ -59,6 +61,33 @@ def test_each_kernel_once_in_the_order_asked_for(image: Image, monkeypatch: pyte
     host(monkeypatch, Answer(True))
     places = placement.choose(["6.12", "host", "6.12"], silent)
     assert [place.image for place in places] == [image, None]
+
+
+def test_which_nft_reads_rulesets(image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host(monkeypatch, Answer(True))
+    of_image = Nft(folder=tmp_path / "6.12.107/nft", version="1.1.3", libc="2.41")
+    with_one = msgspec.structs.replace(image, nft=of_image)
+    monkeypatch.setattr(images, "with_nft", lambda image, progress: (with_one, ""))
+    monkeypatch.setattr(images, "find", lambda name: with_one)
+    monkeypatch.delenv(placement.NFT_PROGRAM, raising=False)
+
+    def described(asked: str | None) -> list[str]:
+        places = placement.choose(["6.12", "host"], silent, nft_program=asked)
+        assert [place.nft for place in places if place.image] == [place.image.nft for place in places if place.image]
+        return [place.nft_described("1.0.6") for place in places]
+
+    its, own = "nft 1.1.3 of kernel image 6.12.107", "nft 1.0.6 of this machine"
+    assert described(None) == described(images.IMAGE) == [its, own]
+    assert described(images.HOST) == [own, own]
+    assert described("6.12") == [its, its]
+    monkeypatch.setenv(placement.NFT_PROGRAM, "host")
+    assert described(None) == [own, own]
+
+
+def test_why_it_is_this_machines_nft_is_said(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "with_nft", lambda image, progress: (image, "the image has none"))
+    (place,) = placement.choose(["6.12"], silent, nft_program=images.IMAGE)
+    assert place.nft_described("1.0.6") == "nft 1.0.6 of this machine: the image has none"
 
 
 def test_a_kernel_that_cannot_be_had(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
