@@ -94,7 +94,7 @@ class TestFind:
             images.find(str(tmp_path / "nowhere"))
 
     def test_a_folder_without_a_kernel(self, tmp_path: Path) -> None:
-        with pytest.raises(Unsupported, match="there is no vmlinuz in it"):
+        with pytest.raises(Unsupported, match="it has no vmlinuz"):
             images.find(str(tmp_path))
 
     def test_a_folder_with_two(self, tmp_path: Path) -> None:
