@@ -142,12 +142,14 @@ class BaseTracer:
 
     def symbol(self, address: int) -> str:
         """Name of the function that contains ``address``."""
+        if not self.symbols.know(address):
+            del self.symbols
         return self.symbols.name(address)
 
     @cached_property
     def symbols(self) -> Symbols:
         """The functions of the kernel by address."""
-        return Symbols(Path("/proc/kallsyms").read_text())
+        return Symbols.read()
 
     def listing(self) -> str:
         """The programs' instructions, in hexadecimal, one a line: opcode, registers, offset, constant."""

@@ -222,25 +222,34 @@ def _build_frames(file: Path) -> None:
     from harness.scenario.case import Case
 
     cases = [case for case in load.load_all(file).cases if isinstance(case, Case)]
-    source, target = os.pipe()
-    builder = _forked(_build, target, [sent for case in cases for sent in case.sends])
-    os.close(target)
-    with os.fdopen(source, "rb") as results:
-        prepared, modules = pickle.load(results)
-    os.waitpid(builder, 0)
+    prepared, modules = _apart(_built, [sent for case in cases for sent in case.sends])
     frames.use(prepared)
     for name in modules:
         importlib.import_module(name)
 
 
-def _build(target: int, packets: Collection[tuple[Any, Any]]) -> None:
+def _built(packets: Collection[tuple[Any, Any]]) -> tuple[dict[str, bytes], list[str]]:
     from harness.packets import frames
 
     before = set(sys.modules)
     prepared = frames.prepare(packets)
-    modules = [name for name in sys.modules if name not in before and name.startswith(("harness.", "scapy."))]
-    with os.fdopen(target, "wb") as results:
-        pickle.dump((prepared, modules), results)
+    return prepared, [name for name in sys.modules if name not in before and name.startswith(("harness.", "scapy."))]
+
+
+def _apart(function: Callable[..., Any], *arguments: object) -> Any:
+    """What ``function`` returns in a process of its own, which leaves nothing else behind in this one."""
+    source, target = os.pipe()
+
+    def run() -> None:
+        with os.fdopen(target, "wb") as results:
+            pickle.dump(function(*arguments), results)
+
+    process = _forked(run)
+    os.close(target)
+    with os.fdopen(source, "rb") as results:
+        result = pickle.load(results)
+    os.waitpid(process, 0)
+    return result
 
 
 _RULESET = """
@@ -268,6 +277,7 @@ def _arm(folder: Path) -> bool:
     from harness.cache import cache_dir
     from harness.linux import modules
     from harness.tracer import armed, engines, kernel_cache, program
+    from harness.tracer.symbols import Symbols
     from harness.tracer.tracer import Tracer
 
     modules.load()
@@ -277,6 +287,7 @@ def _arm(folder: Path) -> bool:
     except kernel_cache.NotKept:
         return False
     tracer.arm()
+    tracer.symbols = _apart(Symbols.read)  # else read at the first drop, which takes a second
     armed.put(engines.AUTO, program.RING_BYTES, tracer)
     arguments = [
         "--nft-kernel=host",

@@ -1,0 +1,45 @@
+"""Functions by address."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from harness.tracer import symbols
+from harness.tracer.base import BaseTracer
+from harness.tracer.symbols import Symbols
+
+TEXT = b"""\
+ffffffff81000000 T _stext
+ffffffff81000100 t kfree_skb
+ffffffff81000180 d data
+ffffffff81000200 W last
+ffffffffc0001000 t bpf_prog_1_a\t[bpf]
+ffffffffc0000000 t nft_do_chain\t[nf_tables]
+"""
+LATER = TEXT + b"ffffffffc0002000 t nft_late\t[late]\n"
+
+
+def test_an_address_within_a_function_has_its_name() -> None:
+    found = pickle.loads(pickle.dumps(Symbols(TEXT)))
+    assert [found.name(one) for one in (0, 0xFFFFFFFF810001A0, 0xFFFFFFFFC0000008)] == ["", "kfree_skb", "nft_do_chain"]
+
+
+def test_the_range_of_a_function_ends_where_the_next_begins() -> None:
+    assert Symbols(TEXT).range("kfree_skb") == (0xFFFFFFFF81000100, 0xFFFFFFFF81000200)
+    assert Symbols(TEXT).range("nft_do_chain") == (0xFFFFFFFFC0000000, 0xFFFFFFFFC0001000)
+    assert Symbols(TEXT).range("no_such") == (0, 0)
+
+
+def test_a_module_that_was_loaded_later_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracer = BaseTracer.__new__(BaseTracer)
+    modules = ["nf_tables"]
+    texts = iter([TEXT, LATER])
+    monkeypatch.setattr(symbols.Path, "read_bytes", lambda _: next(texts))
+    monkeypatch.setattr(symbols, "_modules", lambda: list(modules))
+    assert tracer.symbol(0xFFFFFFFF81000110) == "kfree_skb"
+    modules.append("late")
+    assert tracer.symbol(0xFFFFFFFF81000110) == "kfree_skb"  # not read again for that
+    assert tracer.symbol(0xFFFFFFFFC0002004) == "nft_late"
+    assert tracer.symbol(0xFFFFFFFFC0002004) == "nft_late"
