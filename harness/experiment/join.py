@@ -161,6 +161,10 @@ def _histories(scene: JoinContext, recording: TraceData, births: Sequence[Event]
     histories = {birth.packet: _PacketHistory(scene, recording, birth) for birth in births}
     for event in recording.events:
         if history := histories.get(event.packet):
+            if event.kind == EventKind.RETURN and not history.awaits(event):
+                # The last fragment to arrive becomes the whole packet within a hook (skb_morph() in
+                # inet_frag_reasm_prepare(), net/ipv4/inet_fragment.c): the call was that of the fragment.
+                history = next((one for one in histories.values() if one.awaits(event)), history)
             history.add(event)
     return list(histories.values())
 
@@ -178,6 +182,10 @@ class _PacketHistory:
         self._birth = birth
         self._open: dict[tuple[int, int], list[int]] = defaultdict(list)
         self._hidden: set[int] = set()
+
+    def awaits(self, event: Event) -> bool:
+        """Whether the function that returns was entered with this packet."""
+        return bool(self._open.get((event.skb, event.function))) or event.skb in self._hidden
 
     def add(self, event: Event) -> None:
         if self._hides(event):

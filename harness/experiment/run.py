@@ -20,11 +20,12 @@ from harness.judge.diagnoses.evidence import Evidence
 from harness.judge.diagnoses.tracking import needs_connections
 from harness.judge.flow import refuse_contradiction
 from harness.lab import changes as lab_changes
+from harness.lab.calls import Call
 from harness.lab.capture import Capture, Captured
 from harness.lab.inject import Sender, sender
 from harness.lab.lab import Host, Lab
 from harness.lab.neighbours import Query
-from harness.lab.sockets import Call, Programs
+from harness.lab.sockets import Bound, Programs
 from harness.model.fields import Keys
 from harness.model.observation import Observation, ObservedPacket, Step, Value
 from harness.packets.frames import Frame, SendPath, build
@@ -45,6 +46,7 @@ from harness.scenario.models.actions import (
     FlushAction,
     ListenAction,
     NftAction,
+    QueueAction,
     ReloadAction,
     SendAction,
     WaitAction,
@@ -156,13 +158,13 @@ class Experiment:
             case ConnectAction(connect=called):
                 plan = flow.plan(called, self._lab.network)
                 with _placed(where("connect")):
-                    observations = (self._flow(plan, self._programs.connect(plan)),)
+                    observations = (self._flow(plan, self._programs.connect(plan, Bound.of(called))),)
                 summaries = (f"connect {plan}: {judged(observations[0])}",)
             case ExchangeAction(exchange=called):
                 plan = flow.plan(called, self._lab.network)
                 content = flow.content(called.request), flow.content(called.answer)
                 with _placed(where("exchange")):
-                    observations = (self._flow(plan, self._programs.exchange(plan, *content)),)
+                    observations = (self._flow(plan, self._programs.exchange(plan, *content, Bound.of(called))),)
                 summaries = (f"exchange {plan}: {judged(observations[0])}",)
             case _:
                 self._prepare(action, where)
@@ -186,7 +188,7 @@ class Experiment:
             for summary, observation, (keys, expect) in zip(summaries, observations, expected, strict=True)
         )
 
-    def _prepare(self, action: Change | ChangeAction | ListenAction | WaitAction, where: Where) -> None:
+    def _prepare(self, action: Change | ChangeAction | ListenAction | QueueAction | WaitAction, where: Where) -> None:
         """Do a step that sends nothing."""
         match action:
             case NftAction() | ReloadAction() | FlushAction():
@@ -200,6 +202,9 @@ class Experiment:
             case ListenAction(listen=program):
                 with _placed(where("listen")):
                     self._programs.listen(program)
+            case QueueAction(queue=reader):
+                with _placed(where("queue")):
+                    self._programs.read_queue(reader)
             case WaitAction(wait=wait):
                 self._left.wait(wait, partial(where, "wait"))
             case _:
@@ -304,12 +309,16 @@ class Experiment:
             messages.extend(message for tracing in self._tracing for message in tracing.read())
             watch.drain()
 
-        def settled() -> bool:
+        def act() -> None:
+            self._programs.decide()
             advance()
+
+        def settled() -> bool:
+            act()
             take()
             if watch.alive():
                 return False
-            advance()  # what reached a program meanwhile may be answered yet
+            act()  # what reached a program meanwhile may be answered yet
             take()
             return not watch.alive()
 

@@ -110,7 +110,8 @@ def _beyond_doubt(
     """
     doubtful = _decided_by_functions(mismatches, expect, seen, observation, packet)
     certain = tuple(one for one in mismatches if one.keys[1] not in doubtful or one.keys[1] == "never")
-    left = [key for key in sorted(doubtful) if _asks(expect, key)]
+    differing = {one.keys[1] for one in mismatches}
+    left = [key for key in sorted(doubtful) if _asks(expect, key) or key in differing]
     if certain or not left:
         return certain
     raise Unsupported(
@@ -137,7 +138,7 @@ def _decided_by_functions(
         if wanted in (observation.device, "nowhere"):
             doubtful.add("delivered")
         if seen.verdict is Verdict.ACCEPT and not arrivals(packet):
-            doubtful.add("verdict")
+            doubtful |= {"verdict", "delivered"}
     if seen.deciding and seen.verdict is Verdict.DROP and (rule := seen.deciding[-1].rule) and FOREIGN in rule.text:
         doubtful |= {"verdict", "with"}  # a REJECT of iptables shows in a function
     return doubtful

@@ -1,8 +1,8 @@
 """Real sockets in the hosts of a lab: programs that listen, connect, send requests and answer. See tcp(7), udp(7).
 
 Nothing here waits. The kernel carries packets by itself; what a program does when one reaches it
-is done by :meth:`Call.advance`, repeatedly, until the lab is idle. Then the outcome of the call is known
-without waiting for a timeout: when no packet is left, none will come before TCP retransmits.
+is done by :meth:`~harness.lab.calls.Call.advance`, repeatedly, until the lab is idle. Then the outcome of the call is
+known without waiting for a timeout: when no packet is left, none will come before TCP retransmits.
 """
 
 from __future__ import annotations
@@ -10,73 +10,51 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
-from typing import Any, Final, NamedTuple, Protocol, Self
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from harness.errors import HarnessError, Unsupported
-from harness.lab.inject import cookie_of
+from harness.lab.calls import Asking, Call, Connecting, Connection, SocketAddress, Talking
 from harness.lab.lab import Host, Lab
-from harness.lab.socket_errors import ANCILLARY, RECEIVE, SocketErrors, queue_errors
-from harness.model.observation import Flow
+from harness.lab.socket_errors import ANCILLARY, RECEIVE, queue_errors
 from harness.scenario.flow import FlowPlan
-from harness.scenario.models.sockets import Listen
+from harness.scenario.models.sockets import Connect, Exchange, Listen, Queue
+
+if TYPE_CHECKING:
+    from harness.lab.queues import QueueReader
 
 # linux/in.h, linux/tcp.h
 IP_PKTINFO: Final = 8
+IP_TRANSPARENT, IPV6_TRANSPARENT = 19, 75
+IP_RECVORIGDSTADDR, IPV6_RECVORIGDSTADDR = 20, 74
+PKTINFO: Final = (IP_PKTINFO, socket.IPV6_PKTINFO)
+ORIGDSTADDR: Final = (IP_RECVORIGDSTADDR, IPV6_RECVORIGDSTADDR)
 TCP_REPAIR: Final = 19
-TCP_ESTABLISHED: Final = 1
 
 _PKTINFO = struct.Struct("=i4s4s")  # struct in_pktinfo
 _PKTINFO6 = struct.Struct("=16si")  # struct in6_pktinfo
 
 
-class SocketAddress(NamedTuple):
-    """An address and a port."""
+class Bound(NamedTuple):
+    """What a calling socket is bound to."""
 
-    address: str
-    port: int
+    device: str | None = None
+    mark: int | None = None
 
     @classmethod
-    def of(cls, name: tuple[Any, ...]) -> SocketAddress:
-        """From a socket's name; that of an IPv6 socket has more fields."""
-        return cls(str(name[0]).partition("%")[0], name[1])
+    def of(cls, called: Connect | Exchange) -> Bound:
+        """As a step says."""
+        return cls(called.device, called.mark)
+
+
+UNBOUND: Final = Bound()
 
 
 class _Listening(NamedTuple):
     host: Host
     socket: socket.socket
     tcp: bool
-
-
-class _Connection(NamedTuple):
-    """A TCP connection, both ends."""
-
-    caller: socket.socket
-    callee: socket.socket
-    by: str
-    seen_from: SocketAddress
-    seen_at: SocketAddress
-
-
-class Call(Protocol):
-    """What one step of a scenario has programs do."""
-
-    @property
-    def cookie(self) -> int:
-        """SO_COOKIE of the calling socket, by which the tracer identifies its packets."""
-
-    @property
-    def failed(self) -> str:
-        """Name of the errno with which the call failed at once, e.g. ``ENETUNREACH``; "" when it did not."""
-
-    def start(self) -> None:
-        """Send the first packet."""
-
-    def advance(self) -> None:
-        """Let the programs process what has arrived."""
-
-    def finish(self) -> Flow:
-        """The outcome, once no packet is left. What failed is closed without sending another packet."""
+    transparent: bool = False
 
 
 class Programs:
@@ -85,14 +63,17 @@ class Programs:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
         self._listening: list[_Listening] = []
-        self._connections: dict[FlowPlan, _Connection] = {}
+        self._connections: dict[FlowPlan, Connection] = {}
         self._asking: dict[FlowPlan, socket.socket] = {}
         self._open: list[socket.socket] = []
+        self._readers: list[QueueReader] = []
+        self._closed = ExitStack()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._closed.close()
         for one in self._open:
             _vanish(one)
 
@@ -117,6 +98,9 @@ class Programs:
                     continue  # a kernel without IPv6
                 if family == socket.AF_INET6:
                     opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                if spec.transparent:
+                    _make_transparent(opened)
+                _to_device(opened, spec.device)
                 _bind(opened, port, host)
                 if kind == socket.SOCK_STREAM:
                     opened.listen()
@@ -124,15 +108,28 @@ class Programs:
                     opened.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
                 else:
                     opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-                self._listening.append(_Listening(host, opened, kind == socket.SOCK_STREAM))
+                self._listening.append(_Listening(host, opened, kind == socket.SOCK_STREAM, spec.transparent))
 
-    def connect(self, plan: FlowPlan) -> Call:
+    def read_queue(self, spec: Queue) -> None:
+        """Start a program that reads a queue; raises as :class:`~harness.lab.queues.QueueReader`."""
+        from harness.lab.queues import QueueReader  # few scenarios need it
+
+        self._readers.append(
+            self._closed.enter_context(QueueReader(self._lab.hosts[spec.on or self._lab.device.name], spec))
+        )
+
+    def decide(self) -> None:
+        """Let the programs that read queues decide about what has come."""
+        for reader in self._readers:
+            reader.advance()
+
+    def connect(self, plan: FlowPlan, bound: Bound = UNBOUND) -> Call:
         """Open a TCP connection as planned. Raises :class:`~harness.errors.HarnessError` when it exists already."""
         if plan in self._connections:
             raise HarnessError(f"connection {plan} exists already", remedy="use another sport")
-        return _Connect(self, plan, self._caller(plan))
+        return Connecting(self, plan, self._caller(plan, bound))
 
-    def exchange(self, plan: FlowPlan, request: bytes, answer: bytes) -> Call:
+    def exchange(self, plan: FlowPlan, request: bytes, answer: bytes, bound: Bound = UNBOUND) -> Call:
         """A request and its answer, through the connection of ``plan`` where that is TCP.
 
         Raises :class:`~harness.errors.HarnessError` when that connection was not established.
@@ -140,17 +137,20 @@ class Programs:
         if plan.protocol == "tcp":
             if plan not in self._connections:
                 raise HarnessError(f"there is no connection {plan}: it failed in a step before")
-            return _Talk(self, plan, self._connections[plan], request, answer)
+            return Talking(self, plan, self._connections[plan], request, answer)
         if plan not in self._asking:
-            self._asking[plan] = self._caller(plan)
-        return _Ask(self, plan, self._asking[plan], request, answer)
+            self._asking[plan] = self._caller(plan, bound)
+        return Asking(self, plan, self._asking[plan], request, answer)
 
-    def _caller(self, plan: FlowPlan) -> socket.socket:
+    def _caller(self, plan: FlowPlan, bound: Bound) -> socket.socket:
         host = self._lab.hosts[plan.host]
         family = socket.AF_INET if plan.destination.version == 4 else socket.AF_INET6
         opened = self._socket(host, family, socket.SOCK_STREAM if plan.protocol == "tcp" else socket.SOCK_DGRAM)
         if plan.protocol == "tcp":
             queue_errors(opened, on=True)
+        _to_device(opened, bound.device)
+        if bound.mark is not None:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, bound.mark)
         _bind(opened, plan.sport, host)
         return opened
 
@@ -172,7 +172,7 @@ class Programs:
 
     def accepted(self) -> Iterator[tuple[Host, socket.socket]]:
         """Accept new connections, each with the host that accepted it."""
-        for host, listening, tcp in self._listening:
+        for host, listening, tcp, _ in self._listening:
             while tcp:
                 try:
                     accepted, _ = listening.accept()
@@ -184,19 +184,35 @@ class Programs:
 
     def requests(self, answer: bytes) -> Iterator[tuple[Host, SocketAddress, SocketAddress]]:
         """Answer UDP requests: the host, the request's source, and the address and port it was sent to."""
-        for host, listening, tcp in self._listening:
+        for host, listening, tcp, transparent in self._listening:
             while not tcp:
                 try:
                     _, ancillary, _, name = listening.recvmsg(RECEIVE, ANCILLARY)
                 except (BlockingIOError, ConnectionError):
                     break
-                at = [(level, kind, _from_there(payload)) for level, kind, payload in ancillary]
+                at = next((_local(one) for one in ancillary if one[1] in PKTINFO), None)
+                port = listening.getsockname()[1]
+                if transparent and (
+                    original := next((_original(one) for one in ancillary if one[1] in ORIGDSTADDR), None)
+                ):
+                    self._answer_from(original, host, answer, name)
+                    yield host, SocketAddress.of(name), original
+                    continue
+                back = [(level, kind, _from_there(payload)) for level, kind, payload in ancillary if kind in PKTINFO]
                 with suppress(OSError):  # its own ruleset may refuse
-                    listening.sendmsg([answer], at, 0, name)
-                address = _local_address(ancillary[0][2]) if ancillary else ""
-                yield host, SocketAddress.of(name), SocketAddress(address, listening.getsockname()[1])
+                    listening.sendmsg([answer], back, 0, name)
+                yield host, SocketAddress.of(name), SocketAddress(at or "", port)
 
-    def keep(self, plan: FlowPlan, connection: _Connection) -> None:
+    def _answer_from(self, original: SocketAddress, host: Host, answer: bytes, name: tuple[Any, ...]) -> None:
+        """Answer from the address that was called, as a transparent proxy does."""
+        family = socket.AF_INET6 if ":" in original.address else socket.AF_INET
+        opened = self._socket(host, family, socket.SOCK_DGRAM)
+        _make_transparent(opened)
+        with suppress(OSError):
+            opened.bind(tuple(original))
+            opened.sendto(answer, name)
+
+    def keep(self, plan: FlowPlan, connection: Connection) -> None:
         """Keep a connection for later steps."""
         self._connections[plan] = connection
 
@@ -209,126 +225,6 @@ class Programs:
             self._open.remove(one)
 
 
-class _Connect:
-    def __init__(self, programs: Programs, plan: FlowPlan, caller: socket.socket) -> None:
-        self._programs = programs
-        self._plan = plan
-        self._caller = caller
-        self._errors = SocketErrors(caller)
-        self._callee: tuple[Host, socket.socket] | None = None
-        self.cookie = cookie_of(caller)
-        self.failed = ""
-
-    def start(self) -> None:
-        with self._errors.noted():
-            self._caller.connect((str(self._plan.destination), self._plan.dport))
-        self.failed = self._errors.first
-
-    def advance(self) -> None:
-        self._errors.read()
-        for accepted in self._programs.accepted():
-            self._callee = accepted
-
-    def finish(self) -> Flow:
-        state = self._caller.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-        if state == TCP_ESTABLISHED and self._callee:
-            host, callee = self._callee
-            self._errors.forget()
-            seen_from, seen_at = SocketAddress.of(callee.getpeername()), SocketAddress.of(callee.getsockname())
-            self._programs.keep(self._plan, _Connection(self._caller, callee, host.name, seen_from, seen_at))
-            return _flow("connected", self._plan, host.name, seen_from, seen_at)
-        result = "half-open" if state == TCP_ESTABLISHED else self._errors.result()
-        self._programs.forget(self._plan, self._caller, *([self._callee[1]] if self._callee else []))
-        return _flow(result, self._plan)
-
-
-class _Talk:
-    """A request and its answer through a TCP connection."""
-
-    def __init__(self, programs: Programs, plan: FlowPlan, through: _Connection, request: bytes, answer: bytes) -> None:
-        self._programs = programs
-        self._plan = plan
-        self._through = through
-        self._request = request
-        self._answer = answer
-        self._errors = SocketErrors(through.caller)
-        self._answered = False
-        self.cookie = cookie_of(through.caller)
-        self.failed = ""
-
-    def start(self) -> None:
-        with self._errors.noted():
-            self._through.caller.send(self._request)
-        self.failed = self._errors.first
-
-    def advance(self) -> None:
-        self._errors.read()
-        with suppress(OSError):
-            if _received(self._through.callee):
-                self._through.callee.send(self._answer)
-        with self._errors.noted():
-            self._answered = _received(self._through.caller) or self._answered
-
-    def finish(self) -> Flow:
-        _, _, by, seen_from, seen_at = self._through
-        if self._answered:
-            return _flow("answered", self._plan, by, seen_from, seen_at)
-        result = self._errors.result()
-        self._programs.forget(self._plan, self._through.caller, self._through.callee)
-        return _flow(result, self._plan)
-
-
-class _Ask:
-    """A request and its answer by UDP."""
-
-    def __init__(
-        self, programs: Programs, plan: FlowPlan, caller: socket.socket, request: bytes, answer: bytes
-    ) -> None:
-        self._programs = programs
-        self._plan = plan
-        self._caller = caller
-        self._request = request
-        self._answer = answer
-        self._errors = SocketErrors(caller)
-        self._taken: tuple[Host, SocketAddress, SocketAddress] | None = None
-        self._answered = False
-        self.cookie = cookie_of(caller)
-        self.failed = ""
-
-    def start(self) -> None:
-        with self._errors.noted():
-            self._caller.connect((str(self._plan.destination), self._plan.dport))
-            self._caller.send(self._request)
-        self.failed = self._errors.first
-
-    def advance(self) -> None:
-        self._errors.read()
-        for taken in self._programs.requests(self._answer):
-            self._taken = taken
-        with self._errors.noted():
-            self._answered = bool(self._caller.recv(RECEIVE)) or self._answered
-
-    def finish(self) -> Flow:
-        if self._answered and self._taken:
-            host, seen_from, seen_at = self._taken
-            return _flow("answered", self._plan, host.name, seen_from, seen_at)
-        result = self._errors.result()
-        self._programs.forget(self._plan, self._caller)
-        return _flow(result, self._plan)
-
-
-def _flow(
-    result: str,
-    plan: FlowPlan,
-    by: str = "",
-    seen_from: SocketAddress | None = None,
-    seen_at: SocketAddress | None = None,
-) -> Flow:
-    nothing = SocketAddress("", 0)
-    (src, sport), (dst, dport) = seen_from or nothing, seen_at or nothing
-    return Flow(result=result, host=plan.host, by=by, src=src, sport=sport, dst=dst, dport=dport)
-
-
 def _bind(opened: socket.socket, port: int, host: Host) -> None:
     try:
         opened.bind(("", port))
@@ -336,18 +232,39 @@ def _bind(opened: socket.socket, port: int, host: Host) -> None:
         raise HarnessError(f"{host.name} cannot use port {port}: {refused.strerror}") from None
 
 
-def _received(end: socket.socket) -> bool:
-    """Read from one end of a connection, and have the kernel acknowledge at once, not after 40 ms."""
-    found = end.recv(RECEIVE)
-    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-    return bool(found)
-
-
 def _vanish(one: socket.socket) -> None:
     """Close a socket without sending another packet: no FIN, no reset, no retransmission."""
     with suppress(OSError):  # UDP; listening
         one.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
     one.close()
+
+
+def _make_transparent(opened: socket.socket) -> None:
+    """Let a socket take and send packets with addresses of others, and learn which address was called."""
+    if opened.family == socket.AF_INET:
+        opened.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
+        opened.setsockopt(socket.IPPROTO_IP, IP_RECVORIGDSTADDR, 1)
+    else:
+        opened.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+        opened.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, 1)
+
+
+def _to_device(opened: socket.socket, device: str | None) -> None:
+    if device is not None:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+
+
+def _original(ancillary: tuple[int, int, bytes]) -> SocketAddress:
+    """Of ``struct sockaddr_in`` or ``struct sockaddr_in6``: the address and port that a packet was sent to."""
+    level, _, payload = ancillary
+    port = int.from_bytes(payload[2:4], "big")
+    if level == socket.IPPROTO_IP:
+        return SocketAddress(socket.inet_ntop(socket.AF_INET, payload[4:8]), port)
+    return SocketAddress(socket.inet_ntop(socket.AF_INET6, payload[8:24]), port)
+
+
+def _local(ancillary: tuple[int, int, bytes]) -> str:
+    return _local_address(ancillary[2])
 
 
 def _local_address(payload: bytes) -> str:

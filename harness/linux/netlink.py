@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, Self
 
 SOL_NETLINK: Final = 270
@@ -54,6 +54,13 @@ def messages(datagram: bytes) -> Iterator[Message]:
             return
         yield Message(kind, flags, sequence, view[_HEADER.size : size])
         view = view[size + (-size % 4) :]
+
+
+def written(kind: int, flags: int, body: bytes, attributes: Iterable[tuple[int, bytes]]) -> bytes:
+    """A request of type ``kind``: a fixed ``body``, a multiple of 4 bytes, and attributes behind it."""
+    for number, payload in attributes:
+        body += _ATTRIBUTE.pack(_ATTRIBUTE.size + len(payload), number) + payload + bytes(-len(payload) % 4)
+    return _HEADER.pack(_HEADER.size + len(body), kind, flags, 0, 0) + body
 
 
 class Netlink:

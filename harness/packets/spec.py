@@ -5,7 +5,7 @@ Above 400 lines, since each field has its description and example here, from whi
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
@@ -193,24 +193,15 @@ class ARP(Model, frozen=True, kw_only=True):
     dst: Annotated[str | None, Meta(description="Target's protocol address.", examples=["203.0.113.1"])] = None
 
 
-class Hex(Model, frozen=True, kw_only=True):
-    """Bytes in hexadecimal."""
-
-    hex: Annotated[
-        str,
-        Meta(
-            pattern="^\\s*([0-9A-Fa-f]{2}\\s*)*$",
-            description="Two digits for each byte, with or without spaces between bytes.",
-            examples=["16 03 01", "deadbeef"],
-        ),
-    ]
+HEX: Final = "^\\s*([0-9A-Fa-f]{2}\\s*)*$"
+"""A pattern for bytes in hexadecimal: two digits each, with or without spaces between them."""
 
 
 class Payload(Model, frozen=True, kw_only=True):
     """Binary bytes: in hexadecimal, or from a file."""
 
     hex: Annotated[
-        Annotated[str, Meta(pattern="^\\s*([0-9A-Fa-f]{2}\\s*)*$")] | None,
+        Annotated[str, Meta(pattern=HEX)] | None,
         Meta(
             description="Two digits for each byte, with or without spaces between bytes.",
             examples=["16 03 01", "deadbeef"],

@@ -79,13 +79,25 @@ def decisive(observation: Observation) -> ObservedPacket:
     """The packet that an ``expect`` is about: the injected one.
 
     Of a flow, which has several, the first that the ruleset refused, on its way or on the way back;
-    when it let all pass, the first that was sent.
+    when it let all pass, the first that was sent. Where its host sent that in segments or fragments, it is that of
+    them which arrived and met most rules: chains behind the defragmentation see one for all.
     """
+    first = observation.injected[0]
     if observation.flow is not None:
         for packet in observation.packets:
             if _refused(packet, observation.device):
                 return packet
-    return observation.injected[0]
+        if _in_pieces(first.frame):
+            arrived = [one for one in observation.injected if arrivals(one)]
+            return max(arrived, key=lambda one: len(one.steps), default=first)
+    return first
+
+
+def _in_pieces(frame: bytes) -> bool:
+    """Whether a packet left its host in segments, so that the whole was never seen on a link, or as a fragment."""
+    if frame[12:14] == b"\x86\xdd":
+        return frame[20:21] == b"\x2c"
+    return not frame or (frame[12:14] == b"\x08\x00" and bool(int.from_bytes(frame[20:22], "big") & 0x3FFF))
 
 
 def _refused(packet: ObservedPacket, device: str) -> bool:

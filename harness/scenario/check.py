@@ -30,6 +30,7 @@ from harness.scenario.models.actions import (
     FlushAction,
     ListenAction,
     NftAction,
+    QueueAction,
     ReloadAction,
     SendAction,
     SendingAction,
@@ -37,12 +38,12 @@ from harness.scenario.models.actions import (
 )
 from harness.scenario.models.expect import Expect, Tracked
 from harness.scenario.models.file import Scenario
-from harness.scenario.models.sockets import Connect, Exchange, Listen, Wait
+from harness.scenario.models.sockets import Connect, Content, Exchange, Listen, Queue, Wait
 from harness.topology import changes
 from harness.topology.network import Network
 
-MOST_CONTENT = 1200
-"""Bytes of a request or an answer: one packet on every link."""
+MOST_CONTENT = 65507
+"""Bytes of a request or an answer: a UDP datagram by IPv4."""
 LONGEST_S = 60
 """Seconds that a send may take."""
 
@@ -124,6 +125,8 @@ def check_step(step: ActionSpec, network: Network, layers: _Layers) -> Iterator[
                 yield problem.below("change")
         case ListenAction(listen=program):
             yield from _below("listen", _check_listen(program, network))
+        case QueueAction(queue=reader):
+            yield from _below("queue", _check_queue(reader, network))
         case WaitAction(wait=wait):
             yield from _below("wait", _check_wait(wait, network))
         case _:
@@ -254,8 +257,18 @@ def _check_commands(commands: str) -> Iterator[Problem]:
 def _check_listen(program: Listen, network: Network) -> Iterator[Problem]:
     if program.on not in network.hosts:
         yield unknown(program.on, network.hosts, "host of the lab", "on")
+    elif program.device is not None and program.device not in network.hosts[program.on].interfaces:
+        yield unknown(program.device, network.hosts[program.on].interfaces, f"interface of {program.on}", "device")
     if program.tcp is None and program.udp is None:
         yield Problem("has no port", remedy="add tcp: or udp: with a port")
+
+
+def _check_queue(reader: Queue, network: Network) -> Iterator[Problem]:
+    if reader.on is not None and reader.on not in network.hosts:
+        yield unknown(reader.on, network.hosts, "host of the lab", "on")
+    for old, new in reader.replace.items():
+        if not old or len(old.encode()) != len(new.encode()):
+            yield Problem(f"'{new}' is not as long as '{old}'", "replace", old)
 
 
 def _check_flow(called: Connect | Exchange, network: Network) -> Iterator[Problem]:
@@ -264,8 +277,16 @@ def _check_flow(called: Connect | Exchange, network: Network) -> Iterator[Proble
     except Problem as problem:
         yield problem
     if isinstance(called, Exchange):
+        for key in ("device", "mark"):
+            if called.tcp is not None and getattr(called, key) is not None:
+                remedy = f"give {key}: to its connect"
+                yield Problem("a connection has that from its connect", key, remedy=remedy, about_key=True)
         for key in ("request", "answer"):
-            size = len(flow.content(getattr(called, key)))
+            said = getattr(called, key)
+            if isinstance(said, Content) and (said.hex is None) == (said.size is None):
+                yield Problem("is either hex: or size:", key)
+                continue
+            size = len(flow.content(said))
             if not 0 < size <= MOST_CONTENT:
                 yield Problem(f"has {size} bytes, and can have 1…{MOST_CONTENT}", key)
 

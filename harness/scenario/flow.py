@@ -10,9 +10,8 @@ import msgspec
 from msgspec import structs
 
 from harness.model.problem import Problem, nowhere, unknown
-from harness.packets.spec import Hex
 from harness.scenario.models.actions import Action, ChangeAction, ConnectAction, ExchangeAction, ListenAction
-from harness.scenario.models.sockets import Connect, Exchange
+from harness.scenario.models.sockets import Connect, Content, Exchange
 from harness.topology import changes
 from harness.topology.network import Network
 from harness.topology.parts import Address, HostPlan
@@ -53,7 +52,11 @@ def plan(flow: Connect | Exchange, network: Network) -> FlowPlan:
         raise Problem("a flow cannot be tcp and udp at once", "udp")
     destination = _destination(flow, network)
     owner = network.owner(destination)
-    if owner != flow.from_:
+    here = network.hosts[flow.from_]
+    if flow.device is not None and flow.device not in here.interfaces:
+        raise unknown(flow.device, here.interfaces, f"interface of {flow.from_}", "device")
+    # What rules of its policy and other tables say only the kernel knows.
+    if owner != flow.from_ and flow.device is None and not (here.rules and not here.silent):
         try:
             interface = network.route(flow.from_, destination).interface
         except Problem as problem:
@@ -87,9 +90,11 @@ def _destination(flow: Connect | Exchange, network: Network) -> Address:
     return destination
 
 
-def content(text: str | Hex) -> bytes:
-    """The bytes that a scenario writes as text or in hexadecimal."""
-    return text.encode() if isinstance(text, str) else bytes.fromhex(text.hex)
+def content(said: str | Content) -> bytes:
+    """The bytes that a scenario writes as text, in hexadecimal, or as a size."""
+    if isinstance(said, str):
+        return said.encode()
+    return b"." * said.size if said.size is not None else bytes.fromhex(said.hex or "")
 
 
 def speakers(actions: Iterable[Action], network: Network) -> set[str]:

@@ -260,6 +260,16 @@ class TestReturns:
         outer, inner = joined(tape).packets[0].hops
         assert (outer.detail["result"], inner.detail["result"]) == ("-1", "1")
 
+    def test_a_fragment_that_becomes_the_whole_packet_returns_from_its_own_call(self) -> None:
+        tape = Tape()
+        tape.born(5)
+        tape.born(6)
+        tape.add(EventKind.HOP, "nf_hook_slow", packet=6)
+        tape.add(EventKind.RETURN, "nf_hook_slow", a=1, packet=6)
+        tape.events[-1] = tape.events[-1]._replace(packet=5)  # by skb_morph() its address is that of packet 5
+        whole, last = joined(tape, injected=None).packets
+        assert ([hop.detail for hop in last.hops], whole.hops) == ([{"result": "1"}], ())
+
     def test_a_drop_with_a_reason_of_its_own_is_a_drop(self) -> None:
         tape = Tape()
         tape.born()

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from harness.lab.calls import Call
 from harness.lab.capture import Capture
 from harness.lab.lab import Lab
-from harness.lab.sockets import Call, Programs
+from harness.lab.sockets import Programs
 from harness.packets.headers import fields
 from harness.ruleset.nft import Nft
 from harness.scenario.flow import plan

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from harness.model.problem import Problem
-from harness.packets.spec import Hex
 from harness.scenario.case import Case
 from harness.scenario.flow import content, plan
 from harness.scenario.load import load
-from harness.scenario.models.sockets import Connect, Exchange
+from harness.scenario.models.sockets import Connect, Content, Exchange
 from harness.topology.builtin import LABS
 from harness.topology.network import Network
 
@@ -58,7 +57,7 @@ def test_a_host_without_ipv4_is_called_over_ipv6() -> None:
 
 def test_content() -> None:
     assert content("é") == b"\xc3\xa9"
-    assert content(Hex(hex="00 ff")) == b"\x00\xff"
+    assert content(Content(hex="00 ff")) == b"\x00\xff"
 
 
 def test_hosts_with_programs_have_addresses_in_that_scenario_alone(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from harness.model.fields import Keys, Model, RulesetFiles
 from harness.model.problem import Problem
 from harness.packets.spec import Send
 from harness.scenario.models.expect import Expect, Expects
-from harness.scenario.models.sockets import Connect, Exchange, Listen, Wait
+from harness.scenario.models.sockets import Connect, Exchange, Listen, Queue, Wait
 from harness.topology.changes import ChangeSpec
 
 
@@ -61,6 +61,13 @@ class ActionSpec(Model, frozen=True, kw_only=True):
         Meta(
             description="Instead of a packet: start a program that listens.",
             examples=[{"on": "server", "tcp": 443}],
+        ),
+    ] = UNSET
+    queue: Annotated[
+        Queue | UnsetType,
+        Meta(
+            description="Instead of a packet: start a program that reads a queue.",
+            examples=[{"number": 0, "verdict": "accept"}],
         ),
     ] = UNSET
     connect: Annotated[
@@ -196,6 +203,12 @@ class ListenAction(BaseAction, frozen=True, kw_only=True, tag="listen"):
     listen: Listen
 
 
+class QueueAction(BaseAction, frozen=True, kw_only=True, tag="queue"):
+    """A program that decides about queued packets from now on."""
+
+    queue: Queue
+
+
 class WaitAction(BaseAction, frozen=True, kw_only=True, tag="wait"):
     """A wait for a condition."""
 
@@ -209,6 +222,7 @@ Action = (
     | FlushAction
     | ChangeAction
     | ListenAction
+    | QueueAction
     | ConnectAction
     | ExchangeAction
     | WaitAction

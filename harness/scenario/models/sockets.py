@@ -6,9 +6,25 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from harness.model.fields import Count, HostName, Model, Port
-from harness.packets.spec import Hex
+from harness.model.fields import Count, HostName, InterfaceName, Model, Number32, Port, Word
+from harness.packets.spec import HEX
 from harness.scenario.models.expect import Tracked
+
+
+class Content(Model, frozen=True, kw_only=True):
+    """What a program sends: bytes in hexadecimal, or any of a size."""
+
+    hex: Annotated[
+        Annotated[str, Meta(pattern=HEX)] | None, Meta(description="Bytes in hexadecimal.", examples=["00 01"])
+    ] = None
+    size: Annotated[
+        Annotated[int, Meta(ge=1, le=65507)] | None,
+        Meta(
+            description="So many bytes: over TCP more than one segment where they do not fit, by UDP a datagram that "
+            "the sender fragments.",
+            examples=[4000],
+        ),
+    ] = None
 
 
 class Listen(Model, frozen=True, kw_only=True):
@@ -21,6 +37,46 @@ class Listen(Model, frozen=True, kw_only=True):
     on: Annotated[HostName, Meta(description="The host on which it runs.", examples=["server"])]
     tcp: Annotated[Port | None, Meta(description="Its TCP port, on all addresses.", examples=[443])] = None
     udp: Annotated[Port | None, Meta(description="Its UDP port, on all addresses.", examples=[53])] = None
+    transparent: Annotated[
+        bool,
+        Meta(
+            description="Whether it takes what is sent to addresses of others (IP_TRANSPARENT), as `tproxy` needs it, "
+            "with a route of type `local`.",
+            examples=[True],
+        ),
+    ] = False
+    device: Annotated[
+        InterfaceName | None,
+        Meta(description="The interface or VRF that it is bound to (SO_BINDTODEVICE).", examples=["blue"]),
+    ] = None
+
+
+class Queue(Model, frozen=True, kw_only=True):
+    """A program that reads a queue of a ruleset, until the scenario ends.
+
+    Without one, packets for the queue are dropped, or accepted where the rule says `bypass`.
+    """
+
+    on: Annotated[
+        HostName | None, Meta(description="The host; the device under test unless given.", examples=["edge"])
+    ] = None
+    number: Annotated[Word, Meta(description="The number of the queue.", examples=[0])] = 0
+    verdict: Annotated[
+        Literal["accept", "drop", "repeat", "none"],
+        Meta(
+            description="Its verdict on each packet; `repeat` sends it through the hook again; `none` is a program "
+            "that reads nothing, as if it had stopped: packets stay in the queue.",
+            examples=["drop"],
+        ),
+    ] = "accept"
+    mark: Annotated[Number32 | None, Meta(description="The mark that it sets.", examples=[1])] = None
+    replace: Annotated[
+        dict[str, str],
+        Meta(
+            description="Texts in the packet that it replaces by others of the same length; checksums are corrected.",
+            examples=[{"GET": "PUT"}],
+        ),
+    ] = {}
 
 
 class Connect(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
@@ -48,6 +104,16 @@ class Connect(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
         Literal["ip", "ip6"] | None,
         Meta(description="The IP version where `to` is a host that has both; `ip` unless given.", examples=["ip6"]),
     ] = None
+    device: Annotated[
+        InterfaceName | None,
+        Meta(
+            description="The interface or VRF that the socket is bound to (SO_BINDTODEVICE).",
+            examples=["blue"],
+        ),
+    ] = None
+    mark: Annotated[Number32 | None, Meta(description="The mark of the socket's packets (SO_MARK).", examples=[1])] = (
+        None
+    )
 
 
 class Exchange(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
@@ -77,14 +143,31 @@ class Exchange(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
         Literal["ip", "ip6"] | None,
         Meta(description="The IP version where `to` is a host that has both; `ip` unless given.", examples=["ip6"]),
     ] = None
-    request: Annotated[
-        str | Hex,
+    device: Annotated[
+        InterfaceName | None,
         Meta(
-            description="The request, as UTF-8 text or in hexadecimal.", examples=["GET / HTTP/1.0", {"hex": "00 01"}]
+            description="The interface or VRF that the socket is bound to (SO_BINDTODEVICE); over TCP that of its "
+            "`connect` is used.",
+            examples=["blue"],
+        ),
+    ] = None
+    mark: Annotated[
+        Number32 | None,
+        Meta(
+            description="The mark of the socket's packets (SO_MARK); over TCP that of its `connect` is used.",
+            examples=[1],
+        ),
+    ] = None
+    request: Annotated[
+        str | Content,
+        Meta(
+            description="The request: UTF-8 text, bytes in hexadecimal, or a size.",
+            examples=["GET / HTTP/1.0", {"hex": "00 01"}, {"size": 4000}],
         ),
     ] = "request"
     answer: Annotated[
-        str | Hex, Meta(description="The answer of the listening program.", examples=["200 OK", {"hex": "80 01"}])
+        str | Content,
+        Meta(description="The answer of the listening program.", examples=["200 OK", {"hex": "80 01"}, {"size": 9000}]),
     ] = "answer"
 
 
