@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address, ip_network
 from typing import Any, Final, NamedTuple
 
@@ -45,6 +46,7 @@ class _Context(NamedTuple):
 def wanted(ruleset: SimulatedRuleset) -> list[Wanted]:
     """All of them; those of which the interface is known first, each once."""
     found: dict[tuple[Address, str, bool], Wanted] = {}
+    services = _services(ruleset)
     # Where nothing is forwarded, what comes in is for the device.
     arrives = {"input"} if any(one.hook == "forward" for one in ruleset.chains.values()) else {"input", "prerouting"}
     for chain in ruleset.chains.values():
@@ -52,8 +54,40 @@ def wanted(ruleset: SimulatedRuleset) -> list[Wanted]:
         hooks = _hooks(ruleset, chain, CALLERS)
         for rule in chain.rules:
             for one in _of_rule(ruleset, rule, context, sent=hooks == {"output"}, received=hooks <= arrives):
+                if not one.interface and not one.is_devices:
+                    one = one._replace(interface=_towards(ruleset, rule, services))
                 found.setdefault((one.address, one.interface, one.is_devices), one)
     return sorted(found.values(), key=lambda one: not one.interface)
+
+
+def _services(ruleset: SimulatedRuleset) -> dict[int, Counter[str]]:
+    """By destination port, the interfaces by which rules let packets through."""
+    found: dict[int, Counter[str]] = defaultdict(Counter)
+    for chain in ruleset.chains.values():
+        if _hooks(ruleset, chain, CALLERS) == {"forward"}:
+            context = _context(ruleset, chain, CALLERS)
+            for rule in chain.rules:
+                oif = _interfaces(ruleset, rule).oif or context.oif
+                if oif and any(word == "accept" for word, _ in rule.statements):
+                    for port in _ports(ruleset, rule):
+                        found[port][oif] += 1
+    return found
+
+
+def _ports(ruleset: SimulatedRuleset, rule: SimulatedRule) -> list[int]:
+    """The destination ports that ``rule`` names."""
+    return [member for left, member in _equal(ruleset, rule) if field(left) == "dport" and isinstance(member, int)]
+
+
+def _towards(ruleset: SimulatedRuleset, rule: SimulatedRule, services: Mapping[int, Counter[str]]) -> str:
+    """The interface behind which the host is that ``rule`` sends packets on to; "" where no rule shows that."""
+    translations = [what for word, what in rule.statements if word == "dnat" and isinstance(what, dict)]
+    ports = [one["port"] for one in translations if isinstance(one.get("port"), int)] or _ports(ruleset, rule)
+    total: Counter[str] = Counter()
+    for port in ports if translations else ():
+        total.update(services.get(port, {}))
+    total.pop(_interfaces(ruleset, rule).iif, None)
+    return total.most_common(1)[0][0] if total else ""
 
 
 def _context(ruleset: SimulatedRuleset, chain: SimulatedChain, depth: int) -> _Context:

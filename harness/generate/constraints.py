@@ -79,7 +79,7 @@ def alternatives(ruleset: SimulatedRuleset, rule: SimulatedRule, match: Mapping[
 
 def _requests(left: Any, members: list[Any]) -> Iterator[str]:
     """The ICMP messages in ranges of ``members`` that begin a connection: most others are invalid without one."""
-    protocol = _implied(left).get("proto")
+    protocol = implied(left).get("proto")
     for kind, what in map(unpacked, members) if field(left) == "type" else ():
         if kind == "range":
             low, high = (names.number(one, "type", protocol) for one in what)
@@ -91,24 +91,24 @@ def _requests(left: Any, members: list[Any]) -> Iterator[str]:
 def _others(left: Any, members: list[Any]) -> Iterator[Constraints]:
     """Anything else than ``members``; mostly any packet will do."""
     name = field(left)
-    implied = _implied(left)
+    protocol = implied(left)
     if name == "frag" and members == [0]:
         yield {"frag": 100, "family": 4}
     elif name == "state":
         excluded = {str(one) for member in members for one in (member if isinstance(member, list) else [member])}
         yield from ({"state": one} for one in ("new", "established", "invalid") if one not in excluded)
     elif name == "flags":
-        yield from (implied | {"flags": flags} for flags in (("ack",), ("syn",), ("fin", "ack")))
+        yield from (protocol | {"flags": flags} for flags in (("ack",), ("syn",), ("fin", "ack")))
     elif name in ("sport", "dport", "proto", "family", "mark", "type") or not name:
-        yield from ([implied] if name != "proto" else [{"proto": one} for one in ("udp", "tcp", "icmp")])
+        yield from ([protocol] if name != "proto" else [{"proto": one} for one in ("udp", "tcp", "icmp")])
     elif name == "saddr":
         members_family = 6 if any(":" in str(one) for one in members) else 4
-        yield implied
+        yield protocol
         yield {"saddr": STRANGERS[members_family], "family": members_family}
     elif name == "local":
         yield {"local": "local" not in [str(one) for one in members]}
     else:
-        yield implied
+        yield protocol
 
 
 def constraints(left: Any, member: Any) -> Constraints:
@@ -119,7 +119,7 @@ def constraints(left: Any, member: Any) -> Constraints:
         values = member.get("concat", []) if isinstance(member, Mapping) else []
         both = merged(constraints(one, part) for one, part in zip(what, values, strict=False))
         return IMPOSSIBLE if both is None else both
-    found = _implied(left)
+    found = implied(left)
     name = field(left)
     value: Any = _one_of(member)
     if value is None or isinstance(value, Mapping) or (isinstance(value, list) and name != "flags"):
@@ -151,11 +151,13 @@ def _one_of(member: Any) -> Any:
     return member
 
 
-def _implied(left: Any) -> Constraints:
+def implied(left: Any) -> Constraints:
     """The protocol that an expression asks for by itself."""
-    kind, what = unpacked(left)
+    kind, what = unpacked(element(left))
+    if kind == "concat":
+        return merged(map(implied, what)) or IMPOSSIBLE
     if kind in BITWISE and isinstance(what, list):
-        return _implied(what[0])
+        return implied(what[0])
     if kind == "tcp option":
         return {"proto": "tcp"}
     if kind != "payload" or not isinstance(what, Mapping):
@@ -272,6 +274,7 @@ _ASKED: Final[Mapping[str, Callable[[str, Any, Constraints], Constraints | None]
     "local": _local,
     "origin": _origin,
     "pkttype": _packet_type,
+    "path": lambda name, value, _: {name: int(value)} if str(value) in ("0", "False", "1", "True") else None,
     "dscp": _dscp,
     "op": lambda name, value, _: {name: value} if value in names.ARP_OPERATIONS else None,
 }

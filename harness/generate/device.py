@@ -85,6 +85,8 @@ class SimulatedDevice:
         fields = way.fields
         if fields["family"] == 6 and (fields["saddr"].is_loopback or fields["daddr"].is_loopback):
             return None  # ipv6_rcv() drops it before any hook
+        came_by = self._bridge_of.get(fields["iif"], fields["iif"])
+        fields["path"] = int(self._way_out(fields["saddr"]) == came_by)
         if self._hook(("netdev", "inet"), "ingress", way, wanted, device=fields["iif"]):
             return way
         if fields["iif"] in self._bridge_of and self._bridged(way, wanted):

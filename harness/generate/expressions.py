@@ -67,7 +67,9 @@ def field(left: Any) -> str:
     if kind == "ct":
         return str(what.get("key", ""))
     if kind == "fib":
-        return "" if what.get("result") != "type" else "origin" if "saddr" in what.get("flags", ()) else "local"
+        if what.get("result") != "type":
+            return "path" if _is_reverse_path(what) else ""
+        return "origin" if "saddr" in what.get("flags", ()) else "local"
     return "mss" if kind == "tcp option" and what.get("name") == "maxseg" else ""
 
 
@@ -183,7 +185,14 @@ def _conntrack(what: Mapping[str, Any], fields: Fields) -> Any:
     return UNKNOWN
 
 
+def _is_reverse_path(what: Mapping[str, Any]) -> bool:
+    """Whether a lookup asks for the interface by which the sender is reached, if that is where the packet came in."""
+    return what.get("result") in ("oif", "oifname") and {"saddr", "iif"} <= set(what.get("flags", ()))
+
+
 def _fib(what: Mapping[str, Any], fields: Fields) -> Any:
+    if _is_reverse_path(what):
+        return fields.get("path", UNKNOWN)
     flags = what.get("flags", ())
     flags = [flags] if isinstance(flags, str) else flags
     if what.get("result") != "type" or not {"saddr", "daddr"} & set(flags):
@@ -272,6 +281,8 @@ def _in_network(address: str, network: str, length: str) -> bool:
 
 def _same(name: str, found: Any, member: Any, fields: Fields) -> bool:
     """Whether two values are the same, of which one may be a number and the other its name."""
+    if name == "path":
+        return str(found) == str(int(member) if isinstance(member, bool) else member)
     if name == "family":
         return bool(names.FAMILIES.get(found, found) == names.FAMILIES.get(member, member))
     if str(found) == str(member):

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import Any, Final, NamedTuple
 
+from harness.generate import expressions
 from harness.generate.addresses import USUAL, Net, Wanted, overlapping, wanted
 from harness.generate.facts import Facts
 from harness.generate.interfaces import Interfaces, named
-from harness.generate.simulate import SimulatedRuleset
+from harness.generate.simulate import SimulatedRule, SimulatedRuleset
 from harness.netfilter import IP_FAMILIES
 from harness.topology.builtin import LABS, rename
 from harness.topology.network import Network
@@ -18,6 +19,7 @@ from harness.topology.parts import Address
 from harness.topology.spec import HostSpec, LabSpec
 
 _HOST_NAMES: Final = ("server", "pc", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+_OTHERS: Final = ("other0", "other1", "other2")
 _INTERNET: Final = ("203.0.113.0/24", "2001:db8:113::/64")
 HOSTS_AT_A_LINK: Final = 24
 """Addresses of one interface."""
@@ -43,7 +45,7 @@ class ChosenLab(NamedTuple):
 def choose(facts: Facts) -> ChosenLab:
     """The lab for ``facts``: a built-in one under the ruleset's names where that will do, else one of its own."""
     ruleset = SimulatedRuleset(facts)
-    names, addresses = named(facts), wanted(ruleset)
+    names, addresses = _with_another(named(facts), ruleset), wanted(ruleset)
     bases = [one for one in ruleset.chains.values() if one.hook]
     routes = {one.hook for one in bases if one.family in IP_FAMILIES}
     own = any(one.hook in ("input", "output") and one.kind == "filter" and one.family != "bridge" for one in bases)
@@ -54,6 +56,19 @@ def choose(facts: Facts) -> ChosenLab:
     return _built_in(names, addresses, routed=routed, bridged=bridged) or _own(
         names, addresses, bridged=bridged, forwarding=routed or len(names.routed) > 1
     )
+
+
+def _with_another(names: Interfaces, ruleset: SimulatedRuleset) -> Interfaces:
+    """``names``, and where a map of interfaces decides one that no rule names: what follows the map is about that."""
+    keys = (what["key"] for one in ruleset.chains.values() if one.hook for rule in one.rules for what in _maps(rule))
+    by_interface = any(expressions.field(part) in ("iif", "oif") for key in keys for part in expressions.parts(key))
+    if not by_interface or len(names.routed) < 2:
+        return names
+    return names._replace(routed=[*names.routed, next(one for one in _OTHERS if one not in names.routed)])
+
+
+def _maps(rule: SimulatedRule) -> Iterator[dict[str, Any]]:
+    yield from (what for word, what in rule.statements if word == "vmap" and isinstance(what, dict))
 
 
 def _built_in(names: Interfaces, addresses: Sequence[Wanted], *, routed: bool, bridged: bool) -> ChosenLab | None:
@@ -233,8 +248,9 @@ def _place(sides: list[_Side], addresses: Sequence[Wanted]) -> None:
         if overlapping(one.network, [network for other in sides for network in other.networks]):
             continue
         if side is None:
-            inner = [other for other in sides[1:] if not _of_version(other, one.network.version)]
-            side = sides[0] if one.is_devices else (inner or sides[1:] or sides)[0]
+            inside = [other for other in sides[1:] if other.name not in _OTHERS]
+            free = [other for other in inside if not _of_version(other, one.network.version)]
+            side = sides[0] if one.is_devices else (free or inside or sides)[0]
         side.networks.append(one.network)
         side.give(one)
     for number, side in enumerate(sides):

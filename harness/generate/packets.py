@@ -8,7 +8,15 @@ from ipaddress import ip_address, ip_network
 from typing import Any, Final, NamedTuple
 
 from harness.generate import names
-from harness.generate.constraints import ADDRESSES, IMPOSSIBLE, Constraints, alternatives, constraints, merged
+from harness.generate.constraints import (
+    ADDRESSES,
+    IMPOSSIBLE,
+    Constraints,
+    alternatives,
+    constraints,
+    implied,
+    merged,
+)
 from harness.generate.device import SimulatedDevice
 from harness.generate.expressions import Fields
 from harness.generate.sends import REPLY_PORT, send_of
@@ -35,7 +43,7 @@ _MESSAGES: Final = {
 """ICMP messages for a rule that asks for none by name."""
 _OTHER_FAMILY: Final = {"icmp": 6, "arp": 6, "ipv6-icmp": 4}
 """The IP version that does not carry a protocol."""
-_OF_THE_WAY: Final = ("iif", "oif", "local", "ibr", "obr", "group")
+_OF_THE_WAY: Final = ("iif", "oif", "local", "ibr", "obr", "group", "path")
 """What follows from a packet's ends."""
 
 
@@ -134,6 +142,8 @@ class Candidates:
                 choices.append(list(alternatives(self._ruleset, rule, what)) or [{}])
             elif word == "reject":
                 choices.append([answered(what)])
+            elif word == "set" and isinstance(what, dict):
+                choices.append([implied(what.get("elem"))])
             elif word == "vmap":
                 pairs = self._ruleset.elements(rule, what)
                 keys = [one for one, verdict in pairs if into is None or into in jumps(verdict)]
@@ -180,6 +190,10 @@ class Candidates:
 
     def _concrete(self, asked: Constraints) -> Iterator[Constraints]:
         """``asked`` with an address for each network: those that somebody in the lab has first."""
+        if asked.get("path") == 0 and "saddr" not in asked:
+            for foreign in self._foreign(asked):
+                yield from self._concrete(asked | foreign)
+            return
         choices: list[list[Constraints]] = []
         for name in ADDRESSES:
             if "/" not in str(asked.get(name, "")):
@@ -196,6 +210,16 @@ class Candidates:
             choices.append([{name: one} for one in dict.fromkeys([*owned[:3], *owned[-1:], stranger])])
         for several in itertools.product(*choices):
             yield asked | {name: value for one in several for name, value in one.items()}
+
+    def _foreign(self, asked: Constraints) -> Iterator[Constraints]:
+        """Pairs of an interface and the address of a host behind another one: the way back is not the one it came."""
+        facing = self._device.facing
+        for name in [asked["iif"]] if "iif" in asked else facing:
+            for host in (host for other, host in facing.items() if other != name):
+                for version in [asked["family"]] if "family" in asked else (4, 6):
+                    address = self._network.address(host, version, towards=self._network.device)
+                    if address is not None:
+                        yield {"iif": name, "saddr": str(address), "family": version}
 
     def _filled(self, asked: Constraints) -> Iterator[Fields]:
         """``asked`` with all that a packet needs besides."""

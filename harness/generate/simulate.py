@@ -272,6 +272,10 @@ class _Evaluation:
     def _taken(self, _: SimulatedRule, __: str, ___: Any) -> bool:
         raise VerdictReached("stolen")
 
+    def _remember(self, _: SimulatedRule, __: str, what: Any) -> bool:
+        """Whether the packet has what a set should get: nft_dynset_eval() ends the rule where an expression does."""
+        return not isinstance(what, Mapping) or value(element(what.get("elem")), self._fields) is not None
+
     def _mangle(self, _: SimulatedRule, __: str, what: Any) -> bool:
         key, new = what["key"], value(what["value"], self._fields)
         for kind, name in (("meta", "mark"), ("ct", "ct_mark")):
@@ -327,6 +331,7 @@ _STATEMENTS: Final[Mapping[str, Callable[[_Evaluation, SimulatedRule, str, Any],
     "match": _Evaluation._match,
     "reject": _Evaluation._reject,
     "mangle": _Evaluation._mangle,
+    "set": _Evaluation._remember,
     **dict.fromkeys(NAT, _Evaluation._translate),
     **dict.fromkeys(("fwd", "synproxy", "tproxy"), _Evaluation._taken),
 }

@@ -5,6 +5,7 @@ facts/ is what ``python -m harness.generate.facts`` makes of rulesets/, of the s
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 
 import msgspec
@@ -61,7 +62,10 @@ def key_of(found: Facts, chain: str, text: str) -> Key:
         ("lan0", "client — wan0 device lan0 — server"),
         ("netavark", "client — wan0 device lan0 — server"),
         ("gateway", "client — pppoe-wan device br-lan — server"),
-        ("zones", "client — wan0 device eth1.10 — server, device eth1.20 — pc, device wlan0 — third"),
+        (
+            "zones",
+            "client — wan0 device eth1.10 — server, device eth1.20 — pc, device wlan0 — third, device other0 — fourth",
+        ),
         ("bridged", "client — uplink0 device swp1 — server, device swp3 — pc, device swp2 — third"),
     ],
 )
@@ -100,7 +104,7 @@ def test_hosts_at_a_bridge_share_its_networks() -> None:
     ("name", "missing"),
     [
         *(("edge", 0), ("home", 0), ("services", 0), ("docker", 1), ("lan0", 0), ("netavark", 0), ("vlans", 0)),
-        *(("blocks", 0), ("bridged", 0), ("zones", 1), ("gateway", 4), ("kernel", 6)),
+        *(("blocks", 0), ("bridged", 0), ("zones", 0), ("gateway", 4), ("kernel", 6), ("ways", 1)),
     ],
 )
 def test_each_rule_and_policy_gets_a_packet(name: str, missing: int) -> None:
@@ -151,12 +155,6 @@ def test_a_state_map_is_shown_by_an_answer() -> None:
             "no program of the lab has joined the group 224.0.0.251, so the device does not receive it",
         ),
         ("gateway", "input", "", "a rule before it decides about every packet"),
-        (
-            "zones",
-            "input",
-            "",
-            "no packet was found: other rules decide before it, or it asks for what is not understood",
-        ),
     ],
 )
 def test_why_a_rule_has_no_packet(name: str, chain: str, text: str, reason: str) -> None:
@@ -194,6 +192,25 @@ def test_a_packet_that_leaves_where_it_came_from_is_sent_to_the_device_by_its_et
     assert send["ether"] == {"dst": device.interfaces["lan0"].mac}
     assert send["to"] == "10.0.2.2"
     assert send["ip"] == {"src": "10.0.2.3"}
+
+
+def test_the_way_back_is_another_one_than_the_packet_came_by() -> None:
+    (send,) = packet("ways", "prerouting", "fib saddr . iif oif")
+    owner = lab.choose(facts("ways")).network.owner(ip_address(str(send["ip"]["src"])))  # type: ignore[index]
+    assert owner not in (None, "device", send["from"])
+
+
+def test_what_a_set_remembers_is_a_field_that_the_packet_has() -> None:
+    (send,) = packet("ways", "input", "update @seen6")
+    assert "ip6" in send
+
+
+def test_the_host_that_a_port_is_forwarded_to_is_where_rules_let_it_through() -> None:
+    network = lab.choose(facts("ways")).network
+    owner = network.owner(ip_address("10.9.0.2"))
+    assert network.hosts["device"].interfaces["eth2"].peer.host == owner
+    (send,) = packet("ways", "dmz", "tcp dport 80")
+    assert (send["from"], send["to"]) == (network.hosts["device"].interfaces["eth0"].peer.host, owner)
 
 
 def test_an_address_of_loopback_is_the_devices_own() -> None:
