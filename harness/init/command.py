@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -15,7 +14,7 @@ from harness.batch.session import Session
 from harness.errors import HarnessError
 from harness.generate import file, lab
 from harness.generate.device import SimulatedDevice
-from harness.generate.facts import Facts, load, look
+from harness.generate.facts import look
 from harness.generate.file import ScenarioDraft
 from harness.generate.packets import Candidate, Candidates
 from harness.generate.simulate import Key, SimulatedRuleset
@@ -31,7 +30,7 @@ from harness.scenario.case import Broken, Case
 from harness.scenario.files import is_called_so
 from harness.scenario.load import load_all
 from harness.text import escape
-from harness.vm import images, nft, placement
+from harness.vm import images, placement
 
 TRIES: Final = 3
 """Packets for a rule that the first one did not meet."""
@@ -60,8 +59,9 @@ def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, progr
             f"{output} is not called {' or '.join(project.patterns)}, so pytest would not take it",
             remedy=f"name another with -o, or set {FILES} in the project's pytest settings",
         )
-    with Session.open(kernel) if measure else nullcontext() as session:  # a guest boots meanwhile
-        facts = _look(ruleset, kernel, session)
+    with Session.open(kernel) if measure else nullcontext() as session:
+        # What measures looks at it, too: another nft might give other handles to the rules.
+        facts = look(ruleset, _image(kernel)) if session is None else session.look([ruleset])
         ruleset = _in_project(ruleset, output, project, progress)
         chosen = lab.choose(facts)
         progress(f"the lab: {chosen.described}")
@@ -294,16 +294,8 @@ def _named(group: Sequence[ScenarioDraft]) -> ScenarioDraft:
     return group[0]._replace(name=joined([one.name for one in group]))
 
 
-def _look(ruleset: Path, kernel: str, session: Session | None) -> Facts:
-    """What the ruleset consists of: on this kernel if that can be done, else on the one that measures."""
-    if session is None:
-        called = images.DEFAULT if kernel in (placement.AUTO, placement.HOST) else kernel
-        nft.use(images.nft_called(placement.asked_nft(), images.find(called)))
-        return look(ruleset, called)
-    if os.geteuid() == 0:
-        with suppress(HarnessError):  # this kernel may lack what the ruleset needs
-            return load(ruleset)
-    return session.look([ruleset])
+def _image(kernel: str) -> str:
+    return images.DEFAULT if kernel in (placement.AUTO, placement.HOST) else kernel
 
 
 def _measured(session: Session, cases: Sequence[Case]) -> Iterator[Seen]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from operator import itemgetter
@@ -85,6 +85,7 @@ DROPS: Sequence[Callable[[Evidence], Iterator[str]]] = (
 PAGE = "docs/diagnoses.md"
 """Causes by symptom."""
 _DROPPED, _ACCEPTED = "my-packet-is-accepted-but-does-not-arrive", "my-packet-should-have-been-dropped"
+_INVALID = "conntrack-considers-my-packet-invalid"
 _SILENT, _UNTRANSLATED, _UNREACHED_RULE = (
     "no-answer-comes-back",
     "my-packet-is-not-translated",
@@ -92,8 +93,10 @@ _SILENT, _UNTRANSLATED, _UNREACHED_RULE = (
 )
 
 
-def symptom(mismatches: Sequence[Mismatch]) -> str:
-    """Return the part of :data:`PAGE` about what did not happen; "" when it has none."""
+def symptom(mismatches: Sequence[Mismatch], advice: Iterable[str] = ()) -> str:
+    """Return the part of :data:`PAGE` about ``advice`` or about what did not happen; "" when it has none."""
+    if any(sentence.startswith(tracking.INVALID) for sentence in advice):
+        return _INVALID
     seen = {mismatch.keys[1]: mismatch for mismatch in reversed(mismatches)}
     verdict = seen.get("verdict")
     if any("sees" in mismatch.keys for mismatch in mismatches):

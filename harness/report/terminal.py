@@ -100,9 +100,9 @@ def explain(
     page.lines.append(page.paint(f"{where}: ", "faint") + page.paint(name, "bold"))
     _mismatches(page, mismatches)
     page.say("ended", ended(packet, seen, observation.device))
-    advice = advise(expect, seen, observation, packet, rules=rules, policies=policies, sets=sets, network=network)
+    advice = list(advise(expect, seen, observation, packet, rules=rules, policies=policies, sets=sets, network=network))
     page.say("advice", *advice, style="bold")
-    if part := symptom(mismatches):
+    if part := symptom(mismatches, advice):
         page.say("causes", f"{PAGE}#{part}", style="faint")
     page.say("packet", summary, *_others(others))
     differs = any("path" in mismatch.keys for mismatch in mismatches)

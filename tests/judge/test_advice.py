@@ -129,3 +129,10 @@ def mismatch(*keys: str, expected: str = "x") -> Mismatch:
 def test_a_failure_names_the_part_about_its_symptom(mismatches: list[Mismatch], part: str) -> None:
     assert symptom(mismatches) == part
     assert not part or part in HEADINGS
+
+
+def test_a_failure_names_the_part_about_what_conntrack_considers_invalid() -> None:
+    drop = [mismatch("verdict", expected="accept")]
+    assert symptom(drop, ["conntrack considers the packet invalid: its TCP checksum is wrong"]) in HEADINGS
+    assert symptom(drop, ["conntrack considers the packet invalid: its TCP checksum is wrong"]) != symptom(drop)
+    assert symptom(drop, ["device does not forward IPv6"]) == symptom(drop)

@@ -17,6 +17,7 @@ from harness.reading.path import hops_on
 from harness.reading.rules import bare, conntrack_states, untracking
 from harness.scenario.models.expect import Delivered
 
+INVALID = "conntrack considers the packet invalid"
 _CONNTRACK = "nf_conntrack_in"
 """By this connection tracking looks at a packet (net/netfilter/nf_conntrack_core.c)."""
 _VALID_FLAGS = frozenset(map(frozenset, ("S", "SU", "SA", "R", "RA", "FA", "FAU", "A", "AU")))
@@ -32,7 +33,7 @@ def packet_is_invalid(evidence: Evidence) -> Iterator[str]:
     """A rule matched `ct state invalid` and refused the packet; what made it invalid."""
     step = evidence.last
     if evidence.is_refused and evidence.should_pass and step and is_invalid(step):
-        yield f"conntrack considers the packet invalid: {_reason(evidence)}"
+        yield f"{INVALID}: {_reason(evidence)}"
 
 
 def is_invalid(step: Step) -> bool:
@@ -55,7 +56,7 @@ def not_translated(evidence: Evidence) -> Iterator[str]:
     untracked = next((step for step in steps if conntrack_states(step) == {"untracked"}), None)
     without = "and only packets of a tracked connection are translated"
     if invalid and invalid.rule:
-        yield f"conntrack considers the packet invalid ({place(invalid.rule)}), {without}; {_reason(evidence)}"
+        yield f"{INVALID} ({place(invalid.rule)}), {without}; {_reason(evidence)}"
     elif (step := untracking(packet, device)) and step.rule and (untracked or _came_first(evidence, step)):
         yield f"{place(step.rule)} exempts the packet from connection tracking (notrack), {without}"
     elif untracked and untracked.rule:
