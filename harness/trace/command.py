@@ -18,7 +18,7 @@ from typing import BinaryIO, cast
 
 import msgspec
 
-from harness.cache import accepted_from_guest, cache_dir, store
+from harness.cache import cache_dir, store
 from harness.ending import exit_status, interruptible
 from harness.errors import BrokenMeasurement, HarnessError, Unsupported
 from harness.judge.expectations import refuse_loss
@@ -30,7 +30,7 @@ from harness.trace.lines import EventLine, grouped
 from harness.tracer import live
 from harness.tracer.events import EventWithBytes
 from harness.tracer.kernel_cache import KernelCache
-from harness.vm import images, progress
+from harness.vm import images, learned, progress
 from harness.vm.port import port
 
 INSIDE = "--inside"
@@ -39,8 +39,8 @@ LOST = 3
 """Exit status when events were lost."""
 GRACE_S = 5.0
 """Timeout for the command to end after SIGTERM, seconds."""
-READY, PCAPNG, LEARNED = "ready", "pcapng", "learned"
-"""Ports by which the microVM signals that it traces, writes the capture, and sends what may be kept."""
+READY, PCAPNG = "ready", "pcapng"
+"""Ports by which the microVM signals that it traces, and writes the capture."""
 
 
 def main(options: argparse.Namespace, arguments: list[str]) -> int:
@@ -195,7 +195,7 @@ def _write_ready(path: Path) -> None:
 
 def _keep(news: dict[str, bytes], *, inside: bool) -> None:
     if inside:
-        port(LEARNED).write_bytes(msgspec.msgpack.encode(news))
+        learned.send(news)
         return
     store(cache_dir(), news)
 
@@ -243,8 +243,8 @@ def _in_a_guest(options: argparse.Namespace, arguments: list[str], reason: str) 
         interrupted = stack.enter_context(interruptible())
         is_ready, says_ready = os.pipe()
         stack.callback(os.close, is_ready)
-        outputs = {READY: says_ready, LEARNED: os.memfd_create(LEARNED)}
-        stack.callback(os.close, outputs[LEARNED])
+        outputs = {READY: says_ready, learned.PORT: os.memfd_create(learned.PORT)}
+        stack.callback(os.close, outputs[learned.PORT])
         if options.pcapng:
             outputs[PCAPNG] = stack.enter_context(_opened(options.pcapng)).fileno()
         vm = [*wrapper(), "--kernel", str(image.vmlinuz)]
@@ -271,10 +271,8 @@ def _in_a_guest(options: argparse.Namespace, arguments: list[str], reason: str) 
                 traces = True
                 if options.ready_file:
                     _write_ready(options.ready_file)
-        with suppress(OSError, msgspec.DecodeError):
-            size = os.fstat(outputs[LEARNED]).st_size
-            news = msgspec.msgpack.decode(os.pread(outputs[LEARNED], size, 0), type=dict[str, bytes])
-            store(cache_dir(), accepted_from_guest(image.release, news))
+        with suppress(HarnessError):  # it has ended before
+            learned.keep(outputs[learned.PORT], image.release)
     return exit_status(process.returncode)
 
 

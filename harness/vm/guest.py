@@ -7,7 +7,7 @@ import re
 import shlex
 
 from harness.errors import HarnessError
-from harness.vm import initramfs, machine, making, microvm, template
+from harness.vm import initramfs, machine, microvm, template
 from harness.vm.accelerator import accelerator
 from harness.vm.images import Image
 from harness.vm.progress import Progress
@@ -50,6 +50,8 @@ class Guest:
             self.start = f"it boots: {missing}"
             if progress is None:
                 return
+            from harness.vm import making  # rarely, and it imports much
+
             try:
                 found = making.make(self.image, self.accelerator, microvm.MEMORY, progress)
             except HarnessError as error:

@@ -23,9 +23,9 @@ from pathlib import Path
 
 import msgspec
 
-from harness.cache import GUESTS, REMEDY, accepted_from_guest, cache_dir, store, why_not
+from harness.cache import GUESTS, REMEDY, cache_dir, why_not
 from harness.errors import HarnessError
-from harness.vm import machine, nft, template
+from harness.vm import learned, machine, microvm, nft, template
 from harness.vm.images import Image
 from harness.vm.initramfs import TEMPLATE, initramfs
 from harness.vm.progress import Progress, silent
@@ -149,23 +149,25 @@ def _learned(image: Image) -> list[Path]:
 
 def _learn(image: Image, accelerator: str) -> None:
     """Have a guest find out what can be traced, and compile the program for it."""
-    command = [sys.executable, "-m", "harness.vm.microvm", "--parent", str(os.getpid()), "--start", "cold"]
-    command += ["--kernel", str(image.vmlinuz), "--accelerator", accelerator]
-    learned = machine.memory_file("learned")
+    command = [
+        *microvm.wrapper(),
+        "--start",
+        microvm.COLD,
+        "--kernel",
+        str(image.vmlinuz),
+        "--accelerator",
+        accelerator,
+    ]
+    sent = machine.memory_file(learned.PORT)
     try:
-        command += ["--output", f"learned:{learned}", "-m", "harness.warm.learning"]
-        process = subprocess.run(command, pass_fds=[learned], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        command += ["--output", f"{learned.PORT}:{sent}", "-m", "harness.warm.learning"]
+        process = subprocess.run(command, pass_fds=[sent], stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if process.returncode:
             last = process.stderr.strip().splitlines() or ["it printed nothing"]
             raise HarnessError(f"the guest could not be prepared: {last[-1]}")
-        with open(learned, "rb", closefd=False) as file:
-            file.seek(0)
-            news = msgspec.msgpack.decode(file.read(), type=dict[str, bytes])
-    except msgspec.DecodeError as error:
-        raise HarnessError(f"the guest sent unreadable data: {error}") from None
+        learned.keep(sent, image.release)
     finally:
-        os.close(learned)
-    store(cache_dir(), accepted_from_guest(image.release, news))
+        os.close(sent)
 
 
 def _save(image: Image, accelerator: str, memory: int, saved: Template, files: Sequence[str]) -> None:

@@ -5,21 +5,17 @@ That takes memory, which a template would keep.
 
 from __future__ import annotations
 
-import msgspec
-
 from harness.cache import cache_dir
 from harness.tracer import kernel_cache
 from harness.tracer.tracer import Tracer
-from harness.vm.port import port
-
-PORT = "learned"
+from harness.vm import learned
 
 
 def main() -> None:
-    """Arm, and send what was learned of the kernel to the host by :data:`PORT`."""
+    """Arm, and send what was learned of the kernel to the host."""
     cache = kernel_cache.KernelCache(cache_dir())
     Tracer(cache).arm()
-    port(PORT).write_bytes(msgspec.msgpack.encode(cache.news()))
+    learned.send(cache.news())
 
 
 if __name__ == "__main__":
