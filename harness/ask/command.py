@@ -24,7 +24,7 @@ from harness.pytest_plugin import kept_frames
 from harness.reading.decision import arrivals
 from harness.scenario.case import Broken, Case
 from harness.scenario.files import shortened
-from harness.scenario.load import load_all, load_lab
+from harness.scenario.load import load_all
 from harness.topology.network import Network
 from harness.vm import placement
 
@@ -57,7 +57,7 @@ def run(request: Request, show: Tell, tell: Tell) -> None:
         raise HarnessError(
             f"{request.ruleset} is not a file", remedy="name a file that nft -f or iptables-restore loads"
         )
-    given = _given_lab(request.lab) if request.lab else None
+    given = lab.given(request.lab) if request.lab else None
     with Session.open(request.kernel, request.tracer) as session:
         chosen = given or lab.choose(_looked(session, request.ruleset, tell))
         asked = _Asked(request, chosen, session)
@@ -81,18 +81,6 @@ def _looked(session: Session, ruleset: Path, tell: Tell) -> Facts:
     if not facts.chains:
         tell(f"{ruleset} has no chain: every packet passes it")
     return facts
-
-
-def _given_lab(named: str) -> ChosenLab:
-    """The lab that ``--lab`` names: a built-in one, or a file."""
-    from harness.topology.builtin import LABS
-
-    if named in LABS:
-        return ChosenLab(named, {}, Network.of(LABS[named]))
-    if not (file := Path(named)).is_file():
-        remedy = f"write {', '.join(LABS)}, or the path of a file in a folder labs"
-        raise HarnessError(f"--lab: '{named}' is neither a built-in lab nor a file", remedy=remedy)
-    return ChosenLab(str(file), {}, load_lab(file))
 
 
 class _Asked(NamedTuple):

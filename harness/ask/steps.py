@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import ip_address
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
@@ -62,8 +61,10 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
                 f"{self.source} holds the headers", Position(LINE, *place), remedy="name only who sends, and to whom"
             )
         if self.source == PACKET:
+            from harness.packets import replay
+
             if "from" not in ends.children:
-                ends.put("from", _START, Node(_outside(network), _START))
+                ends.put("from", _START, Node(replay.outside(network), _START))
             words = Node(self.packet, _START)
             words.text = _START
             ends.put("packet", _START, words)
@@ -89,11 +90,6 @@ def _send(text: str) -> Node:
     return node
 
 
-def _outside(network: Network) -> str:
-    """The host from which packets come where nobody is named: the first that is not under test."""
-    return next(name for name in network.hosts if name != network.device)
-
-
 def _captured(file: Path, ends: Node, network: Network) -> Iterator[Node]:
     """A ``send`` for each run of packets that start at the same host: the one named, or that of their source."""
     from harness.packets import replay
@@ -104,29 +100,11 @@ def _captured(file: Path, ends: Node, network: Network) -> Iterator[Node]:
     except Problem as problem:
         raise ScenarioError(problem.sentence, Position(str(file)), remedy=problem.remedy) from None
     named = str(ends.value.get("from", ""))
-    senders = [named or _sender(replay.said(one), network) for one in recorded]
+    senders = [named or replay.sender(one, network) for one in recorded]
     for sender, run in groupby(enumerate(senders, 1), key=lambda pair: pair[1]):
         numbers = [number for number, _ in run]
         which = f"{numbers[0]}-{numbers[-1]}"
         yield Node.of({"from": sender, "pcap": {"file": str(file), "packets": which}}, _START)
-
-
-def _sender(said: Mapping[str, Any], network: Network) -> str:
-    """The host that has the source address of a packet, or is at its network; else the one outside."""
-    text = next((header.src for header in said.values() if getattr(header, "src", None)), None)
-    try:
-        address = ip_address(text) if text else None
-    except ValueError:
-        address = None
-    if address is None:
-        return _outside(network)
-    if (owner := network.owner(address)) is not None:
-        return owner
-    for host in network.hosts.values():
-        networks = [one.network for interface in host.interfaces.values() for one in interface.addresses]
-        if host.name != network.device and any(address.version == one.version and address in one for one in networks):
-            return host.name
-    return _outside(network)
 
 
 def flow(step: Node, at: tuple[str, int] | None, network: Network, *, exchange: bool) -> list[Node]:

@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from harness.batch.messages import END, AskedCases, AskedLook, Refused, Request, Seen
+from harness.batch.messages import (
+    END,
+    AskedCases,
+    AskedEffects,
+    AskedLook,
+    AskedOptimized,
+    Refused,
+    Request,
+    Seen,
+)
 from harness.errors import BrokenMeasurement, HarnessError, Unsupported
 from harness.model.observation import Rule
 from harness.model.result import PacketResult
@@ -93,6 +102,14 @@ def _answers(request: Request, tracer: BaseTracer) -> Iterator[msgspec.Struct]:
             frames.use(prepared)
             cases = pickle.loads(pickled)
             yield from run(cases, tracer) if in_one_lab else (run_alone(case, tracer) for case in cases)
+        case AskedEffects(side=side, packets=packets):
+            from harness.batch.effects import effects
+
+            yield from effects(side, packets, tracer)
+        case AskedOptimized(side=side):
+            from harness.batch.effects import optimized
+
+            yield optimized(side)
 
 
 def run_alone(case: Case, tracer: BaseTracer) -> Seen:

@@ -10,6 +10,7 @@ import msgspec
 
 from harness.model.observation import Rule
 from harness.model.result import PacketResult, Policy
+from harness.packets.frames import Frame
 
 if TYPE_CHECKING:
     from harness.scenario.case import Case
@@ -40,7 +41,23 @@ class AskedCases(msgspec.Struct, frozen=True, kw_only=True, tag="cases"):
         return cls(cases=pickle.dumps(list(cases)), frames=frames, in_one_lab=in_one_lab)
 
 
-Request = AskedLook | AskedCases
+class AskedEffects(msgspec.Struct, frozen=True, kw_only=True, tag="effects"):
+    """Packets for one ruleset: the answers are :class:`Loaded`, and :class:`Effects` of each."""
+
+    side: bytes
+    """A pickled network, and the files of the ruleset of the device under test."""
+    packets: Sequence[Sequence[Sequence[Frame]]]
+    """Of each: the steps in order, each one or more frames."""
+
+
+class AskedOptimized(msgspec.Struct, frozen=True, kw_only=True, tag="optimized"):
+    """A ruleset to be loaded by ``nft --optimize``: the answer is one :class:`Listed`."""
+
+    side: bytes
+    """As in :class:`AskedEffects`."""
+
+
+Request = AskedLook | AskedCases | AskedEffects | AskedOptimized
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,3 +85,56 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     refused: str
     """A sentence, with its place where there is one."""
+
+
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """A ruleset as nft lists it."""
+
+    listing: str
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
+    """The ruleset that was loaded."""
+
+    kernel: str
+    rules: tuple[Rule, ...]
+    policies: tuple[Policy, ...]
+
+
+Place = tuple[str, str, str, int]
+"""A rule: family, table, chain, handle; with handle 0, the policy of the chain."""
+
+
+class Effect(msgspec.Struct, frozen=True, kw_only=True):
+    """What a ruleset did with one packet."""
+
+    verdict: str
+    """``accept``, ``reject with tcp reset``, ``undecided``."""
+    decided: tuple[Place, ...]
+    """What decided, as reports show it: for an accept all, else the last."""
+    met: tuple[Place, ...]
+    """Rules that matched and policies that decided, in order."""
+    arrived: tuple[str, ...] = ()
+    """Host, interface and headers of each frame that arrived."""
+    answers: tuple[str, ...] = ()
+    """Host and headers of each frame that was sent in answer."""
+    mark: int = 0
+    """Of the packet when the ruleset last spoke."""
+    logs: tuple[str, ...] = ()
+    """The log statements that it met."""
+    elements: Mapping[str, tuple[str, ...]] = {}
+    """What the sets hold to which the rules that it met add, by family, table and name."""
+    connections: tuple[str, ...] = ()
+    """What is tracked, without timeouts."""
+    ended: str = ""
+    """Where the kernel itself gave it up: function and reason."""
+    by_chance: str = ""
+    """The rule by which chance or the clock decides about it."""
+
+
+class Effects(msgspec.Struct, frozen=True, kw_only=True, tag="effects"):
+    """What a ruleset did with the packets of one request, in order."""
+
+    seen: tuple[Effect, ...] = ()
+    error: str = ""
+    """Why they could not be measured."""

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import subprocess
 import sys
@@ -15,23 +16,35 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
 from harness import ending
-from harness.batch.messages import END, AskedCases, AskedLook, Refused, Request, Seen
+from harness.batch.messages import (
+    END,
+    AskedCases,
+    AskedEffects,
+    AskedLook,
+    AskedOptimized,
+    Effects,
+    Listed,
+    Loaded,
+    Refused,
+    Request,
+    Seen,
+)
 from harness.errors import HarnessError
 from harness.generate.facts import Facts
 from harness.text import escape
 from harness.vm import nft, placement
 
 if TYPE_CHECKING:
-    from harness.scenario.case import Case
+    from harness.packets.frames import Frame
+    from harness.scenario.case import Case, Files
+    from harness.topology.network import Network
 
 PROGRAM = "harness.batch.measure"
-
-_T = TypeVar("_T")
 
 
 class Session:
@@ -80,6 +93,7 @@ class Session:
 
         Raises :class:`~harness.errors.HarnessError`, with the place in the file where nft refuses it.
         """
+        facts: Facts
         (facts,) = self._answers(AskedLook(paths=tuple(map(str, paths))), Facts)
         return facts
 
@@ -101,7 +115,22 @@ class Session:
         """
         yield from self._answers(AskedCases.of(cases, frames), Seen)
 
-    def _answers(self, request: Request, kind: type[_T]) -> Iterator[_T]:
+    def effects(
+        self, side: tuple[Network, Files], packets: Sequence[Sequence[Sequence[Frame]]]
+    ) -> Iterator[Loaded | Effects]:
+        """What the ruleset of ``side`` does with each of ``packets``, each as if it were the first.
+
+        The first answer is the ruleset, then those of the packets come in order, when each is known.
+        """
+        yield from self._answers(AskedEffects(side=pickle.dumps(side), packets=packets), Loaded | Effects)
+
+    def optimized(self, side: tuple[Network, Files]) -> str:
+        """What ``nft --optimize`` makes of the ruleset of ``side``, as nft lists it."""
+        found: Listed
+        (found,) = self._answers(AskedOptimized(side=pickle.dumps(side)), Listed)
+        return found.listing
+
+    def _answers(self, request: Request, kind: Any) -> Iterator[Any]:
         """The answers to ``request``.
 
         Raises :class:`~harness.errors.HarnessError` where there is none, and when the program has ended.
@@ -116,7 +145,9 @@ class Session:
             if line == END:
                 return
             with suppress(msgspec.MsgspecError):
-                raise HarnessError(refused.decode(line).refused)
+                why = refused.decode(line).refused
+                self._program.stdout.readline()  # END
+                raise HarnessError(why)
             with suppress(msgspec.MsgspecError):
                 yield decoder.decode(line)
         self._program.wait()

@@ -23,6 +23,7 @@ from harness.text import say
 COMMANDS: tuple[Callable[[argparse.ArgumentParser], None], ...] = (
     rulesets.ask,
     scenarios.check,
+    rulesets.diff,
     machine.discover,
     machine.doctor,
     rulesets.init,

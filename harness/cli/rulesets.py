@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from harness.cli.statuses import BROKEN
+from harness.cli.statuses import BROKEN, NO
 from harness.errors import BrokenMeasurement, HarnessError
 from harness.text import say
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PACKETS_AT_MOST: Final = 20_000
 TRACERS: Final = ("auto", "kprobe.multi", "fentry", "kprobe", "tracepoints")
 
 # Imports of a subcommand's own modules stand in its functions: the others need not wait for them.
@@ -60,6 +64,90 @@ def ask(parser: argparse.ArgumentParser) -> None:
     add("--kernel", default="auto", help="auto (default), host, a version or a path")
     add("--nft-tracer", default="auto", choices=TRACERS, help="how functions are traced, as pytest --nft-tracer")
     parser.set_defaults(run=run)
+
+
+def diff(parser: argparse.ArgumentParser) -> None:
+    """Compare two rulesets: which packets they treat differently, and by which rules."""
+    from pathlib import Path
+
+    def run(options: argparse.Namespace) -> int:
+        from harness.compare import command, output
+
+        if options.approve and not options.accept:
+            raise HarnessError("--approve needs a file", remedy="name it with --accept")
+        request = command.Request(
+            rulesets=tuple(options.ruleset),
+            base=options.base,
+            optimize=options.optimize,
+            permute=options.permute,
+            kernels=tuple(options.kernels or ()),
+            lab=options.lab,
+            packets=options.packets,
+            seed=options.seed,
+            pcap=options.pcap,
+            scenarios=tuple(options.scenarios or ()),
+            rules=options.rules,
+            accept=options.accept,
+            approve=options.approve,
+            kernel=options.kernel,
+            tracer=options.nft_tracer,
+        )
+        try:
+            found = command.run(request, lambda line: say(line, sys.stderr))
+        except BrokenMeasurement as broken:
+            say(f"nft-harness: broken measurement: {broken}", sys.stderr)
+            return BROKEN
+        kinds = {"json": output.as_json, "markdown": output.as_markdown, "html": output.as_html}
+        for name, make in kinds.items():
+            if path := getattr(options, name):
+                _write(path, make(found))
+        if "-" not in [str(getattr(options, name)) for name in kinds]:
+            for one in found:
+                say(output.text(one))
+        if options.github:
+            print("\n".join(output.warnings(found)))
+        return NO if command.changed(found) else 0
+
+    add = parser.add_argument
+    add("ruleset", nargs="*", help="the old and the new one: a file, a folder of .nft files, or several with commas")
+    add("--base", default="", metavar="REV", help="compare with a revision of git; default: all that scenarios name")
+    add("--optimize", action="store_true", help="compare a ruleset with what nft --optimize makes of it")
+    add("--kernels", nargs=2, metavar="KERNEL", help="compare what two kernels do with one ruleset")
+    add("--permute", action="store_true", help="compare the same files loaded in other orders")
+    add("--packets", type=_budget, default=500, metavar="N", help="generated packets at most; default: 500")
+    add("--seed", type=int, default=1, metavar="N", help="of the packets made at random; default: 1")
+    add("--scenarios", type=Path, action="append", metavar="FILE", help="send the packets of a scenario file as well")
+    add("--pcap", type=Path, metavar="FILE", help="send the packets of a capture as well")
+    add("--lab", default="", metavar="LAB", help="a built-in lab or the file of one; default: one for both rulesets")
+    add("--rules", action="store_true", help="count it as a change when another rule decides the same")
+    add("--accept", type=Path, metavar="FILE", help="approved changes, in YAML; these are shown and do not count")
+    add("--approve", action="store_true", help="add all changes to the file that --accept names")
+    add("--json", type=Path, metavar="FILE", help="write JSON there; - for standard output")
+    add("--markdown", type=Path, metavar="FILE", help="write Markdown there, for a pull request; - likewise")
+    add("--html", type=Path, metavar="FILE", help="write a page there; - likewise")
+    add("--github", action="store_true", help="print annotations for GitHub Actions")
+    add("--kernel", default="auto", help="auto (default), host, a version or a path")
+    add("--nft-tracer", default="auto", choices=TRACERS, help="how functions are traced, as pytest --nft-tracer")
+    parser.set_defaults(run=run)
+
+
+def _budget(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= PACKETS_AT_MOST:
+        raise argparse.ArgumentTypeError(f"is not in 1…{PACKETS_AT_MOST:,}")
+    return number
+
+
+def _write(path: Path, text: str) -> None:
+    from harness.save import save
+
+    if str(path) == "-":
+        print(text, end="" if text.endswith("\n") else "\n")
+        return
+    try:
+        save(path, text)
+    except OSError as error:
+        raise HarnessError(f"{path} can't be written: {error.strerror}") from None
 
 
 def init(parser: argparse.ArgumentParser) -> None:

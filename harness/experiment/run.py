@@ -210,6 +210,20 @@ class Experiment:
             case _:
                 assert_never(action)
 
+    def inject(self, frames: Sequence[Frame]) -> tuple[Observation, ...]:
+        """Send ``frames`` back to back, and watch each to its end."""
+        return self._send(frames, 0.0)
+
+    def renew(self) -> bool:
+        """Load the ruleset of the device under test anew, atomically: counters, limits and sets are as at first.
+
+        Whether that could be done; if not, nothing is as it was.
+        """
+        if not self.ruleset.renew(self._files.paths, self._files.defines):
+            return False
+        self._device_tracing.follow(self.ruleset)
+        return True
+
     def noted(self, measurements: Iterable[Measurement]) -> Iterator[Measurement]:
         """Add to each measurement what the neighbour entries of the lab hide, once; nothing is measured after that."""
         said: dict[str, None] = {}

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from harness.errors import HarnessError
 from harness.generate import expressions
 from harness.generate.addresses import USUAL, Net, Wanted, overlapping, wanted
 from harness.generate.facts import Facts
@@ -40,6 +42,21 @@ class ChosenLab(NamedTuple):
         sides = [(one.name, one.peer.host) for one in device.interfaces.values() if one.name not in device.bridges]
         (first, client), *others = sides
         return f"{client} — {first} device" + ", device".join(f" {name} — {host}" for name, host in others)
+
+
+def given(named: str) -> ChosenLab:
+    """The lab that ``--lab`` names: a built-in one, or a file.
+
+    Raises :class:`~harness.errors.HarnessError` where there is none.
+    """
+    from harness.scenario.load import load_lab
+
+    if named in LABS:
+        return ChosenLab(named, {}, Network.of(LABS[named]))
+    if not (file := Path(named)).is_file():
+        remedy = f"write {', '.join(LABS)}, or the path of a file in a folder labs"
+        raise HarnessError(f"--lab: '{named}' is neither a built-in lab nor a file", remedy=remedy)
+    return ChosenLab(str(file), {}, load_lab(file))
 
 
 def choose(facts: Facts) -> ChosenLab:

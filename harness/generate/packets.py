@@ -52,6 +52,8 @@ class Candidate(NamedTuple):
 
     sends: tuple[dict[str, Any], ...]
     """As ``send`` in a scenario."""
+    fields: Fields
+    """Of the last one."""
 
 
 class Candidates:
@@ -110,7 +112,7 @@ class Candidates:
                 if wanted is None:
                     continue
                 for candidate in self._packets(key, wanted, frozenset(rule.key for rule in way)):
-                    if (text := repr(candidate)) not in seen:
+                    if (text := repr(candidate.sends)) not in seen:
                         seen.add(text)
                         yield candidate
 
@@ -183,10 +185,11 @@ class Candidates:
     def _repeated(fields: Fields, times: int) -> Iterator[Candidate]:
         """The packet, or as many of it as it takes, each beginning a connection of its own."""
         if times == 1:
-            yield Candidate((send_of(fields),))
+            yield Candidate((send_of(fields),), fields)
         elif times <= REPEATED_AT_MOST:
             ports = (fields.get("sport", REPLY_PORT) + number for number in range(times))
-            yield Candidate(tuple(send_of(fields | ({"sport": port} if "sport" in fields else {})) for port in ports))
+            sends = tuple(send_of(fields | ({"sport": port} if "sport" in fields else {})) for port in ports)
+            yield Candidate(sends, fields)
 
     def _concrete(self, asked: Constraints) -> Iterator[Constraints]:
         """``asked`` with an address for each network: those that somebody in the lab has first."""
@@ -324,7 +327,8 @@ class Candidates:
             met = self._travel(key, dict(answer), way | {key})
             if met and key in met.met:
                 device = self._network.device
-                yield Candidate((send_of(first), send_of(answer | ({"to": device} if hidden else {}))))
+                answer = answer | ({"to": device} if hidden else {})
+                yield Candidate((send_of(first), send_of(answer)), answer)
                 return
 
     def _exchanges(self, fields: Fields) -> Iterator[tuple[Fields, Fields]]:

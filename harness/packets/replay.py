@@ -6,6 +6,7 @@ import io
 import logging
 import re
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from harness.packets import spec
 from harness.packets.endpoints import Endpoints
 from harness.packets.headers import fields, framed
 from harness.packets.spec import Pcap
+from harness.topology.network import Network
 
 GZIP = b"\x1f\x8b"
 ADDRESSES = 12
@@ -63,6 +65,26 @@ def said(recorded: Recorded) -> dict[str, Any]:
     if found["family"] == 4:
         return {"ip": spec.IPv4(src=source, dst=destination, proto=int(found["proto"]))}
     return {"ip6": spec.IPv6(src=source, dst=destination, nh=int(found["proto"]))}
+
+
+def outside(network: Network) -> str:
+    """The host from which packets come where none is named: the first that is not under test."""
+    return next(name for name in network.hosts if name != network.device)
+
+
+def sender(recorded: Recorded, network: Network) -> str:
+    """The host that has the packet's source address, or is at its network; else the one :func:`outside`."""
+    text = next((header.src for header in said(recorded).values() if getattr(header, "src", None)), None)
+    if text is None:
+        return outside(network)
+    address = ip_address(text)
+    if (owner := network.owner(address)) is not None:
+        return owner
+    for host in network.hosts.values():
+        networks = [one.network for interface in host.interfaces.values() for one in interface.addresses]
+        if host.name != network.device and any(address.version == one.version and address in one for one in networks):
+            return host.name
+    return outside(network)
 
 
 def data(recorded: Recorded, keep: bool, planned: Endpoints) -> bytes:

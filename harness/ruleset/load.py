@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -141,6 +141,24 @@ class Ruleset:
         except UnclearError:
             written = source.Source({}, {})
         return self._read(host, self.nft, written, place(1, 1), size=self._size, before=self, hidden=hidden)
+
+    def renew(self, paths: Sequence[Path], defines: Mapping[str, str]) -> bool:
+        """Load ``paths``, which this ruleset is of, in place of its tables, in one transaction.
+
+        Rules get the handles that they had, as a table counts from 1 (nf_tables_alloc_handle in
+        net/netfilter/nf_tables_api.c). Whether that could be done: not for files of several folders, or of iptables.
+        """
+        folders = {path.parent for path in paths}
+        if len(folders) != 1:
+            return False
+        tables = "".join(f"add table {family} {name}\ndelete table {family} {name}\n" for family, name in self.tables)
+        variables = "".join(f"define {name} = {value}\n" for name, value in defines.items())
+        includes = "".join(f'include "./{path.name}"\n\n' for path in paths)
+        try:
+            self.nft.run(tables + variables + includes, folder=folders.pop())
+        except (RefusedError, LostError):
+            return False
+        return True
 
     @classmethod
     def _read(

@@ -1,0 +1,166 @@
+"""What changed: the effects of two rulesets on the same packets, compared and grouped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from harness.batch.messages import Effect, Effects, Loaded, Place
+from harness.errors import Position
+from harness.model.observation import Rule
+from harness.model.result import Policy
+
+
+class Decider(msgspec.Struct, frozen=True, kw_only=True):
+    """What decided about a packet on one side."""
+
+    chain: str
+    text: str
+    """The rule, or ``policy drop``; "" where no base chain saw the packet."""
+    position: Position | None = None
+
+    def __str__(self) -> str:
+        place = f"{self.position.file}:{self.position.line}" if self.position else self.chain
+        return f"{place}: {self.text}" if self.text else "no base chain"
+
+
+class Book:
+    """The rules and policies of one side, by their keys."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.kernel = loaded.kernel
+        self._rules: Mapping[Place, Rule] = {
+            (rule.family, rule.table, rule.chain, rule.handle): rule for rule in loaded.rules
+        }
+        self._policies: Mapping[Place, Policy] = {(one.family, one.table, one.chain, 0): one for one in loaded.policies}
+        self.met: set[Place] = set()
+
+    @property
+    def places(self) -> list[Place]:
+        """Every rule and policy."""
+        return [*self._rules, *self._policies]
+
+    def decider(self, effect: Effect) -> Decider:
+        """What decided: of several that accepted, the last rule, else the last policy."""
+        ruled = [place for place in effect.decided if place[3]] or list(effect.decided)
+        return self.named(ruled[-1]) if ruled else Decider(chain="", text="")
+
+    def named(self, place: Place) -> Decider:
+        """A rule or policy as people know it."""
+        chain = " ".join(place[:3])
+        if (rule := self._rules.get(place)) is not None:
+            return Decider(chain=chain, text=rule.written or rule.text, position=rule.position)
+        if (policy := self._policies.get(place)) is not None:
+            return Decider(chain=chain, text=f"policy {policy.verdict}", position=policy.position)
+        return Decider(chain=chain, text="a rule that is not listed")
+
+
+class Witness(NamedTuple):
+    """A packet that the sides treat differently."""
+
+    number: int
+    """Of the packet among all."""
+    sends: tuple[dict[str, Any], ...]
+    summary: str
+    old: Effect
+    new: Effect
+
+
+class Change(msgspec.Struct, kw_only=True):
+    """Packets in which the same has changed by the same rules."""
+
+    kind: str
+    """``drop → accept``; of packets with the same verdict what differs besides."""
+    old: Decider
+    new: Decider
+    witness: Any
+    """The simplest :class:`Witness`."""
+    packets: int = 1
+    accepted: bool = False
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What an approved change is known by; lines may move."""
+        return self.kind, f"{self.old.chain}: {self.old.text}", f"{self.new.chain}: {self.new.text}"
+
+
+def difference(old: Effect, new: Effect, *, rules: tuple[Decider, Decider] | None = None) -> str:
+    """What differs between two effects in a few words; "" for nothing.
+
+    With ``rules``, what decided on either side counts as well.
+    """
+    if old.verdict != new.verdict:
+        return f"{old.verdict} → {new.verdict}"
+    for name, before, after in (
+        ("arrives", old.arrived, new.arrived),
+        ("is given up", (old.ended,), (new.ended,)),
+        ("is answered", old.answers, new.answers),
+        ("mark", (str(old.mark),), (str(new.mark),)),
+        ("logs", old.logs, new.logs),
+        ("sets", tuple(_held(old.elements)), tuple(_held(new.elements))),
+        ("connection", old.connections, new.connections),
+    ):
+        if before != after:
+            return f"{old.verdict}, {name} differently"
+    if rules and (rules[0].chain, rules[0].text) != (rules[1].chain, rules[1].text):
+        return f"{old.verdict}, by another rule"
+    return ""
+
+
+def details(old: Effect, new: Effect) -> Iterator[tuple[str, str, str]]:
+    """What differs, each with what it was and what it is."""
+    rows = (
+        ("verdict", old.verdict, new.verdict),
+        ("arrived", "; ".join(old.arrived), "; ".join(new.arrived)),
+        ("given up", old.ended, new.ended),
+        ("answers", "; ".join(old.answers), "; ".join(new.answers)),
+        ("mark", str(old.mark), str(new.mark)),
+        ("log", "; ".join(old.logs), "; ".join(new.logs)),
+        ("sets", "; ".join(_held(old.elements)), "; ".join(_held(new.elements))),
+        ("connection", "; ".join(old.connections), "; ".join(new.connections)),
+    )
+    for name, before, after in rows:
+        if before != after:
+            yield name, before or "nothing", after or "nothing"
+
+
+def _held(elements: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
+    for name, held in elements.items():
+        yield f"{name}: {', '.join(held) or 'empty'}"
+
+
+def compared(
+    about: tuple[int, tuple[dict[str, Any], ...], str],
+    old: Effects,
+    new: Effects,
+    books: tuple[Book, Book],
+    *,
+    rules: bool,
+) -> Change | None:
+    """The change that a packet shows, if it does; chance decides about none.
+
+    ``about`` are its number, what is sent and a summary; with ``rules`` another deciding rule is a change.
+    """
+    for before, after in zip(old.seen, new.seen, strict=False):
+        if before.by_chance or after.by_chance:
+            return None
+        deciders = books[0].decider(before), books[1].decider(after)
+        if kind := difference(before, after, rules=deciders if rules else None):
+            number, sends, summary = about
+            seen = Witness(number, sends, summary, before, after)
+            return Change(kind=kind, old=deciders[0], new=deciders[1], witness=seen)
+    return None
+
+
+def grouped(changes: Sequence[Change], cost: Any) -> list[Change]:
+    """One change for those in which the same has changed by the same rules, with the cheapest witness."""
+    found: dict[tuple[str, str, str], list[Change]] = {}
+    for one in changes:
+        found.setdefault(one.key, []).append(one)
+    groups = []
+    for several in found.values():
+        best = min(several, key=lambda one: cost(one.witness))
+        groups.append(msgspec.structs.replace(best, packets=len(several)))
+    return groups

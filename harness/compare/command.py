@@ -1,0 +1,304 @@
+"""The command ``nft-harness diff``, top to bottom."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from harness.batch.messages import Effects, Loaded
+from harness.batch.session import Session
+from harness.compare import accepted, sides
+from harness.compare.changes import Book, Change, Witness, compared, grouped
+from harness.compare.output import Comparison
+from harness.compare.sides import Side
+from harness.errors import BrokenMeasurement, HarnessError
+from harness.generate import lab, pool
+from harness.generate.device import SimulatedDevice
+from harness.generate.facts import Facts
+from harness.generate.lab import ChosenLab
+from harness.generate.pool import Pool
+from harness.generate.simulate import SimulatedRuleset
+from harness.generate.targets import why_none
+from harness.model.problem import Problem
+from harness.packets.frames import Frame, build
+from harness.packets.spec import Send
+from harness.scenario.case import Case
+from harness.scenario.load import load_all
+from harness.scenario.models.actions import SendAction
+from harness.topology.network import Network
+from harness.vm import placement
+
+REPORTED: Final = 200
+"""Packets from one line about the progress to the next."""
+ROUNDS: Final = 4
+"""Times that witnesses are made simpler."""
+MANY_RULES: Final = 2000
+"""Rules of a side beyond which packets are made for a part of them."""
+
+Tell = Callable[[str], None]
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line asks for."""
+
+    rulesets: tuple[str, ...]
+    base: str = ""
+    optimize: bool = False
+    permute: bool = False
+    kernels: tuple[str, ...] = ()
+    lab: str = ""
+    packets: int = 500
+    seed: int = 1
+    pcap: Path | None = None
+    scenarios: tuple[Path, ...] = ()
+    """Scenario files whose packets are sent as well."""
+    rules: bool = False
+    accept: Path | None = None
+    approve: bool = False
+    kernel: str = placement.AUTO
+    tracer: str = placement.AUTO
+
+
+class Sent(NamedTuple):
+    """A packet of a comparison, with its frames."""
+
+    sends: tuple[dict[str, Any], ...]
+    frames: tuple[tuple[Frame, ...], ...]
+
+    @property
+    def summary(self) -> str:
+        """The last packet in a line."""
+        return self.frames[-1][-1].summary
+
+
+def run(request: Request, tell: Tell) -> list[Comparison]:
+    """Compare what ``request`` names; a comparison for each pair of sides.
+
+    Raises :class:`~harness.errors.HarnessError` where that cannot be done.
+    """
+    with ExitStack() as stack:
+        kernels = request.kernels or (request.kernel,)
+        sessions = [stack.enter_context(Session.open(kernel, request.tracer)) for kernel in kernels]
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nft-harness-diff-"))).resolve()
+        found = []
+        for old, new in _pairs(request, folder, sessions[0], tell):
+            found.append(_Comparing(request, old, new, sessions[0], sessions[-1], tell).compare())
+    approved = accepted.read(request.accept) if request.accept else []
+    for one in found:
+        for change in one.changes:
+            change.accepted = change.key in approved
+    if request.accept and request.approve:
+        accepted.write(request.accept, [change for one in found for change in one.changes])
+    return found
+
+
+def _pairs(request: Request, folder: Path, session: Session, tell: Tell) -> Iterator[tuple[Side, Side]]:
+    """The sides that are compared with each other."""
+    named = request.rulesets
+    modes = [bool(request.base), request.optimize, request.permute, bool(request.kernels)]
+    if sum(modes) > 1:
+        raise HarnessError("--base, --optimize, --permute and --kernels are about different sides", remedy="give one")
+    if request.base:
+        yield from sides.at_revision(request.base, named, folder)
+        return
+    if any(modes) and len(named) != 1 and not request.permute:
+        raise HarnessError("one ruleset is compared with itself", remedy="name one file, folder or list")
+    if request.permute:
+        side = sides.of(",".join(named))
+        yield from ((side, other) for other in sides.orders(side))
+    elif request.optimize:
+        side = sides.of(named[0])
+        yield side, _optimized(side, folder, session, request)
+    elif request.kernels:
+        if len(request.kernels) != 2:
+            raise HarnessError("--kernels takes two kernels", remedy="as in --kernels 6.1 7.2")
+        yield sides.of(named[0]), sides.of(named[0])
+    elif len(named) == 2:
+        yield sides.of(named[0]), sides.of(named[1])
+    else:
+        remedy = "name the old and the new one, or give --base, --optimize, --permute or --kernels"
+        raise HarnessError(f"two rulesets are compared, and {len(named) or 'none'} is named", remedy=remedy)
+
+
+def _optimized(side: Side, folder: Path, session: Session, request: Request) -> Side:
+    """What ``nft --optimize`` makes of ``side``."""
+    facts = session.look(side.files.paths)
+    network = _lab(request, facts, facts).network
+    file = folder / "optimized.nft"
+    file.write_text(session.optimized((network, side.files)))
+    return Side(f"{side.name} by nft --optimize", msgspec.structs.replace(sides.of(str(file)).files))
+
+
+def _lab(request: Request, old: Facts, new: Facts) -> ChosenLab:
+    """The lab for both sides: it has the interfaces and addresses that either names."""
+    if request.lab:
+        return lab.given(request.lab)
+    return lab.choose(_together(old, new))
+
+
+def _together(old: Facts, new: Facts) -> Facts:
+    """Both rulesets as if they were one: the tables of the second get names of their own."""
+
+    def renamed(one: dict[str, Any]) -> dict[str, Any]:
+        ((kind, what),) = one.items()
+        if kind == "table":
+            return {kind: what | {"name": f"{what['name']}~"}}
+        return {kind: what | {"table": f"{what['table']}~"}} if "table" in what else one
+
+    return Facts(
+        objects=[*old.objects, *map(renamed, new.objects)],
+        chains=(*old.chains, *(msgspec.structs.replace(one, table=f"{one.table}~") for one in new.chains)),
+        rules=(*old.rules, *(msgspec.structs.replace(one, table=f"{one.table}~") for one in new.rules)),
+        defines=old.defines | new.defines,
+    )
+
+
+class _Comparing:
+    """The comparison of two sides."""
+
+    def __init__(self, request: Request, old: Side, new: Side, first: Session, second: Session, tell: Tell) -> None:
+        self._request = request
+        self._sides = (old, new)
+        self._sessions = (first, second)
+        self._tell = tell
+        self._books: list[Book] = []
+        self.broken: dict[str, int] = {}
+        """Why packets could not be measured, and how many."""
+        self.by_chance = 0
+
+    def compare(self) -> Comparison:
+        facts = [session.look(side.files.paths) for session, side in zip(self._sessions, self._sides, strict=True)]
+        chosen = _lab(self._request, *facts)
+        devices = [SimulatedDevice(SimulatedRuleset(one), chosen.network) for one in facts]
+        packets, generator = self._packets(devices, chosen.network)
+        self._tell(f"{self._sides[0].name}, {self._sides[1].name}: {len(packets)} packets; the lab: {chosen.described}")
+        changes = grouped(list(self._changes(packets, chosen.network)), _cost)
+        for _ in range(ROUNDS):
+            if not (changes := self._simpler(changes, chosen.network)):
+                break
+            if not self._gained:
+                break
+        if len(packets) == sum(self.broken.values()):
+            raise BrokenMeasurement(f"no packet could be measured: {next(iter(self.broken), 'none was made')}")
+        return Comparison(
+            old=self._sides[0].name,
+            new=self._sides[1].name,
+            kernels=tuple(dict.fromkeys(book.kernel for book in self._books)),
+            lab=chosen.described,
+            seed=self._request.seed,
+            packets=len(packets),
+            changes=sorted(changes, key=lambda one: one.witness.number),
+            met=tuple((len(book.met & set(book.places)), len(book.places)) for book in self._books),
+            unmet=tuple(
+                f"{book.named(place)}: {why_none(device, place)}"
+                for book, device in zip(self._books, devices, strict=True)
+                for place in book.places
+                if place not in book.met
+            ),
+            beyond=tuple(sorted(generator.boundaries.beyond)),
+            broken=tuple(f"{number} packets: {why}" for why, number in self.broken.items()),
+            by_chance=self.by_chance,
+        )
+
+    def _packets(self, devices: Sequence[SimulatedDevice], network: Network) -> tuple[list[Sent], Pool]:
+        """The packets that are sent: those of captures, then generated ones, each once."""
+        generator = Pool(devices, self._request.seed)
+        found: dict[str, Sent] = {}
+        for sends in self._given(network):
+            if (made := _made(sends, network)) is not None:
+                found[repr(sends)] = made
+        if not found and (self._request.pcap or self._request.scenarios):
+            raise HarnessError("no packet of the capture or the scenarios can be sent in this lab")
+        for packet in generator.packets(self._request.packets):
+            if (made := _made(packet.sends, network)) is not None:
+                found.setdefault(repr(packet.sends), made)
+        return list(found.values()), generator
+
+    def _given(self, network: Network) -> Iterator[tuple[dict[str, Any], ...]]:
+        """The packets of scenarios and captures; those after the first of a scenario need the ones before."""
+        for path in self._request.scenarios:
+            cases = load_all(path, recording=True).cases
+            for case in cases:
+                actions = case.actions if isinstance(case, Case) else ()
+                if actions and all(isinstance(action, SendAction) for action in actions):
+                    yield tuple(msgspec.to_builtins(a.send) for a in actions if isinstance(a, SendAction))
+        if self._request.pcap:
+            from harness.packets import replay
+            from harness.packets.spec import Pcap
+
+            file = str(self._request.pcap.resolve())
+            try:
+                recorded = replay.packets(Pcap(file=file))
+            except Problem as problem:
+                raise HarnessError(f"{self._request.pcap} {problem.sentence}", remedy=problem.remedy) from None
+            for one in recorded[: self._request.packets]:
+                sender = replay.sender(one, network)
+                yield ({"from": sender, "pcap": {"file": file, "packets": one.number}},)
+
+    def _changes(self, packets: Sequence[Sent], network: Network) -> Iterator[Change]:
+        old, new = (self._effects(number, packets, network) for number in (0, 1))
+        books = (self._books[0], self._books[1])
+        for number, (sent, before, after) in enumerate(zip(packets, old, new, strict=True)):
+            if why := before.error or after.error:
+                self.broken[why] = self.broken.get(why, 0) + 1
+                continue
+            self.by_chance += any(one.by_chance for one in (*before.seen, *after.seen))
+            about = number, sent.sends, sent.summary
+            if (change := compared(about, before, after, books, rules=self._request.rules)) is not None:
+                yield change
+
+    def _effects(self, side: int, packets: Sequence[Sent], network: Network) -> list[Effects]:
+        """The effects of one side on ``packets``."""
+        found: list[Effects] = []
+        files = self._sides[side].files
+        for answer in self._sessions[side].effects((network, files), [one.frames for one in packets]):
+            if isinstance(answer, Loaded):
+                if len(self._books) == side:
+                    self._books.append(Book(answer))
+                continue
+            found.append(answer)
+            self._books[side].met |= {place for one in answer.seen for place in one.met}
+            if len(found) % REPORTED == 0 and len(found) < len(packets):
+                self._tell(f"  {len(found)} of {len(packets)} through {self._sides[side].name}")
+        return found
+
+    def _simpler(self, changes: Sequence[Change], network: Network) -> list[Change]:
+        """``changes`` with simpler witnesses where a packet with one thing less said shows the same."""
+        tried: list[Sent] = []
+        for change in changes:
+            *before, last = change.witness.sends
+            for send in pool.simpler(last):
+                if (made := _made((*before, send), network)) is not None:
+                    tried.append(made)
+        self._gained = False
+        if not tried:
+            return list(changes)
+        keys = {change.key: change for change in changes}
+        for other in self._changes(tried, network):
+            known = keys.get(other.key)
+            if known is not None and _cost(other.witness) < _cost(known.witness):
+                self._gained = True
+                witness = other.witness._replace(number=known.witness.number)
+                keys[other.key] = msgspec.structs.replace(known, witness=witness)
+        return list(keys.values())
+
+
+def _cost(witness: Witness) -> tuple[int, int, int]:
+    return pool.cost_of(witness.sends)
+
+
+def _made(sends: tuple[dict[str, Any], ...], network: Network) -> Sent | None:
+    """The frames of a packet and of those before it; None for what cannot be sent in this lab."""
+    with suppress(Problem, msgspec.ValidationError):
+        return Sent(sends, tuple(build(msgspec.convert(send, Send), network) for send in sends))
+    return None
+
+
+def changed(comparisons: Sequence[Comparison]) -> bool:
+    """Whether something changes that was not accepted."""
+    return any(not change.accepted for one in comparisons for change in one.changes)

@@ -1,0 +1,190 @@
+"""A comparison for people and CI: text, JSON, Markdown, HTML, and annotations for GitHub."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from harness.compare.changes import Change, details
+from harness.generate.pool import told
+from harness.text import command, escape, markdown
+
+SHOWN = 10
+"""Rules that were not met, in the text."""
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found about two rulesets."""
+
+    old: str
+    new: str
+    kernels: tuple[str, ...]
+    lab: str
+    seed: int
+    packets: int
+    changes: list[Change]
+    met: tuple[tuple[int, int], ...]
+    """Of each side: rules and policies that some packet met, and all."""
+    unmet: tuple[str, ...]
+    """The others, each with the reason."""
+    beyond: tuple[str, ...]
+    """What rules look at and no packet is made for."""
+    broken: tuple[str, ...]
+    """Packets that could not be measured, with the reason."""
+    by_chance: int
+    """Packets about which chance or the clock decides; they are not compared."""
+
+    @property
+    def title(self) -> str:
+        """How much changes, in how many packets."""
+        number = len(self.changes)
+        counted = f"{number} change{'s' * (number != 1)}" if number else "no change was found"
+        (old_met, old_all), (new_met, new_all) = self.met
+        return (
+            f"{counted} in {self.packets:,} packets ({self.old}: {old_met} of {old_all} rules and policies met, "
+            f"{self.new}: {new_met} of {new_all}; kernel {' and '.join(self.kernels)}; seed {self.seed})"
+        )
+
+    @property
+    def left_out(self) -> Iterator[str]:
+        """What the comparison says nothing about: sentences."""
+        if self.beyond:
+            yield f"no packet is made for: {', '.join(self.beyond)}"
+        if self.by_chance:
+            yield f"{self.by_chance} packets are not compared, as chance or the clock decides about them"
+        yield from (f"not measured: {one}" for one in self.broken)
+        yield from (f"not met: {one}" for one in self.unmet[:SHOWN])
+        if len(self.unmet) > SHOWN:
+            yield f"not met: {len(self.unmet) - SHOWN} more rules and policies"
+
+
+def text(one: Comparison) -> str:
+    """For a terminal."""
+    lines = [escape(one.title)]
+    for change in one.changes:
+        accepted = "  (accepted)" if change.accepted else ""
+        many = f"  and {change.packets - 1} more packets" if change.packets > 1 else ""
+        lines.append(f"  {escape(change.kind)}{accepted}")
+        lines.append(f"      packet  {escape(change.witness.summary)}{many}")
+        lines.append(f"      ask     {escape(_question(change))}")
+        lines.append(f"      old     {escape(str(change.old))}")
+        lines.append(f"      new     {escape(str(change.new))}")
+        for name, before, after in details(change.witness.old, change.witness.new):
+            if name != "verdict":
+                lines.append(f"      {name:8}{escape(before)}  →  {escape(after)}")
+    lines += [f"  {escape(sentence)}" for sentence in one.left_out]
+    return "\n".join(lines)
+
+
+def _question(change: Change) -> str:
+    """The packet as ``nft-harness ask`` takes it, with those before it."""
+    return ", then ".join(told(send) for send in change.witness.sends)
+
+
+def as_json(comparisons: Sequence[Comparison]) -> str:
+    """For programs."""
+    found = [
+        {
+            "old": one.old,
+            "new": one.new,
+            "kernels": one.kernels,
+            "lab": one.lab,
+            "seed": one.seed,
+            "packets": one.packets,
+            "met": {"old": one.met[0], "new": one.met[1]},
+            "changes": [_plain(change) for change in one.changes],
+            "left_out": list(one.left_out),
+            "unmet": one.unmet,
+        }
+        for one in comparisons
+    ]
+    return msgspec.json.format(msgspec.json.encode({"version": 1, "comparisons": found}), indent=2).decode()
+
+
+def _plain(change: Change) -> dict[str, object]:
+    return {
+        "change": change.kind,
+        "accepted": change.accepted,
+        "packets": change.packets,
+        "old": change.old,
+        "new": change.new,
+        "witness": {
+            "summary": change.witness.summary,
+            "sends": change.witness.sends,
+            "old": change.witness.old,
+            "new": change.witness.new,
+        },
+    }
+
+
+def as_markdown(comparisons: Sequence[Comparison]) -> str:
+    """For a comment on a pull request and for a job's summary."""
+    lines: list[str] = []
+    for one in comparisons:
+        lines += [f"### {markdown(one.title)}", ""]
+        if one.changes:
+            lines += ["| change | packet | old | new |", "|---|---|---|---|"]
+        for change in one.changes:
+            kind = markdown(change.kind) + (" (accepted)" if change.accepted else "")
+            more = f" and {change.packets - 1} more" if change.packets > 1 else ""
+            cells = (
+                kind,
+                markdown(change.witness.summary) + more,
+                markdown(str(change.old)),
+                markdown(str(change.new)),
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+        lines += ["", *(f"- {markdown(sentence)}" for sentence in one.left_out), ""]
+    return "\n".join(lines)
+
+
+_STYLE = (
+    "<style>body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:72em;padding:0 1em}"
+    "table{border-collapse:collapse;width:100%}td,th{border:1px solid #8884;padding:.3em .6em;text-align:left;"
+    "vertical-align:top}code{overflow-wrap:anywhere}.ok{opacity:.6}</style>"
+)
+"""The page has no script and loads nothing."""
+
+
+def as_html(comparisons: Sequence[Comparison]) -> str:
+    """One page that needs no network."""
+    parts = [
+        "<!DOCTYPE html>\n<html lang=en><meta charset=utf-8><title>nft-harness diff</title>",
+        _STYLE,
+    ]
+    for one in comparisons:
+        parts.append(f"<h2>{_shown(one.title)}</h2><p>{_shown(one.lab)}</p>")
+        if one.changes:
+            parts.append("<table><tr><th>change<th>packet<th>old<th>new<th>what differs</tr>")
+        for change in one.changes:
+            rows = "<br>".join(
+                f"{_shown(name)}: <code>{_shown(before)}</code> → <code>{_shown(after)}</code>"
+                for name, before, after in details(change.witness.old, change.witness.new)
+            )
+            kind = _shown(change.kind) + (" (accepted)" if change.accepted else "")
+            parts.append(
+                f"<tr class={'ok' if change.accepted else 'new'}><td>{kind}<td><code>{_shown(change.witness.summary)}"
+                f"</code><br>{change.packets} packets<td><code>{_shown(str(change.old))}</code>"
+                f"<td><code>{_shown(str(change.new))}</code><td>{rows}</tr>"
+            )
+        parts.append(("</table>" if one.changes else "") + "<ul>")
+        parts += [f"<li>{_shown(sentence)}</li>" for sentence in one.left_out]
+        parts.append("</ul>")
+    return "\n".join(parts) + "\n</html>\n"
+
+
+def _shown(text: str) -> str:
+    return html.escape(escape(text))
+
+
+def warnings(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """Workflow commands of GitHub: a warning at the new rule of each change that was not accepted."""
+    for one in comparisons:
+        for change in one.changes:
+            at = change.new.position or change.old.position
+            if not change.accepted and at is not None:
+                title = "the ruleset treats packets differently"
+                where = {"file": at.file, "line": str(at.line), "title": title}
+                yield command("warning", where, f"{change.kind}: {change.witness.summary}; before: {change.old}")

@@ -1,0 +1,302 @@
+"""Packets for one or more rulesets in one lab: for each rule, at each boundary, two at once, and at random.
+
+::
+
+    seeds (a packet for each rule and policy) ── one field changed ──> boundaries
+                                              ── two fields ─────────> pairs
+                                              ── all fields ─────────> random
+
+Each is tried on the simulated rulesets. Chosen are first those on which the rulesets seem to differ, then one of each
+way through the rules, then more until the budget is used. The same seed gives the same packets.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import Any, Final, NamedTuple
+
+from harness.generate import names
+from harness.generate.boundaries import PROTOCOLS, TCP_FLAGS, Boundaries, types_of
+from harness.generate.device import SimulatedDevice
+from harness.generate.expressions import Fields
+from harness.generate.packets import Candidate, Candidates
+from harness.generate.sends import REPLY_PORT, send_of
+from harness.generate.simulate import Key
+
+PER_RULE: Final = 2
+"""Packets for each rule and policy."""
+TRIED_AT_MOST: Final = 6_000
+"""Packets tried on the simulated rulesets, of each kind."""
+SHARE: Final = 4
+"""The part of the budget, one in so many, that ways through the rules seen already get before all others."""
+_OF_PROTOCOL: Final = ("sport", "dport", "flags", "type", "code", "op", "mss", "frag", "payload")
+
+Way = tuple[tuple[tuple[Key, ...], str], ...]
+"""What a packet meets in each ruleset, and the verdict there."""
+
+
+class Packet(NamedTuple):
+    """A packet, with those before it that it needs."""
+
+    sends: tuple[dict[str, Any], ...]
+    """As ``send`` in a scenario."""
+    fields: Fields
+    """Of the last one."""
+    way: Way
+
+
+class Pool:
+    """Packets for rulesets that are loaded in the same lab."""
+
+    def __init__(self, devices: Sequence[SimulatedDevice], seed: int) -> None:
+        self._devices = devices
+        self._random = random.Random(seed)
+        self._network = devices[0].network
+        self.boundaries = Boundaries(*(one.ruleset for one in devices))
+        self._choices = self._values()
+
+    def packets(self, budget: int) -> list[Packet]:
+        """At most ``budget`` packets, those first that are for a rule or policy."""
+        seeds = list(self._seeds())
+        found: dict[str, Packet] = {repr(one.sends): one for one in seeds}
+        simple = [one.fields for one in seeds if len(one.sends) == 1]
+        for made in (self._neighbours(simple), self._pairs(simple), self._at_random(simple)):
+            for fields in itertools.islice(made, TRIED_AT_MOST):
+                if (packet := self._tried(fields)) is not None:
+                    found.setdefault(repr(packet.sends), packet)
+        return self._chosen(list(found.values()), len(seeds), budget)
+
+    def _seeds(self) -> Iterator[Packet]:
+        seen: set[str] = set()
+        for device in self._devices:
+            makers = Candidates(device)
+            for chain in device.ruleset.chains.values():
+                keys = [rule.key for rule in chain.rules] + ([chain.key] if chain.hook else [])
+                for key in keys:
+                    for one in self._of(makers, key):
+                        if (text := repr(one.sends)) not in seen:
+                            seen.add(text)
+                            yield Packet(one.sends, one.fields, self._way(one.fields))
+
+    @staticmethod
+    def _of(makers: Candidates, key: Key) -> list[Candidate]:
+        found: list[Candidate] = []
+        # An expression of a form that the simulation does not know: the rule is reported as not met.
+        with suppress(LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+            found.extend(itertools.islice(makers.of(key), PER_RULE))
+        return found
+
+    # -- changes ----------------------------------------------------------------------------------
+
+    def _values(self) -> dict[str, list[Any]]:
+        """What each field may become."""
+        found = {name: list(values) for name, values in self.boundaries.values.items() if name in _CHANGES}
+        seen = found.get("proto", [])
+        found["proto"] = list(dict.fromkeys([*seen, *PROTOCOLS]))
+        found.setdefault("flags", []).extend(TCP_FLAGS[:3])
+        found["ends"] = list(itertools.permutations(self._network.hosts, 2))
+        found["family"] = [4, 6]
+        found["state"] = ["invalid"]
+        return found
+
+    def _changes(self) -> list[tuple[str, Any]]:
+        return [(name, value) for name, values in self._choices.items() for value in values]
+
+    def _neighbours(self, seeds: Sequence[Fields]) -> Iterator[Fields]:
+        """Each seed with each field changed to each value; a sample where those are too many."""
+        pairs = list(itertools.product(seeds, self._changes()))
+        if len(pairs) > TRIED_AT_MOST:
+            pairs = self._random.sample(pairs, TRIED_AT_MOST)
+        for seed, (name, value) in pairs:
+            yield self._changed(seed, name, value)
+
+    def _pairs(self, seeds: Sequence[Fields]) -> Iterator[Fields]:
+        changes = self._changes()
+        while seeds:
+            fields = self._random.choice(seeds)
+            for name, value in self._random.sample(changes, min(2, len(changes))):
+                fields = self._changed(fields, name, value)
+            yield fields
+
+    def _at_random(self, seeds: Sequence[Fields]) -> Iterator[Fields]:
+        while seeds:
+            fields = self._random.choice(seeds)
+            names_ = list(self._choices)
+            self._random.shuffle(names_)
+            for name in names_:
+                if self._choices[name] and self._random.random() < 0.6:
+                    fields = self._changed(fields, name, self._random.choice(self._choices[name]))
+            yield fields
+
+    def _changed(self, fields: Fields, name: str, value: Any) -> Fields:
+        change = _CHANGES[name]
+        return change(self, dict(fields), name, value) if callable(change) else fields | {name: value}
+
+    def _proto(self, fields: Fields, _: str, value: Any) -> Fields:
+        """The same packet of another protocol."""
+        found = {key: one for key, one in fields.items() if key not in _OF_PROTOCOL}
+        found["proto"] = value
+        if value in ("icmp", "ipv6-icmp"):
+            found |= {"type": "echo-request", "code": 0}
+            found = self._family(found, "family", 4 if value == "icmp" else 6)
+        elif value in names.WITH_PORTS:
+            found |= {"sport": fields.get("sport", REPLY_PORT), "dport": fields.get("dport", 443)}
+        if value == "tcp":
+            found["flags"] = ("syn",)
+        return found
+
+    def _port(self, fields: Fields, name: str, value: Any) -> Fields:
+        if fields["proto"] not in names.WITH_PORTS:
+            fields = self._proto(fields, "proto", self._random.choice(("tcp", "udp")))
+        return fields | {name: value}
+
+    def _flags(self, fields: Fields, name: str, value: Any) -> Fields:
+        if fields["proto"] != "tcp":
+            fields = self._proto(fields, "proto", "tcp")
+        return {key: one for key, one in fields.items() if key != "state"} | {name: value}
+
+    def _type(self, fields: Fields, name: str, value: Any) -> Fields:
+        if fields["proto"] not in ("icmp", "ipv6-icmp"):
+            fields = self._proto(fields, "proto", self._random.choice(("icmp", "ipv6-icmp")))
+        if isinstance(value, str) and value not in types_of(fields["proto"]):
+            fields = self._proto(fields, "proto", "ipv6-icmp" if fields["proto"] == "icmp" else "icmp")
+        return fields | {name: value}
+
+    def _state(self, fields: Fields, name: str, value: Any) -> Fields:
+        """An invalid packet: a reset of no connection."""
+        return self._proto(fields, "proto", "tcp") | {"flags": ("rst",), name: value}
+
+    def _family(self, fields: Fields, _: str, value: int) -> Fields:
+        if fields["family"] == value:
+            return fields
+        found = {key: one for key, one in fields.items() if key not in ("saddr", "ether_type")}
+        found |= {"family": value, "ether_type": names.ETHER_TYPES["ip" if value == 4 else "ip6"]}
+        if found["to"] not in self._network.hosts:
+            found["to"] = next(name for name in self._network.hosts if name not in (found["from"],))
+        if found["proto"] in ("icmp", "ipv6-icmp"):
+            found["proto"] = "icmp" if value == 4 else "ipv6-icmp"
+        return found
+
+    def _saddr(self, fields: Fields, name: str, value: str) -> Fields:
+        fields = self._family(fields, "family", ip_address(value).version)
+        owner = self._network.owner(ip_address(value))
+        if owner is not None and owner not in (fields["to"], self._network.device):
+            fields["from"] = owner
+        return fields | {name: value}
+
+    def _daddr(self, fields: Fields, _: str, value: str) -> Fields:
+        address = ip_address(value)
+        fields = self._family(fields, "family", address.version)
+        owner = self._network.owner(address)
+        usual = self._network.address(owner, address.version, towards=fields["from"]) if owner else None
+        return fields | {"to": owner if owner is not None and usual == address else value}
+
+    def _ends(self, fields: Fields, _: str, value: tuple[str, str]) -> Fields:
+        found = {key: one for key, one in fields.items() if key != "saddr"}
+        return found | {"from": value[0], "to": value[1]}
+
+    # -- choosing ---------------------------------------------------------------------------------
+
+    def _tried(self, fields: Fields) -> Packet | None:
+        """The packet with ``fields``, if it gets to the device."""
+        try:
+            way = self._way(fields)
+            if not any(met for met, _ in way):
+                return None
+            return Packet((send_of(fields),), fields, way)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+            return None
+
+    def _way(self, fields: Fields) -> Way:
+        found = []
+        for device in self._devices:
+            went = device.travel(dict(fields), frozenset())
+            found.append((tuple(went.met), went.verdict) if went else ((), ""))
+        return tuple(found)
+
+    def _chosen(self, packets: Sequence[Packet], seeds: int, budget: int) -> list[Packet]:
+        own, others = list(packets[:seeds]), list(packets[seeds:])
+        chosen = own[:budget]
+        seen = {one.way for one in chosen}
+        rounds: list[list[Packet]] = [[], [], [], []]
+        for one in sorted(others, key=cost):
+            differs = len({verdict for _, verdict in one.way}) > 1
+            rounds[(0 if differs else 1) if one.way not in seen else 2 if differs else 3].append(one)
+            seen.add(one.way)
+        # Of ways seen already a part as well: the simulation may know less than it seems.
+        rest = max(budget - len(chosen), 0)
+        self._random.shuffle(rounds[3])
+        kept = rounds[3][: rest // SHARE]
+        for one in [*rounds[0], *rounds[2][:rest], *rounds[1]]:
+            if len(chosen) + len(kept) >= budget:
+                break
+            chosen.append(one)
+        chosen += kept
+        chosen += rounds[3][len(kept) :][: max(budget - len(chosen), 0)]
+        return chosen
+
+
+def cost(packet: Packet) -> tuple[int, int, int]:
+    """As :func:`cost_of`."""
+    return cost_of(packet.sends)
+
+
+def cost_of(sends: Sequence[dict[str, Any]]) -> tuple[int, int, int]:
+    """How far packets are from one that says nothing but its ends and protocol: packets, fields, characters."""
+    return len(sends), sum(map(_said, sends)), len(repr(sends))
+
+
+def told(send: dict[str, Any]) -> str:
+    """``send`` as a packet on one line, see :mod:`harness.packets.line`."""
+    words = [f"{send['from']} > {send['to']}" if "to" in send else str(send["from"])]
+    for key, inside in send.items():
+        if key in ("from", "to"):
+            continue
+        words.append(key)
+        pairs = inside.items() if isinstance(inside, dict) else [("", inside)]
+        words += [f"{name} {value}".strip() for name, value in pairs]
+    return " ".join(words)
+
+
+def _said(send: Any) -> int:
+    return sum(map(_said, send.values())) if isinstance(send, dict) else 1
+
+
+def simpler(send: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """``send`` with one thing less said: a field left out, or one back at what is usual."""
+    for key, inside in send.items():
+        if key in ("from", "to"):
+            continue
+        if isinstance(inside, dict):
+            needed = ("dport",)
+            for name in inside:
+                if name not in needed:
+                    rest = {one: value for one, value in inside.items() if one != name}
+                    if rest or key not in ("ip", "ether"):
+                        yield send | {key: rest}
+                    else:
+                        yield {one: value for one, value in send.items() if one != key}
+        elif key != "payload" or len(send) > 3:
+            yield {one: value for one, value in send.items() if one != key}
+
+
+_CHANGES: Final[dict[str, Any]] = {
+    "proto": Pool._proto,
+    "sport": Pool._port,
+    "dport": Pool._port,
+    "flags": Pool._flags,
+    "type": Pool._type,
+    "state": Pool._state,
+    "family": Pool._family,
+    "saddr": Pool._saddr,
+    "daddr": Pool._daddr,
+    "ends": Pool._ends,
+    "ttl": None,
+    "dscp": None,
+    "vlan": None,
+}
+"""How a field of a packet is changed; None where it is only set."""
