@@ -81,14 +81,16 @@ def run(request: Request, tell: Tell) -> list[Comparison]:
 
     Raises :class:`~harness.errors.HarnessError` where that cannot be done.
     """
+    approved = accepted.read(request.accept) if request.accept else []
     with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nft-harness-diff-"))).resolve()
+        pairs = list(_pairs(request, folder))
         kernels = request.kernels or (request.kernel,)
         sessions = [stack.enter_context(Session.open(kernel, request.tracer)) for kernel in kernels]
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nft-harness-diff-"))).resolve()
         found = []
-        for old, new in _pairs(request, folder, sessions[0], tell):
+        for old, named in pairs:
+            new = named or _optimized(old, folder, sessions[0], request)
             found.append(_Comparing(request, old, new, sessions[0], sessions[-1], tell).compare())
-    approved = accepted.read(request.accept) if request.accept else []
     for one in found:
         for change in one.changes:
             change.accepted = change.key in approved
@@ -97,8 +99,8 @@ def run(request: Request, tell: Tell) -> list[Comparison]:
     return found
 
 
-def _pairs(request: Request, folder: Path, session: Session, tell: Tell) -> Iterator[tuple[Side, Side]]:
-    """The sides that are compared with each other."""
+def _pairs(request: Request, folder: Path) -> Iterator[tuple[Side, Side | None]]:
+    """The sides that are compared with each other; None for what ``nft --optimize`` will make of the first."""
     named = request.rulesets
     modes = [bool(request.base), request.optimize, request.permute, bool(request.kernels)]
     if sum(modes) > 1:
@@ -112,8 +114,7 @@ def _pairs(request: Request, folder: Path, session: Session, tell: Tell) -> Iter
         side = sides.of(",".join(named))
         yield from ((side, other) for other in sides.orders(side))
     elif request.optimize:
-        side = sides.of(named[0])
-        yield side, _optimized(side, folder, session, request)
+        yield sides.of(named[0]), None
     elif request.kernels:
         if len(request.kernels) != 2:
             raise HarnessError("--kernels takes two kernels", remedy="as in --kernels 6.1 7.2")
@@ -131,7 +132,7 @@ def _optimized(side: Side, folder: Path, session: Session, request: Request) -> 
     network = _lab(request, facts, facts).network
     file = folder / "optimized.nft"
     file.write_text(session.optimized((network, side.files)))
-    return Side(f"{side.name} by nft --optimize", msgspec.structs.replace(sides.of(str(file)).files))
+    return Side(f"{side.name} by nft --optimize", sides.of(str(file)).files)
 
 
 def _lab(request: Request, old: Facts, new: Facts) -> ChosenLab:

@@ -23,9 +23,9 @@ from harness.generate import names
 from harness.generate.boundaries import PROTOCOLS, TCP_FLAGS, Boundaries, types_of
 from harness.generate.device import SimulatedDevice
 from harness.generate.expressions import Fields
-from harness.generate.packets import Candidate, Candidates
+from harness.generate.packets import REPEATED_AT_MOST, Candidate, Candidates
 from harness.generate.sends import REPLY_PORT, send_of
-from harness.generate.simulate import Key
+from harness.generate.simulate import Key, SimulatedRule
 
 PER_RULE: Final = 2
 """Packets for each rule and policy."""
@@ -75,12 +75,13 @@ class Pool:
         for device in self._devices:
             makers = Candidates(device)
             for chain in device.ruleset.chains.values():
-                keys = [rule.key for rule in chain.rules] + ([chain.key] if chain.hook else [])
-                for key in keys:
+                bursts = {rule.key: _burst(rule) for rule in chain.rules}
+                for key in [*bursts, *([chain.key] if chain.hook else [])]:
                     for one in self._of(makers, key):
-                        if (text := repr(one.sends)) not in seen:
-                            seen.add(text)
-                            yield Packet(one.sends, one.fields, self._way(one.fields))
+                        for sends in _with_burst(one.sends, bursts.get(key, 0)):
+                            if (text := repr(sends)) not in seen:
+                                seen.add(text)
+                                yield Packet(sends, one.fields, self._way(one.fields))
 
     @staticmethod
     def _of(makers: Candidates, key: Key) -> list[Candidate]:
@@ -238,6 +239,20 @@ class Pool:
         chosen += kept
         chosen += rounds[3][len(kept) :][: max(budget - len(chosen), 0)]
         return chosen
+
+
+def _burst(rule: SimulatedRule) -> int:
+    """How many packets a limit of ``rule`` lets by at once; 0 where it has none, or takes more than is sent."""
+    limits = (what for word, what in rule.statements if word == "limit" and isinstance(what, dict))
+    found = min((int(what.get("burst", 5)) for what in limits if not what.get("inv")), default=0)
+    return found if found < REPEATED_AT_MOST else 0
+
+
+def _with_burst(sends: tuple[dict[str, Any], ...], burst: int) -> Iterator[tuple[dict[str, Any], ...]]:
+    """``sends``; and, where there is a limit, as many of the last one as are over it."""
+    yield sends
+    if burst:
+        yield (*sends[:-1], sends[-1] | {"count": burst + 1})
 
 
 def cost(packet: Packet) -> tuple[int, int, int]:

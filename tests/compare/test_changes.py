@@ -1,0 +1,169 @@
+"""Effects of two rulesets on the same packets, compared, grouped, approved and shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from harness.batch.messages import Effect, Effects, Loaded
+from harness.cli import main
+from harness.compare import accepted, output
+from harness.compare.changes import Book, Change, compared, difference, grouped
+from harness.compare.output import Comparison
+from harness.errors import HarnessError, Position
+from harness.model.observation import Rule
+from harness.model.result import Policy
+
+FORWARD = ("inet", "t", "forward")
+RULE, POLICY = (*FORWARD, 4), (*FORWARD, 0)
+
+
+def book(file: str, text: str = "tcp dport 80 accept") -> Book:
+    names = {"family": "inet", "table": "t", "chain": "forward"}
+    rule = Rule(**names, handle=4, text=text, position=Position(file, 7, 3))
+    policy = Policy(**names, hook="forward", verdict="drop", position=Position(file, 3, 3))
+    return Book(Loaded(kernel="6.12", rules=(rule,), policies=(policy,)))
+
+
+def effect(**values: Any) -> Effect:
+    return Effect(**{"verdict": "accept", "decided": (RULE,), "met": (RULE,), **values})
+
+
+DROPPED = effect(verdict="drop", decided=(POLICY,), met=(POLICY,))
+BOOKS = book("old.nft"), book("new.nft")
+
+
+def change(number: int, old: Effect, new: Effect, *, rules: bool = False, port: int = 80) -> Change | None:
+    sends = ({"from": "client", "to": "server", "tcp": {"dport": port}},)
+    about = number, sends, f"client → server tcp {port}"
+    return compared(about, Effects(seen=(old,)), Effects(seen=(new,)), BOOKS, rules=rules)
+
+
+def sure(found: Change | None) -> Change:
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ({}, {}, ""),
+        ({"verdict": "drop"}, {}, "drop → accept"),
+        ({}, {"verdict": "reject with tcp reset"}, "accept → reject with tcp reset"),
+        ({"arrived": ("server eth0: a",)}, {"arrived": ("server eth0: b",)}, "accept, arrives differently"),
+        ({}, {"answers": ("client eth0: icmp",)}, "accept, is answered differently"),
+        ({"mark": 1}, {"mark": 2}, "accept, mark differently"),
+        ({}, {"logs": ('log prefix "x"',)}, "accept, logs differently"),
+        ({}, {"elements": {"inet t s": ("1.2.3.4",)}}, "accept, sets differently"),
+        ({}, {"connections": ("protocol 6",)}, "accept, connection differently"),
+        ({"met": ()}, {}, ""),
+    ],
+)
+def test_what_differs_is_the_verdict_or_else_what_follows(old: Any, new: Any, words: str) -> None:
+    assert difference(effect(**old), effect(**new)) == words
+
+
+def test_another_rule_counts_only_when_asked_for() -> None:
+    by_policy = effect(decided=(POLICY,))
+    assert change(0, effect(), by_policy) is None
+    assert sure(change(0, effect(), by_policy, rules=True)).kind == "accept, by another rule"
+
+
+def test_chance_decides_about_no_change() -> None:
+    assert change(0, DROPPED, effect(by_chance="numgen random")) is None
+
+
+def test_groups_have_the_simplest_packet() -> None:
+    found = [sure(change(n, DROPPED, effect(), port=port)) for n, port in enumerate((8080, 80, 443))]
+    found.append(sure(change(3, effect(), DROPPED)))
+    one, other = grouped(found, lambda witness: len(repr(witness.sends)))
+    assert (one.kind, one.packets, one.witness.sends[0]["tcp"]["dport"]) == ("drop → accept", 3, 80)
+    assert str(one.old) == "old.nft:3: policy drop"
+    assert str(one.new) == "new.nft:7: tcp dport 80 accept"
+    assert other.kind == "accept → drop"
+
+
+def comparison(*changes: Change) -> Comparison:
+    return Comparison(
+        old="old.nft",
+        new="new.nft",
+        kernels=("6.12",),
+        lab="client — wan0 device",
+        seed=7,
+        packets=1412,
+        changes=list(changes),
+        met=((1, 2), (2, 2)),
+        unmet=("old.nft:9: drop: no packet was found",),
+        beyond=("meta cgroup",),
+        broken=(),
+        by_chance=1,
+    )
+
+
+def test_the_text_says_what_changed_and_what_is_not_known() -> None:
+    shown = output.text(comparison(sure(change(0, DROPPED, effect()))))
+    assert shown.startswith("1 change in 1,412 packets (old.nft: 1 of 2 rules and policies met")
+    assert "drop → accept" in shown
+    assert "client > server tcp dport 80" in shown
+    assert "no packet is made for: meta cgroup" in shown
+    assert "not met: old.nft:9: drop: no packet was found" in shown
+    assert output.text(comparison()).startswith("no change was found in 1,412 packets")
+
+
+def test_other_forms_escape_what_a_ruleset_says() -> None:
+    nasty = msgspec.structs.replace(sure(change(0, DROPPED, effect())))
+    nasty.new = msgspec.structs.replace(nasty.new, text='log prefix "<script>|\x1b[2J" accept')
+    page, table = output.as_html([comparison(nasty)]), output.as_markdown([comparison(nasty)])
+    assert "<script>" not in page
+    assert "\x1b" not in page + table
+    assert "\\|" in table
+    (warning,) = output.warnings([comparison(nasty)])
+    assert warning.startswith("::warning file=new.nft,line=7,")
+    found = json.loads(output.as_json([comparison(nasty)]))["comparisons"][0]["changes"][0]
+    assert (found["change"], found["witness"]["new"]["verdict"]) == ("drop → accept", "accept")
+
+
+def test_approved_changes_are_read_back(tmp_path: Path) -> None:
+    file = tmp_path / "accepted.yaml"
+    assert accepted.read(file) == []
+    one = sure(change(0, DROPPED, effect()))
+    accepted.write(file, [one])
+    accepted.write(file, [one])
+    assert accepted.read(file) == [one.key]
+    assert one.key == ("drop → accept", "inet t forward: policy drop", "inet t forward: tcp dport 80 accept")
+    file.write_text("accepted:\n  - {change: x}\n")
+    with pytest.raises(HarnessError, match=r"accepted.yaml:2:5: is not a change"):
+        accepted.read(file)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["a.nft"], "two rulesets are compared, and 1 is named"),
+        (["a.nft", "none.nft"], "none.nft is neither a file nor a folder"),
+        (["a.nft", "empty"], "empty has no file NAME.nft"),
+        (["a.nft", "--permute"], "--permute is about several files"),
+        (["a.nft", "--optimize", "--permute"], "--base, --optimize, --permute and --kernels are about different sides"),
+        (["a.nft", "--approve"], "--approve needs a file"),
+        (["a.nft", "--base", "main"], "git rev-parse: not a git repository"),
+        (["a.nft", "a.nft", "--accept", "a.yaml"], "a.yaml:1:1: has no list accepted:"),
+    ],
+)
+def test_a_wrong_command_line_is_one_sentence(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    (tmp_path / "a.nft").touch()
+    (tmp_path / "a.yaml").write_text("x: 1\n")
+    (tmp_path / "empty").mkdir()
+    assert main(["diff", *arguments]) == 2
+    assert capsys.readouterr().err.startswith(f"nft-harness: error: {words}")
