@@ -62,6 +62,9 @@ def alternatives(ruleset: SimulatedRuleset, rule: SimulatedRule, match: Mapping[
     """What would make a match hold: a few of its values."""
     left, operator, right = match["left"], match["op"], match["right"]
     members = ruleset.members(rule, right)
+    if operator == "!" and field(left) == "flags":
+        yield from (implied(left) | {"flags": flags} for flags in _without(members))
+        return
     if operator in ("!=", "!"):
         yield from _others(left, members)
         return
@@ -75,6 +78,12 @@ def alternatives(ruleset: SimulatedRuleset, rule: SimulatedRule, match: Mapping[
         several = isinstance(member, list) and operator == "in"
         for one in member if several else [member]:
             yield constraints(left, one)
+
+
+def _without(members: list[Any]) -> Iterator[tuple[str, ...]]:
+    """Flags of a packet that has none of ``members``."""
+    excluded = {str(one) for member in members for one in (member if isinstance(member, list) else [member])}
+    yield from (flags for flags in ((), ("psh",), ("ack",), ("syn",), ("fin", "ack")) if not excluded & set(flags))
 
 
 def _requests(left: Any, members: list[Any]) -> Iterator[str]:

@@ -12,8 +12,8 @@ from harness.errors import HarnessError
 from harness.generate import expressions
 from harness.generate.addresses import USUAL, Net, Wanted, overlapping, wanted
 from harness.generate.facts import Facts
-from harness.generate.interfaces import Interfaces, named
-from harness.generate.simulate import SimulatedRule, SimulatedRuleset
+from harness.generate.interfaces import Interfaces, in_statements, named
+from harness.generate.simulate import FINAL, SimulatedChain, SimulatedRuleset
 from harness.netfilter import IP_FAMILIES
 from harness.topology.builtin import LABS, rename
 from harness.topology.network import Network
@@ -62,11 +62,13 @@ def given(named: str) -> ChosenLab:
 def choose(facts: Facts) -> ChosenLab:
     """The lab for ``facts``: a built-in one under the ruleset's names where that will do, else one of its own."""
     ruleset = SimulatedRuleset(facts)
-    names, addresses = _with_another(named(facts), ruleset), wanted(ruleset)
+    names, addresses = named(facts), wanted(ruleset)
     bases = [one for one in ruleset.chains.values() if one.hook]
     routes = {one.hook for one in bases if one.family in IP_FAMILIES}
     own = any(one.hook in ("input", "output") and one.kind == "filter" and one.family != "bridge" for one in bases)
     routed = "forward" in routes or (not own and any(one.kind == "nat" for one in bases))
+    if len(names.routed) > routed:  # a router with one of them has a second in any case
+        names = _with_another(names, ruleset)
     bridged = bool(names.ports) or any(one.family == "bridge" for one in bases)
     if bridged and not routed:
         names = Interfaces([], [*names.ports, *names.routed], names.bridges)
@@ -76,16 +78,29 @@ def choose(facts: Facts) -> ChosenLab:
 
 
 def _with_another(names: Interfaces, ruleset: SimulatedRuleset) -> Interfaces:
-    """``names``, and where a map of interfaces decides one that no rule names: what follows the map is about that."""
-    keys = (what["key"] for one in ruleset.chains.values() if one.hook for rule in one.rules for what in _maps(rule))
-    by_interface = any(expressions.field(part) in ("iif", "oif") for key in keys for part in expressions.parts(key))
-    if not by_interface or len(names.routed) < 2:
+    """``names``, and one that no rule names where rules about interfaces decide before others: those are about it."""
+    if not names.routed or not any(_needs_another(one, names.routed) for one in ruleset.chains.values() if one.hook):
         return names
     return names._replace(routed=[*names.routed, next(one for one in _OTHERS if one not in names.routed)])
 
 
-def _maps(rule: SimulatedRule) -> Iterator[dict[str, Any]]:
-    yield from (what for word, what in rule.statements if word == "vmap" and isinstance(what, dict))
+def _needs_another(chain: SimulatedChain, interfaces: Sequence[str]) -> bool:
+    """Whether rules of a base chain decide about all of ``interfaces``, and others stand behind those."""
+    decided: dict[str, set[str]] = {"iif": set(), "oif": set()}
+    for rule in chain.rules:
+        if any(set(interfaces) <= found for found in decided.values()):
+            return True
+        word, what = rule.statements[0] if rule.statements else ("", {})
+        if word == "vmap" and any(expressions.field(part) in decided for part in expressions.parts(what["key"])):
+            decided["iif"].update(interfaces)
+        elif word == "match" and what["op"] in ("==", "in") and _decides({one for one, _ in rule.statements[1:]}):
+            decided.get(expressions.field(what["left"]), set()).update(n for _, n in in_statements([{word: what}]))
+    return False
+
+
+def _decides(words: set[str]) -> bool:
+    """Whether a rule with these statements behind its match has a verdict about all that matches."""
+    return bool(words & {*FINAL}) and words <= {"counter", "log", *FINAL}
 
 
 def _built_in(names: Interfaces, addresses: Sequence[Wanted], *, routed: bool, bridged: bool) -> ChosenLab | None:

@@ -185,11 +185,11 @@ class SimulatedRuleset:
             return {"<": a < b, ">": a > b, "<=": a <= b, ">=": a >= b}[operator]
         if field(left) in ("state", "status"):
             holds = choices(found, members)
-        elif operator == "in" and field(left) == "flags":
+        elif operator in ("in", "!") and field(left) == "flags":
             holds = bool((names.flags(found) or 0) & (names.flags(members if len(members) > 1 else members[0]) or 0))
         else:
             holds = any(contains(left, found, one, fields) for one in members)
-        return not holds if operator == "!=" else holds
+        return not holds if operator in ("!=", "!") else holds
 
     def look_up(self, rule: SimulatedRule, mapping: Mapping[str, Any], fields: Fields) -> Any:
         """The value that a map has for a packet; None for none, UNKNOWN where its key is not known."""

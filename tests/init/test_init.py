@@ -66,6 +66,7 @@ def key_of(found: Facts, chain: str, text: str) -> Key:
             "zones",
             "client — wan0 device eth1.10 — server, device eth1.20 — pc, device wlan0 — third, device other0 — fourth",
         ),
+        ("tunnel", "client — tun0 device other0 — server"),
         ("bridged", "client — uplink0 device swp1 — server, device swp3 — pc, device swp2 — third"),
     ],
 )
@@ -104,7 +105,7 @@ def test_hosts_at_a_bridge_share_its_networks() -> None:
     ("name", "missing"),
     [
         *(("edge", 0), ("home", 0), ("services", 0), ("docker", 1), ("lan0", 0), ("netavark", 0), ("vlans", 0)),
-        *(("blocks", 0), ("bridged", 0), ("zones", 0), ("gateway", 4), ("kernel", 6), ("ways", 1)),
+        *(("blocks", 0), ("bridged", 0), ("zones", 0), ("gateway", 4), ("kernel", 6), ("ways", 1), ("tunnel", 0)),
     ],
 )
 def test_each_rule_and_policy_gets_a_packet(name: str, missing: int) -> None:
@@ -198,6 +199,11 @@ def test_the_way_back_is_another_one_than_the_packet_came_by() -> None:
     (send,) = packet("ways", "prerouting", "fib saddr . iif oif")
     owner = lab.choose(facts("ways")).network.owner(ip_address(str(send["ip"]["src"])))  # type: ignore[index]
     assert owner not in (None, "device", send["from"])
+
+
+def test_flags_of_which_none_is_set() -> None:
+    (send,) = packet("ways", "prerouting", "tcp flags !")
+    assert not set(send["tcp"].get("flags", "S")) & set("FSRA")  # type: ignore[attr-defined]
 
 
 def test_what_a_set_remembers_is_a_field_that_the_packet_has() -> None:
