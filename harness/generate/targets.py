@@ -103,36 +103,36 @@ def why_none(device: SimulatedDevice, key: Key) -> str:
         return f"no rule leads into chain {chain.name}"
     rule = next((one for one in chain.rules if one.key == key), None)
     if rule and (empty := next(ruleset.empty(rule), "")):
-        return f"set {empty} is empty when the ruleset has just been loaded"
+        return f"set {empty} has no elements when the ruleset is loaded"
     if rule and max((excess(word, what) for word, what in rule.statements), default=0) > REPEATED_AT_MOST:
         return "it matches only after more packets than a scenario would send"
     if chain.hook in ("output", "postrouting", "egress") and chain.family in ("arp", "bridge"):
         return f"a lab sends nothing through the {chain.hook} hook of family {chain.family}"
     if chain.hook and chain.devices and not {LOOPBACK, *device.facing} & set(chain.devices):
-        return f"the lab has no {' or '.join(chain.devices)}"
+        return f"the lab has no interface {' or '.join(chain.devices)}"
     if rule and (refused := _refused(device, chain, rule)):
         return refused
     if _is_shadowed(ruleset, chain, key):
-        return "a rule before it decides about every packet"
-    return "no packet was found: other rules decide before it, or it asks for what is not understood"
+        return "an earlier rule decides every packet"
+    return "no packet was found: earlier rules decide, or it matches on what init does not understand"
 
 
 def _refused(device: SimulatedDevice, chain: SimulatedChain, rule: SimulatedRule) -> str:
     """Why the kernel lets no packet come to ``rule``; "" where nothing is known of that."""
     ruleset = device.ruleset
     if chain.kind == "nat" and (first := _other_nat(device, chain)):
-        return f"the chains of type nat of family {first} were loaded first, and they alone see a connection"
+        return f"the nat chains of family {first} were registered first, and only those see a new connection"
     for word, what in rule.statements:
         if word != "match" or what["op"] not in ("==", "in"):
             continue
         name, members = field(what["left"]), ruleset.members(rule, what["right"])
         if name == "status" and choices("dnat", members) and not _translates(ruleset):
-            return "no rule of the ruleset translates a destination"
+            return "no rule performs destination NAT"
         networks = [network for member in members if (network := _network(member)) is not None]
         if chain.hook not in ("input", "forward") or name not in ADDRESSES or len(networks) < len(members):
             continue
         if all(one.is_loopback for one in networks):
-            return f"the kernel drops packets of other hosts with the address {networks[0]} before this hook"
+            return f"the kernel drops packets from other hosts with the address {networks[0]} before this hook"
         if name == "daddr" and all(one.is_multicast and not is_joined(one.network_address) for one in networks):
             return (
                 f"no program of the lab has joined the group {_shown(networks[0])}, so the device does not receive it"

@@ -64,18 +64,18 @@ def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, progr
         facts = look(ruleset, _image(kernel)) if session is None else session.look([ruleset])
         ruleset = _in_project(ruleset, output, project, progress)
         chosen = lab.choose(facts)
-        progress(f"the lab: {chosen.described}")
+        progress(f"lab: {chosen.described}")
         about = list(targets(facts))
         device = SimulatedDevice(SimulatedRuleset(facts), chosen.network)
         writer = _Writer(ruleset, output, chosen, project)
         work = _Work(about, device, writer)
-        progress(f"packets for {sum(map(bool, work.candidates.values()))} of {len(about)} rules and policies")
+        progress(f"found packets for {sum(map(bool, work.candidates.values()))} of {len(about)} rules and policies")
         if session is not None:
             work.measure(partial(_measured, session), progress)
     found = work.scenarios(measured=measure)
     if not found:
         raise HarnessError(
-            "no packet was found that meets any of the rules or policies", remedy="write the file yourself"
+            "no packet was found that meets any of the rules or policies", remedy="write scenarios by hand"
         )
     missed = [(one, work.reason(one)) for one in about if one.key not in found]
     comments = [escape(f"{target.place or 'not in a file'}: {target.name}: {why}") for target, why in missed]
@@ -173,12 +173,14 @@ class _Work:
                 if (candidate := next(self._search[key], None)) is not None:
                     found[key] = candidate
             except (HarnessError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-                self._reasons[key] = f"no packet could be made of what it asks for ({type(error).__name__}: {error})"
+                self._reasons[key] = (
+                    f"no packet could be built from what it matches on ({type(error).__name__}: {error})"
+                )
         self._read({repr(one.sends): one.sends for one in found.values() if repr(one.sends) not in self._cases})
         for key, candidate in list(found.items()):
             case = self._cases[repr(candidate.sends)]
             if isinstance(case, str):
-                self._reasons[key] = f"no packet could be made of what it asks for: {case}"
+                self._reasons[key] = f"no packet could be built from what it matches on: {case}"
                 del found[key]
             else:
                 self.candidates[key].append(candidate)

@@ -144,18 +144,18 @@ def test_a_state_map_is_shown_by_an_answer() -> None:
 @pytest.mark.parametrize(
     ("name", "chain", "text", "reason"),
     [
-        ("kernel", "input", "", "a rule before it decides about every packet"),
-        ("kernel", "forward", "", "a rule before it decides about every packet"),
-        ("kernel", "forward", "udp dport 53", "a rule before it decides about every packet"),
+        ("kernel", "input", "", "an earlier rule decides every packet"),
+        ("kernel", "forward", "", "an earlier rule decides every packet"),
+        ("kernel", "forward", "udp dport 53", "an earlier rule decides every packet"),
         (
             *("kernel", "input", 'iifname "wan0" ip saddr 127.0.0.0/8'),
-            "the kernel drops packets of other hosts with the address 127.0.0.0/8 before this hook",
+            "the kernel drops packets from other hosts with the address 127.0.0.0/8 before this hook",
         ),
         (
             *("kernel", "input", "ip daddr 224.0.0.251"),
             "no program of the lab has joined the group 224.0.0.251, so the device does not receive it",
         ),
-        ("gateway", "input", "", "a rule before it decides about every packet"),
+        ("gateway", "input", "", "an earlier rule decides every packet"),
     ],
 )
 def test_why_a_rule_has_no_packet(name: str, chain: str, text: str, reason: str) -> None:
@@ -170,9 +170,7 @@ def test_no_rule_translates_what_a_rule_asks_for() -> None:
     found = facts("kernel")
     device = SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network)
     device.ruleset.chains.pop(("ip", "nat", "prerouting"))
-    assert why_none(device, key_of(found, "forward", "ct status dnat")) == (
-        "no rule of the ruleset translates a destination"
-    )
+    assert why_none(device, key_of(found, "forward", "ct status dnat")) == ("no rule performs destination NAT")
 
 
 def test_a_chain_of_type_nat_is_seen_by_the_family_that_was_loaded_first_only() -> None:
