@@ -8,16 +8,19 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from harness.cache import REMEDY
+from harness.cache import GUESTS, REMEDY, cache_dir
 from harness.errors import HarnessError
-from harness.vm import making, template
+from harness.vm import images, making, microvm, template
 from harness.vm.images import Image
 from harness.vm.template import Template
+from harness.wait import wait_until
 from tests.conftest import Soak
 
 PATIENCE_S = 300.0
@@ -123,6 +126,55 @@ def test_killed_at_any_instant(work: Path, start: Callable[[], subprocess.Popen[
         assert output.endswith(f"/{name}\n")
         template.discard(template.find(name))
         assert entries(work) == []
+
+
+@pytest.mark.soak
+def test_a_real_one_killed_at_any_instant(
+    image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soak: Soak
+) -> None:
+    if not soak.seconds:
+        pytest.skip("a template takes a minute under emulation; ./run soak makes some")
+    learned = cache_dir() / GUESTS
+    if learned.is_dir():
+        shutil.copytree(learned, tmp_path / "nft-harness" / GUESTS)
+    (tmp_path / "nft-harness").mkdir(exist_ok=True)
+    (tmp_path / "nft-harness/kernels").symlink_to(cache_dir() / "kernels")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "nft-harness/templates"
+    make = [sys.executable, "-m", "harness.cli", "kernels", "warm", images.DEFAULT]
+    started = time.monotonic()
+    subprocess.run(make, check=True, capture_output=True, timeout=2 * PATIENCE_S)
+    (whole,) = template.all_templates()
+    took = time.monotonic() - started
+    kills = 0
+    for _ in soak.turns(0):
+        template.discard(whole)
+        process = subprocess.Popen(make, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(random.uniform(0, took))
+        kills += process.poll() is None
+        process.kill()
+        process.wait()
+        wait_until(lambda: not processes_with(str(tmp_path)), PATIENCE_S, "all processes to end")
+        for left in template.all_templates():
+            assert template.find(left.name) == whole
+    print(f"killed {kills} times")
+    subprocess.run(make, check=True, capture_output=True, timeout=2 * PATIENCE_S)
+    assert {path.name for path in folder.iterdir()} == {".lock", whole.name}
+    there = [*microvm.wrapper(), "--start", whole.name, "--kernel", images.DEFAULT, "--exec", "uname", "-r"]
+    restored = subprocess.run(there, capture_output=True, text=True, timeout=PATIENCE_S, stdin=subprocess.DEVNULL)
+    assert (restored.stdout, restored.stderr) == (f"{image.release}\n", "")
+
+
+def processes_with(cache: str) -> list[int]:
+    """Processes, other than this one, whose environment has ``cache`` as the cache folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with suppress(OSError):
+                if f"XDG_CACHE_HOME={cache}\0".encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+    return found
 
 
 def test_one_that_was_half_deleted_is_made_again(work: Path, start: Callable[[], subprocess.Popen[str]]) -> None:

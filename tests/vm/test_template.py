@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -16,10 +17,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.vm import machine, making, microvm, template
+from harness.vm import images, machine, making, microvm, template
 from harness.vm.images import Image
 from harness.vm.qmp import Monitor
 from harness.vm.template import About, NoTemplate, Stamp, Template
+from tests.conftest import Soak
 
 PATIENCE_S = 300.0
 
@@ -286,3 +288,37 @@ class TestRestored:
         assert (output, process.returncode) == (f"{image.release}\n", 0), error
         assert "the guest boots, as its template could not be restored" in error
         assert not bad.folder.exists()
+
+
+ROOT = Path(__file__).parents[2]
+OF_THE_RUN = {"born", "frame", "headers", "seconds", "time"}
+"""Fields of stored results that differ from run to run: times, and bytes with numbers that a kernel draws."""
+
+
+@pytest.mark.soak
+def test_stored_results_are_the_same_cold_and_restored(made: Template, tmp_path: Path, soak: Soak) -> None:
+    if not soak.seconds:
+        pytest.skip("two runs of all scenarios take minutes under emulation; ./run soak compares them")
+    ran = {}
+    for name, option in (("cold", ["--nft-cold"]), ("restored", [])):
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nft-kernel", images.DEFAULT]
+        command += ["--nft-results", str(tmp_path / name), *option, "scenarios"]
+        ran[name] = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert ran[name].returncode == 0, ran[name].stdout
+    files = {name: {path.name: path for path in (tmp_path / name).iterdir()} for name in ran}
+    assert files["cold"].keys() == files["restored"].keys()
+    assert files["cold"]
+    for name, path in files["cold"].items():
+        assert lasting(json.loads(path.read_text())) == lasting(json.loads(files["restored"][name].read_text())), name
+
+
+def lasting(value: object) -> object:
+    """A stored result without what differs from run to run."""
+    match value:
+        case dict():
+            return {key: lasting(one) for key, one in value.items() if key not in OF_THE_RUN}
+        case list():
+            return [lasting(one) for one in value]
+        case str():
+            return re.sub(r"\b[0-9.]+ m?s after", "", value)
+    return value
