@@ -10,6 +10,7 @@ import functools
 import inspect
 import os
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from types import ModuleType
 from typing import Any
@@ -20,31 +21,35 @@ def remember_metadata() -> None:
 
     pytest looks at all of them three times, for plugins. That none has come or gone is seen by the folders they are in.
     """
-    read = metadata.PathDistribution.read_text
-    texts: dict[tuple[str, str], str | None] = {}
+    found = [one for one in metadata.distributions() if isinstance(one, metadata.PathDistribution)]
+    plugins = [one for one in found if any(point.group == "pytest11" for point in one.entry_points)]
+    _remember("entry_points", found)
+    _remember("files", plugins)
 
-    def read_text(self: metadata.PathDistribution, filename: str | os.PathLike[str]) -> str | None:
-        key = str(self._path), str(filename)
-        return texts[key] if key in texts else read(self, filename)
 
-    for distribution in metadata.distributions():
-        if isinstance(distribution, metadata.PathDistribution):
-            for name in ("entry_points.txt", *["RECORD"] * bool(distribution.entry_points)):
-                texts[str(distribution._path), name] = distribution.read_text(name)
-    metadata.PathDistribution.read_text = read_text  # type: ignore[method-assign]
+def _remember(name: str, distributions: Iterable[metadata.PathDistribution]) -> None:
+    """Have the property ``name`` of each of ``distributions``, by its folder, be what it is now."""
+    values = {str(one._path): getattr(one, name) for one in distributions}
+    look = getattr(metadata.Distribution, name).fget
+
+    def value(self: metadata.PathDistribution) -> Any:
+        path = str(self._path)
+        return values[path] if path in values else look(self)
+
+    setattr(metadata.PathDistribution, name, property(value))
 
 
 def remember_fixtures() -> None:
-    """Have pytest look for fixtures no more than once in modules that have none, most of which are its own.
+    """Have pytest look for fixtures no more than once in plugins that have none, most of which are its own.
 
-    It looks at each name in each plugin. Source: _pytest/fixtures.py, FixtureManager.pytest_plugin_registered().
+    It looks at each name in each plugin: a module, or an object whose class may have fixtures. Source: _pytest/fixtures.py, FixtureManager.pytest_plugin_registered().
     """
     from _pytest.fixtures import FixtureManager
 
     if not hasattr(FixtureManager, "_register_fixture"):  # before pytest 8.1
         return
     look, register = FixtureManager.pytest_plugin_registered, FixtureManager._register_fixture
-    without: set[ModuleType] = set()
+    without: set[object] = set()
     found: list[object] = []
 
     @functools.wraps(register)
@@ -54,13 +59,14 @@ def remember_fixtures() -> None:
 
     @functools.wraps(look)
     def pytest_plugin_registered(self: FixtureManager, plugin: object, plugin_name: str) -> None:
-        if isinstance(plugin, ModuleType) and plugin in without:
+        holder = plugin if isinstance(plugin, ModuleType | type) else type(plugin)
+        if holder in without:
             return
         found.clear()
         look(self, plugin, plugin_name)
         # What is in a conftest.py is found later, where it holds.
-        if isinstance(plugin, ModuleType) and not found and not plugin_name.endswith("conftest.py"):
-            without.add(plugin)
+        if not found and not plugin_name.endswith("conftest.py"):
+            without.add(holder)
 
     FixtureManager._register_fixture = counted  # type: ignore[method-assign]
     FixtureManager.pytest_plugin_registered = pytest_plugin_registered  # type: ignore[method-assign]

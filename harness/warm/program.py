@@ -293,8 +293,6 @@ def _arm(folder: Path) -> bool:
         "--nft-kernel=host",
         "--nft-require",
         "-qq",
-        "-p",
-        "no:cacheprovider",
         f"--rootdir={folder}",
         str(folder),
     ]
