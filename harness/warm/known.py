@@ -42,7 +42,8 @@ def _remember(name: str, distributions: Iterable[metadata.PathDistribution]) -> 
 def remember_fixtures() -> None:
     """Have pytest look for fixtures no more than once in plugins that have none, most of which are its own.
 
-    It looks at each name in each plugin: a module, or an object whose class may have fixtures. Source: _pytest/fixtures.py, FixtureManager.pytest_plugin_registered().
+    It looks at each name in each plugin: a module, or an object whose class may have fixtures.
+    Source: _pytest/fixtures.py, FixtureManager.pytest_plugin_registered().
     """
     from _pytest.fixtures import FixtureManager
 

@@ -201,7 +201,7 @@ def import_all(folder: Path) -> None:
     (folder / "scenarios").mkdir()
     (folder / "scenarios/template.yaml").write_text(_SCENARIO)
     (folder / "scenarios/template.nft").write_text(_RULESET)
-    pytest.main(["--collect-only", "-qq", "-p", "no:cacheprovider", f"--rootdir={folder}", str(folder)])
+    pytest.main(["--collect-only", "-qq", f"--rootdir={folder}", str(folder)])
     for name in IMPORTED:
         importlib.import_module(name)
     _build_frames(folder / "scenarios/template.yaml")
