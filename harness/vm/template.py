@@ -105,7 +105,7 @@ def key(image: Image, machine: Sequence[str]) -> str:
     parts = [
         FORMAT,
         [str(image.vmlinuz), Stamp.of(image.vmlinuz)],
-        [str(image.nft.folder), Stamp.of(image.nft.folder / "about.json")] if image.nft else [],
+        [str(image.nft.folder.resolve()), Stamp.of(image.nft.folder / "about.json")] if image.nft else [],
         [qemu, Stamp.of(qemu), *machine[1:]],
         _processor(),
         [sys.executable, sys.version, *flags],
