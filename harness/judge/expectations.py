@@ -135,7 +135,7 @@ def _decided_by_functions(
     if not packet.drop and seen.verdict not in REFUSED and observation.device not in arrivals(packet):
         # That the device kept it would show in a function.
         wanted = expect.delivered.to if isinstance(expect.delivered, Delivered) else expect.delivered
-        if wanted in (observation.device, "nowhere"):
+        if wanted == observation.device or (wanted == "nowhere" and not arrivals(packet)):
             doubtful.add("delivered")
         if seen.verdict is Verdict.ACCEPT and not arrivals(packet):
             doubtful |= {"verdict", "delivered"}

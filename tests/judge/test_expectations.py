@@ -314,6 +314,17 @@ def test_path_details() -> None:
     assert complaints({"path": [{"__dev_queue_xmit": {"device": "lan0"}}]}) == []
 
 
+def test_a_function_that_was_met_otherwise() -> None:
+    met = (hop("ip_rcv", host="client"), hop("ip_rcv", host="server"), hop("ip_forward_finish"), hop("ip_forward_finish", device=""))
+    packet = changed(hops=met)
+    assert complaints({"path": ["ip_rcv"]}, packet) == [
+        "expect.path[0]: ip_rcv / not met on device / met on client, server only; `host:` names another host"
+    ]
+    assert complaints({"path": [{"ip_forward_finish": {"device": "lan0"}}]}, packet) == [
+        "expect.path[0]: ip_forward_finish device lan0 / not met on device / met with device wan0; with device unknown"
+    ]
+
+
 def test_reasons_with_and_without_the_kernels_prefix() -> None:
     packet = dropped(step("drop"))
     packet = changed(packet, hops=(hop("sk_skb_reason_drop", reason="NETFILTER_DROP"),))
@@ -374,6 +385,12 @@ def test_the_reason_why_a_function_cannot_be_traced_is_told() -> None:
     seen = msgspec.structs.replace(observation(PASSED), untraceable={"ip_forward_finsh": "it is inlined"})
     with pytest.raises(ScenarioError, match=r"cannot trace ip_forward_finsh: it is inlined; did you mean"):
         judge(Expect(path=["ip_forward_finsh"]), seen, PASSED, at=place)
+    seen = msgspec.structs.replace(observation(PASSED), untraceable={"qqq": "it is inlined", "zzz": "it is a stub"})
+    with pytest.raises(ScenarioError) as error:
+        judge(Expect(path=["qqq | zzz"]), seen, PASSED, at=place)
+    assert str(error.value).endswith(
+        "cannot trace qqq or zzz: it is inlined; it is a stub; give an alternative that it can: 'a | b'"
+    )
 
 
 def test_one_alternative_that_can_be_traced_is_enough() -> None:
@@ -580,6 +597,7 @@ def test_what_was_seen_is_proven() -> None:
     assert partly({"verdict": "accept", "delivered": "server", "path": ["ip_rcv", "ip_forward_finish"]}) == []
     assert partly({"never": ["ip_rcv"]}) == ["expect.never[0]"]
     assert partly({"verdict": "drop", "path": ["udp_rcv"]}) == ["expect.verdict"]
+    assert partly({"delivered": "nowhere"}) == ["expect.delivered"]
 
 
 @pytest.mark.parametrize(
@@ -595,6 +613,10 @@ def test_what_was_seen_is_proven() -> None:
         ({"verdict": "drop", "never": ["udp_rcv"]}, dropped(step("drop")), "never"),
         ({"path": {"exactly": ["ip_rcv"]}}, PASSED, "path"),
         ({"delivered": {"to": "device"}}, changed(deliveries=()), "delivered"),
+        ({"delivered": "device"}, PASSED, "delivered"),
+        ({"delivered": {"to": "device"}}, PASSED, "delivered"),
+        ({"delivered": "nowhere"}, changed(hops=(hop("ip_rcv"),), steps=(), deliveries=()), "delivered"),
+        ({"verdict": "accept", "never": ["udp_rcv"]}, changed(deliveries=()), "never or verdict"),
         (
             {"verdict": "drop", "never": ["udp_rcv"]},
             dropped(step("drop", rule('xt target "REJECT"'))),
@@ -603,5 +625,9 @@ def test_what_was_seen_is_proven() -> None:
     ],
 )
 def test_what_was_not_seen_is_left_open(expect: dict[str, object], packet: ObservedPacket, key: str) -> None:
-    with pytest.raises(Unsupported, match=rf"tracepoints sees part of the functions only, which leaves open {key};"):
+    with pytest.raises(Unsupported) as unsupported:
         partly(expect, packet)
+    assert str(unsupported.value) == (
+        f"{place(('expect', key.split()[0]))}: the engine tracepoints sees part of the functions only, "
+        f"which leaves open {key}; use a kernel with probes on functions: --nft-tracer auto"
+    )

@@ -146,6 +146,7 @@ class TestFlow:
         (told,) = self.answered("10.0.2.2")
         assert told.startswith(came + "10.0.2.2:443 → 203.0.113.5:40000 tcp")
         assert "more" not in told
+        assert told.endswith("bytes)")
         (told,) = self.answered("10.0.2.2", "10.0.2.2")
         assert told.endswith(", and 1 more")
         (told,) = self.answered("10.0.2.2", "10.0.2.2", "10.0.2.2")
@@ -435,6 +436,7 @@ class TestConnections:
     def test_no_helper_and_a_remaining_time(self) -> None:
         entry = msgspec.structs.replace(ENTRY, timeout=20)
         assert said({"conntrack": {"helper": "none", "timeout": [1, 30]}}, connections=(entry,)) == []
+        assert said({"conntrack": {"timeout": [20, 20]}}, connections=(entry,)) == []
         helped = msgspec.structs.replace(entry, helper="ftp")
         told = said({"conntrack": {"helper": "none", "timeout": [30, 60]}}, connections=(helped,))
         assert [one.partition(" / tcp")[0] for one in told] == [
