@@ -22,6 +22,7 @@ from harness.judge.flow import refuse_contradiction
 from harness.lab import changes as lab_changes
 from harness.lab.calls import Call
 from harness.lab.capture import Capture, Captured
+from harness.lab.clock import WallClock
 from harness.lab.inject import Sender, sender
 from harness.lab.lab import Host, Lab
 from harness.lab.neighbours import Query
@@ -41,6 +42,7 @@ from harness.scenario.case import Case, Files
 from harness.scenario.models.actions import (
     Action,
     ChangeAction,
+    ClockAction,
     ConnectAction,
     ExchangeAction,
     FlushAction,
@@ -99,7 +101,13 @@ class Experiment:
     """A lab whose hosts have loaded their rulesets, and all that watches it."""
 
     def __init__(
-        self, lab: Lab, rulesets: Mapping[str, Ruleset], tracer: BaseTracer, programs: Programs, files: Files
+        self,
+        lab: Lab,
+        rulesets: Mapping[str, Ruleset],
+        tracer: BaseTracer,
+        programs: Programs,
+        clock: WallClock,
+        files: Files,
     ) -> None:
         self._rulesets = dict(rulesets)
         """By host; steps change that of the device under test."""
@@ -115,6 +123,7 @@ class Experiment:
         self._named: set[str] = set()
         self._capture = Capture(host for host in lab.hosts.values() if host is not lab.device)
         self._programs = programs
+        self._clock = clock
         self._neighbours = Resolution(lab, self.ruleset)
         self._left = LeftBehind(lab, self._rulesets, self._neighbours)
         self._unasked = Unasked(lab, self._rulesets, self._tracing, self._capture)
@@ -128,8 +137,8 @@ class Experiment:
     @contextmanager
     def open(cls, network: Network, rulesets: Mapping[str, Files], tracer: BaseTracer) -> Iterator[Self]:
         """Build the lab and load the hosts' ``rulesets``; nothing of either is left after the ``with``."""
-        with built(network, rulesets) as (lab, loaded), Programs(lab) as programs:
-            yield cls(lab, loaded, tracer, programs, rulesets[network.device])
+        with built(network, rulesets) as (lab, loaded), Programs(lab) as programs, WallClock() as clock:
+            yield cls(lab, loaded, tracer, programs, clock, rulesets[network.device])
 
     @property
     def network(self) -> Network:
@@ -188,7 +197,9 @@ class Experiment:
             for summary, observation, (keys, expect) in zip(summaries, observations, expected, strict=True)
         )
 
-    def _prepare(self, action: Change | ChangeAction | ListenAction | QueueAction | WaitAction, where: Where) -> None:
+    def _prepare(
+        self, action: Change | ChangeAction | ClockAction | ListenAction | QueueAction | WaitAction, where: Where
+    ) -> None:
         """Do a step that sends nothing."""
         match action:
             case NftAction() | ReloadAction() | FlushAction():
@@ -199,6 +210,9 @@ class Experiment:
                     lab_changes.apply(changes.plan(change, self._lab.network), self._lab)
                 self._neighbours.moved()
                 self._unasked.changed = True
+            case ClockAction(clock=moment):
+                with _placed(where("clock")):
+                    self._clock.set(moment)
             case ListenAction(listen=program):
                 with _placed(where("listen")):
                     self._programs.listen(program)

@@ -13,6 +13,7 @@ import msgspec
 from harness.errors import BrokenMeasurement
 from harness.lab.inject import cookie_of
 from harness.lab.lab import Host
+from harness.packets.headers import framed
 
 ETH_P_ALL: Final = 0x0003
 SOL_PACKET: Final = 263
@@ -22,6 +23,9 @@ TP_STATUS_VLAN_VALID, TP_STATUS_VLAN_TPID_VALID = 1 << 4, 1 << 6
 ETH_P_8021Q: Final = 0x8100
 ETHER_ADDRESSES: Final = 12
 """Bytes before a VLAN tag."""
+
+WITHOUT_ETHERNET: Final = (768, 778)
+"""ARPHRD_TUNNEL and ARPHRD_IPGRE of linux/if_arp.h: packets there begin with their IP header."""
 
 BUFFER: Final = 8 << 20
 """Receive buffer of each interface, bytes."""
@@ -44,7 +48,7 @@ class Captured(msgspec.Struct, frozen=True, kw_only=True):
     time: int
     """Nanoseconds of CLOCK_MONOTONIC, as ``bpf_ktime_get_ns`` gives them."""
     frame: bytes
-    """Bytes from the Ethernet header on."""
+    """Bytes from the Ethernet header on; an empty one at a tunnel for IP."""
     cookie: int
     """SO_COOKIE of the socket that captured it; the tracer sees the same in ``packet_rcv``."""
     outgoing: bool = False
@@ -114,6 +118,8 @@ def _arrived(host: Host, interface: str, listening: socket.socket, realtime: int
                 stamp = seconds * 1_000_000_000 + nanoseconds - realtime
             elif (level, kind) == (SOL_PACKET, PACKET_AUXDATA):
                 frame = _with_vlan(frame, payload)
+        if address[3] in WITHOUT_ETHERNET:
+            frame = framed(frame)
         yield Captured(
             host=host.name,
             device=interface,

@@ -73,6 +73,9 @@ MODULES: Final = {
     "bridge": "the module bridge, and CONFIG_BRIDGE_VLAN_FILTERING where ports: names VLANs",
     "vlan": "the module 8021q",
     "vxlan": "the module vxlan",
+    "ipip": "the module ipip",
+    "gre": "the module ip_gre",
+    "netem": "the module sch_netem",
     "vrf": "the module vrf",
     "dummy": "the module dummy",
 }
@@ -189,6 +192,7 @@ def _links(host: Host) -> Iterator[Request]:
                 yield requests.passing(indexes[port], vlans, port, is_bridge=port == name)
             yield from (requests.station(one.mac, indexes[one.port], one.vlan) for one in of.stations)
     yield from (requests.up(index) for index in (LOOPBACK, *indexes.values()))
+    yield from (requests.netem(indexes[name], said, name) for name, said in plan.netem.items())
 
 
 def _addresses(host: Host) -> Iterator[Request]:

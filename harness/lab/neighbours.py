@@ -22,7 +22,7 @@ from harness.lab.lab import Host, Lab, link_local
 from harness.lab.rtnetlink import RefusedError, Request
 from harness.model.problem import Problem
 from harness.packets.resolving import HOP_LIMIT, solicitation, solicited
-from harness.topology.parts import MAIN, Address, Interface, Vxlan
+from harness.topology.parts import MAIN, Address, Interface, Tunnel, Vxlan
 from harness.wait import wait_until
 
 DEADLINE_S: Final = 0.3
@@ -105,6 +105,8 @@ class Resolver:
             several = True
         if several:
             return self._queries(name, destination.version, own_source=True)
+        if isinstance(tunnel := host.made.get(hop.interface.name), Tunnel):
+            return self._sending(name, tunnel.remote)
         return self._queries(name, destination.version, hop.address, own_source=True) if hop.address else []
 
     def _source(self, name: str, destination: Address) -> Address | None:

@@ -12,7 +12,20 @@ from pyroute2.netlink.rtnl import RTM_SETNEIGHTBL, ndmsg
 from pyroute2.netlink.rtnl.ndtmsg import ndtmsg
 
 from harness.lab.rtnetlink import LOOPBACK, REMEMBERED, Request, family, message, written
-from harness.topology.parts import Address, Bridge, Made, Neighbour, Passing, Route, RoutingRule, Vlan, Vrf, Vxlan
+from harness.topology.parts import (
+    Address,
+    Bridge,
+    Made,
+    Neighbour,
+    Netem,
+    Passing,
+    Route,
+    RoutingRule,
+    Tunnel,
+    Vlan,
+    Vrf,
+    Vxlan,
+)
 
 NEIGHBOUR_TABLES: Final = {4: "arp_cache", 6: "ndisc_cache"}
 DAY_MS: Final = 86_400_000
@@ -21,6 +34,9 @@ PROBES: Final = 3
 
 IFA_F_NODAD, IFA_F_PERMANENT = 0x02, 0x80  # linux/if_addr.h
 BRIDGE_FLAGS_SELF, BRIDGE_VLAN_INFO_PVID, BRIDGE_VLAN_INFO_UNTAGGED = 2, 2, 4  # linux/if_bridge.h
+PROTOCOLS: Final = {"802.1q": 0x8100, "802.1ad": 0x88A8}  # linux/if_ether.h
+NETEM_HANDLE: Final = 0x10000
+GRE_KEY: Final = 0x2000  # linux/if_tunnel.h, in network byte order
 FIB_RULE_INVERT, RT_SCOPE_HOST = 2, 254  # linux/fib_rules.h, linux/rtnetlink.h
 FR_ACT: Final = {"unicast": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}  # linux/fib_rules.h
 
@@ -69,11 +85,24 @@ def made(of: Made, name: str, index: int, mac: str, mtu: int | None, links: Mapp
         case Bridge():
             return bridge(name, index, mac, knows_vlans=bool(of.vlans))
         case Vlan():
-            specific = {"kind": "vlan", "link": links[of.link], "vlan_id": of.id}
+            specific = {
+                "kind": "vlan",
+                "link": links[of.link],
+                "vlan_id": of.id,
+                "vlan_protocol": PROTOCOLS[of.protocol],
+            }
         case Vxlan():
             version = "6" if of.local.version == 6 else ""
             ends = {f"vxlan_local{version}": str(of.local), f"vxlan_group{version}": str(of.remote)}
             specific = {"kind": "vxlan", "vxlan_id": of.id, "vxlan_port": of.port, "vxlan_learning": 0, **ends}
+        case Tunnel():
+            own = {"ifname": name, "index": index, "mtu": mtu}  # whose Ethernet address is that of its local end
+            specific = {"kind": of.kind, f"{of.kind}_local": str(of.local), f"{of.kind}_remote": str(of.remote)}
+            if of.key is not None:
+                keys = {
+                    f"gre_{way}{what}": value for way in "io" for what, value in (("key", of.key), ("flags", GRE_KEY))
+                }
+                specific |= keys
         case Vrf():
             specific = {"kind": "vrf", "vrf_table": of.table}
         case _:
@@ -259,3 +288,18 @@ def resolution(index: int, version: int, *, probes: int) -> Request:
     attributes = [["NDTA_NAME", NEIGHBOUR_TABLES[version]], ["NDTA_PARMS", {"attrs": parameters}]]
     data = message(ndtmsg, RTM_SETNEIGHTBL, NLM_F_ACK, family=family(version), attrs=attributes)
     return Request(data, f"the resolution of neighbours at interface {index}")
+
+
+@lru_cache(REMEMBERED)
+def netem(index: int, planned: Netem, name: str) -> Request:
+    """Delay or lose what leaves by the interface ``name`` (net/sched/sch_netem.c)."""
+    return written(
+        f"netem {name}",
+        "tc replace",
+        kind="netem",
+        index=index,
+        handle=NETEM_HANDLE,
+        delay=round(planned.delay * 1_000_000),
+        loss=100 if planned.loss else 0,
+        limit=1000,
+    )

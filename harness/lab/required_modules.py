@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from harness.linux.modules import Need
 from harness.topology.network import Network
-from harness.topology.parts import Bridge, Dummy, Made, Vlan, Vrf, Vxlan
+from harness.topology.parts import Bridge, Dummy, Made, Tunnel, Vlan, Vrf, Vxlan
 
 KINDS = {Bridge: "bridge", Vlan: "vlan", Vxlan: "vxlan", Vrf: "vrf", Dummy: "dummy"}
 """Kinds of interfaces as rtnetlink names them."""
@@ -18,6 +18,8 @@ def needs(network: Network) -> Iterator[Need]:
     for host in network.hosts.values():
         for name, made in host.made.items():
             yield Need(f"rtnl-link-{_kind(made)}", f"the {_kind(made)} {name} of {host.name}")
+        if host.netem:
+            yield Need("sch_netem", f"netem of {host.name}")
         for setting, value in host.sysctls.items():
             # tcp_set_congestion_control() in net/ipv4/tcp_cong.c
             if setting.replace("/", ".") == "net.ipv4.tcp_congestion_control":
@@ -25,4 +27,4 @@ def needs(network: Network) -> Iterator[Need]:
 
 
 def _kind(made: Made) -> str:
-    return KINDS[type(made)]
+    return made.kind if isinstance(made, Tunnel) else KINDS[type(made)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import assert_never
 
 from msgspec import UNSET
@@ -25,6 +26,7 @@ from harness.scenario.models.actions import (
     Action,
     ActionSpec,
     ChangeAction,
+    ClockAction,
     ConnectAction,
     ExchangeAction,
     FlushAction,
@@ -123,6 +125,11 @@ def check_step(step: ActionSpec, network: Network, layers: _Layers) -> Iterator[
                 changes.plan(change, network)
             except Problem as problem:
                 yield problem.below("change")
+        case ClockAction(clock=moment):
+            try:
+                datetime.fromisoformat(moment)
+            except ValueError:
+                yield Problem(f"'{moment}' is no moment", "clock", remedy="as in 2026-11-27 22:30")
         case ListenAction(listen=program):
             yield from _below("listen", _check_listen(program, network))
         case QueueAction(queue=reader):

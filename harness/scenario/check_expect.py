@@ -73,8 +73,9 @@ def check_expect(expect: Expect, network: Network, layers: _Layers) -> Iterator[
         yield from check_tracked(expect.conntrack, network)
     if expect.route is not None:
         own = ("lo", *network.hosts[network.device].interfaces)
-        if expect.route not in own:
-            yield unknown(expect.route, own, f"interface of {network.device}", "route")
+        for one in alternatives(expect.route):
+            if one not in own:
+                yield unknown(str(one), own, f"interface of {network.device}", "route")
     if expect.log == "":
         yield Problem("is empty", "log", remedy="give the log statement a prefix, and write it here")
 

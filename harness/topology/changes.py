@@ -11,7 +11,18 @@ from harness.model.fields import HostName, InterfaceName, Model
 from harness.model.problem import Problem, unknown
 from harness.topology import routing, sysctls
 from harness.topology.network import Network, address_on_link, below, neighbours
-from harness.topology.parts import AddressOnLink, End, HostPlan, Interface, Neighbour, Route, RoutingRule, Vlan, Vrf
+from harness.topology.parts import (
+    AddressOnLink,
+    End,
+    HostPlan,
+    Interface,
+    Neighbour,
+    Route,
+    RoutingRule,
+    Tunnel,
+    Vlan,
+    Vrf,
+)
 from harness.topology.spec import RouteSpec, RuleSpec
 
 
@@ -289,7 +300,11 @@ def _following(host: HostPlan, network: Network, interfaces: Mapping[End, Interf
     return structs.replace(
         host,
         interfaces={name: interfaces[End(host.name, name)] for name in host.interfaces},
-        neighbours=tuple(one._replace(known=is_known(one)) for one in neighbours(host.name, interfaces)),
+        neighbours=tuple(
+            one._replace(known=is_known(one))
+            for one in neighbours(host.name, interfaces)
+            if not isinstance(host.made.get(one.interface), Tunnel)
+        ),
     )
 
 

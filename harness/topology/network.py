@@ -31,10 +31,12 @@ from harness.topology.parts import (
     Interface,
     Made,
     Neighbour,
+    Netem,
     Passing,
     Route,
     RoutingRule,
     Subnet,
+    Tunnel,
     Vlan,
     Vrf,
     Vxlan,
@@ -169,6 +171,8 @@ def _next_hop(here: HostPlan, way: _Way) -> NextHop:
     subnet, via, name, _, kind = way
     if via is None:
         raise Problem(f"{here.name}'s route to {subnet} is of type {kind}")
+    if isinstance(here.made.get(name), Tunnel):
+        return NextHop(here.interfaces[name], NO_MAC)
     if via == subnet.broadcast_address and subnet.version == 4:
         return NextHop(here.interfaces[name], BROADCAST)
     for neighbour in here.neighbours:
@@ -196,7 +200,7 @@ def _host(name: str, wiring: Wiring, interfaces: Mapping[End, Interface], loadin
     own = {one.name: one for one in interfaces.values() if one.host == name}
     place = _place(name, wiring, interfaces)
     routes = tuple(_routes(host, place))
-    silent = name != spec.device and name not in loading and not host.forwarding
+    silent = name != spec.device and name not in loading and not host.forwarding and not host.tunnels
     starts = {ip_address(tunnel.local) for tunnel in host.vxlans.values()}
     speaking = (one.name for one in own.values() if not silent or any(owned.ip in starts for owned in one.addresses))
     return HostPlan(
@@ -205,10 +209,11 @@ def _host(name: str, wiring: Wiring, interfaces: Mapping[End, Interface], loadin
         made={one: _made(name, one, wiring, interfaces) for one in creation(host)},
         routes=routes,
         rules=tuple(_rules(host, place, routes)),
-        neighbours=tuple(neighbours(name, interfaces)),
+        neighbours=tuple(one for one in neighbours(name, interfaces) if one.interface not in host.tunnels),
         forwarding=host.forwarding,
         sysctls={key: str(value) for key, value in host.sysctls.items()},
         silent=silent,
+        netem={one: Netem(said.delay, said.loss) for one, said in host.netem.items()},
         speaking=frozenset(speaking),
     )
 
@@ -256,10 +261,14 @@ def _made(name: str, interface: str, wiring: Wiring, interfaces: Mapping[End, In
             }
             return Bridge(ports, tuple(stations), passing if knows_vlans(host, interface) else {})
         case "vlans":
-            return Vlan(host.vlans[interface].link, host.vlans[interface].id)
+            vlan = host.vlans[interface]
+            return Vlan(vlan.link, vlan.id, vlan.protocol)
         case "vxlans":
             tunnel = host.vxlans[interface]
             return Vxlan(tunnel.id, ip_address(tunnel.local), ip_address(tunnel.remote), tunnel.port)
+        case "tunnels":
+            inner = host.tunnels[interface]
+            return Tunnel(inner.kind, ip_address(inner.local), ip_address(inner.remote), inner.key)
         case "vrfs":
             return Vrf(host.vrfs[interface].table, tuple(host.vrfs[interface].interfaces))
         case _:
@@ -270,6 +279,7 @@ def _interfaces(wiring: Wiring) -> dict[End, Interface]:
     """Every interface of the lab by its end, in the order of the file."""
     spec = wiring.spec
     owners: dict[Address, End] = {}
+    anycast = frozenset(_anycast(spec))
     interfaces = {}
     for number, (name, host) in enumerate(spec.hosts.items(), 1):
         numbers = {interface: index for index, interface in enumerate(host.interfaces, 1)}
@@ -283,7 +293,11 @@ def _interfaces(wiring: Wiring) -> dict[End, Interface]:
             for place, text in enumerate(texts):
                 where = ("hosts", name, "interfaces", interface, place)
                 address = address_on_link(text, *where)
-                if address.ip in owners:
+                if address.ip in owners and (
+                    address.ip not in anycast
+                    or owners[address.ip].host == name
+                    or end in wiring.reached(owners[address.ip])
+                ):
                     raise Problem(f"{address.ip} is also the address of {owners[address.ip]}", *where)
                 owners[address.ip] = end
                 for subnet, other in subnets.items():
@@ -305,6 +319,15 @@ def _interfaces(wiring: Wiring) -> dict[End, Interface]:
                 given_mtu=host.mtu.get(interface),
             )
     return interfaces
+
+
+def _anycast(spec: LabSpec) -> Iterator[Address]:
+    """The addresses that several hosts may have."""
+    for place, text in enumerate(spec.anycast):
+        try:
+            yield ip_address(text)
+        except ValueError:
+            raise Problem(f"'{text}' is not an address", "anycast", place) from None
 
 
 def _domain(host: HostSpec, interface: str) -> str:

@@ -177,9 +177,11 @@ class Vlan(NamedTuple):
 
     link: str
     id: int
+    protocol: str = "802.1q"
 
     def __str__(self) -> str:
-        return f"VLAN {self.id} of {self.link}"
+        tag = "" if self.protocol == "802.1q" else f" ({self.protocol})"
+        return f"VLAN {self.id} of {self.link}{tag}"
 
 
 class Vxlan(NamedTuple):
@@ -192,6 +194,28 @@ class Vxlan(NamedTuple):
 
     def __str__(self) -> str:
         return f"VXLAN {self.id} to {self.remote}"
+
+
+class Tunnel(NamedTuple):
+    """A tunnel for IP packets."""
+
+    kind: str
+    """``ipip`` or ``gre``."""
+    local: Address
+    remote: Address
+    key: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind} to {self.remote}"
+
+
+class Netem(NamedTuple):
+    """What becomes of packets that leave by an interface."""
+
+    delay: float = 0
+    """Seconds."""
+    loss: bool = False
+    """Whether all are lost."""
 
 
 class Vrf(NamedTuple):
@@ -211,7 +235,7 @@ class Dummy(NamedTuple):
         return "leads nowhere"
 
 
-Made = Bridge | Vlan | Vxlan | Vrf | Dummy
+Made = Bridge | Vlan | Vxlan | Tunnel | Vrf | Dummy
 """An interface that is not the end of a wire."""
 
 
@@ -229,9 +253,12 @@ class HostPlan(msgspec.Struct, frozen=True, kw_only=True):
     sysctls: Mapping[str, str]
     """As ``sysctl(8)`` writes them, e.g. ``net.ipv4.conf.all.rp_filter``."""
     silent: bool
-    """It neither loads a ruleset nor forwards: its interfaces get no addresses, so its kernel answers nothing."""
+    """It neither loads a ruleset nor forwards, nor ends a tunnel for IP: its interfaces get no addresses, so its kernel
+    answers nothing."""
     speaking: frozenset[str]
     """The interfaces that get their addresses: all, or of a silent host the local ends of its tunnels."""
+    netem: Mapping[str, Netem] = {}
+    """By interface."""
     down: frozenset[str] = frozenset()
     """The interfaces that a step has set down."""
 

@@ -12,11 +12,18 @@ from typing import NamedTuple
 
 from harness.model.problem import Problem, unknown
 from harness.topology.parts import Address, End, Interface, Passing, Station
-from harness.topology.spec import HostSpec, LabSpec, PortSpec
+from harness.topology.spec import HostSpec, LabSpec, PortSpec, TunnelSpec, VxlanSpec
 
 Tags = tuple[int, ...]
 
-KINDS = {"bridges": "bridge", "vlans": "VLAN interface", "vxlans": "tunnel", "vrfs": "VRF", "dummies": "dummy"}
+KINDS = {
+    "bridges": "bridge",
+    "vlans": "VLAN interface",
+    "vxlans": "tunnel",
+    "tunnels": "tunnel",
+    "vrfs": "VRF",
+    "dummies": "dummy",
+}
 """Keys of a host whose entries are interfaces other than ends of wires."""
 
 
@@ -46,11 +53,15 @@ class Wiring:
         addresses = _addresses(spec)
         for name, host in spec.hosts.items():
             _check_tunnels(name, host, addresses)
-        self._tunnels = {
-            End(name, interface): (tunnel.id, tunnel.port, ip_address(tunnel.local), ip_address(tunnel.remote))
-            for name, host in spec.hosts.items()
-            for interface, tunnel in host.vxlans.items()
-        }
+        self._tunnels: dict[End, tuple[object, object, Address, Address]] = {}
+        """What both ends have in common, and the ends."""
+        for name, host in spec.hosts.items():
+            for interface, tunnel in host.vxlans.items():
+                ends = ip_address(tunnel.local), ip_address(tunnel.remote)
+                self._tunnels[End(name, interface)] = (tunnel.id, tunnel.port, *ends)
+            for interface, inner in host.tunnels.items():
+                ends = ip_address(inner.local), ip_address(inner.remote)
+                self._tunnels[End(name, interface)] = (inner.kind, inner.key, *ends)
 
     def reached(self, start: End, tags: Tags = (), *, without: End | None = None) -> list[End]:
         """All other interfaces that receive a frame sent at ``start``, with VLAN ``tags``; nearest first.
@@ -166,7 +177,7 @@ def _check_kinds(name: str, host: HostSpec) -> None:
                 raise Problem(f"{name} has no interface {interface}", *keys, remedy=remedy, about_key=about_key)
             if (other := kind(host, interface)) != key:
                 raise Problem(f"{interface} cannot be a {noun} and a {KINDS[other]}", *keys, about_key=about_key)
-    for key in ("mtu", "ports"):
+    for key in ("mtu", "ports", "netem"):
         for interface in getattr(host, key):
             if interface not in host.interfaces:
                 problem = unknown(interface, host.interfaces, f"interface of {name}", "hosts", name, key, interface)
@@ -264,9 +275,13 @@ def _addresses(spec: LabSpec) -> dict[Address, End]:
 
 
 def _check_tunnels(name: str, host: HostSpec, owners: Mapping[Address, End]) -> None:
-    taken: dict[tuple[int, int], str] = {}
-    for tunnel, said in host.vxlans.items():
-        keys = ("hosts", name, "vxlans", tunnel)
+    taken: dict[tuple[object, ...], str] = {}
+    every: list[tuple[str, str, VxlanSpec | TunnelSpec]] = [
+        *(("vxlans", tunnel, vxlan) for tunnel, vxlan in host.vxlans.items()),
+        *(("tunnels", tunnel, inner) for tunnel, inner in host.tunnels.items()),
+    ]
+    for key_of, tunnel, said in every:
+        keys = ("hosts", name, key_of, tunnel)
         ends: dict[str, Address] = {}
         for key in ("local", "remote"):
             try:
@@ -278,15 +293,24 @@ def _check_tunnels(name: str, host: HostSpec, owners: Mapping[Address, End]) -> 
         local, remote = owners.get(ends["local"]), owners.get(ends["remote"])
         if local is None or local.host != name:
             raise Problem(f"{said.local} is not an address of {name}", *keys, "local")
-        if kind(host, local.interface) == "vxlans":
+        if kind(host, local.interface) in ("vxlans", "tunnels"):
             raise Problem(f"{said.local} is inside the tunnel {local.interface}", *keys, "local")
         if remote is None:
             raise Problem(f"no host of the lab has {said.remote}", *keys, "remote", remedy="give it to one")
         if remote.host == name:
             raise Problem(f"{said.remote} is {name}'s own address", *keys, "remote")
-        if (said.id, said.port) in taken:
-            raise Problem(f"{taken[said.id, said.port]} has network identifier {said.id} already", *keys, "id")
-        taken[said.id, said.port] = tunnel
+        if isinstance(said, VxlanSpec):
+            if (said.id, said.port) in taken:
+                raise Problem(f"{taken[said.id, said.port]} has network identifier {said.id} already", *keys, "id")
+            taken[said.id, said.port] = tunnel
+            continue
+        if ends["local"].version == 6:
+            raise Problem(f"a tunnel of kind {said.kind} has ends of IPv4", *keys, "local")
+        if said.key is not None and said.kind != "gre":
+            raise Problem(f"a tunnel of kind {said.kind} has no key", *keys, "key", about_key=True)
+        if (same := (said.kind, said.key, ends["remote"])) in taken:
+            raise Problem(f"{taken[same]} is such a tunnel to {said.remote} already", *keys, "remote")
+        taken[same] = tunnel
 
 
 def _peers(spec: LabSpec) -> dict[End, End]:

@@ -27,10 +27,17 @@ Table = (
 
 
 class VlanSpec(Model, frozen=True, kw_only=True):
-    """An interface for one VLAN of another (802.1Q)."""
+    """An interface for one VLAN of another."""
 
     link: Annotated[InterfaceName, Meta(description="The interface that carries the tagged frames.", examples=["lan0"])]
     id: Annotated[VlanNumber, Meta(description="The VLAN identifier.", examples=[10])]
+    protocol: Annotated[
+        Literal["802.1q", "802.1ad"],
+        Meta(
+            description="The tag: `802.1ad` is the outer one of a provider, which may carry `802.1q` (QinQ).",
+            examples=["802.1ad"],
+        ),
+    ] = "802.1q"
 
 
 class VxlanSpec(Model, frozen=True, kw_only=True):
@@ -42,6 +49,31 @@ class VxlanSpec(Model, frozen=True, kw_only=True):
     ]
     remote: Annotated[AnyAddress, Meta(description="The remote tunnel endpoint.", examples=["10.0.0.2"])]
     port: Annotated[int, Meta(ge=1, le=65535, description="The UDP destination port.", examples=[8472])] = 4789
+
+
+class TunnelSpec(Model, frozen=True, kw_only=True):
+    """A tunnel for IP packets, between two hosts whose kernels have addresses: the device, routers, or hosts with
+    programs."""
+
+    kind: Annotated[
+        Literal["ipip", "gre"], Meta(description="IPv4 in IPv4 (RFC 2003), or GRE over IPv4.", examples=["gre"])
+    ]
+    local: Annotated[
+        AnyAddress, Meta(description="The local tunnel endpoint: an address of this host.", examples=["10.0.0.1"])
+    ]
+    remote: Annotated[AnyAddress, Meta(description="The remote tunnel endpoint.", examples=["10.0.0.2"])]
+    key: Annotated[Number32 | None, Meta(description="The key of a GRE tunnel.", examples=[7])] = None
+
+
+class NetemSpec(Model, frozen=True, kw_only=True):
+    """What becomes of packets that leave by an interface, as by tc-netem(8)."""
+
+    delay: Annotated[
+        Annotated[float, Meta(ge=0, le=10)], Meta(description="A fixed delay, in seconds.", examples=[0.05])
+    ] = 0
+    loss: Annotated[bool, Meta(description="Whether all are lost, though the link has a carrier.", examples=[True])] = (
+        False
+    )
 
 
 class VrfSpec(Model, frozen=True, kw_only=True):
@@ -191,6 +223,20 @@ class HostSpec(Model, frozen=True, kw_only=True):
             examples=[{"blue": {"table": 10, "interfaces": ["lan0"]}}],
         ),
     ] = {}
+    tunnels: Annotated[
+        dict[InterfaceName, TunnelSpec],
+        Meta(
+            description="Tunnels for IP packets; each is also listed in `interfaces`.",
+            examples=[{"tun0": {"kind": "gre", "local": "10.0.0.1", "remote": "10.0.0.2"}}],
+        ),
+    ] = {}
+    netem: Annotated[
+        dict[InterfaceName, NetemSpec],
+        Meta(
+            description="Delay and loss by interface, as of a long or a broken line.",
+            examples=[{"wan0": {"delay": 0.05}}],
+        ),
+    ] = {}
     dummies: Annotated[
         list[InterfaceName],
         Meta(
@@ -253,6 +299,14 @@ class LabSpec(Model, frozen=True, kw_only=True):
     device: Annotated[
         HostName, Meta(description="The device under test: the host that loads `ruleset`.", examples=["gateway"])
     ] = "device"
+    anycast: Annotated[
+        list[AnyAddress],
+        Meta(
+            description="Addresses that several hosts may have, on different links; routes decide which of them a "
+            "packet reaches.",
+            examples=[["10.0.0.53"]],
+        ),
+    ] = []
     neighbours: Annotated[
         Literal["resolved", "known"],
         Meta(

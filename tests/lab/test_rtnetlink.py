@@ -6,7 +6,7 @@ import gc
 import socket
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 from pyroute2.netlink.rtnl.fibmsg import fibmsg
@@ -14,7 +14,7 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from harness.lab import requests, rtnetlink
-from harness.topology.parts import Passing, RoutingRule
+from harness.topology.parts import Passing, RoutingRule, Tunnel, Vlan
 
 MISSING = 0x7FFFFFFF
 """Index of no interface."""
@@ -77,3 +77,22 @@ def test_a_thread_of_its_own_writes_the_same() -> None:
             there = thread.submit(requests.alias, 3, "words").result()
         gc.collect()
     assert (there.what, there.data[16:]) == (here.what, here.data[16:])
+
+
+def test_a_vlan_of_a_provider_and_a_tunnel_with_a_key() -> None:
+    outer = requests.made(Vlan("eth0", 100, "802.1ad"), "s100", 7, "02:00:00:00:00:07", None, {"eth0": 3})
+    found = ifinfmsg(outer.data)
+    found.decode()
+    data = found.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
+    assert (data.get_attr("IFLA_VLAN_ID"), data.get_attr("IFLA_VLAN_PROTOCOL")) == (100, 0x88A8)
+    gre = Tunnel("gre", ip_address("192.0.2.1"), ip_address("192.0.2.2"), 7)
+    found = ifinfmsg(requests.made(gre, "gre1", 8, "02:00:00:00:00:08", None, {}).data)
+    found.decode()
+    data = found.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
+    assert {name: data.get_attr(f"IFLA_GRE_{name}") for name in ("LOCAL", "REMOTE", "IKEY", "OKEY")} == {
+        "LOCAL": "192.0.2.1",
+        "REMOTE": "192.0.2.2",
+        "IKEY": 7,
+        "OKEY": 7,
+    }
+    assert found.get_attr("IFLA_ADDRESS") is None

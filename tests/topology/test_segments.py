@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +168,49 @@ def test_new_names_reach_all_that_is_made_of_an_interface() -> None:
     assert [device.interfaces[name].mtu for name in ("wan0", "wan0.7")] == [1400, 1400]
     assert [rule.iif for rule in device.rules] == ["wan0", "wan0"]
     assert isinstance(TRUNK.hosts["gateway"].made["vx0"], Vxlan)
+
+
+def _lab(hosts: dict[str, object], links: list[list[str]], **more: object) -> Network:
+    return Network.of(msgspec.convert({"hosts": hosts, "links": links, **more}, LabSpec))
+
+
+def test_a_tunnel_for_ip_reaches_its_other_end_without_ethernet() -> None:
+    def end(own: str, other: str, inner: str) -> dict[str, object]:
+        return {
+            "interfaces": {"eth0": [f"{own}/24"], "tun0": [inner]},
+            "tunnels": {"tun0": {"kind": "gre", "local": own, "remote": other, "key": 7}},
+        }
+
+    hosts = {
+        "device": end("192.0.2.1", "192.0.2.2", "10.9.0.1/30"),
+        "far": end("192.0.2.2", "192.0.2.1", "10.9.0.2/30"),
+    }
+    network = _lab(hosts, [["device:eth0", "far:eth0"]])
+    assert list(map(str, network.hosts["device"].interfaces["tun0"].reaches)) == ["far:tun0"]
+    assert [one.interface for one in network.hosts["device"].neighbours] == ["eth0"]
+    assert not network.hosts["far"].silent
+    assert network.route("device", ip_address("10.9.0.2")).mac == "00:00:00:00:00:00"
+    assert str(network.hosts["device"].made["tun0"]) == "gre to 192.0.2.2"
+
+
+def test_several_hosts_may_have_an_anycast_address_on_different_links() -> None:
+    hosts = {
+        "device": {"interfaces": {"a": ["10.1.0.1/24"], "b": ["10.2.0.1/24"]}},
+        "one": {"interfaces": {"eth0": ["10.1.0.2/24", "10.0.0.53/32"]}},
+        "two": {"interfaces": {"eth0": ["10.2.0.2/24", "10.0.0.53/32"]}},
+    }
+    links = [["device:a", "one:eth0"], ["device:b", "two:eth0"]]
+    with pytest.raises(Problem, match=r"10\.0\.0\.53 is also the address of one:eth0"):
+        _lab(hosts, links)
+    network = _lab(hosts, links, anycast=["10.0.0.53"])
+    shared = [one.interface for one in network.hosts["device"].neighbours if str(one.address) == "10.0.0.53"]
+    assert shared == ["a", "b"]
+
+
+def test_an_anycast_address_on_one_link_is_a_conflict() -> None:
+    hosts = {
+        "device": {"interfaces": {"eth0": ["10.1.0.1/24", "10.0.0.53/32"]}},
+        "one": {"interfaces": {"eth0": ["10.1.0.2/24", "10.0.0.53/32"]}},
+    }
+    with pytest.raises(Problem, match=r"10\.0\.0\.53 is also the address of device:eth0"):
+        _lab(hosts, [["device:eth0", "one:eth0"]], anycast=["10.0.0.53"])

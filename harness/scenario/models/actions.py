@@ -56,6 +56,15 @@ class ActionSpec(Model, frozen=True, kw_only=True):
             examples=[{"links": {"wan0": "down"}, "add": {"routes": [{"to": "default", "via": "isp2"}]}}],
         ),
     ] = UNSET
+    clock: Annotated[
+        Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?$")] | UnsetType,
+        Meta(
+            description="Instead of a packet: set the wall clock, which `meta hour`, `meta day` and `meta time` read, "
+            "in the time zone of the machine. It is right again when the scenario ends. Only a microVM has a clock to "
+            "be set; timeouts and rates go on by another.",
+            examples=["2026-11-27 22:30"],
+        ),
+    ] = UNSET
     listen: Annotated[
         Listen | UnsetType,
         Meta(
@@ -197,6 +206,12 @@ class ChangeAction(BaseAction, frozen=True, kw_only=True, tag="change"):
     change: ChangeSpec
 
 
+class ClockAction(BaseAction, frozen=True, kw_only=True, tag="clock"):
+    """The wall clock, set to a moment."""
+
+    clock: str
+
+
 class ListenAction(BaseAction, frozen=True, kw_only=True, tag="listen"):
     """A program that takes connections or requests from now on."""
 
@@ -221,6 +236,7 @@ Action = (
     | ReloadAction
     | FlushAction
     | ChangeAction
+    | ClockAction
     | ListenAction
     | QueueAction
     | ConnectAction
