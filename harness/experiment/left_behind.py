@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
-from harness.errors import BrokenMeasurement, Position, ScenarioError, Unsupported
+from harness.errors import BrokenMeasurement, HarnessError, Position, ScenarioError, Unsupported
 from harness.experiment.resolution import Resolution
 from harness.judge.expectations import same_elements
 from harness.judge.flow import describe_connection, fits, numbers
@@ -115,3 +115,14 @@ class LeftBehind:
         except state.MissingError as missing:
             key = "counters" if missing.name in (expect.counters or ()) else "elements"
             raise ScenarioError(missing.sentence, where(key, missing.name), remedy=missing.remedy) from None
+
+
+@contextmanager
+def placed(position: Position) -> Iterator[None]:
+    """Say where it stands in the scenario what cannot be done."""
+    try:
+        yield
+    except (ScenarioError, Unsupported, BrokenMeasurement):
+        raise
+    except HarnessError as error:
+        raise ScenarioError(error.sentence, position, remedy=error.remedy) from None

@@ -10,9 +10,9 @@ from typing import Self, assert_never
 
 import msgspec
 
-from harness.errors import BrokenMeasurement, HarnessError, Position, ScenarioError, Unsupported
+from harness.errors import BrokenMeasurement, Unsupported
 from harness.experiment.join import JoinContext, observe
-from harness.experiment.left_behind import LeftBehind, Where
+from harness.experiment.left_behind import LeftBehind, Where, placed
 from harness.experiment.resolution import Resolution, explain, unreached
 from harness.experiment.summaries import judged, which
 from harness.experiment.unasked import Unasked
@@ -166,13 +166,13 @@ class Experiment:
                 summaries = tuple(which(place, observations) + frame.summary for place, frame in enumerate(frames))
             case ConnectAction(connect=called):
                 plan = flow.plan(called, self._lab.network)
-                with _placed(where("connect")):
+                with placed(where("connect")):
                     observations = (self._flow(plan, self._programs.connect(plan, Bound.of(called))),)
                 summaries = (f"connect {plan}: {judged(observations[0])}",)
             case ExchangeAction(exchange=called):
                 plan = flow.plan(called, self._lab.network)
                 content = flow.content(called.request), flow.content(called.answer)
-                with _placed(where("exchange")):
+                with placed(where("exchange")):
                     observations = (self._flow(plan, self._programs.exchange(plan, *content, Bound.of(called))),)
                 summaries = (f"exchange {plan}: {judged(observations[0])}",)
             case _:
@@ -206,18 +206,18 @@ class Experiment:
                 table = self._device_tracing.table
                 self._follow(apply(action, self._lab.device, self.ruleset, self._files, where, hidden=table))
             case ChangeAction(change=change):
-                with _placed(where("change")):
+                with placed(where("change")):
                     lab_changes.apply(changes.plan(change, self._lab.network), self._lab)
                 self._neighbours.moved()
                 self._unasked.changed = True
             case ClockAction(clock=moment):
-                with _placed(where("clock")):
+                with placed(where("clock")):
                     self._clock.set(moment)
             case ListenAction(listen=program):
-                with _placed(where("listen")):
+                with placed(where("listen")):
                     self._programs.listen(program)
             case QueueAction(queue=reader):
-                with _placed(where("queue")):
+                with placed(where("queue")):
                     self._programs.read_queue(reader)
             case WaitAction(wait=wait):
                 self._left.wait(wait, partial(where, "wait"))
@@ -390,14 +390,3 @@ class Experiment:
 def _named(actions: Iterable[Action]) -> set[str]:
     """The functions that the scenario speaks of."""
     return {name for action in actions for _, expect in action.entries for name in functions(expect)}
-
-
-@contextmanager
-def _placed(position: Position) -> Iterator[None]:
-    """Say where it stands in the scenario what cannot be done."""
-    try:
-        yield
-    except (ScenarioError, Unsupported, BrokenMeasurement):
-        raise
-    except HarnessError as error:
-        raise ScenarioError(error.sentence, position, remedy=error.remedy) from None

@@ -315,7 +315,12 @@ def test_path_details() -> None:
 
 
 def test_a_function_that_was_met_otherwise() -> None:
-    met = (hop("ip_rcv", host="client"), hop("ip_rcv", host="server"), hop("ip_forward_finish"), hop("ip_forward_finish", device=""))
+    met = (
+        hop("ip_rcv", host="client"),
+        hop("ip_rcv", host="server"),
+        hop("ip_forward_finish"),
+        hop("ip_forward_finish", device=""),
+    )
     packet = changed(hops=met)
     assert complaints({"path": ["ip_rcv"]}, packet) == [
         "expect.path[0]: ip_rcv / not met on device / met on client, server only; `host:` names another host"
