@@ -29,8 +29,10 @@ class Decider(msgspec.Struct, frozen=True, kw_only=True):
 class Book:
     """The rules and policies of one side, by their keys."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: Loaded, unpacked: str = "") -> None:
+        """``unpacked`` is a folder whose files are called as they would be without it."""
         self.kernel = loaded.kernel
+        self._unpacked = unpacked
         self._rules: Mapping[Place, Rule] = {
             (rule.family, rule.table, rule.chain, rule.handle): rule for rule in loaded.rules
         }
@@ -51,10 +53,15 @@ class Book:
         """A rule or policy as people know it."""
         chain = " ".join(place[:3])
         if (rule := self._rules.get(place)) is not None:
-            return Decider(chain=chain, text=rule.written or rule.text, position=rule.position)
+            return Decider(chain=chain, text=rule.written or rule.text, position=self._place(rule.position))
         if (policy := self._policies.get(place)) is not None:
-            return Decider(chain=chain, text=f"policy {policy.verdict}", position=policy.position)
+            return Decider(chain=chain, text=f"policy {policy.verdict}", position=self._place(policy.position))
         return Decider(chain=chain, text="a rule that is not listed")
+
+    def _place(self, position: Position | None) -> Position | None:
+        if position is None or not self._unpacked:
+            return position
+        return position._replace(file=position.file.removeprefix(self._unpacked))
 
 
 class Witness(NamedTuple):

@@ -90,10 +90,10 @@ def run(request: Request, tell: Tell) -> list[Comparison]:
         found = []
         for old, named in pairs:
             new = named or _optimized(old, folder, sessions[0], request)
-            found.append(_Comparing(request, old, new, sessions[0], sessions[-1], tell).compare())
+            found.append(_Comparing(request, old, new, sessions[0], sessions[-1], tell, f"{folder}/").compare())
     for one in found:
         for change in one.changes:
-            change.accepted = change.key in approved
+            change.accepted = request.approve or change.key in approved
     if request.accept and request.approve:
         accepted.write(request.accept, [change for one in found for change in one.changes])
     return found
@@ -162,11 +162,14 @@ def _together(old: Facts, new: Facts) -> Facts:
 class _Comparing:
     """The comparison of two sides."""
 
-    def __init__(self, request: Request, old: Side, new: Side, first: Session, second: Session, tell: Tell) -> None:
+    def __init__(
+        self, request: Request, old: Side, new: Side, first: Session, second: Session, tell: Tell, unpacked: str
+    ) -> None:
         self._request = request
         self._sides = (old, new)
         self._sessions = (first, second)
         self._tell = tell
+        self._unpacked = unpacked
         self._books: list[Book] = []
         self.broken: dict[str, int] = {}
         """Why packets could not be measured, and how many."""
@@ -260,7 +263,7 @@ class _Comparing:
         for answer in self._sessions[side].effects((network, files), [one.frames for one in packets]):
             if isinstance(answer, Loaded):
                 if len(self._books) == side:
-                    self._books.append(Book(answer))
+                    self._books.append(Book(answer, self._unpacked))
                 continue
             found.append(answer)
             self._books[side].met |= {place for one in answer.seen for place in one.met}

@@ -73,8 +73,7 @@ def at_revision(revision: str, named: Iterable[str], folder: Path) -> list[tuple
     """
     root = Path(_git("rev-parse", "--show-toplevel").decode().strip())
     commit = _git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").decode().strip()
-    with tarfile.open(fileobj=io.BytesIO(_git("-C", str(root), "archive", commit))) as archive:
-        archive.extractall(folder, filter="data")
+    _unpack(_git("-C", str(root), "archive", commit), folder)
     now = [of(one) for one in named] or list(_of_scenarios())
     found = []
     for side in now:
@@ -90,6 +89,18 @@ def at_revision(revision: str, named: Iterable[str], folder: Path) -> list[tuple
     if not found:
         raise HarnessError(f"no ruleset exists both in {revision} and now")
     return found
+
+
+def _unpack(content: bytes, folder: Path) -> None:
+    """Write the files of an archive of git's below ``folder``; links are left out, as they may lead elsewhere."""
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        for member in archive:
+            path = Path(member.name)
+            if not member.isfile() or path.is_absolute() or ".." in path.parts:
+                continue
+            if (found := archive.extractfile(member)) is not None:
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).write_bytes(found.read())
 
 
 def _of_scenarios() -> Iterator[Side]:
