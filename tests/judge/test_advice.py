@@ -118,6 +118,8 @@ def mismatch(*keys: str, expected: str = "x") -> Mismatch:
         ([mismatch("verdict", expected="accept")], "my-packet-is-accepted-but-does-not-arrive"),
         ([mismatch("delivered", "to", expected="server")], "my-packet-is-accepted-but-does-not-arrive"),
         ([mismatch("verdict", expected="drop"), mismatch("rule")], "my-packet-should-have-been-dropped"),
+        ([mismatch("verdict", expected="reject")], "my-packet-should-have-been-dropped"),
+        ([mismatch("rules", "0")], "my-rule-is-not-reached"),
         ([mismatch("flow", "result")], "no-answer-comes-back"),
         ([mismatch("reply")], "no-answer-comes-back"),
         ([mismatch("delivered", "sees", "src")], "my-packet-is-not-translated"),

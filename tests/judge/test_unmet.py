@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from harness.errors import Position
-from harness.judge.unmet import describe_unmet
+from harness.judge.unmet import describe_unmet, evaluations_of, is_met
 from harness.model.observation import ObservedPacket, Rule, Step, Verdict
 
 
@@ -100,3 +100,25 @@ def test_what_stands_behind_a_goto_was_not_reached_although_the_policy_decided()
 def test_what_headers_were_is_not_told_where_a_rule_changes_them() -> None:
     changing = rule(3, "tcp dport set 80", chain="other")
     assert describe_unmet(SSH.text, (*RULES, changing), packet(), "device") == "office.nft:4 did not match"
+
+
+def test_of_rules_that_read_alike_the_first_three() -> None:
+    alike = [rule(line, "tcp dport 22 accept") for line in range(10, 14)]
+    assert describe_unmet("tcp dport 22 accept", alike, packet(), "device") == "; ".join(
+        f"office.nft:{line} did not match: tcp dport 22, the packet has 8443" for line in (10, 11, 12)
+    )
+
+
+def test_the_headers_are_those_with_which_the_packet_came_into_the_chain() -> None:
+    seen = packet()
+    later = msgspec.structs.replace(seen.steps[0], headers=b"", iif="", oif="eth1")
+    for first in (later, msgspec.structs.replace(later, iif="eth0")):
+        both = msgspec.structs.replace(seen, steps=(seen.steps[0], first))
+        assert list(evaluations_of(SSH, RULES, both, "device")) == [seen.steps[0], first]
+
+
+def test_whether_a_rule_was_met_on_the_host() -> None:
+    seen = packet(LAN)
+    assert is_met(LAN.text, seen, "device")
+    assert not is_met(LAN.text, seen, "edge")
+    assert not is_met(SSH.text, seen, "device")
