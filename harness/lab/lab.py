@@ -16,6 +16,7 @@ from harness.errors import BrokenMeasurement, HarnessError, Unsupported
 from harness.lab import requests
 from harness.lab.namespace import Namespace
 from harness.lab.requests import WireEnd
+from harness.lab.required_modules import BRIDGE_NETFILTER
 from harness.lab.rtnetlink import LOOPBACK, RefusedError, Request, RouteSocket
 from harness.packets.resolving import solicited
 from harness.topology import network, parts
@@ -160,7 +161,7 @@ def _settings(host: parts.HostPlan) -> dict[str, str]:
     ipv6 = os.path.exists("/proc/sys/net/ipv6")  # noqa: PTH110 - pathlib is slow to import in a guest
     settings = dict(COMMON)
     if os.path.exists("/proc/sys/net/bridge"):  # noqa: PTH110
-        settings |= UNFILTERED_BRIDGES
+        settings |= {} if BRIDGE_NETFILTER in host.modules else UNFILTERED_BRIDGES
     if ipv6:
         settings |= SILENT_IPV6 if host.silent and not host.speaking else QUIET_IPV6
     if host.forwarding:

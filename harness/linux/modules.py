@@ -10,17 +10,19 @@ lists what an alias loads.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from harness.errors import HarnessError, Unsupported
+from harness.wait import wait_until
 
 USUAL = (
     *("veth", "nf_tables", "nft_ct", "nft_chain_nat", "nft_fib_inet", "nft_limit", "nft_log", "nft_masq"),
@@ -37,6 +39,12 @@ _NETFILTER: Final = re.compile(r"(?:nf|nft|nfnetlink)(?:_\w+)?|x_tables|veth|lib
 _OF_NETWORKS: Final = re.compile(r"kernel/(?:drivers/)?net/")
 """Paths of modules that a lab or a ruleset can load; others that appear were loaded by something else."""
 _PATH: Final = f"{os.environ.get('PATH', '')}:/sbin:/usr/sbin"
+
+_SYS_DELETE_MODULE: Final = 176
+_UNLOADED_S: Final = 20.0
+
+passing: Final[set[str]] = set()
+"""Modules that will be unloaded: nothing may hold them, as a probe on one of their functions does."""
 
 _permitted: set[str] = set()
 
@@ -78,6 +86,71 @@ def refuse(needs: Iterable[Need]) -> None:
                 f"{need.because} would load the kernel module {', '.join(new)} into the machine's own kernel",
                 remedy=f"run it in a microVM, e.g. --nft-kernel 6.12, or permit it: --nft-modules {','.join(new)}",
             )
+
+
+@contextmanager
+def provided(needs: Iterable[Need], *, unload: bool) -> Iterator[None]:
+    """Load the modules that are needed, by their names; with ``unload``, those that it has loaded are gone afterwards.
+
+    Raises :class:`Unsupported` for one that this kernel does not have, and :class:`HarnessError` for one that is none
+    of networks, or stays in use.
+    """
+    needed = {need.alias: need for need in needs}
+    missing = [name for name in needed if not Path("/sys/module", name).exists()]
+    before = loaded()
+    for name in missing:
+        _load(needed[name])
+    here = loaded() - before if unload else set()
+    passing.update(here)
+    try:
+        yield
+    finally:
+        passing.difference_update(here)
+        if here:
+            _unload(here, [name for name in missing if name in here])
+
+
+def _load(need: Need) -> None:
+    file = _read_files().get(need.alias)  # a template has been without them
+    if file is None and _is_built_in(need.alias):
+        return
+    if file is None:
+        raise Unsupported(
+            f"Linux {os.uname().release} has no module {need.alias} that could be loaded, for {need.because}",
+            remedy="leave it out, or use another kernel: --nft-kernel",
+        )
+    if not _OF_NETWORKS.match(file):
+        raise HarnessError(f"{need.because}: {file} is not a module of networks", remedy="leave it out")
+    modprobe = shutil.which("modprobe", path=_PATH)
+    command = [modprobe or "modprobe", "--", need.alias]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except OSError as error:
+        raise Unsupported(f"modprobe does not run: {error.strerror}", remedy="run apt-get install kmod") from None
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[0]
+        raise Unsupported(f"the module {need.alias} cannot be loaded, for {need.because}: {said}")
+
+
+def _unload(new: set[str], asked: Sequence[str]) -> None:
+    """Unload ``new`` modules; those that were ``asked`` for are waited for, as namespaces that use them end later."""
+
+    def gone() -> bool:
+        # Those that need others are listed before them.
+        for name in [one for one in _in_order() if one in new]:
+            _libc().syscall(_SYS_DELETE_MODULE, name.encode(), os.O_NONBLOCK)
+        return not loaded() & new & set(asked)
+
+    wait_until(gone, _UNLOADED_S, f"the kernel modules {', '.join(asked)} to be unloaded")
+
+
+def _in_order() -> list[str]:
+    return [line.partition(" ")[0] for line in Path("/proc/modules").read_text().splitlines()]
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
 
 
 @contextmanager
@@ -137,12 +210,25 @@ def _by_environment() -> list[str]:
 
 @functools.cache
 def _files() -> dict[str, str]:
+    return _read_files()
+
+
+def _read_files() -> dict[str, str]:
     """Paths of this kernel's modules, relative to its folder, by name."""
     try:
         lines = Path("/lib/modules", os.uname().release, "modules.dep").read_text().splitlines()
     except OSError:
         return {}
     return {_name(file): file for file in (line.partition(":")[0] for line in lines)}
+
+
+def _is_built_in(name: str) -> bool:
+    """Whether the kernel has it in itself: by its list, or, of a kernel without modules, by its symbols."""
+    try:
+        lines = Path("/lib/modules", os.uname().release, "modules.builtin").read_text().splitlines()
+        return name in {_name(file) for file in lines}
+    except OSError:
+        return re.search(rf" {re.escape(name)}(?:_\w+)?$", Path("/proc/kallsyms").read_text(), re.MULTILINE) is not None
 
 
 def _name(file: str) -> str:

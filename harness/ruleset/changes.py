@@ -8,11 +8,10 @@ from typing import assert_never
 
 from harness.errors import Position
 from harness.lab.lab import Host
-from harness.linux import modules
-from harness.ruleset import conntrack, required_modules
+from harness.ruleset import conntrack
+from harness.ruleset.hosts import Loadable
 from harness.ruleset.load import Ruleset
 from harness.scenario.case import Files
-from harness.scenario.files import shortened
 from harness.scenario.models.actions import FlushAction, NftAction, ReloadAction
 
 Change = NftAction | ReloadAction | FlushAction
@@ -38,9 +37,10 @@ def apply(
                 hidden=hidden,
             )
         case ReloadAction(reload=names):
-            paths = [shortened(Path(name)) for name in ([names] if isinstance(names, str) else names)]
-            modules.refuse(required_modules.of_files(paths, files.project.allows))
-            return ruleset.reloaded(host, *paths, defines=files.defines, home=files.project, hidden=hidden)
+            loadable = Loadable.of(map(Path, [names] if isinstance(names, str) else names), files)
+            after = ruleset.reloaded(host, *loadable.paths, defines=files.defines, home=files.project, hidden=hidden)
+            loadable.loaded(host)
+            return after
         case FlushAction():
             conntrack.flush(host)
             return ruleset

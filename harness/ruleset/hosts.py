@@ -3,47 +3,67 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
 
 from harness.errors import Unsupported
 from harness.lab import required_modules as lab_modules
 from harness.lab.lab import UNFILTERED_BRIDGES, Host, Lab
+from harness.lab.required_modules import BRIDGE_NETFILTER
 from harness.linux import modules
 from harness.ruleset import required_modules
 from harness.ruleset.load import Ruleset
-from harness.ruleset.required_modules import BRIDGE_NETFILTER
 from harness.scenario.case import Files
 from harness.scenario.files import shortened
 from harness.topology import sysctls
 from harness.topology.network import Network
+from harness.vm.port import in_guest
+
+
+class Loadable(NamedTuple):
+    """Files of a ruleset that are there and may be loaded."""
+
+    paths: tuple[Path, ...]
+    """As they are shown."""
+    filters_bridges: bool
+    """Whether something in them has the kernel load br_netfilter."""
+
+    @classmethod
+    def of(cls, paths: Iterable[Path], files: Files) -> Loadable:
+        """``paths``, of the project of ``files``.
+
+        Raises :class:`~harness.errors.Unsupported` for a file that is not there, and where a module would have to be
+        loaded into the machine's own kernel.
+        """
+        paths = tuple(paths)
+        for path in paths:
+            if not path.exists():
+                # Those of the project were there when the scenario was read; others are the machine's.
+                raise Unsupported(f"{path} is not on this machine", remedy="install what it belongs to")
+        shown = tuple(map(shortened, paths))
+        needs = list(required_modules.of_files(shown, files.project.allows))
+        modules.refuse(needs)
+        return cls(shown, any(need.alias == BRIDGE_NETFILTER for need in needs))
+
+    def loaded(self, host: Host) -> None:
+        """Do to ``host``, which has loaded them, what br_netfilter does, also where that was loaded before."""
+        given = {sysctls.path(name) for name in host.plan.sysctls}
+        if self.filters_bridges and os.path.exists("/proc/sys/net/bridge"):  # noqa: PTH110 - pathlib is slow to import
+            host.namespace.sysctl({name: "1" for name in UNFILTERED_BRIDGES if sysctls.path(name) not in given})
 
 
 @contextmanager
 def built(network: Network, rulesets: Mapping[str, Files]) -> Iterator[tuple[Lab, Mapping[str, Ruleset]]]:
     """Build the lab and load the hosts' ``rulesets``; nothing of either is left after the ``with``."""
-    for path in (path for files in rulesets.values() for path in files.paths):
-        if not path.exists():
-            # Those of the project were there when the scenario was read; others are the machine's.
-            raise Unsupported(f"{path} is not on this machine", remedy="install what it belongs to")
     modules.refuse(lab_modules.needs(network))
-    modules.refuse(
-        need
-        for files in rulesets.values()
-        for need in required_modules.of_files(map(shortened, files.paths), files.project.allows)
-    )
-    with modules.watched(), Lab.build(network) as lab:
+    loadable = {name: Loadable.of(files.paths, files) for name, files in rulesets.items()}
+    needed = modules.provided(lab_modules.asked(network), unload=in_guest())
+    with modules.watched(), needed, Lab.build(network) as lab:
         loaded = {}
         for name, files in rulesets.items():
-            paths = [shortened(path) for path in files.paths]
-            loaded[name] = Ruleset.load(lab.hosts[name], *paths, defines=files.defines, home=files.project)
-            if any(need.alias == BRIDGE_NETFILTER for need in required_modules.of_files(paths, files.project.allows)):
-                _filter_bridges(lab.hosts[name])
+            host, one = lab.hosts[name], loadable[name]
+            loaded[name] = Ruleset.load(host, *one.paths, defines=files.defines, home=files.project)
+            one.loaded(host)
         yield lab, loaded
-
-
-def _filter_bridges(host: Host) -> None:
-    """What br_netfilter does when it is loaded, also where it was loaded before, unless the lab sets them."""
-    given = {sysctls.path(name) for name in host.plan.sysctls}
-    if os.path.exists("/proc/sys/net/bridge"):  # noqa: PTH110 - pathlib is slow to import in a guest
-        host.namespace.sysctl({name: "1" for name in UNFILTERED_BRIDGES if sysctls.path(name) not in given})

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from harness.lab.required_modules import BRIDGE_NETFILTER
 from harness.linux.modules import Need
 from harness.ruleset import iptables
 from harness.ruleset.texts import Texts, includes, matching
@@ -26,7 +27,6 @@ LARGEST: Final = 64 << 20
 
 NATIVE: Final = frozenset({"comment", "limit", "tcp", "udp", "NFLOG"})
 """Matches and targets that iptables-nft expresses by nf_tables' own expressions."""
-BRIDGE_NETFILTER: Final = "br_netfilter"
 VERDICTS: Final = frozenset({"ACCEPT", "DROP", "RETURN", "QUEUE"})
 WITH: Final = {
     "physdev": (BRIDGE_NETFILTER,),  # physdev_mt_check() in net/netfilter/xt_physdev.c

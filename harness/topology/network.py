@@ -215,6 +215,7 @@ def _host(name: str, wiring: Wiring, interfaces: Mapping[End, Interface], loadin
         silent=silent,
         netem={one: Netem(said.delay, said.loss) for one, said in host.netem.items()},
         speaking=frozenset(speaking),
+        modules=tuple(module.replace("-", "_") for module in host.modules),
     )
 
 

@@ -259,6 +259,8 @@ class HostPlan(msgspec.Struct, frozen=True, kw_only=True):
     """The interfaces that get their addresses: all, or of a silent host the local ends of its tunnels."""
     netem: Mapping[str, Netem] = {}
     """By interface."""
+    modules: tuple[str, ...] = ()
+    """Kernel modules that it needs, by their names with underscores."""
     down: frozenset[str] = frozenset()
     """The interfaces that a step has set down."""
 

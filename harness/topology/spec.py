@@ -276,6 +276,17 @@ class HostSpec(Model, frozen=True, kw_only=True):
             examples=[{"net.ipv4.conf.all.rp_filter": 1}],
         ),
     ] = {}
+    modules: Annotated[
+        list[Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,55}$")]],
+        Meta(
+            max_length=32,
+            description="Kernel modules that are loaded before the lab is built, as modprobe(8) would on this host: "
+            "br_netfilter, nf_nat_ftp, ip_vs_rr, sch_fq. They are the whole kernel's; in a microVM those that were "
+            "loaded for a scenario are unloaded behind it, and hosts without br_netfilter do not filter what their "
+            "bridges forward. Natively `--nft-modules` has to permit them.",
+            examples=[["br_netfilter"]],
+        ),
+    ] = []
 
 
 class LabSpec(Model, frozen=True, kw_only=True):

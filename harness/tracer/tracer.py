@@ -85,7 +85,8 @@ class Tracer(BaseTracer):
             self._undo = undo.pop_all()
 
     def arm(self, named: Collection[str] = ()) -> None:
-        """Attach to every traceable function of the kernel and of the loaded modules that is not attached yet.
+        """Attach to every traceable function of the kernel and of the loaded modules that is not attached yet, but to
+        none of modules that will be unloaded.
 
         With an engine that is limited to some, to the critical ones and those ``named``.
         """
@@ -97,6 +98,7 @@ class Tracer(BaseTracer):
                     function
                     for function in functions
                     if function.kernel_name not in armed
+                    and function.module not in modules.passing
                     and (
                         self.engine.everything
                         or function.priority == layers.CRITICAL
