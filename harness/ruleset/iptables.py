@@ -25,6 +25,7 @@ _CHAIN = re.compile(r"^:(?P<chain>\S+)\s+(?P<policy>\S+)")
 _RULE = re.compile(r"^(?:\[\d+:\d+\]\s+)?(?P<text>(?:-A|--append)\s+(?P<chain>\S+).*)$")
 _CHANGE = re.compile(r"^(?:\[\d+:\d+\]\s+)?-\S+\s+(?P<chain>\S+)")
 _COMPLAINT = re.compile(r"^\S+ v\S+ \([^)]*\): (?P<text>.*)$", re.MULTILINE)
+_NO_SET = re.compile(r"\bSet \S+ doesn't exist|Can't open socket to ipset")
 _LINE = re.compile(r"\bline:? (\d+)")
 _PROGRAM = re.compile(r"""(?:^|[\s"'])(--mod\w*|-\w*M)""")
 """``--modprobe``, shortened or not, and ``-M``, alone or behind other letters; as iptables-save writes neither."""
@@ -65,10 +66,13 @@ def restore(namespace: Namespace, text: str, shown: Path) -> None:
     if code != 0:
         said = said.strip() or f"{name} failed with {code}"
         found, line = _COMPLAINT.search(said), _LINE.search(said)
+        remedy = "a name may be wrong, or this kernel may lack a module for it" if "failed (" in said else ""
+        if _NO_SET.search(said):
+            remedy = "sets of ipset are not supported: write the addresses into the rules, or use a set of nft"
         raise ScenarioError(
             f"iptables: {(found['text'] if found else said.splitlines()[0]).strip()}",
             Position(str(shown), int(line[1]) if line else 0),
-            remedy="a name may be wrong, or this kernel may lack a module for it" if "failed (" in said else "",
+            remedy=remedy,
         )
 
 

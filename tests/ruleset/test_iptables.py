@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 
 from harness.errors import ScenarioError
+from harness.lab.lab import Lab
+from harness.project import Project
 from harness.ruleset import iptables
+from harness.ruleset.load import Ruleset
+from harness.topology.builtin import LABS
+from harness.topology.network import Network
 
 ZOO = Path(__file__).parent / "zoo"
 
@@ -62,3 +67,14 @@ def test_no_program_of_a_stranger_is_run(option: str) -> None:
     text = f"*filter\n# -M is a comment here\n-A INPUT {option} -m policy --dir in -j ACCEPT\nCOMMIT\n"
     with pytest.raises(ScenarioError, match=r"rules:3: \S+ would run a program"):
         iptables.refuse_programs(text, Path("rules"))
+
+
+@pytest.mark.kernel
+def test_a_set_of_ipset_is_said_to_be_unsupported(tmp_path: Path) -> None:
+    file = tmp_path / "rules.v4"
+    file.write_text("*filter\n:FORWARD DROP [0:0]\n-A FORWARD -m set --match-set docker-ext dst -j ACCEPT\nCOMMIT\n")
+    with (
+        Lab.build(Network.of(LABS["host"])) as lab,
+        pytest.raises(ScenarioError, match="sets of ipset are not supported"),
+    ):
+        Ruleset.load(lab.device, file, home=Project(root=tmp_path))
