@@ -252,6 +252,15 @@ def test_the_nft_of_an_image_is_confined_too(
     assert "canary" not in nft.run("list tables")
 
 
+def test_the_syntax_of_its_release_is_read_in_a_guest(device: Host) -> None:
+    if nft_of_images.current() is None or nft_version().startswith("1.0."):
+        pytest.skip("this kernel image has no nft with a syntax of its own")
+    nft = Nft(device.namespace)
+    nft.run("destroy table inet gone")
+    nft.run("table inet netavark { chain OUTPUT { type nat hook output priority dstnat; }; }")
+    assert "hook output priority -100" in nft.run("list ruleset")
+
+
 def test_an_image_whose_nft_is_damaged_is_named(device: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = _like_an_image(tmp_path / "image/nft", "1.0")
     (folder / "lib/libnftables.so.1").write_bytes(b"")
