@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from harness.topology.network import Network
     from harness.tracer.base import BaseTracer
 
+IN_ONE_LAB: Final = 250
+"""Packets, each of which opens a socket that is open as long as the lab is there."""
 REMEMBERS: Final = re.compile(r"\b(?:limit rate|quota|numgen inc|ct count|last|add @|update @|delete @|flow add)")
 """Statements by which a ruleset remembers packets; connections are forgotten in any case."""
 _CHANGED: Final = re.compile(r"\b(?:add|update|delete) @([\w./-]+)")
@@ -58,7 +60,7 @@ def effects(
         stage: Experiment | None = _opened(stack, network, files, tracer)
         assert stage is not None
         yield Loaded(kernel=tracer.kernel, rules=stage.ruleset.rules, policies=stage.ruleset.policies)
-        for steps in packets:
+        for number, steps in enumerate(packets, 1):
             if stage is None:
                 stage = _opened(stack, network, files, tracer)
             try:
@@ -68,7 +70,7 @@ def effects(
             except HarnessError as error:
                 yield Effects(error=str(error).splitlines()[0])
                 fresh = False
-            if not fresh:
+            if not fresh or number % IN_ONE_LAB == 0:
                 stack.close()
                 stage = None
 
