@@ -28,7 +28,7 @@ from harness.scenario.load import load_all
 from harness.topology.network import Network
 from harness.vm import placement
 
-Tell = Callable[[str], None]
+Print = Callable[[str], None]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,8 +47,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     colour: bool = False
 
 
-def run(request: Request, show: Tell, tell: Tell) -> None:
-    """Answer ``request``: what there is to say goes to ``show``, and what happens meanwhile to ``tell``.
+def run(request: Request, show: Print, note: Print) -> None:
+    """Answer ``request``: what there is to say goes to ``show``, and what happens meanwhile to ``note``.
 
     Raises :class:`~harness.errors.HarnessError` where there is no answer, of the class
     :class:`~harness.errors.BrokenMeasurement` where something could not be observed.
@@ -59,7 +59,7 @@ def run(request: Request, show: Tell, tell: Tell) -> None:
         )
     given = lab.given(request.lab) if request.lab else None
     with Session.open(request.kernel, request.tracer) as session:
-        chosen = given or lab.choose(_looked(session, request.ruleset, tell))
+        chosen = given or lab.choose(_looked(session, request.ruleset, note))
         asked = _Asked(request, chosen, session)
         steps = request.question.steps(chosen.network)
         case, seen = asked.run(steps)
@@ -67,7 +67,7 @@ def run(request: Request, show: Tell, tell: Tell) -> None:
             case, seen = asked.flow(steps, seen)
     if request.save:
         words = f"{request.question.words}: {', '.join(dict.fromkeys(answer.verdicts(seen.sent)))}"
-        tell(saving.save(request.save, words, case, seen, chosen))
+        note(saving.save(request.save, words, case, seen, chosen))
     title = f"{shortened(request.ruleset)}: {request.question.words}"
     about = f"kernel {seen.kernel}; {chosen.described}"
     if request.json:
@@ -76,10 +76,10 @@ def run(request: Request, show: Tell, tell: Tell) -> None:
         show(answer.text(title, about, seen, case.network, colour=request.colour))
 
 
-def _looked(session: Session, ruleset: Path, tell: Tell) -> Facts:
+def _looked(session: Session, ruleset: Path, note: Print) -> Facts:
     facts = session.look([ruleset])
     if not facts.chains:
-        tell(f"{ruleset} has no chain: every packet passes it")
+        note(f"{ruleset} has no chain: every packet passes it")
     return facts
 
 

@@ -37,10 +37,8 @@ REPORTED: Final = 200
 """Packets from one line about the progress to the next."""
 ROUNDS: Final = 4
 """Times that witnesses are made simpler."""
-MANY_RULES: Final = 2000
-"""Rules of a side beyond which packets are made for a part of them."""
 
-Tell = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +74,7 @@ class Sent(NamedTuple):
         return self.frames[-1][-1].summary
 
 
-def run(request: Request, tell: Tell) -> list[Comparison]:
+def run(request: Request, progress: Progress) -> list[Comparison]:
     """Compare what ``request`` names; a comparison for each pair of sides.
 
     Raises :class:`~harness.errors.HarnessError` where that cannot be done.
@@ -90,7 +88,7 @@ def run(request: Request, tell: Tell) -> list[Comparison]:
         found = []
         for old, named in pairs:
             new = named or _optimized(old, folder, sessions[0], request)
-            found.append(_Comparing(request, old, new, sessions[0], sessions[-1], tell, f"{folder}/").compare())
+            found.append(_Comparing(request, old, new, sessions[0], sessions[-1], progress, f"{folder}/").compare())
     for one in found:
         for change in one.changes:
             change.accepted = request.approve or change.key in approved
@@ -163,12 +161,12 @@ class _Comparing:
     """The comparison of two sides."""
 
     def __init__(
-        self, request: Request, old: Side, new: Side, first: Session, second: Session, tell: Tell, unpacked: str
+        self, request: Request, old: Side, new: Side, first: Session, second: Session, progress: Progress, unpacked: str
     ) -> None:
         self._request = request
         self._sides = (old, new)
         self._sessions = (first, second)
-        self._tell = tell
+        self._progress = progress
         self._unpacked = unpacked
         self._books: list[Book] = []
         self.broken: dict[str, int] = {}
@@ -180,7 +178,8 @@ class _Comparing:
         chosen = _lab(self._request, *facts)
         devices = [SimulatedDevice(SimulatedRuleset(one), chosen.network) for one in facts]
         packets, generator = self._packets(devices, chosen.network)
-        self._tell(f"{self._sides[0].name}, {self._sides[1].name}: {len(packets)} packets; the lab: {chosen.described}")
+        old, new = (side.name for side in self._sides)
+        self._progress(f"{old}, {new}: {len(packets)} packets; the lab: {chosen.described}")
         changes = grouped(list(self._changes(packets, chosen.network)), _cost)
         for _ in range(ROUNDS):
             if not (changes := self._simpler(changes, chosen.network)):
@@ -268,7 +267,7 @@ class _Comparing:
             found.append(answer)
             self._books[side].met |= {place for one in answer.seen for place in one.met}
             if len(found) % REPORTED == 0 and len(found) < len(packets):
-                self._tell(f"  {len(found)} of {len(packets)} through {self._sides[side].name}")
+                self._progress(f"  {len(found)} of {len(packets)} through {self._sides[side].name}")
         return found
 
     def _simpler(self, changes: Sequence[Change], network: Network) -> list[Change]:
