@@ -241,7 +241,7 @@ def test_a_ruleset_that_changed_since_is_said(
     for text, said in ((one.ruleset.texts["rulesets/edge.nft"], False), ("changed", True)):
         (tmp_path / "rulesets/edge.nft").write_text(text)
         assert main(["report", "results"]) == 0
-        assert ("rulesets/edge.nft: not what stood there in the run" in capsys.readouterr().err) == said
+        assert ("rulesets/edge.nft: changed since the run" in capsys.readouterr().err) == said
 
 
 def test_a_quiet_session_says_only_what_is_bad(tmp_path: Path, make_result: Make) -> None:
