@@ -14,6 +14,7 @@ from harness.ask.command import Request
 from harness.ask.steps import Question
 from harness.batch import measure
 from harness.batch.messages import Seen
+from harness.cache import cache_dir
 from harness.cli import main
 from harness.errors import HarnessError
 from harness.generate import facts
@@ -40,8 +41,8 @@ table inet fw {
 
 
 @pytest.fixture(scope="module")
-def tracer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracer]:
-    with Tracer(KernelCache(tmp_path_factory.mktemp("cache"))) as tracer:
+def tracer() -> Iterator[Tracer]:
+    with Tracer(KernelCache(cache_dir())) as tracer:
         yield tracer
 
 

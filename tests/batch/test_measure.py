@@ -9,6 +9,7 @@ import pytest
 
 from harness.batch import measure
 from harness.batch.messages import Seen
+from harness.cache import cache_dir
 from harness.scenario.case import Case
 from harness.scenario.load import load_all
 from harness.tracer.kernel_cache import KernelCache
@@ -33,8 +34,8 @@ table inet t {
 
 
 @pytest.fixture(scope="module")
-def tracer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracer]:
-    with Tracer(KernelCache(tmp_path_factory.mktemp("cache"))) as tracer:
+def tracer() -> Iterator[Tracer]:
+    with Tracer(KernelCache(cache_dir())) as tracer:
         yield tracer
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from harness.batch.effects import effects, optimized
 from harness.batch.messages import Effects, Loaded
+from harness.cache import cache_dir
 from harness.compare import command
 from harness.compare.command import Request
 from harness.compare.output import Comparison
@@ -69,13 +70,14 @@ class Here:
 
 @pytest.fixture
 def diff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    with Tracer(KernelCache(tmp_path / "cache")) as tracer:
+    with Tracer(KernelCache(cache_dir())) as tracer:
 
         @contextmanager
         def here(*_: str) -> Iterator[Here]:
             yield Here(tracer)
 
         monkeypatch.setattr("harness.batch.session.Session.open", here)
+        monkeypatch.setattr(command, "ROUNDS", 1)  # each measures more packets
         monkeypatch.chdir(tmp_path)
         (tmp_path / "pytest.ini").touch()
         (tmp_path / "old.nft").write_text(OLD)
