@@ -25,6 +25,9 @@ ChainKey = tuple[str, str, str]
 
 MANY: Final = 1000
 """Packets, where it takes more than anybody would write down."""
+SURE_RATE: Final = 0.1
+"""Packets a second that are sent however slow the machine is, emulated and busy."""
+SECONDS: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
 DEPTH: Final = 16
 """Chains that call one another: NFT_JUMP_STACK_SIZE."""
 FINAL: Final = ("accept", "drop", "reject", "queue")
@@ -352,6 +355,9 @@ def excess(word: str, what: Any) -> int:
         return max((excess(*unpacked(one)) for one in what.get("stmt", ()) if isinstance(one, Mapping)), default=0)
     if word == "ct count" and what.get("inv"):
         return int(what.get("val", MANY)) + 1
-    if word in ("limit", "quota") and what.get("inv"):
-        return int(what.get("burst", 5)) + 1 if word == "limit" else MANY
+    if word == "quota" and what.get("inv"):
+        return MANY
+    if word == "limit" and what.get("inv"):
+        rate = int(what.get("rate", MANY)) / SECONDS.get(str(what.get("per")), 1)
+        return MANY if rate > SURE_RATE or "rate_unit" in what else int(what.get("burst", 5)) + 1
     return 0

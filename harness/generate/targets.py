@@ -105,7 +105,7 @@ def why_none(device: SimulatedDevice, key: Key) -> str:
     if rule and (empty := next(ruleset.empty(rule), "")):
         return f"set {empty} has no elements when the ruleset is loaded"
     if rule and max((excess(word, what) for word, what in rule.statements), default=0) > REPEATED_AT_MOST:
-        return "it matches only after more packets than a scenario would send"
+        return "it matches only after more packets, or faster ones, than a scenario is sure to send"
     if chain.hook in ("output", "postrouting", "egress") and chain.family in ("arp", "bridge"):
         return f"a lab sends nothing through the {chain.hook} hook of family {chain.family}"
     if chain.hook and chain.devices and not {LOOPBACK, *device.facing} & set(chain.devices):
