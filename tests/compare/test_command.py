@@ -84,7 +84,7 @@ def diff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
         def compare(new: str) -> Comparison:
             (tmp_path / "new.nft").write_text(new)
-            request = Request(rulesets=("old.nft", "new.nft"), packets=30)
+            request = Request(rulesets=("old.nft", "new.nft"), packets=12)
             (found,) = command.run(request, lambda _: None)
             assert not found.broken
             return found
