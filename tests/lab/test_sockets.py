@@ -70,9 +70,16 @@ def connect(programs: Programs, network: Network, tcp: int, to: str = "server", 
 
 
 def exchange(programs: Programs, network: Network, **more: Any) -> Flow:
-    call: Any = programs.exchange(plan(Exchange(from_="client", to="server", **more), network), b"?", b"!")
+    exchanged = Exchange(from_="client", to="server", **more)
+    call: Any = programs.exchange(plan(exchanged, network), b"?", b"!")
     call.start()
-    wait_until(lambda: call.advance() or call._answered or call._errors._icmp, 5, "the answer")
+
+    def ended() -> bool:
+        call.advance()
+        answered = call._answered if exchanged.udp else call._answer.arrived
+        return bool(answered or call._errors._icmp)
+
+    wait_until(ended, 5, "the answer")
     flow: Flow = call.finish()
     return flow
 
