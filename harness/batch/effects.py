@@ -5,17 +5,17 @@ from __future__ import annotations
 import pickle
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
 from harness.batch.messages import Effect, Effects, Listed, Loaded, Place
 from harness.errors import BrokenMeasurement, HarnessError, Unsupported
-from harness.model.observation import Connection, Delivery, Observation, ObservedPacket, Step, Verdict
+from harness.model.observation import Connection, Delivery, Drop, Observation, ObservedPacket, Step, Verdict
 from harness.model.result import PacketResult
 from harness.packets.frames import Frame
 from harness.packets.headers import fields, summarise
-from harness.reading.decision import arrivals, decisive, outcome
+from harness.reading.decision import Outcome, arrivals, decisive, outcome
 from harness.reading.rules import bare
 from harness.recording import chance
 from harness.recording.sample import NotRecordableError, Sample
@@ -115,8 +115,7 @@ def _effect(stage: Experiment, frame: Frame, observation: Observation, packet: O
     device, ruleset = observation.device, stage.ruleset
     seen = outcome(packet, device)
     steps = [step for step in packet.steps if step.host == device]
-    if any(step.kind == "rule" and step.rule is None for step in steps):
-        raise BrokenMeasurement("a rule decided that is not in the ruleset's listing")
+    _refuse_unlisted(steps)
     sample = Sample(
         sent=PacketResult(action=0, summary=frame.summary, packet=packet.number, observation=observation),
         rules=ruleset.rules,
@@ -126,7 +125,6 @@ def _effect(stage: Experiment, frame: Frame, observation: Observation, packet: O
     drawn = chance.random_fields(sample)
     arrived = [_frame(one, drawn) for one in packet.deliveries if one.frame]
     taken_in = [device] if device in arrivals(packet) else []
-    drop = packet.drop if packet.drop and packet.drop.host == device and seen.verdict is not None else None
     marks = [step.mark for step in steps]
     return Effect(
         verdict=str(seen),
@@ -138,9 +136,21 @@ def _effect(stage: Experiment, frame: Frame, observation: Observation, packet: O
         logs=tuple(found[0] for step in steps if step.rule for found in _LOG.finditer(step.rule.text)),
         elements=_elements(ruleset, steps, texts),
         connections=_tracked(stage, drawn) if seen.verdict is Verdict.ACCEPT and _tells(ruleset) else (),
-        ended=f"{drop.function}: {drop.reason}" if drop and str(seen).startswith("accept") and not arrived else "",
+        ended="" if arrived else _ended(packet.drop, device, seen),
         by_chance=_chance(sample),
     )
+
+
+def _refuse_unlisted(steps: Iterable[Step]) -> None:
+    if any(step.kind == "rule" and step.rule is None for step in steps):
+        raise BrokenMeasurement("a rule decided that is not in the ruleset's listing")
+
+
+def _ended(drop: Drop | None, device: str, seen: Outcome) -> str:
+    """Where and why the kernel of ``device`` dropped what the ruleset accepted; "" where it did not."""
+    if drop is None or drop.host != device or not str(seen).startswith("accept"):
+        return ""
+    return f"{drop.function}: {drop.reason}"
 
 
 def _place(step: Step) -> Place:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -179,14 +179,13 @@ class Ruleset:
         chains = tuple(chain for chain in chains if chain.table != hidden)
         listed = tuple(rule for rule in listed if rule.table != hidden)
         lasting = {key for key, handle in tables.items() if before and before.tables.get(key) == handle}
-        kept = {_key(rule): rule for rule in (before.rules if before else ()) if (rule.family, rule.table) in lasting}
+        kept, policies = _outlasting(before, lasting)
         fresh = [rule for rule in listed if _key(rule) not in kept or kept[_key(rule)].text != rule.text]
         replaced = {place: one for place, one in written.replaced.items() if (*place[0], place[1]) in kept}
         places = kept | {_key(rule): rule for rule in placed(fresh, written.rules, replaced)}
         rules = [places[_key(rule)] for rule in listed]
         _refuse_untraced(rules, whole)
-        former = (chain for chain in (before.chains if before else ()) if (chain.family, chain.table) in lasting)
-        policies = {_chain_key(chain): chain.position for chain in former} | written.policies
+        policies |= written.policies
         return cls(
             [msgspec.structs.replace(chain, position=policies.get(_chain_key(chain))) for chain in chains],
             rules,
@@ -209,6 +208,17 @@ class Ruleset:
     def chain(self, family: str, table: str, name: str) -> Chain | None:
         """The chain by its names; None when there is none."""
         return self._chains.get((family, table, name))
+
+
+def _outlasting(
+    before: Ruleset | None, lasting: Collection[tuple[str, str]]
+) -> tuple[dict[tuple[str, str, str, int], Rule], dict[source.ChainKey, Position | None]]:
+    """The rules ``before`` and the places of its policies, in the tables that are ``lasting``."""
+    if before is None:
+        return {}, {}
+    rules = {_key(rule): rule for rule in before.rules if (rule.family, rule.table) in lasting}
+    chains = (chain for chain in before.chains if (chain.family, chain.table) in lasting)
+    return rules, {_chain_key(chain): chain.position for chain in chains}
 
 
 LISTED: Final = 1 << 16
