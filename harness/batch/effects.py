@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -121,7 +121,6 @@ def _effect(stage: Experiment, frame: Frame, observation: Observation, packet: O
         rules=ruleset.rules,
         where="",
     )
-    texts = [bare(step.rule.text) for step in steps if step.rule]
     drawn = chance.random_fields(sample)
     arrived = [_frame(one, drawn) for one in packet.deliveries if one.frame]
     taken_in = [device] if device in arrivals(packet) else []
@@ -134,7 +133,7 @@ def _effect(stage: Experiment, frame: Frame, observation: Observation, packet: O
         answers=tuple(dict.fromkeys(_frame(one, drawn) for one in observation.replies)),
         mark=marks[-1] if marks else 0,
         logs=tuple(found[0] for step in steps if step.rule for found in _LOG.finditer(step.rule.text)),
-        elements=_elements(ruleset, steps, texts),
+        elements=_elements(ruleset, steps),
         connections=_tracked(stage, drawn) if seen.verdict is Verdict.ACCEPT and _tells(ruleset) else (),
         ended="" if arrived else _ended(packet.drop, device, seen),
         by_chance=_chance(sample),
@@ -169,11 +168,12 @@ def _frame(one: Delivery, drawn: frozenset[str]) -> str:
     return f"{one.host} {one.device}: {', '.join([ends, *more])}"
 
 
-def _elements(ruleset: Ruleset, steps: Sequence[Step], texts: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
+def _elements(ruleset: Ruleset, steps: Sequence[Step]) -> Mapping[str, tuple[str, ...]]:
     names = {
         f"{step.family} {step.table} {name}"
-        for step, text in zip((one for one in steps if one.rule), texts, strict=True)
-        for name in _CHANGED.findall(text)
+        for step in steps
+        if step.rule
+        for name in _CHANGED.findall(bare(step.rule.text))
     }
     found: dict[str, tuple[str, ...]] = {}
     for name in sorted(names):
@@ -229,19 +229,16 @@ def optimized(side: bytes) -> Listed:
         tables = "".join(f"delete table {family} {name}\n" for family, name in loaded[network.device].tables)
         loaded[network.device].nft.run(tables)
         for name in names:
-            device.namespace.call(_optimize(name))
+            device.namespace.call(_optimize, name)
         try:
             return Listed(listing=loaded[network.device].nft.run("list ruleset"))
         except RefusedError as refused:
             raise HarnessError(f"nft --optimize: {refused}") from None
 
 
-def _optimize(name: str) -> Callable[[], None]:
-    def run() -> None:
-        command = ["nft", "--optimize", "--file", name]
-        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-        if ran.returncode:
-            said = (ran.stderr.strip().splitlines() or [f"it ended with {ran.returncode}"])[0]
-            raise HarnessError(f"nft --optimize refuses what nft takes: {said}")
-
-    return run
+def _optimize(name: str) -> None:
+    command = ["nft", "--optimize", "--file", name]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    if ran.returncode:
+        said = (ran.stderr.strip().splitlines() or [f"it ended with {ran.returncode}"])[0]
+        raise HarnessError(f"nft --optimize refuses what nft takes: {said}")

@@ -182,9 +182,8 @@ class _Comparing:
         self._progress(f"{old}, {new}: {len(packets)} packets; the lab: {chosen.described}")
         changes = grouped(list(self._changes(packets, chosen.network)), _cost)
         for _ in range(ROUNDS):
-            if not (changes := self._simpler(changes, chosen.network)):
-                break
-            if not self._gained:
+            before, changes = changes, self._simpler(changes, chosen.network)
+            if changes == before:
                 break
         if len(packets) == sum(self.broken.values()):
             raise BrokenMeasurement(f"no packet could be measured: {next(iter(self.broken), 'none was made')}")
@@ -278,14 +277,12 @@ class _Comparing:
             for send in pool.simpler(last):
                 if (made := _made((*before, send), network)) is not None:
                     tried.append(made)
-        self._gained = False
         if not tried:
             return list(changes)
         keys = {change.key: change for change in changes}
         for other in self._changes(tried, network):
             known = keys.get(other.key)
             if known is not None and _cost(other.witness) < _cost(known.witness):
-                self._gained = True
                 witness = other.witness._replace(number=known.witness.number)
                 keys[other.key] = msgspec.structs.replace(known, witness=witness)
         return list(keys.values())
