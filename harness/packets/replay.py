@@ -118,7 +118,7 @@ def _frames(content: bytes) -> list[tuple[int, bytes]]:
         return False
 
     logger = logging.getLogger("scapy.runtime")
-    logger.addFilter(note)
+    logger.filters.insert(0, note)  # before scapy's own filter, which drops a warning that it has seen often
     try:
         reader: Any = RawPcapReader(io.BytesIO(content))  # type: ignore[arg-type]  # it opens what is a name
         for frame, about in reader:

@@ -66,3 +66,17 @@ def test_a_damaged_file_is_refused_in_words(tmp_path: Path, length: int) -> None
         path.write_bytes(damaged)
         with contextlib.suppress(Problem):
             assert len(packets(Pcap(file=str(path)))) <= 4
+
+
+@pytest.mark.parametrize("cut", [1, 30])
+def test_each_of_many_cut_captures_is_refused(tmp_path: Path, cut: int) -> None:
+    """scapy warns of the first few only."""
+    from scapy.layers.l2 import Ether
+    from scapy.utils import wrpcap
+
+    file = tmp_path / "a.pcap"
+    wrpcap(str(file), [Ether(frame) for frame in sent()])
+    file.write_bytes(file.read_bytes()[:-cut])
+    for _ in range(6):
+        with pytest.raises(Problem, match="cut off or damaged"):
+            packets(Pcap(file=str(file)))
