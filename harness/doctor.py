@@ -14,7 +14,7 @@ from harness.cache import cache_dir
 from harness.errors import Unsupported
 from harness.linux import features
 from harness.linux.btf import FOLDER as BTF
-from harness.linux.features import Answer
+from harness.linux.features import Support
 from harness.ruleset.nft import nft_version
 from harness.ruleset.process import BINDINGS
 from harness.vm import debian, images, initramfs
@@ -77,7 +77,7 @@ def place() -> str:
     return f"scenarios run on {where}: {probes.reason}"
 
 
-def _of(what: str, answer: Answer, words: str) -> Capability:
+def _of(what: str, answer: Support, words: str) -> Capability:
     return Capability(what, answer.able, answer.reason or words, "not needed: a microVM's kernel has it")
 
 

@@ -1,4 +1,4 @@
-"""How programs end: by a signal or with a status, ours and those that we start."""
+"""How programs end, this one and those that it starts: by a signal or with a status."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class HarnessError(Exception):
         self.remedy = remedy
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # An exception is unpickled by calling its class with its args; ours want more than that.
+        # An exception is unpickled by calling its class with its args; these classes take more arguments than that.
         return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
     def __str__(self) -> str:

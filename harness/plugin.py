@@ -228,11 +228,11 @@ def pytest_runtest_makereport(
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Keep what was learned of the kernel; a worker that was ended for what it sent breaks the run."""
-    ours = session.config.stash[SESSION]
-    ours.finish()
+    run = session.config.stash[SESSION]
+    run.finish()
     if not distribute.is_worker(session.config) and selection.scenario_files(session.config).files:
         companions.before_the_summary(session.config)
-    if ours.refused and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+    if run.refused and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         from harness.pytest_plugin.reports import BROKEN  # the controller has it, a worker in a guest does without
 
         session.exitstatus = BROKEN

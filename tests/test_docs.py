@@ -76,16 +76,16 @@ def test_options_are_those_of_pytest() -> None:
         [sys.executable, "-m", "pytest", "--help"], capture_output=True, text=True, check=True
     ).stdout
     there = set(re.findall(r"--nft-[a-z-]*[a-z]", helped))
-    told = set(re.findall(r"--nft-[a-z-]*[a-z]", EVERYTHING))
-    assert told - there == set(), "the documentation names options that are not there"
-    assert there - told == set(), "there are options that the documentation does not name"
+    reported = set(re.findall(r"--nft-[a-z-]*[a-z]", EVERYTHING))
+    assert reported - there == set(), "the documentation names options that are not there"
+    assert there - reported == set(), "there are options that the documentation does not name"
 
 
 def test_commands_are_those_of_the_program() -> None:
     there = {command.__name__ for command in cli.COMMANDS}
-    told = set(re.findall(r"\bnft-harness ([a-z]+)", "\n".join(code(EVERYTHING))))
-    assert told - there == set(), "the documentation names commands that are not there"
-    assert there - told == set(), "there are commands that the documentation does not name"
+    reported = set(re.findall(r"\bnft-harness ([a-z]+)", "\n".join(code(EVERYTHING))))
+    assert reported - there == set(), "the documentation names commands that are not there"
+    assert there - reported == set(), "there are commands that the documentation does not name"
 
 
 def code(text: str) -> Iterator[str]:

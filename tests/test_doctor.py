@@ -8,13 +8,13 @@ import pytest
 from harness import doctor
 from harness.cli import main
 from harness.linux import features
-from harness.linux.features import Answer
+from harness.linux.features import Support
 from harness.vm.accelerator import Accelerator
 
 
 @pytest.fixture
 def no_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "function_probes", lambda: Answer(False, "the host's kernel has no function probes"))
+    monkeypatch.setattr(features, "function_probes", lambda: Support(False, "the host's kernel has no function probes"))
     # Its trial boots a guest.
     monkeypatch.setattr(doctor, "accelerator", lambda image: Accelerator("tcg", "there is no /dev/kvm"))
 
@@ -27,9 +27,9 @@ def test_one_line_for_each_capability(no_probes: None, capsys: pytest.CaptureFix
     main(["doctor"])
     *findings, _ = lines(capsys)
     assert all(line.startswith(("yes ", "no  ", "NO  ")) for line in findings)
-    told = " ".join(line[4:21].strip() for line in findings)
+    reported = " ".join(line[4:21].strip() for line in findings)
     for what in ("root", "kprobe.multi", "kprobe", "BTF", "BCC", "nftables", "QEMU", "busybox", "kernel images"):
-        assert what in told
+        assert what in reported
 
 
 @pytest.mark.usefixtures("no_probes")
@@ -60,7 +60,7 @@ def test_a_kernel_that_is_not_here_yet_is_no_obstacle(
 def test_a_host_with_probes_needs_no_microvm(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(features, "function_probes", lambda: Answer(True))
+    monkeypatch.setattr(features, "function_probes", lambda: Support(True))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     main(["doctor"])

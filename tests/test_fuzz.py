@@ -38,7 +38,7 @@ from harness.vm import images, vmlinux
 ROOT = Path(__file__).parent.parent
 CORPUS = Path(__file__).parent / "corpus"
 ROUTER = Network.of(LABS["router"])
-ANSWERS = (UnclearError, wire.Malformed)
+ANSWERS = (UnclearError, wire.MalformedMessage)
 """Besides sentences for the user: of the reader of rulesets that rules have no places, and the end of a worker."""
 
 RULESET = """define web = { 10.0.2.2, 10.0.2.3 }

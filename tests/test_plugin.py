@@ -59,8 +59,8 @@ from harness.errors import BrokenMeasurement, Unsupported
 from harness.linux import features
 from harness.vm import placement as where
 
-features.function_probes = lambda: features.Answer(True)
-features.kprobe_multi = lambda: features.Answer(True)
+features.function_probes = lambda: features.Support(True)
+features.kprobe_multi = lambda: features.Support(True)
 
 def run(self, case):
     if "unsupported" in case.name:
@@ -241,7 +241,7 @@ class TestPlace:
         assert image
         result = run(project, "--nft-kernel", kernel, "--nft-kernel", str(image.vmlinuz))
         assert result.ret == pytest.ExitCode.USAGE_ERROR
-        assert "was requested twice; its results could not be told apart" in result.stderr.str()
+        assert "was requested twice; its results could not be distinguished" in result.stderr.str()
 
 
 def qemus(project: pytest.Pytester) -> list[str]:

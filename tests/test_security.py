@@ -39,9 +39,9 @@ def test_every_room_of_the_page_promises_something() -> None:
 
 @pytest.mark.parametrize("item", ITEMS, ids=[found[1] if found else "unnamed" for found in NAMED])
 def test_every_promise_has_a_test(item: str) -> None:
-    told = item.partition("Tests: ")[2]
-    tests = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+|\w+::test_\w+)`", told)
+    reported = item.partition("Tests: ")[2]
+    tests = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+|\w+::test_\w+)`", reported)
     assert tests, "a promise ends with: Tests: `tests/FILE.py::NAME`"
-    assert len(tests) == told.count("`") // 2, "something there is no test"
+    assert len(tests) == reported.count("`") // 2, "something there is no test"
     for file, name in tests:
         assert name in defined_in(ROOT / file), f"{file} has no test {name}"

@@ -130,8 +130,8 @@ def test_pytest_shows_no_command(project: Path) -> None:
     ]
     (project / "scenarios/::error::\x1b[31m.yaml").rename(project / "scenarios/a.yaml")
     (project / "conftest.py").write_text(
-        "from harness.linux import features\nfeatures.function_probes = lambda: features.Answer(True)\n"
-        "features.kprobe_multi = lambda: features.Answer(True)\n"
+        "from harness.linux import features\nfeatures.function_probes = lambda: features.Support(True)\n"
+        "features.kprobe_multi = lambda: features.Support(True)\n"
     )
     ran = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
     assert "4 errors" in ran.stdout, ran.stdout

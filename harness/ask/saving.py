@@ -84,11 +84,11 @@ def _expected(seen: Seen) -> dict[int, Mapping[str, Any]]:
     return found
 
 
-def _steps(case: Case, expected: Mapping[int, Mapping[str, Any]]) -> list[file.Step]:
+def _steps(case: Case, expected: Mapping[int, Mapping[str, Any]]) -> list[file.WrittenStep]:
     """The steps of ``case`` as they are written."""
     written = case.places.value
     return [
-        file.Step(kind, what, expected.get(number))
+        file.WrittenStep(kind, what, expected.get(number))
         for number, step in enumerate(written.get("steps") or [{"send": written["send"]}])
         for kind, what in step.items()
     ]

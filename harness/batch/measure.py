@@ -36,7 +36,7 @@ from harness.model.result import PacketResult
 from harness.reading.rules import bare
 from harness.recording.chance import evaluated
 from harness.ruleset import conntrack, state
-from harness.ruleset.nft import RefusedError
+from harness.ruleset.nft import NftError
 
 if TYPE_CHECKING:
     from harness.experiment.run import Experiment
@@ -208,7 +208,7 @@ def _taken_back(stage: Experiment, sent: Sequence[PacketResult], filled: frozens
     try:
         for name in sorted(sets):
             stage.ruleset.nft.run(f"flush set {name}")
-    except (HarnessError, RefusedError):
+    except (HarnessError, NftError):
         return False
     return True
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from harness.compare.changes import Change, details
-from harness.generate.pool import told
+from harness.generate.pool import describe_send
 from harness.text import command, escape, markdown
 
 SHOWN = 10
@@ -80,7 +80,7 @@ def text(one: Comparison) -> str:
 
 def _question(change: Change) -> str:
     """The packet as ``nft-harness ask`` takes it, with those before it."""
-    return ", then ".join(told(send) for send in change.witness.sends)
+    return ", then ".join(describe_send(send) for send in change.witness.sends)
 
 
 def as_json(comparisons: Sequence[Comparison]) -> str:

@@ -102,12 +102,12 @@ def observe(
     seen: list[list[ObservedPacket]] = [[] for _ in injected or (None,)]
     recognised = 0
     for number, (birth, history) in enumerate(zip(births, histories, strict=True)):
-        ours = bool(birth.a)
-        recognised += ours
+        own = bool(birth.a)
+        recognised += own
         if injected is None:
             frame = sent.get(birth.packet) or headers.get(birth.packet, b"")
         else:
-            frame = next(frames, b"") if ours else b""
+            frame = next(frames, b"") if own else b""
         hops = tuple(history.hops) if recording.whole else _with_chains(history.hops, steps[birth.packet])
         seen[min(max(recognised, 1), len(seen)) - 1].append(
             ObservedPacket(
@@ -115,7 +115,7 @@ def observe(
                 sender=scene.host(birth.netns),
                 born=birth.time + scene.epoch,
                 frame=frame,
-                injected=ours,
+                injected=own,
                 hops=hops,
                 steps=tuple(steps[birth.packet]),
                 deliveries=(*deliveries[birth.packet], *_taken_in(scene, hops)),
@@ -282,7 +282,7 @@ def _steps(
     # Before v6.4 the kernel computes the id too late for us to see it.
     has_ids = any(event.b for event in reported)
     arrived: dict[tuple[str, int], deque[tuple[TraceMessage, Step | None]]] = defaultdict(deque)
-    heard = dict.fromkeys(message.host for message, _ in messages)
+    senders = dict.fromkeys(message.host for message, _ in messages)
     for message, step in messages:
         arrived[message.host, message.id if has_ids else 0].append((message, step))
     steps = defaultdict(list)
@@ -292,7 +292,7 @@ def _steps(
         number = int.from_bytes(event.b.to_bytes(4, sys.byteorder), "big")
         # What was sent out by fwd may be on another host already when the rule is reported.
         here = scene.host(event.netns)
-        queue = next((arrived[host, number] for host in (here, *heard) if arrived[host, number]), None)
+        queue = next((arrived[host, number] for host in (here, *senders) if arrived[host, number]), None)
         if not queue:
             raise BrokenMeasurement(f"{NOTIFY} was called for packet {number:08x}, of which no message arrived")
         message, step = queue.popleft()
@@ -318,7 +318,7 @@ def _deliveries(
         captured = [frame for frame in captured if not frame.outgoing]
     deliveries: dict[int, list[Delivery]] = defaultdict(list)
     sent: dict[int, bytes] = {}
-    # Calls for sockets that are not ours, of a tcpdump on the machine for instance, are left over.
+    # Calls for foreign sockets, of a tcpdump on the machine for instance, are left over.
     for cookie, frames in groupby(sorted(captured, key=attrgetter("cookie")), key=attrgetter("cookie")):
         arrived = list(frames)
         host, device = arrived[0].host, arrived[0].device

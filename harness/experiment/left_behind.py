@@ -62,8 +62,8 @@ class LeftBehind:
         entry = wait.conntrack if isinstance(wait.conntrack, Tracked) else None
         hosts = [*wanted, *([entry.host] if entry else [])]
         tracked = {host: connections(self._lab.hosts[host or self._lab.network.device]) for host in hosts}
-        told = [f"there is {describe_connection(one)}" for found in tracked.values() for one in found]
-        left += told or (["there is no connection"] if tracked else [])
+        entries = [f"there is {describe_connection(one)}" for found in tracked.values() for one in found]
+        left += entries or (["there is no connection"] if tracked else [])
         enough = all(len(tracked[host]) == number for host, number in wanted.items())
         return enough and (entry is None or any(fits(entry, one) for one in tracked[entry.host]))
 

@@ -36,7 +36,7 @@ _STATEFUL: Final = re.compile(r"\b(?:limit|quota|ct count|numgen)\b")
 """Statements that decide by what came before."""
 
 
-class Hop(NamedTuple):
+class Transit(NamedTuple):
     """A packet's way from one host to the next, by a neighbour entry that was given."""
 
     asking: Interface
@@ -46,7 +46,7 @@ class Hop(NamedTuple):
     """Whether the packet is the asking host's own, whose address is then the source of a solicitation."""
 
 
-_KNOWN: Final[dict[tuple[object, ...], dict[Hop, list[tuple[Network, str]]]]] = {}
+_KNOWN: Final[dict[tuple[object, ...], dict[Transit, list[tuple[Network, str]]]]] = {}
 """By what is loaded and hop, for each lab: the sentence, or "" where nothing was dropped."""
 
 
@@ -75,18 +75,18 @@ class Unasked:
                     if sentence := self._of(hop):
                         yield sentence
 
-    def _may_see(self, hop: Hop) -> bool:
+    def _may_see(self, hop: Transit) -> bool:
         return any(_may_see(ruleset, hop.neighbour.address.version) for ruleset in self._rulesets.values())
 
     @cached_property
-    def _results(self) -> dict[Hop, list[tuple[Network, str]]]:
+    def _results(self) -> dict[Transit, list[tuple[Network, str]]]:
         """What is known by now of the rulesets, which no step changes any more."""
         if self.changed:
             return {}
         loaded = ((name, one.chains, one.rules, tuple(one.sets.items())) for name, one in self._rulesets.items())
         return _KNOWN.setdefault(tuple(loaded), {})
 
-    def _of(self, hop: Hop) -> str:
+    def _of(self, hop: Transit) -> str:
         results = self._results.setdefault(hop, [])
         for network, sentence in results:
             if network == self._lab.network:
@@ -95,7 +95,7 @@ class Unasked:
         results.append((self._lab.network, sentence))
         return sentence
 
-    def _sentence(self, hop: Hop) -> str:
+    def _sentence(self, hop: Transit) -> str:
         found = self._dropped(hop)
         if found is None or (found[0].rule and _STATEFUL.search(found[0].rule.text)):
             return ""
@@ -107,7 +107,7 @@ class Unasked:
             f"arrived only because the lab gives {hop.asking.host} a permanent neighbour entry; {remedy}"
         )
 
-    def _dropped(self, hop: Hop) -> tuple[Step, bool] | None:
+    def _dropped(self, hop: Transit) -> tuple[Step, bool] | None:
         """The step that drops the question, or (True) the answer; None where neither is dropped, or that is unclear."""
         asking, answering = (self._lab.hosts[one.host] for one in (hop.asking, hop.answering))
         asks = hop.asking.name in asking.plan.speaking
@@ -168,7 +168,7 @@ def _arrived(observation: Observation, packet: ObservedPacket) -> bool:
         return False
 
 
-def _hops(packet: ObservedPacket, network: Network) -> Iterator[Hop]:
+def _hops(packet: ObservedPacket, network: Network) -> Iterator[Transit]:
     interfaces = {one.mac: one for one in network.interfaces}
     for frame in (packet.frame, *(delivery.frame for delivery in packet.deliveries)):
         target, source = (frame[start : start + 6].hex(":") for start in (0, 6))
@@ -177,7 +177,7 @@ def _hops(packet: ObservedPacket, network: Network) -> Iterator[Hop]:
         version, asking = fields(frame).get("family"), interfaces[source]
         for one in network.hosts[asking.host].neighbours:
             if one.known and (one.interface, one.mac, one.address.version) == (asking.name, target, version):
-                yield Hop(asking, one, interfaces[target], asking.host == packet.sender)
+                yield Transit(asking, one, interfaces[target], asking.host == packet.sender)
                 break
 
 

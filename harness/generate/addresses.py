@@ -24,7 +24,7 @@ NARROWEST: Final = {4: 29, 6: 125}
 USUAL: Final = {4: 24, 6: 64}
 
 
-class Wanted(NamedTuple):
+class WantedAddress(NamedTuple):
     """An address that somebody should have."""
 
     address: Address
@@ -43,9 +43,9 @@ class _Context(NamedTuple):
     oif: str = ""
 
 
-def wanted(ruleset: SimulatedRuleset) -> list[Wanted]:
+def wanted(ruleset: SimulatedRuleset) -> list[WantedAddress]:
     """All of them; those of which the interface is known first, each once."""
-    found: dict[tuple[Address, str, bool], Wanted] = {}
+    found: dict[tuple[Address, str, bool], WantedAddress] = {}
     services = _services(ruleset)
     # Where nothing is forwarded, what comes in is for the device.
     arrives = {"input"} if any(one.hook == "forward" for one in ruleset.chains.values()) else {"input", "prerouting"}
@@ -139,7 +139,7 @@ def _pairs(left: Any, member: Any) -> Iterator[tuple[Any, Any]]:
 
 def _of_rule(
     ruleset: SimulatedRuleset, rule: SimulatedRule, context: _Context, *, sent: bool, received: bool
-) -> Iterator[Wanted]:
+) -> Iterator[WantedAddress]:
     """The addresses that a rule names, of packets that the device has ``sent``, ``received``, or perhaps neither."""
     own = _interfaces(ruleset, rule)
     iif, oif = own.iif or context.iif, own.oif or context.oif
@@ -154,23 +154,23 @@ def _of_rule(
         if word in ("dnat", "snat") and isinstance(what, dict):
             for member in _translated(ruleset, rule, what.get("addr")):
                 for address, network, _ in _addresses(member):
-                    yield Wanted(address, network, oif if word == "snat" else "", word == "snat")
+                    yield WantedAddress(address, network, oif if word == "snat" else "", word == "snat")
 
 
-def _of_senders(member: Any, interface: str, *, is_devices: bool) -> Iterator[Wanted]:
+def _of_senders(member: Any, interface: str, *, is_devices: bool) -> Iterator[WantedAddress]:
     for address, network, _ in _addresses(member):
         if is_devices or interface or address.is_private:
-            yield Wanted(address, network, interface, is_devices)
+            yield WantedAddress(address, network, interface, is_devices)
 
 
-def _of_receivers(member: Any, iif: str, oif: str, words: set[str], *, received: bool) -> Iterator[Wanted]:
+def _of_receivers(member: Any, iif: str, oif: str, words: set[str], *, received: bool) -> Iterator[WantedAddress]:
     for address, network, single in _addresses(member):
         if received or words & {"dnat", "redirect"}:
             if single:
-                yield Wanted(address, network, iif, True)
+                yield WantedAddress(address, network, iif, True)
         # Services are found in maps, with chains that translate their addresses: nobody has these.
         elif oif or (address.is_private and "vmap" not in words):
-            yield Wanted(address, network, oif, False)
+            yield WantedAddress(address, network, oif, False)
 
 
 def _translated(ruleset: SimulatedRuleset, rule: SimulatedRule, target: Any) -> Iterator[Any]:

@@ -21,7 +21,7 @@ Addresses may be networks."""
 ADDRESSES: Final = ("saddr", "daddr")
 
 MEMBERS_AT_MOST: Final = 6
-STRANGERS: Final = {4: "198.51.100.77", 6: "2001:db8:77::77"}
+OUTSIDERS: Final = {4: "198.51.100.77", 6: "2001:db8:77::77"}
 """Addresses of nobody in a lab."""
 IMPOSSIBLE: Final[Constraints] = {"impossible": True}
 _NUMBERS: Final[Mapping[str, int]] = {
@@ -113,7 +113,7 @@ def _others(left: Any, members: list[Any]) -> Iterator[Constraints]:
     elif name == "saddr":
         members_family = 6 if any(":" in str(one) for one in members) else 4
         yield protocol
-        yield {"saddr": STRANGERS[members_family], "family": members_family}
+        yield {"saddr": OUTSIDERS[members_family], "family": members_family}
     elif name == "local":
         yield {"local": "local" not in [str(one) for one in members]}
     else:

@@ -18,7 +18,7 @@ from harness.errors import HarnessError
 from harness.model.observation import Rule
 from harness.project import find
 from harness.ruleset.listing import ANONYMOUS, Chain
-from harness.ruleset.nft import Nft, RefusedError
+from harness.ruleset.nft import Nft, NftError
 from harness.untrusted import Unreadable
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _expressions(nft: Nft, rule: Rule) -> list[Any]:
     try:
         nft.run(f"add chain {place}\nadd rule {place} {rule.text}")
         listed = nft.ask({"list": {"chain": {"family": rule.family, "table": rule.table, "name": scratch}}})
-    except RefusedError:
+    except NftError:
         return [rule.text]
     return next((list(one["rule"]["expr"]) for one in listed if "rule" in one), [rule.text])
 

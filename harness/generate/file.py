@@ -25,7 +25,7 @@ class ScenarioDraft(NamedTuple):
     """The rules and policies that this is about, by where on its way the last packet met them."""
 
 
-class Step(NamedTuple):
+class WrittenStep(NamedTuple):
     """A step to be written."""
 
     kind: str
@@ -70,11 +70,11 @@ def body(scenarios: Sequence[ScenarioDraft], comments: Iterable[str]) -> str:
 def _lines(scenario: ScenarioDraft) -> Iterator[str]:
     return entry(
         scenario.name,
-        [Step("send", send, scenario.expected.get(number)) for number, send in enumerate(scenario.sends)],
+        [WrittenStep("send", send, scenario.expected.get(number)) for number, send in enumerate(scenario.sends)],
     )
 
 
-def entry(name: str, steps: Sequence[Step], keys: Mapping[str, Any] = {}) -> Iterator[str]:
+def entry(name: str, steps: Sequence[WrittenStep], keys: Mapping[str, Any] = {}) -> Iterator[str]:
     """The lines of a scenario below ``scenarios:``; ``keys`` are those that it has besides its steps."""
     yield f"  - name: {edit.scalar(name, in_flow=False)}"
     yield from (f"    {key}: {edit.flow(value)}" for key, value in keys.items())

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from harness.errors import HarnessError
 from harness.generate import expressions
-from harness.generate.addresses import USUAL, Net, Wanted, overlapping, wanted
+from harness.generate.addresses import USUAL, Net, WantedAddress, overlapping, wanted
 from harness.generate.facts import Facts
 from harness.generate.interfaces import Interfaces, in_statements, named
 from harness.generate.simulate import FINAL, SimulatedChain, SimulatedRuleset
@@ -103,7 +103,9 @@ def _decides(words: set[str]) -> bool:
     return bool(words & {*FINAL}) and words <= {"counter", "log", *FINAL}
 
 
-def _built_in(names: Interfaces, addresses: Sequence[Wanted], *, routed: bool, bridged: bool) -> ChosenLab | None:
+def _built_in(
+    names: Interfaces, addresses: Sequence[WantedAddress], *, routed: bool, bridged: bool
+) -> ChosenLab | None:
     """One of the labs that come with the language, if it has all that is asked for."""
     if bridged:
         fits = not routed and not names.routed and len(names.ports) <= 2
@@ -134,7 +136,7 @@ def _assigned(slots: Sequence[str], names: Sequence[str]) -> dict[str, str]:
     return dict(zip(slots, names, strict=False))
 
 
-def _is_met(network: Network, one: Wanted) -> bool:
+def _is_met(network: Network, one: WantedAddress) -> bool:
     """Whether somebody has an address, where it should be."""
     if one.address.is_global and not one.is_devices and not one.interface:
         return True
@@ -160,7 +162,7 @@ class _Side:
     def has(self, address: Address) -> bool:
         return any(address in network for network in self.networks if network.version == address.version)
 
-    def give(self, one: Wanted) -> None:
+    def give(self, one: WantedAddress) -> None:
         """Have the address, if the other end does not."""
         own, other = (self.device, self.hosts) if one.is_devices else (self.hosts, self.device)
         if one.address not in (*own, *other) and len(own) < HOSTS_AT_A_LINK:
@@ -212,7 +214,7 @@ class _Plan(NamedTuple):
         return next((side for side in self.sides if side.name == self.bridge), None)
 
 
-def _own(names: Interfaces, addresses: Sequence[Wanted], *, bridged: bool, forwarding: bool) -> ChosenLab:
+def _own(names: Interfaces, addresses: Sequence[WantedAddress], *, bridged: bool, forwarding: bool) -> ChosenLab:
     """A device with a host behind each interface; behind the first one lies the Internet."""
     plan = _planned(names, bridged=bridged, forwarding=forwarding)
     _place(plan.sides, addresses)
@@ -268,7 +270,7 @@ def _host_names() -> Iterator[str]:
         yield f"host{number}"
 
 
-def _place(sides: list[_Side], addresses: Sequence[Wanted]) -> None:
+def _place(sides: list[_Side], addresses: Sequence[WantedAddress]) -> None:
     """Give each side its networks and addresses: those asked for, then others until it has IPv4 and IPv6."""
     by_name: Mapping[str, _Side] = {side.name: side for side in sides}
     for one in addresses:

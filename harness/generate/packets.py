@@ -209,8 +209,8 @@ class Candidates:
                 for own in interface.addresses
                 if own.version == network.version and own.ip in network
             ]
-            stranger = str(network[min(7, network.num_addresses - 1)])
-            choices.append([{name: one} for one in dict.fromkeys([*owned[:3], *owned[-1:], stranger])])
+            outsider = str(network[min(7, network.num_addresses - 1)])
+            choices.append([{name: one} for one in dict.fromkeys([*owned[:3], *owned[-1:], outsider])])
         for several in itertools.product(*choices):
             yield asked | {name: value for one in several for name, value in one.items()}
 

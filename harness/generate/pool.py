@@ -39,7 +39,7 @@ Way = tuple[tuple[tuple[Key, ...], str], ...]
 """What a packet meets in each ruleset, and the verdict there."""
 
 
-class Packet(NamedTuple):
+class PooledPacket(NamedTuple):
     """A packet, with those before it that it needs."""
 
     sends: tuple[dict[str, Any], ...]
@@ -59,10 +59,10 @@ class Pool:
         self.boundaries = Boundaries(*(one.ruleset for one in devices))
         self._choices = self._values()
 
-    def packets(self, budget: int) -> list[Packet]:
+    def packets(self, budget: int) -> list[PooledPacket]:
         """At most ``budget`` packets, those first that are for a rule or policy."""
         seeds = list(self._seeds())
-        found: dict[str, Packet] = {repr(one.sends): one for one in seeds}
+        found: dict[str, PooledPacket] = {repr(one.sends): one for one in seeds}
         simple = [one.fields for one in seeds if len(one.sends) == 1]
         for made in (self._neighbours(simple), self._pairs(simple), self._at_random(simple)):
             for fields in itertools.islice(made, TRIED_AT_MOST):
@@ -70,7 +70,7 @@ class Pool:
                     found.setdefault(repr(packet.sends), packet)
         return self._chosen(list(found.values()), len(seeds), budget)
 
-    def _seeds(self) -> Iterator[Packet]:
+    def _seeds(self) -> Iterator[PooledPacket]:
         seen: set[str] = set()
         for device in self._devices:
             makers = Candidates(device)
@@ -81,7 +81,7 @@ class Pool:
                         for sends in _with_burst(one.sends, bursts.get(key, 0)):
                             if (text := repr(sends)) not in seen:
                                 seen.add(text)
-                                yield Packet(sends, one.fields, self._way(one.fields))
+                                yield PooledPacket(sends, one.fields, self._way(one.fields))
 
     @staticmethod
     def _of(makers: Candidates, key: Key) -> list[Candidate]:
@@ -202,13 +202,13 @@ class Pool:
 
     # -- choosing ---------------------------------------------------------------------------------
 
-    def _tried(self, fields: Fields) -> Packet | None:
+    def _tried(self, fields: Fields) -> PooledPacket | None:
         """The packet with ``fields``, if it gets to the device."""
         try:
             way = self._way(fields)
             if not any(met for met, _ in way):
                 return None
-            return Packet((send_of(fields),), fields, way)
+            return PooledPacket((send_of(fields),), fields, way)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
             return None
 
@@ -219,11 +219,11 @@ class Pool:
             found.append((tuple(went.met), went.verdict) if went else ((), ""))
         return tuple(found)
 
-    def _chosen(self, packets: Sequence[Packet], seeds: int, budget: int) -> list[Packet]:
+    def _chosen(self, packets: Sequence[PooledPacket], seeds: int, budget: int) -> list[PooledPacket]:
         own, others = list(packets[:seeds]), list(packets[seeds:])
         chosen = own[:budget]
         seen = {one.way for one in chosen}
-        rounds: list[list[Packet]] = [[], [], [], []]
+        rounds: list[list[PooledPacket]] = [[], [], [], []]
         for one in sorted(others, key=cost):
             differs = len({verdict for _, verdict in one.way}) > 1
             rounds[(0 if differs else 1) if one.way not in seen else 2 if differs else 3].append(one)
@@ -255,7 +255,7 @@ def _with_burst(sends: tuple[dict[str, Any], ...], burst: int) -> Iterator[tuple
         yield (*sends[:-1], sends[-1] | {"count": burst + 1})
 
 
-def cost(packet: Packet) -> tuple[int, int, int]:
+def cost(packet: PooledPacket) -> tuple[int, int, int]:
     """As :func:`cost_of`."""
     return cost_of(packet.sends)
 
@@ -265,7 +265,7 @@ def cost_of(sends: Sequence[dict[str, Any]]) -> tuple[int, int, int]:
     return len(sends), sum(map(_said, sends)), len(repr(sends))
 
 
-def told(send: dict[str, Any]) -> str:
+def describe_send(send: dict[str, Any]) -> str:
     """``send`` as a packet on one line, see :mod:`harness.packets.line`."""
     words = [f"{send['from']} > {send['to']}" if "to" in send else str(send["from"])]
     for key, inside in send.items():

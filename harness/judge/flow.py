@@ -96,7 +96,7 @@ def _to_caller(observation: Observation) -> Iterator[tuple[Delivery, ObservedPac
             found = fields(delivery.frame)
             keys = (("proto", "proto"), ("dst", "src"), ("dport", "sport"))
             if delivery.host == observation.flow.host and all(
-                theirs in found and found[theirs] == sent.get(ours) for theirs, ours in keys
+                came in found and found[came] == sent.get(went) for came, went in keys
             ):
                 yield delivery, packet
 

@@ -13,7 +13,7 @@ from harness.packets.spec import Sees
 PROTOCOLS = ("tcp", "udp", "icmp", "icmpv6", "arp")
 
 
-class Wanted(NamedTuple):
+class WantedField(NamedTuple):
     """One field that must hold."""
 
     field: str
@@ -38,22 +38,22 @@ class Wanted(NamedTuple):
         return self.field in ("src", "dst") and ip_address(seen) == ip_address(wanted)
 
 
-def wanted_fields(sees: Sees) -> dict[Keys, Wanted]:
+def wanted_fields(sees: Sees) -> dict[Keys, WantedField]:
     """All that ``sees`` asks for, by its keys in the scenario."""
-    wanted: dict[Keys, Wanted] = {}
+    wanted: dict[Keys, WantedField] = {}
     for name in sees.__struct_fields__:
         if (value := getattr(sees, name)) is not None and name not in PROTOCOLS:
-            wanted[(name,)] = Wanted(name, value, value)
+            wanted[(name,)] = WantedField(name, value, value)
     for protocol in PROTOCOLS:
         if (header := getattr(sees, protocol)) is None:
             continue
-        wanted[(protocol,)] = Wanted("protocol", protocol, protocol)
+        wanted[(protocol,)] = WantedField("protocol", protocol, protocol)
         given = {name: value for name in header.__struct_fields__ if (value := getattr(header, name)) is not None}
         found = dict(given)
         if protocol in ("icmp", "icmpv6"):
             kind, code = icmp.numbers(header, protocol)
             found |= {"type": kind, "code": code}
-        wanted |= {(protocol, name): Wanted(name, value, found[name]) for name, value in given.items()}
+        wanted |= {(protocol, name): WantedField(name, value, found[name]) for name, value in given.items()}
     return wanted
 
 

@@ -34,7 +34,7 @@ class SocketAddress(NamedTuple):
         return cls(str(name[0]).partition("%")[0], name[1])
 
 
-class Connection(NamedTuple):
+class SocketPair(NamedTuple):
     """A TCP connection, both ends."""
 
     caller: socket.socket
@@ -65,7 +65,7 @@ class Call(Protocol):
         """The outcome, once no packet is left. What failed is closed without sending another packet."""
 
 
-class Connecting:
+class ConnectCall:
     """A TCP connection that is to be established."""
 
     def __init__(self, programs: Programs, plan: FlowPlan, caller: socket.socket) -> None:
@@ -96,17 +96,17 @@ class Connecting:
             host, callee = self._callee
             self._errors.forget()
             seen_from, seen_at = SocketAddress.of(callee.getpeername()), SocketAddress.of(callee.getsockname())
-            self._programs.keep(self._plan, Connection(self._caller, callee, host.name, seen_from, seen_at))
+            self._programs.keep(self._plan, SocketPair(self._caller, callee, host.name, seen_from, seen_at))
             return _flow("connected", self._plan, host.name, seen_from, seen_at)
         result = "half-open" if state == TCP_ESTABLISHED else self._errors.result()
         self._programs.forget(self._plan, self._caller, *([self._callee[1]] if self._callee else []))
         return _flow(result, self._plan)
 
 
-class Talking:
+class StreamExchange:
     """A request and its answer through a TCP connection; each may take several segments."""
 
-    def __init__(self, programs: Programs, plan: FlowPlan, through: Connection, request: bytes, answer: bytes) -> None:
+    def __init__(self, programs: Programs, plan: FlowPlan, through: SocketPair, request: bytes, answer: bytes) -> None:
         self._programs = programs
         self._plan = plan
         self._through = through
@@ -174,7 +174,7 @@ class _Stream:
             self._missing -= len(found)
 
 
-class Asking:
+class DatagramExchange:
     """A request and its answer by UDP."""
 
     def __init__(

@@ -8,8 +8,8 @@ from typing import Final
 
 from harness.lab import requests
 from harness.lab.lab import Host, Lab, ask, link_local, route_of, wait_for_groups, wait_for_links
-from harness.lab.rtnetlink import RefusedError, Request
-from harness.topology.changes import Change, Parts, carried
+from harness.lab.rtnetlink import NetlinkError, NetlinkRequest
+from harness.topology.changes import Parts, PlannedChange, carried
 from harness.topology.network import Network
 from harness.topology.parts import End
 from harness.wait import wait_until
@@ -18,7 +18,7 @@ CARRIER_S: Final = 5.0
 """Seconds within which the other end of a link notices that this one was set up or down."""
 
 
-def apply(change: Change, lab: Lab) -> None:
+def apply(change: PlannedChange, lab: Lab) -> None:
     """Do what ``change`` says, and wait until the kernel has done what follows from it by itself.
 
     Raises :class:`~harness.errors.HarnessError` when the kernel refuses it.
@@ -39,7 +39,7 @@ def apply(change: Change, lab: Lab) -> None:
             wait_for_groups(other)
 
 
-def _parts(host: Host, parts: Parts, command: str) -> list[Request]:
+def _parts(host: Host, parts: Parts, command: str) -> list[NetlinkRequest]:
     """What adds ``parts`` or deletes them; a silent host has them in its plan alone."""
     addresses = [
         requests.address(address, host.interfaces[interface], command)
@@ -73,7 +73,7 @@ def _is_down(lab: Lab, end: End) -> bool:
     return end.interface in lab.hosts[end.host].plan.down
 
 
-def _restored(host: Host, names: Collection[str]) -> Iterator[Request]:
+def _restored(host: Host, names: Collection[str]) -> Iterator[NetlinkRequest]:
     """What the kernel dropped when the interfaces ``names`` were set down: their IPv6 addresses and neighbours."""
     plan = host.plan
     for name in names:
@@ -92,7 +92,7 @@ def _follow(host: Host, before: Network) -> None:
     gone = set(before.hosts[host.name].neighbours) - set(plan.neighbours)
     for neighbour in gone:
         if neighbour.interface in plan.speaking:
-            with suppress(RefusedError):  # it was not resolved
+            with suppress(NetlinkError):  # it was not resolved
                 host.netlink.ask([requests.forget_neighbour(neighbour.address, host.interfaces[neighbour.interface])])
     come = set(plan.neighbours) - set(before.hosts[host.name].neighbours)
     new = [one for one in come if one.known and one.interface in plan.speaking and one.interface not in plan.down]

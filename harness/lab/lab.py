@@ -17,7 +17,7 @@ from harness.lab import requests
 from harness.lab.namespace import Namespace
 from harness.lab.requests import WireEnd
 from harness.lab.required_modules import BRIDGE_NETFILTER
-from harness.lab.rtnetlink import LOOPBACK, RefusedError, Request, RouteSocket
+from harness.lab.rtnetlink import LOOPBACK, NetlinkError, NetlinkRequest, RouteSocket
 from harness.packets.resolving import solicited
 from harness.topology import network, parts
 from harness.topology.parts import Bridge, Vlan, Vrf
@@ -179,7 +179,7 @@ def _end(one: parts.Interface, hosts: Mapping[str, Host]) -> WireEnd:
     return WireEnd(one.host, one.name, host.interfaces[one.name], one.mac, host.namespace.fd, one.mtu)
 
 
-def _links(host: Host) -> Iterator[Request]:
+def _links(host: Host) -> Iterator[NetlinkRequest]:
     """Create the interfaces that are not wires, and set all interfaces up."""
     plan, indexes = host.plan, host.interfaces
     for name, of in plan.made.items():
@@ -196,7 +196,7 @@ def _links(host: Host) -> Iterator[Request]:
     yield from (requests.netem(indexes[name], said, name) for name, said in plan.netem.items())
 
 
-def _addresses(host: Host) -> Iterator[Request]:
+def _addresses(host: Host) -> Iterator[NetlinkRequest]:
     """Addresses and neighbours of the interfaces that have addresses."""
     plan, indexes = host.plan, host.interfaces
     for one in plan.interfaces.values():
@@ -213,7 +213,7 @@ def _addresses(host: Host) -> Iterator[Request]:
             yield requests.address(link_local(plan.interfaces[name].mac), indexes[name])
 
 
-def _routes(host: Host) -> Iterator[Request]:
+def _routes(host: Host) -> Iterator[NetlinkRequest]:
     """Routes and routing rules."""
     plan = host.plan
     for route in plan.routes:
@@ -223,7 +223,7 @@ def _routes(host: Host) -> Iterator[Request]:
         yield from map(requests.rule, plan.rules)
 
 
-def route_of(host: Host, route: parts.Route, command: str = "add") -> Request:
+def route_of(host: Host, route: parts.Route, command: str = "add") -> NetlinkRequest:
     """What adds ``route`` on ``host``, or does what another ``command`` says."""
     return requests.route(route, tuple(host.interfaces[hop.interface] for hop in route.hops), command)
 
@@ -244,7 +244,7 @@ def link_local(mac: str) -> IPv6Interface:
     return IPv6Interface((b"\xfe\x80" + bytes(6) + identifier, 64))
 
 
-def ask(host: Host, asked: Iterable[Request]) -> None:
+def ask(host: Host, asked: Iterable[NetlinkRequest]) -> None:
     """Have the kernel of ``host`` do what is ``asked``.
 
     Raises :class:`~harness.errors.Unsupported` where it lacks a module for that, and
@@ -252,7 +252,7 @@ def ask(host: Host, asked: Iterable[Request]) -> None:
     """
     try:
         host.netlink.ask(list(asked))
-    except RefusedError as refused:
+    except NetlinkError as refused:
         if refused.errno == errno.EOPNOTSUPP:
             raise Unsupported(
                 f"this kernel can't create {refused.what} of {host.name}: {refused.strerror}",

@@ -19,7 +19,7 @@ from harness.errors import BrokenMeasurement
 from harness.lab import lab as labs
 from harness.lab import requests
 from harness.lab.lab import Host, Lab, link_local
-from harness.lab.rtnetlink import RefusedError, Request
+from harness.lab.rtnetlink import NetlinkError, NetlinkRequest
 from harness.model.problem import Problem
 from harness.packets.resolving import HOP_LIMIT, solicitation, solicited
 from harness.topology.parts import MAIN, Address, Interface, Tunnel, Vxlan
@@ -142,11 +142,11 @@ def ask_anew(host: Host, query: Query) -> None:
     index = host.interfaces[query.interface]
     if query.source is not None and query.source.is_link_local:
         own = link_local(host.plan.interfaces[query.interface].mac)
-        with suppress(RefusedError):  # it has that address
+        with suppress(NetlinkError):  # it has that address
             host.netlink.ask([requests.address(own, index)])
         local = f"{own.ip} to be an address of {host.name}"
         host.namespace.call(wait_until, lambda: _is_local(own.ip), DEADLINE_S, local)
-    with suppress(RefusedError):  # it has no entry any more
+    with suppress(NetlinkError):  # it has no entry any more
         host.netlink.ask([requests.forget_neighbour(query.address, index)])
     _ask_kernel(host, [query])
 
@@ -209,7 +209,7 @@ def _ask(host: Host, queries: Collection[Query]) -> list[Query]:
 
 def _ask_kernel(host: Host, queries: Collection[Query]) -> None:
     """Have the kernel send ARP requests; solicitations are sent from here."""
-    asked: list[Request] = []
+    asked: list[NetlinkRequest] = []
     for query in queries:
         index = host.interfaces[query.interface]
         if isinstance(query.address, IPv6Address):
@@ -222,7 +222,7 @@ def _ask_kernel(host: Host, queries: Collection[Query]) -> None:
             host.namespace.call(_solicit, query, query.source, host)
 
 
-def _ended(query: Query, index: int, is_left: bool) -> Iterator[Request]:
+def _ended(query: Query, index: int, is_left: bool) -> Iterator[NetlinkRequest]:
     """Stop the kernel from asking again, and from queueing packets for an unresolved neighbour."""
     if query.address.version == 4:
         yield requests.resolution(index, 4, probes=0)

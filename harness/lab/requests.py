@@ -11,7 +11,7 @@ from pyroute2.netlink import NLM_F_ACK
 from pyroute2.netlink.rtnl import RTM_SETNEIGHTBL, ndmsg
 from pyroute2.netlink.rtnl.ndtmsg import ndtmsg
 
-from harness.lab.rtnetlink import LOOPBACK, REMEMBERED, Request, family, message, written
+from harness.lab.rtnetlink import LOOPBACK, REMEMBERED, NetlinkRequest, family, message, written
 from harness.topology.parts import (
     Address,
     Bridge,
@@ -54,7 +54,7 @@ class WireEnd(NamedTuple):
 
 
 @lru_cache(REMEMBERED)
-def wire(one: WireEnd, other: WireEnd) -> Request:
+def wire(one: WireEnd, other: WireEnd) -> NetlinkRequest:
     """A virtual wire, veth(4); each end is created in its namespace with its name, index and Ethernet address."""
     information = [["IFLA_INFO_KIND", "veth"], ["IFLA_INFO_DATA", {"attrs": [["VETH_INFO_PEER", _peer(other)]]}]]
     return written(
@@ -78,7 +78,7 @@ def _attributes(end: WireEnd) -> list[list[Any]]:
     ]
 
 
-def made(of: Made, name: str, index: int, mac: str, mtu: int | None, links: Mapping[str, int]) -> Request:
+def made(of: Made, name: str, index: int, mac: str, mtu: int | None, links: Mapping[str, int]) -> NetlinkRequest:
     """An interface that is no end of a wire; ``links`` are the indexes of the host's interfaces by name."""
     own = {"ifname": name, "index": index, "address": mac, "mtu": mtu}
     match of:
@@ -110,7 +110,7 @@ def made(of: Made, name: str, index: int, mac: str, mtu: int | None, links: Mapp
     return _made(tuple((own | specific).items()))
 
 
-def bridge(name: str, index: int, mac: str, *, knows_vlans: bool = False) -> Request:
+def bridge(name: str, index: int, mac: str, *, knows_vlans: bool = False) -> NetlinkRequest:
     """A bridge that forwards at once and sends nothing by itself: no spanning tree, no multicast snooping."""
     # Of VLANs it has none but those given.
     vlans = {"br_vlan_filtering": 1, "br_vlan_default_pvid": 0} if knows_vlans else {}
@@ -119,19 +119,19 @@ def bridge(name: str, index: int, mac: str, *, knows_vlans: bool = False) -> Req
 
 
 @lru_cache(REMEMBERED)
-def _made(settings: tuple[tuple[str, Any], ...]) -> Request:
+def _made(settings: tuple[tuple[str, Any], ...]) -> NetlinkRequest:
     arguments = dict(settings)
     return written(f"{arguments['kind']} {arguments['ifname']}", "link add", **arguments)
 
 
 @lru_cache(REMEMBERED)
-def port(index: int, master: int, name: str) -> Request:
+def port(index: int, master: int, name: str) -> NetlinkRequest:
     """Make the interface ``name`` a port of the bridge, or put it into the VRF, with index ``master``."""
     return written(f"port {name}", "link set", index=index, master=master)
 
 
 @lru_cache(REMEMBERED)
-def passing(index: int, vlans: Passing, name: str, *, is_bridge: bool) -> Request:
+def passing(index: int, vlans: Passing, name: str, *, is_bridge: bool) -> NetlinkRequest:
     """Let ``vlans`` pass the port ``name``, or the bridge's own interface."""
     entries = [{"flags": 0, "vid": vlan} for vlan in vlans.tagged]
     if vlans.untagged:
@@ -142,7 +142,7 @@ def passing(index: int, vlans: Passing, name: str, *, is_bridge: bool) -> Reques
 
 
 @lru_cache(REMEMBERED)
-def station(mac: str, index: int, vlan: int = 0) -> Request:
+def station(mac: str, index: int, vlan: int = 0) -> NetlinkRequest:
     """An Ethernet address that the bridge need not learn: behind the port with ``index``."""
     # The state "permanent" would make it the bridge's own (fdb_to_nud in net/bridge/br_fdb.c).
     return written(
@@ -157,13 +157,13 @@ def station(mac: str, index: int, vlan: int = 0) -> Request:
 
 
 @lru_cache(REMEMBERED)
-def up(index: int, state: str = "up") -> Request:
+def up(index: int, state: str = "up") -> NetlinkRequest:
     """Switch the interface on; or with "down", off."""
     return written(f"interface {index} {state}", "link set", index=index, state=state)
 
 
 @lru_cache(REMEMBERED)
-def address(own: IPv4Interface | IPv6Interface, index: int, command: str = "add") -> Request:
+def address(own: IPv4Interface | IPv6Interface, index: int, command: str = "add") -> NetlinkRequest:
     """An address of an interface, usable at once (no duplicate address detection); or with "del", its removal."""
     return written(
         f"address {own}",
@@ -178,7 +178,7 @@ def address(own: IPv4Interface | IPv6Interface, index: int, command: str = "add"
 
 
 @lru_cache(REMEMBERED)
-def route(planned: Route, indexes: tuple[int, ...], command: str = "add") -> Request:
+def route(planned: Route, indexes: tuple[int, ...], command: str = "add") -> NetlinkRequest:
     """A route by its next hops, at the interfaces with ``indexes``, or one that ends the packet; or what removes it.
 
     ``command`` is "add", "replace" or "del".
@@ -208,7 +208,7 @@ def route(planned: Route, indexes: tuple[int, ...], command: str = "add") -> Req
 
 
 @lru_cache(REMEMBERED)
-def rule(planned: RoutingRule, command: str = "add") -> Request:
+def rule(planned: RoutingRule, command: str = "add") -> NetlinkRequest:
     """A rule of the routing policy; with the ``command`` "del", what removes it."""
     subnets = {
         name: subnet
@@ -235,31 +235,31 @@ def rule(planned: RoutingRule, command: str = "add") -> Request:
 
 
 @lru_cache(REMEMBERED)
-def neighbour(planned: Neighbour, index: int) -> Request:
+def neighbour(planned: Neighbour, index: int) -> NetlinkRequest:
     """A neighbour that nobody needs to ask for."""
     # What a tunnel or multicast has sent already may have begun to ask for it: "replace".
     return _neighbour("replace", planned.address, index, lladdr=planned.mac, state=ndmsg.states["permanent"])
 
 
 @lru_cache(REMEMBERED)
-def ask_for_neighbour(address: IPv4Address, index: int) -> Request:
+def ask_for_neighbour(address: IPv4Address, index: int) -> NetlinkRequest:
     """Have the kernel send an ARP request, as for a packet (neigh_event_send in include/net/neighbour.h)."""
     return _neighbour("replace", address, index, state=ndmsg.states["none"], flags=ndmsg.flags["use"])
 
 
 @lru_cache(REMEMBERED)
-def await_neighbour(address: IPv6Address, index: int) -> Request:
+def await_neighbour(address: IPv6Address, index: int) -> NetlinkRequest:
     """An entry that an advertisement completes; the kernel sends no solicitation of its own for it."""
     return _neighbour("replace", address, index, state=ndmsg.states["incomplete"])
 
 
 @lru_cache(REMEMBERED)
-def forget_neighbour(address: Address, index: int) -> Request:
+def forget_neighbour(address: Address, index: int) -> NetlinkRequest:
     """Remove an entry."""
     return _neighbour("del", address, index, state=ndmsg.states["none"])
 
 
-def _neighbour(command: str, address: Address, index: int, **more: Any) -> Request:
+def _neighbour(command: str, address: Address, index: int, **more: Any) -> NetlinkRequest:
     return written(
         f"neighbour {address}",
         f"neigh {command}",
@@ -271,13 +271,13 @@ def _neighbour(command: str, address: Address, index: int, **more: Any) -> Reque
 
 
 @lru_cache(REMEMBERED)
-def alias(index: int, words: str) -> Request:
+def alias(index: int, words: str) -> NetlinkRequest:
     """Words beside the interface's name, that only people read."""
     return written("the alias of an interface", "link set", index=index, ifalias=words)
 
 
 @lru_cache(REMEMBERED)
-def resolution(index: int, version: int, *, probes: int) -> Request:
+def resolution(index: int, version: int, *, probes: int) -> NetlinkRequest:
     """How neighbours at one interface are resolved (neightbl_set in net/core/neighbour.c).
 
     The kernel asks ``probes`` times, one second apart; with 0 a packet to an unknown neighbour is dropped at once
@@ -287,11 +287,11 @@ def resolution(index: int, version: int, *, probes: int) -> Request:
     parameters = [["NDTPA_IFINDEX", index], *times, ["NDTPA_MCAST_PROBES", probes]]
     attributes = [["NDTA_NAME", NEIGHBOUR_TABLES[version]], ["NDTA_PARMS", {"attrs": parameters}]]
     data = message(ndtmsg, RTM_SETNEIGHTBL, NLM_F_ACK, family=family(version), attrs=attributes)
-    return Request(data, f"the resolution of neighbours at interface {index}")
+    return NetlinkRequest(data, f"the resolution of neighbours at interface {index}")
 
 
 @lru_cache(REMEMBERED)
-def netem(index: int, planned: Netem, name: str) -> Request:
+def netem(index: int, planned: Netem, name: str) -> NetlinkRequest:
     """Delay or lose what leaves by the interface ``name`` (net/sched/sch_netem.c)."""
     return written(
         f"netem {name}",

@@ -45,7 +45,7 @@ REMEMBERED: Final = 4096
 """Requests that are remembered as they were written."""
 
 
-class Request(NamedTuple):
+class NetlinkRequest(NamedTuple):
     """One change to ask of the kernel."""
 
     data: bytes
@@ -54,7 +54,7 @@ class Request(NamedTuple):
     """Names the change when the kernel refuses it: "address 10.0.2.1/24"."""
 
 
-class RefusedError(OSError):
+class NetlinkError(OSError):
     """The kernel refused a request; ``strerror`` has its own words when it gave any."""
 
     def __init__(self, errno: int, words: str, *, what: str) -> None:
@@ -80,10 +80,10 @@ class RouteSocket:
         """Descriptor of the socket, for ioctl(2) in its namespace."""
         return self._socket.fileno()
 
-    def ask(self, requests: Sequence[Request]) -> None:
+    def ask(self, requests: Sequence[NetlinkRequest]) -> None:
         """Have ``requests`` done in order, in as few system calls as possible.
 
-        Raises :class:`RefusedError` for the first one refused; those after it may have been done.
+        Raises :class:`NetlinkError` for the first one refused; those after it may have been done.
         """
         for start in range(0, len(requests), BATCH):
             batch = requests[start : start + BATCH]
@@ -92,7 +92,7 @@ class RouteSocket:
             answers = [message["header"]["error"] for message in self._answers(len(batch))]
             for request, error in zip(batch, answers, strict=True):
                 if error is not None:
-                    raise RefusedError(*error.args, what=request.what)
+                    raise NetlinkError(*error.args, what=request.what)
 
     def links_up(self, indexes: Sequence[int]) -> list[int]:
         """Those of the interfaces that pass packets (RFC 2863, ifOperStatus up)."""
@@ -145,13 +145,13 @@ def _marshal() -> _Marshal:
 # -- writing requests -----------------------------------------------------------------------------------
 
 
-def written(what: str, method: str, /, **arguments: Any) -> Request:
+def written(what: str, method: str, /, **arguments: Any) -> NetlinkRequest:
     """The request that a method of :class:`pyroute2.IPRoute` would send; ``method`` with its command: "link add"."""
     with _batch() as batch:
         batch.reset()
         name, command = method.split()
         getattr(batch, name)(command, **arguments)
-        return Request(bytes(batch.batch), what)
+        return NetlinkRequest(bytes(batch.batch), what)
 
 
 @contextmanager

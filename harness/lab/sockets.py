@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from harness.errors import HarnessError, Unsupported
-from harness.lab.calls import Asking, Call, Connecting, Connection, SocketAddress, Talking
+from harness.lab.calls import Call, ConnectCall, DatagramExchange, SocketAddress, SocketPair, StreamExchange
 from harness.lab.lab import Host, Lab
 from harness.lab.socket_errors import ANCILLARY, RECEIVE, queue_errors
 from harness.scenario.flow import FlowPlan
@@ -63,7 +63,7 @@ class Programs:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
         self._listening: list[_Listening] = []
-        self._connections: dict[FlowPlan, Connection] = {}
+        self._connections: dict[FlowPlan, SocketPair] = {}
         self._asking: dict[FlowPlan, socket.socket] = {}
         self._open: list[socket.socket] = []
         self._readers: list[QueueReader] = []
@@ -127,7 +127,7 @@ class Programs:
         """Open a TCP connection as planned. Raises :class:`~harness.errors.HarnessError` when it exists already."""
         if plan in self._connections:
             raise HarnessError(f"connection {plan} exists already", remedy="use another sport")
-        return Connecting(self, plan, self._caller(plan, bound))
+        return ConnectCall(self, plan, self._caller(plan, bound))
 
     def exchange(self, plan: FlowPlan, request: bytes, answer: bytes, bound: Bound = UNBOUND) -> Call:
         """A request and its answer, through the connection of ``plan`` where that is TCP.
@@ -137,10 +137,10 @@ class Programs:
         if plan.protocol == "tcp":
             if plan not in self._connections:
                 raise HarnessError(f"there is no connection {plan}: it failed in a step before")
-            return Talking(self, plan, self._connections[plan], request, answer)
+            return StreamExchange(self, plan, self._connections[plan], request, answer)
         if plan not in self._asking:
             self._asking[plan] = self._caller(plan, bound)
-        return Asking(self, plan, self._asking[plan], request, answer)
+        return DatagramExchange(self, plan, self._asking[plan], request, answer)
 
     def _caller(self, plan: FlowPlan, bound: Bound) -> socket.socket:
         host = self._lab.hosts[plan.host]
@@ -212,7 +212,7 @@ class Programs:
             opened.bind(tuple(original))
             opened.sendto(answer, name)
 
-    def keep(self, plan: FlowPlan, connection: Connection) -> None:
+    def keep(self, plan: FlowPlan, connection: SocketPair) -> None:
         """Keep a connection for later steps."""
         self._connections[plan] = connection
 

@@ -20,7 +20,7 @@ from harness.linux.btf_types import (
     QUALIFIERS,
     STRUCTS,
     VLEN,
-    Field,
+    Member,
     TypeKind,
     Types,
 )
@@ -145,7 +145,7 @@ class Btf(Types):
         return field.bit, field.bits or 8 * self.sizeof(field.type)
 
     @_bounded
-    def field(self, name: str, member: str) -> Field:
+    def field(self, name: str, member: str) -> Member:
         """The member of struct or union ``name`` with a simple or dotted name."""
         type_id = self._struct(name)
         bit = 0
@@ -157,7 +157,7 @@ class Btf(Types):
             bit += field.bit
             type_id = field.type
         assert field is not None  # split() gives at least one part
-        return Field(bit, field.bits, field.type)
+        return Member(bit, field.bits, field.type)
 
     def member_size(self, name: str, member: str) -> int:
         """Size of ``member`` of struct or union ``name`` in bytes."""

@@ -74,7 +74,7 @@ _QUALIFIED = 64
 """Most typedefs and qualifiers in a row; more are a circle in damaged data."""
 
 
-class Field(NamedTuple):
+class Member(NamedTuple):
     """A member of a struct or union, wherever it is nested."""
 
     bit: int
@@ -229,7 +229,7 @@ class Types:
             raise Unsupported(f"the BTF of {self.name} has no struct {name}")
         return found
 
-    def _member(self, type_id: int, name: bytes) -> Field | None:
+    def _member(self, type_id: int, name: bytes) -> Member | None:
         """The member of a struct; ``name`` ends with a zero byte, as the strings of BTF do."""
         type_id = self._bare(type_id)
         btf, at = self._locate(type_id)
@@ -244,9 +244,9 @@ class Types:
                 bit, bits = bit & 0xFFFFFF, bit >> 24
             if not label:
                 if inner := btf._member(member_type, name):
-                    return Field(bit + inner.bit, inner.bits, inner.type)
+                    return Member(bit + inner.bit, inner.bits, inner.type)
             elif btf._named(label, name):
-                return Field(bit, bits, member_type)
+                return Member(bit, bits, member_type)
         return None
 
     def _named(self, offset: int, name: bytes) -> bool:

@@ -20,7 +20,7 @@ SOME_FUNCTION = "ip_rcv"
 """Every kernel with IPv4 has it, so a probe on it must work if any does."""
 
 
-class Answer(NamedTuple):
+class Support(NamedTuple):
     """Whether the kernel can do something, and why not."""
 
     able: bool
@@ -34,26 +34,26 @@ class Answer(NamedTuple):
 
 def _attach(
     attach_type: int, attach: Callable[[int], tuple[int, ...]], what: str, *, kind: int = bpf.PROG_TYPE_KPROBE
-) -> Answer:
+) -> Support:
     try:
         program = bpf.load_nothing(attach_type, kind=kind)
     except OSError as error:
-        return Answer(False, f"BPF programs cannot be loaded ({error.strerror})")
+        return Support(False, f"BPF programs cannot be loaded ({error.strerror})")
     try:
         descriptors = attach(program)
     except FileNotFoundError:
-        return Answer(False, f"the kernel has no {what}")
+        return Support(False, f"the kernel has no {what}")
     except OSError as error:
-        return Answer(False, f"the kernel refuses {what} ({error.strerror})")
+        return Support(False, f"the kernel refuses {what} ({error.strerror})")
     finally:
         os.close(program)
     for descriptor in descriptors:
         os.close(descriptor)
-    return Answer(True)
+    return Support(True)
 
 
 @functools.cache
-def kprobe_multi() -> Answer:
+def kprobe_multi() -> Support:
     """Many functions by one link (CONFIG_FPROBE, from v5.18)."""
     return _attach(
         bpf.TRACE_KPROBE_MULTI,
@@ -63,7 +63,7 @@ def kprobe_multi() -> Answer:
 
 
 @functools.cache
-def kprobe() -> Answer:
+def kprobe() -> Support:
     """One function by a probe of its own (CONFIG_KPROBES)."""
     return _attach(0, lambda program: bpf.link_function(program, SOME_FUNCTION, 0), "kprobes")
 
@@ -73,7 +73,7 @@ TRACEPOINTS = "tracepoints"
 
 
 @functools.cache
-def tracepoints() -> Answer:
+def tracepoints() -> Support:
     """The stack at tracepoints with a packet can be read."""
     return _attach(
         0,
@@ -84,15 +84,15 @@ def tracepoints() -> Answer:
 
 
 @functools.cache
-def function_probes() -> Answer:
+def function_probes() -> Support:
     """Functions can be traced in one of the ways above."""
     if kprobe_multi().able or kprobe().able:
-        return Answer(True)
+        return Support(True)
     if os.geteuid() != 0:
-        return Answer(False, "tracing the host's kernel needs root")
+        return Support(False, "tracing the host's kernel needs root")
     if mode := lockdown():
-        return Answer(False, f"the host's kernel is locked down ({mode}) and cannot be traced")
-    return Answer(False, "the host's kernel has no function probes")
+        return Support(False, f"the host's kernel is locked down ({mode}) and cannot be traced")
+    return Support(False, "the host's kernel has no function probes")
 
 
 LOCKDOWN = Path("/sys/kernel/security/lockdown")

@@ -32,12 +32,12 @@ class Layer(NamedTuple):
     """``TCP(dport=443)``."""
 
     name: str
-    fields: Mapping[str, Field]
+    fields: Mapping[str, FieldValue]
     offset: int
     """Where it begins in the expression, in characters."""
 
 
-class Field(NamedTuple):
+class FieldValue(NamedTuple):
     """``dport=443``."""
 
     value: object
@@ -102,7 +102,7 @@ class _Reader:
                 raise self.problem(f"is nested more than {MAX_DEPTH} deep", node)
             yield from self.stack(node, depth + 1).layers
         elif isinstance(load := self.value(node, depth), str | bytes):
-            yield Layer("Raw", {"load": Field(load, self.place(node), self.place(node))}, self.place(node))
+            yield Layer("Raw", {"load": FieldValue(load, self.place(node), self.place(node))}, self.place(node))
         else:
             raise self.problem("is not a layer", node, "write its name and its fields, as in TCP(dport=443)")
 
@@ -111,19 +111,19 @@ class _Reader:
         if not isinstance(node.func, ast.Name):
             raise self.problem("calls something that is not a layer", node)
         name = node.func.id
-        fields: dict[str, Field] = {}
+        fields: dict[str, FieldValue] = {}
         for argument in node.args:
             if name != "Raw" or len(node.args) > 1 or isinstance(argument, ast.Starred):
                 remedy = f"as in {name}(…=…)" if name != "Raw" else 'as in Raw("text")'
                 raise self.problem(f"{name} is given a value without a field's name", argument, remedy)
-            fields["load"] = Field(self.value(argument, depth + 1), self.place(argument), self.place(argument))
+            fields["load"] = FieldValue(self.value(argument, depth + 1), self.place(argument), self.place(argument))
         for keyword in node.keywords:
             if keyword.arg is None:
                 raise self.problem("'**' has no meaning here", keyword.value, "write each field with its value")
             if keyword.arg in fields:
                 raise self.problem(f"{name}.{keyword.arg} is given twice", keyword.value)
             value = self.value(keyword.value, depth + 1)
-            fields[keyword.arg] = Field(value, self.place(keyword), self.place(keyword.value))
+            fields[keyword.arg] = FieldValue(value, self.place(keyword), self.place(keyword.value))
         return Layer(name, fields, self.place(node))
 
     def value(self, node: ast.expr, depth: int) -> object:

@@ -24,7 +24,7 @@ from harness.model.fields import MOST_PACKETS
 from harness.model.problem import Problem, did_you_mean, unknown
 from harness.packets import spec
 from harness.packets.endpoints import Endpoints
-from harness.packets.expression import Field, Layer, Stack, parse
+from harness.packets.expression import FieldValue, Layer, Stack, parse
 from harness.packets.isolation import alone
 
 _MODULES: Mapping[str, str] = {
@@ -126,7 +126,7 @@ def _weight(value: object) -> int:
 
 
 def _assemble(
-    kinds: Sequence[Any], choices: Sequence[tuple[int, str, Field, Any]], chosen: Sequence[Any]
+    kinds: Sequence[Any], choices: Sequence[tuple[int, str, FieldValue, Any]], chosen: Sequence[Any]
 ) -> ScapyPacket:
     fields: list[dict[str, Any]] = [{} for _ in kinds]
     for (number, name, _, _), value in zip(choices, chosen, strict=True):
@@ -158,7 +158,7 @@ def _kind(layer: Layer) -> Any:
     return kind
 
 
-def _choices(kind: Any, name: str, field: Field) -> Sequence[Any]:
+def _choices(kind: Any, name: str, field: FieldValue) -> Sequence[Any]:
     """The values of a field, one of which each packet has."""
     value = field.value
     if _field(kind, name).islist:
@@ -172,7 +172,7 @@ def _choices(kind: Any, name: str, field: Field) -> Sequence[Any]:
     return [one for part in parts for one in part]
 
 
-def _spread(kind: Any, name: str, field: Field, value: object) -> Sequence[Any]:
+def _spread(kind: Any, name: str, field: FieldValue, value: object) -> Sequence[Any]:
     """A value, or those of a range ``(first, last)``, ``(first, last, step)``, or of a subnet."""
     if isinstance(value, tuple):
         if len(value) not in (2, 3) or not all(isinstance(one, int) for one in value) or 0 in value[2:]:
@@ -194,7 +194,7 @@ def _spread(kind: Any, name: str, field: Field, value: object) -> Sequence[Any]:
     return [_plain(value, field)]
 
 
-def _plain(value: object, field: Field) -> Any:
+def _plain(value: object, field: FieldValue) -> Any:
     """A value as scapy takes it: nested layers built, each one packet."""
     if isinstance(value, Stack):
         kinds = [_kind(layer) for layer in value.layers]
@@ -217,7 +217,7 @@ def _plain(value: object, field: Field) -> Any:
     return value
 
 
-def _check(kind: Any, name: str, given: Field, value: Any, beside: Mapping[str, Any]) -> None:
+def _check(kind: Any, name: str, given: FieldValue, value: Any, beside: Mapping[str, Any]) -> None:
     """Have scapy put ``value`` into its field, as building will, and refuse what that refuses or cuts off.
 
     ``beside`` are values of the layer's fields: some say what others hold.
@@ -274,7 +274,7 @@ def _is_ip(text: str) -> bool:
     return True
 
 
-def _check_text(right: bool, what: str, value: Any, given: Field) -> None:
+def _check_text(right: bool, what: str, value: Any, given: FieldValue) -> None:
     if not right:
         raise Problem(f"{value!r:.60} is not {what}", offset=given.offset)
 

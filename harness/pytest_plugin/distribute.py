@@ -167,7 +167,9 @@ def distribute(config: pytest.Config) -> None:
     distribution = Distribution(places, min(copies, getattr(config.option, "maxprocesses", None) or copies))
     names = [name for name, _, _ in distribution.workers()]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise pytest.UsageError(f"nft-harness: kernel {twice} was requested twice; its results could not be told apart")
+        raise pytest.UsageError(
+            f"nft-harness: kernel {twice} was requested twice; its results could not be distinguished"
+        )
     if distribution.chosen:
         _send(config, distribution)
     config.stash[DISTRIBUTION] = distribution

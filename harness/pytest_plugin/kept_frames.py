@@ -55,7 +55,7 @@ def _read(builder: str) -> dict[str, bytes]:
 
 
 def _builder() -> str:
-    """Identifies the code that builds frames: scapy's, and ours down to the values that it is given."""
+    """Identifies the code that builds frames: scapy, and this package down to the values that it is given."""
     scapy = find_spec("scapy")
     files = [Path(scapy.origin)] if scapy and scapy.origin else []
     files += [file for room in (packets, topology, model) for file in sorted(Path(room.__path__[0]).glob("*.py"))]

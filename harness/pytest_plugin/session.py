@@ -109,7 +109,7 @@ class Session:
             distribution = self._config.stash.get(distribute.DISTRIBUTION, None)
             if distribution and distribution.chosen:  # a worker has none
                 raise BrokenMeasurement("this was to run in a worker of pytest-xdist, and runs in the process itself")
-            if not in_guest():  # a guest has been told
+            if not in_guest():  # a guest has it from the controller
                 placement.use_nft(self._config.option.nft_program)
             self._tracer = self._open(self._config.option.nft_tracer)
         return self._tracer

@@ -95,7 +95,7 @@ class Tested:
             self._say(said, session.exitstatus)
         return result
 
-    def verdict(self) -> Verdict | None:
+    def verdict(self) -> LastLine | None:
         """The verdict on scenarios that were tested on no kernel; None when there are none."""
         skipped = {test: skips for test, skips in self._skipped.items() if test not in self._tested}
         missed = {test: skips for test, skips in skipped.items() if not all(skip.declared for skip in skips)}
@@ -109,7 +109,7 @@ class Tested:
             of = "the only scenario was" if nothing else "1 scenario was"
         head = "NOTHING WAS TESTED" if nothing else "NOT EVERYTHING WAS TESTED"
         reason = next((skip for skip in shown[first] if not skip.declared), shown[first][0]).reason
-        return Verdict(f"{head}: {of} skipped on every kernel; {first}: {reason}", accepted=not missed)
+        return LastLine(f"{head}: {of} skipped on every kernel; {first}: {reason}", accepted=not missed)
 
     def _report_missed(self, session: pytest.Session) -> None:
         stopped = bool(session.shouldfail or session.shouldstop) or session.exitstatus not in (
@@ -164,7 +164,7 @@ class Tested:
         paths = sorted(self._scenario_files())
         return [str(path.relative_to(root) if path.is_relative_to(root) else path) for path in paths]
 
-    def _say(self, said: Verdict, status: int) -> None:
+    def _say(self, said: LastLine, status: int) -> None:
         status_said = f" (exit status {BROKEN} in CI)" if status == BROKEN and not said.accepted else ""
         line = f"nft-harness: {escape(said.sentence)}{status_said}"
         if terminal := self._config.pluginmanager.get_plugin("terminalreporter"):
@@ -174,7 +174,7 @@ class Tested:
             print(line, file=sys.stderr)
 
 
-class Verdict(NamedTuple):
+class LastLine(NamedTuple):
     """The line at the end of the session."""
 
     sentence: str

@@ -17,12 +17,12 @@ _FIXED: Final = {ord("D"): 8, ord("T"): 16}  # float, complex
 _LIST: Final = ord("K")
 
 
-class Malformed(Exception):
+class MalformedMessage(Exception):
     """No message that execnet makes of plain values."""
 
 
 def check(data: bytes) -> None:
-    """Raise :class:`Malformed` for what no plain value is made of, and for a list longer than what could fill it."""
+    """Raise :class:`MalformedMessage` for what no plain value is made of, and for a list longer than its data."""
     at, room = 0, 0
     while at < len(data):
         code = data[at]
@@ -33,14 +33,14 @@ def check(data: bytes) -> None:
             at += _FIXED[code]
             continue
         if code not in _COUNTED and code not in _SIZED:
-            raise Malformed(f"a value of kind {code:#04x}")
+            raise MalformedMessage(f"a value of kind {code:#04x}")
         number = int.from_bytes(data[at : at + 4], "big", signed=True)
         at += 4
         if code in _SIZED:
             if number < 0:
-                raise Malformed("a text of negative length")
+                raise MalformedMessage("a text of negative length")
             at += number
         elif code == _LIST:
             room += number
             if number < 0 or room > len(data):  # each element takes some bytes
-                raise Malformed("a list longer than its message")
+                raise MalformedMessage("a list longer than its message")

@@ -25,7 +25,7 @@ from harness.cache import accepted_from_guest
 from harness.errors import HarnessError
 from harness.model import result
 from harness.pytest_plugin.measured import measured
-from harness.pytest_plugin.wire import MAX_BYTES, Malformed, check
+from harness.pytest_plugin.wire import MAX_BYTES, MalformedMessage, check
 from harness.scenario.files import shortened
 from harness.text import escape, lines
 
@@ -178,11 +178,11 @@ class Watch:
         def bounded(size: int) -> bytes:
             try:
                 if not 0 <= size <= MAX_BYTES:
-                    raise Malformed(f"a message of {size:,} bytes")
+                    raise MalformedMessage(f"a message of {size:,} bytes")
                 data: bytes = read(size)
                 if data[:1] >= b"@":  # else a header: it begins with the kind of a message, from 0 on
                     check(data)
-            except Malformed as reason:
+            except MalformedMessage as reason:
                 self._end(f"{reason}")
                 raise EOFError(str(reason)) from None  # to execnet the worker is gone
             return data

@@ -26,7 +26,7 @@ from harness.recording.edit import KeptEntry
 from harness.recording.edit import Value as Written
 from harness.recording.landmarks import common, common_path, relayered, repathed, telling_layers
 from harness.recording.naming import name_of
-from harness.recording.sample import Change, NotRecordableError, Sample
+from harness.recording.sample import KeyUpdate, NotRecordableError, Sample
 from harness.scenario.models.expect import Delivered, Dropped, Exactly, Expect
 
 NAT_FIELDS = ("src", "dst", "sport", "dport")
@@ -56,7 +56,7 @@ def whole(measurements: Sequence[Sample]) -> dict[str, Written]:
     return written
 
 
-def moved(expect: Expect, measurements: Sequence[Sample]) -> tuple[Change, ...]:
+def moved(expect: Expect, measurements: Sequence[Sample]) -> tuple[KeyUpdate, ...]:
     """The changes after which ``expect`` holds for all ``measurements``; keys that hold are left alone.
 
     Raises :class:`NotRecordableError` where the samples differ in what would have to be written, or the next run may
@@ -65,12 +65,12 @@ def moved(expect: Expect, measurements: Sequence[Sample]) -> tuple[Change, ...]:
     mismatches = [mismatch for seen in measurements for mismatch in judged(expect, seen)]
     for seen in measurements if mismatches else ():
         chance.refuse(seen)
-    changes: dict[Keys, Change] = {}
+    changes: dict[Keys, KeyUpdate] = {}
     for mismatch in mismatches:
         for change in _change(expect, mismatch, measurements):
             changes.setdefault(change.keys, change)
     if (verdict := changes.get(("verdict",))) and expect.with_ is not None and verdict.value != "reject":
-        changes[("with",)] = Change(keys=("with",), value=None)
+        changes[("with",)] = KeyUpdate(keys=("with",), value=None)
     return tuple(changes.values())
 
 
@@ -85,57 +85,57 @@ def judged(expect: Expect, seen: Sample) -> tuple[Mismatch, ...]:
 # --- one function per expectation ---------------------------------------------------------------
 
 
-def _change(expect: Expect, mismatch: Mismatch, measurements: Sequence[Sample]) -> Iterable[Change]:
+def _change(expect: Expect, mismatch: Mismatch, measurements: Sequence[Sample]) -> Iterable[KeyUpdate]:
     """What follows from one mismatch."""
     _, key, *rest = mismatch.keys
     if key in _VALUES:
-        yield Change(keys=(key,), value=_agreed(str(key), _VALUES[key], measurements))
+        yield KeyUpdate(keys=(key,), value=_agreed(str(key), _VALUES[key], measurements))
     elif key in _CHANGES:
         yield from _CHANGES[key](expect, rest, measurements)
     elif key in ("conntrack", "connections", "log"):
         raise NotRecordableError(f"`{key}` is not what it was: {mismatch.seen}")
 
 
-def _changed_verdict(expect: Expect, _: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[Change]:
+def _changed_verdict(expect: Expect, _: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[KeyUpdate]:
     verdict = _agreed("verdict", lambda seen: str(seen.sent.verdict or UNDECIDED), measurements)
     if expect.verdict == verdict:  # right, but it says nothing of an accepted packet that arrives nowhere
-        yield Change(keys=("delivered",), value="nowhere", new=True)
+        yield KeyUpdate(keys=("delivered",), value="nowhere", new=True)
     else:
-        yield Change(keys=("verdict",), value=verdict)
+        yield KeyUpdate(keys=("verdict",), value=verdict)
 
 
-def _changed_rules(expect: Expect, _: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[Change]:
-    yield Change(keys=("rules",), value=_agreed("rules", lambda seen: _rules(expect, seen), measurements))
+def _changed_rules(expect: Expect, _: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[KeyUpdate]:
+    yield KeyUpdate(keys=("rules",), value=_agreed("rules", lambda seen: _rules(expect, seen), measurements))
 
 
-def _changed_counter(_: Expect, rest: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[Change]:
+def _changed_counter(_: Expect, rest: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[KeyUpdate]:
     name = str(rest[0])
     counted = _agreed(f"counter {name}", lambda seen: seen.sent.observation.counters.get(name), measurements)
-    yield Change(keys=("counters", name), value=counted)
+    yield KeyUpdate(keys=("counters", name), value=counted)
 
 
-def _changed_elements(_: Expect, rest: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[Change]:
+def _changed_elements(_: Expect, rest: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[KeyUpdate]:
     name = str(rest[0])
     found = _agreed(f"set {name}", lambda seen: sorted(seen.sent.observation.elements.get(name, ())), measurements)
-    yield Change(keys=("elements", name), value=found)
+    yield KeyUpdate(keys=("elements", name), value=found)
 
 
-def _changed_path(expect: Expect, _: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[Change]:
+def _changed_path(expect: Expect, _: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[KeyUpdate]:
     if isinstance(expect.path, Exactly):
         raise NotRecordableError("a path given as `exactly` is not rewritten; edit it yourself")
     yield repathed(expect.path or [], measurements)
 
 
-def _changed_flow(_: Expect, rest: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[Change]:
+def _changed_flow(_: Expect, rest: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[KeyUpdate]:
     name = str(rest[0]) if rest else "result"
     value = _agreed(f"flow {name}", lambda seen: getattr(seen.sent.observation.flow, name) or None, measurements)
-    yield Change(keys=("flow", *rest), value=value)
+    yield KeyUpdate(keys=("flow", *rest), value=value)
 
 
-def _changed_never(expect: Expect, _: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[Change]:
+def _changed_never(expect: Expect, _: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[KeyUpdate]:
     met = {int(m.keys[2]) for seen in measurements for m in judged(expect, seen) if m.keys[:2] == ("expect", "never")}
     kept = tuple(KeptEntry(at) for at in range(len(expect.never or ())) if at not in met)
-    yield Change(keys=("never",), value=kept or None)
+    yield KeyUpdate(keys=("never",), value=kept or None)
 
 
 def _agreed(what: str, part: Callable[[Sample], Written | None], measurements: Sequence[Sample]) -> Written | None:
@@ -203,19 +203,19 @@ def _delivered(seen: Sample) -> Written:
     return {"to": to, "sees": changed} if changed else to
 
 
-def _delivery(expect: Expect, rest: Sequence[str | int], measurements: Sequence[Sample]) -> Iterable[Change]:
+def _delivery(expect: Expect, rest: Sequence[str | int], measurements: Sequence[Sample]) -> Iterable[KeyUpdate]:
     delivered = _agreed("delivered", _delivered, measurements)
     if expect.delivered is None:  # an accepted packet arrives nowhere, and nothing is said of that
-        yield Change(keys=("delivered",), value=delivered, new=True)
+        yield KeyUpdate(keys=("delivered",), value=delivered, new=True)
         return
     to = delivered["to"] if isinstance(delivered, dict) else delivered
     if rest[:1] != ["sees"]:
         if isinstance(expect.delivered, Delivered) and to != "nowhere":
-            yield Change(keys=("delivered", "to"), value=to)
+            yield KeyUpdate(keys=("delivered", "to"), value=to)
         elif isinstance(expect.delivered, Delivered):
-            yield Change(keys=("delivered",), value="nowhere")
+            yield KeyUpdate(keys=("delivered",), value="nowhere")
         else:
-            yield Change(keys=("delivered",), value=to if expect.delivered != "nowhere" else delivered)
+            yield KeyUpdate(keys=("delivered",), value=to if expect.delivered != "nowhere" else delivered)
         return
     assert isinstance(expect.delivered, Delivered)
     assert expect.delivered.sees is not None
@@ -227,7 +227,7 @@ def _delivery(expect: Expect, rest: Sequence[str | int], measurements: Sequence[
     yield _field(wanted, ("delivered", "sees"), rest[1:], lambda seen: _best(wanted, frames(seen)), measurements)
 
 
-def _reply(expect: Expect, rest: Sequence[str | int], measurements: Sequence[Sample]) -> Iterable[Change]:
+def _reply(expect: Expect, rest: Sequence[str | int], measurements: Sequence[Sample]) -> Iterable[KeyUpdate]:
     def frames(seen: Sample) -> list[bytes]:
         return [one.frame for one in seen.sent.observation.replies if one.host == seen.sent.seen.sender]
 
@@ -236,7 +236,7 @@ def _reply(expect: Expect, rest: Sequence[str | int], measurements: Sequence[Sam
         yield _field(wanted, ("reply",), rest, lambda seen: _best(wanted, frames(seen)), measurements)
     else:
         reply = _agreed("reply", lambda seen: _answer(frames(seen)), measurements)
-        yield Change(keys=("reply",), value=reply)
+        yield KeyUpdate(keys=("reply",), value=reply)
 
 
 def _best(sees: Sees, frames: Sequence[bytes]) -> bytes:
@@ -251,15 +251,15 @@ def _field(
     keys: Sequence[str | int],
     frame: Callable[[Sample], bytes],
     measurements: Sequence[Sample],
-) -> Change:
+) -> KeyUpdate:
     """One field of what arrived; another protocol takes the place of all that was expected."""
     wanted = wanted_fields(sees)[tuple(keys)]
     if any(wanted.field in chance.random_fields(seen) for seen in measurements):
         raise NotRecordableError(f"NAT draws the packet's {wanted.field} at random")
     if keys[-1] in PROTOCOLS:
-        return Change(keys=before, value=_agreed("what arrived", lambda seen: _answer([frame(seen)]), measurements))
+        return KeyUpdate(keys=before, value=_agreed("what arrived", lambda seen: _answer([frame(seen)]), measurements))
     value = _agreed(str(keys[-1]), lambda seen: fields(frame(seen)).get(wanted.field), measurements)
-    return Change(keys=(*before, *keys), value=_named(wanted.field, value, str(keys[0])))
+    return KeyUpdate(keys=(*before, *keys), value=_named(wanted.field, value, str(keys[0])))
 
 
 def _named(field: str, value: Written | None, protocol: str) -> Written | None:
@@ -292,11 +292,11 @@ def _given_up(seen: Sample) -> str | None:
     return None if arrivals(seen.sent.seen) else drop.reason
 
 
-def _dropped(expect: Expect, measurements: Sequence[Sample]) -> Change:
+def _dropped(expect: Expect, measurements: Sequence[Sample]) -> KeyUpdate:
     drops = [seen.sent.seen.drop for seen in measurements]
     known = [drop for drop in drops if drop]
     if len(known) < len(drops):
-        return Change(keys=("dropped",), value=None)
+        return KeyUpdate(keys=("dropped",), value=None)
     found: dict[str, Written] = {}
     for key, values in (("reason", [one.reason for one in known]), ("function", [one.function for one in known])):
         if not isinstance(expect.dropped, Dropped) or getattr(expect.dropped, key) is not None:
@@ -305,8 +305,8 @@ def _dropped(expect: Expect, measurements: Sequence[Sample]) -> Change:
     if isinstance(expect.dropped, Dropped):
         if host != {seen.sent.observation.device for seen in measurements}:
             found["host"] = next(iter(host))
-        return Change(keys=("dropped",), value=found)
-    return Change(keys=("dropped",), value=found["reason"])
+        return KeyUpdate(keys=("dropped",), value=found)
+    return KeyUpdate(keys=("dropped",), value=found["reason"])
 
 
 _VALUES: Mapping[str | int, Callable[[Sample], Written | None]] = {
@@ -317,7 +317,7 @@ _VALUES: Mapping[str | int, Callable[[Sample], Written | None]] = {
 }
 """What is recorded for the keys of ``expect`` that have one value, the same in all measurements."""
 
-_CHANGES: Mapping[str | int, Callable[[Expect, Sequence[str | int], Sequence[Sample]], Iterable[Change]]] = {
+_CHANGES: Mapping[str | int, Callable[[Expect, Sequence[str | int], Sequence[Sample]], Iterable[KeyUpdate]]] = {
     "verdict": _changed_verdict,
     "rules": _changed_rules,
     "dropped": lambda expect, _, measurements: [_dropped(expect, measurements)],

@@ -18,7 +18,7 @@ from harness.model.result import Result
 from harness.project import Project, find
 from harness.recording import expectation
 from harness.recording.edit import KeptEntry, Splice, Text, UneditableError
-from harness.recording.sample import Change, NotRecordableError, Sample
+from harness.recording.sample import KeyUpdate, NotRecordableError, Sample
 from harness.scenario.case import Broken, Case
 from harness.scenario.load import load_all
 from harness.scenario.models.actions import SENDS, SendingAction
@@ -209,9 +209,9 @@ def _record_changes(scenario: _Scenario, number: int, text: Text, expect: Keys, 
     return list(dict.fromkeys(_described(change, expects) for change in changes))
 
 
-def _changes(scenario: _Scenario, number: int, expects: Sequence[object]) -> list[Change]:
+def _changes(scenario: _Scenario, number: int, expects: Sequence[object]) -> list[KeyUpdate]:
     """What moved in one step; each case is compared with its own expectation."""
-    changes: dict[Keys, Change] = {}
+    changes: dict[Keys, KeyUpdate] = {}
     for expect, case in zip(expects, scenario.cases, strict=True):
         assert isinstance(expect, Expect)
         own = scenario.measurements(number, case)
@@ -223,7 +223,7 @@ def _changes(scenario: _Scenario, number: int, expects: Sequence[object]) -> lis
     return list(changes.values())
 
 
-def _described(change: Change, expects: Sequence[object]) -> str:
+def _described(change: KeyUpdate, expects: Sequence[object]) -> str:
     """The key that moved; of what decides about a packet, from what to what."""
     key = str(change.keys[0])
     before = {_word(getattr(expect, key)) for expect in expects} if key in ("verdict", "delivered") else set()
@@ -240,7 +240,7 @@ def _word(value: object) -> str:
     return str(value.get("to", "") if isinstance(value, Mapping) else value or "")
 
 
-def _apply(text: Text, expect: Keys, change: Change, *, parameters: bool) -> None:
+def _apply(text: Text, expect: Keys, change: KeyUpdate, *, parameters: bool) -> None:
     keys = (*expect, *change.keys)
     if change.new:
         text.insert(keys, change.value, after="verdict")  # type: ignore[arg-type]  # never a list of what stays

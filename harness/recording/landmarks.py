@@ -11,7 +11,7 @@ from harness.model.observation import Hop
 from harness.reading.path import hops_on, layers_of, located, walk
 from harness.recording.edit import KeptEntry
 from harness.recording.edit import Value as Written
-from harness.recording.sample import Change, Sample
+from harness.recording.sample import KeyUpdate, Sample
 from harness.scenario.models.expect import PathEntry
 
 LANDMARKS = (
@@ -49,7 +49,7 @@ def telling_layers(seen: Sample) -> tuple[str, ...]:
 
 
 def landmarks(seen: Sample, start: int = 0, end: int | None = None) -> tuple[PathEntry, ...]:
-    """The telling functions among the hops from ``start`` to before ``end``, as entries of a path."""
+    """The characteristic functions among the hops from ``start`` to before ``end``, as entries of a path."""
     device = seen.sent.observation.device
     way = located(seen.sent.seen)
     taken_in = next(
@@ -104,8 +104,8 @@ def _subsequence(one: Sequence[_Entry], other: Sequence[_Entry]) -> tuple[_Entry
     return best[-1][-1]
 
 
-def relayered(expected: Sequence[str], measurements: Sequence[Sample]) -> Change:
-    """The expected layers that are still passed; all that tell, if none is."""
+def relayered(expected: Sequence[str], measurements: Sequence[Sample]) -> KeyUpdate:
+    """The expected layers that are still passed; all that are shown, if none is."""
     kept = list(range(len(expected)))
     for seen in measurements:
         passed = layers_of(hops_on(seen.sent.seen, seen.sent.observation.device))
@@ -117,11 +117,11 @@ def relayered(expected: Sequence[str], measurements: Sequence[Sample]) -> Change
                 at = hit + 1
         kept = still
     if kept:
-        return Change(keys=("layers",), value=tuple(map(KeptEntry, kept)))
-    return Change(keys=("layers",), value=list(common([telling_layers(seen) for seen in measurements])) or None)
+        return KeyUpdate(keys=("layers",), value=tuple(map(KeptEntry, kept)))
+    return KeyUpdate(keys=("layers",), value=list(common([telling_layers(seen) for seen in measurements])) or None)
 
 
-def repathed(expected: Sequence[PathEntry], measurements: Sequence[Sample]) -> Change:
+def repathed(expected: Sequence[PathEntry], measurements: Sequence[Sample]) -> KeyUpdate:
     """The expected functions that are still met, and landmarks in the place of those that are not."""
     first = measurements[0]
     found = walk(expected, first.sent.seen, first.sent.observation.device)
@@ -138,5 +138,5 @@ def repathed(expected: Sequence[PathEntry], measurements: Sequence[Sample]) -> C
     if gap:
         entries += landmarks(first, start)
     if len(measurements) > 1 or not any(isinstance(entry, KeptEntry) for entry in entries):
-        return Change(keys=("path",), value=list(common_path(measurements)) or None)
-    return Change(keys=("path",), value=tuple(entries))
+        return KeyUpdate(keys=("path",), value=list(common_path(measurements)) or None)
+    return KeyUpdate(keys=("path",), value=tuple(entries))

@@ -22,7 +22,7 @@ class Sample(Value, frozen=True, kw_only=True):
     """Kernel and scenario, for a sentence."""
 
 
-class Change(Value, frozen=True, kw_only=True):
+class KeyUpdate(Value, frozen=True, kw_only=True):
     """One key of an ``expect`` that moved."""
 
     keys: Keys

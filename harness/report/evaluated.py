@@ -110,7 +110,7 @@ def _add(
             if step in deciding:
                 place.decided[result.name] = None
             if step.rule:
-                ruleset.tell(place, result.name, step, first)
+                ruleset.count(place, result.name, step, first)
 
 
 def _place(
@@ -134,7 +134,7 @@ class _Ruleset:
         for lookup in self._lookups[rule]:
             yield from (f"{lookup.key} {key}" for key, _ in lookup.elements)
 
-    def tell(self, place: CoveredRule, name: str, step: Step, first: Step | None) -> None:
+    def count(self, place: CoveredRule, name: str, step: Step, first: Step | None) -> None:
         """Put into ``place`` which elements the packet of ``step`` met in the scenario ``name``."""
         for lookup in self._lookups.get(step.rule, ()) if step.rule else ():
             fit = [f"{lookup.key} {key}" for key in candidates(lookup, step, first if self._believes_headers else None)]

@@ -15,7 +15,7 @@ from harness.lab.lab import Host
 from harness.lab.namespace import Namespace
 from harness.project import ALLOW, Project, find
 from harness.ruleset import iptables, source
-from harness.ruleset.nft import Nft, RefusedError, as_shown, complaint, marked
+from harness.ruleset.nft import Nft, NftError, as_shown, complaint, marked
 from harness.ruleset.process import LostError, Reach
 from harness.ruleset.texts import Texts, UnclearError, fixed, has_magic, includes
 from harness.ruleset.unsupported import missing
@@ -106,11 +106,11 @@ def _load(nft: Nft, folder: Path, full: list[Path], files: _Files, defines: Mapp
     except LostError as lost:
         read = " and ".join(str(files.mains[one]) for one in full)
         raise ScenarioError(f"{lost.sentence} while it read {read}", Position(str(files.mains[full[0]]))) from None
-    except RefusedError as refused:
+    except NftError as refused:
         raise why(nft, refused, complaint(refused, refused_in, files.mains[refused_in])) from None
 
 
-def why(nft: Nft, refused: RefusedError, error: ScenarioError) -> HarnessError:
+def why(nft: Nft, refused: NftError, error: ScenarioError) -> HarnessError:
     """``error``, or :class:`~harness.errors.Unsupported` where nft was refused what this kernel lacks."""
     for text in marked(refused):
         if lacking := missing(nft, text):

@@ -38,7 +38,7 @@ class Chain(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.hook)
 
 
-class Listed(NamedTuple):
+class ListedRule(NamedTuple):
     """A rule as nft lists it."""
 
     family: str
@@ -82,11 +82,11 @@ def tables(listing: str) -> dict[tuple[str, str], int]:
     return {(found[1], found[2]): int(found[3]) for found in _TABLE_HANDLE.finditer(listing)}
 
 
-def read(listing: str, handles: Iterable[Handle] = ()) -> tuple[tuple[Chain, ...], tuple[Listed, ...]]:
+def read(listing: str, handles: Iterable[Handle] = ()) -> tuple[tuple[Chain, ...], tuple[ListedRule, ...]]:
     """Chains and rules of ``listing``, in its order; ``handles`` are those of the rules in blocks."""
     chains: list[Chain] = []
-    rules: list[Listed] = []
-    blocks: dict[Listed, list[str]] = {}
+    rules: list[ListedRule] = []
+    blocks: dict[ListedRule, list[str]] = {}
     family = table = chain = ""
     pending: list[str] = []
     for line in listing.splitlines():
@@ -119,7 +119,7 @@ def read(listing: str, handles: Iterable[Handle] = ()) -> tuple[tuple[Chain, ...
                 pending[-1] = _HANDLE.sub("", pending[-1])
                 inside = pending[1:-1] if _OPENS_BLOCK.search(pending[0]) else []
                 text = " ".join([pending[0], *(f"{rule};" for rule in inside), pending[-1]] if inside else pending)
-                rules.append(Listed(family, table, chain, int(handle[1]), text, _comment(text)))
+                rules.append(ListedRule(family, table, chain, int(handle[1]), text, _comment(text)))
                 if inside:
                     blocks[rules[-1]] = inside
                 pending.clear()
@@ -127,13 +127,13 @@ def read(listing: str, handles: Iterable[Handle] = ()) -> tuple[tuple[Chain, ...
 
 
 def _with_blocks(
-    rules: Iterable[Listed], blocks: Mapping[Listed, list[str]], handles: Iterable[Handle]
-) -> Iterator[Listed]:
+    rules: Iterable[ListedRule], blocks: Mapping[ListedRule, list[str]], handles: Iterable[Handle]
+) -> Iterator[ListedRule]:
     """Each rule, followed by those of its block where the kernel's list leaves no doubt which they are."""
     names: dict[tuple[str, str], dict[str, list[int]]] = {}
     for one in handles:
         names.setdefault((one.family, one.table), {}).setdefault(one.chain, []).append(one.handle)
-    found: dict[Listed, tuple[str, list[int]]] = {}
+    found: dict[ListedRule, tuple[str, list[int]]] = {}
     for table, chains in names.items():
         holders = sorted((rule for rule in blocks if (rule.family, rule.table) == table), key=lambda rule: rule.handle)
         # nft makes the chain of a block just before the rule that holds it.
@@ -144,7 +144,7 @@ def _with_blocks(
         name, inside = found.get(rule, ("", []))
         yield rule._replace(block=name)
         for handle, text in zip(sorted(inside), blocks.get(rule, []), strict=False):
-            yield Listed(rule.family, rule.table, name, handle, text, _comment(text))
+            yield ListedRule(rule.family, rule.table, name, handle, text, _comment(text))
 
 
 def _comment(text: str) -> str:

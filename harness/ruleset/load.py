@@ -19,11 +19,11 @@ from harness.nft_syntax import is_change
 from harness.project import Project
 from harness.ruleset import listing, required_modules, source, state
 from harness.ruleset.files import load_files, texts_of, why
-from harness.ruleset.listing import Chain, Listed
+from harness.ruleset.listing import Chain, ListedRule
 from harness.ruleset.nft import (
     STDIN,
     Nft,
-    RefusedError,
+    NftError,
     complaint_at,
     handles_in_blocks,
 )
@@ -132,7 +132,7 @@ class Ruleset:
             self.nft.change(commands, folder, defines)
         except LostError as lost:
             raise ScenarioError(lost.sentence, place(1, 1)) from None
-        except RefusedError as refused:
+        except NftError as refused:
             raise why(self.nft, refused, complaint_at(refused, place(1, 1), at)) from None
         if is_change(commands):
             return self
@@ -156,7 +156,7 @@ class Ruleset:
         includes = "".join(f'include "./{path.name}"\n\n' for path in paths)
         try:
             self.nft.run(tables + variables + includes, folder=folders.pop())
-        except (RefusedError, LostError):
+        except (NftError, LostError):
             return False
         return True
 
@@ -240,7 +240,7 @@ def looked_into(rules: Iterable[Rule]) -> set[str]:
 
 
 def placed(
-    listed: Iterable[Listed],
+    listed: Iterable[ListedRule],
     written: Mapping[source.ChainKey, list[source.SourceRule]],
     replaced: Mapping[tuple[source.ChainKey, int], source.SourceRule] = MappingProxyType({}),
 ) -> Iterable[Rule]:
@@ -253,7 +253,7 @@ def placed(
     """
     listed = tuple(listed)
     places: dict[tuple[str, str, int], source.SourceRule] = {}
-    chains: dict[source.ChainKey, list[Listed]] = {}
+    chains: dict[source.ChainKey, list[ListedRule]] = {}
     written = dict(written)
     for rule in listed:
         key = (rule.family, rule.table, rule.chain)
@@ -297,10 +297,10 @@ def _chain_key(chain: Chain) -> source.ChainKey:
     return chain.family, chain.table, chain.name
 
 
-def _key(rule: Rule | Listed) -> tuple[str, str, str, int]:
+def _key(rule: Rule | ListedRule) -> tuple[str, str, str, int]:
     return rule.family, rule.table, rule.chain, rule.handle
 
 
-def _fits(written: source.SourceRule, listed: Listed) -> bool:
+def _fits(written: source.SourceRule, listed: ListedRule) -> bool:
     """Whether the comments agree; nft 1.0 lists none of iptables' rules."""
     return written.comment == listed.comment or (written.text.startswith("-A") and not listed.comment)

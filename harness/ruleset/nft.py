@@ -34,7 +34,7 @@ STDIN: Final = "/dev/stdin"
 """The file that nft names in positions of a text that is not a file."""
 
 
-class RefusedError(Exception):
+class NftError(Exception):
     """nft refused a command; holds what it printed."""
 
 
@@ -60,11 +60,11 @@ class Nft:
     def run(self, commands: str, *, as_json: bool = False, folder: Path | None = None) -> str:
         """What nft prints on ``commands``, which include files by names seen from ``folder``.
 
-        With ``as_json`` commands and output are those of libnftables-json(5). Raises :class:`RefusedError`, and
+        With ``as_json`` commands and output are those of libnftables-json(5). Raises :class:`NftError`, and
         :class:`~harness.ruleset.process.LostError` when nft ended or had to be ended.
         """
         if "\0" in commands:
-            raise RefusedError("Error: a NUL character ends a command")
+            raise NftError("Error: a NUL character ends a command")
         request = {"commands": commands, "json": as_json, "folder": str(folder or "")}
         return self._output(*self._ask(request))
 
@@ -97,7 +97,7 @@ class Nft:
         self.run("".join([*variables, *(f'include "./{name}"\n\n' for name in names)]), folder=folder)
 
     def refuse_end(self, folder: Path, name: str, text: str) -> None:
-        """Raise :class:`RefusedError` where nft would refuse the end of the file ``name`` with this ``text``.
+        """Raise :class:`NftError` where nft would refuse the end of the file ``name`` with this ``text``.
 
         nft 1.0.6 does not read a file whose last line is an include without a newline. Read by an include itself, a
         file ends with that of its includer, so this is tried by the last line alone.
@@ -114,15 +114,15 @@ class Nft:
             and found["file"] == STDIN
             and "end of file" in found["text"]
         ):
-            raise RefusedError(error.replace(f"{STDIN}:1:", f"./{name}:{len(before) + 1}:"))
+            raise NftError(error.replace(f"{STDIN}:1:", f"./{name}:{len(before) + 1}:"))
 
     def change(self, text: str, folder: Path, defines: Mapping[str, str]) -> None:
         """Run the commands in ``text`` in one transaction, as ``nft -f`` in ``folder`` would, with variables.
 
-        The file of a position in a :class:`RefusedError` is :data:`STDIN`, and its line that of ``text``.
+        The file of a position in a :class:`NftError` is :data:`STDIN`, and its line that of ``text``.
         """
         if "\0" in text:
-            raise RefusedError("Error: a NUL character ends a command")
+            raise NftError("Error: a NUL character ends a command")
         first = "".join(f"define {name} = {value};" for name, value in defines.items())
         request = {"json": False, "folder": str(folder), "file": STDIN}
         reply = self._ask(request, f"{first}\n{text}\n".encode(errors="surrogateescape"))
@@ -151,7 +151,7 @@ class Nft:
             said = error.decode(errors="replace").strip()
             if "cache initialization failed" in said:
                 raise Unsupported(f"nf_tables is not available: {said}", remedy="load it with modprobe nf_tables")
-            raise RefusedError(said or f"nft failed with {code} without a message")
+            raise NftError(said or f"nft failed with {code} without a message")
         return output.decode(errors="replace")
 
 
@@ -223,14 +223,14 @@ _CAUSES: Final = {
 """What the kernel's error codes mean for a command."""
 
 
-def complaint(refused: RefusedError, path: Path, shown: Path) -> ScenarioError:
+def complaint(refused: NftError, path: Path, shown: Path) -> ScenarioError:
     """nft's error about the file ``path`` in one sentence, at its place; ``shown`` is the user's name of it."""
     return complaint_at(
         refused, Position(str(shown)), lambda file, line, column: Position(as_shown(file, path, shown), line, column)
     )
 
 
-def complaint_at(refused: RefusedError, whole: Position, place: Callable[[Path, int, int], Position]) -> ScenarioError:
+def complaint_at(refused: NftError, whole: Position, place: Callable[[Path, int, int], Position]) -> ScenarioError:
     """nft's error in one sentence, at the ``place`` of the file, line and column that it names, if any, else at the
     ``whole``."""
     found = _MESSAGE.search(str(refused))
@@ -262,7 +262,7 @@ def complaint_at(refused: RefusedError, whole: Position, place: Callable[[Path, 
     return ScenarioError(sentence, position, remedy=remedy)
 
 
-def marked(refused: RefusedError) -> Iterator[str]:
+def marked(refused: NftError) -> Iterator[str]:
     """What the kernel refused by an error code: the part that nft marks, then its whole line."""
     found = _MESSAGE.search(str(refused))
     if found and found["text"].startswith("Could not process rule"):

@@ -11,7 +11,7 @@ from harness.model.observation import Step
 from harness.nft_syntax import quoted
 from harness.ruleset.listing import Chain
 from harness.ruleset.load import Ruleset
-from harness.ruleset.nft import RefusedError
+from harness.ruleset.nft import NftError
 from harness.ruleset.nftrace import TraceMessage, TraceSocket
 
 FIRST: Final = -(2**31)
@@ -44,7 +44,7 @@ class TraceChains:
         anew = "".join(f"add table {one} {self.table}\ndelete table {one} {self.table}\n" for one in self._families)
         try:
             ruleset.nft.run(anew + commands(ruleset, self.table))
-        except RefusedError as refused:
+        except NftError as refused:
             raise HarnessError(f"nft refused the chains that trace the ruleset: {refused}") from None
         self._families |= {chain.family for chain in ruleset.chains if chain.is_base}
 

@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple, Self
 from harness.errors import HarnessError, Unsupported
 from harness.ruleset import sandbox
 from harness.vm import nft
-from harness.vm.nft import Nft
+from harness.vm.nft import ImageNft
 
 SECONDS: Final = 60
 """Within which a command or a file must be done with."""
@@ -230,7 +230,7 @@ class _Projects:
         self._lock = threading.Lock()
         self._parent: _Server | None = None
         self._servers: dict[Reach, _Server] = {}
-        self._nft: Nft | None = None
+        self._nft: ImageNft | None = None
         """What they all read rulesets by."""
 
     def get(self, reach: Reach) -> _Server:
@@ -250,7 +250,7 @@ class _Projects:
                     self._servers.pop(old).close()
             return server
 
-    def _restart(self, chosen: Nft | None) -> None:
+    def _restart(self, chosen: ImageNft | None) -> None:
         for server in self._servers.values():
             server.close()
         self._servers.clear()
@@ -298,7 +298,7 @@ class _Projects:
 _projects: Final = _Projects()
 
 
-def _start_parent(chosen: Nft | None) -> _Server:
+def _start_parent(chosen: ImageNft | None) -> _Server:
     found = importlib.util.find_spec("nftables")
     if found is None or found.origin is None:
         raise Unsupported("libnftables can't be used: there is no Python module nftables", remedy=BINDINGS)

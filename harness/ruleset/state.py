@@ -9,7 +9,7 @@ from typing import Any
 from harness.errors import HarnessError
 from harness.lab.lab import Host
 from harness.nft_syntax import is_object
-from harness.ruleset.nft import Nft, RefusedError, counted
+from harness.ruleset.nft import Nft, NftError, counted
 
 
 class MissingError(HarnessError):
@@ -61,7 +61,7 @@ def _object(nft: Nft, name: str, *kinds: str) -> dict[str, Any]:
         raise MissingError(name, " or ".join(kinds))
     keys = dict(zip(("family", "table", "name"), name.split(), strict=True))
     for kind in kinds:
-        with suppress(RefusedError):
+        with suppress(NftError):
             for one in nft.ask({"list": {kind: keys}}):
                 if kind in one:
                     found: dict[str, Any] = one[kind]

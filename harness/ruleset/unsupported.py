@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from harness.ruleset.nft import Nft, RefusedError
+from harness.ruleset.nft import Nft, NftError
 
 
 class Feature(NamedTuple):
@@ -122,7 +122,7 @@ def _works(nft: Nft, feature: Feature) -> bool:
     name = "nft_harness_trial"
     try:
         nft.run(feature.trial.replace("TRIAL", name))
-    except RefusedError:
+    except NftError:
         return False
     nft.run(f"delete table {feature.trial.split()[1]} {name}")
     return True

@@ -254,7 +254,7 @@ def _decode(data: bytes, file: str) -> str:
 # YAML 1.2 section 5.1.
 _UNPRINTABLE = re.compile(r"[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
-# The parser's words for the mistakes that people make, and ours.
+# The parser's words for common mistakes, the sentence to show instead, and the remedy.
 _SYNTAX = (
     (re.escape(_TOO_DEEP), _TOO_DEEP, ""),
     (r"found character '\\t'", "a tab cannot indent", "use spaces"),
@@ -281,9 +281,9 @@ _SYNTAX = (
 def _syntax_error(error: MarkedYAMLError, file: str) -> ScenarioError:
     mark = error.problem_mark or error.context_mark
     reason = error.problem or error.context or "no reason given"
-    for pattern, ours, what_to_do in _SYNTAX:
+    for pattern, own, what_to_do in _SYNTAX:
         if found := re.search(pattern, reason):
-            sentence, remedy = ours.format(*found.groups()), what_to_do
+            sentence, remedy = own.format(*found.groups()), what_to_do
             break
     else:
         sentence, remedy = f"is not YAML: {reason}", ""

@@ -74,15 +74,15 @@ def _is_ours(path: tuple[str | int | None, ...]) -> bool:
         case (None,):  # a document that is neither a mapping nor a list
             return True
         case (str() as key,):
-            return any(_is_near(key, ours) for ours in KEYS)
+            return any(_is_near(key, known) for known in KEYS)
         case (int(), str() as key) | (str(), int(), str() as key):
             return key in SCENARIO_KEYS
     return False
 
 
-def _is_near(key: str, ours: str) -> bool:
-    return key.lower() == ours or (
-        abs(len(key) - len(ours)) < 4 and SequenceMatcher(None, key.lower(), ours).ratio() >= _NEAR
+def _is_near(key: str, known: str) -> bool:
+    return key.lower() == known or (
+        abs(len(key) - len(known)) < 4 and SequenceMatcher(None, key.lower(), known).ratio() >= _NEAR
     )
 
 

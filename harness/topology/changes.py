@@ -106,7 +106,7 @@ class Parts(NamedTuple):
     rules: tuple[RoutingRule, ...] = ()
 
 
-class Change(NamedTuple):
+class PlannedChange(NamedTuple):
     """A change as planned."""
 
     host: str
@@ -119,7 +119,7 @@ class Change(NamedTuple):
     sysctls: Mapping[str, str]
 
 
-def plan(spec: ChangeSpec, network: Network) -> Change:
+def plan(spec: ChangeSpec, network: Network) -> PlannedChange:
     """What ``spec`` makes of ``network``.
 
     Raises :class:`~harness.model.problem.Problem`, with keys below the change.
@@ -138,7 +138,7 @@ def plan(spec: ChangeSpec, network: Network) -> Change:
     for setting in spec.sysctls:
         sysctls.check(setting, "sysctls")
     settings = {setting: str(value) for setting, value in spec.sysctls.items()}
-    return Change(name, draft.network, deleted, spec.links, added, replaced, settings)
+    return PlannedChange(name, draft.network, deleted, spec.links, added, replaced, settings)
 
 
 class _Draft:
@@ -309,5 +309,5 @@ def _following(host: HostPlan, network: Network, interfaces: Mapping[End, Interf
 
 
 def _key(route: Route) -> tuple[object, ...]:
-    """By which the kernel tells routes apart."""
+    """What identifies a route to the kernel."""
     return route.destination, route.table, route.metric

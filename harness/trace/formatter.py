@@ -53,7 +53,7 @@ ICMPV6 = 58
 ETHERTYPE_IP6 = 0x86DD
 
 
-class Packet(msgspec.Struct):
+class TracedPacket(msgspec.Struct):
     """A packet being traced: addresses as of its headers when last seen, and its last verdict."""
 
     number: int
@@ -108,8 +108,8 @@ class EventFormatter:
         self.finished: list[str] = []
         """Names of packets that are done; the reader empties it."""
         self._names = names
-        self._packets: dict[int, Packet] = {}
-        self._gone: dict[int, Packet] = {}
+        self._packets: dict[int, TracedPacket] = {}
+        self._gone: dict[int, TracedPacket] = {}
         self._born = 0
         self._verdicts: Counter[str] = Counter()
         self._layers: Counter[str] = Counter()
@@ -166,7 +166,7 @@ class EventFormatter:
         match event.kind:
             case EventKind.BIRTH:
                 self._born += 1
-                self._packets[event.packet] = Packet(event.packet)
+                self._packets[event.packet] = TracedPacket(event.packet)
             case EventKind.COPY:
                 self._packet(event).buffers += 1
             case EventKind.GONE:
@@ -285,11 +285,11 @@ class EventFormatter:
     def _chain_name(self, address: int) -> str:
         return self._names.chain(address) or "?"
 
-    def _packet(self, event: Event | EventWithBytes) -> Packet:
+    def _packet(self, event: Event | EventWithBytes) -> TracedPacket:
         number = event.packet
         found = self._packets.get(number) or self._gone.get(number)
         if not found:  # born before the trace began, or freed so long ago that it is forgotten
-            found = self._gone[number] = Packet(number)
+            found = self._gone[number] = TracedPacket(number)
             self._born += 1
         return found
 

@@ -27,7 +27,7 @@ from harness.tracer.events import Event, EventKind, StackEvent
 from harness.tracer.kernel_cache import KernelCache
 from harness.tracer.traits import NOTIFY
 
-HANDED: Final = ("net_dev_queue", "net_dev_start_xmit", "netif_rx", "skb_copy_datagram_iovec", "icmp_send")
+PASSED_ON: Final = ("net_dev_queue", "net_dev_start_xmit", "netif_rx", "skb_copy_datagram_iovec", "icmp_send")
 """Tracepoints with a packet as first argument and no special meaning; older kernels lack some."""
 ENDS: Final = ("sk_data_ready", "kmem_cache_free")
 """Tracepoints that only mark the end of a packet; older kernels lack the first."""
@@ -77,7 +77,7 @@ class Stacks(BaseTracer):
             try:
                 loaded = undo.enter_context(program.LoadedProgram(kept.object(constants), ring_bytes=ring_bytes))
                 super().__init__(kept.survey, loaded, undo, ring_bytes, events.Shape.VISITS)
-                attached = [self._attach(undo, "on_tracepoint", name) for name in HANDED]
+                attached = [self._attach(undo, "on_tracepoint", name) for name in PASSED_ON]
                 attached += [self._attach(undo, name, name) for name in (*ENDS, *SPECIAL)]
                 self._count = sum(attached)
             except PermissionError as error:
@@ -219,8 +219,8 @@ class _StackHistory:
 
     def _evaluation(self, visit: StackEvent) -> None:
         event, chain = visit.event._replace(a=0, b=0), self._chain(visit)
-        received, ours = visit.event.a, visit.event.b
-        if not (received or (ours and not chain.received)):
+        received, own = visit.event.a, visit.event.b
+        if not (received or (own and not chain.received)):
             return  # of a packet outside the lab: others on this machine may trace rulesets as well
         packet = self._received.get(event.cpu)
         if packet is None or not chain.received or ANSWERS.intersection(chain.names):

@@ -27,7 +27,7 @@ from harness.tracer.discover import (
 )
 
 
-class Answer(msgspec.Struct, frozen=True, array_like=True):
+class MemberPlace(msgspec.Struct, frozen=True, array_like=True):
     """Where a struct's member is, from BTF."""
 
     bit: int
@@ -44,7 +44,7 @@ class Part(msgspec.Struct, kw_only=True):
     """Changes with each build."""
     functions: tuple[Function, ...] | None = None
     untraceable: tuple[Untraceable, ...] = ()
-    members: dict[str, Answer | None] = {}
+    members: dict[str, MemberPlace | None] = {}
     """Position by ``struct.member``; None for a member that does not exist."""
     sizes: dict[str, int] = {}
     enums: dict[str, dict[int, str]] = {}
@@ -248,14 +248,14 @@ class Layout:
     def _btf(self) -> Btf:
         return self._survey._btf(self.name)
 
-    def _answer(self, name: str, member: str) -> Answer | None:
+    def _answer(self, name: str, member: str) -> MemberPlace | None:
         key = f"{name}.{member}"
         if key not in self._part.members:
             btf = self._btf()
             answer = None
             if btf.has(name, member):
                 field = btf.field(name, member)
-                answer = Answer(field.bit, field.bits, btf.sizeof(field.type))
+                answer = MemberPlace(field.bit, field.bits, btf.sizeof(field.type))
             self._part.members[key] = answer
             self._survey.learned = True
         return self._part.members[key]

@@ -44,7 +44,7 @@ DEFAULT = "6.12"
 """The series that is booted by default."""
 
 RETRY_S = 24 * 3600.0
-"""Seconds after which what could not be fetched is asked for again without being told to."""
+"""Seconds after which what could not be fetched is fetched again without an explicit request."""
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +56,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     modules: Path
     """Folder that has ``lib/modules/<release>`` with its ``modules.dep``: the base of depmod(8) and modprobe(8)."""
     config: Path | None
-    nft: nft.Nft | None = None
+    nft: nft.ImageNft | None = None
     """What reads rulesets in its guests; None is the machine's own."""
 
     @property
@@ -104,7 +104,7 @@ def get(version_or_path: str, progress: Progress = silent) -> Image:
     return find(version_or_path) or fetch(version_or_path, progress)
 
 
-def nft_called(asked: str, image: Image | None) -> nft.Nft | None:
+def nft_called(asked: str, image: Image | None) -> nft.ImageNft | None:
     """The nft called ``asked`` for scenarios that run on ``image`` (None: on the machine's own kernel).
 
     It is :data:`IMAGE`, :data:`HOST`, or the name of another image as of :func:`find`. None is this machine's own.

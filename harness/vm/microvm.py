@@ -117,7 +117,7 @@ def run(
 
     The file descriptor ``console`` receives the output of the guest's kernel and of QEMU; ``memory`` is
     in MiB; ``deadline`` are the seconds until the guest must be up, ``silence`` those after which it hangs
-    when nothing is heard of it. With ``until="eof"`` the end of our stdin ends the guest as well, with
+    when it sends nothing. With ``until="eof"`` the end of our stdin ends the guest as well, with
     status 0: a program in the guest takes a second to detach its probes and to go. To the descriptors
     in ``outputs`` goes what the guest writes into the ports of these names (see :mod:`harness.vm.port`).
     ``start`` is :data:`AUTO`, :data:`COLD` or the name of a template.
@@ -143,7 +143,7 @@ def run(
 
 
 class _NotRestored(HarnessError):
-    """A template did not become a guest; nothing of the program's has been heard."""
+    """A template did not become a guest; nothing of the program has run."""
 
 
 class _Start(msgspec.Struct, kw_only=True):
@@ -205,11 +205,11 @@ def _restored(
     program = shutil.which(argv[0]) or argv[0]
     task = template.task([program, *argv[1:]], _variables(image), modules, list(outputs))
 
-    def begin(ours: dict[str, socket.socket]) -> None:
+    def begin(ends: dict[str, socket.socket]) -> None:
         try:
-            ours["control"].sendall(task)
-            ours["monitor"].settimeout(RESTORE_DEADLINE)
-            template.restore(Monitor(ours["monitor"]), state)
+            ends["control"].sendall(task)
+            ends["monitor"].settimeout(RESTORE_DEADLINE)
+            template.restore(Monitor(ends["monitor"]), state)
         except (OSError, MonitorError) as error:
             raise _NotRestored(str(error)) from None
 
@@ -225,30 +225,30 @@ def _restored(
 
 def _attempt(start: _Start, *, console: int, deadline: float, silence: float, until: str) -> int:
     pairs = {name: socket.socketpair() for name in start.names}
-    ours = {name: here for name, (here, _) in pairs.items()}
+    ends = {name: here for name, (here, _) in pairs.items()}
     theirs: dict[str, int] = {name: there.fileno() for name, (_, there) in pairs.items()}
     unwanted = threading.Event()
 
     def at_eof() -> None:
         if until == "exit":
-            ours["stdin"].shutdown(socket.SHUT_WR)
+            ends["stdin"].shutdown(socket.SHUT_WR)
         else:
             unwanted.set()
-            ours["control"].shutdown(socket.SHUT_RD)  # _wait() returns
+            ends["control"].shutdown(socket.SHUT_RD)  # _wait() returns
 
-    sender = threading.Thread(target=_send, args=(0, ours["stdin"], at_eof), daemon=True)
-    receivers = [threading.Thread(target=_receive, args=(ours[name], target)) for name, target in start.outputs.items()]
+    sender = threading.Thread(target=_send, args=(0, ends["stdin"], at_eof), daemon=True)
+    receivers = [threading.Thread(target=_receive, args=(ends[name], target)) for name, target in start.outputs.items()]
     inherit = [start.inherit, *theirs.values()]
     monitor = theirs.pop("monitor", None)
     command = [*start.command, *machine.devices(console, theirs, monitor)]
     with machine.running(command, inherit=inherit, output=console):
         for _, there in pairs.values():
             there.close()
-        start.begin(ours)
+        start.begin(ends)
         if not start.restored:
             sender.start()
-        words = ours["control"].makefile()
-        status: int | HarnessError | None = _up(ours["control"], words, deadline)
+        words = ends["control"].makefile()
+        status: int | HarnessError | None = _up(ends["control"], words, deadline)
         if isinstance(status, HarnessError) and start.restored:
             raise _NotRestored(status.sentence)
         if start.restored:
@@ -257,7 +257,7 @@ def _attempt(start: _Start, *, console: int, deadline: float, silence: float, un
             thread.start()
         ending.check()
         if status is None:
-            status = _wait(ours["control"], words, silence)
+            status = _wait(ends["control"], words, silence)
     # A write to a port returns when QEMU has it: all of the program's output is in our sockets.
     for thread in receivers:
         thread.join()
@@ -310,7 +310,7 @@ def _wait(control: socket.socket, words: TextIO, silence: float) -> int | Harnes
             if word.startswith("exit "):
                 return int(word.split()[1])
     except TimeoutError:
-        return BrokenMeasurement(f"the guest hangs: nothing was heard of it for {silence:g} s")
+        return BrokenMeasurement(f"the guest hangs: it sent nothing for {silence:g} s")
     return BrokenMeasurement("the guest ended before its program did")
 
 

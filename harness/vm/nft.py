@@ -52,7 +52,7 @@ class _About(msgspec.Struct, frozen=True):
     libc: str
 
 
-class Nft(msgspec.Struct, frozen=True, kw_only=True):
+class ImageNft(msgspec.Struct, frozen=True, kw_only=True):
     """An nft beside a kernel image."""
 
     folder: Path
@@ -85,28 +85,28 @@ class Nft(msgspec.Struct, frozen=True, kw_only=True):
         return [executable], {"LD_LIBRARY_PATH": str(lib), **variables}
 
 
-def read(folder: Path) -> Nft | None:
+def read(folder: Path) -> ImageNft | None:
     """The nft in ``folder``; None where there is none."""
     try:
         about = msgspec.json.decode((folder / "about.json").read_bytes(), type=_About)
     except (OSError, msgspec.DecodeError):
         return None
-    return Nft(folder=folder, version=about.version, libc=about.libc)
+    return ImageNft(folder=folder, version=about.version, libc=about.libc)
 
 
-def use(nft: Nft | None) -> None:
+def use(nft: ImageNft | None) -> None:
     """Have rulesets read by ``nft``, or by this machine's own if None, in this process and those that it starts."""
     os.environ[VARIABLE] = str(nft.folder) if nft else ""
 
 
-def current() -> Nft | None:
+def current() -> ImageNft | None:
     """The nft that reads rulesets in this process; None is this machine's own."""
     given = os.environ.get(VARIABLE)
     return _read(given) if given else None
 
 
 @functools.cache
-def _read(folder: str) -> Nft | None:
+def _read(folder: str) -> ImageNft | None:
     return read(Path(folder))
 
 

@@ -15,7 +15,7 @@ import msgspec
 from harness.linux import features
 from harness.vm import images, nft
 from harness.vm.images import Image
-from harness.vm.nft import Nft
+from harness.vm.nft import ImageNft
 from harness.vm.progress import Progress
 
 AUTO = "auto"
@@ -32,7 +32,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     tracer: str = AUTO
     """The engine that was asked for."""
-    nft: Nft | None = None
+    nft: ImageNft | None = None
     """What reads rulesets there; None is this machine's own."""
     why_own: str = ""
     """Why it is this machine's own where that of the image was asked for."""

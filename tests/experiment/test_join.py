@@ -129,7 +129,7 @@ def all_joined(
 
 
 def message(handle: int = 4, number: int = ID, *, host: str = "device") -> tuple[TraceMessage, Step]:
-    told = TraceMessage(
+    reported = TraceMessage(
         host=host,
         id=number,
         family="inet",
@@ -149,7 +149,7 @@ def message(handle: int = 4, number: int = ID, *, host: str = "device") -> tuple
         kind="rule",
         verdict=Verdict.ACCEPT,
     )
-    return told, step
+    return reported, step
 
 
 def captured(cookie: int = CAPTURING) -> Captured:
@@ -551,9 +551,9 @@ class TestFlow:
         tape = Tape()
         tape.born()
         notified(tape)
-        told, step = message()
-        told = msgspec.structs.replace(told, network=bytes([first, 1]), transport=b"tt")
-        (packet,) = joined(tape, [(told, step)], injected=None).packets
+        reported, step = message()
+        reported = msgspec.structs.replace(reported, network=bytes([first, 1]), transport=b"tt")
+        (packet,) = joined(tape, [(reported, step)], injected=None).packets
         assert packet.frame == bytes(12) + kind + bytes([first, 1]) + b"tt"
 
     def test_else_it_is_not_known(self) -> None:
@@ -587,9 +587,9 @@ class TestWithoutProbes:
         tape.add(EventKind.HOP, "nft_do_chain", a=USERS, b=FORWARD)  # of a stack, without a result
         notified(tape, handle=0)
         tape.add(EventKind.HOP, "nf_hook_slow")
-        told, step = message()  # of a rule that the call does not name
+        reported, step = message()  # of a rule that the call does not name
         step = msgspec.structs.replace(step, verdict=Verdict.REJECT)
-        seen = joined(tape, [(told, step)], whole=False)
+        seen = joined(tape, [(reported, step)], whole=False)
         assert not seen.whole
         assert [(hop.function, hop.time) for hop in seen.packets[0].hops] == [
             *(("ip_rcv", 1000), ("nft_do_chain", 3000), ("nf_hook_slow", 4000)),
@@ -609,9 +609,9 @@ class TestWithoutProbes:
         tape.born()
         for _ in range(3):
             notified(tape)
-        told, step = message()
+        reported, step = message()
         steps = [*(msgspec.structs.replace(step, verdict=Verdict.CONTINUE),) * 2, step]
-        (hop,) = joined(tape, [(told, one) for one in steps], whole=False).packets[0].hops
+        (hop,) = joined(tape, [(reported, one) for one in steps], whole=False).packets[0].hops
         assert (hop.time, hop.detail["verdict"]) == (1000, "accept")
 
     def test_frames_are_those_that_came_in_by_their_interface(self) -> None:

@@ -38,7 +38,7 @@ def match(protocol: str, field: str, right: Any) -> dict[str, Any]:
 ACCEPT: dict[str, Any] = {"accept": None}
 
 
-def made(*sides: Facts, budget: int = 60, seed: int = 1) -> list[pool.Packet]:
+def made(*sides: Facts, budget: int = 60, seed: int = 1) -> list[pool.PooledPacket]:
     network = Network.of(LABS["router"])
     return Pool([SimulatedDevice(SimulatedRuleset(one), network) for one in sides], seed).packets(budget)
 
@@ -101,7 +101,7 @@ def test_a_packet_is_told_on_one_line() -> None:
         "tcp": {"dport": 22, "flags": "A"},
         "count": 2,
     }
-    assert line.parse(pool.told(send), "packet").value == send
+    assert line.parse(pool.describe_send(send), "packet").value == send
 
 
 def test_a_simpler_packet_says_one_thing_less() -> None:

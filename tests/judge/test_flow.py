@@ -89,7 +89,7 @@ class TestFlow:
         assert said({"flow": {"src": "2001:DB8:0:0::1"}}, flow=flow) == []
 
     @pytest.mark.parametrize(
-        ("expected", "flow", "told"),
+        ("expected", "flow", "reported"),
         [
             ("refused", TIMED_OUT, "expect.flow: refused / timeout / nothing came"),
             (
@@ -111,8 +111,8 @@ class TestFlow:
             ),
         ],
     )
-    def test_otherwise(self, expected: object, flow: Flow, told: str) -> None:
-        assert said({"flow": expected}, flow=flow) == [told]
+    def test_otherwise(self, expected: object, flow: Flow, reported: str) -> None:
+        assert said({"flow": expected}, flow=flow) == [reported]
 
     def test_the_reply_is_the_callers_even_if_another_packet_decided(self) -> None:
         answer = dropped(step("drop"), number=1, sender="server", injected=False)
@@ -128,8 +128,8 @@ class TestFlow:
     )
     def test_what_a_timeout_means(self, answer: int, host: str, meaning: str) -> None:
         replies = (Delivery(time=0, host=host, device="eth0", frame=icmp(answer)),)
-        told = f"expect.flow: connected / timeout / {meaning}"
-        assert said({"flow": "connected"}, flow=TIMED_OUT, replies=replies) == [told]
+        reported = f"expect.flow: connected / timeout / {meaning}"
+        assert said({"flow": "connected"}, flow=TIMED_OUT, replies=replies) == [reported]
 
     def answered(self, *sources: str, injected: bool = False, **changes: object) -> list[str]:
         """What is said of a timeout, though packets from ``sources`` came to the caller's host."""
@@ -143,18 +143,18 @@ class TestFlow:
 
     def test_answers_that_did_not_reach_the_program(self) -> None:
         came = "expect.flow: connected / timeout / no answer reached the program; what came to client: "
-        (told,) = self.answered("10.0.2.2")
-        assert told.startswith(came + "10.0.2.2:443 → 203.0.113.5:40000 tcp")
-        assert "more" not in told
-        assert told.endswith("bytes)")
-        (told,) = self.answered("10.0.2.2", "10.0.2.2")
-        assert told.endswith(", and 1 more")
-        (told,) = self.answered("10.0.2.2", "10.0.2.2", "10.0.2.2")
-        assert told.endswith(", and 2 more")
+        (reported,) = self.answered("10.0.2.2")
+        assert reported.startswith(came + "10.0.2.2:443 → 203.0.113.5:40000 tcp")
+        assert "more" not in reported
+        assert reported.endswith("bytes)")
+        (reported,) = self.answered("10.0.2.2", "10.0.2.2")
+        assert reported.endswith(", and 1 more")
+        (reported,) = self.answered("10.0.2.2", "10.0.2.2", "10.0.2.2")
+        assert reported.endswith(", and 2 more")
 
     def test_an_answer_from_another_address_than_was_called(self) -> None:
-        told = "expect.flow: connected / timeout / an answer came, but from 10.0.2.9, and 10.0.2.2 was called"
-        assert self.answered("10.0.2.9") == [told]
+        reported = "expect.flow: connected / timeout / an answer came, but from 10.0.2.9, and 10.0.2.2 was called"
+        assert self.answered("10.0.2.9") == [reported]
 
     def test_what_the_caller_sent_is_no_answer(self) -> None:
         nothing = ["expect.flow: connected / timeout / nothing came"]
@@ -162,11 +162,11 @@ class TestFlow:
         assert self.answered("10.0.2.2", dport=40001) == nothing
 
     def test_a_neighbour_that_was_not_resolved_explains_a_timeout(self) -> None:
-        told = "expect.flow: connected / timeout / a neighbour could not be resolved"
-        assert said({"flow": "connected"}, flow=TIMED_OUT, unresolved=("who has 10.0.2.2",)) == [told]
+        reported = "expect.flow: connected / timeout / a neighbour could not be resolved"
+        assert said({"flow": "connected"}, flow=TIMED_OUT, unresolved=("who has 10.0.2.2",)) == [reported]
         refused = msgspec.structs.replace(TIMED_OUT, result="refused")
-        told = "expect.flow: connected / refused / a TCP reset came"
-        assert said({"flow": "connected"}, flow=refused, unresolved=("who has 10.0.2.2",)) == [told]
+        reported = "expect.flow: connected / refused / a TCP reset came"
+        assert said({"flow": "connected"}, flow=refused, unresolved=("who has 10.0.2.2",)) == [reported]
 
 
 def answer(src: str, dst: str, *, sport: int = 443, dport: int = 40000) -> bytes:
@@ -301,8 +301,10 @@ class TestConntrack:
 
     def test_none(self) -> None:
         assert said({"conntrack": "none"}, connections=(OTHER,)) == []
-        (told,) = said({"conntrack": "none"}, connections=(ENTRY,))
-        assert told.startswith("expect.conntrack: none / tcp ESTABLISHED 203.0.113.5:40000 → 10.0.2.2:443 reply 10.0")
+        (reported,) = said({"conntrack": "none"}, connections=(ENTRY,))
+        assert reported.startswith(
+            "expect.conntrack: none / tcp ESTABLISHED 203.0.113.5:40000 → 10.0.2.2:443 reply 10.0"
+        )
 
     def test_addresses_and_ports_must_be_the_packets(self) -> None:
         ports = msgspec.structs.replace(
@@ -316,8 +318,8 @@ class TestConntrack:
 
     def test_no_entry(self) -> None:
         assert said({"conntrack": {"mark": 1}}) == ["expect.conntrack: an entry / none / there is none at all"]
-        (told,) = said({"conntrack": {"mark": 1}}, connections=(OTHER,))
-        assert "/ none / there are others: tcp ESTABLISHED 10.9.9.9:1 → 10.0.2.2:443" in told
+        (reported,) = said({"conntrack": {"mark": 1}}, connections=(OTHER,))
+        assert "/ none / there are others: tcp ESTABLISHED 10.9.9.9:1 → 10.0.2.2:443" in reported
 
     def test_every_difference(self) -> None:
         expected = {
@@ -328,8 +330,8 @@ class TestConntrack:
             "original": {"dport": 80},
             "reply": {"dst": "203.0.113.5"},
         }
-        told = said({"conntrack": expected}, connections=(ENTRY,))
-        assert [one.rpartition(" / ")[0] for one in told] == [
+        reported = said({"conntrack": expected}, connections=(ENTRY,))
+        assert [one.rpartition(" / ")[0] for one in reported] == [
             "expect.conntrack.state: SYN_SENT / ESTABLISHED",
             "expect.conntrack.mark: 1 / 16",
             "expect.conntrack.helper: ftp / none",
@@ -387,7 +389,7 @@ class TestLog:
 
 class TestRoute:
     @pytest.mark.parametrize(
-        ("hops", "told"),
+        ("hops", "reported"),
         [
             ((hop("ip_rcv"), hop("ip_output"), hop("nf_hook_slow", device="lan0")), []),
             ((hop("ip_rcv"), hop("__dev_queue_xmit", device="lan0"), hop("__dev_queue_xmit", device="eth9")), []),
@@ -395,8 +397,8 @@ class TestRoute:
             ((hop("ip_rcv"), hop("ip_output", host="edge")), ["expect.route: lan0 / not sent on"]),
         ],
     )
-    def test_where_it_leaves(self, hops: tuple[object, ...], told: list[str]) -> None:
-        assert said({"route": "lan0"}, changed(hops=hops, steps=())) == told
+    def test_where_it_leaves(self, hops: tuple[object, ...], reported: list[str]) -> None:
+        assert said({"route": "lan0"}, changed(hops=hops, steps=())) == reported
 
 
 def test_the_verdict_of_a_flow_is_that_of_the_packet_that_decided() -> None:
@@ -412,21 +414,21 @@ class TestConnections:
 
     def test_how_many_the_device_tracks(self) -> None:
         assert said({"connections": 2}, connections=(ENTRY, OTHER)) == []
-        (told,) = said({"connections": 1}, connections=(ENTRY, OTHER))
-        assert told.startswith("expect.connections: 1 / 2 / tcp ESTABLISHED 203.0.113.5:40000")
+        (reported,) = said({"connections": 1}, connections=(ENTRY, OTHER))
+        assert reported.startswith("expect.connections: 1 / 2 / tcp ESTABLISHED 203.0.113.5:40000")
         assert said({"connections": {"device": 0}}) == []
 
     def test_how_many_another_host_tracks(self) -> None:
         there = {"edge": (ENTRY,)}
         assert said({"connections": {"edge": 1, "device": 0}}, elsewhere=there) == []
-        (told,) = said({"connections": {"edge": 0}}, elsewhere=there)
-        assert told.startswith("expect.connections.edge: 0 / 1")
+        (reported,) = said({"connections": {"edge": 0}}, elsewhere=there)
+        assert reported.startswith("expect.connections.edge: 0 / 1")
 
     def test_an_entry_of_another_host(self) -> None:
         there = {"edge": (ENTRY,)}
         assert said({"conntrack": {"host": "edge", "mark": 16}}, connections=(OTHER,), elsewhere=there) == []
-        (told,) = said({"conntrack": {"host": "edge", "mark": 1}}, connections=(OTHER,), elsewhere=there)
-        assert told.startswith("expect.conntrack.mark: 1 / 16")
+        (reported,) = said({"conntrack": {"host": "edge", "mark": 1}}, connections=(OTHER,), elsewhere=there)
+        assert reported.startswith("expect.conntrack.mark: 1 / 16")
 
     def test_an_entry_of_a_packet_that_was_translated_before_it_came(self) -> None:
         public = frame(dst="203.0.113.1")
@@ -438,8 +440,8 @@ class TestConnections:
         assert said({"conntrack": {"helper": "none", "timeout": [1, 30]}}, connections=(entry,)) == []
         assert said({"conntrack": {"timeout": [20, 20]}}, connections=(entry,)) == []
         helped = msgspec.structs.replace(entry, helper="ftp")
-        told = said({"conntrack": {"helper": "none", "timeout": [30, 60]}}, connections=(helped,))
-        assert [one.partition(" / tcp")[0] for one in told] == [
+        reported = said({"conntrack": {"helper": "none", "timeout": [30, 60]}}, connections=(helped,))
+        assert [one.partition(" / tcp")[0] for one in reported] == [
             "expect.conntrack.helper: none / ftp",
             "expect.conntrack.timeout: 30 to 60 s / 20 s",
         ]

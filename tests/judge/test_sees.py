@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from harness.judge.sees import Wanted, describe_sees, wanted_fields
+from harness.judge.sees import WantedField, describe_sees, wanted_fields
 from harness.packets.spec import Sees
 
 
@@ -28,17 +28,17 @@ from harness.packets.spec import Sees
     ],
 )
 def test_a_field(field: str, wanted: str | int, seen: str | int, fits: bool) -> None:
-    assert Wanted(field, wanted, wanted).fits({field: seen}) is fits
+    assert WantedField(field, wanted, wanted).fits({field: seen}) is fits
 
 
 @pytest.mark.parametrize("field", ["src", "dst", "flags", "ttl"])
 def test_a_field_that_the_packet_does_not_have(field: str) -> None:
-    assert Wanted(field, "10.0.2.2", "10.0.2.2").fits({}) is False
+    assert WantedField(field, "10.0.2.2", "10.0.2.2").fits({}) is False
 
 
 def test_a_packet_without_a_tag_is_in_vlan_0() -> None:
-    assert Wanted("vlan", 0, 0).fits({})
-    assert not Wanted("vlan", 5, 5).fits({})
+    assert WantedField("vlan", 0, 0).fits({})
+    assert not WantedField("vlan", 5, 5).fits({})
 
 
 def test_in_a_few_words() -> None:
@@ -62,7 +62,7 @@ def test_icmpv6_types_are_others() -> None:
         ("icmpv6", "type"): 1,
         ("icmpv6", "code"): 1,
     }
-    assert wanted["icmpv6",] == Wanted("protocol", "icmpv6", "icmpv6")
+    assert wanted["icmpv6",] == WantedField("protocol", "icmpv6", "icmpv6")
 
 
 def test_echoes_of_icmp_have_more_than_type_and_code() -> None:

@@ -149,11 +149,11 @@ def test_the_same_lab_again_costs_two_datagrams_for_each_host(monkeypatch: pytes
     written: list[str] = []
     asked: list[int] = []
 
-    def write(what: str, method: str, /, **arguments: Any) -> rtnetlink.Request:
+    def write(what: str, method: str, /, **arguments: Any) -> rtnetlink.NetlinkRequest:
         written.append(what)
         return rtnetlink.written(what, method, **arguments)
 
-    def ask(socket: rtnetlink.RouteSocket, requests: Sequence[rtnetlink.Request]) -> None:
+    def ask(socket: rtnetlink.RouteSocket, requests: Sequence[rtnetlink.NetlinkRequest]) -> None:
         asked.append(len(requests))
         original(socket, requests)
 

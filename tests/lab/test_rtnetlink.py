@@ -23,7 +23,7 @@ MISSING = 0x7FFFFFFF
 def test_what_is_refused_is_named_with_the_reason_of_the_kernel() -> None:
     with rtnetlink.RouteSocket() as netlink:
         assert netlink.links_up([MISSING]) == []
-        with pytest.raises(rtnetlink.RefusedError, match=r"\w") as refused:
+        with pytest.raises(rtnetlink.NetlinkError, match=r"\w") as refused:
             netlink.ask([requests.up(MISSING)])
         assert refused.value.what == f"interface {MISSING} up"
         assert refused.value.strerror in ("No such device", "Operation not permitted")
@@ -33,7 +33,7 @@ def test_of_many_requests_the_first_refused_is_named_and_every_answer_read() -> 
     several = [requests.up(MISSING - number) for number in range(100)]
     with rtnetlink.RouteSocket() as netlink:
         for _ in range(2):  # answers left from the first turn would be taken for those of the second
-            with pytest.raises(rtnetlink.RefusedError) as refused:
+            with pytest.raises(rtnetlink.NetlinkError) as refused:
                 netlink.ask(several)
             assert refused.value.what == f"interface {MISSING} up"
         assert netlink.alias(rtnetlink.LOOPBACK) == ""

@@ -61,15 +61,15 @@ def test_for_an_ordinary_user_the_reason_is_root(monkeypatch: pytest.MonkeyPatch
 
 
 def test_one_way_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "kprobe_multi", lambda: features.Answer(False, "too old"))
-    monkeypatch.setattr(features, "kprobe", lambda: features.Answer(True))
+    monkeypatch.setattr(features, "kprobe_multi", lambda: features.Support(False, "too old"))
+    monkeypatch.setattr(features, "kprobe", lambda: features.Support(True))
     assert features.function_probes().able
 
 
 def test_what_is_required_and_not_there_is_unsupported() -> None:
-    features.Answer(True).require("not read")
+    features.Support(True).require("not read")
     with pytest.raises(Unsupported, match="no kprobes; boot another"):
-        features.Answer(False, "no kprobes").require("boot another")
+        features.Support(False, "no kprobes").require("boot another")
 
 
 @pytest.mark.kernel

@@ -144,19 +144,19 @@ import msgspec
 
 ROUTER = network.Network.of(labs.LABS["router"])
 ASKING = ("socket.", "subprocess.", "os.system")
-heard = []
-sys.addaudithook(lambda event, _: heard.append(event) if event.startswith(ASKING) else None)
+events = []
+sys.addaudithook(lambda event, _: events.append(event) if event.startswith(ASKING) else None)
 
 def build(text: str) -> bool:
     long._import(long.parse(text))  # scapy's modules look around when they are imported
-    heard.clear()
+    events.clear()
     try:
         packet.build(msgspec.convert({"from": "client", "to": "server", "packet": text}, Send), ROUTER)
         built = True
     except Problem as problem:
         assert "\\n" not in str(problem)
         built = False
-    assert not heard, (text, heard)
+    assert not events, (text, events)
     return built
 
 with isolation.alone():
@@ -165,7 +165,7 @@ with isolation.alone():
 
 
 def ask(lines: str) -> str:
-    """What a process of its own says that hears of each socket and resolver."""
+    """The output of a process whose audit hook sees each socket and resolver call."""
     ran = subprocess.run(
         [sys.executable, "-c", WHAT_IS_ASKED + lines], capture_output=True, text=True, check=False, timeout=60
     )

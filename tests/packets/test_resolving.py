@@ -21,8 +21,8 @@ def test_arp_is_as_scapy_writes_it() -> None:
     question, answer = pair(CLIENT, DEVICE.mac, V4, None)
     asked = l2.ARP(op=1, hwsrc=CLIENT.mac, psrc="192.0.2.5", hwdst="00:00:00:00:00:00", pdst=str(V4))
     assert question == bytes(l2.Ether(src=CLIENT.mac, dst="ff:ff:ff:ff:ff:ff") / asked)
-    told = l2.ARP(op=2, hwsrc=DEVICE.mac, psrc=str(V4), hwdst=CLIENT.mac, pdst="192.0.2.5")
-    assert answer == bytes(l2.Ether(src=DEVICE.mac, dst=CLIENT.mac) / told)
+    reported = l2.ARP(op=2, hwsrc=DEVICE.mac, psrc=str(V4), hwdst=CLIENT.mac, pdst="192.0.2.5")
+    assert answer == bytes(l2.Ether(src=DEVICE.mac, dst=CLIENT.mac) / reported)
 
 
 def test_neighbour_discovery_is_as_scapy_writes_it() -> None:
@@ -30,9 +30,9 @@ def test_neighbour_discovery_is_as_scapy_writes_it() -> None:
     asked = inet6.ICMPv6ND_NS(tgt=str(V6)) / inet6.ICMPv6NDOptSrcLLAddr(lladdr=CLIENT.mac)
     around = inet6.IPv6(src=str(OWN), dst="ff02::1:ff00:10", hlim=255)
     assert question == bytes(l2.Ether(src=CLIENT.mac, dst="33:33:ff:00:00:10") / around / asked)
-    told = inet6.ICMPv6ND_NA(tgt=str(V6), R=0, S=1, O=1) / inet6.ICMPv6NDOptDstLLAddr(lladdr=DEVICE.mac)
+    reported = inet6.ICMPv6ND_NA(tgt=str(V6), R=0, S=1, O=1) / inet6.ICMPv6NDOptDstLLAddr(lladdr=DEVICE.mac)
     around = inet6.IPv6(src=str(V6), dst=str(OWN), hlim=255)
-    assert answer == bytes(l2.Ether(src=DEVICE.mac, dst=CLIENT.mac) / around / told)
+    assert answer == bytes(l2.Ether(src=DEVICE.mac, dst=CLIENT.mac) / around / reported)
 
 
 @pytest.mark.parametrize("address", [V4, V6])

@@ -174,7 +174,7 @@ class TestHypothesis:
 import sys
 from harness.linux import features
 
-features.function_probes = features.kprobe_multi = lambda: features.Answer(True)
+features.function_probes = features.kprobe_multi = lambda: features.Support(True)
 
 def pytest_unconfigure(config):
     print("hypothesis:", "hypothesis" in sys.modules)

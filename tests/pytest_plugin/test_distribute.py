@@ -42,7 +42,7 @@ from harness.pytest_plugin import distribute, session
 from harness.linux import features
 from harness.vm import guest, images
 
-features.function_probes = lambda: features.Answer(False, "this kernel is for tests")
+features.function_probes = lambda: features.Support(False, "this kernel is for tests")
 images.get = lambda request, progress: images.Image(
     release=f"{request}.9", vmlinuz=Path("vmlinuz"), modules=Path("."), config=None
 )
@@ -120,7 +120,7 @@ def options(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Calla
 
 def pretend(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do in this process what the project's conftest.py does in another."""
-    monkeypatch.setattr(features, "function_probes", lambda: features.Answer(False, "this kernel is for tests"))
+    monkeypatch.setattr(features, "function_probes", lambda: features.Support(False, "this kernel is for tests"))
     monkeypatch.setattr(images, "get", lambda request, progress: image(f"{request}.9"))
     monkeypatch.setattr(Guest, "plan", classmethod(lambda cls, image: cls(image, "tcg")))
     monkeypatch.setattr(Guest, "spec", lambda self, copy=0: f"popen//id={self.worker(copy)}")
@@ -176,7 +176,7 @@ class TestOptionsOfXdist:
     def test_on_the_host_alone_they_are_xdists_own(
         self, options: Callable[..., tuple[list[str], str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(features, "function_probes", lambda: features.Answer(True))
+        monkeypatch.setattr(features, "function_probes", lambda: features.Support(True))
         assert options("--nft-kernel=host", "-n2", "--dist=each") == (["popen", "popen"], "each")
         assert options("--nft-kernel=host", "-n0") == ([], "no")
 
@@ -245,7 +245,7 @@ class TestAnotherKernel:
         assert "another plugin changed them; nothing was tested" in result.stderr.str()
 
     def test_xdists_own_workers_on_the_host_are_checked(self, project: pytest.Pytester) -> None:
-        able = "features.function_probes = features.kprobe_multi = lambda: features.Answer(True)\n"
+        able = "features.function_probes = features.kprobe_multi = lambda: features.Support(True)\n"
         project.makeconftest(PRETENDED + able)
         result = run(project, "--tx=2*popen", "--dist=load")
         assert result.ret == reports.BROKEN

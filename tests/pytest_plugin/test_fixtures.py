@@ -80,8 +80,8 @@ def stage(make_result: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -
         yield acting
 
     monkeypatch.setattr(Session, "open", open_it)
-    monkeypatch.setattr(features, "function_probes", lambda: features.Answer(True))
-    monkeypatch.setattr(features, "kprobe_multi", lambda: features.Answer(True))
+    monkeypatch.setattr(features, "function_probes", lambda: features.Support(True))
+    monkeypatch.setattr(features, "kprobe_multi", lambda: features.Support(True))
     monkeypatch.delenv("NFT_KERNEL", raising=False)
     return acting
 

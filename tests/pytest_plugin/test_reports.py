@@ -1,4 +1,4 @@
-"""What the controller makes of the reports that it hears."""
+"""What the controller makes of the reports that it receives."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Make = Callable[..., Result]
 
 
 class Run:
-    """A session that hears what it is told, and is then finished."""
+    """A session that receives what it is given, and is then finished."""
 
     def __init__(self, *, others: str = "", **options: Any) -> None:
         given = {
@@ -47,7 +47,7 @@ class Run:
         self.reports = Reports(config)  # type: ignore[arg-type]
         self.said: list[str] = []
 
-    def hear(self, *results: Result, **attributes: Any) -> None:
+    def receive(self, *results: Result, **attributes: Any) -> None:
         for one in results or (None,):
             text = result.encode(one) if one else b""
             self.reports.pytest_runtest_logreport(SimpleNamespace(nft_results=[text] if text else [], **attributes))  # type: ignore[arg-type]
@@ -63,7 +63,7 @@ class Run:
 def test_the_exit_status_tells_a_broken_run_from_a_failed_one() -> None:
     for before, broken, after in [(0, False, 0), (1, False, 1), (1, True, BROKEN), (0, True, BROKEN), (2, True, 2)]:
         run = Run()
-        run.hear(nft_broken=broken)
+        run.receive(nft_broken=broken)
         assert run.finish(before) == after
 
 
@@ -75,7 +75,7 @@ def test_reports_of_other_tests_are_let_pass(tmp_path: Path) -> None:
 
 def test_results_are_stored(tmp_path: Path, make_result: Make) -> None:
     run = Run(nft_results=str(tmp_path))
-    run.hear(make_result("two", line=9), make_result("one"))
+    run.receive(make_result("two", line=9), make_result("one"))
     assert run.finish() == 0
     assert [one.name for one in result.load([tmp_path])] == ["one", "two"]
     assert run.said == [f"nft-harness: 2 results are in {tmp_path}"]
@@ -84,7 +84,7 @@ def test_results_are_stored(tmp_path: Path, make_result: Make) -> None:
 def test_a_report_that_cannot_be_written_breaks_the_run(tmp_path: Path, make_result: Make) -> None:
     (tmp_path / "file").touch()
     run = Run(nft_results=str(tmp_path / "file"))
-    run.hear(make_result())
+    run.receive(make_result())
     assert run.finish() == BROKEN
     assert "can't be stored" in run.said[0]
 
@@ -92,7 +92,7 @@ def test_a_report_that_cannot_be_written_breaks_the_run(tmp_path: Path, make_res
 @pytest.mark.parametrize("outcome", ["passed", "failed", "error", "skipped"])
 def test_every_outcome_is_stored(tmp_path: Path, make_result: Make, outcome: str) -> None:
     run = Run(nft_results=str(tmp_path))
-    run.hear(make_result(outcome=outcome))
+    run.receive(make_result(outcome=outcome))
     run.finish()
     assert [one.outcome for one in result.load([tmp_path])] == [outcome]
 
@@ -105,14 +105,14 @@ def test_too_little_rule_coverage_fails_the_run(
     monkeypatch.chdir(tmp_path)
     for least, status in [(25, 0), (26, 1)]:
         run = Run(nft_cov_fail_under=least)
-        run.hear(make_result())
+        run.receive(make_result())
         assert run.finish() == status
     assert run.said == ["nft-harness: rule coverage is 25.0 %, and 26 % were asked for"]
 
 
 def test_a_report_for_the_browser_is_written_and_made_again(tmp_path: Path, make_result: Make) -> None:
     run = Run(nft_results=str(tmp_path / "results"), nft_html=str(tmp_path / "report.html"))
-    run.hear(make_result())
+    run.receive(make_result())
     assert run.finish() == 0
     assert f"nft-harness: html is in {tmp_path / 'report.html'}" in run.said
     assert main(["report", str(tmp_path / "results"), "--html", str(tmp_path / "again.html")]) == 0
@@ -121,7 +121,7 @@ def test_a_report_for_the_browser_is_written_and_made_again(tmp_path: Path, make
 
 def test_captures_are_written_and_made_again(tmp_path: Path, make_result: Make) -> None:
     run = Run(nft_results=str(tmp_path / "results"), nft_pcapng=str(tmp_path / "captures"))
-    run.hear(make_result())
+    run.receive(make_result())
     assert run.finish() == 0
     assert f"nft-harness: pcapng is in {tmp_path / 'captures'}" in run.said
     assert main(["report", str(tmp_path / "results"), "--pcapng", str(tmp_path / "again")]) == 0
@@ -133,7 +133,7 @@ def test_captures_are_written_and_made_again(tmp_path: Path, make_result: Make) 
 def test_captures_that_cannot_be_written_break_the_run(tmp_path: Path, make_result: Make) -> None:
     (tmp_path / "file").touch()
     run = Run(nft_pcapng=str(tmp_path / "file"))
-    run.hear(make_result())
+    run.receive(make_result())
     assert run.finish() == BROKEN
     assert "captures can't be written to" in run.said[0]
 
@@ -171,7 +171,7 @@ def test_a_path_that_cannot_be_written_breaks_the_run_and_no_other_report(
     (tmp_path / "rulesets/edge.nft").write_text("what stood there when the tests ran\n" * 8)
     monkeypatch.chdir(tmp_path)
     run = Run(**{kind.option: str(tmp_path / "file/below"), "nft_results": str(tmp_path / "results")})
-    run.hear(make_result())
+    run.receive(make_result())
     assert run.finish() == BROKEN
     assert any(
         re.search(r"can't be written to .*/file/below: .*(Not a directory|File exists)", line) for line in run.said
@@ -181,7 +181,7 @@ def test_a_path_that_cannot_be_written_breaks_the_run_and_no_other_report(
 
 def test_a_full_disk_is_said(make_result: Make) -> None:
     run = Run(nft_html="/dev/full")
-    run.hear(make_result())
+    run.receive(make_result())
     assert run.finish() == BROKEN
     assert run.said == ["nft-harness: html can't be written to /dev/full: No space left on device"]
 
@@ -189,7 +189,7 @@ def test_a_full_disk_is_said(make_result: Make) -> None:
 def test_annotations_leave_to_another_plugin_what_it_says(make_result: Make) -> None:
     for others, commands in (("", ["error", "warning"]), ("annotate_errors", ["warning"])):
         run = Run(nft_github="yes", others=others)
-        run.hear(make_result(outcome="failed"))
+        run.receive(make_result(outcome="failed"))
         run.finish()
         assert [line.split()[0] for line in run.said] == [f"::{command}" for command in commands]
 
@@ -210,7 +210,7 @@ def test_in_github_actions_annotations_and_summary_come_unasked(
 
     (tmp_path / "summary.md").write_text("what another command said\n")
     run = Run(nft_summary=str(tmp_path / "summary.md"))
-    run.hear(make_result())
+    run.receive(make_result())
     run.finish()
     assert (tmp_path / "summary.md").read_text().startswith("what another command said\n\n## ✅ 1 passed\n")
 
@@ -224,7 +224,7 @@ def test_a_session_without_scenarios_writes_no_summary_unasked(tmp_path: Path, m
 def test_a_scenario_whose_kernel_died_is_in_every_report(tmp_path: Path) -> None:
     run = Run(nft_results=str(tmp_path))
     died = {"nodeid": "s/a.yaml::x", "location": ("s/a.yaml", 4, "x"), "longrepr": "worker 'vm' crashed"}
-    run.hear(nft_broken=True, outcome="failed", **died)
+    run.receive(nft_broken=True, outcome="failed", **died)
     assert run.finish() == BROKEN
     (one,) = result.load([tmp_path])
     assert (one.outcome, str(one.position), one.message) == ("error", "s/a.yaml:5", "worker 'vm' crashed")
@@ -247,15 +247,15 @@ def test_a_ruleset_that_changed_since_is_said(
 def test_a_quiet_session_says_only_what_is_bad(tmp_path: Path, make_result: Make) -> None:
     (tmp_path / "file").touch()
     run = Run(verbose=-1, nft_results=str(tmp_path / "results"), nft_html=str(tmp_path / "file/below"))
-    run.hear(make_result())
+    run.receive(make_result())
     run.finish()
     assert run.said == [f"nft-harness: html can't be written to {tmp_path / 'file/below'}: Not a directory"]
 
 
 def test_notes_are_one_line_for_each_ruleset() -> None:
     run = Run(verbose=-1)
-    run.hear(nft_notes=[("a.nft", "drops ARP"), ("a.nft", "drops more")])
-    run.hear(nft_notes=[("a.nft", "drops ARP"), ("b\x1b.nft", "drops ARP")])
+    run.receive(nft_notes=[("a.nft", "drops ARP"), ("a.nft", "drops more")])
+    run.receive(nft_notes=[("a.nft", "drops ARP"), ("b\x1b.nft", "drops ARP")])
     assert run.finish() == 0
     assert run.said == [
         "nft-harness: note: a.nft: drops ARP (and 1 more of this kind)",

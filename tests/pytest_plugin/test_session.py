@@ -28,10 +28,10 @@ def config(**more: Any) -> Any:
 
 @pytest.mark.parametrize("asked", [{}, {"nft_github": "yes"}, {"nft_summary": "a.md"}, {"nft_record": True}])
 def test_a_worker_knows_what_the_controller_alone_was_asked_for(asked: dict[str, Any]) -> None:
-    told: dict[str, Any] = {}
+    reported: dict[str, Any] = {}
     controller = Session(config(options=asked))
-    controller.inform(told)
-    worker = Session(config(workerinput=told))
+    controller.inform(reported)
+    worker = Session(config(workerinput=reported))
     assert worker.wants_results is controller.wants_results is bool(asked)
     for session in (worker, controller):
         session.close()

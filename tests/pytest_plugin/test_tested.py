@@ -29,7 +29,7 @@ from harness.errors import Unsupported
 from harness.linux import features
 from harness.vm import guest, images
 
-features.function_probes = features.kprobe_multi = lambda: features.Answer(True)
+features.function_probes = features.kprobe_multi = lambda: features.Support(True)
 images.get = lambda request, progress: images.Image(
     release=f"{request}.9", vmlinuz=Path("vmlinuz"), modules=Path("."), config=None
 )

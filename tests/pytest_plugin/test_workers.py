@@ -15,7 +15,7 @@ from execnet import gateway_base
 
 from harness.errors import HarnessError
 from harness.pytest_plugin.measured import measured
-from harness.pytest_plugin.wire import MAX_BYTES, Malformed, check
+from harness.pytest_plugin.wire import MAX_BYTES, MalformedMessage, check
 from harness.pytest_plugin.workers import Watch
 
 pytest_plugins = ["pytester"]
@@ -197,8 +197,8 @@ def dumped(folder: Path, script: str = "") -> bytes:
 
 def test_coverage_of_a_guest_is_loaded(tmp_path: Path) -> None:
     data = dumped(tmp_path)
-    told = {"cov_worker_data": data, "cov_worker_path": "/p", "cov_worker_node_id": "gw0"}
-    assert measured(told) == told
+    reported = {"cov_worker_data": data, "cov_worker_path": "/p", "cov_worker_node_id": "gw0"}
+    assert measured(reported) == reported
     assert measured({}) == {}
     loaded = coverage.CoverageData(str(tmp_path / "d"))
     loaded.loads(data)
@@ -219,11 +219,11 @@ def test_coverage_of_a_guest_is_loaded(tmp_path: Path) -> None:
     ],
 )
 def test_sql_of_a_guest_makes_tables_and_fills_them(tmp_path: Path, script: str) -> None:
-    told = {"cov_worker_data": dumped(tmp_path, script), "cov_worker_path": "/p", "cov_worker_node_id": "gw0"}
+    reported = {"cov_worker_data": dumped(tmp_path, script), "cov_worker_path": "/p", "cov_worker_node_id": "gw0"}
     with pytest.raises(HarnessError):
-        measured(told)
+        measured(reported)
     with pytest.raises(HarnessError):
-        measured({**told, "cov_worker_data": dumped(tmp_path), "cov_worker_node_id": "../../x"})
+        measured({**reported, "cov_worker_data": dumped(tmp_path), "cov_worker_node_id": "../../x"})
 
 
 CONFTEST = """
@@ -290,5 +290,5 @@ def test_plain_values_travel(value: object) -> None:
 def test_nothing_else_travels() -> None:
     bomb = b"K" + struct.pack("!i", 1 << 30) + b"Q"
     for data in (bomb, b"B\0\0\0\1Q", b"Z", gateway_base.opcode.PY3STRING + b"\xff\xff\xff\xff"):
-        with pytest.raises(Malformed):
+        with pytest.raises(MalformedMessage):
             check(data)

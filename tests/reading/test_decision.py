@@ -68,9 +68,9 @@ def test_the_end_of_a_packet_that_nothing_saw() -> None:
 )
 def test_the_end_of_a_packet_that_the_kernel_dropped_behind(reason: str, words: str) -> None:
     packet = changed(drop=Drop(host="edge", function="ip_error", reason=reason), hops=())
-    told = ended(packet, outcome(packet, "device"), "device")
-    assert told.startswith(words)
-    assert told.endswith(")") == (reason == "IP_RPFILTER")
+    reported = ended(packet, outcome(packet, "device"), "device")
+    assert reported.startswith(words)
+    assert reported.endswith(")") == (reason == "IP_RPFILTER")
 
 
 def test_the_interface_of_a_packet_that_is_routed_but_was_not_output() -> None:

@@ -85,7 +85,7 @@ def fit(text: str, seen: Step, *, first: bool = True) -> list[list[str]]:
         ('oif { "wan0", "lan0" } accept', headers(), [["wan0"]]),
         ('iifname . tcp dport { "lan1" . 22, "lan1" . 443 } accept', headers(), [["lan1 . 443"]]),
         ("ip saddr @names drop", headers("192.0.2.5"), [["192.0.2.5"]]),
-        # nothing to tell, or not to be told
+        # nothing to tell, or not to be reported
         ("tcp dport != { 22, 80 } accept", headers(), []),
         ("tcp dport 443 accept", headers(), []),
         ("ip saddr @elsewhere drop", headers(), []),
@@ -141,7 +141,7 @@ def test_a_ruleset_that_writes_into_packets_is_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ("tcp dport 443 accept", ""),
         ("tcp dport 22 accept", "tcp dport 22, the packet has 443"),
@@ -159,8 +159,8 @@ def test_a_ruleset_that_writes_into_packets_is_known() -> None:
         ('iifname "lan" accept', "iifname lan, the packet has lan1"),
     ],
 )
-def test_what_differs(text: str, told: str) -> None:
-    assert difference(rule(text), step(packet=headers(), iif="lan1")) == told
+def test_what_differs(text: str, reported: str) -> None:
+    assert difference(rule(text), step(packet=headers(), iif="lan1")) == reported
 
 
 def test_a_protocol_by_number_is_not_told() -> None:

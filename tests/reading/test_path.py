@@ -111,8 +111,8 @@ class TestExactly:
 
     def test_nothing_came_of_what_is_named(self) -> None:
         expect = self.exactly("ip_rcv", MAYBE, "ip_forward_finish")
-        (told,) = complaints(expect, way(RCV))
-        assert told.startswith("expect.path.exactly[2]: ip_forward_finish / never met")
+        (reported,) = complaints(expect, way(RCV))
+        assert reported.startswith("expect.path.exactly[2]: ip_forward_finish / never met")
 
     def test_optional_entries_may_be_left_out(self) -> None:
         expect = self.exactly("ip_rcv", MAYBE, "__dev_queue_xmit", MAYBE)
@@ -123,8 +123,10 @@ class TestExactly:
     def test_a_whole_layer(self) -> None:
         expect = self.exactly({"nft_do_chain": {"chain": FORWARD}}, layers=["Netfilter"])
         assert complaints(expect, way(RCV, CHAIN, OUT)) == []
-        (told,) = complaints(expect, way(RCV, HOOK, CHAIN, OUT))
-        assert told.startswith("expect.path.exactly[0]: exactly nft_do_chain inet filter forward / nf_hook_slow on dev")
+        (reported,) = complaints(expect, way(RCV, HOOK, CHAIN, OUT))
+        assert reported.startswith(
+            "expect.path.exactly[0]: exactly nft_do_chain inet filter forward / nf_hook_slow on dev"
+        )
 
     def test_only_on_the_hosts_named(self) -> None:
         elsewhere = hop("ip_rcv", host="server", device="eth0")

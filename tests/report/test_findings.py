@@ -1,4 +1,4 @@
-"""What CI is pointed at, and the forms in which it is told: GitHub, GitLab, SARIF, Markdown."""
+"""What CI is pointed at, and the forms in which it is reported: GitHub, GitLab, SARIF, Markdown."""
 
 from __future__ import annotations
 

@@ -223,7 +223,7 @@ def test_a_thousand_scenarios_are_usable_soon(browser: Any, tmp_path: Path, make
 
 
 def test_a_failure_begins_with_what_was_expected_and_seen(make_result: Make) -> None:
-    one = make_result(outcome="failed", message="told in the terminal")
+    one = make_result(outcome="failed", message="reported in the terminal")
     sent = msgspec.structs.replace(one.sent[0], advice=("add a rule",))
     page = Page(html.render([msgspec.structs.replace(one, sent=(sent,))]))
     found = [page.text.index(words) for words in ("expect.verdict", "add a rule", "Chains and rules")]

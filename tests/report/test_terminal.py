@@ -328,9 +328,9 @@ def test_what_a_counter_has_counted_stands_behind_its_rule() -> None:
     seen = msgspec.structs.replace(observation(ACCEPTED), counts={f"{FORWARD} 9": 3})
     expect = Expect(verdict="drop")
     mismatches = judge(expect, seen, ACCEPTED, at=lambda keys: Position("edge.yaml", 31))
-    told = explain(NAME, Position("edge.yaml", 31), SUMMARY, expect, mismatches, seen, ACCEPTED)
-    assert "edge.nft:18  accept    tcp dport { 22, 443 } accept   [counter: 3]" in told
-    assert told.count("[counter:") == 1
+    reported = explain(NAME, Position("edge.yaml", 31), SUMMARY, expect, mismatches, seen, ACCEPTED)
+    assert "edge.nft:18  accept    tcp dport { 22, 443 } accept   [counter: 3]" in reported
+    assert reported.count("[counter:") == 1
 
 
 def test_no_advice_where_the_ruleset_simply_says_otherwise() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.ruleset import nft
-from harness.ruleset.nft import RefusedError, complaint
+from harness.ruleset.nft import NftError, complaint
 
 
 def test_the_name_of_a_host_is_answered_by_what_to_write() -> None:
@@ -14,7 +14,7 @@ def test_the_name_of_a_host_is_answered_by_what_to_write() -> None:
         "table inet t { chain c { ip daddr www.example.invalid accept; }; }\n"
         "                                  ^^^^^^^^^^^^^^^^^^^"
     )
-    error = complaint(RefusedError(said), Path("/p/r.nft"), Path("r.nft"))
+    error = complaint(NftError(said), Path("/p/r.nft"), Path("r.nft"))
     assert str(error).startswith("r.nft:1:35: nft: Could not resolve hostname")
     assert str(error).endswith("names of hosts are not resolved here: write the address")
 
@@ -34,7 +34,7 @@ def test_the_name_of_a_host_is_answered_by_what_to_write() -> None:
 )
 def test_an_error_code_of_the_kernel_is_explained(error: str, remedy: str) -> None:
     said = f"r.nft:2:5-9: Error: {error}\ntable inet t\n    ^^^^^"
-    found = complaint(RefusedError(said), Path("/p/r.nft"), Path("r.nft"))
+    found = complaint(NftError(said), Path("/p/r.nft"), Path("r.nft"))
     assert found.position == ("r.nft", 2, 5)
     assert found.remedy == remedy
 
@@ -42,7 +42,7 @@ def test_an_error_code_of_the_kernel_is_explained(error: str, remedy: str) -> No
 def test_a_syntax_error_names_the_version_of_nft_that_has_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nft, "own_version", lambda: "1.0.6")
     said = "r.nft:1:1-7: Error: syntax error, unexpected string\nfrobnicate table inet t\n^^^^^^^"
-    found = complaint(RefusedError(said), Path("/p/r.nft"), Path("r.nft"))
+    found = complaint(NftError(said), Path("/p/r.nft"), Path("r.nft"))
     assert found.remedy.startswith("nft 1.0.6 of this machine has read it")
 
 
@@ -63,4 +63,4 @@ def test_a_syntax_error_names_the_version_of_nft_that_has_read_it(monkeypatch: p
 def test_what_a_later_nft_reads_is_said(monkeypatch: pytest.MonkeyPatch, version: str, line: str, remedy: str) -> None:
     monkeypatch.setattr(nft, "own_version", lambda: version)
     said = f"r.nft:1:1-7: Error: syntax error, unexpected table\n{line}\n^^^^^^^"
-    assert remedy in complaint(RefusedError(said), Path("/p/r.nft"), Path("r.nft")).remedy
+    assert remedy in complaint(NftError(said), Path("/p/r.nft"), Path("r.nft")).remedy

@@ -63,7 +63,7 @@ class Edge:
 
         def ended() -> bool:
             found.extend(self.tracing.read())
-            return any(step and told(step) == last for _, step in found)
+            return any(step and reported(step) == last for _, step in found)
 
         wait_until(ended, 5, f"the step {last!r}")
         return found
@@ -71,7 +71,7 @@ class Edge:
     def steps(self, port: int, *, last: str) -> list[str]:
         """The ruleset's steps in words."""
         self.inject(port)
-        return [told(step) for _, step in self.messages(last) if step]
+        return [reported(step) for _, step in self.messages(last) if step]
 
 
 def headers(step: Step) -> tuple[str, str, str | int | None]:
@@ -79,7 +79,7 @@ def headers(step: Step) -> tuple[str, str, str | int | None]:
     return step.iif, step.oif, found.get("dport")
 
 
-def told(step: Step) -> str:
+def reported(step: Step) -> str:
     place = step.rule.position.line if step.rule and step.rule.position else step.kind
     chain = "" if step.chain.startswith("__chain") else f" {step.chain}"  # of a block: numbered
     return f"{step.hook}:{chain} {place} {step.verdict}"

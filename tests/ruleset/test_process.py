@@ -21,7 +21,7 @@ from harness.lab.lab import Host, Lab
 from harness.project import Project
 from harness.ruleset import process, sandbox
 from harness.ruleset.load import Ruleset
-from harness.ruleset.nft import Nft, RefusedError, nft_version
+from harness.ruleset.nft import Nft, NftError, nft_version
 from harness.ruleset.process import PROGRAMS, Child, Reach
 from harness.topology.builtin import LABS
 from harness.topology.network import Network
@@ -81,7 +81,7 @@ def test_nothing_outside_of_the_project_is_opened(device: Host, project: Path, n
     nft = Nft(device.namespace, Reach((project,)))
     try:
         nft.run(f'include "{name.format(out=project.parent)}"\n', folder=project)
-    except RefusedError as refused:
+    except NftError as refused:
         assert "TOPSECRET" not in str(refused)  # noqa: PT017 - a pattern that matches nothing is no error
     assert nft.run("list tables") == ""
 
@@ -95,7 +95,7 @@ def test_what_lies_in_the_project_is_read(device: Host, project: Path, name: str
 
 def test_a_folder_outside_is_read_where_that_is_allowed(device: Host, project: Path) -> None:
     nft = Nft(device.namespace, Reach((project, project.parent / "secret", Path("/not/there"))))
-    with pytest.raises(RefusedError, match="TOPSECRET"):
+    with pytest.raises(NftError, match="TOPSECRET"):
         nft.run('include "./folder/plain"\n', folder=project)
 
 
@@ -106,20 +106,20 @@ def test_names_of_services_users_and_times_are_known(device: Host) -> None:
 
 
 def test_a_program_has_no_user_files_or_processes_of_the_machine(device: Host) -> None:
-    def told(*argv: str) -> str:
+    def reported(*argv: str) -> str:
         with Child(device.namespace.fd, PROGRAMS, list(argv)) as child:
             return child.wait()[1]
 
-    assert told("/usr/bin/id", "-u") == "65534\n"
+    assert reported("/usr/bin/id", "-u") == "65534\n"
     # The nft of a kernel image may lie in a home folder: nothing else of that is there.
     image = nft_of_images.current()
     way = [*reversed(image.folder.parents), image.folder] if image else []
-    root = set(told("/usr/bin/ls", "/").split())
+    root = set(reported("/usr/bin/ls", "/").split())
     assert {"home", "root", "proc", "sys", "dev", "tmp"} & root <= {one.name for one in way[1:2]}
     for above, below in itertools.pairwise(way[1:]):
-        assert told("/usr/bin/ls", "-A", str(above)) == f"{below.name}\n"
-    assert "Read-only file system" in told("/usr/bin/touch", "/etc/x") + told("/usr/bin/touch", "/usr/lib/x")
-    assert "Operation not permitted" in told("/usr/bin/unshare", "--user", "/usr/bin/id")
+        assert reported("/usr/bin/ls", "-A", str(above)) == f"{below.name}\n"
+    assert "Read-only file system" in reported("/usr/bin/touch", "/etc/x") + reported("/usr/bin/touch", "/usr/lib/x")
+    assert "Operation not permitted" in reported("/usr/bin/unshare", "--user", "/usr/bin/id")
 
 
 CRASHES = {
@@ -256,7 +256,7 @@ def test_the_nft_of_an_image_is_confined_too(
     nft = Nft(device.namespace, Reach((project,)))
     nft.run('include "./inside.nft"', folder=project)
     for name in ("./file", f"{tmp_path}/secret/plain", f"{tmp_path}/image/nft/about.json", "/etc/hostname"):
-        with pytest.raises(RefusedError, match=r"No such file|File not found"):
+        with pytest.raises(NftError, match=r"No such file|File not found"):
             nft.run(f'include "{name}"', folder=project)
     assert "canary" not in nft.run("list tables")
 
@@ -307,7 +307,7 @@ def _sandboxes() -> list[int]:
 
 
 def test_a_command_in_two_is_refused(device: Host) -> None:
-    with pytest.raises(RefusedError, match="NUL"):
+    with pytest.raises(NftError, match="NUL"):
         Nft(device.namespace).run("list tables\0; flush ruleset")
 
 

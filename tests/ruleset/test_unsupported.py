@@ -11,7 +11,7 @@ import pytest
 from harness.errors import ScenarioError, Unsupported
 from harness.lab.lab import Host, Lab
 from harness.ruleset.load import Ruleset
-from harness.ruleset.nft import Nft, RefusedError
+from harness.ruleset.nft import Nft, NftError
 from harness.ruleset.nftrace_chains import TraceChains
 from harness.ruleset.unsupported import FEATURES, missing
 from harness.topology.builtin import LABS
@@ -80,9 +80,9 @@ def test_every_trial_is_one_that_nft_understands(device: Host) -> None:
     """A trial that fails for its own mistake would call every kernel lacking."""
     nft = Nft(device.namespace)
     for feature in FEATURES:
-        with suppress(RefusedError):
+        with suppress(NftError):
             nft.run(feature.trial.replace("TRIAL", "t"))
             nft.run("flush ruleset")
             continue
-        with pytest.raises(RefusedError, match="Could not process rule"):
+        with pytest.raises(NftError, match="Could not process rule"):
             nft.run(feature.trial.replace("TRIAL", "t"))

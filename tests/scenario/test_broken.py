@@ -1,4 +1,4 @@
-"""Every file of broken/ is wrong; the .txt beside it says what its author is told."""
+"""Every file of broken/ is wrong; the .txt beside it is what its author reads."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ FILES = sorted(Path(__file__).with_name("broken").glob("*.yaml"))
 LAYERS = ("Device", "IPv4", "Netfilter", "Routing", "Xmit")
 
 
-def told(path: Path) -> str:
+def reported(path: Path) -> str:
     return "".join(f"{error}\n" for error in problems(path, layers=LAYERS))
 
 
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
-def test_the_author_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_author_reads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(path.parent)
     expected = path.with_suffix(".txt").read_text("utf-8").replace("PROJECT", str(Path(__file__).parents[2]))
-    assert told(Path(path.name)) == expected
+    assert reported(Path(path.name)) == expected
 
 
 def test_there_are_enough() -> None:
@@ -30,7 +30,7 @@ def test_there_are_enough() -> None:
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    assert told(tmp_path / "edge.yaml") == f"{tmp_path}/edge.yaml: cannot be read: no such file or directory\n"
+    assert reported(tmp_path / "edge.yaml") == f"{tmp_path}/edge.yaml: cannot be read: no such file or directory\n"
     with pytest.raises(ScenarioError, match="cannot be read: is a directory"):
         load(tmp_path)
 
@@ -38,13 +38,13 @@ def test_a_missing_file(tmp_path: Path) -> None:
 def test_a_huge_file(tmp_path: Path) -> None:
     path = tmp_path / "edge.yaml"
     path.write_bytes(b"# " + b"x" * (1 << 20))
-    assert told(path) == f"{path}: is larger than 1 MiB; split it\n"
+    assert reported(path) == f"{path}: is larger than 1 MiB; split it\n"
 
 
 def test_a_file_of_mistakes_ends(tmp_path: Path) -> None:
     path = tmp_path / "edge.yaml"
     path.write_text("ruleset: edge.nft\nscenarios:\n" + "  - {nam: x}\n" * 5000)
-    assert told(path).startswith(f"{path}:1:1: has more than 100 mistakes; repair these first\n")
+    assert reported(path).startswith(f"{path}:1:1: has more than 100 mistakes; repair these first\n")
     assert len(problems(path)) == 101
 
 
@@ -83,11 +83,11 @@ scenarios: [{name: a, "key in $.lab": 1}]
 """)
     assert [error.position.line for error in problems(path)] == [1, 2, 3, 5]
     path.write_text("'x` - at `$.scenarios.foo': 1\n")
-    assert told(path) == f"{path}:1:1: a key cannot hold a '`'\n"
+    assert reported(path) == f"{path}:1:1: a key cannot hold a '`'\n"
     for ruleset in ("circle.nft", "x" * 5000):
         path.write_text(f"ruleset: {ruleset}\nscenarios: [{{name: a}}]\n")
         words = "cannot be a path; name an nft file or a folder of them, relative to the scenario file"
-        assert told(path) == f"{path}:1:10: ruleset: {words}\n"
+        assert reported(path) == f"{path}:1:10: ruleset: {words}\n"
 
 
 def test_two_scenarios_of_one_line_and_name(tmp_path: Path) -> None:
@@ -95,4 +95,4 @@ def test_two_scenarios_of_one_line_and_name(tmp_path: Path) -> None:
     path = tmp_path / "edge.yaml"
     one = "{name: a, send: {from: client, to: server, icmp: {}}, expect: {verdict: accept}}"
     path.write_text(f"ruleset: edge.nft\nscenarios: [{one}, {one}]\n")
-    assert told(path) == f"{path}:2:102: name: the scenario in line 2 has the same name\n"
+    assert reported(path) == f"{path}:2:102: name: the scenario in line 2 has the same name\n"

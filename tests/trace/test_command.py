@@ -70,8 +70,8 @@ def main_with(*arguments: str) -> int:
 def test_without_root_and_without_a_command_there_is_nothing_to_trace(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "kprobe_multi", lambda: features.Answer(False))
-    monkeypatch.setattr(features, "kprobe", lambda: features.Answer(False))
+    monkeypatch.setattr(features, "kprobe_multi", lambda: features.Support(False))
+    monkeypatch.setattr(features, "kprobe", lambda: features.Support(False))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     features.function_probes.cache_clear()
     try:

@@ -11,15 +11,15 @@ from harness.tracer.discover import Function
 from harness.tracer.events import Event, EventKind, StackEvent
 from harness.tracer.stacks import _StackHistory
 
-HANDED = (
+PASSED_ON = (
     *("__dev_queue_xmit", "dev_hard_start_xmit", "veth_xmit", "netif_rx", "__netif_receive_skb_core"),
     *("__netif_receive_skb", "ip_rcv", "nf_hook_slow", "nft_do_chain", "nft_trace_notify", "ip_forward", "ip_output"),
     *("nf_send_reset", "ip_local_out", "arp_process", "neigh_resolve_output", "ip_do_fragment", "kfree_skb_reason"),
 )
 OTHERS = ("packet_sendmsg", "process_backlog", "handle_softirqs", "neigh_update", "raw_sendmsg", "ip_push_frames")
-NAMES = (*HANDED, *OTHERS)
+NAMES = (*PASSED_ON, *OTHERS)
 FUNCTIONS = [
-    Function(name=name, kernel_name=name, position=0, carries="sk_buff", layer="IPv4", priority=0) for name in HANDED
+    Function(name=name, kernel_name=name, position=0, carries="sk_buff", layer="IPv4", priority=0) for name in PASSED_ON
 ]
 IN = ("__netif_receive_skb", "process_backlog", "handle_softirqs", "__dev_queue_xmit", "packet_sendmsg")
 """Around all that happens to a packet that came in."""
@@ -59,7 +59,7 @@ class Tale:
 
 
 def hops(events: Iterable[Event], packet: int = OURS) -> list[str]:
-    return [HANDED[event.function] for event in events if event.kind == EventKind.HOP and event.packet == packet]
+    return [PASSED_ON[event.function] for event in events if event.kind == EventKind.HOP and event.packet == packet]
 
 
 def test_evaluations_of_others_are_left_out() -> None:

@@ -174,7 +174,7 @@ class TestWhenTheGuestFails:
         )
         result = guest(image, "--silence", "5", "-c", hog)
         assert result.returncode == microvm.NO_STATUS
-        assert "the guest hangs: nothing was heard of it for 5 s" in result.stderr
+        assert "the guest hangs: it sent nothing for 5 s" in result.stderr
 
     def test_a_qemu_that_refuses_is_quoted(self, image: Image) -> None:
         result = guest(image, "--cpus", "100000", "-c", "")

@@ -8,10 +8,10 @@ import pytest
 
 from harness.errors import Unsupported
 from harness.linux import features
-from harness.linux.features import Answer
+from harness.linux.features import Support
 from harness.vm import images, placement
 from harness.vm.images import Image
-from harness.vm.nft import Nft
+from harness.vm.nft import ImageNft
 from harness.vm.progress import silent
 
 BLIND = "the host's kernel has no function probes"
@@ -33,12 +33,12 @@ def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Image:
     return image
 
 
-def host(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> None:
+def host(monkeypatch: pytest.MonkeyPatch, answer: Support) -> None:
     monkeypatch.setattr(features, "function_probes", lambda: answer)
 
 
 def test_auto_takes_the_host_where_it_can_trace(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
-    host(monkeypatch, Answer(True))
+    host(monkeypatch, Support(True))
     (place,) = placement.choose(["auto"], silent)
     assert place.image is None
     assert str(place) == f"the host's kernel {os.uname().release}"
@@ -46,26 +46,26 @@ def test_auto_takes_the_host_where_it_can_trace(image: Image, monkeypatch: pytes
 
 
 def test_auto_takes_a_microvm_where_the_host_cannot_and_says_why(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
-    host(monkeypatch, Answer(False, BLIND))
+    host(monkeypatch, Support(False, BLIND))
     (place,) = placement.choose(["auto"], silent)
     assert (place.image, place.reason) == (image, BLIND)
 
 
 def test_the_host_is_never_replaced_in_silence(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
-    host(monkeypatch, Answer(False, BLIND))
+    host(monkeypatch, Support(False, BLIND))
     with pytest.raises(Unsupported, match=f"{BLIND}; leave out --nft-kernel host"):
         placement.choose(["host"], silent)
 
 
 def test_each_kernel_once_in_the_order_asked_for(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
-    host(monkeypatch, Answer(True))
+    host(monkeypatch, Support(True))
     places = placement.choose(["6.12", "host", "6.12"], silent)
     assert [place.image for place in places] == [image, None]
 
 
 def test_which_nft_reads_rulesets(image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    host(monkeypatch, Answer(True))
-    of_image = Nft(folder=tmp_path / "6.12.107/nft", version="1.1.3", libc="2.41")
+    host(monkeypatch, Support(True))
+    of_image = ImageNft(folder=tmp_path / "6.12.107/nft", version="1.1.3", libc="2.41")
     with_one = msgspec.structs.replace(image, nft=of_image)
     monkeypatch.setattr(images, "with_nft", lambda image, progress: (with_one, ""))
     monkeypatch.setattr(images, "find", lambda name: with_one)
@@ -91,7 +91,7 @@ def test_why_it_is_this_machines_nft_is_said(image: Image, monkeypatch: pytest.M
 
 
 def test_a_kernel_that_cannot_be_had(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
-    host(monkeypatch, Answer(False, BLIND))
+    host(monkeypatch, Support(False, BLIND))
     with pytest.raises(Unsupported, match=r"'5\.0'"):
         placement.choose(["6.12", "5.0"], silent)
 
