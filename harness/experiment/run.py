@@ -16,8 +16,8 @@ from harness.experiment.left_behind import LeftBehind, Where, placed
 from harness.experiment.resolution import Resolution, explain, unreached
 from harness.experiment.summaries import judged, which
 from harness.experiment.unasked import Unasked
-from harness.judge.diagnoses.evidence import Evidence
 from harness.judge.diagnoses.tracking import needs_connections
+from harness.judge.evidence import Evidence
 from harness.judge.flow import refuse_contradiction
 from harness.lab import changes as lab_changes
 from harness.lab.calls import Call

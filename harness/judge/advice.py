@@ -10,7 +10,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from harness.judge.diagnoses import answers, bypass, chains, environment, hooks, matches, sockets, tracking
-from harness.judge.diagnoses.evidence import Evidence
+from harness.judge.evidence import Evidence
 from harness.judge.unmet import place, rule_status
 from harness.model.mismatch import Mismatch
 from harness.model.observation import Observation, ObservedPacket, Rule

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 
 from harness.errors import BrokenMeasurement, Unsupported
-from harness.judge.flow import Found, differing_connections, differing_conntrack, differing_flow
-from harness.judge.functions import (
-    At,
-    differing_layers,
-    differing_never,
-    differing_path,
-    differing_route,
-    require_traced,
-)
+from harness.judge import flow, functions
+from harness.judge.evidence import Comparison, Evidence, Found
+from harness.judge.functions import At, require_traced
 from harness.judge.sees import describe_sees, wanted_fields
 from harness.judge.unmet import describe_unmet
 from harness.model.fields import Keys, alternatives
@@ -27,7 +20,7 @@ from harness.nft_syntax import element
 from harness.packets import icmp
 from harness.packets.headers import fields, summarise
 from harness.packets.spec import Sees
-from harness.reading.decision import REFUSED, UNDECIDED, Outcome, arrivals, outcome
+from harness.reading.decision import REFUSED, UNDECIDED, arrivals, outcome
 from harness.reading.path import LOGS, hops_on
 from harness.reading.rules import host_of, is_rule_on
 from harness.reading.words import describe_loss, describe_step
@@ -62,32 +55,13 @@ def judge(
     refuse_loss(observation.loss)
     if observation.whole:
         require_traced(expect, observation, at)
-    seen = outcome(packet, observation.device)
-    device = observation.device
-    unmet = partial(describe_unmet, rules=rules, packet=packet, device=device, policies=policies)
+    evidence = Evidence(expect, outcome(packet, observation.device), observation, packet, rules, policies)
     mismatches = tuple(
         Mismatch(keys=keys, position=at(keys), expected=expected, seen=found, note=note)
-        for keys, expected, found, note in (
-            *differing_flow(expect, observation),
-            *_verdict(expect, seen, packet),
-            *_with(expect, seen),
-            *_rule(expect, seen, packet, device, unmet),
-            *_rules(expect, packet, device, unmet),
-            *_dropped(expect, packet, device),
-            *_delivered(expect, packet),
-            *_reply(expect, observation, packet),
-            *differing_conntrack(expect, packet, observation),
-            *differing_connections(expect, observation),
-            *_mark(expect, packet, device),
-            *_log(expect, observation, packet),
-            *differing_route(expect, packet, device),
-            *_state(expect, observation),
-            *differing_layers(expect, packet, device),
-            *differing_path(expect, packet, device),
-            *differing_never(expect, packet, device),
-        )
+        for compare in COMPARISONS.values()
+        for keys, expected, found, note in compare(evidence)
     )
-    return mismatches if observation.whole else _beyond_doubt(mismatches, expect, seen, observation, packet, at)
+    return mismatches if observation.whole else _beyond_doubt(mismatches, evidence, at)
 
 
 def refuse_loss(loss: Loss) -> None:
@@ -96,46 +70,34 @@ def refuse_loss(loss: Loss) -> None:
         raise BrokenMeasurement(f"lost {describe_loss(loss)}: the ruleset cannot be judged")
 
 
-def _beyond_doubt(
-    mismatches: tuple[Mismatch, ...],
-    expect: Expect,
-    seen: Outcome,
-    observation: Observation,
-    packet: ObservedPacket,
-    at: At,
-) -> tuple[Mismatch, ...]:
+def _beyond_doubt(mismatches: tuple[Mismatch, ...], evidence: Evidence, at: At) -> tuple[Mismatch, ...]:
     """Return the mismatches that hold whatever functions were met and not seen.
 
     Raises :class:`~harness.errors.Unsupported` when there is none, but an expectation that those may decide.
     """
-    doubtful = _decided_by_functions(mismatches, expect, seen, observation, packet)
+    doubtful = _decided_by_functions(mismatches, evidence)
     certain = tuple(one for one in mismatches if one.keys[1] not in doubtful or one.keys[1] == "never")
     differing = {one.keys[1] for one in mismatches}
-    left = [key for key in sorted(doubtful) if _asks(expect, key) or key in differing]
+    left = [key for key in sorted(doubtful) if _asks(evidence.expect, key) or key in differing]
     if certain or not left:
         return certain
     raise Unsupported(
-        f"{at(('expect', left[0]))}: the engine {observation.engine} sees part of the functions only, "
+        f"{at(('expect', left[0]))}: the engine {evidence.observation.engine} sees part of the functions only, "
         f"which leaves open {one_of(left)}",
         remedy="use a kernel with probes on functions: --nft-tracer auto",
     )
 
 
-def _decided_by_functions(
-    mismatches: tuple[Mismatch, ...],
-    expect: Expect,
-    seen: Outcome,
-    observation: Observation,
-    packet: ObservedPacket,
-) -> set[str]:
+def _decided_by_functions(mismatches: tuple[Mismatch, ...], evidence: Evidence) -> set[str]:
     """The keys of ``expect`` whose outcome functions that were met and not seen may change."""
+    expect, seen, packet, device = evidence.expect, evidence.seen, evidence.packet, evidence.device
     doubtful = {"never"} if expect.never else set()
     doubtful |= {"path"} if isinstance(expect.path, Exactly) else set()
     doubtful |= {key for key in BY_FUNCTION if any(mismatch.keys[1] == key for mismatch in mismatches)}
-    if not packet.drop and seen.verdict not in REFUSED and observation.device not in arrivals(packet):
+    if not packet.drop and seen.verdict not in REFUSED and device not in arrivals(packet):
         # That the device kept it would show in a function.
-        wanted = expect.delivered.to if isinstance(expect.delivered, Delivered) else expect.delivered
-        if wanted == observation.device or (wanted == "nowhere" and not arrivals(packet)):
+        wanted = evidence.expected_host
+        if wanted == device or (wanted == "nowhere" and not arrivals(packet)):
             doubtful.add("delivered")
         if seen.verdict is Verdict.ACCEPT and not arrivals(packet):
             doubtful |= {"verdict", "delivered"}
@@ -151,11 +113,8 @@ def _asks(expect: Expect, key: str) -> bool:
 NOWHERE = "if that is intended, expect `delivered: nowhere`"
 
 
-_Unmet = Callable[[str | int], str]
-"""Returns what is known about an expected rule that was not met."""
-
-
-def _verdict(expect: Expect, seen: Outcome, packet: ObservedPacket) -> Found:
+def _verdict(evidence: Evidence) -> Found:
+    expect, seen, packet = evidence.expect, evidence.seen, evidence.packet
     keys: Keys = ("expect", "verdict")
     lost = seen.verdict is Verdict.ACCEPT and expect.delivered is None and not arrivals(packet)
     if expect.verdict is None:
@@ -177,7 +136,8 @@ def _verdict(expect: Expect, seen: Outcome, packet: ObservedPacket) -> Found:
         yield keys, "accept, and the packet arrives", "accept, but it arrived nowhere", NOWHERE
 
 
-def _with(expect: Expect, seen: Outcome) -> Found:
+def _with(evidence: Evidence) -> Found:
+    expect, seen = evidence.expect, evidence.seen
     if expect.with_ is None or (expect.verdict and seen.verdict is not Verdict.REJECT):
         return
     kind, _, code = " ".join(expect.with_.split()).replace(" type ", " ").partition(" ")
@@ -188,28 +148,30 @@ def _with(expect: Expect, seen: Outcome) -> Found:
         yield ("expect", "with"), expect.with_, seen.with_ or f"{seen}, without an answer", ""
 
 
-def _rule(expect: Expect, seen: Outcome, packet: ObservedPacket, device: str, unmet: _Unmet) -> Found:
-    if expect.rule is None:
+def _rule(evidence: Evidence) -> Found:
+    wanted, seen, packet, device = evidence.expect.rule, evidence.seen, evidence.packet, evidence.device
+    if wanted is None:
         return
-    host = host_of(expect.rule, dict.fromkeys(step.host for step in packet.steps), device)
+    host = host_of(wanted, dict.fromkeys(step.host for step in packet.steps), device)
     if host != device:
         seen = outcome(packet, host)
-    if any(is_rule_on(expect.rule, step, device) for step in seen.deciding):
+    if any(is_rule_on(wanted, step, device) for step in seen.deciding):
         return
     note = ""
     for step in packet.steps:
-        if is_rule_on(expect.rule, step, device):
+        if is_rule_on(wanted, step, device):
             said = f"{step.verdict} {step.target}".strip()
             note = f"it matched but did not decide: its verdict was {said}"
     if not note and host == device:
-        note = unmet(expect.rule)
+        note = _why_unmet(wanted, evidence)
     decided = "; ".join(describe_step(step) for step in seen.deciding)
-    yield ("expect", "rule"), str(expect.rule), decided or "no rule and no policy: no base chain saw it", note
+    yield ("expect", "rule"), str(wanted), decided or "no rule and no policy: no base chain saw it", note
 
 
-def _rules(expect: Expect, packet: ObservedPacket, device: str, unmet: _Unmet) -> Found:
+def _rules(evidence: Evidence) -> Found:
+    packet, device = evidence.packet, evidence.device
     rest = iter(packet.steps)
-    for index, name in enumerate(expect.rules or ()):
+    for index, name in enumerate(evidence.expect.rules or ()):
         if not any(is_rule_on(name, step, device) for step in rest):  # consumes up to and including the step
             host = host_of(name, dict.fromkeys(step.host for step in packet.steps), device)
             met = [step for step in packet.steps if step.host == host]
@@ -217,17 +179,22 @@ def _rules(expect: Expect, packet: ObservedPacket, device: str, unmet: _Unmet) -
             if any(is_rule_on(name, step, device) for step in met):
                 note = "met earlier: the order differs"
             else:
-                note = (unmet(name) if host == device else "") or "not met"
+                note = (_why_unmet(name, evidence) if host == device else "") or "not met"
             yield ("expect", "rules", index), str(name), seen, note
             return
 
 
-def _dropped(expect: Expect, packet: ObservedPacket, device: str) -> Found:
+def _why_unmet(wanted: str | int, evidence: Evidence) -> str:
+    return describe_unmet(wanted, evidence.rules, evidence.packet, evidence.device, evidence.policies)
+
+
+def _dropped(evidence: Evidence) -> Found:
+    expect = evidence.expect
     if expect.dropped is None:
         return
     keys: Keys = ("expect", "dropped")
-    wanted = expect.dropped if isinstance(expect.dropped, Dropped) else Dropped(reason=expect.dropped)
-    host, drop = wanted.host or device, packet.drop
+    wanted = Dropped.of(expect.dropped)
+    host, drop = wanted.host or evidence.device, evidence.packet.drop
     if drop is None or drop.host != host:
         words = " in ".join(filter(None, (wanted.reason, wanted.function)))
         yield keys, f"{words} on {host}", f"{drop.reason} on {drop.host}" if drop else "not dropped", ""
@@ -239,10 +206,11 @@ def _dropped(expect: Expect, packet: ObservedPacket, device: str) -> Found:
             yield (*keys, key) if wanted is expect.dropped else keys, str(value), found, ""
 
 
-def _delivered(expect: Expect, packet: ObservedPacket) -> Found:
+def _delivered(evidence: Evidence) -> Found:
+    expect, packet = evidence.expect, evidence.packet
     if expect.delivered is None:
         return
-    wanted = expect.delivered if isinstance(expect.delivered, Delivered) else Delivered(to=expect.delivered)
+    wanted = Delivered.of(expect.delivered)
     keys: Keys = ("expect", "delivered")
     if wanted is expect.delivered:
         keys = (*keys, "to")
@@ -259,19 +227,20 @@ def _delivered(expect: Expect, packet: ObservedPacket) -> Found:
         yield from _sees(wanted.sees, frames, "expect", "delivered", "sees")
 
 
-def _reply(expect: Expect, observation: Observation, packet: ObservedPacket) -> Found:
-    if expect.reply is None:
+def _reply(evidence: Evidence) -> Found:
+    wanted, observation = evidence.expect.reply, evidence.observation
+    if wanted is None:
         return
     keys: Keys = ("expect", "reply")
-    sender = observation.flow.host if observation.flow else packet.sender
+    sender = observation.flow.host if observation.flow else evidence.packet.sender
     frames = [one.frame for one in observation.replies if one.host == sender]
-    if expect.reply == "none":
+    if wanted == "none":
         if frames:
             yield keys, "none", "; ".join(map(summarise, frames)), ""
     elif not frames:
-        yield keys, describe_sees(expect.reply), "none", f"{sender} got no answer"
+        yield keys, describe_sees(wanted), "none", f"{sender} got no answer"
     else:
-        yield from _sees(expect.reply, frames, *keys)
+        yield from _sees(wanted, frames, *keys)
 
 
 def _sees(sees: Sees, frames: Sequence[bytes], *keys: str | int) -> Found:
@@ -289,13 +258,16 @@ def _sees(sees: Sees, frames: Sequence[bytes], *keys: str | int) -> Found:
         yield (*keys, *key), str(wanted[key].value), value, ""
 
 
-def _state(expect: Expect, observation: Observation) -> Found:
-    """What the packet, and those before it, left behind in counters and sets."""
-    for name, count in (expect.counters or {}).items():
-        if observation.counters.get(name) != count:
-            yield ("expect", "counters", name), str(count), str(observation.counters.get(name, "not counted")), ""
-    for name, elements in (expect.elements or {}).items():
-        wanted, found = _elements(elements), set(observation.elements.get(name, ()))
+def _counters(evidence: Evidence) -> Found:
+    counted = evidence.observation.counters
+    for name, count in (evidence.expect.counters or {}).items():
+        if counted.get(name) != count:
+            yield ("expect", "counters", name), str(count), str(counted.get(name, "not counted")), ""
+
+
+def _set_elements(evidence: Evidence) -> Found:
+    for name, elements in (evidence.expect.elements or {}).items():
+        wanted, found = _elements(elements), set(evidence.observation.elements.get(name, ()))
         if wanted != found:
             parts = [f"{word} {', '.join(sorted(more))}" for word, more in _differences(wanted, found) if more]
             seen = ", ".join(sorted(found)) or "no element"
@@ -315,30 +287,55 @@ def _differences(wanted: set[str], found: set[str]) -> tuple[tuple[str, set[str]
     return ("lacks", wanted - found), ("has in addition", found - wanted)
 
 
-def _mark(expect: Expect, packet: ObservedPacket, device: str) -> Found:
-    if expect.mark is None:
+def _mark(evidence: Evidence) -> Found:
+    wanted = evidence.expect.mark
+    if wanted is None:
         return
-    marks = [step.mark for step in packet.steps if step.host == device]
-    if not marks or marks[-1] != expect.mark:
-        note = "it had that mark before" if expect.mark in marks else ""
-        yield ("expect", "mark"), f"{expect.mark:#x}", f"{marks[-1]:#x}" if marks else "no chain saw the packet", note
+    marks = [step.mark for step in evidence.packet.steps if step.host == evidence.device]
+    if not marks or marks[-1] != wanted:
+        note = "it had that mark before" if wanted in marks else ""
+        yield ("expect", "mark"), f"{wanted:#x}", f"{marks[-1]:#x}" if marks else "no chain saw the packet", note
 
 
 # A prefix is quoted in nft's listing; what is in it stays as it was written.
 _LOG = re.compile(r'(?<!\S)log\b[^"]*?\bprefix "(?P<prefix>[^"]*)"')
 
 
-def _log(expect: Expect, observation: Observation, packet: ObservedPacket) -> Found:
+def _log(evidence: Evidence) -> Found:
     """A rule that was met has run its log statement; the call of that is seen where it can be traced."""
-    if expect.log is None:
+    wanted, observation, packet = evidence.expect.log, evidence.observation, evidence.packet
+    if wanted is None:
         return
     device = observation.device
     rules = [step.rule for step in packet.steps if step.host == device and step.rule]
     prefixes = [found["prefix"] for rule in rules if (found := _LOG.search(rule.text))]
     called = LOGS not in observation.traced or any(hop.function == LOGS for hop in hops_on(packet, device))
-    if expect.log not in prefixes:
+    if wanted not in prefixes:
         note = "something was logged, by a rule whose later matches did not hold" if called and not prefixes else ""
         note = note if LOGS in observation.traced else ""
-        yield ("expect", "log"), expect.log, ", ".join(prefixes) or "no rule with a log prefix was met", note
+        yield ("expect", "log"), wanted, ", ".join(prefixes) or "no rule with a log prefix was met", note
     elif not called:
-        yield ("expect", "log"), expect.log, f"the rule was met, but not {LOGS}", ""
+        yield ("expect", "log"), wanted, f"the rule was met, but not {LOGS}", ""
+
+
+COMPARISONS: Mapping[str, Comparison] = {
+    "flow": flow.compare_flow,
+    "verdict": _verdict,
+    "with": _with,
+    "rule": _rule,
+    "rules": _rules,
+    "dropped": _dropped,
+    "delivered": _delivered,
+    "reply": _reply,
+    "conntrack": flow.compare_conntrack,
+    "connections": flow.compare_connections,
+    "mark": _mark,
+    "log": _log,
+    "route": functions.compare_route,
+    "counters": _counters,
+    "elements": _set_elements,
+    "layers": functions.compare_layers,
+    "path": functions.compare_path,
+    "never": functions.compare_never,
+}
+"""By key of ``expect``, in the order in which differences are reported."""

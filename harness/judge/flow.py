@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 
 from harness.errors import BrokenMeasurement
+from harness.judge.evidence import Evidence, Found
 from harness.model.fields import Keys, alternatives
 from harness.model.observation import Connection, Delivery, Direction, Observation, ObservedPacket
 from harness.netfilter import PROTOCOLS
 from harness.packets.headers import fields, summarise
 from harness.reading.words import describe_errno
-from harness.scenario.models.expect import Ends, Expect, FlowSeen, Tracked
-
-Found = Iterator[tuple[Keys, str, str, str]]
+from harness.scenario.models.expect import Ends, FlowSeen, Tracked
 
 MEANINGS = {
     "connected": "both ends have the connection",
@@ -101,12 +100,13 @@ def _to_caller(observation: Observation) -> Iterator[tuple[Delivery, ObservedPac
                 yield delivery, packet
 
 
-def differing_flow(expect: Expect, observation: Observation) -> Found:
+def compare_flow(evidence: Evidence) -> Found:
     """Compare ``flow``."""
+    expect, observation = evidence.expect, evidence.observation
     seen = observation.flow
     if expect.flow is None or seen is None:
         return
-    wanted = expect.flow if isinstance(expect.flow, FlowSeen) else FlowSeen(result=expect.flow)
+    wanted = FlowSeen.of(expect.flow)
     keys: Keys = ("expect", "flow")
     if wanted.result is not None and wanted.result != seen.result:
         below = (*keys, "result") if wanted is expect.flow else keys
@@ -121,15 +121,15 @@ def differing_flow(expect: Expect, observation: Observation) -> Found:
             yield (*keys, key), str(value), str(found) or "none", ""
 
 
-def differing_conntrack(expect: Expect, packet: ObservedPacket, observation: Observation) -> Found:
-    """Compare ``conntrack`` with the entry of ``packet``, or the one that fits best where there are several."""
-    if expect.conntrack is None:
+def compare_conntrack(evidence: Evidence) -> Found:
+    """Compare ``conntrack`` with the packet's entry, or the one that fits best where there are several."""
+    wanted = evidence.expect.conntrack
+    if wanted is None:
         return
     keys: Keys = ("expect", "conntrack")
-    host = None if expect.conntrack == "none" else expect.conntrack.host
-    connections = _tracked(observation, host)
-    own = [one for one in connections if belongs(packet, one)]
-    if expect.conntrack == "none":
+    connections = _tracked(evidence.observation, None if wanted == "none" else wanted.host)
+    own = [one for one in connections if belongs(evidence.packet, one)]
+    if wanted == "none":
         if own:
             yield keys, "none", "; ".join(map(describe_connection, own)), ""
         return
@@ -137,15 +137,15 @@ def differing_conntrack(expect: Expect, packet: ObservedPacket, observation: Obs
         others = "; ".join(map(describe_connection, connections))
         yield keys, "an entry", "none", f"there are others: {others}" if others else "there is none at all"
         return
-    found = min((list(_differing(expect.conntrack, one)) for one in own), key=len)
+    found = min((list(_differing(wanted, one)) for one in own), key=len)
     for key, value, seen in found:
         yield (*keys, *key), value, seen, describe_connection(own[0]) if len(own) == 1 else ""
 
 
-def differing_connections(expect: Expect, observation: Observation) -> Found:
+def compare_connections(evidence: Evidence) -> Found:
     """Compare ``connections``."""
-    for host, number in numbers(expect.connections).items():
-        found = _tracked(observation, host)
+    for host, number in numbers(evidence.expect.connections).items():
+        found = _tracked(evidence.observation, host)
         if len(found) != number:
             keys: Keys = ("expect", "connections", *([host] if host else []))
             yield keys, str(number), str(len(found)), "; ".join(map(describe_connection, found))

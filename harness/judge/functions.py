@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from harness.errors import Position, Unsupported
-from harness.judge.flow import Found
+from harness.judge.evidence import Evidence, Found
 from harness.model.fields import Keys, alternatives
 from harness.model.observation import Observation, ObservedPacket
 from harness.model.problem import Problem, one_of
@@ -28,31 +28,32 @@ At = Callable[[Keys], Position]
 """Where a value stands in the YAML file."""
 
 
-def differing_route(expect: Expect, packet: ObservedPacket, device: str) -> Found:
+def compare_route(evidence: Evidence) -> Found:
     """Compare ``route``."""
-    if expect.route is None:
+    wanted = evidence.expect.route
+    if wanted is None:
         return
-    seen = routed_to(packet, device)
-    if seen not in alternatives(expect.route):
-        yield ("expect", "route"), expect.route, seen or "not sent on", ""
+    seen = routed_to(evidence.packet, evidence.device)
+    if seen not in alternatives(wanted):
+        yield ("expect", "route"), wanted, seen or "not sent on", ""
 
 
-def differing_layers(expect: Expect, packet: ObservedPacket, device: str) -> Found:
+def compare_layers(evidence: Evidence) -> Found:
     """Compare ``layers``."""
-    if expect.layers is None:
-        return
-    seen = layers_of(hops_on(packet, device))
+    wanted = evidence.expect.layers or ()
+    seen = layers_of(hops_on(evidence.packet, evidence.device)) if wanted else []
     rest = iter(seen)
-    for index, layer in enumerate(expect.layers):
+    for index, layer in enumerate(wanted):
         if layer not in rest:  # consumes up to and including the layer
-            before = f" after {expect.layers[index - 1]}" if index else ""
+            before = f" after {wanted[index - 1]}" if index else ""
             note = f"not passed{before}" if layer in seen else "not passed at all"
             yield ("expect", "layers", index), layer, " ".join(seen) or "no layer at all", note
             return
 
 
-def differing_path(expect: Expect, packet: ObservedPacket, device: str) -> Found:
+def compare_path(evidence: Evidence) -> Found:
     """Compare ``path``."""
+    expect, packet, device = evidence.expect, evidence.packet, evidence.device
     path = entries(expect.path)
     keys: Keys = ("expect", "path", "exactly") if isinstance(expect.path, Exactly) else ("expect", "path")
     met = ""
@@ -71,13 +72,13 @@ def differing_path(expect: Expect, packet: ObservedPacket, device: str) -> Found
         yield (*keys, min(index, len(path) - 1)), wanted, seen, "the first place where seen and expected part"
 
 
-def differing_never(expect: Expect, packet: ObservedPacket, device: str) -> Found:
+def compare_never(evidence: Evidence) -> Found:
     """Compare ``never``."""
-    hops = located(packet)
-    for index, entry in enumerate(expect.never or ()):
+    hops = located(evidence.packet)
+    for index, entry in enumerate(evidence.expect.never or ()):
         names, detail = parse_entry(entry)
         for number, hop in enumerate(hops):
-            if meets(names, detail, hop, device):
+            if meets(names, detail, hop, evidence.device):
                 before = f", after {describe_hop(hops[number - 1])}" if number else ""
                 place = f"met on {hop.host}{before}"
                 yield ("expect", "never", index), f"never {describe_entry(entry)}", f"{describe_hop(hop)} {place}", ""

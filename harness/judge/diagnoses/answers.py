@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from harness.judge.diagnoses.evidence import Evidence
+from harness.judge.evidence import Evidence
 from harness.judge.flow import foreign_answers
 from harness.judge.unmet import place
 from harness.model.observation import ObservedPacket, Step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.judge.diagnoses.evidence import Evidence
+from harness.judge.evidence import Evidence
 from harness.judge.unmet import place
 from harness.model.observation import Step, Verdict
 from harness.reading.decision import evaluations

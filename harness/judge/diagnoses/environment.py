@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from harness.judge.diagnoses.evidence import Evidence
+from harness.judge.evidence import Evidence
 from harness.judge.unmet import place
 from harness.model.observation import ObservedPacket
 from harness.packets import icmp

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.judge.diagnoses.evidence import Evidence
+from harness.judge.evidence import Evidence
 from harness.judge.unmet import evaluations_of, place
 from harness.reading import hooks
 from harness.reading.reach import entrances

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from harness.judge.diagnoses.evidence import Evidence
+from harness.judge.evidence import Evidence
 from harness.judge.unmet import evaluations_of, place
 from harness.model.observation import Rule, Step
 from harness.reading.elements import changes_headers, key_of, without_what_holds

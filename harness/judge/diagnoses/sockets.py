@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from harness.judge.diagnoses.evidence import Evidence
 from harness.judge.diagnoses.hooks import rule_at_another_hook
 from harness.judge.diagnoses.matches import rule_did_not_match
+from harness.judge.evidence import Evidence
 from harness.judge.unmet import place, rule_status
 from harness.model.observation import Verdict
 from harness.packets.spec import Sees

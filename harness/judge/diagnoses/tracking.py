@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from harness.judge.diagnoses.evidence import Evidence
+from harness.judge.evidence import Evidence
 from harness.judge.flow import belongs, describe_connection, same
 from harness.judge.unmet import named, place
 from harness.model.observation import Connection, ObservedPacket, Step
@@ -86,7 +86,7 @@ def should_be_translated(evidence: Evidence) -> bool:
     if any(_NAT.search(bare(rule.text)) for one in evidence.unmet for rule in named(one, evidence.rules)):
         return True
     delivered = evidence.expect.delivered
-    sees = delivered.sees if isinstance(delivered, Delivered) else None
+    sees = Delivered.of(delivered).sees if delivered is not None else None
     if sees is None:
         return False
     sent, *arrived = (fields(frame) for frame in (evidence.packet.frame, *_frames(evidence.packet)))

@@ -48,6 +48,11 @@ class Delivered(Model, frozen=True, kw_only=True):
         Sees | None, Meta(description="Header fields on arrival, after NAT.", examples=[{"src": "203.0.113.1"}])
     ] = None
 
+    @classmethod
+    def of(cls, written: str | Delivered) -> Delivered:
+        """The long form."""
+        return cls(to=written) if isinstance(written, str) else written
+
 
 class Dropped(Model, frozen=True, kw_only=True):
     """How the kernel dropped the packet; each key given must hold."""
@@ -69,6 +74,11 @@ class Dropped(Model, frozen=True, kw_only=True):
     host: Annotated[
         HostName | None, Meta(description="The host; the device under test unless given.", examples=["edge"])
     ] = None
+
+    @classmethod
+    def of(cls, written: str | Dropped) -> Dropped:
+        """The long form."""
+        return cls(reason=written) if isinstance(written, str) else written
 
 
 class HopDetail(Model, frozen=True, kw_only=True):
@@ -143,6 +153,11 @@ class FlowSeen(Model, frozen=True, kw_only=True):
             examples=["ENETUNREACH", "EPERM"],
         ),
     ] = None
+
+    @classmethod
+    def of(cls, written: FlowResult | FlowSeen) -> FlowSeen:
+        """The long form."""
+        return written if isinstance(written, FlowSeen) else cls(result=written)
 
 
 class Ends(Model, frozen=True, kw_only=True):

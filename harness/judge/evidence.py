@@ -1,11 +1,12 @@
-"""What a diagnosis may be based on."""
+"""What a packet is judged by, and what a diagnosis may be based on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness.judge.unmet import is_met, is_policy, named
+from harness.model.fields import Keys
 from harness.model.observation import Observation, ObservedPacket, Rule, Step
 from harness.model.result import Policy
 from harness.packets.headers import fields, framed
@@ -15,9 +16,12 @@ from harness.scenario.models.expect import Delivered, Expect, FlowSeen
 if TYPE_CHECKING:
     from harness.topology.network import Network
 
+Found = Iterator[tuple[Keys, str, str, str]]
+"""Differences: the keys of the expectation, what was expected, what was seen instead, and a note or ""."""
+
 
 class Evidence(NamedTuple):
-    """One packet that was not as expected, with all that is known about it."""
+    """One packet, what is expected of it, and all that is known about it."""
 
     expect: Expect
     seen: Outcome
@@ -66,15 +70,13 @@ class Evidence(NamedTuple):
     @property
     def expected_host(self) -> str:
         """Where the packet must arrive, or ``nowhere``; "" when the scenario does not say."""
-        to = self.expect.delivered
-        return (to.to if isinstance(to, Delivered) else to) or ""
+        return Delivered.of(self.expect.delivered).to if self.expect.delivered is not None else ""
 
     @property
     def expects_answer(self) -> bool:
         """Whether the scenario expects that the sender gets an answer."""
         flow = self.expect.flow
-        result = flow.result if isinstance(flow, FlowSeen) else flow
-        answered = flow is not None and result != "timeout"
+        answered = flow is not None and FlowSeen.of(flow).result != "timeout"
         return answered or self.expect.reply not in (None, "none") or self.expect.verdict == "reject"
 
     def answers(self) -> Iterator[tuple[ObservedPacket, Mapping[str, str | int]]]:
@@ -84,3 +86,7 @@ class Evidence(NamedTuple):
                 frames = [framed(step.headers) for step in one.steps if step.host == self.device and step.headers]
                 frames += [delivery.frame for delivery in one.deliveries if delivery.frame]
                 yield one, fields(next(iter(frames), one.frame))
+
+
+Comparison = Callable[[Evidence], Found]
+"""Yields all in which a packet differs from one key of ``expect``; nothing where the key is not given."""
