@@ -16,11 +16,9 @@ from harness.packets.spec import Payload, Send
 from harness.scenario import flow
 from harness.scenario.check_expect import (
     RECORD,
-    check_connections,
     check_expect,
-    check_names,
     check_reject,
-    check_tracked,
+    check_values,
 )
 from harness.scenario.models.actions import (
     Action,
@@ -38,7 +36,7 @@ from harness.scenario.models.actions import (
     SendingAction,
     WaitAction,
 )
-from harness.scenario.models.expect import Expect, Tracked
+from harness.scenario.models.expect import Expect
 from harness.scenario.models.file import Scenario
 from harness.scenario.models.sockets import Connect, Content, Exchange, Listen, Queue, Wait
 from harness.topology import changes
@@ -129,7 +127,7 @@ def check_step(step: ActionSpec, network: Network, layers: _Layers) -> Iterator[
             try:
                 datetime.fromisoformat(moment)
             except ValueError:
-                yield Problem(f"'{moment}' is no moment", "clock", remedy="as in 2026-11-27 22:30")
+                yield Problem(f"'{moment}' is not a date and time", "clock", remedy="as in 2026-11-27 22:30")
         case ListenAction(listen=program):
             yield from _below("listen", _check_listen(program, network))
         case QueueAction(queue=reader):
@@ -301,10 +299,7 @@ def _check_flow(called: Connect | Exchange, network: Network) -> Iterator[Proble
 def _check_wait(wait: Wait, network: Network) -> Iterator[Problem]:
     if wait.elements is None and wait.conntrack is None and wait.connections is None:
         yield Problem("waits for nothing", remedy="add elements:, connections: or conntrack:")
-    yield from check_names("elements", wait.elements, network)
-    yield from check_connections(wait.connections, network)
-    if isinstance(wait.conntrack, Tracked):
-        yield from check_tracked(wait.conntrack, network)
+    yield from check_values(wait, network)
 
 
 def _check_order(steps: Sequence[ActionSpec]) -> Iterator[Problem]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
+from typing import Any, Final
 
 from msgspec import structs
 
@@ -26,6 +27,7 @@ from harness.scenario.models.expect import (
     PathEntry,
     Tracked,
 )
+from harness.scenario.models.sockets import Wait
 from harness.topology.network import Network
 from harness.topology.parts import LOOPBACK
 
@@ -39,82 +41,100 @@ def check_expect(expect: Expect, network: Network, layers: _Layers) -> Iterator[
     """Everything wrong with ``expect``, with keys below it; ``layers`` are the known names, None to allow any."""
     if structs.replace(expect, packets=None) == Expect():
         yield NothingExpected("expects nothing", remedy=f"say at least the verdict, or {RECORD}")
-    delivered = expect.delivered
-    if isinstance(delivered, Delivered):
-        yield from _check_receiver(delivered.to, network, "delivered", "to")
-        if delivered.sees is not None:
-            if delivered.to == "nowhere":
-                yield Problem("a packet that is delivered nowhere has no header fields to compare", "delivered", "sees")
-            for problem in _check_sees(delivered.sees):
-                yield problem.below("delivered", "sees")
-    elif delivered is not None:
-        yield from _check_receiver(delivered, network, "delivered")
-    if isinstance(expect.dropped, Dropped):
-        if expect.dropped == Dropped():
-            yield Problem("is empty", "dropped", remedy="give the reason or the function")
-        if expect.dropped.host is not None and expect.dropped.host not in network.hosts:
-            yield unknown(expect.dropped.host, network.hosts, "host of the lab", "dropped", "host")
-    if isinstance(expect.reply, Sees):
-        for problem in _check_sees(expect.reply):
-            yield problem.below("reply")
-    yield from check_names("counters", expect.counters, network)
-    yield from check_names("elements", expect.elements, network)
-    yield from check_connections(expect.connections, network)
-    yield from _check_layers(expect.layers, layers, "layers")
-    if isinstance(expect.path, Exactly):
-        yield from _check_layers(expect.path.layers, layers, "path", "layers")
-        yield from _check_entries(expect.path.exactly, network, "path", "exactly")
+    yield from check_values(expect, network, layers)
+
+
+def check_values(given: Expect | Wait, network: Network, layers: _Layers = None) -> Iterator[Problem]:
+    """Everything wrong with the values of :data:`CHECKS` that ``given`` has, each by itself."""
+    for key, check in CHECKS.items():
+        if (value := getattr(given, key, None)) is not None:
+            for problem in check(value, network, layers):
+                yield problem.below(key)
+
+
+def _check_delivered(delivered: str | Delivered, network: Network, _: _Layers) -> Iterator[Problem]:
+    if isinstance(delivered, str):
+        yield from _check_receiver(delivered, network)
+        return
+    yield from _check_receiver(delivered.to, network, "to")
+    if delivered.sees is not None:
+        if delivered.to == "nowhere":
+            yield Problem("a packet that is delivered nowhere has no header fields to compare", "sees")
+        for problem in _check_sees(delivered.sees):
+            yield problem.below("sees")
+
+
+def _check_dropped(dropped: str | Dropped, network: Network, _: _Layers) -> Iterator[Problem]:
+    if isinstance(dropped, Dropped):
+        if dropped == Dropped():
+            yield Problem("is empty", remedy="give the reason or the function")
+        if dropped.host is not None and dropped.host not in network.hosts:
+            yield unknown(dropped.host, network.hosts, "host of the lab", "host")
+
+
+def _check_reply(reply: str | Sees, _: Network, __: _Layers) -> Iterator[Problem]:
+    if isinstance(reply, Sees):
+        yield from _check_sees(reply)
+
+
+def _check_path(path: Sequence[PathEntry] | Exactly, network: Network, layers: _Layers) -> Iterator[Problem]:
+    if isinstance(path, Exactly):
+        for problem in _check_layers(path.layers or (), network, layers):
+            yield problem.below("layers")
+        yield from _check_entries(path.exactly, network, "exactly")
     else:
-        yield from _check_entries(expect.path, network, "path")
-    yield from _check_entries(expect.never, network, "never", optional=False)
-    if isinstance(expect.flow, FlowSeen):
-        yield from _check_flow_seen(expect.flow, network)
-    if isinstance(expect.conntrack, Tracked):
-        yield from check_tracked(expect.conntrack, network)
-    if expect.route is not None:
-        own = ("lo", *network.hosts[network.device].interfaces)
-        for one in alternatives(expect.route):
-            if one not in own:
-                yield unknown(str(one), own, f"interface of {network.device}", "route")
-    if expect.log == "":
-        yield Problem("is empty", "log", remedy="give the log statement a prefix, and write it here")
+        yield from _check_entries(path, network)
 
 
-def check_names(key: str, names: Iterable[str] | None, network: Network) -> Iterator[Problem]:
-    """What is wrong with the ``names`` of sets, maps or counters below ``key``: family, table and name each, behind the
-    name of another host than the device."""
-    for name in names or ():
+def _check_never(never: Sequence[PathEntry], network: Network, _: _Layers) -> Iterator[Problem]:
+    yield from _check_entries(never, network, optional=False)
+
+
+def _check_route(route: str, network: Network, _: _Layers) -> Iterator[Problem]:
+    own = ("lo", *network.hosts[network.device].interfaces)
+    for one in alternatives(route):
+        if one not in own:
+            yield unknown(str(one), own, f"interface of {network.device}")
+
+
+def _check_log(prefix: str, _: Network, __: _Layers) -> Iterator[Problem]:
+    if not prefix:
+        yield Problem("is empty", remedy="give the log statement a prefix, and write it here")
+
+
+def _check_names(names: Iterable[str], network: Network, _: _Layers) -> Iterator[Problem]:
+    """Of sets, maps or counters: family, table and name each, behind the name of another host than the device."""
+    for name in names:
         host, colon, inner = name.rpartition(": ")
         words = inner.split(" ")
         if colon and host not in network.hosts:
-            yield unknown(host, network.hosts, "host of the lab", key, name)
+            yield unknown(host, network.hosts, "host of the lab", name)
         elif len(words) != 3:
             remedy = "as in 'inet filter blocked'"
-            yield Problem(f"'{inner}' is not family, table and name", key, name, remedy=remedy, about_key=True)
+            yield Problem(f"'{inner}' is not family, table and name", name, remedy=remedy, about_key=True)
         elif words[0] not in FAMILY_NAMES:
-            yield unknown(words[0], FAMILY_NAMES, "family", key, name)
+            yield unknown(words[0], FAMILY_NAMES, "family", name)
         elif wrong := [word for word in words[1:] if not is_name(word)]:
             remedy = "letters, digits, and / \\ _ . - behind the first one"
-            yield Problem(f"'{wrong[0]}' is not a valid name in nft", key, name, remedy=remedy, about_key=True)
+            yield Problem(f"'{wrong[0]}' is not a valid name in nft", name, remedy=remedy, about_key=True)
 
 
-def check_connections(connections: int | Mapping[str, int] | None, network: Network) -> Iterator[Problem]:
-    """What is wrong with numbers of connections: the hosts they are about."""
+def _check_connections(connections: int | Mapping[str, int], network: Network, _: _Layers) -> Iterator[Problem]:
     for host in connections if isinstance(connections, Mapping) else ():
         if host not in network.hosts:
-            yield unknown(host, network.hosts, "host of the lab", "connections", host)
+            yield unknown(host, network.hosts, "host of the lab", host)
 
 
-def _check_layers(names: Sequence[str] | None, layers: _Layers, *keys: str) -> Iterator[Problem]:
-    for index, layer in enumerate(names or ()):
+def _check_layers(names: Sequence[str], _: Network, layers: _Layers) -> Iterator[Problem]:
+    for index, layer in enumerate(names):
         if layers is not None and layer not in layers:
-            yield unknown(layer, layers, "layer", *keys, index)
+            yield unknown(layer, layers, "layer", index)
 
 
 def _check_entries(
-    entries: Sequence[PathEntry] | None, network: Network, *keys: str, optional: bool = True
+    entries: Sequence[PathEntry], network: Network, *keys: str, optional: bool = True
 ) -> Iterator[Problem]:
-    for index, entry in enumerate(entries or ()):
+    for index, entry in enumerate(entries):
         for problem in _check_entry(entry, network):
             yield problem.below(*keys, index)
         if not optional and not isinstance(entry, str):
@@ -125,32 +145,35 @@ def _check_entries(
         yield Problem("expects nothing: every entry is optional", *keys)
 
 
-def _check_flow_seen(seen: FlowSeen, network: Network) -> Iterator[Problem]:
+def _check_flow(seen: str | FlowSeen, network: Network, _: _Layers) -> Iterator[Problem]:
+    if isinstance(seen, str):
+        return
     if seen == FlowSeen():
-        yield Problem("is empty", "flow", remedy="give at least the result")
+        yield Problem("is empty", remedy="give at least the result")
     for name in alternatives(seen.by or ""):
         if seen.by is not None and name not in network.hosts:
-            yield unknown(str(name), network.hosts, "host of the lab", "flow", "by")
-    yield from _check_addresses(seen, "flow")
+            yield unknown(str(name), network.hosts, "host of the lab", "by")
+    yield from _check_addresses(seen)
     if seen.result in ("refused", "unreachable", "timeout", "half-open"):
         for key in ("by", "src", "sport", "dst", "dport"):
             if getattr(seen, key) is not None:
-                yield Problem(f"is not known of a flow that ends as {seen.result}", "flow", key)
+                yield Problem(f"is not known of a flow that ends as {seen.result}", key)
 
 
-def check_tracked(tracked: Tracked, network: Network) -> Iterator[Problem]:
-    """What is wrong with what is said of an entry of connection tracking."""
+def _check_conntrack(tracked: str | Tracked, network: Network, _: _Layers) -> Iterator[Problem]:
+    if isinstance(tracked, str):
+        return
     if structs.replace(tracked, host=None) == Tracked():
-        yield Problem("is empty", "conntrack", remedy="give at least the state, or `none`")
+        yield Problem("is empty", remedy="give at least the state, or `none`")
     if tracked.host is not None and tracked.host not in network.hosts:
-        yield unknown(tracked.host, network.hosts, "host of the lab", "conntrack", "host")
+        yield unknown(tracked.host, network.hosts, "host of the lab", "host")
     if tracked.timeout is not None and not 0 <= tracked.timeout[0] <= tracked.timeout[1]:
-        yield Problem("is not the least and the most seconds", "conntrack", "timeout", remedy="as in [1, 30]")
+        yield Problem("is not the least and the most seconds", "timeout", remedy="as in [1, 30]")
     for key, ends in (("original", tracked.original), ("reply", tracked.reply)):
         if ends is not None:
             if ends == Ends():
-                yield Problem("is empty", "conntrack", key, remedy="give at least one field, such as src")
-            yield from _check_addresses(ends, "conntrack", key)
+                yield Problem("is empty", key, remedy="give at least one field, such as src")
+            yield from _check_addresses(ends, key)
 
 
 def _check_addresses(given: Sees | FlowSeen | Ends, *keys: str) -> Iterator[Problem]:
@@ -219,6 +242,24 @@ def _check_detail(detail: HopDetail, functions: Collection[str], network: Networ
             )
         elif words[0] not in FAMILY_NAMES:
             yield unknown(words[0], FAMILY_NAMES, "family", "chain")
+
+
+CHECKS: Final[Mapping[str, Callable[[Any, Network, _Layers], Iterator[Problem]]]] = {
+    "delivered": _check_delivered,
+    "dropped": _check_dropped,
+    "reply": _check_reply,
+    "counters": _check_names,
+    "elements": _check_names,
+    "connections": _check_connections,
+    "layers": _check_layers,
+    "path": _check_path,
+    "never": _check_never,
+    "flow": _check_flow,
+    "conntrack": _check_conntrack,
+    "route": _check_route,
+    "log": _check_log,
+}
+"""By key of ``expect``, what its type cannot express; the keys of problems are below that one."""
 
 
 def check_reject(expect: Expect, send: Send, family: int | None) -> Iterator[Problem]:
