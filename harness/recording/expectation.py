@@ -6,7 +6,8 @@ Several samples are of the same packet: on several kernels, or in the scenarios 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -30,6 +31,9 @@ from harness.recording.sample import KeyUpdate, NotRecordableError, Sample
 from harness.scenario.models.expect import Delivered, Dropped, Exactly, Expect
 
 NAT_FIELDS = ("src", "dst", "sport", "dport")
+
+_Recorder = Callable[[Expect, Mismatch, Sequence[Sample]], Iterator[KeyUpdate]]
+"""Yields what follows from one mismatch."""
 
 
 def whole(measurements: Sequence[Sample]) -> dict[str, Written]:
@@ -67,7 +71,7 @@ def moved(expect: Expect, measurements: Sequence[Sample]) -> tuple[KeyUpdate, ..
         chance.refuse(seen)
     changes: dict[Keys, KeyUpdate] = {}
     for mismatch in mismatches:
-        for change in _change(expect, mismatch, measurements):
+        for change in CHANGES[str(mismatch.keys[1])](expect, mismatch, measurements):
             changes.setdefault(change.keys, change)
     if (verdict := changes.get(("verdict",))) and expect.with_ is not None and verdict.value != "reject":
         changes[("with",)] = KeyUpdate(keys=("with",), value=None)
@@ -82,21 +86,24 @@ def judged(expect: Expect, seen: Sample) -> tuple[Mismatch, ...]:
     return judge(expect, observation, seen.sent.seen, at=lambda _: Position(""))
 
 
-# --- one function per expectation ---------------------------------------------------------------
+# --- one function for each key of `expect` ------------------------------------------------------
 
 
-def _change(expect: Expect, mismatch: Mismatch, measurements: Sequence[Sample]) -> Iterable[KeyUpdate]:
-    """What follows from one mismatch."""
-    _, key, *rest = mismatch.keys
-    if key in _VALUES:
-        yield KeyUpdate(keys=(key,), value=_agreed(str(key), _VALUES[key], measurements))
-    elif key in _CHANGES:
-        yield from _CHANGES[key](expect, rest, measurements)
-    elif key in ("conntrack", "connections", "log"):
-        raise NotRecordableError(f"`{key}` is not what it was: {mismatch.seen}")
+def _value(part: Callable[[Sample], Written | None]) -> _Recorder:
+    """For a key that has one value, the same in all measurements."""
+
+    def record(_: Expect, mismatch: Mismatch, measurements: Sequence[Sample]) -> Iterator[KeyUpdate]:
+        key = str(mismatch.keys[1])
+        yield KeyUpdate(keys=(key,), value=_agreed(key, part, measurements))
+
+    return record
 
 
-def _changed_verdict(expect: Expect, _: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[KeyUpdate]:
+def _not_recorded(_: Expect, mismatch: Mismatch, __: Sequence[Sample]) -> Iterator[KeyUpdate]:
+    raise NotRecordableError(f"`{mismatch.keys[1]}` is not what it was: {mismatch.seen}")
+
+
+def _changed_verdict(expect: Expect, _: Mismatch, measurements: Sequence[Sample]) -> Iterator[KeyUpdate]:
     verdict = _agreed("verdict", lambda seen: str(seen.sent.verdict or UNDECIDED), measurements)
     if expect.verdict == verdict:  # right, but it says nothing of an accepted packet that arrives nowhere
         yield KeyUpdate(keys=("delivered",), value="nowhere", new=True)
@@ -104,35 +111,36 @@ def _changed_verdict(expect: Expect, _: Sequence[str | int], measurements: Seque
         yield KeyUpdate(keys=("verdict",), value=verdict)
 
 
-def _changed_rules(expect: Expect, _: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[KeyUpdate]:
+def _changed_rules(expect: Expect, _: Mismatch, measurements: Sequence[Sample]) -> Iterator[KeyUpdate]:
     yield KeyUpdate(keys=("rules",), value=_agreed("rules", lambda seen: _rules(expect, seen), measurements))
 
 
-def _changed_counter(_: Expect, rest: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[KeyUpdate]:
-    name = str(rest[0])
+def _changed_counter(_: Expect, mismatch: Mismatch, measurements: Sequence[Sample]) -> Iterator[KeyUpdate]:
+    name = str(mismatch.keys[2])
     counted = _agreed(f"counter {name}", lambda seen: seen.sent.observation.counters.get(name), measurements)
     yield KeyUpdate(keys=("counters", name), value=counted)
 
 
-def _changed_elements(_: Expect, rest: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[KeyUpdate]:
-    name = str(rest[0])
+def _changed_elements(_: Expect, mismatch: Mismatch, measurements: Sequence[Sample]) -> Iterator[KeyUpdate]:
+    name = str(mismatch.keys[2])
     found = _agreed(f"set {name}", lambda seen: sorted(seen.sent.observation.elements.get(name, ())), measurements)
     yield KeyUpdate(keys=("elements", name), value=found)
 
 
-def _changed_path(expect: Expect, _: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[KeyUpdate]:
+def _changed_path(expect: Expect, _: Mismatch, measurements: Sequence[Sample]) -> Iterator[KeyUpdate]:
     if isinstance(expect.path, Exactly):
         raise NotRecordableError("a path given as `exactly` is not rewritten; edit it yourself")
     yield repathed(expect.path or [], measurements)
 
 
-def _changed_flow(_: Expect, rest: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[KeyUpdate]:
+def _changed_flow(_: Expect, mismatch: Mismatch, measurements: Sequence[Sample]) -> Iterator[KeyUpdate]:
+    rest = mismatch.keys[2:]
     name = str(rest[0]) if rest else "result"
     value = _agreed(f"flow {name}", lambda seen: getattr(seen.sent.observation.flow, name) or None, measurements)
     yield KeyUpdate(keys=("flow", *rest), value=value)
 
 
-def _changed_never(expect: Expect, _: Sequence[str | int], measurements: Sequence[Sample]) -> Iterator[KeyUpdate]:
+def _changed_never(expect: Expect, _: Mismatch, measurements: Sequence[Sample]) -> Iterator[KeyUpdate]:
     met = {int(m.keys[2]) for seen in measurements for m in judged(expect, seen) if m.keys[:2] == ("expect", "never")}
     kept = tuple(KeptEntry(at) for at in range(len(expect.never or ())) if at not in met)
     yield KeyUpdate(keys=("never",), value=kept or None)
@@ -203,13 +211,14 @@ def _delivered(seen: Sample) -> Written:
     return {"to": to, "sees": changed} if changed else to
 
 
-def _delivery(expect: Expect, rest: Sequence[str | int], measurements: Sequence[Sample]) -> Iterable[KeyUpdate]:
+def _changed_delivery(expect: Expect, mismatch: Mismatch, measurements: Sequence[Sample]) -> Iterator[KeyUpdate]:
     delivered = _agreed("delivered", _delivered, measurements)
     if expect.delivered is None:  # an accepted packet arrives nowhere, and nothing is said of that
         yield KeyUpdate(keys=("delivered",), value=delivered, new=True)
         return
     to = delivered["to"] if isinstance(delivered, dict) else delivered
-    if rest[:1] != ["sees"]:
+    rest = mismatch.keys[2:]
+    if rest[:1] != ("sees",):
         if isinstance(expect.delivered, Delivered) and to != "nowhere":
             yield KeyUpdate(keys=("delivered", "to"), value=to)
         elif isinstance(expect.delivered, Delivered):
@@ -227,10 +236,11 @@ def _delivery(expect: Expect, rest: Sequence[str | int], measurements: Sequence[
     yield _field(wanted, ("delivered", "sees"), rest[1:], lambda seen: _best(wanted, frames(seen)), measurements)
 
 
-def _reply(expect: Expect, rest: Sequence[str | int], measurements: Sequence[Sample]) -> Iterable[KeyUpdate]:
+def _changed_reply(expect: Expect, mismatch: Mismatch, measurements: Sequence[Sample]) -> Iterator[KeyUpdate]:
     def frames(seen: Sample) -> list[bytes]:
         return [one.frame for one in seen.sent.observation.replies if one.host == seen.sent.seen.sender]
 
+    rest = mismatch.keys[2:]
     if rest and isinstance(expect.reply, Sees) and all(frames(seen) for seen in measurements):
         wanted = expect.reply
         yield _field(wanted, ("reply",), rest, lambda seen: _best(wanted, frames(seen)), measurements)
@@ -292,11 +302,12 @@ def _given_up(seen: Sample) -> str | None:
     return None if arrivals(seen.sent.seen) else drop.reason
 
 
-def _dropped(expect: Expect, measurements: Sequence[Sample]) -> KeyUpdate:
+def _changed_drop(expect: Expect, _: Mismatch, measurements: Sequence[Sample]) -> Iterator[KeyUpdate]:
     drops = [seen.sent.seen.drop for seen in measurements]
     known = [drop for drop in drops if drop]
     if len(known) < len(drops):
-        return KeyUpdate(keys=("dropped",), value=None)
+        yield KeyUpdate(keys=("dropped",), value=None)
+        return
     found: dict[str, Written] = {}
     for key, values in (("reason", [one.reason for one in known]), ("function", [one.function for one in known])):
         if not isinstance(expect.dropped, Dropped) or getattr(expect.dropped, key) is not None:
@@ -305,29 +316,33 @@ def _dropped(expect: Expect, measurements: Sequence[Sample]) -> KeyUpdate:
     if isinstance(expect.dropped, Dropped):
         if host != {seen.sent.observation.device for seen in measurements}:
             found["host"] = next(iter(host))
-        return KeyUpdate(keys=("dropped",), value=found)
-    return KeyUpdate(keys=("dropped",), value=found["reason"])
+        yield KeyUpdate(keys=("dropped",), value=found)
+    else:
+        yield KeyUpdate(keys=("dropped",), value=found["reason"])
 
 
-_VALUES: Mapping[str | int, Callable[[Sample], Written | None]] = {
-    "with": lambda seen: seen.sent.with_ or None,
-    "rule": _rule,
-    "mark": _mark,
-    "route": _route,
-}
-"""What is recorded for the keys of ``expect`` that have one value, the same in all measurements."""
+def _changed_layers(expect: Expect, _: Mismatch, measurements: Sequence[Sample]) -> Iterator[KeyUpdate]:
+    yield relayered(expect.layers or [], measurements)
 
-_CHANGES: Mapping[str | int, Callable[[Expect, Sequence[str | int], Sequence[Sample]], Iterable[KeyUpdate]]] = {
+
+CHANGES: Final[Mapping[str, _Recorder]] = {
+    "flow": _changed_flow,
     "verdict": _changed_verdict,
+    "with": _value(lambda seen: seen.sent.with_ or None),
+    "rule": _value(_rule),
     "rules": _changed_rules,
-    "dropped": lambda expect, _, measurements: [_dropped(expect, measurements)],
-    "delivered": _delivery,
-    "reply": _reply,
+    "dropped": _changed_drop,
+    "delivered": _changed_delivery,
+    "reply": _changed_reply,
+    "conntrack": _not_recorded,
+    "connections": _not_recorded,
+    "mark": _value(_mark),
+    "log": _not_recorded,
+    "route": _value(_route),
     "counters": _changed_counter,
     "elements": _changed_elements,
-    "layers": lambda expect, _, measurements: [relayered(expect.layers or [], measurements)],
+    "layers": _changed_layers,
     "path": _changed_path,
-    "flow": _changed_flow,
     "never": _changed_never,
 }
-"""What is recorded for the others; the second argument is the rest of the mismatch's keys."""
+"""What is recorded for a mismatch, by key of ``expect``."""

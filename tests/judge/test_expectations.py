@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from harness.errors import BrokenMeasurement, Position, ScenarioError, Unsupported
-from harness.judge.expectations import judge
+from harness.judge.expectations import COMPARISONS, judge
 from harness.model.observation import (
     Counted,
     Delivery,
@@ -21,6 +21,8 @@ from harness.model.observation import (
 from harness.reading.decision import ended, outcome
 from harness.reading.path import align
 from harness.reading.words import describe_hop, describe_loss
+from harness.recording.expectation import CHANGES
+from harness.scenario.check_expect import CHECKS
 from harness.scenario.models.expect import Expect
 from tests.builders import (
     FORWARD,
@@ -38,6 +40,14 @@ from tests.builders import (
     rule,
     step,
 )
+
+
+def test_every_key_of_expect_is_compared_and_recorded() -> None:
+    keys = set(Expect.__struct_encode_fields__) - {"packets"}
+    assert set(COMPARISONS) == keys
+    assert set(CHANGES) == keys
+    assert set(CHECKS) < keys
+
 
 # --- what the ruleset decided -------------------------------------------------------------------
 
