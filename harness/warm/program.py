@@ -56,6 +56,7 @@ CLEARED_BYTES = 192 << 20
 """Of free memory, before the guest is saved: four times what was seen to be left there."""
 
 _MS_RDONLY, _MS_BIND, _MS_MOVE = 1, 4096, 8192  # include/uapi/linux/mount.h
+_MNT_DETACH = 2  # include/linux/fs.h
 _RNDADDENTROPY, _RNDRESEEDCRNG = 0x40085203, 0x5207  # include/uapi/linux/random.h
 
 _9P = "trans=virtio,version=9p2000.L,msize=1048576,cache=loose,noxattr,access=any"
@@ -351,6 +352,8 @@ def _mount(given: Mapping[str, Any]) -> int:
     modules = Path("/guest/lib/modules", os.uname().release)
     modules.mkdir(parents=True, exist_ok=True)
     _mounted(f"/guest{given['modules']}", str(modules), None, _MS_BIND)
+    if _libc.umount2(b"/template", _MNT_DETACH):  # so that files of it have in /proc/PID/maps the names they have here
+        raise OSError(ctypes.get_errno(), "/template can't be detached")
     os.chdir("/guest")
     _mounted(".", "/", None, _MS_MOVE)
     os.chroot(".")

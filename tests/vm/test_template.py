@@ -187,6 +187,7 @@ json.dump({
     "time": time.time(), "random": [os.urandom(8).hex(), random.random()],
     "edited": open(os.environ["NFT_HARNESS_FILE"]).read(), "harness": "harness.experiment.run" in sys.modules,
     "modules": os.path.isdir(f"/lib/modules/{os.uname().release}/kernel"),
+    "mapped": [line.split(maxsplit=5)[5].strip() for line in open("/proc/self/maps") if "/" in line],
 }, sys.stdout)
 print("something went wrong", file=sys.stderr)
 sys.exit(7)
@@ -245,6 +246,8 @@ class TestRestored:
             assert one["secret"] is None
             assert one["edited"] == "edited a moment ago"
             assert one["modules"]
+            assert [name for name in one["mapped"] if "/libc.so" in name]
+            assert [name for name in one["mapped"] if not Path(name).exists()] == []
             assert abs(one["time"] - now) < PATIENCE_S
         assert seen[0]["random"] != seen[1]["random"]
         assert hashlib.sha256(made.ram.read_bytes()).hexdigest() == before
