@@ -28,7 +28,6 @@ import msgspec
 import pytest
 
 from harness.errors import HarnessError, Position, ScenarioError, Unsupported
-from harness.judge.expectations import judge, refuse_loss
 from harness.model import layers
 from harness.model.node import LineColumn, Node
 from harness.model.observation import Drop, Observation, ObservedPacket, Rule, Step, Verdict
@@ -184,7 +183,9 @@ class SentPacket:
     def __init__(
         self, measurement: Measurement, number: int, case: Callable[[Mapping[str, Any]], Case], trial: Trial
     ) -> None:
-        self._sight = measurement
+        from harness.judge.expectations import refuse_loss  # the controller judges nothing
+
+        self._measurement = measurement
         self._number = number
         self._case = case
         self._trial = trial
@@ -192,17 +193,17 @@ class SentPacket:
         self._outcome = outcome(measurement.packet, measurement.observation.device)
 
     def __repr__(self) -> str:
-        return f"<{self._sight.summary}: {self.ended}>"
+        return f"<{self._measurement.summary}: {self.ended}>"
 
     @property
     def observation(self) -> Observation:
         """Everything that was seen while the packet was on its way."""
-        return self._sight.observation
+        return self._measurement.observation
 
     @property
     def packet(self) -> ObservedPacket:
         """All of it that is about this packet."""
-        return self._sight.packet
+        return self._measurement.packet
 
     @property
     def verdict(self) -> Verdict | None:
@@ -272,7 +273,7 @@ class SentPacket:
             raise ScenarioError(f"{late[0]} can only be read right after the packet", caller(), remedy=remedy)
         case = self._case({"expect": words})
         ((keys, expect),) = case.actions[0].entries
-        measurement = msgspec.structs.replace(self._sight, expect=expect, keys=keys)
+        measurement = msgspec.structs.replace(self._measurement, expect=expect, keys=keys)
         _judge(self._trial, case, {self._number: measurement})
 
 
@@ -303,6 +304,8 @@ class FunctionPath(Sequence[str]):
     @_for_tests
     def __contains__(self, function: object) -> bool:
         if function not in self._functions:
+            from harness.judge.expectations import judge
+
             place = caller()
             judge(Expect(path=[str(function)]), self._observation, self._packet, at=lambda _: place)
         return function in self._functions

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from harness.errors import BrokenMeasurement, Position, ScenarioError
-from harness.judge.expectations import judge
 from harness.model.fields import Keys
 from harness.model.mismatch import Mismatch
 from harness.reading.decision import Outcome, outcome
@@ -53,7 +52,7 @@ class Trial:
     """Whether the reader sees colours."""
     measurements: tuple[Measurement, ...] = ()
     mismatches: list[tuple[Mismatch, ...]] = field(default_factory=list)
-    """Of each of the sights that were judged."""
+    """Of each of the measurements."""
     failure: Failure | None = None
     seconds: float = 0.0
     """From its lab to its judgement."""
@@ -61,6 +60,7 @@ class Trial:
 
 def differing(case: Case, measurement: Measurement) -> tuple[Mismatch, ...]:
     """Everything in which a packet of ``case`` differs from what is expected of it."""
+    from harness.judge.expectations import judge  # the controller judges nothing
 
     def at(keys: Keys) -> Position:
         return case.where(measurement.action, *measurement.keys, *keys[1:])
