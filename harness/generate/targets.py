@@ -52,6 +52,13 @@ class Target(NamedTuple):
     place: str
     """``edge.nft:18``; "" when it is not known."""
 
+    @property
+    def located(self) -> str:
+        """Its place and name, once where the name is the place."""
+        if self.place.rpartition("/")[2] == self.name:
+            return self.place
+        return f"{self.place or 'not in a file'}: {self.name}"
+
 
 def targets(facts: Facts) -> Iterator[Target]:
     """Every rule, and behind those of a base chain its policy, in the order of nft's listing."""

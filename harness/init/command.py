@@ -78,7 +78,7 @@ def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, progr
             "no packet was found that meets any of the rules or policies", remedy="write scenarios by hand"
         )
     missed = [(one, work.reason(one)) for one in about if one.key not in found]
-    comments = [escape(f"{target.place or 'not in a file'}: {target.name}: {why}") for target, why in missed]
+    comments = [escape(f"{one.located}: {why}") for one, why in missed]
     for comment in comments:
         progress(f"no scenario for {comment}")
     try:
