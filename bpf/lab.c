@@ -1,32 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The packets of a scenario, by probes on functions. Hooks nothing and emits nothing: what a live
- * trace has beside these (live.c) is left out.
+ * The packets of a scenario, by probes on functions. Hooks nothing and emits nothing: what only a
+ * live trace (live.c) or tracepoints have is left out.
  */
 
 static __always_inline void fill_record(struct record *record, u64 skb)
 {
 }
 
-static __always_inline void on_dev(u64 dev, u32 netns, u32 ifindex)
-{
-}
-
-static __always_inline void on_packet(u64 skb, struct packet *packet)
-{
-}
-
 static __always_inline void on_sent(void)
 {
-}
-
-static __always_inline void on_chain_name(u64 chain, u64 skb, struct packet *packet)
-{
-}
-
-static __always_inline bool filter_matches(u64 skb)
-{
-	return 0;
 }
 
 static __always_inline void emit_stack(void *ctx, u16 function, u64 skb, struct packet *packet)

@@ -35,23 +35,6 @@ static __always_inline void fill_record(struct record *record, u64 skb)
 	record->bytes = 0;
 }
 
-static __always_inline void on_dev(u64 dev, u32 netns, u32 ifindex)
-{
-}
-
-static __always_inline void on_packet(u64 skb, struct packet *packet)
-{
-}
-
-static __always_inline void on_chain_name(u64 chain, u64 skb, struct packet *packet)
-{
-}
-
-static __always_inline bool filter_matches(u64 skb)
-{
-	return 0;
-}
-
 static __always_inline void visit_at(void *ctx, u8 kind, u64 skb, struct packet *packet, u64 a,
 				     u64 b)
 {

@@ -98,8 +98,10 @@ def source_files(values: Collection[str]) -> tuple[str, ...]:
     ``LIVE`` selects the program of ``nft-harness trace``, ``TRACEPOINTS`` that without probes on functions.
     """
     if "TRACEPOINTS" in values:
-        return "contract.h", "core.c", "tracepoints.c"
-    return "contract.h", "core.c", "live.c" if "LIVE" in values else "lab.c", "probes.c"
+        return "contract.h", "core.c", "scenario.c", "tracepoints.c"
+    if "LIVE" in values:
+        return "contract.h", "core.c", "live.c", "probes.c"
+    return "contract.h", "core.c", "scenario.c", "lab.c", "probes.c"
 
 
 def constants(nf_tables: Layout) -> dict[str, int]:
