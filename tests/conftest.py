@@ -8,7 +8,7 @@ import resource
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -191,6 +191,18 @@ def step(verdict: Verdict, by: Rule | None) -> Step:
 
 CACHE = cache.cache_dir().parent
 """Asked for before pytester moves the home folder."""
+
+
+@pytest.fixture
+def refuses(capsys: pytest.CaptureFixture[str]) -> Callable[[Sequence[str], str], None]:
+    """Assert that a command line is refused, with status 2 and an error that begins with these words."""
+    from harness.cli import main  # it imports every command
+
+    def assert_refused(arguments: Sequence[str], words: str) -> None:
+        assert main(list(arguments)) == 2
+        assert capsys.readouterr().err.startswith(f"nft-harness: error: {words}")
+
+    return assert_refused
 
 
 @pytest.fixture

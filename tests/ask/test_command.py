@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from harness.ask.steps import Question
 from harness.batch import measure
 from harness.batch.messages import Seen
 from harness.cache import cache_dir
-from harness.cli import main
 from harness.errors import HarnessError
 from harness.generate import facts
 from harness.generate.facts import Facts
@@ -133,9 +132,8 @@ def test_a_wrong_command_line_is_one_sentence(
     words: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    refuses: Callable[[Sequence[str], str], None],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "fw.nft").write_text(RULESET)
-    assert main(arguments) == 2
-    assert capsys.readouterr().err.startswith(f"nft-harness: error: {words}")
+    refuses(arguments, words)

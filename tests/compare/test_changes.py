@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import msgspec
 import pytest
 
 from harness.batch.messages import Effect, Effects, Loaded
-from harness.cli import main
 from harness.compare import accepted, output, sides
 from harness.compare.changes import Book, Change, compared, difference, grouped
 from harness.compare.output import Comparison
@@ -182,12 +182,11 @@ def test_a_wrong_command_line_is_one_sentence(
     words: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    refuses: Callable[[Sequence[str], str], None],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     (tmp_path / "a.nft").touch()
     (tmp_path / "a.yaml").write_text("x: 1\n")
     (tmp_path / "empty").mkdir()
-    assert main(["diff", *arguments]) == 2
-    assert capsys.readouterr().err.startswith(f"nft-harness: error: {words}")
+    refuses(["diff", *arguments], words)

@@ -13,17 +13,17 @@ import pytest
 from harness.errors import Position
 from harness.judge.advice import advise
 from harness.judge.expectations import judge
-from harness.model.observation import Delivery, Drop, Hop, Loss, Observation, ObservedPacket, Rule, Step, Verdict
+from harness.model.observation import Delivery, Drop, Loss, Observation, ObservedPacket, Rule
 from harness.reading.decision import outcome
 from harness.report.terminal import explain, outline
 from harness.scenario.models.expect import Expect
 from harness.text import escape
 from harness.topology.builtin import LABS
 from harness.topology.network import Network
+from tests.builders import FORWARD, hop, rule, step
 
 NAME = "SSH from outside is refused"
 SUMMARY = "client 203.0.113.5:40000 → server 10.0.2.2:22 tcp S (IPv4, 40 bytes)"
-FORWARD = "inet filter forward"
 
 
 def frame(proto: int, upper: bytes, *, src: str = "203.0.113.5", dst: str = "10.0.2.2", ttl: int = 64) -> bytes:
@@ -32,30 +32,6 @@ def frame(proto: int, upper: bytes, *, src: str = "203.0.113.5", dst: str = "10.
 
 
 SSH = struct.pack(">HHIIBBHHH", 40000, 22, 1000, 0, 5 << 4, 2, 64240, 0, 0)
-
-
-def rule(text: str, *, line: int, handle: int) -> Rule:
-    place = Position("rulesets/edge.nft", line)
-    return Rule(family="inet", table="filter", chain="forward", handle=handle, text=text, position=place)
-
-
-def step(verdict: str, found: Rule | None = None, *, target: str = "") -> Step:
-    return Step(
-        time=0,
-        host="device",
-        hook="forward",
-        family="inet",
-        table="filter",
-        chain="forward",
-        kind="rule" if found else "policy",
-        verdict=Verdict(verdict),
-        target=target,
-        rule=found,
-    )
-
-
-def hop(function: str, layer: str = "IPv4", *, host: str = "device", device: str = "wan0", **detail: str) -> Hop:
-    return Hop(time=0, cpu=0, host=host, device=device, function=function, layer=layer, detail=detail)
 
 
 ESTABLISHED = step("continue", rule("ct state vmap { established : accept }", line=12, handle=5))

@@ -19,9 +19,6 @@ from harness.lab.lab import Host, Lab
 from harness.reading.decision import outcome
 from harness.scenario.case import Case
 from harness.scenario.load import load
-from harness.topology.builtin import LABS
-from harness.topology.network import Network
-from harness.topology.spec import HostSpec, LabSpec
 from harness.tracer.kernel_cache import KernelCache
 from harness.tracer.tracer import Tracer
 
@@ -40,17 +37,9 @@ def received(host: Host) -> int:
 
 
 @contextmanager
-def flooded() -> Iterator[Host]:
+def flooded(lab: Lab) -> Iterator[Host]:
     """A process for each CPU sends UDP through another router, as fast as it can; the host that receives."""
-    hosts = {
-        **LABS["router"].hosts,
-        "client": HostSpec(interfaces={"eth0": ["203.0.113.5/24"]}, gateway="device", forwarding=True),
-        "server": HostSpec(interfaces={"eth0": ["10.0.2.2/24"]}, gateway="device", forwarding=True),
-    }
     with ExitStack() as stack:
-        lab = stack.enter_context(
-            Lab.build(Network.of(LabSpec(hosts=hosts, links=LABS["router"].links, device="device")))
-        )
         for _ in range(os.cpu_count() or 1):
             sender = lab.hosts["client"].namespace.socket(socket.AF_INET, socket.SOCK_DGRAM)
             stack.callback(sender.close)
@@ -66,10 +55,10 @@ def flooded() -> Iterator[Host]:
         yield lab.hosts["server"]
 
 
-def test_a_scenario_beside_a_flood_is_right_or_broken(record_property: Callable[[str, object], None]) -> None:
+def test_a_scenario_beside_a_flood_is_right_or_broken(lab: Lab, record_property: Callable[[str, object], None]) -> None:
     cases = [case for case in load(EDGE) if isinstance(case, Case)][: len(OUTCOMES)]
     right, broken = 0, []
-    with Tracer(KernelCache(cache_dir())) as tracer, flooded() as server:
+    with Tracer(KernelCache(cache_dir())) as tracer, flooded(lab) as server:
         before, started = received(server), time.monotonic()
         for case, expected in [pair for _ in range(ROUNDS) for pair in zip(cases, OUTCOMES, strict=True)]:
             already = received(server)

@@ -17,9 +17,6 @@ from harness.lab.capture import Capture
 from harness.lab.inject import cookie_of
 from harness.lab.lab import Host, Lab
 from harness.ruleset.nft import Nft
-from harness.topology.builtin import LABS
-from harness.topology.network import Network
-from harness.topology.spec import HostSpec, LabSpec
 from harness.tracer.events import Event, EventKind
 from harness.tracer.kernel_cache import KernelCache
 from harness.tracer.session import TraceData
@@ -37,18 +34,6 @@ PORT = 4242
 def tracer() -> Iterator[Tracer]:
     with Tracer(KernelCache(cache_dir())) as tracer:
         yield tracer
-
-
-@pytest.fixture
-def lab() -> Iterator[Lab]:
-    """The router, and hosts at its sides that have addresses."""
-    hosts = {
-        **LABS["router"].hosts,
-        "client": HostSpec(interfaces={"eth0": ["203.0.113.5/24"]}, gateway="device", forwarding=True),
-        "server": HostSpec(interfaces={"eth0": ["10.0.2.2/24"]}, gateway="device", forwarding=True),
-    }
-    with Lab.build(Network.of(LabSpec(hosts=hosts, links=LABS["router"].links, device="device"))) as built:
-        yield built
 
 
 def run(host: Host, *command: str) -> None:
