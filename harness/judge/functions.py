@@ -68,7 +68,7 @@ def compare_path(evidence: Evidence) -> Found:
     if isinstance(expect.path, Exactly) and (parted := unlisted(expect.path, packet, device)):
         index, hop = parted
         wanted = f"exactly {describe_entry(path[index])}" if index < len(path) else "nothing more of these functions"
-        seen = f"{describe_hop(hop)} on {hop.host}" if hop else "no more of these functions"
+        seen = f"{describe_hop(hop)} on {hop.host}"
         yield (*keys, min(index, len(path) - 1)), wanted, seen, "the first place where seen and expected part"
 
 

@@ -194,32 +194,22 @@ def _walk_optional(
             place = hit + 1
 
 
-def unlisted(path: Exactly, packet: ObservedPacket, device: str) -> tuple[int, Hop | None] | None:
-    """Return where the calls of the functions that ``path`` names part from it; None if they do not.
+def unlisted(path: Exactly, packet: ObservedPacket, device: str) -> tuple[int, Hop] | None:
+    """Return the first call of a function that ``path`` names, or of its layers, that is not one of its entries.
 
-    That is the number of the entry and the hop seen in its place, or None when no more came; behind the
-    last entry, the number of entries and the first hop too many.
+    With the number of the entry that was to come instead; behind the last, the number of entries. None if there is no
+    such call. Each entry that is not optional has been met, see :func:`walk`.
     """
     closed: dict[str, set[str]] = {}
     for entry in path.exactly:
         names, detail = parse_entry(entry)
         closed.setdefault(detail.host or device, set()).update(names)
-    index = 0
-    for hop in located(packet):
-        layer_closed = hop.host == device and hop.layer in (path.layers or ())
-        if not layer_closed and hop.function not in closed.get(hop.host, ()):
-            continue
-        wanted = next(
-            (
-                at
-                for at in range(index, len(path.exactly))
-                if meets(*parse_entry(path.exactly[at]), hop, device) or not parse_entry(path.exactly[at])[1].optional
-            ),
-            len(path.exactly),
-        )
-        if wanted == len(path.exactly) or not meets(*parse_entry(path.exactly[wanted]), hop, device):
-            return wanted, hop
-        index = wanted + 1
-    rest = (at for at in range(index, len(path.exactly)) if not parse_entry(path.exactly[at])[1].optional)
-    missing = next(rest, None)
-    return None if missing is None else (missing, None)
+    met = {hit[0]: index for index, hit in enumerate(walk(path.exactly, packet, device)) if hit}
+    place = 0
+    for number, hop in enumerate(located(packet)):
+        if number in met:
+            place = met[number] + 1
+        elif hop.function in closed.get(hop.host, ()) or (hop.host == device and hop.layer in (path.layers or ())):
+            needed = (at for at in range(place, len(path.exactly)) if not parse_entry(path.exactly[at])[1].optional)
+            return next(needed, len(path.exactly)), hop
+    return None

@@ -23,7 +23,7 @@ def own_answer_was_dropped(evidence: Evidence) -> Iterator[str]:
     """The device's kernel answered, and the device's ruleset dropped that on its way out."""
     if not evidence.expects_answer:
         return
-    callers = {str(fields(one.frame).get("src", "")) for one in evidence.observation.injected}
+    callers = {found["src"] for one in evidence.observation.injected if "src" in (found := fields(one.frame))}
     for answer, headers in evidence.answers():
         step = _refusal(answer, evidence.device)
         if step and headers.get("dst") in callers:

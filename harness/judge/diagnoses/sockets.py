@@ -47,7 +47,7 @@ def _should_have_been_refused(evidence: Evidence) -> Iterator[str]:
     if any(rule_did_not_match(evidence)) or any(rule_at_another_hook(evidence)):
         return
     if rule:
-        status = rule_status(rule, evidence.rules, evidence.packet, evidence.device, evidence.policies)
+        status = rule_status(rule, evidence.rules, evidence.packet, evidence.device)
         yield f"look at {place(rule)}, which the scenario expects to refuse the packet: it {status}"
     elif evidence.last:
         yield (
