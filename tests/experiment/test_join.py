@@ -124,7 +124,7 @@ def all_joined(
         loss=loss or Loss(entered=len(tape.events), received=len(tape.events)),
         whole=whole,
     )
-    more = {"failed": failed} | ({"trace_lost": trace_lost} if trace_lost else {})
+    more = ({"failed": failed} if failed else {}) | ({"trace_lost": trace_lost} if trace_lost else {})
     return observe(SCENE, recording, messages, captured, injected=injected, sender="client", **more)
 
 
@@ -569,7 +569,7 @@ class TestFlow:
 
     def test_a_call_that_the_kernel_refused_has_no_packet_but_a_reason(self) -> None:
         (packet,) = joined(Tape(), injected=None, failed="ENETUNREACH").packets
-        assert (packet.injected, packet.sender, packet.frame) == (True, "client", b"")
+        assert (packet.number, packet.injected, packet.sender, packet.frame) == (0, True, "client", b"")
         assert packet.drop == Drop(host="client", function="connect", reason="ENETUNREACH")
         sent = Tape()
         sent.born()

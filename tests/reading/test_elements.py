@@ -192,3 +192,49 @@ def test_the_key_of_a_packet() -> None:
     seen = step(packet=headers(), iif="lan1")
     assert key_of("ip saddr . tcp dport", seen) == "203.0.113.5 . 443"
     assert key_of("ip saddr . ct mark", seen) == ""
+
+
+def test_a_protocol_that_may_be_another_number_hides_no_later_difference() -> None:
+    unknown = step(packet=headers(proto=254))
+    text = "meta l4proto tcp ip saddr 10.0.0.0/8 accept"
+    assert difference(rule(text), unknown) == "ip saddr 10.0.0.0/8, the packet has 203.0.113.5"
+
+
+def test_sets_of_which_no_element_is_to_be_found_out() -> None:
+    many = ", ".join(map(str, range(1, 101)))
+    assert fit("tcp dport { 443 } accept", step(packet=headers())) == []
+    assert len(list(lookups(rule(f"tcp dport {{ {many} }} accept"), {}))) == 1
+    assert list(lookups(rule(f"tcp dport {{ {many}, 101 }} accept"), {})) == []
+
+
+def test_a_lookup_behind_one_that_is_negated() -> None:
+    assert fit("tcp dport != { 22, 80 } ip saddr { 203.0.113.5, 10.0.0.1 }", step(packet=headers())) == [
+        ["203.0.113.5"]
+    ]
+
+
+def test_names_in_quotes_and_the_catch_all_of_a_named_map() -> None:
+    sets = {"inet t ways": ('"lan0" : accept', "* : accept")}
+    (lookup,) = lookups(rule("iifname vmap @ways"), sets)
+    assert candidates(lookup, step(iif="wan0", packet=headers()), step(iif="wan0", packet=headers())) == ["*", ""]
+    assert candidates(lookup, step(iif="lan0", packet=headers()), step(iif="lan0", packet=headers())) == ["lan0"]
+
+
+def test_keys_that_a_packet_has() -> None:
+    seen = step(packet=headers())
+    assert key_of("tcp sport . th dport", seen) == "40000 . 443"
+    assert key_of("udp sport", seen) == ""
+    assert key_of("ip protocol . meta l4proto", seen) == "tcp . tcp"
+    assert key_of("meta l4proto", step(packet=bytes(28))) == "", "neither IPv4 nor IPv6"
+
+
+def test_comments_and_prefixes_are_no_part_of_what_is_left() -> None:
+    text = 'tcp dport 443 log prefix "tcp dport 22" ct state new comment "ip saddr 10.0.0.1" accept'
+    assert without_what_holds(rule(text), step(packet=headers())) == "ct state new"
+
+
+def test_types_of_icmp_by_name() -> None:
+    assert difference(rule("icmpv6 type echo-request accept"), step(packet=HEADERS_V6)) == ""
+    assert difference(rule("icmpv6 type { echo-reply, nd-router-advert } accept"), step(packet=HEADERS_V6)) == (
+        "icmpv6 type { echo-reply, nd-router-advert }, the packet has 128"
+    )

@@ -5,15 +5,17 @@ from __future__ import annotations
 import pytest
 
 from harness.model.observation import Hop, ObservedPacket
-from harness.reading.path import align
-from harness.scenario.models.expect import HopDetail
+from harness.reading.path import align, functions
+from harness.scenario.models.expect import Expect, HopDetail
 from tests.builders import FORWARD, changed, complaints, hop, step
 
 RCV, FORWARDED, OUT = hop("ip_rcv"), hop("ip_forward_finish"), hop("__dev_queue_xmit", "Xmit", device="lan0")
 PREROUTING = hop("nft_do_chain", "Netfilter", chain="inet filter prerouting", verdict="accept")
 CHAIN = hop("nft_do_chain", "Netfilter", chain=FORWARD, verdict="accept")
 HOOK = hop("nf_hook_slow", "Netfilter")
+PUSH = hop("skb_push", "Buffer")
 MAYBE = {"nf_hook_slow": {"optional": True}}
+MAY = ("nf_hook_slow", "skb_push")
 
 
 def way(*hops: Hop) -> ObservedPacket:
@@ -120,6 +122,11 @@ class TestExactly:
             assert complaints(expect, way(*hops)) == []
         assert len(complaints(expect, way(RCV, HOOK, HOOK, OUT))) == 1
 
+    def test_a_call_is_that_of_the_entry_which_needs_it(self) -> None:
+        twice = self.exactly({"ip_rcv": {"optional": True}}, "ip_rcv", "__dev_queue_xmit")
+        assert complaints(twice, way(RCV, OUT)) == []
+        assert complaints(twice, way(RCV, RCV, RCV, OUT)) != []
+
     def test_a_whole_layer(self) -> None:
         expect = self.exactly({"nft_do_chain": {"chain": FORWARD}}, layers=["Netfilter"])
         assert complaints(expect, way(RCV, CHAIN, OUT)) == []
@@ -134,3 +141,55 @@ class TestExactly:
         expect = self.exactly("ip_rcv", {"ip_rcv": {"host": "server"}})
         assert complaints(expect, way(RCV, elsewhere)) == []
         assert len(complaints(expect, way(RCV, elsewhere, elsewhere))) == 1
+
+
+class TestWalk:
+    """Where optional entries are looked for."""
+
+    def expected(self, path: list[object], *hops: Hop) -> list[tuple[str, bool]]:
+        rows = align([{one: HopDetail(optional=True)} if one in MAY else one for one in path], way(*hops), "device")
+        return [(row.hop.function if row.hop else "", row.expected is not None) for row in rows]
+
+    def test_before_the_next_that_is_not_optional(self) -> None:
+        assert self.expected(["ip_rcv", "nf_hook_slow", "__dev_queue_xmit"], RCV, OUT, HOOK) == [
+            ("ip_rcv", True),
+            ("__dev_queue_xmit", True),
+            ("nf_hook_slow", False),
+        ]
+
+    def test_at_the_end_behind_the_last(self) -> None:
+        assert self.expected(["ip_rcv", "nf_hook_slow"], HOOK, RCV) == [("nf_hook_slow", False), ("ip_rcv", True)]
+        assert self.expected(["ip_rcv", "nf_hook_slow"], RCV, HOOK) == [("ip_rcv", True), ("nf_hook_slow", True)]
+
+    def test_several_in_their_order(self) -> None:
+        path: list[object] = ["nf_hook_slow", "skb_push", "nf_hook_slow", "__dev_queue_xmit"]
+        assert self.expected(path, HOOK, PUSH, OUT) == [
+            ("nf_hook_slow", True),
+            ("skb_push", True),
+            ("__dev_queue_xmit", True),
+        ]
+        assert self.expected(path, PUSH, HOOK, HOOK, OUT) == [
+            ("skb_push", False),
+            ("nf_hook_slow", True),
+            ("nf_hook_slow", True),
+            ("__dev_queue_xmit", True),
+        ]
+
+
+def test_a_call_without_the_detail_that_is_expected() -> None:
+    assert complaints({"path": [{"ip_rcv": {"reason": "NO_SOCKET"}}]}, way(RCV)) == [
+        "expect.path[0]: ip_rcv NO_SOCKET / not met on device / met with reason unknown"
+    ]
+    hooked = hop("nft_do_chain", "Netfilter", chain=FORWARD, hook="forward", verdict="accept")
+    assert complaints({"path": [{"nft_do_chain": {"hook": "input"}}]}, way(hooked)) == [
+        "expect.path[0]: nft_do_chain input / not met on device / met with hook forward"
+    ]
+
+
+def test_the_functions_that_an_expectation_needs() -> None:
+    assert functions(Expect(path=["ip_rcv | ipv6_rcv"], never=["ip_forward"])) == {"ip_rcv", "ipv6_rcv", "ip_forward"}
+    assert functions(Expect(log="x")) == {"nf_log_packet"}
+    assert functions(Expect(route="lan0")) == {
+        *("ip_output", "ip6_output", "ip_mc_output", "__dev_queue_xmit", "dev_queue_xmit")
+    }
+    assert functions(Expect(verdict="accept")) == set()

@@ -6,7 +6,7 @@ import pytest
 
 from harness.model.observation import Rule
 from harness.model.result import Policy, RulesetPlan
-from harness.reading.reach import unreachable
+from harness.reading.reach import entrances, unreachable
 
 
 def plan(*rules: str, **sets: tuple[str, ...]) -> RulesetPlan:
@@ -48,3 +48,44 @@ def test_maps_lead_to_chains() -> None:
     named = plan("forward: tcp dport vmap @ports", "a: accept", "b: accept", ports=("22 : jump a",))
     assert {chain for chain, _ in unreachable(named)} == {"inet t b"}
     assert unreachable(plan("forward: tcp dport vmap @unknown", "a: accept")) == set()
+
+
+def test_a_chain_that_two_rules_lead_to() -> None:
+    both = plan("forward: tcp dport 22 jump a", "forward: tcp dport 80 jump b", "a: jump b", "b: jump c", "c: drop")
+    assert unreachable(both) == set()
+
+
+def rules(*written: str) -> tuple[Rule, ...]:
+    return plan(*written).rules
+
+
+INPUT = Policy(family="inet", table="t", chain="input", hook="input", verdict="drop")
+FORWARD = Policy(family="inet", table="t", chain="forward", hook="forward", verdict="drop")
+OTHER = Policy(family="inet", table="u", chain="output", hook="output", verdict="drop")
+ALL = (INPUT, FORWARD, OTHER)
+
+
+def test_base_chains_from_which_a_chain_is_entered() -> None:
+    calls = rules("input: jump a", "forward: goto b", "a: jump c", "b: jump c", "c: drop", "d: drop")
+    assert entrances("inet t c", calls, ALL) == (INPUT, FORWARD)
+    assert entrances("inet t a", calls, ALL) == (INPUT,)
+    assert entrances("inet t forward", calls, ALL) == (FORWARD,)
+    assert entrances("inet t d", calls, ALL) == ()
+
+
+def test_where_the_caller_is_not_known_it_may_be_any_of_the_table() -> None:
+    by_map = rules("input: tcp dport vmap @ports", "forward: accept", "a: drop")
+    assert entrances("inet t a", by_map, ALL) == (INPUT,)
+    block = rules("input: tcp dport 22 jump {", "__chain7: jump a", "a: drop")
+    assert entrances("inet t a", block, ALL) == (INPUT, FORWARD)
+
+
+def test_a_map_adds_to_what_the_rule_itself_leads_to() -> None:
+    several = plan(
+        "forward: tcp dport vmap @ports goto c",
+        "a: accept",
+        "b: accept",
+        "c: accept",
+        ports=("22 : jump a", "80 : goto b"),
+    )
+    assert unreachable(several) == set()

@@ -13,7 +13,7 @@ from harness.reading.elements import changes_headers, key_of, without_what_holds
 
 _PART = (
     r"(?:[io]if(?:name|group|type)?|(?:ip6?|tcp|udp|udplite|sctp|dccp|th|ether|meta|ct|icmp|icmpv6|vlan|arp|rt|socket)"
-    r" [a-z\d-]+(?: [a-z\d-]+)?)"
+    r" [a-z\d-]+(?: (?!vmap\b)[a-z\d-]+)?)"
 )
 _LIMIT = re.compile(r"(?<!\S)limit rate (?P<over>over )?\d+(?: \w+)?/\w+(?: burst \d+ \w+)?")
 _QUOTA = re.compile(r"(?<!\S)quota (?P<over>over )?(?:until )?\d+ \w+(?: used \d+ \w+)?")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import pytest
 
 from harness.model.observation import Delivery, Flow, ObservedPacket, Step
-from tests.builders import PASSED, advice, at, changed, complaints, dropped, ethernet, headers, hop, rule, step
+from tests.builders import PASSED, advice, at, changed, complaints, dropped, ethernet, frame, headers, hop, rule, step
 
 REPLY = {"reply": {"tcp": {"flags": "RA"}}}
 CALLED = {"flow": "connected"}
@@ -39,6 +41,32 @@ class TestOwnAnswer:
         icmp = icmp[:9] + b"\x01" + icmp[10:]
         (sentence,) = advice({"reply": {"icmp": {}}}, PASSED, made(refused(icmp)))
         assert sentence.startswith("device made the answer, ICMP frag-needed, and its own ruleset dropped it")
+
+    @pytest.mark.parametrize(
+        ("kind", "code", "name"),
+        [
+            (1, 4, "ICMPv6 port-unreachable"),
+            (3, 0, "ICMPv6 time-exceeded"),
+            (200, 0, "ICMPv6 200"),
+            (1, 99, "ICMPv6 99"),
+        ],
+    )
+    def test_of_icmpv6(self, kind: int, code: int, name: str) -> None:
+        addresses = ip_address("2001:db8::1").packed + ip_address("2001:db8::5").packed
+        error = bytes((0x60, 0, 0, 0, 0, 8, 58, 64)) + addresses + bytes((kind, code)) + bytes(6)
+        asked = changed(frame=frame("2001:db8::5", "2001:db8:2::2"))
+        (sentence,) = advice({"reply": {"icmpv6": {}}}, asked, made(refused(error)))
+        assert sentence.startswith(f"device made the answer, {name}, and its own ruleset dropped it")
+
+    def test_its_headers_are_those_that_a_chain_of_the_device_saw(self) -> None:
+        reset = refused(headers("10.0.2.2", "203.0.113.5", flags=4))
+        (sentence,) = advice(REPLY, PASSED, made(step("continue", hook="output"), reset))
+        assert "made the answer, a TCP reset, and" in sentence
+
+    def test_without_those_they_are_what_was_captured_at_birth(self) -> None:
+        data = ethernet(headers("10.0.2.2", "203.0.113.5", flags=18))
+        (sentence,) = advice(REPLY, PASSED, made(at(step("drop"), hook="output"), frame=data))
+        assert "made the answer, a SYN-ACK, and" in sentence
 
     @pytest.mark.parametrize(
         ("yaml", "other"),
@@ -105,3 +133,9 @@ class TestAnotherAddress:
 
 def test_a_packet_that_was_dropped_is_no_answer_from_elsewhere() -> None:
     assert not [line for line in advice(CALLED, dropped(step("drop")), flow=TIMED_OUT) if "answered from" in line]
+
+    def test_not_where_the_flow_went_well_or_no_answer_is_expected(self) -> None:
+        other = answer("192.0.2.20")
+        went_well = Flow(result="connected", host="client")
+        assert advice({**CALLED, "verdict": "accept"}, self.DNAT, other, flow=went_well) == []
+        assert advice({"mark": 3}, self.DNAT, other, flow=TIMED_OUT) == []

@@ -7,7 +7,7 @@ import pytest
 from harness.judge.expectations import judge
 from harness.model.observation import ObservedPacket
 from harness.scenario.models.expect import Expect
-from tests.builders import advice, changed, complaints, hop, observation, place, rule, step
+from tests.builders import advice, at, changed, complaints, hop, observation, place, rule, step
 
 OFFLOADED = changed(
     steps=(),
@@ -53,3 +53,17 @@ def test_what_no_chain_saw_can_be_expected() -> None:
     assert complaints({"verdict": "accept"}, OFFLOADED) == [
         "expect.verdict: accept / undecided / no base chain of the ruleset saw it"
     ]
+
+
+def test_what_other_hosts_and_chains_at_ingress_saw_does_not_matter() -> None:
+    at_ingress = step("accept", chain="netdev i in", hook="ingress")
+    elsewhere = at(step("accept"), host="server")
+    assert advice(WANTED, changed(OFFLOADED, steps=(at_ingress, elsewhere)), rules=(RULE,)) == [SAID]
+
+
+def test_three_rules_are_named_at_the_most_and_none_where_none_is_known() -> None:
+    several = [rule(f"tcp dport {number} flow add @ft", line=number, handle=number) for number in range(1, 6)]
+    (said,) = advice(WANTED, OFFLOADED, rules=tuple(several))
+    assert "by rulesets/edge.nft:1 or rulesets/edge.nft:2 or rulesets/edge.nft:3; what" in said
+    (said,) = advice(WANTED, OFFLOADED)
+    assert "a flowtable forwarded it, because its flow had been offloaded; what" in said

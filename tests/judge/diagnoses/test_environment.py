@@ -77,13 +77,21 @@ class TestVlan:
         ]
         other = given_up("ip_rcv_core", "OTHERHOST", frame=tagged(10, to="02:00:00:00:00:99"))
         assert advice({"verdict": "accept"}, other, network=lab) == ["check `ether.dst` in `send`"]
+        for near in (
+            given_up("ip_rcv_core", "OTHERHOST", frame=tagged(to=own)),
+            given_up("ip_rcv_core", "IP_CSUM", frame=tagged(10, to=own)),
+        ):
+            assert not [line for line in advice({"verdict": "accept"}, near, network=lab) if "VLAN" in line]
 
     def test_the_tag_is_taken_off_before_ingress(self) -> None:
         wanted = rule("meta protocol 8021q drop", line=1, chain="netdev i in")
         seen = changed(steps=(at(step("accept", chain="netdev i in", hook="ingress")),), hops=(), frame=tagged(10))
         expect = {"verdict": "drop", "rule": wanted.text}
         (said,) = advice(expect, seen, rules=(wanted,))
-        assert said.startswith("rulesets/edge.nft:1 cannot match: the kernel takes the VLAN tag off before any chain")
+        assert said == (
+            "rulesets/edge.nft:1 cannot match: the kernel takes the VLAN tag off before any chain, so `meta protocol` "
+            "is that of what is behind it; match the tag by `vlan id`"
+        )
         for data in (frame(), tagged(10, 20)):
             assert advice(expect, changed(seen, frame=data), rules=(wanted,)) == []
 
@@ -96,7 +104,11 @@ class TestVlan:
         assert advice(expect, changed(seen, frame=frame()), rules=(wanted,), network=network()) == [
             f"{said}without a tag"
         ]
-        assert advice(expect, changed(seen, frame=tagged(20)), rules=(wanted,), network=network()) == []
+        assert advice(expect, changed(seen, frame=tagged(10, 30)), rules=(wanted,), network=network()) == [
+            f"{said}with VLAN 10, 30"
+        ]
+        for other in ({"frame": tagged(20)}, {"sender": "device"}, {"injected": False}):
+            assert advice(expect, changed(seen, **other), rules=(wanted,), network=network()) == []
 
 
 class TestLimitOfErrors:
@@ -124,3 +136,26 @@ class TestLimitOfErrors:
             deliveries=(Delivery(time=1, host="client", device="eth0", frame=frame()),),
         )
         assert advice(self.WANTED, self.REJECTED, answer, network=self.LIMITED) == []
+
+    def test_of_udp_to_a_port_without_a_socket(self) -> None:
+        udp = frame()[:23] + b"\x11" + frame()[24:]
+        unheard = given_up("udp_unicast_rcv_skb", "NO_SOCKET", frame=udp)
+        limited = network(sysctls={"net.ipv4.icmp_ratelimit": 1000, "net.ipv4.icmp_msgs_per_sec": 1})
+        said = (
+            "device sent no ICMP error for this packet; the lab limits their rate (net.ipv4.icmp_ratelimit: 1000, "
+            "net.ipv4.icmp_msgs_per_sec: 1)"
+        )
+        assert said in advice(self.WANTED, unheard, network=limited)
+        for other in (
+            changed(unheard, frame=frame()),  # of TCP
+            given_up("udp_queue_rcv_skb", "SOCKET_RCVBUFF", frame=udp),
+            changed(frame=udp),
+        ):
+            assert said not in advice(self.WANTED, other, network=limited)
+
+    def test_a_redirect_is_no_answer(self) -> None:
+        ip = bytearray(headers("203.0.113.1", "203.0.113.5")[:20] + bytes((5, 1)) + bytes(6))
+        ip[9] = 1
+        redirect = ObservedPacket(number=1, sender="device", frame=bytes(12) + b"\x08\x00" + bytes(ip), injected=False)
+        (said,) = advice(self.WANTED, self.REJECTED, redirect, network=self.LIMITED)
+        assert said.startswith("device sent no ICMP error for this packet")

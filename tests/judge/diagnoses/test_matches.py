@@ -35,6 +35,12 @@ def said(text: str, *more: Rule, packet: ObservedPacket | None = None, **sets: t
             "the rate did not exceed its limit (`limit rate over 1 mbytes/second`)",
         ),
         ("tcp dport 443 quota over 5 kbytes drop", "its quota was not used up (`quota over 5 kbytes`)"),
+        ("tcp dport 443 quota 5 kbytes accept", "its quota was used up (`quota 5 kbytes`)"),
+        ("tcp dport 443 ct count 2 accept", "there were more connections (`ct count 2`)"),
+        (
+            "tcp dport 443 add @macs { ether saddr } drop",
+            "set macs took no new element, as when it is full (`add @macs { ether saddr }`)",
+        ),
         ("tcp dport 443 ct count over 2 drop", "there were not that many connections (`ct count over 2`)"),
         (
             "tcp dport 443 add @small { ip saddr timeout 1m } drop",
@@ -103,3 +109,10 @@ def test_not_of_a_rule_that_matched_or_was_not_reached() -> None:
 
 def test_not_where_rules_change_headers() -> None:
     assert said("ip saddr @bad drop", rule("ip saddr set 192.0.2.1", line=4, handle=2)) == ""
+
+
+def test_an_element_of_a_map_that_expired() -> None:
+    assert said("ip saddr vmap @ways", ways=("203.0.113.5 : drop", "192.0.2.1 : accept")).startswith(
+        "ways no longer has the element 203.0.113.5 that was loaded"
+    )
+    assert said("ip saddr vmap @ways", ways=("192.0.2.1 : accept",)).startswith("ways has no element for 203.0.113.5")

@@ -119,3 +119,20 @@ class TestVrf:
             said = advice({"flow": "connected"}, unsent, network=network, flow=flow)
             expected = ["the program on client is not bound to the VRF red, so it does not use the routes there"]
             assert said == (expected if known else [])
+
+    def test_one_of_several(self) -> None:
+        client = {
+            "interfaces": {"eth0": ["203.0.113.5/24"], "eth1": [], "red": [], "blue": []},
+            "vrfs": {"red": {"table": 9, "interfaces": ["eth0"]}, "blue": {"table": 8, "interfaces": ["eth1"]}},
+        }
+        hosts = {**self.SPEC["hosts"], "client": client}
+        links = [["client:eth0", "device:wan0"], ["client:eth1", "device:lan0"]]
+        hosts["device"] = {"interfaces": {"wan0": ["203.0.113.1/24"], "lan0": []}}
+        network = Network.of(msgspec.convert({"hosts": hosts, "links": links}, LabSpec))
+        flow = Flow(result="unreachable", host="client", error="ENETUNREACH")
+        unsent = changed(
+            frame=b"", hops=(), steps=(), deliveries=(), drop=Drop(host="client", function="connect", reason="x")
+        )
+        assert advice({"flow": "connected"}, unsent, network=network, flow=flow) == [
+            "the program on client is not bound to the VRF red or blue, so it does not use the routes there"
+        ]

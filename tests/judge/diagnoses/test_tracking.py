@@ -5,8 +5,14 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from harness.model.observation import Connection, Delivery, Direction, ObservedPacket, Step
-from tests.builders import advice, at, changed, dropped, ethernet, headers, hop, rule, step
+from harness.judge.diagnoses.tracking import needs_connections, should_be_translated
+from harness.judge.evidence import Evidence
+from harness.model.observation import Connection, Delivery, Direction, Flow, ObservedPacket, Rule, Step
+from harness.reading.decision import outcome
+from harness.scenario.models.expect import Expect
+from harness.topology.builtin import LABS
+from harness.topology.network import Network
+from tests.builders import advice, at, changed, dropped, ethernet, headers, hop, observation, rule, step
 
 PASS = {"verdict": "accept", "delivered": "server"}
 INVALID = step("drop", rule("ct state invalid drop", line=9))
@@ -74,6 +80,39 @@ class TestInvalid:
     def test_of_a_connection(self, flags: int, state: str, reason: str) -> None:
         assert advice(PASS, packet(flags), connections=(entry(state),), listed=True) == [CONSIDERED + reason]
 
+    @pytest.mark.parametrize(
+        ("flags", "state"),
+        [
+            *((SYN, "SYN_SENT"), (RST, "SYN_SENT"), (SYN | ACK, "SYN_SENT"), (RST | ACK, "SYN_SENT")),
+            *((SYN | ACK, "ESTABLISHED"), (RST | ACK, "ESTABLISHED"), (ACK, "TIME_WAIT"), (SYN, "ESTABLISHED")),
+        ],
+    )
+    def test_whose_state_the_flags_do_not_fit(self, flags: int, state: str) -> None:
+        (found,) = advice(PASS, packet(flags), connections=(entry(state),), listed=True)
+        assert found.startswith(f"{CONSIDERED}its connection is tcp {state} {LINE}, and the flags ")
+        assert found.endswith(" or the numbers of the packet do not fit that")
+
+    def test_flags_that_conntrack_leaves_aside(self) -> None:
+        (found,) = advice(PASS, packet(ACK | 8), connections=(entry("ESTABLISHED"),), listed=True)
+        assert found.endswith("and its sequence or acknowledgement number is out of the window")
+
+    def test_of_several_connections(self) -> None:
+        own = (entry("ESTABLISHED"), entry("TIME_WAIT"))
+        assert advice(PASS, packet(RST), connections=own, listed=True) == [
+            f"{CONSIDERED}it does not fit its connection: tcp ESTABLISHED {LINE}; tcp TIME_WAIT {LINE}"
+        ]
+
+    def test_without_any_flag(self) -> None:
+        (found,) = advice(PASS, packet(0))
+        assert found == f"{CONSIDERED}no TCP packet has the flags none together"
+
+    def test_of_another_protocol_or_cut_off(self) -> None:
+        udp = bytearray(ethernet(headers()))
+        udp[23] = 132
+        for data in (bytes(udp), ethernet(headers()[:24])):
+            (found,) = advice(PASS, dropped(INVALID, frame=data))
+            assert found == f"{CONSIDERED}it fits no connection, and cannot begin one"
+
     def test_without_a_connection(self) -> None:
         said = "no connection that it belongs to, and the flags R do not begin one"
         other = msgspec.structs.replace(entry("ESTABLISHED"), original=Direction(src="203.0.113.9", dst="10.0.2.2"))
@@ -94,6 +133,25 @@ class TestInvalid:
         wrong = msgspec.structs.replace(packet(), frame=bytes(frame))
         (found,) = advice(PASS, wrong, connections=(entry("ESTABLISHED"),), listed=True)
         assert found == f"{CONSIDERED}its TCP checksum is wrong"
+        (found,) = advice(PASS, wrong, network=Network.of(LABS["router"]))
+        assert found == f"{CONSIDERED}its TCP checksum is wrong"
+
+    def test_a_wrong_checksum_that_conntrack_does_not_verify(self) -> None:
+        frame = bytearray(ethernet(headers(flags=ACK)))
+        frame[-2] ^= 1
+        wrong = msgspec.structs.replace(packet(), frame=bytes(frame))
+        device = msgspec.structs.replace(
+            LABS["router"].hosts["device"], sysctls={"net.netfilter.nf_conntrack_checksum": 0}
+        )
+        off = msgspec.structs.replace(LABS["router"], hosts={**LABS["router"].hosts, "device": device})
+        for one, more in (
+            (wrong, {"network": Network.of(off)}),
+            (msgspec.structs.replace(wrong, sender="device"), {}),
+            (msgspec.structs.replace(wrong, injected=False), {}),
+            (wrong, {"flow": Flow(result="timeout", host="client")}),
+        ):
+            (found, *_) = advice(PASS, one, **more)
+            assert "checksum" not in found
 
     @pytest.mark.parametrize(
         ("version", "kind", "reason"),
@@ -107,6 +165,8 @@ class TestInvalid:
             (4, 0, "no request is tracked that this echo-reply answers"),
             (6, 129, "no request is tracked that this echo-reply answers"),
             (4, 9, "conntrack does not take router-advertisement for the beginning of a connection"),
+            (6, 128, "conntrack does not take echo-request for the beginning of a connection"),
+            (4, 200, "conntrack does not take type 200 for the beginning of a connection"),
         ],
     )
     def test_icmp(self, version: int, kind: int, reason: str) -> None:
@@ -207,3 +267,70 @@ class TestNotTranslated:
         assert advice({"verdict": "drop"}, one, rules=(MASQUERADE,), listed=True) == []
         sees = {"delivered": {"to": "server", "sees": {"src": "203.0.113.5"}}}
         assert advice(sees, one, rules=(MASQUERADE,), listed=True) == []
+
+    def test_what_another_host_considers_does_not_matter(self) -> None:
+        there = at(step("continue", rule("ct state invalid counter", line=9)), host="edge")
+        assert said(went(there, FORWARDED)) == []
+
+    @pytest.mark.parametrize(("protocol", "why"), [(17, ""), (1, " ("), (132, "")])
+    def test_why_it_was_not_tracked(self, protocol: int, why: str) -> None:
+        frame = bytearray(ethernet(headers(flags=RST)))
+        frame[23] = protocol
+        (found,) = said(went(FORWARDED, frame=bytes(frame)), listed=True)
+        assert found.startswith(f"the packet was not tracked{why or ', '}")
+        assert found.endswith(WITHOUT)
+
+    def test_why_it_was_not_tracked_of_icmpv6(self) -> None:
+        (found,) = said(went(FORWARDED, frame=icmp(6, 129).frame), listed=True)
+        assert found == f"the packet was not tracked (no request is tracked that this echo-reply answers), {WITHOUT}"
+
+    def test_not_of_a_packet_that_did_not_go_on(self) -> None:
+        assert said(msgspec.structs.replace(went(FORWARDED), deliveries=()), listed=True) == []
+        refused = msgspec.structs.replace(
+            went(step("drop", rule("drop", line=3), chain="ip n forward")), deliveries=(), hops=(hop("ip_rcv"),)
+        )
+        assert not [line for line in said(refused, listed=True) if "track" in line]
+
+
+def evidence(expect: dict[str, object], one: ObservedPacket, *rules: Rule) -> Evidence:
+    return Evidence(msgspec.convert(expect, Expect), outcome(one, "device"), observation(one), one, rules)
+
+
+class TestShouldBeTranslated:
+    @pytest.mark.parametrize(
+        ("sees", "known"),
+        [
+            ({"src": "10.0.2.1"}, True),
+            ({"dst": "192.0.2.9"}, True),
+            ({"src": "203.0.113.5", "dst": "192.0.2.9"}, True),
+            ({"src": "203.0.113.5"}, False),
+            ({"dst": "10.0.2.2 | 192.0.2.9"}, False),
+            ({"dst": "198.51.100.1"}, False),  # as it arrived
+            ({"dport": 8080}, False),
+        ],
+    )
+    def test_by_the_addresses_that_are_expected(self, sees: dict[str, object], known: bool) -> None:
+        arrived = ethernet(headers(dst="198.51.100.1"))
+        one = changed(steps=(FORWARDED,), hops=(), frame=ethernet(headers()), deliveries=())
+        came = Delivery(time=9, host="server", device="eth0", frame=arrived if "198" in str(sees) else one.frame)
+        one = msgspec.structs.replace(one, deliveries=(came,))
+        expect = {"delivered": {"to": "server", "sees": sees}}
+        assert should_be_translated(evidence(expect, one)) is known
+        assert needs_connections(evidence(expect, one)) is known
+
+    def test_what_no_header_shows(self) -> None:
+        arp = bytes(12) + b"\x88\xb5" + bytes(40)
+        expect = {"delivered": {"to": "server", "sees": {"src": "10.0.2.1"}}}
+        assert not should_be_translated(evidence(expect, went(FORWARDED, frame=arp)))
+        assert not should_be_translated(evidence({"delivered": "server"}, went(FORWARDED)))
+        assert not should_be_translated(evidence({"verdict": "drop"}, went(FORWARDED)))
+
+    def test_by_a_rule_that_did_not_match(self) -> None:
+        expect = {"rule": MASQUERADE.text}
+        assert should_be_translated(evidence(expect, went(FORWARDED), MASQUERADE))
+        assert not should_be_translated(evidence(expect, went(FORWARDED)))
+
+    def test_connections_are_needed_for_what_is_invalid(self) -> None:
+        counted = step("continue", rule("ct state invalid counter", line=9))
+        assert needs_connections(evidence({"verdict": "drop"}, went(counted, FORWARDED)))
+        assert not needs_connections(evidence({"verdict": "drop"}, went(FORWARDED)))
