@@ -9,6 +9,7 @@ import msgspec
 
 from harness.errors import Position
 from harness.judge.advice import advise
+from harness.judge.evidence import Evidence
 from harness.judge.expectations import judge
 from harness.model.observation import Delivery, Hop, Loss, Observation, ObservedPacket, Rule, Step, Verdict
 from harness.model.result import Policy
@@ -120,8 +121,7 @@ def advice(
     """The sentences about ``packet``; ``others`` are what kernels made beside it, ``more`` is of the observation."""
     seen = msgspec.structs.replace(observation(packet), packets=(packet, *others), **more)
     expect = msgspec.convert(yaml, Expect)
-    loaded = {"rules": rules, "policies": policies, "sets": sets, "network": network}
-    return list(advise(expect, outcome(packet, "device"), seen, packet, **loaded))
+    return list(advise(Evidence(expect, outcome(packet, "device"), seen, packet, rules, policies, sets or {}, network)))
 
 
 def base(chain: str, hook: str = "", verdict: str = "accept") -> Policy:

@@ -9,9 +9,12 @@ import msgspec
 
 from harness.batch.messages import Seen
 from harness.errors import BrokenMeasurement, Position
+from harness.judge.evidence import Evidence
 from harness.model.result import PacketResult, Result, RulesetPlan, with_texts
 from harness.pytest_plugin.results import lab_plan
+from harness.reading.decision import outcome
 from harness.report.terminal import story
+from harness.scenario.models.expect import Expect
 from harness.text import escape
 from harness.topology.network import Network
 
@@ -27,18 +30,11 @@ def text(title: str, about: str, seen: Seen, network: Network, *, colour: bool) 
     bold, faint, plain = ("\x1b[1m", "\x1b[2m", "\x1b[0m") if colour else ("", "", "")
     parts = [f"{bold}{escape(title)}{plain}\n  {faint}{'where':10}{plain}{escape(about)}"]
     for sent in seen.sent[:SHOWN]:
-        parts.append(
-            story(
-                sent.summary,
-                sent.observation,
-                sent.seen,
-                rules=seen.rules,
-                policies=seen.policies,
-                sets=seen.sets,
-                network=network,
-                colour=colour,
-            )
+        evidence = Evidence(
+            *(Expect(), outcome(sent.seen, sent.observation.device), sent.observation, sent.seen),
+            *(seen.rules, seen.policies, seen.sets, network),
         )
+        parts.append(story(sent.summary, evidence, colour=colour))
         parts += [f"  {faint}{'note':10}{plain}{escape(note)}" for note in sent.notes]
     if len(seen.sent) > SHOWN:
         parts.append(f"  and {len(seen.sent) - SHOWN} more packets, which --json shows")

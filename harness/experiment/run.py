@@ -30,7 +30,7 @@ from harness.lab.sockets import Bound, Programs
 from harness.model.fields import Keys
 from harness.model.observation import Observation, ObservedPacket, Step, Value
 from harness.packets.frames import Frame, SendPath, build
-from harness.reading.decision import Outcome, decisive
+from harness.reading.decision import Outcome, decisive, outcome
 from harness.reading.path import functions
 from harness.ruleset.changes import Change, apply
 from harness.ruleset.hosts import built
@@ -83,6 +83,15 @@ class Measurement(Value, frozen=True, kw_only=True):
     """The lab as it was."""
     notes: tuple[str, ...] = ()
     """Sentences that are reported even when the packet is as expected."""
+
+    @property
+    def evidence(self) -> Evidence:
+        """All that is known of the packet. Raises :class:`BrokenMeasurement` where the oracles disagree about it."""
+        seen, loaded = outcome(self.packet, self.observation.device), self.ruleset
+        return Evidence(
+            *(self.expect, seen, self.observation, self.packet),
+            *(loaded.rules, loaded.policies, loaded.sets, self.network),
+        )
 
 
 def run(case: Case, tracer: BaseTracer) -> tuple[Measurement, ...]:
@@ -180,7 +189,7 @@ class Experiment:
                 return ()
         expected = action.expected_of(len(observations))
         states = {
-            keys: self._left.of(expect, partial(where, *keys), tracked=self._connections_tell(expect, observations))
+            keys: self._left.of(expect, partial(where, *keys), tracked=self._connections_explain(expect, observations))
             for keys, expect in dict(expected).items()
         }
         return tuple(
@@ -256,7 +265,7 @@ class Experiment:
         self._device_tracing.follow(ruleset)
         self._tracer.arm(self._named)  # modules may have been loaded
 
-    def _connections_tell(self, expect: Expect, observations: Sequence[Observation]) -> bool:
+    def _connections_explain(self, expect: Expect, observations: Sequence[Observation]) -> bool:
         """Whether the connections that the device tracks say why a packet is not as expected."""
         rules = self.ruleset.rules
         return any(needs_connections(Evidence(expect, Outcome(), one, decisive(one), rules)) for one in observations)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from operator import itemgetter
@@ -13,13 +13,10 @@ from harness.judge.diagnoses import answers, bypass, chains, environment, hooks,
 from harness.judge.evidence import Evidence
 from harness.judge.unmet import place, rule_status
 from harness.model.mismatch import Mismatch
-from harness.model.observation import Observation, ObservedPacket, Rule
-from harness.model.result import Policy
+from harness.model.observation import ObservedPacket, Rule
 from harness.packets.headers import fields, framed
-from harness.reading.decision import Outcome
 from harness.reading.drops import explain
 from harness.reading.path import hops_on
-from harness.scenario.models.expect import Expect
 
 if TYPE_CHECKING:
     from harness.topology.network import Network
@@ -30,23 +27,9 @@ _UNREACHED = frozenset({"IP_INADDRERRORS", "IP_INNOROUTES", "IP_OUTNOROUTES", "N
 """Reasons for which a host gives up a packet whose destination does not exist."""
 
 
-def advise(
-    expect: Expect,
-    seen: Outcome,
-    observation: Observation,
-    packet: ObservedPacket,
-    *,
-    rules: Sequence[Rule] = (),
-    policies: Sequence[Policy] = (),
-    sets: Mapping[str, Sequence[str]] | None = None,
-    network: Network | None = None,
-) -> Iterator[str]:
-    """Yield one sentence for each known cause that fits; none when the ruleset simply says otherwise.
-
-    ``rules``, ``policies`` (base chains) and ``sets`` (elements, by name) are those that the device under test has
-    loaded, ``network`` is the lab.
-    """
-    evidence = Evidence(expect, seen, observation, packet, rules, policies, sets or {}, network)
+def advise(evidence: Evidence) -> Iterator[str]:
+    """Yield one sentence for each known cause that fits; none when the ruleset simply says otherwise."""
+    packet = evidence.packet
     causes = [sentence for diagnose in DIAGNOSES for sentence in diagnose(evidence)]
     drops = [sentence for diagnose in DROPS for sentence in diagnose(evidence)]
     if not causes:
@@ -54,7 +37,7 @@ def advise(
     yield from causes
     if expected := evidence.expected:
         yield from _other_interface(expected, packet, evidence.device)
-    yield from observation.unresolved or drops or _dropped(packet, network)
+    yield from evidence.observation.unresolved or drops or _dropped(packet, evidence.network)
 
 
 DIAGNOSES: Sequence[Callable[[Evidence], Iterator[str]]] = (

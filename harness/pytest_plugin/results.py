@@ -16,7 +16,7 @@ from harness.errors import Position, ScenarioError
 from harness.model.mismatch import Mismatch
 from harness.model.result import LabInterface, LabPlan, OutcomeName, PacketResult, Result, RulesetPlan
 from harness.pytest_plugin.trial import Trial, decided
-from harness.reading.decision import Outcome, ended
+from harness.reading.decision import ended
 from harness.ruleset.nft import nft_version
 from harness.scenario.case import Broken, Case
 from harness.scenario.files import shortened
@@ -98,7 +98,7 @@ def packet_result(
         decided=seen.deciding if seen else (),
         ended=ended(measurement.packet, seen, measurement.observation.device) if seen else "",
         mismatches=mismatches,
-        advice=_advice(measurement, seen, case) if seen and mismatches else (),
+        advice=_advice(measurement) if seen and mismatches else (),
         notes=measurement.notes,
         ruleset=_ruleset(shortened(_main(case)), measurement.ruleset)
         if measurement.ruleset is not first and isinstance(case, Case)
@@ -106,21 +106,10 @@ def packet_result(
     )
 
 
-def _advice(measurement: Measurement, seen: Outcome, case: Case | Broken | ScenarioError) -> tuple[str, ...]:
+def _advice(measurement: Measurement) -> tuple[str, ...]:
     from harness.judge.advice import advise  # expensive to import, and rarely needed
 
-    return tuple(
-        advise(
-            measurement.expect,
-            seen,
-            measurement.observation,
-            measurement.packet,
-            rules=measurement.ruleset.rules,
-            policies=measurement.ruleset.policies,
-            sets=measurement.ruleset.sets,
-            network=measurement.network if isinstance(case, Case) else None,
-        )
-    )
+    return tuple(advise(measurement.evidence))
 
 
 def _main(case: Case) -> Path:

@@ -7,27 +7,26 @@ kernel is escaped, so that no name can move the cursor.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from harness.errors import Position
 from harness.judge.advice import PAGE, advise, symptom
+from harness.judge.evidence import Evidence
 from harness.model.mismatch import Mismatch
-from harness.model.observation import Delivery, Hop, Observation, ObservedPacket, Rule, Step, Verdict
+from harness.model.observation import Delivery, Hop, Observation, ObservedPacket, Step, Verdict
 from harness.model.problem import one_of
-from harness.model.result import Policy
 from harness.packets import icmp
 from harness.packets.headers import fields, summarise
 from harness.reading.decision import Outcome, arrivals, ended, outcome
 from harness.reading.path import PLUMBING, PathRow, align, entries, is_landmark, located
 from harness.reading.words import describe_chain, describe_entry, describe_hop, describe_loss
-from harness.scenario.models.expect import Expect
 from harness.text import escape
 
 if TYPE_CHECKING:
-    from harness.topology.network import Network
+    pass
 
 LABEL = 10
 """Columns of the labels on the left, behind an indentation of 2."""
@@ -74,15 +73,9 @@ def explain(
     name: str,
     where: Position,
     summary: str,
-    expect: Expect,
+    evidence: Evidence,
     mismatches: Sequence[Mismatch],
-    observation: Observation,
-    packet: ObservedPacket,
     *,
-    rules: Sequence[Rule] = (),
-    policies: Sequence[Policy] = (),
-    sets: Mapping[str, Sequence[str]] | None = None,
-    network: Network | None = None,
     others: Sequence[int] = (),
     colour: bool = False,
     width: int = 100,
@@ -90,60 +83,41 @@ def explain(
     """Return the failure text of one packet of the scenario ``name``, which stands at ``where``.
 
     ``summary`` is the packet sent in one line, ``mismatches`` is what :func:`~harness.judge.expectations.judge` found,
-    ``rules``, ``policies`` (base chains) and ``sets`` are those that the device under test has loaded, ``network`` is
-    the lab,
     ``others`` the places, from 0, of packets sent with it that are not as expected either. Lines keep to
     ``width`` columns where names and rules allow it.
     """
     page = Page(colour=colour, width=width)
-    seen = outcome(packet, observation.device)
     page.lines.append(page.paint(f"{where}: ", "faint") + page.paint(name, "bold"))
     _mismatches(page, mismatches)
-    page.say("ended", ended(packet, seen, observation.device))
-    advice = list(advise(expect, seen, observation, packet, rules=rules, policies=policies, sets=sets, network=network))
+    page.say("ended", ended(evidence.packet, evidence.seen, evidence.device))
+    advice = list(advise(evidence))
     page.say("advice", *advice, style="bold")
     if part := symptom(mismatches, advice):
         page.say("causes", f"{PAGE}#{part}", style="faint")
     page.say("packet", summary, *_others(others))
     differs = any("path" in mismatch.keys for mismatch in mismatches)
-    rows = align(entries(expect.path), packet, observation.device) if differs else ()
-    _story(page, seen, observation, packet, rows)
+    rows = align(entries(evidence.expect.path), evidence.packet, evidence.device) if differs else ()
+    _story(page, evidence, rows)
     return str(page)
 
 
-def story(
-    summary: str,
-    observation: Observation,
-    packet: ObservedPacket,
-    *,
-    rules: Sequence[Rule] = (),
-    policies: Sequence[Policy] = (),
-    sets: Mapping[str, Sequence[str]] | None = None,
-    network: Network | None = None,
-    colour: bool = False,
-    width: int = 100,
-) -> str:
-    """Return what became of a packet of which nothing was expected, in the lines of :func:`explain`.
-
-    The arguments are those of :func:`explain`.
-    """
+def story(summary: str, evidence: Evidence, *, colour: bool = False, width: int = 100) -> str:
+    """Return what became of a packet of which nothing was expected, in the lines of :func:`explain`."""
     page = Page(colour=colour, width=width)
-    seen = outcome(packet, observation.device)
-    if observation.flow:
-        page.add("flow", page.paint(observation.flow.result, "bold"))
+    seen, flow = evidence.seen, evidence.observation.flow
+    if flow:
+        page.add("flow", page.paint(flow.result, "bold"))
     page.add("verdict", page.paint(str(seen), f"{_style(seen.verdict)} bold".strip() if seen.verdict else "bold"))
-    page.say("ended", ended(packet, seen, observation.device))
-    advice = advise(Expect(), seen, observation, packet, rules=rules, policies=policies, sets=sets, network=network)
-    page.say("advice", *advice, style="bold")
+    page.say("ended", ended(evidence.packet, seen, evidence.device))
+    page.say("advice", *advise(evidence), style="bold")
     page.say("packet", summary)
-    _story(page, seen, observation, packet)
+    _story(page, evidence)
     return str(page)
 
 
-def _story(
-    page: Page, seen: Outcome, observation: Observation, packet: ObservedPacket, rows: Sequence[PathRow] = ()
-) -> None:
+def _story(page: Page, evidence: Evidence, rows: Sequence[PathRow] = ()) -> None:
     """Add who decided, the rules, the path, what arrived, and what was lost; ``rows`` are of a path that differs."""
+    seen, observation, packet = evidence.seen, evidence.observation, evidence.packet
     page.add("decided", *_decided(page, seen))
     page.add("rules", *_rules(page, packet, seen, observation))
     page.add("path", *(_side_by_side(page, rows) if rows else _outline(page, observation, packet)))

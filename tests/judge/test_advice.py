@@ -10,6 +10,7 @@ import pytest
 
 from harness.errors import Position
 from harness.judge.advice import PAGE, advise, symptom
+from harness.judge.evidence import Evidence
 from harness.model.mismatch import Mismatch
 from harness.model.observation import Delivery, Drop, ObservedPacket, Rule
 from harness.reading.decision import outcome
@@ -26,8 +27,8 @@ IN = hop("ip_rcv")
 def advice(
     expect: dict[str, object], packet: ObservedPacket, *rules: Rule, network: Network | None = None
 ) -> list[str]:
-    wanted = msgspec.convert(expect, Expect)
-    return list(advise(wanted, outcome(packet, "device"), observation(packet), packet, rules=rules, network=network))
+    wanted, seen = msgspec.convert(expect, Expect), outcome(packet, "device")
+    return list(advise(Evidence(wanted, seen, observation(packet), packet, rules, network=network)))
 
 
 def test_nothing_is_said_where_a_rule_drops_as_it_reads() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from harness.errors import Position
 from harness.judge.advice import advise
+from harness.judge.evidence import Evidence
 from harness.judge.expectations import judge
 from harness.model.observation import Delivery, Drop, Loss, Observation, ObservedPacket, Rule
 from harness.reading.decision import outcome
@@ -96,9 +97,8 @@ def text(
 ) -> str:
     model, seen = msgspec.convert(expect, Expect), observation(packet, *replies)
     mismatches = judge(model, seen, packet, at=lambda keys: Position("edge.yaml", 31), rules=rules)
-    return explain(
-        name, Position("edge.yaml", 31), SUMMARY, model, mismatches, seen, packet, rules=rules, colour=colour
-    )
+    evidence = Evidence(model, outcome(packet, "device"), seen, packet, rules)
+    return explain(name, Position("edge.yaml", 31), SUMMARY, evidence, mismatches, colour=colour)
 
 
 def page(lines: str) -> str:
@@ -304,7 +304,8 @@ def test_what_a_counter_has_counted_stands_behind_its_rule() -> None:
     seen = msgspec.structs.replace(observation(ACCEPTED), counts={f"{FORWARD} 9": 3})
     expect = Expect(verdict="drop")
     mismatches = judge(expect, seen, ACCEPTED, at=lambda keys: Position("edge.yaml", 31))
-    reported = explain(NAME, Position("edge.yaml", 31), SUMMARY, expect, mismatches, seen, ACCEPTED)
+    evidence = Evidence(expect, outcome(ACCEPTED, "device"), seen, ACCEPTED)
+    reported = explain(NAME, Position("edge.yaml", 31), SUMMARY, evidence, mismatches)
     assert "edge.nft:18  accept    tcp dport { 22, 443 } accept   [counter: 3]" in reported
     assert reported.count("[counter:") == 1
 
@@ -368,5 +369,5 @@ def test_a_destination_that_no_host_of_the_lab_has_is_named() -> None:
     )
     network = Network.of(LABS["router"])
     expect = Expect(delivered="server")
-    (advice,) = advise(expect, outcome(packet, "device"), observation(packet), packet, network=network)
+    (advice,) = advise(Evidence(expect, outcome(packet, "device"), observation(packet), packet, network=network))
     assert advice == "check the destination: no host of the lab has 192.168.10.20"

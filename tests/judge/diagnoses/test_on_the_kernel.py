@@ -10,7 +10,6 @@ import pytest
 from harness.cache import cache_dir
 from harness.experiment.run import run
 from harness.judge.advice import advise
-from harness.reading.decision import outcome
 from harness.scenario.case import Case
 from harness.scenario.load import load
 from harness.tracer.kernel_cache import KernelCache
@@ -91,15 +90,5 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
 @pytest.mark.parametrize("name", CAUSES)
 def test_the_cause_is_said(name: str, cases: dict[str, Case], tracer: Tracer) -> None:
     (measurement,) = run(cases[name], tracer)
-    said = advise(
-        measurement.expect,
-        outcome(measurement.packet, measurement.observation.device),
-        measurement.observation,
-        measurement.packet,
-        rules=measurement.ruleset.rules,
-        policies=measurement.ruleset.policies,
-        sets=measurement.ruleset.sets,
-        network=cases[name].network,
-    )
-    text = "\n".join(said)
+    text = "\n".join(advise(measurement.evidence))
     assert CAUSES[name] in text if CAUSES[name] else text == ""
