@@ -1,0 +1,124 @@
+"""A packet for each rule and policy."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+
+from harness.generate import lab
+from tests.listings import facts, packet, packets
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        *(("edge", 0), ("home", 0), ("services", 0), ("docker", 1), ("lan0", 0), ("netavark", 0), ("vlans", 0)),
+        *(("blocks", 0), ("bridged", 0), ("zones", 0), ("gateway", 4), ("kernel", 6), ("ways", 1), ("tunnel", 0)),
+    ],
+)
+def test_each_rule_and_policy_gets_a_packet(name: str, missing: int) -> None:
+    found, made = facts(name), packets(name)
+    keys = [(one.family, one.table, one.chain, one.handle) for one in found.rules]
+    keys += [(one.family, one.table, one.name, 0) for one in found.chains if one.is_base]
+    assert sum(next(made.of(key), None) is None for key in keys) == missing
+
+
+def test_a_packet_asks_for_what_its_rule_wants() -> None:
+    assert packet("edge", "from_wan", "tcp dport 113") == ({"from": "client", "to": "server", "tcp": {"dport": 113}},)
+    assert packet("edge", "forward", "") == ({"from": "client", "to": "server", "tcp": {"dport": 4711}},)
+
+
+def test_a_packet_gets_by_the_rules_before_its_own() -> None:
+    (send,) = packet("docker", "DOCKER-USER", "counter return")
+    assert send["from"] == "client"  # 192.0.2.66 would be banned
+
+
+def test_an_address_is_translated_before_the_rule_that_asks_for_that() -> None:
+    (send,) = packet("home", "forward", 'iifname "enp1s0" ct status dnat')
+    assert (send["to"], send["tcp"]) in [("device", {"dport": 80}), ("device", {"dport": 8443})]
+
+
+def test_an_answer_follows_a_packet_that_is_let_in() -> None:
+    first, answer = packet("edge", "input", "ct state established,related")
+    assert (first["from"], first["to"]) == (answer["to"], answer["from"]) == ("device", "client")
+
+
+def test_a_state_map_is_shown_by_an_answer() -> None:
+    first, answer = packet("edge", "forward", "ct state vmap")
+    assert (first["from"], first["to"]) == (answer["to"], answer["from"])
+    assert answer["tcp"]["flags"] == "SA"  # type: ignore[index]
+
+
+def test_a_chain_of_type_nat_is_seen_by_the_family_that_was_loaded_first_only() -> None:
+    (ipv4,) = packet("kernel", "prerouting", "")
+    (ipv6,) = packet("kernel", "nat", "")
+    assert "ip6" in ipv6
+    assert "ip6" not in ipv4
+
+
+def test_a_packet_that_conntrack_considers_invalid_does_not_come_past_a_rule_for_those() -> None:
+    assert packet("kernel", "input", "icmp type { destination-unreachable")[0]["icmp"] == {}
+    assert packet("kernel", "input", "icmp type 0-255")[0]["icmp"] == {"type": "timestamp-request"}
+
+
+def test_a_packet_that_leaves_where_it_came_from_is_sent_to_the_device_by_its_ethernet_address() -> None:
+    (send,) = packet("kernel", "forward", 'iifname "lan0" oifname "lan0"')
+    device = lab.choose(facts("kernel")).network.hosts["device"]
+    assert send["ether"] == {"dst": device.interfaces["lan0"].mac}
+    assert send["to"] == "10.0.2.2"
+    assert send["ip"] == {"src": "10.0.2.3"}
+
+
+def test_the_way_back_is_another_one_than_the_packet_came_by() -> None:
+    (send,) = packet("ways", "prerouting", "fib saddr . iif oif")
+    owner = lab.choose(facts("ways")).network.owner(ip_address(str(send["ip"]["src"])))  # type: ignore[index]
+    assert owner not in (None, "device", send["from"])
+
+
+def test_flags_of_which_none_is_set() -> None:
+    (send,) = packet("ways", "prerouting", "tcp flags !")
+    assert not set(send["tcp"].get("flags", "S")) & set("FSRA")  # type: ignore[attr-defined]
+
+
+def test_what_a_set_remembers_is_a_field_that_the_packet_has() -> None:
+    (send,) = packet("ways", "input", "update @seen6")
+    assert "ip6" in send
+
+
+def test_the_host_that_a_port_is_forwarded_to_is_where_rules_let_it_through() -> None:
+    network = lab.choose(facts("ways")).network
+    owner = network.owner(ip_address("10.9.0.2"))
+    assert network.hosts["device"].interfaces["eth2"].peer.host == owner
+    (send,) = packet("ways", "dmz", "tcp dport 80")
+    assert (send["from"], send["to"]) == (network.hosts["device"].interfaces["eth0"].peer.host, owner)
+
+
+def test_an_address_of_loopback_is_the_devices_own() -> None:
+    (send,) = packet("kernel", "input", "ip saddr 127.0.0.0/8 counter")
+    assert (send["from"], send["to"]) == ("device", "device")
+
+
+def test_an_answer_of_the_device_is_not_one_of_tcp() -> None:
+    """No program listens there: the kernel resets the connection before the device answers."""
+    assert "tcp" not in packet("kernel", "output", "ct state established")[-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "header"),
+    [
+        ("ip saddr 198.51.100.0/24 drop", ("ip", {"src": "198.51.100.7"})),
+        ("ip protocol vmap", ("tcp", {"dport": 4711})),
+        ("ip dscp cs1", ("ip", {"tos": 32})),
+        ("udp dport { 53, 67-68 }", ("udp", {"dport": 53})),
+    ],
+)
+def test_names_blocks_and_maps_are_understood(text: str, header: tuple[str, dict[str, object]]) -> None:
+    found = facts("blocks")
+    rule = next(one for one in found.rules if one.text.startswith(text))
+    (send,) = next(packets("blocks").of((rule.family, rule.table, rule.chain, rule.handle))).sends
+    key, values = header
+    if text == "ip protocol vmap":
+        assert send["ip"]["proto"] in (2, 47, 89)
+    else:
+        assert send[key] == values

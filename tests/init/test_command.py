@@ -1,0 +1,38 @@
+"""The command: where it writes, and what it reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.init.command import run
+from tests.listings import facts
+
+
+def test_a_file_is_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fw.nft").touch()
+    (tmp_path / "scenarios").mkdir()
+    (tmp_path / "scenarios/fw.yaml").touch()
+    with pytest.raises(HarnessError, match=r"scenarios/fw\.yaml already exists"):
+        run(Path("fw.nft"), None, kernel="6.12", measure=False, progress=print)
+    with pytest.raises(HarnessError, match="is not called scenarios/"):
+        run(Path("fw.nft"), Path("fw.yaml"), kernel="6.12", measure=False, progress=print)
+    with pytest.raises(HarnessError, match="is not a file"):
+        run(Path("none.nft"), None, kernel="6.12", measure=False, progress=print)
+
+
+def test_a_rule_without_a_packet_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("harness.init.command.look", lambda *_: facts("gateway"))
+    (tmp_path / "gateway.nft").touch()
+    said: list[str] = []
+    assert run(Path("gateway.nft"), None, kernel="6.12", measure=False, progress=said.append) == 1
+    missing = [line for line in said if line.startswith("no scenario for ")]
+    assert missing
+    for line in missing:
+        assert line.count("gateway.nft:") == 1, line
+    written = (tmp_path / "scenarios/gateway.yaml").read_text()
+    assert all(f"#   {line.removeprefix('no scenario for ')}\n" in written for line in missing)
