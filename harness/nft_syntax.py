@@ -19,7 +19,7 @@ NAME: Final = r"[A-Za-z_.][A-Za-z0-9/\\_.-]*"
 _NAME = re.compile(NAME)
 _STRING = re.compile(r'"[^"\x00-\x1f\x7f]*"')
 _SIGNS = re.compile(r"[\"';#\\`$]|[\x00-\x08\x0a-\x1f\x7f\u0085\u2028\u2029]")
-"""What ends a command or a line, begins a comment, a string or a variable, or is no text."""
+"""What ends a command or a line, begins a comment, a string or a variable, or is not text."""
 _CHANGE = re.compile(
     r"(?:add|create|delete|destroy) +element +(?P<of>\S+ +\S+ +\S+) *(?P<elements>\{.*\})"
     r"|flush +(?:set|map) +(?P<set>\S+ +\S+ +\S+)"

@@ -26,7 +26,7 @@ def check(parser: argparse.ArgumentParser) -> None:
         if found.errors:
             return NO
         numbers = ((found.files, "file"), (found.scenarios, "scenario"))
-        print(", ".join(f"{number} {noun}{'s'[: number != 1]}" for number, noun in numbers) + ": right")
+        print(", ".join(f"{number} {noun}{'s'[: number != 1]}" for number, noun in numbers) + " OK")
         for path in found.left_alone:
             print(f"{path}: skipped: not a scenario file")
         return 0

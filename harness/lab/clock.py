@@ -11,11 +11,11 @@ from harness.vm.port import in_guest
 
 
 class WallClock:
-    """Sets it; at the end it is right again. What the kernel measures by its monotonic clock does not change."""
+    """Sets it; at the end it is restored. What the kernel measures by its monotonic clock does not change."""
 
     def __init__(self) -> None:
         self._ahead: int | None = None
-        """How far it was ahead of the monotonic clock before it was set, nanoseconds; None while it is right."""
+        """How far it was ahead of the monotonic clock before it was set, nanoseconds; None while it is not set."""
 
     def __enter__(self) -> Self:
         return self

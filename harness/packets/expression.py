@@ -70,7 +70,7 @@ def parse(text: str) -> Stack:
     except SyntaxError as error:
         raise Problem(f"is not a packet: {_words(error)}", offset=start + max((error.offset or 1) - 1, 0)) from None
     except (ValueError, MemoryError, RecursionError):  # a null character, thousands of signs or brackets
-        raise Problem("is no packet", remedy="write layers, as in IP()/TCP(dport=443)") from None
+        raise Problem("is not a packet", remedy="write layers, as in IP()/TCP(dport=443)") from None
     return _Reader(source, start).stack(tree.body, 0)
 
 

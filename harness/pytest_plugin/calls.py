@@ -21,7 +21,7 @@ def document(values: Mapping[str, Any]) -> tuple[Node, Path]:
 
 
 def _plain(value: Any) -> Any:
-    """The value as YAML has it; all that is no number is text: paths, addresses, verdicts."""
+    """The value as YAML has it; all but numbers are text: paths, addresses, verdicts."""
     if isinstance(value, msgspec.Struct):
         value = msgspec.to_builtins(value)
     if isinstance(value, Mapping):

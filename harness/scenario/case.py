@@ -75,7 +75,7 @@ class Broken(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     id: str
     marks: tuple[str, ...]
-    """Those that are right, so that ``-m`` chooses it as it would choose the repaired one."""
+    """Those that are valid, so that ``-m`` chooses it as it would choose the repaired one."""
     errors: tuple[ScenarioError, ...]
     """At least one."""
 

@@ -115,7 +115,7 @@ def _check_names(names: Iterable[str], network: Network, _: _Layers) -> Iterator
         elif words[0] not in FAMILY_NAMES:
             yield unknown(words[0], FAMILY_NAMES, "family", name)
         elif wrong := [word for word in words[1:] if not is_name(word)]:
-            remedy = "letters, digits, and / \\ _ . - behind the first one"
+            remedy = "letters, digits, and / \\ _ . - after the first"
             yield Problem(f"'{wrong[0]}' is not a valid name in nft", name, remedy=remedy, about_key=True)
 
 

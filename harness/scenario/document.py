@@ -34,7 +34,7 @@ from harness.project import Project
 def read(path: Path, project: Project) -> Node:
     """The document in ``path``, which must really lie in ``project`` or where its settings allow it.
 
-    Raises :class:`~harness.errors.ScenarioError` when it cannot be read, is no YAML, or is more
+    Raises :class:`~harness.errors.ScenarioError` when it cannot be read, is not YAML, or is more
     than a scenario file can be.
     """
     file = str(path)

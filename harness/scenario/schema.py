@@ -75,7 +75,7 @@ def _clean(node: Any) -> Any:
 
 
 def _with_parameters(node: Schema) -> Schema:
-    """``node``, a definition, with a parameter allowed for each value of it that is no text anyway."""
+    """``node``, a definition, with a parameter allowed for each value of it that is not text anyway."""
 
     def allow(value: Schema) -> Schema:
         outer: Schema = {key: value[key] for key in ("description", "examples", "default") if key in value}

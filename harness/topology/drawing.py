@@ -62,5 +62,5 @@ def _edges(network: Network) -> Iterator[str]:
 
 
 def _id(host: str) -> str:
-    """A name that is no word of Mermaid's, such as ``end``."""
+    """A name that is not a keyword of Mermaid, such as ``end``."""
     return f"host_{host.replace('-', '_')}"

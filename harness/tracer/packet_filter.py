@@ -66,7 +66,7 @@ class _Program(ctypes.Structure):
 def compiled(expression: str) -> bytes:
     """``expression`` as the instructions that replace a call of ``run_filter()``; "" is always true.
 
-    Raises :class:`HarnessError` when it is no valid expression, :class:`Unsupported` without libpcap.
+    Raises :class:`HarnessError` when it is not a valid expression, :class:`Unsupported` without libpcap.
     """
     return translate(assemble(expression) if expression else [Instruction(RET, 0, 0, 1)])
 

@@ -150,7 +150,7 @@ def read(path: Path) -> Image:
 def release_of(vmlinuz: Path) -> str:
     """The release that a kernel file carries in its header, as ``uname -r`` prints it.
 
-    Raises :class:`Unsupported` when the file can't be read or is no x86 kernel image.
+    Raises :class:`Unsupported` when the file can't be read or is not an x86 kernel image.
     Source: Linux Documentation/arch/x86/boot.rst, "boot_flag", "header" and "kernel_version".
     """
     try:

@@ -47,7 +47,7 @@ _REMEDY = "fetch it again, or give another one"
 def unpacked(packed: bytes, vmlinuz: Path) -> bytes | None:
     """The ELF file in ``packed``, which is the content of ``vmlinuz``; None when it is packed in a rare way.
 
-    Raises :class:`~harness.errors.HarnessError` when it is no whole bzImage.
+    Raises :class:`~harness.errors.HarnessError` when it is not a complete bzImage.
     """
     with untrusted.boundary(f"{vmlinuz} is not a complete kernel image", remedy=_REMEDY):
         return _payload(packed)

@@ -16,7 +16,7 @@ def test_check_says_what_it_found_right(capsys: pytest.CaptureFixture[str]) -> N
     folder = REPOSITORY / "scenarios"
     assert main(["check", str(folder)]) == 0
     out, err = capsys.readouterr()
-    assert re.fullmatch(rf"{len(list(folder.glob('*.yaml')))} files, \d+ scenarios: right\n", out)
+    assert re.fullmatch(rf"{len(list(folder.glob('*.yaml')))} files, \d+ scenarios OK\n", out)
     assert not err
 
 

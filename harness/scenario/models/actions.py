@@ -60,8 +60,8 @@ class ActionSpec(Model, frozen=True, kw_only=True):
         Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?$")] | UnsetType,
         Meta(
             description="Instead of a packet: set the wall clock, which `meta hour`, `meta day` and `meta time` read, "
-            "in the time zone of the machine. It is right again when the scenario ends. Only a microVM has a clock to "
-            "be set; timeouts and rates go on by another.",
+            "in the time zone of the machine. It is restored when the scenario ends. Only a microVM has a clock that "
+            "can be set; timeouts and rates use another clock.",
             examples=["2026-11-27 22:30"],
         ),
     ] = UNSET
