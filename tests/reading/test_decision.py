@@ -8,7 +8,6 @@ import pytest
 from harness.errors import BrokenMeasurement
 from harness.model.observation import Drop, Flow, Hop, ObservedPacket, Verdict
 from harness.reading.decision import Outcome, decisive, ended, outcome
-from harness.reading.drops import explain
 from harness.reading.path import routed_to
 from tests.builders import FORWARD, PASSED, arrival, changed, dropped, frame, hop, observation, rule, step
 
@@ -126,10 +125,11 @@ def test_the_end_of_a_packet_that_the_kernel_gave_up() -> None:
     drop = Drop(host="edge", function="ip_rcv_core", reason="OTHER_REASON")
     lost = changed(steps=(), deliveries=(), hops=(hop("ip_rcv"),), drop=drop)
     assert end(lost) == "dropped by the kernel on edge in ip_rcv_core: OTHER_REASON"
-    cases = {("ip_error", "IP_INNOROUTES"), ("fib_validate_source", "IP_RPFILTER"), ("ip6_forward", "IP_INADDRERRORS")}
-    for function, reason in cases:
-        words = explain(function, reason).words
-        assert words
+    for function, reason, words in (
+        ("ip6_forward", "NOT_SPECIFIED", "not to be forwarded"),
+        ("ip_rcv_core", "NOT_SPECIFIED", "the kernel gives no reason"),
+        ("ip_error", "IP_INADDRERRORS", "forwarding is off on the interface it came in by"),
+    ):
         one = changed(lost, drop=Drop(host="edge", function=function, reason=reason))
         assert end(one) == f"dropped by the kernel on edge in {function}: {reason} ({words})"
 

@@ -64,6 +64,8 @@ def test_behind_a_hook() -> None:
         ("forward", forwarded(), False),
         ("forward", NOWHERE, False),
         ("forward", taken(saw("forward")), False),
+        ("forward", forwarded(saw("input")), False),
+        ("output", forwarded(saw("output")), False),
         ("output", forwarded(), True),
         ("output", taken(), True),
         ("output", NOWHERE, False),
