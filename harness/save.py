@@ -20,11 +20,11 @@ def place(path: Path) -> Path:
     return real
 
 
-def save(path: Path, content: str | bytes) -> None:
+def save(path: Path, content: str | bytes, *, durable: bool = False) -> None:
     """Write ``content`` to ``path``, whose folder is made if need be; text as UTF-8.
 
-    What stood there before stays until all is written; a device or a pipe is written to as it is.
-    Raises :class:`OSError`.
+    What stood there before stays until all is written, ``durable`` on the disk, and leaves its mode; a device or a pipe
+    is written to as it is. Raises :class:`OSError`.
     """
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     path = place(path)
@@ -35,7 +35,13 @@ def save(path: Path, content: str | bytes) -> None:
         return
     new = path.with_name(f".{path.name[:200]}.{os.getpid()}")
     try:
-        new.write_bytes(data)
+        with new.open("wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        with suppress(FileNotFoundError):
+            new.chmod(path.stat().st_mode & 0o7777)
         new.replace(path)
     except OSError:
         with suppress(OSError):

@@ -18,6 +18,15 @@ def test_text_and_bytes_are_written_and_folders_made(tmp_path: Path) -> None:
     assert [one.name for one in (tmp_path / "new").iterdir()] == ["a.txt"]
 
 
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_file_keeps_its_mode(tmp_path: Path, durable: bool) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "file").chmod(0o640)
+    save(tmp_path / "file", "x", durable=durable)
+    assert (tmp_path / "file").stat().st_mode & 0o7777 == 0o640
+    assert (tmp_path / "file").read_text() == "x"
+
+
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("file")
     save(tmp_path / "link", "x")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +16,7 @@ from harness.project import Project, find
 from harness.recording import expectation
 from harness.recording.edit import KeptEntry, Splice, Text, UneditableError
 from harness.recording.sample import KeyUpdate, NotRecordableError, Sample
+from harness.save import save
 from harness.scenario.case import Broken, Case
 from harness.scenario.load import load_all
 from harness.scenario.models.actions import SENDS, SendingAction
@@ -288,17 +286,7 @@ def _why_untrue(scenario: _Scenario, cases: Mapping[str, object]) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write ``path`` at once or not at all."""
-    temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-            temporary = file.name
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        shutil.copymode(path, temporary)
-        Path(temporary).replace(path)
+        save(path, text, durable=True)
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
         raise HarnessError(f"{path} can't be written: {error.strerror}") from None
