@@ -32,7 +32,7 @@ from harness.model.observation import Observation, ObservedPacket, Step, Value
 from harness.packets.frames import Frame, SendPath, build
 from harness.reading.decision import Outcome, decisive, outcome
 from harness.reading.path import functions
-from harness.ruleset.changes import Change, apply
+from harness.ruleset.changes import RulesetChange, apply
 from harness.ruleset.hosts import built
 from harness.ruleset.load import Ruleset
 from harness.ruleset.nftrace import TraceMessage
@@ -207,7 +207,7 @@ class Experiment:
         )
 
     def _prepare(
-        self, action: Change | ChangeAction | ClockAction | ListenAction | QueueAction | WaitAction, where: Where
+        self, action: RulesetChange | ChangeAction | ClockAction | ListenAction | QueueAction | WaitAction, where: Where
     ) -> None:
         """Do a step that sends nothing."""
         match action:

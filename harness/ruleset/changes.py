@@ -14,11 +14,17 @@ from harness.ruleset.load import Ruleset
 from harness.scenario.case import Files
 from harness.scenario.models.actions import FlushAction, NftAction, ReloadAction
 
-Change = NftAction | ReloadAction | FlushAction
+RulesetChange = NftAction | ReloadAction | FlushAction
 
 
 def apply(
-    change: Change, host: Host, ruleset: Ruleset, files: Files, where: Callable[..., Position], *, hidden: str = ""
+    change: RulesetChange,
+    host: Host,
+    ruleset: Ruleset,
+    files: Files,
+    where: Callable[..., Position],
+    *,
+    hidden: str = "",
 ) -> Ruleset:
     """Apply ``change`` on ``host``, which has loaded ``files``; its ruleset after that, the same if only elements and
     connections have changed.
