@@ -12,12 +12,11 @@ from typing import Any, Self
 
 from harness.linux import bpf
 from harness.netfilter import family_name
-from harness.tracer import contract, events, program
+from harness.tracer import contract, events, program, symbols
 from harness.tracer.contract import Counter, Scope
 from harness.tracer.discover import KERNEL, Function
 from harness.tracer.session import Counts, TraceSession
 from harness.tracer.survey import Survey
-from harness.tracer.symbols import Symbols
 
 NF_TABLES_BTF = Path("/sys/kernel/btf/nf_tables")
 """Exists when nf_tables is a loaded module; where it is built in, its types are in the kernel's own BTF."""
@@ -142,14 +141,7 @@ class BaseTracer:
 
     def symbol(self, address: int) -> str:
         """Name of the function that contains ``address``."""
-        if not self.symbols.know(address):
-            del self.symbols
-        return self.symbols.name(address)
-
-    @cached_property
-    def symbols(self) -> Symbols:
-        """The functions of the kernel by address."""
-        return Symbols.read()
+        return symbols.running(address).name(address)
 
     def listing(self) -> str:
         """The programs' instructions, in hexadecimal, one a line: opcode, registers, offset, constant."""

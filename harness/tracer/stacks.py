@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 
 from harness.errors import Unsupported
 from harness.linux import bpf, modules
-from harness.tracer import engines, events, program
+from harness.tracer import engines, events, program, symbols
 from harness.tracer.base import U32, U64, BaseTracer, constants_of
 from harness.tracer.discover import Function
 from harness.tracer.events import Event, EventKind, StackEvent
@@ -86,7 +86,7 @@ class Stacks(BaseTracer):
                     remedy="run as root",
                 ) from None
             self._undo = undo.pop_all()
-        for number, address in enumerate(self.symbols.range(NOTIFY)):
+        for number, address in enumerate(symbols.running().range(NOTIFY)):
             self.maps["notify_range"][U32.pack(number)] = U64.pack(address)
 
     def _attach(self, undo: ExitStack, name: str, tracepoint: str) -> bool:

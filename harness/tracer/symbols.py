@@ -1,34 +1,43 @@
-"""The kernel's functions by address, from ``/proc/kallsyms``."""
+"""The kernel's functions by address, from ``/proc/kallsyms``.
+
+That has 170,000 lines, which take several seconds to parse in an emulated guest. The kernel's own symbols, nearly all
+of them, come first and are sorted by address (scripts/kallsyms.c): they are searched as text. Those of modules and of
+BPF programs, a few thousand, follow in no order (kernel/kallsyms.c) and are parsed when one of them is asked for.
+"""
 
 from __future__ import annotations
 
 import re
-from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Final, NamedTuple, Self
 
-_FUNCTION = re.compile(rb"^([0-9a-f]{16}) [tTwW] ([^\t\n]+)(\t?)", re.MULTILINE)
+DIGITS: Final = 16
+TYPES: Final = b"tTwW"
+LAST: Final = (1 << 64) - 1
+
+
+class Function(NamedTuple):
+    """A function of the kernel or of a module; one after another in the order of their addresses."""
+
+    address: int
+    place: int
+    """Of its line in the text."""
 
 
 class Symbols:
-    """Functions by address; ``text`` is the content of ``/proc/kallsyms`` while ``modules`` were loaded.
-
-    There are 60,000: they are kept as a few large objects, since a template takes them to the disk.
-    """
+    """Functions by address; ``text`` is the content of ``/proc/kallsyms`` while ``modules`` were loaded."""
 
     def __init__(self, text: bytes, modules: Sequence[str] = ()) -> None:
+        self._text = text
         self._modules = list(modules)
-        found = sorted((int(one[1], 16), one.start(2), not one[3]) for one in _FUNCTION.finditer(text))
-        self._addresses = array("Q", (address for address, _, _ in found))
-        names = [text[start : text.find(b"\n", start)].partition(b"\t")[0] for _, start, _ in found]
-        self._ends = array("I", [0])
-        for name in names:
-            self._ends.append(self._ends[-1] + len(name))
-        self._names = b"".join(names)
-        own = [address for address, _, is_own in found if is_own] or [0]
-        self._first, self._last = own[0], own[-1]
+        of_module = text.find(b"\t[")
+        self._end = text.rfind(b"\n", 0, of_module) + 1 if of_module >= 0 else len(text)
+        """Where the kernel's own symbols end."""
+        self._first = next(self._from(0), Function(0, 0)).address
+        self._last = next(self._back_from(self._line_before(self._end)), Function(0, 0)).address
 
     @classmethod
     def read(cls) -> Self:
@@ -36,10 +45,15 @@ class Symbols:
         return cls(Path("/proc/kallsyms").read_bytes(), _modules())
 
     def range(self, name: str) -> tuple[int, int]:
-        """Address of a function, and of the one after it; zeros when there is no such function."""
-        for index in range(len(self._addresses) - 1):
-            if self._name(index) == name:
-                return self._addresses[index], self._addresses[index + 1]
+        """Address of a function, and of the one after it or the last; zeros when there is no such function."""
+        places = [self._text.find(b" %c %b\n" % (kind, name.encode()), 0, self._end) for kind in TYPES]
+        if found := [place - DIGITS for place in places if place >= 0]:
+            address = self._address(min(found))
+            return address, next((one.address for one in self._from(min(found)) if one.address > address), LAST)
+        for number, one in enumerate(self._of_modules):
+            if self._name(one.place) == name:
+                later = (after.address for after in self._of_modules[number:] if after.address > one.address)
+                return one.address, next(later, LAST)
         return 0, 0
 
     def know(self, address: int) -> bool:
@@ -48,11 +62,66 @@ class Symbols:
 
     def name(self, address: int) -> str:
         """Name of the function that contains ``address``; "" for an address below the first."""
-        index = bisect_right(self._addresses, address) - 1
-        return self._name(index) if index >= 0 else ""
+        found = next(self._back_from(self._line_of(address)), None) if address >= self._first else None
+        if address > self._last and (number := bisect_right(self._of_modules, Function(address, len(self._text)))):
+            found = max(self._of_modules[number - 1], found or Function(0, 0))
+        return self._name(found.place) if found else ""
 
-    def _name(self, index: int) -> str:
-        return self._names[self._ends[index] : self._ends[index + 1]].decode()
+    @cached_property
+    def _of_modules(self) -> list[Function]:
+        pattern = re.compile(rb"^([0-9a-f]{16}) [tTwW] ", re.MULTILINE)
+        return sorted(Function(int(one[1], 16), one.start()) for one in pattern.finditer(self._text, self._end))
+
+    def _line_of(self, address: int) -> int:
+        """Place of the last line of the kernel's own with an address up to ``address``, or of the first line."""
+        low, high = 0, self._end
+        while True:
+            middle = self._text.rfind(b"\n", low, (low + high) // 2) + 1
+            if middle <= low:
+                middle = self._text.find(b"\n", (low + high) // 2, high) + 1
+                if not 0 < middle < high:
+                    return low
+            if self._address(middle) <= address:
+                low = middle
+            else:
+                high = middle
+
+    def _from(self, place: int) -> Iterator[Function]:
+        """The kernel's own functions in the line at ``place`` and after it."""
+        while place < self._end:
+            if self._text[place + DIGITS + 1] in TYPES:
+                yield Function(self._address(place), place)
+            place = self._text.find(b"\n", place) + 1 or self._end
+
+    def _back_from(self, place: int) -> Iterator[Function]:
+        """The kernel's own functions in the line at ``place`` and before it, the last first."""
+        while place >= 0:
+            if self._text[place + DIGITS + 1 : place + DIGITS + 2] in TYPES and place < self._end:
+                yield Function(self._address(place), place)
+            place = self._line_before(place)
+
+    def _line_before(self, place: int) -> int:
+        return self._text.rfind(b"\n", 0, place - 1) + 1 if place > 0 else -1
+
+    def _address(self, place: int) -> int:
+        return int(self._text[place : place + DIGITS], 16)
+
+    def _name(self, place: int) -> str:
+        line = self._text[place : self._text.find(b"\n", place)]
+        return line[DIGITS + 3 :].partition(b"\t")[0].decode()
+
+
+_running: list[Symbols] = []
+
+
+def running(address: int = 0) -> Symbols:
+    """Those of the running kernel as last read, if they are known to be right for ``address``; else read again.
+
+    Without an address that is so when no module has come or gone since.
+    """
+    if not _running or not _running[0].know(address):
+        _running[:] = [Symbols.read()]
+    return _running[0]
 
 
 def _modules() -> list[str]:

@@ -277,8 +277,7 @@ def _arm(folder: Path) -> bool:
 
     from harness.cache import cache_dir
     from harness.linux import modules
-    from harness.tracer import armed, engines, kernel_cache, program
-    from harness.tracer.symbols import Symbols
+    from harness.tracer import armed, engines, kernel_cache, program, symbols
     from harness.tracer.tracer import Tracer
 
     modules.load()
@@ -288,7 +287,7 @@ def _arm(folder: Path) -> bool:
     except kernel_cache.NotKept:
         return False
     tracer.arm()
-    tracer.symbols = _apart(Symbols.read)  # else read at the first drop, which takes a second
+    symbols.running()  # else read at the first drop, which takes a second
     armed.put(engines.AUTO, program.RING_BYTES, tracer)
     arguments = [
         "--nft-kernel=host",

@@ -32,12 +32,34 @@ def test_the_range_of_a_function_ends_where_the_next_begins() -> None:
     assert Symbols(TEXT).range("no_such") == (0, 0)
 
 
+def test_functions_far_apart_and_of_one_address_are_told_apart() -> None:
+    text = b"""\
+0000000000000000 A fixed_percpu_data
+ffffffff80000000 T early
+ffffffff81fffff0 t long
+ffffffff83000000 t of_two_names
+ffffffff83000000 T a_second_name
+ffffffffa0000000 t of_a_module\t[one]
+"""
+    found = Symbols(text)
+    assert found.name(0xFFFFFFFF82123456) == "long"
+    assert found.name(0xFFFFFFFF83000010) == "a_second_name"
+    assert found.name(0xFFFFFFFF81FFFFEF) == "early"
+    assert found.name(0xFFFFFFFFFFFFFFFF) == "of_a_module"
+    assert found.name(0x7FFFFFFFFFFFFFFF) == ""
+    assert found.range("long") == (0xFFFFFFFF81FFFFF0, 0xFFFFFFFF83000000)
+    assert found.range("of_a_module") == (0xFFFFFFFFA0000000, 0xFFFFFFFFFFFFFFFF)
+    assert [found.know(one) for one in (0xFFFFFFFF80000000, 0xFFFFFFFF83000000)] == [True, True]
+    assert not found.know(0xFFFFFFFFA0000000)
+
+
 def test_a_module_that_was_loaded_later_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     tracer = BaseTracer.__new__(BaseTracer)
     modules = ["nf_tables"]
     texts = iter([TEXT, LATER])
     monkeypatch.setattr(symbols.Path, "read_bytes", lambda _: next(texts))
     monkeypatch.setattr(symbols, "_modules", lambda: list(modules))
+    monkeypatch.setattr(symbols, "_running", [])
     assert tracer.symbol(0xFFFFFFFF81000110) == "kfree_skb"
     modules.append("late")
     assert tracer.symbol(0xFFFFFFFF81000110) == "kfree_skb"  # not read again for that
