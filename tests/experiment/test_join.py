@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import pytest
@@ -93,15 +94,10 @@ def joined(
     tape: Tape,
     messages: Sequence[tuple[TraceMessage, Step | None]] = (),
     captured: Sequence[Captured] = (),
-    *,
-    injected: Sequence[bytes] | None = (FRAME,),
-    loss: Loss | None = None,
-    trace_lost: int = 0,
-    whole: bool = True,
-    failed: str = "",
+    **more: Any,
 ) -> Observation:
-    more = {"loss": loss, "trace_lost": trace_lost, "whole": whole, "failed": failed}
-    (seen,) = all_joined(tape, messages, captured, injected=injected, **more)
+    """The one observation of :func:`all_joined`."""
+    (seen,) = all_joined(tape, messages, captured, **more)
     return seen
 
 

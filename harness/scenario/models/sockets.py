@@ -79,6 +79,13 @@ class Queue(Model, frozen=True, kw_only=True):
     ] = {}
 
 
+SourcePort = Annotated[Annotated[int, Meta(ge=1, le=65535)], Meta(description="The source port.", examples=[50001])]
+Family = Annotated[
+    Literal["ip", "ip6"] | None,
+    Meta(description="The IP version where `to` is a host that has both; `ip` unless given.", examples=["ip6"]),
+]
+
+
 class Connect(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
     """A TCP connection between the kernels of both ends, with a real handshake, NAT and connection tracking.
 
@@ -97,13 +104,8 @@ class Connect(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
         ),
     ]
     tcp: Annotated[Port, Meta(description="The destination port.", examples=[443])]
-    sport: Annotated[Annotated[int, Meta(ge=1, le=65535)], Meta(description="The source port.", examples=[50001])] = (
-        40000
-    )
-    family: Annotated[
-        Literal["ip", "ip6"] | None,
-        Meta(description="The IP version where `to` is a host that has both; `ip` unless given.", examples=["ip6"]),
-    ] = None
+    sport: SourcePort = 40000
+    family: Family = None
     device: Annotated[
         InterfaceName | None,
         Meta(
@@ -136,13 +138,8 @@ class Exchange(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
     ]
     tcp: Annotated[Port | None, Meta(description="The destination port of the connection.", examples=[443])] = None
     udp: Annotated[Port | None, Meta(description="The destination port of the request.", examples=[53])] = None
-    sport: Annotated[Annotated[int, Meta(ge=1, le=65535)], Meta(description="The source port.", examples=[50001])] = (
-        40000
-    )
-    family: Annotated[
-        Literal["ip", "ip6"] | None,
-        Meta(description="The IP version where `to` is a host that has both; `ip` unless given.", examples=["ip6"]),
-    ] = None
+    sport: SourcePort = 40000
+    family: Family = None
     device: Annotated[
         InterfaceName | None,
         Meta(
