@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness import project
-from harness.pytest_plugin import companions, distribute, fixtures, items, selection
+from harness.pytest_plugin import companions, distribute, fixtures, foreseen, items, selection
 from harness.pytest_plugin.fixtures import nft_lab as nft_lab
 from harness.pytest_plugin.fixtures import nft_run as nft_run
 from harness.pytest_plugin.session import SESSION, Session
@@ -184,7 +184,7 @@ def pytest_sessionstart(session: pytest.Session) -> Generator[None, object, obje
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """Say where the session runs, and why, and which YAML files are not scenario files."""
     distribution = config.stash.get(distribute.DISTRIBUTION, None)
-    return [*(distribution.header() if distribution else []), *selection.header(config)]
+    return [*(distribution.header() if distribution else foreseen.header(config)), *selection.header(config)]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -24,6 +24,11 @@ ALLOW: Final = "nft_allow"
 FILES: Final = "nft_files"
 """Setting of pytest: patterns of the names of scenario files."""
 
+KERNEL: Final = "nft_kernel"
+"""Setting of pytest: kernels to run on, as ``--nft-kernel``."""
+PROGRAM: Final = "nft_program"
+"""Setting of pytest: the nft that reads rulesets, as ``--nft-program``."""
+
 PATTERNS: Final = ("scenarios/*.yaml", "scenarios/*.yml")
 """Without the setting: YAML files below a folder ``scenarios``, at any depth."""
 
@@ -41,6 +46,10 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     allowed: tuple[Path, ...] = ()
     """Files and folders outside of ``root`` that scenarios may name, without symbolic links."""
     patterns: tuple[str, ...] = PATTERNS
+    kernels: tuple[str, ...] = ()
+    """What scenarios run on; empty where the settings do not say."""
+    nft_program: str = ""
+    """The nft that reads rulesets; "" where the settings do not say."""
 
     def allows(self, file: Path) -> bool:
         """Whether scenarios may name ``file``, which is absolute and without symbolic links."""
@@ -79,6 +88,8 @@ def of_settings(file: Path, values: Mapping[str, Any], root: Path | None = None)
         settings=file,
         allowed=tuple((file.parent / one).resolve() for one in _list(values.get(ALLOW, ()))),
         patterns=tuple(_list(values[FILES])) if FILES in values else PATTERNS,
+        kernels=tuple(_list(values.get(KERNEL, ()))),
+        nft_program=str(values.get(PROGRAM, "")),
     )
 
 

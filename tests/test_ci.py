@@ -154,3 +154,17 @@ def test_the_job_sets_up_and_finds_the_scenarios_of_another_repository(
 
     unset = bash("\n".join(job["before_script"]), project, {**gitlab, "NFT_HARNESS_REPOSITORY": ""})
     assert "NFT_HARNESS_REPOSITORY: set it to the address of nft-harness" in unset.stderr
+
+
+def test_the_hook_for_pre_commit_is_a_command(tmp_path: Path) -> None:
+    (hook,) = YAML(typ="safe").load(ROOT / ".pre-commit-hooks.yaml")
+    assert {"id", "name", "entry", "language"} <= hook.keys()
+    names = ("scenarios/edge.yaml", "scenarios/rulesets/edge.nft", "fw/scenarios/a.yml", "other/edge.yaml")
+    assert [bool(re.search(hook["files"], name)) for name in names] == [True, True, True, False]
+    (tmp_path / "scenarios").mkdir()
+    (tmp_path / "scenarios/edge.nft").write_text(RULESET)
+    (tmp_path / "scenarios/edge.yaml").write_text(SCENARIOS)
+    program, *arguments = hook["entry"].split()
+    command = [str(Path(sys.executable).parent / program), *arguments, *hook["args"]]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (0, "1 file, 2 scenarios: right\n")

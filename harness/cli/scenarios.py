@@ -17,21 +17,28 @@ def check(parser: argparse.ArgumentParser) -> None:
     from pathlib import Path
 
     def run(options: argparse.Namespace) -> int:
-        from harness.model.layers import NAMES
-        from harness.scenario.problems import checked
+        from harness.check import output
+        from harness.check.command import check
 
-        found = checked(options.path, layers=NAMES)
-        for error in found.errors:
-            say(error)
-        if found.errors:
-            return NO
-        numbers = ((found.files, "file"), (found.scenarios, "scenario"))
-        print(", ".join(f"{number} {noun}{'s'[: number != 1]}" for number, noun in numbers) + " OK")
-        for path in found.left_alone:
-            print(f"{path}: skipped: not a scenario file")
-        return 0
+        found = check(options.path, kernels=options.kernel or (), nft_program=options.nft_program or "")
+        output.FORMATS[options.format](found)
+        return NO if found.errors else 0
 
-    parser.add_argument("path", nargs="+", type=Path, help="a scenario file, or a folder of them")
+    add = parser.add_argument
+    add("path", nargs="+", type=Path, help="a scenario file, or a folder of them")
+    add(
+        "--format",
+        choices=("text", "json", "sarif", "github"),
+        default="text",
+        help="text (default), JSON, SARIF 2.1.0, or annotations for GitHub Actions",
+    )
+    add(
+        "--kernel",
+        action="append",
+        metavar="KERNEL",
+        help="where they are planned to run, as pytest --nft-kernel; several times for several (default: as pytest)",
+    )
+    add("--nft-program", metavar="WHICH", help="the nft that reads rulesets, as pytest --nft-program")
     parser.set_defaults(run=run)
 
 

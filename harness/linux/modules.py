@@ -184,6 +184,13 @@ def loaded() -> set[str]:
         return set()
 
 
+def is_there(name: str) -> bool:
+    """Whether asking for the module ``name`` loads nothing: it is loaded, built in, or the kernel has no modules."""
+    if Path("/sys/module", name).exists() or not Path("/proc/modules").exists():
+        return True
+    return _is_built_in(name)
+
+
 @functools.cache
 def brings(alias: str) -> tuple[str, ...]:
     """The modules that ``alias`` loads on a kernel without any; empty if it is built in or unknown."""

@@ -18,6 +18,7 @@ import msgspec
 import pytest
 
 from harness.errors import HarnessError, Unsupported
+from harness.pytest_plugin.foreseen import nothing_to_run
 from harness.pytest_plugin.selection import scenario_files
 from harness.scenario.files import fixture_users
 from harness.text import lines
@@ -156,13 +157,15 @@ def distribute(config: pytest.Config) -> None:
         config.option.nft_program = asked_nft(config)
     if is_worker(config) or not _runs_tests(config.option):
         return
-    if not (asked or scenario_files(config).files or any(fixture_users(config.args, config.getini("python_files")))):
+    if not (asked or scenario_files(config).files or _uses_fixtures(config)):
         return
     try:
-        places = _places(config.option, asked or _default(config))
+        places = _places(config, asked or _default(config))
     except HarnessError as error:
         raise pytest.UsageError(f"nft-harness: {error}") from None
     # xdist has made a number of "auto" and "logical"; 0 asks for no workers, and a microVM is one.
+    if not places:
+        return  # each scenario is an error, in this process
     copies = getattr(config.option, "numprocesses", None) or 1
     distribution = Distribution(places, min(copies, getattr(config.option, "maxprocesses", None) or copies))
     names = [name for name, _, _ in distribution.workers()]
@@ -175,8 +178,8 @@ def distribute(config: pytest.Config) -> None:
     config.stash[DISTRIBUTION] = distribution
 
 
-def _places(options: Any, kernels: Sequence[str]) -> list[tuple[Placement, Guest | None]]:
-    """Where ``kernels`` run, each with its guest, if it needs one, and how that will start.
+def _places(config: pytest.Config, kernels: Sequence[str]) -> list[tuple[Placement, Guest | None]]:
+    """Where ``kernels`` run, each with its guest, if it needs one, and how that will start; none for broken scenarios.
 
     Raises :class:`HarnessError` when one of them cannot be had.
     """
@@ -185,16 +188,21 @@ def _places(options: Any, kernels: Sequence[str]) -> list[tuple[Placement, Guest
     from harness.vm.progress import shown
 
     _require_bindings()
+    options = config.option
     interactive = sys.stderr.isatty() and not os.environ.get("CI")
     with shown(sys.stderr) as progress:
-        places = [
-            (place, Guest.plan(place.image) if place.image else None)
-            for place in placement.choose(kernels, progress, options.nft_tracer, options.nft_program)
-        ]
+        chosen = placement.choose(kernels, progress, options.nft_tracer, options.nft_program)
+        if any(place.image for place in chosen) and nothing_to_run(config, chosen) and not _uses_fixtures(config):
+            return []
+        places = [(place, Guest.plan(place.image) if place.image else None) for place in chosen]
         for _, guest in places:
             if guest:
                 guest.decide(cold=options.nft_cold, progress=progress if interactive else None)
     return places
+
+
+def _uses_fixtures(config: pytest.Config) -> bool:
+    return any(fixture_users(config.args, config.getini("python_files")))
 
 
 def check_plan(config: pytest.Config) -> None:

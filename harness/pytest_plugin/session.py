@@ -20,10 +20,9 @@ import pytest
 from harness.cache import cache_dir, store
 from harness.errors import BrokenMeasurement
 from harness.linux import modules
-from harness.model import layers
 from harness.packets import frames
-from harness.pytest_plugin import distribute
-from harness.pytest_plugin.selection import project, scenario_files
+from harness.pytest_plugin import distribute, foreseen
+from harness.pytest_plugin.selection import scenario_files
 from harness.report import kinds
 from harness.scenario.case import Case, LoadedFile
 from harness.scenario.files import shortened
@@ -68,6 +67,7 @@ class Session:
             frames.use(given[FRAMES])
             return
         self._colour = None
+        self._loaded = config.stash.get(foreseen.LOADED, {})
         self.wants_results = bool(config.option.nft_record or kinds.wanted(config.option))
         if distribute.DISTRIBUTION in config.stash and config.stash[distribute.DISTRIBUTION].guests:
             self._prepared = self._thread.submit(self._prepare, scenario_files(config).files)
@@ -90,7 +90,7 @@ class Session:
         """The scenarios of a file; those that are being read already are waited for."""
         if self._prepared:
             self._prepared.result()
-        return self._loaded.get(path) or self._read(path)
+        return self._read(path)
 
     def run(self, case: Case) -> tuple[Measurement, ...]:
         """Run a scenario on this process's kernel; what was seen of each step that expects something."""
@@ -189,10 +189,7 @@ class Session:
         store(cache_dir(), news)
 
     def _read(self, path: Path) -> LoadedFile:
-        from harness.scenario.load import load_all  # workers are sent the contents of the files
-
-        own = project(self._config)
-        return load_all(shortened(path), layers=layers.NAMES, recording=self._config.option.nft_record, project=own)
+        return self._loaded.get(path) or foreseen.read(self._config, path)
 
 
 SESSION = pytest.StashKey[Session]()

@@ -20,10 +20,10 @@ from harness.reading.words import describe_decision
 from harness.report.evaluated import covered_rules
 from harness.text import escape
 
-Kind = Literal["failed", "error", "decided", "never-met"]
+Kind = Literal["failed", "error", "decided", "never-met", "doubtful"]
 """``failed``: an expectation that was not met. ``error``: a mistake in a scenario, or a broken
 measurement. ``decided``: a rule or policy that decided otherwise than expected. ``never-met``: a rule
-that no packet of the run matched."""
+that no packet of the run matched. ``doubtful``: what ``nft-harness check`` warns of."""
 
 
 class Finding(Value, frozen=True, kw_only=True):

@@ -23,12 +23,18 @@ _RULES = {
     "error": ("error", "A scenario is mistaken, or something could not be measured."),
     "decided": ("warning", "A rule or policy decided otherwise than a scenario expects."),
     "never-met": ("note", "No scenario met a rule."),
+    "doubtful": ("warning", "A scenario may be mistaken: only a kernel knows."),
 }
 """By kind of finding: level (3.27.10) and what it stands for."""
 
 
 def render(results: Iterable[Result], folder: Path) -> bytes:
     """Return the report, JSON."""
+    return of_findings(findings(results), folder)
+
+
+def of_findings(found: Iterable[Finding], folder: Path) -> bytes:
+    """Return the report of what was ``found``, JSON; the folder is that which files are relative to."""
     log = {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
@@ -36,7 +42,7 @@ def render(results: Iterable[Result], folder: Path) -> bytes:
             {
                 "tool": {"driver": _driver()},
                 "columnKind": "unicodeCodePoints",
-                "results": [_result(one, folder) for one in findings(results)],
+                "results": [_result(one, folder) for one in found],
             }
         ],
     }

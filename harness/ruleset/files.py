@@ -5,21 +5,26 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from harness.bounds import RULESET_BYTES
 from harness.errors import HarnessError, Position, ScenarioError, Unsupported
 from harness.lab.lab import Host
 from harness.lab.namespace import Namespace
+from harness.linux import modules
 from harness.project import ALLOW, Project, find
 from harness.ruleset import iptables, source
-from harness.ruleset.nft import Nft, NftError, as_shown, complaint, marked
+from harness.ruleset.nft import Nft, NftError, as_shown, complaint, marked, messages
 from harness.ruleset.process import LostError, Reach
 from harness.ruleset.texts import Texts, UnclearError, fixed, has_magic, includes
 from harness.ruleset.unsupported import missing
 from harness.untrusted import Unreadable, read_text
+
+_OSF: Final = re.compile(r"\bosf\b")
 
 
 def reader(namespace: Namespace, project: Project) -> tuple[Nft, Texts]:
@@ -35,6 +40,71 @@ def texts_of(nft: Nft, given: Mapping[Path, str] = MappingProxyType({})) -> Text
         return given[file] if file in given else read_text(file, RULESET_BYTES, allowed=nft.reach.has)
 
     return Texts(read, nft.matching)
+
+
+class Read(NamedTuple):
+    """A ruleset that was read and not loaded."""
+
+    errors: tuple[ScenarioError, ...]
+    """What nft refuses whatever the kernel can do, and what would be refused before."""
+    written: source.Source | None
+    """What is written where; None where the text cannot be followed with certainty."""
+    files: tuple[Path, ...]
+    """All that belong to it, those included too; absolute."""
+    of_iptables: bool
+    """Whether one is of iptables-save."""
+
+
+def read_files(nft: Nft, paths: Iterable[Path], defines: Mapping[str, str], home: Project) -> Read:
+    """Read ``paths`` as :func:`load_files` does, by an ``nft`` that loads nothing.
+
+    Reported is what is refused whatever the kernel can do, whichever interfaces there are and whatever was loaded
+    before; of files of iptables-save nothing. Raises :class:`~harness.ruleset.process.LostError`, and
+    :class:`~harness.errors.Unsupported` where this machine refuses the process.
+    """
+    mains = {path.absolute(): path for path in paths}
+    texts = texts_of(nft)
+    try:
+        files = _Files(mains, texts)
+        for full in files.of_nft:
+            _refuse_includes(full, files, nft.reach, home)
+    except ScenarioError as error:
+        return Read((error,), None, tuple(mains), of_iptables=False)
+    errors: list[ScenarioError] = []
+    groups = itertools.groupby(mains, lambda full: (full.parent, full in files.of_iptables))
+    for number, ((folder, is_save), group) in enumerate(groups):
+        if not is_save:
+            errors += _refused(nft, folder, list(group), files, defines, is_first=number == 0)
+    written = None
+    with suppress(UnclearError):
+        written = _written(files)
+    return Read(tuple(errors), written, tuple(dict.fromkeys((*mains, *texts.texts))), bool(files.of_iptables))
+
+
+_BY_CIRCUMSTANCES: Final = (
+    *("Could not process rule", "Could not open", "cache initialization"),
+    *("Interface does not exist", "cgroupv2 path", "Could not parse cgroup"),
+)
+"""How errors begin that nft derives from more than the text: from the kernel, from files and interfaces."""
+
+
+def _refused(
+    nft: Nft, folder: Path, full: list[Path], files: _Files, defines: Mapping[str, str], *, is_first: bool
+) -> Iterator[ScenarioError]:
+    """What nft refuses of files of one folder; at most one error. What earlier ones have loaded is not there."""
+    if not modules.is_there("nfnetlink_osf") and any(_OSF.search(text) for text in files.texts.texts.values()):
+        return  # nft itself sends fingerprints to the kernel, which would load that module
+    refused_in = full[0]
+    try:
+        for refused_in in full:
+            nft.refuse_end(folder, refused_in.name, files.texts.text(refused_in))
+        refused_in = full[0]
+        nft.load(folder, [one.name for one in full], defines)
+    except NftError as refused:
+        for one, text in messages(refused):
+            if text.startswith("syntax error") or (is_first and not text.startswith(_BY_CIRCUMSTANCES)):
+                yield complaint(one, refused_in, files.mains[refused_in])
+                return
 
 
 def load_files(
@@ -60,13 +130,22 @@ def load_files(
         else:
             _load(nft, folder, list(group), files, defines)
     try:
-        written = source.read(files.of_nft, texts, files.shown)
+        written = _written(files)
     except UnclearError:
-        written = source.Source({}, {})
-    for full in files.of_iptables:
-        more = iptables.read(texts.text(full), mains[full])
-        written = source.Source(written.rules | more.rules, written.policies | more.policies)
+        written = _with_iptables(source.Source({}, {}), files)
     return nft, written, sum(map(len, texts.texts.values()))
+
+
+def _written(files: _Files) -> source.Source:
+    """What is written where in all files. Raises :class:`UnclearError`."""
+    return _with_iptables(source.read(files.of_nft, files.texts, files.shown), files)
+
+
+def _with_iptables(written: source.Source, files: _Files) -> source.Source:
+    for full in files.of_iptables:
+        more = iptables.read(files.texts.text(full), files.mains[full])
+        written = written._replace(rules=written.rules | more.rules, policies=written.policies | more.policies)
+    return written
 
 
 class _Files:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
 import re
@@ -41,15 +42,17 @@ class NftError(Exception):
 class Nft:
     """libnftables in a network namespace, run by a process that may read ``reach`` and can be lost.
 
-    It ends with the namespace. One that was lost is started anew by the next command.
+    It ends with the namespace. One that was lost is started anew by the next command. Without a ``namespace`` it reads
+    rulesets and loads none, as ``nft --check`` that does not ask the kernel, and ends with :meth:`close`.
     """
 
-    def __init__(self, namespace: Namespace, reach: Reach = Reach()) -> None:  # noqa: B008 - a constant
+    def __init__(self, namespace: Namespace | None, reach: Reach = Reach()) -> None:  # noqa: B008 - a constant
         self._namespace = namespace
         self.reach = reach
         """What its process may read."""
         self._child: Child | None = None
-        namespace.enter(lambda: closing(self))
+        if namespace is not None:
+            namespace.enter(lambda: closing(self))
 
     def close(self) -> None:
         """Let the process end."""
@@ -139,7 +142,7 @@ class Nft:
     def _ask(self, request: dict[str, Any], text: bytes | None = None) -> Reply:
         try:
             if self._child is None:
-                self._child = Child(self._namespace.fd, self.reach)
+                self._child = Child(self._namespace.fd if self._namespace else None, self.reach)
             return self._child.ask(request, text)
         except LostError as lost:
             self.close()
@@ -260,6 +263,14 @@ def complaint_at(refused: NftError, whole: Position, place: Callable[[Path, int,
             "of nft's"
         )
     return ScenarioError(sentence, position, remedy=remedy)
+
+
+def messages(refused: NftError) -> Iterator[tuple[NftError, str]]:
+    """Each of nft's errors that has a place, as if it were the only one, and its text."""
+    found = list(_MESSAGE.finditer(str(refused)))
+    for one, following in itertools.zip_longest(found, found[1:]):
+        end = following.start() if following else None
+        yield NftError(str(refused)[one.start() : end].rstrip()), one["text"]
 
 
 def marked(refused: NftError) -> Iterator[str]:

@@ -72,19 +72,21 @@ class Reply(NamedTuple):
 class Child:
     """A process in the network namespace ``namespace``, a descriptor, which may read ``reach``.
 
-    With ``argv`` it is that program, with ``text`` as its standard input; else it runs nft's commands. Raises
-    :class:`~harness.errors.Unsupported` where this machine refuses such a process.
+    Where ``namespace`` is None, nft reads commands and loads nothing: they are parsed and evaluated, and do not reach
+    the kernel. That needs no root. With ``argv`` it is that program, with ``text`` as its standard input; else it runs
+    nft's commands. Raises :class:`~harness.errors.Unsupported` where this machine refuses such a process.
     """
 
-    def __init__(self, namespace: int, reach: Reach, argv: list[str] | None = None, text: bytes = b"") -> None:
-        self._project = _projects.get(reach)
+    def __init__(self, namespace: int | None, reach: Reach, argv: list[str] | None = None, text: bytes = b"") -> None:
+        self._project = (_readers if namespace is None else _projects).get(reach)
         self._error = _memory("stderr")
         given = [_memory("stdin", text)] if argv else []
         self._socket, other = socket.socketpair()
         try:
             with other:
                 started = self._project.ask(
-                    {"argv": argv, "memory": sandbox.MEMORY}, (namespace, other.fileno(), self._error, *given)
+                    {"argv": argv, "memory": sandbox.MEMORY},
+                    (self._error if namespace is None else namespace, other.fileno(), self._error, *given),
                 )
             self._pid: int = started["pid"]
             self._project.children += 1
@@ -224,9 +226,10 @@ class _Server:
 
 
 class _Projects:
-    """The parent of all, and the processes of projects."""
+    """The parent of all, and the processes of projects; ``alone`` are those that load nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, alone: bool = False) -> None:
+        self._alone = alone
         self._lock = threading.Lock()
         self._parent: _Server | None = None
         self._servers: dict[Reach, _Server] = {}
@@ -269,7 +272,7 @@ class _Projects:
 
     def _start(self, reach: Reach) -> _Server:
         if self._parent is None or self._parent.is_lost:
-            self._parent = _start_parent(self._nft)
+            self._parent = _start_parent(self._nft, alone=self._alone)
         own, other = socket.socketpair()
         with other:
             message = {"roots": [str(root) for root in reach.roots], "executable": reach.executable}
@@ -288,17 +291,23 @@ class _Projects:
                 )
             raise Unsupported(f"libnftables can't be used: {missing}", remedy=BINDINGS)
         if refused := answer.get("refused"):
-            raise Unsupported(
-                f"a ruleset is read by a process that sees no other files, and this machine refuses that: {refused}",
-                remedy="allow mounts, as docker run --privileged does, or use the microVM",
-            )
+            raise _refused(refused, alone=self._alone)
         return server
 
 
 _projects: Final = _Projects()
+_readers: Final = _Projects(alone=True)
 
 
-def _start_parent(chosen: ImageNft | None) -> _Server:
+def _refused(what: str, *, alone: bool) -> Unsupported:
+    remedy = "allow mounts, as docker run --privileged does"
+    return Unsupported(
+        f"a ruleset is read by a process that sees no other files, and this machine refuses that: {what}",
+        remedy=f"{remedy}, and user namespaces" if alone else f"{remedy}, or use the microVM",
+    )
+
+
+def _start_parent(chosen: ImageNft | None, *, alone: bool) -> _Server:
     found = importlib.util.find_spec("nftables")
     if found is None or found.origin is None:
         raise Unsupported("libnftables can't be used: there is no Python module nftables", remedy=BINDINGS)
@@ -307,8 +316,8 @@ def _start_parent(chosen: ImageNft | None) -> _Server:
     command = [*python, "-I", "-S", "-X", "utf8", sandbox.__file__, str(other.fileno())]
     with other:
         # Of this process it has neither the environment nor a descriptor.
-        subprocess.Popen(
-            [*command, str(Path(found.origin).parents[1])],
+        started = subprocess.Popen(
+            [*command, str(Path(found.origin).parents[1]), *([sandbox.ALONE] if alone else [])],
             env={name: os.environ[name] for name in ("TZ",) if name in os.environ} | {"LC_ALL": "C.UTF-8", **variables},
             pass_fds=[other.fileno()],
             stdin=subprocess.DEVNULL,
@@ -316,7 +325,28 @@ def _start_parent(chosen: ImageNft | None) -> _Server:
             cwd="/",
             start_new_session=True,
         )
-    return _Server(own)
+    server = _Server(own)
+    if alone:
+        if refused := server.receive().get("refused"):
+            server.close()
+            raise _refused(refused, alone=True)
+        _map_users(started.pid)
+        server.send({})
+    return server
+
+
+def _map_users(pid: int) -> None:
+    """Have the user namespace of the process ``pid`` map this user, and for root all users, to themselves.
+
+    See user_namespaces(7).
+    """
+    proc = Path("/proc", str(pid))
+    if os.geteuid() != 0:
+        (proc / "setgroups").write_text("deny")
+    for kind, own in (("uid_map", os.geteuid()), ("gid_map", os.getegid())):
+        known = [line.split() for line in Path("/proc/self", kind).read_text().splitlines()]
+        ranges = [(one[0], one[2]) for one in known] if os.geteuid() == 0 else [(str(own), "1")]
+        (proc / kind).write_text("".join(f"{first} {first} {count}\n" for first, count in ranges))
 
 
 def follow(root: int) -> None:

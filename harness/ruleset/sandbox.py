@@ -6,6 +6,9 @@
      │         (mounts) └── child
      └─────── project …                one set of folders that may be read
 
+A parent that reads alone is in a user namespace and a network namespace of its own, and nothing that its children read
+reaches the kernel: :func:`isolate`.
+
 The parent imports what is needed once, so each further process costs a fork. A project's process sees a file system
 that has nothing but the folders it was given, read only; a child also enters a network namespace and gives away
 every privilege but that of configuring networks. See :mod:`harness.ruleset.process` for the other side.
@@ -39,6 +42,8 @@ STDERR_MAX = 1 << 16
 """Bytes that a child may write into a file; the only one it has is its standard error."""
 FILES_MAX = 4096
 """Open files of a child: nft keeps those that it includes open."""
+ALONE = "alone"
+"""Last argument of a parent whose children load nothing."""
 TOO_MUCH = -1000
 """Return code for an output of more than :data:`MESSAGE_MAX` bytes."""
 
@@ -61,7 +66,7 @@ HOSTS = b"127.0.0.1 localhost\n::1 localhost\n"
 PROGRAMS = ("/usr/lib", "/usr/lib64", "/usr/sbin", "/usr/bin", "/etc/alternatives")
 """What a program needs to run; none of it is a project's."""
 
-CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
+CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 # mount(2), umount2(2), mount_setattr(2)
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 32, 4096, 16384, 1 << 18
 MNT_DETACH = 2
@@ -86,6 +91,15 @@ REFUSED = (
 """System calls that no ruleset needs, and that reach files or kernel interfaces by other ways than a path."""
 EXECUTING = (59, 322)
 """execve, execveat."""
+LOADING = (46, 307)
+"""sendmsg, sendmmsg: libnftables sends a transaction by sendmsg (mnl_nft_socket_sendmsg() in src/mnl.c), and asks by
+sendto for what is loaded."""
+OF_OTHERS = (
+    *(62, 200, 234, 129, 297, 424),  # kill, tkill, tgkill, rt_sigqueueinfo, rt_tgsigqueueinfo, pidfd_send_signal
+    *(434, 438, 440, 302, 141),  # pidfd_open, pidfd_getfd, process_madvise, prlimit64, setpriority
+    *(142, 144, 203, 314, 251, 256, 279),  # sched_set*, ioprio_set, migrate_pages, move_pages
+)
+"""System calls that reach other processes of the same user."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.glob.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
@@ -132,8 +146,22 @@ def exactly(sock: socket.socket, size: int) -> bytes:
 # --- parent and projects ------------------------------------------------------------------------
 
 
-def parent(control: socket.socket, missing: str) -> None:
-    """Fork a process for each project, until ``control`` is closed; refuse all where something is ``missing``."""
+def isolate(control: socket.socket) -> None:
+    """Move to a user namespace and a network namespace of this process's own; the other side maps users and groups.
+
+    There no request of this process has the kernel load a module for a network device (dev_load() in
+    net/core/dev_ioctl.c). Raises :class:`OSError`, as :func:`confine`.
+    """
+    _check("unshare", _libc.unshare(CLONE_NEWUSER | CLONE_NEWNET))
+    send(control, {})
+    receive(control)
+
+
+def parent(control: socket.socket, answer: dict[str, str], *, alone: bool) -> None:
+    """Fork a process for each project, until ``control`` is closed; give all the same ``answer`` where there is one.
+
+    With ``alone`` their children stay in the network namespace of this process, see :func:`isolate`.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for projects
     while True:
         message, (descriptor,) = receive(control)
@@ -142,21 +170,21 @@ def parent(control: socket.socket, missing: str) -> None:
             os.chroot(".")
             os.close(descriptor)
             continue
-        if missing:
+        if answer:
             with socket.socket(fileno=descriptor) as own:
-                send(own, {"missing": missing})
+                send(own, answer)
             continue
         if os.fork() == 0:
             control.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             _die_with_parent()
             with socket.socket(fileno=descriptor) as own:
-                project(own, message)
+                project(own, message, alone=alone)
             os._exit(0)
         os.close(descriptor)
 
 
-def project(control: socket.socket, message: dict[str, Any]) -> None:
+def project(control: socket.socket, message: dict[str, Any], *, alone: bool) -> None:
     """Confine this process to some folders and fork a child for each request, until ``control`` is closed."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -180,7 +208,7 @@ def project(control: socket.socket, message: dict[str, Any]) -> None:
         pid = os.fork()
         if pid == 0:
             control.close()
-            _child(null, message.get("argv"), message["memory"], *descriptors)
+            _child(null, message.get("argv"), message["memory"], alone, *descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
         send(control, {"pid": pid})
@@ -309,17 +337,20 @@ def _die_with_parent() -> None:
 # --- children -----------------------------------------------------------------------------------
 
 
-def _child(null: int, argv: list[str] | None, memory: int, namespace: int, sock: int, error: int, *given: int) -> None:
+def _child(
+    null: int, argv: list[str] | None, memory: int, alone: bool, namespace: int, sock: int, error: int, *given: int
+) -> None:
     """Become the process of one network namespace; with ``argv`` that program, on ``given`` as standard input."""
     _die_with_parent()
     os.dup2(given[0] if given else null, 0)
     os.dup2(error if argv else null, 1)
     os.dup2(error, 2)
-    _check("setns", _libc.setns(namespace, CLONE_NEWNET))
+    if not alone:
+        _check("setns", _libc.setns(namespace, CLONE_NEWNET))
     for descriptor in (namespace, error, *given, null):
         os.close(descriptor)
     _limit(memory)
-    _drop(keep_files=argv is None, executing=argv is not None)
+    _drop(keep_files=argv is None, executing=argv is not None, alone=alone)
     if argv:
         os.set_inheritable(sock, True)  # its end is seen there
         os.execve(argv[0], argv, {"PATH": "/usr/sbin:/usr/bin"})
@@ -341,21 +372,22 @@ def _limit(memory: int) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
 
-def _drop(*, keep_files: bool, executing: bool) -> None:
+def _drop(*, keep_files: bool, executing: bool, alone: bool) -> None:
     """Give away all privileges but that of configuring networks and, with ``keep_files``, of reading any file here."""
     kept = [CAP_NET_ADMIN] + [CAP_DAC_READ_SEARCH] * keep_files
     mask = sum(1 << one for one in kept)
     _check("prctl", _libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0))
-    os.setgroups([])
-    os.setresgid(USER, USER, USER)
-    os.setresuid(USER, USER, USER)
+    if os.geteuid() == 0:  # an ordinary user's namespace has that user alone
+        os.setgroups([])
+        os.setresgid(USER, USER, USER)
+        os.setresuid(USER, USER, USER)
     header = struct.pack("=Ii", CAPABILITY_VERSION_3, 0)
     _check("capset", _libc.capset(header, struct.pack("=6I", mask, mask, mask if executing else 0, 0, 0, 0)))
     if executing:
         _check("prctl", _libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_NET_ADMIN, 0, 0))
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     _check("prctl", _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-    _refuse(REFUSED if executing else (*REFUSED, *EXECUTING))
+    _refuse((*REFUSED, *(() if executing else EXECUTING), *((*LOADING, *OF_OTHERS) if alone else ())))
     _die_with_parent()  # a change of user has taken it back
 
 
@@ -432,26 +464,32 @@ def _matching(pattern: str) -> tuple[int, bytes, bytes]:
     return 0, b"".join(path + b"\0" for path in paths if not os.path.isdir(path)), b""
 
 
-def main(control: int, bindings: str) -> None:
+def main(control: int, bindings: str, *, alone: bool) -> None:
     """Serve on the socket ``control``; ``bindings`` is the folder of the Python module nftables."""
     global _Nftables
     sys.path.append(bindings)
-    missing = ""
+    answer: dict[str, str] = {}
     try:
         import nftables
 
         _Nftables = nftables.Nftables
         _Nftables()  # loads what it needs before there is nothing left to load from
     except (ImportError, OSError) as error:
-        missing = str(error)
+        answer = {"missing": str(error)}
     with socket.socket(fileno=control) as own:
-        parent(own, missing)
+        if alone:
+            try:
+                isolate(own)
+            except OSError as refused:
+                send(own, {"refused": f"{refused.filename}: {refused.strerror}"})
+                return
+        parent(own, answer, alone=alone)
 
 
 _Nftables: Any = None
 
 if __name__ == "__main__":
     try:
-        main(int(sys.argv[1]), sys.argv[2])
+        main(int(sys.argv[1]), sys.argv[2], alone=sys.argv[3:] == [ALONE])
     except (EOFError, KeyboardInterrupt):
         os._exit(0)

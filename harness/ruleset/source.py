@@ -43,9 +43,14 @@ class Source(NamedTuple):
     """The policy of a base chain, or its hook where no policy is written."""
     replaced: dict[tuple[ChainKey, int], SourceRule] = {}
     """Of commands the rules that take the place of others, also by the handles of these."""
+    unclear: frozenset[ChainKey] = frozenset()
+    """The chains that are left out."""
+    objects: frozenset[tuple[str, str, str, str]] = frozenset()
+    """Kind, family, table and name of sets, maps and counters."""
 
 
 _SEPARATORS: Final = ("\n", ";")
+_NAMED_OBJECTS: Final = ("set", "map", "counter")
 _VARIABLES: Final = ("define", "redefine", "undefine")
 _OF_CHAIN: Final = ("type", "policy", "flags", "device", "devices", "comment")
 """Words that begin a statement about the chain itself."""
@@ -65,7 +70,8 @@ def read(paths: Iterable[Path], texts: Texts, show: Callable[[Path], str]) -> So
     for path in paths:
         walk.file(path)
     rules = {key: found for key, found in walk.chains.items() if key not in walk.unclear}
-    return Source(rules, {key: place for key, place in walk.policies.items() if key in walk.chains})
+    policies = {key: place for key, place in walk.policies.items() if key in walk.chains}
+    return Source(rules, policies, unclear=frozenset(walk.unclear), objects=frozenset(walk.objects))
 
 
 def read_commands(path: Path, texts: Texts, place: Callable[[Path, int, int], Position]) -> Source:
@@ -89,6 +95,7 @@ class _Walk:
         self.chains: dict[ChainKey, list[SourceRule]] = {}
         self.unclear: set[ChainKey] = set()
         self.policies: dict[ChainKey, Position] = {}
+        self.objects: set[tuple[str, str, str, str]] = set()
         self._texts = texts
         self._folder = Path()
         self._sources: list[Iterator[Token]] = []
@@ -193,7 +200,9 @@ class _Walk:
             if block:
                 self._chain(_chain_key(words))
         elif kind.text in _OTHER_OBJECTS:
-            self._statement(kind)
+            words = [bare(token.text) for token in self._statement(kind)]
+            if kind.text in _NAMED_OBJECTS:
+                self.objects.add((kind.text, *_chain_key(words[1:])))
         else:
             statement = self._statement(kind)
             words = [bare(token.text) for token in statement]
@@ -209,7 +218,9 @@ class _Walk:
                 if block:
                     self._chain((*key, words[0] if words else ""))
             else:
-                self._statement(token)
+                words = [bare(token.text) for token in self._statement(token)]
+                if token.text in _NAMED_OBJECTS and len(words) > 1:
+                    self.objects.add((token.text, *key, words[1]))
 
     def _chain(self, key: ChainKey) -> None:
         self.chains.setdefault(key, [])
@@ -250,9 +261,12 @@ class _Walk:
         what = words[1] if len(words) > 1 else ""
         if what == "ruleset":
             self._forget(lambda key: not words[2:] or key[0] == words[2])
+            self.objects = {one for one in self.objects if words[2:] and one[1] != words[2]}
         elif what == "table":
             table = _table_key(words[2:])
             self._forget(lambda key: key[:2] == table)
+            if words[0] != "flush":
+                self.objects = {one for one in self.objects if one[1:3] != table}
         elif what == "chain":
             chain = _chain_key(words[2:])
             self._forget(lambda key: key == chain)

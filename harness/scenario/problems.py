@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from harness.errors import Position, ScenarioError
 from harness.project import FILES, Project, find
-from harness.scenario.case import Broken
+from harness.scenario.case import Broken, Case
 from harness.scenario.files import choose, shortened
 from harness.scenario.load import load_all
 
@@ -22,6 +22,8 @@ class Checked(NamedTuple):
     """YAML files that are not scenario files."""
     errors: tuple[ScenarioError, ...]
     """In the order of the files and of their lines."""
+    cases: tuple[Case, ...] = ()
+    """The scenarios in which nothing is wrong."""
 
 
 def problems(path: Path, *, layers: Collection[str] | None = None) -> tuple[ScenarioError, ...]:
@@ -29,19 +31,21 @@ def problems(path: Path, *, layers: Collection[str] | None = None) -> tuple[Scen
     return checked([path], layers=layers).errors
 
 
-def checked(paths: Iterable[Path], *, layers: Collection[str] | None = None) -> Checked:
+def checked(paths: Iterable[Path], *, layers: Collection[str] | None = None, project: Project | None = None) -> Checked:
     """Look for everything wrong with the files ``paths``, and with the scenario files below the folders among them.
 
-    Raises :class:`~harness.errors.ScenarioError` for settings of pytest that cannot be read.
+    ``project`` is theirs; None looks for it. Raises :class:`~harness.errors.ScenarioError` for settings of pytest that
+    cannot be read.
     """
     paths = list(paths)
-    project = find(paths)
+    project = project or find(paths)
     found = [_checked(path, layers, project) for path in paths]
     return Checked(
         sum(one.files for one in found),
         sum(one.scenarios for one in found),
         tuple(path for one in found for path in one.left_alone),
         tuple(error for one in found for error in one.errors),
+        tuple(case for one in found for case in one.cases),
     )
 
 
@@ -53,13 +57,15 @@ def _checked(path: Path, layers: Collection[str] | None, project: Project) -> Ch
         error.remedy = f"name the file, or set {FILES} in the project's pytest settings"
         return Checked(0, 0, chosen.left_alone, (error,))
     errors: list[ScenarioError] = []
+    cases: list[Case] = []
     scenarios = 0
     # A file that is named is checked, whatever its name and content.
     files = [shortened(file) for file in chosen.files] if path.is_dir() else [path]
     for file in files:
         loaded = load_all(file, layers=layers, project=project)
         scenarios += len(loaded.cases)
+        cases += [case for case in loaded.cases if isinstance(case, Case)]
         found = [*loaded.errors, *(error for case in loaded.cases if isinstance(case, Broken) for error in case.errors)]
         distinct = {str(error): error for error in found}  # one mistake may be in many scenarios made from one
         errors += sorted(distinct.values(), key=lambda error: error.position)
-    return Checked(len(files), scenarios, chosen.left_alone if path.is_dir() else (), tuple(errors))
+    return Checked(len(files), scenarios, chosen.left_alone if path.is_dir() else (), tuple(errors), tuple(cases))

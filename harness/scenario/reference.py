@@ -50,8 +50,8 @@ YAML 1.2 files; pytest collects each as a test.
 {EXAMPLE}```
 
 The first line makes editors complete and check keys; `nft-harness schema` prints the schema.
-`nft-harness check FILES` checks files without root and without running anything. What only a kernel and nft know is
-checked when the scenarios run: the syntax of rulesets, and the names of functions.
+`nft-harness check FILES` checks files, and the rulesets that they name, [without root and without running
+anything](check.md). What only a kernel knows is checked when the scenarios run.
 
 What holds everywhere:
 

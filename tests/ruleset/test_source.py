@@ -139,3 +139,24 @@ def test_a_policy_stands_where_it_is_written_else_at_the_hook(tmp_path: Path) ->
         "ip t b": "main.nft:4:3",
         "ip t c": "main.nft:7:12",
     }
+
+
+def test_named_sets_maps_and_counters(tmp_path: Path) -> None:
+    text = """\
+table ip t {
+	set one { type ipv4_addr; }
+	map two { type ipv4_addr : verdict; }
+	chain c { counter name three; }
+	counter three { }
+}
+add set inet u four { type mark; }
+table ip gone { set five { type mark; } }
+delete table ip gone
+"""
+    (tmp_path / "r.nft").write_text(text)
+    texts = Texts(Path.read_text, lambda _: [])
+    found = source.read([tmp_path / "r.nft"], texts, str).objects
+    assert found == {
+        *(("set", "ip", "t", "one"), ("map", "ip", "t", "two")),
+        *(("counter", "ip", "t", "three"), ("set", "inet", "u", "four")),
+    }

@@ -1,0 +1,75 @@
+"""The kernel that scenarios are planned to run on, and the nft that reads rulesets there, as far as both are here.
+
+Nothing is fetched and nothing is booted.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from harness.errors import Unsupported
+from harness.linux import features
+from harness.project import Project
+from harness.vm import images
+from harness.vm.images import Image
+from harness.vm.nft import Nft
+from harness.vm.placement import AUTO, NFT_PROGRAM
+from harness.vm.placement import HOST as HOST_KERNEL
+
+KERNELS = "NFT_KERNEL"
+"""Environment variable: as the option --nft-kernel of pytest."""
+
+
+class Planned(NamedTuple):
+    """Where scenarios would run."""
+
+    images: tuple[Image, ...]
+    """Those that would be booted; the ones that are not here are left out."""
+    natively: bool
+    """Whether some would run on the machine's own kernel."""
+    nft: Nft | None = None
+    """What reads rulesets; None is this machine's own. Of several the newest, which refuses least."""
+    missing: str = ""
+    """Why no ruleset can be read as it would be there; "" where it can."""
+
+
+def planned(project: Project, kernels: Sequence[str] = (), nft_program: str = "") -> Planned:
+    """Where scenarios of ``project`` would run: on ``kernels`` if given, else on those that the environment or the
+    project's settings name, else where ``auto`` has them run.
+
+    Raises :class:`~harness.errors.Unsupported` for a kernel image that is damaged.
+    """
+    asked = kernels or os.environ.get(KERNELS, "").split() or project.kernels or (AUTO,)
+    program = nft_program or os.environ.get(NFT_PROGRAM) or project.nft_program or images.IMAGE
+    natively = HOST_KERNEL in asked or (AUTO in asked and features.function_probes().able)
+    found = _images(asked, natively=natively)
+    there = tuple(filter(None, found.values()))
+    if program == images.HOST or (not found and program == images.IMAGE):
+        return Planned(there, natively)
+    if program == images.IMAGE:
+        absent = [name for name, image in found.items() if image is None]
+        missing = f"run nft-harness kernels fetch {' '.join(absent)} to have its nft" if absent else ""
+        return Planned(there, natively, _newest(there), missing)
+    try:
+        return Planned(there, natively, images.nft_called(program, None))
+    except Unsupported as error:
+        return Planned(there, natively, missing=str(error))
+
+
+def _images(asked: Iterable[str], *, natively: bool) -> dict[str, Image | None]:
+    """The images that would be booted, by their names; None for one that is not here."""
+    booted = {one for one in asked if one not in (HOST_KERNEL, AUTO)}
+    if AUTO in asked and not natively:
+        booted.add(images.DEFAULT)
+    return {one: images.find(one) for one in sorted(booted)}
+
+
+def _newest(there: Iterable[Image]) -> Nft | None:
+    return max((image.nft for image in there if image.nft), key=_age, default=None)
+
+
+def _age(nft: Nft) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", nft.version)]
