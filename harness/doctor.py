@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from harness.cache import cache_dir
@@ -42,6 +43,11 @@ class Capability(NamedTuple):
     needed: bool = False
     """Whether scenarios cannot run here without it."""
 
+    @property
+    def colour(self) -> str:
+        """Green for what is there, red where scenarios cannot run without it."""
+        return "green" if self.able else "red" if self.needed else "yellow"
+
     def __str__(self) -> str:
         remedy = f"; {self.remedy}" if self.remedy and not self.able else ""
         return f"{'yes' if self.able else 'NO' if self.needed else 'no':4}{self.what:17}{self.words}{remedy}"
@@ -75,6 +81,32 @@ def place() -> str:
     image = images.find(images.DEFAULT)
     where = Guest.plan(image).describe() if image else f"Linux {images.DEFAULT} in a microVM, fetched at the first run"
     return f"scenarios run on {where}: {probes.reason}"
+
+
+def missing(found: Iterable[Capability]) -> list[str]:
+    """What scenarios cannot run without, and is not there."""
+    return [one.what for one in found if one.needed and not one.able]
+
+
+def as_json(found: Iterable[Capability]) -> str:
+    """All findings, and where scenarios would run, as an object in JSON; docs/reports.md lists its members."""
+    found = list(found)
+    lacking = missing(found)
+    members = {
+        "able": not lacking,
+        "place": "" if lacking else place(),
+        "findings": [
+            {
+                "what": one.what,
+                "able": one.able,
+                "needed": one.needed,
+                "found": one.words,
+                "remedy": "" if one.able else one.remedy,
+            }
+            for one in found
+        ],
+    }
+    return json.dumps(members, indent=2)
 
 
 def _of(what: str, answer: Support, words: str) -> Capability:

@@ -12,10 +12,11 @@ Whatever shows such text calls the function of its language:
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Mapping
-from typing import TextIO
+from typing import Final, TextIO
 
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 """Select Graphic Rendition (ECMA-48, 8.3.117): it changes how text looks, and moves nothing."""
@@ -51,6 +52,21 @@ def _line(text: str, colour: bool) -> str:
 def say(text: object, stream: TextIO | None = None) -> None:
     """Print ``text`` in lines that :func:`lines` makes, to standard output or ``stream``."""
     print(lines(str(text)), file=stream or sys.stdout, flush=True)
+
+
+COLOURS: Final = {"red": 31, "green": 32, "yellow": 33}
+"""Select Graphic Rendition by name."""
+
+
+def in_colour(stream: TextIO | None = None) -> bool:
+    """Whether ``stream`` (default: standard output) is a terminal whose reader has not refused colour: no-color.org."""
+    stream = stream or sys.stdout
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def colour(name: str, text: str) -> str:
+    """Return ``text``, which is escaped already, in one of :data:`COLOURS`."""
+    return f"\x1b[{COLOURS[name]}m{text}\x1b[0m"
 
 
 def markdown(text: str) -> str:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,3 +77,33 @@ def test_a_cache_that_cannot_be_written_to(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     main(["doctor"])
     assert any(line.startswith("no  cache folder") and "set XDG_CACHE_HOME" in line for line in lines(capsys))
+
+
+@pytest.mark.usefixtures("no_probes")
+def test_json_for_programs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["doctor", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["able"], found["place"]) == (False, "")
+    assert {
+        "what": "QEMU",
+        "able": False,
+        "needed": True,
+        "found": "qemu-system-x86_64 is missing",
+        "remedy": "run apt-get install qemu-system-x86",
+    } in found["findings"]
+    assert all(one["remedy"] == "" for one in found["findings"] if one["able"])
+
+
+@pytest.mark.usefixtures("no_probes")
+def test_colours_in_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "examine", lambda: [doctor.Capability("QEMU", False, "none", needed=True)])
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    main(["doctor"])
+    assert "\x1b[31mNO  QEMU" in capsys.readouterr().out
+    monkeypatch.setenv("NO_COLOR", "1")
+    main(["doctor"])
+    assert "\x1b" not in capsys.readouterr().out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,18 +11,16 @@ import msgspec
 
 from harness.check.command import Found
 from harness.errors import ScenarioError
-from harness.text import escape, say
-
-_RED, _YELLOW, _PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[0m"
+from harness.text import colour, escape, in_colour, lines, say
 
 
 def text(found: Found) -> None:
     """Print a line for each mistake, then what was read; what was not checked goes to standard error."""
-    coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    coloured = in_colour()
     for error in found.errors:
-        _line(error, "", _RED if coloured else "")
+        _line(error, "", "red" if coloured else "")
     for warning in found.warnings:
-        _line(warning, "warning: ", _YELLOW if coloured else "")
+        _line(warning, "warning: ", "yellow" if coloured else "")
     for note in found.notes:
         say(f"nft-harness: {escape(note)}", sys.stderr)
     if found.errors:
@@ -35,13 +32,11 @@ def text(found: Found) -> None:
         say(f"{escape(str(path))}: skipped: not a scenario file")
 
 
-def _line(error: ScenarioError, before: str, colour: str) -> None:
+def _line(error: ScenarioError, before: str, name: str) -> None:
     place = escape(str(error.position))
     rest = str(error).removeprefix(f"{place}: ")
-    if colour:
-        print(f"{place}: {colour}{before}{rest}{_PLAIN}", flush=True)
-    else:
-        say(f"{place}: {before}{rest}")
+    said = lines(f"{place}: {before}{rest}")
+    print(f"{place}: {colour(name, said.removeprefix(f'{place}: '))}" if name else said, flush=True)
 
 
 def json(found: Found) -> None:

@@ -14,7 +14,8 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from harness import __version__
-from harness.cli import machine, rulesets, scenarios
+from harness.cli import machine, rulesets, scenarios, shells
+from harness.cli.examples import EXAMPLES
 from harness.cli.statuses import BUG, UNABLE
 from harness.ending import in_order
 from harness.errors import HarnessError
@@ -23,12 +24,14 @@ from harness.text import say
 COMMANDS: tuple[Callable[[argparse.ArgumentParser], None], ...] = (
     rulesets.ask,
     scenarios.check,
+    shells.completion,
     rulesets.diff,
     machine.discover,
     machine.doctor,
     rulesets.init,
     machine.kernels,
     scenarios.lab,
+    shells.manual,
     scenarios.report,
     scenarios.schema,
     machine.trace,
@@ -68,20 +71,36 @@ def _write_no_more() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _run(arguments: Sequence[str] | None) -> int:
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
     parser = argparse.ArgumentParser(prog="nft-harness", description="Regression tests for netfilter rulesets.")
     parser.add_argument("--version", action="version", version=f"nft-harness {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         description = command.__doc__ or ""
-        command(commands.add_parser(command.__name__, help=description.lower().rstrip("."), description=description))
-    options, rest = parser.parse_known_args(arguments)
+        examples = EXAMPLES[command.__name__].strip().replace("\n", "\n  ")
+        command(
+            commands.add_parser(
+                command.__name__,
+                help=description.lower().rstrip("."),
+                description=description,
+                epilog=f"examples:\n  {examples}",
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            )
+        )
+    return parser
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    command_line = parser()
+    command_line.set_defaults(parser=parser)
+    options, rest = command_line.parse_known_args(arguments)
     if rest[:1] == ["--"] and getattr(options, "argv", None) == []:
         options.argv = rest[1:]  # argparse has filled the last positional with nothing when it met an option
     elif rest and getattr(options, "line", None) == [] and not rest[0].startswith("-"):
         options.line = rest
     elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        command_line.error(f"unrecognized arguments: {' '.join(rest)}")
     status: int = options.run(options)
     sys.stdout.flush()
     return status

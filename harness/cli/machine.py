@@ -7,7 +7,7 @@ import sys
 
 from harness.cli.statuses import NO
 from harness.errors import HarnessError
-from harness.text import say
+from harness.text import colour, in_colour, lines
 
 # Imports of a subcommand's own modules stand in its functions: the others need not wait for them.
 
@@ -76,11 +76,16 @@ def discover(parser: argparse.ArgumentParser) -> None:
     """List the kernel functions that take a packet, and whether they can be traced."""
     from pathlib import Path
 
-    def run(options: argparse.Namespace) -> int:
-        from harness.tracer import listing
-        from harness.tracer.survey import Survey
+    from harness.vm.images import DEFAULT
 
-        every = Survey().functions()
+    def run(options: argparse.Namespace) -> int:
+        from harness.trace import inspection
+        from harness.tracer import listing
+
+        if options.inside:
+            inspection.send()
+            return 0
+        every = inspection.functions(options.kernel)
         functions = listing.select(every, layer=options.layer, priority=options.priority, match=options.match)
         files = [
             (options.output, listing.to_json(functions)),
@@ -97,29 +102,40 @@ def discover(parser: argparse.ArgumentParser) -> None:
         return 0
 
     parser.add_argument("--layer", help="only this layer of the network stack, e.g. Netfilter")
-    parser.add_argument("--priority", type=int, choices=(0, 1, 2), help="0 critical, 1 important, 2 other")
+    parser.add_argument("--priority", type=int, choices=(0, 1, 2), help="0 critical, 1 important as well, 2 all")
     parser.add_argument("--match", metavar="GLOB", help="only names like this, e.g. 'ip_*'")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write JSON there instead of a table")
     parser.add_argument("--config", type=Path, metavar="FILE", help="write a file for nft-harness trace --config")
     parser.add_argument(
         "--max-trace", type=int, metavar="N", help="write only the N most informative ones to that file"
     )
+    parser.add_argument(
+        "--kernel", default=DEFAULT, help=f"of the microVM, where this machine's cannot be asked; default: {DEFAULT}"
+    )
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
 
 
 def doctor(parser: argparse.ArgumentParser) -> None:
     """Say what this machine can do, and where scenarios would run."""
 
-    def run(_: argparse.Namespace) -> int:
-        from harness.doctor import examine, place
+    def run(options: argparse.Namespace) -> int:
+        from harness.doctor import as_json, examine, missing, place
 
-        missing = []
+        if options.json:
+            found = list(examine())
+            print(as_json(found))
+            return NO if missing(found) else 0
+        found = []
+        coloured = in_colour()
         for finding in examine():
-            say(finding)
-            missing += [finding.what] if finding.needed and not finding.able else []
-        print(f"scenarios cannot run here: {', '.join(missing)}" if missing else place())
-        return NO if missing else 0
+            print(colour(finding.colour, lines(str(finding))) if coloured else lines(str(finding)), flush=True)
+            found.append(finding)
+        lacking = missing(found)
+        print(f"scenarios cannot run here: {', '.join(lacking)}" if lacking else place())
+        return NO if lacking else 0
 
+    parser.add_argument("--json", action="store_true", help="print one object")
     parser.set_defaults(run=run)
 
 
@@ -130,8 +146,10 @@ def trace(parser: argparse.ArgumentParser) -> None:
     from harness.vm.images import DEFAULT
 
     def run(options: argparse.Namespace) -> int:
-        from harness.trace import command
+        from harness.trace import command, stored
 
+        if options.read:
+            return stored.main(options)
         return command.main(options, sys.argv[sys.argv.index("trace") + 1 :])
 
     def protocols(text: str) -> list[str]:
@@ -150,6 +168,8 @@ def trace(parser: argparse.ArgumentParser) -> None:
     add("--group", choices=("time", "packet"), default="time", help="packet: packet by packet, each when it is gone")
     add("--json", action="store_true", help="an object a line")
     add("--pcapng", type=Path, metavar="FILE", help="write a capture: each event, with the packet's first bytes there")
+    add("--out", type=Path, metavar="FILE", help="write the whole trace there as well, for --read")
+    add("--read", type=Path, metavar="FILE", help="show a trace that --out has written, instead of tracing")
     add("--buffer", type=int, metavar="KIB", help="between the kernel and us, in memory; default: 8192")
     add("--ready-file", type=Path, metavar="FILE", help="made once every packet is seen")
     add("--nft-tracer", default="auto", choices=("auto", "kprobe.multi", "fentry", "kprobe"), help="how to attach")
@@ -157,6 +177,7 @@ def trace(parser: argparse.ArgumentParser) -> None:
     add("--dump-program", action="store_true", help="show the instructions that the kernel runs")
     add("--dump-metadata", action="store_true", help="show the functions by their numbers in events")
     add("--dump-events", action="store_true", help="show every event raw, before its line")
+    add("--colour", action="store_true", help=argparse.SUPPRESS)
     add("--inside", action="store_true", help=argparse.SUPPRESS)
     add("argv", nargs="*", metavar="-- COMMAND", help="a program and its arguments")
     parser.set_defaults(run=run)

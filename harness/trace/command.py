@@ -23,10 +23,12 @@ from harness.ending import exit_status, interruptible
 from harness.errors import BrokenMeasurement, HarnessError, Unsupported
 from harness.judge.expectations import refuse_loss
 from harness.linux import features
-from harness.text import lines
+from harness.text import in_colour
 from harness.trace.capture import EventCapture
 from harness.trace.formatter import EventFormatter
-from harness.trace.lines import EventLine, grouped
+from harness.trace.lines import EventLine
+from harness.trace.show import show
+from harness.trace.stored import LOST, About, Writer
 from harness.tracer import live
 from harness.tracer.events import EventWithBytes
 from harness.tracer.kernel_cache import KernelCache
@@ -35,12 +37,10 @@ from harness.vm.port import port
 
 INSIDE = "--inside"
 """Hidden option: this is the process in the microVM, and the end of standard input is the user's Ctrl-C."""
-LOST = 3
-"""Exit status when events were lost."""
 GRACE_S = 5.0
 """Timeout for the command to end after SIGTERM, seconds."""
-READY, PCAPNG = "ready", "pcapng"
-"""Ports by which the microVM signals that it traces, and writes the capture."""
+READY, PCAPNG, OUT = "ready", "pcapng", "out"
+"""Ports by which the microVM signals that it traces, and writes the capture and the trace."""
 
 
 def main(options: argparse.Namespace, arguments: list[str]) -> int:
@@ -148,6 +148,8 @@ def _trace(choice: live.Selection, options: argparse.Namespace) -> int:
                 _write_ready(options.ready_file)
             command.start()
 
+        about = About(kernel=os.uname().release, engine=str(trace.engine), functions=trace.armed)
+        stored = _stored(options, stack, about)
         over = when_over(interrupted, duration=options.duration, command=command, input_ends=options.inside)
         formatter = EventFormatter(trace)
         started = time.monotonic()
@@ -156,8 +158,17 @@ def _trace(choice: live.Selection, options: argparse.Namespace) -> int:
         if options.dump_events:
             batches = _dumped(batches)
         lines_ = (line for batch in batches for line in formatter.format_batch(batch))
-        _show(_captured(lines_, capture) if capture else lines_, formatter.finished, options)
+        entries = (line for line, _ in (_captured(lines_, capture) if capture else lines_))
+        show(
+            stored.passing(entries) if stored else entries,
+            formatter.finished,
+            as_json=options.json,
+            by_packet=options.group == "packet",
+            coloured=options.colour or in_colour(),
+        )
         statistics = formatter.statistics(armed=trace.armed, seconds=time.monotonic() - started, loss=trace.loss)
+        if stored:
+            stored.end(statistics)
         if options.json:
             print(msgspec.json.encode({"statistics": statistics}).decode(), flush=True)
         else:
@@ -179,6 +190,12 @@ def _capture(options: argparse.Namespace, stack: ExitStack) -> EventCapture | No
     return EventCapture(file, time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC))
 
 
+def _stored(options: argparse.Namespace, stack: ExitStack, about: About) -> Writer | None:
+    if not options.out:
+        return None
+    return Writer(stack.enter_context(_opened(port(OUT) if options.inside else options.out)), about)
+
+
 def _opened(path: Path) -> BinaryIO:
     try:
         return path.open("wb")
@@ -198,20 +215,6 @@ def _keep(news: dict[str, bytes], *, inside: bool) -> None:
         learned.send(news)
         return
     store(cache_dir(), news)
-
-
-def _show(entries: Iterable[EventLine], finished: list[str], options: argparse.Namespace) -> None:
-    if options.json:
-        for line, _ in entries:
-            print(msgspec.json.encode(line).decode())
-            finished.clear()
-    elif options.group == "packet":
-        for text in grouped(entries, finished):
-            print(lines(text))
-    else:
-        for line, _ in entries:
-            print(lines(str(line)))
-            finished.clear()
 
 
 def _captured(entries: Iterable[EventLine], capture: EventCapture) -> Iterator[EventLine]:
@@ -247,9 +250,21 @@ def _in_a_guest(options: argparse.Namespace, arguments: list[str], reason: str) 
         stack.callback(os.close, outputs[learned.PORT])
         if options.pcapng:
             outputs[PCAPNG] = stack.enter_context(_opened(options.pcapng)).fileno()
+        if options.out:
+            outputs[OUT] = stack.enter_context(_opened(options.out)).fileno()
         vm = [*wrapper(), "--kernel", str(image.vmlinuz)]
         vm += [word for name, target in outputs.items() for word in ("--output", f"{name}:{target}")]
-        command = [*vm, "--exec", sys.executable, "-m", "harness.cli", "trace", INSIDE, *arguments]
+        command = [
+            *vm,
+            "--exec",
+            sys.executable,
+            "-m",
+            "harness.cli",
+            "trace",
+            INSIDE,
+            *(["--colour"] if in_colour() else []),
+            *arguments,
+        ]
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, start_new_session=True, pass_fds=list(outputs.values())
         )

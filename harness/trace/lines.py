@@ -98,10 +98,10 @@ class EventLine(NamedTuple):
     event: Event | EventWithBytes
 
 
-def grouped(entries: Iterable[EventLine], finished: list[str]) -> Iterator[str]:
+def grouped(entries: Iterable[Line], finished: list[str]) -> Iterator[str]:
     """The lines grouped by packet: those of packets in ``finished`` as soon as possible, of the others at the end."""
     packets: dict[str, list[Line]] = {}
-    for number, (line, _) in enumerate(entries):
+    for number, line in enumerate(entries):
         packets.setdefault(line.packet, []).append(line)
         if number % REMEMBERED == 0:
             for name in finished:

@@ -15,7 +15,7 @@ from harness.tracer.discover import Function, Functions, Untraceable
 
 
 def select(functions: Functions, *, layer: str | None, priority: int | None, match: str | None) -> Functions:
-    """Functions of one layer and priority whose name matches the glob ``match``; None matches all.
+    """Functions of one layer, of ``priority`` or more important, whose name matches the glob ``match``; None is all.
 
     Raises :class:`HarnessError` when there is no such layer, or no function at all is left.
     """
@@ -27,7 +27,7 @@ def select(functions: Functions, *, layer: str | None, priority: int | None, mat
         place = layers.classify(function.name)
         return (
             layer in (None, place.layer)
-            and priority in (None, place.priority)
+            and (priority is None or place.priority <= priority)
             and (match is None or fnmatchcase(function.name, match))
         )
 

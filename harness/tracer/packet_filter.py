@@ -71,15 +71,32 @@ def compiled(expression: str) -> bytes:
     return translate(assemble(expression) if expression else [Instruction(RET, 0, 0, 1)])
 
 
-def assemble(expression: str) -> list[Instruction]:
-    """``expression`` as libpcap compiles it; raises as :func:`compiled`."""
+def _libpcap() -> ctypes.CDLL:
     try:
-        pcap = ctypes.CDLL(LIBRARY)
+        return ctypes.CDLL(LIBRARY)
     except OSError:
         raise Unsupported(
             "filters need libpcap, which is not installed",
             remedy="install libpcap0.8, or leave out the filter",
         ) from None
+
+
+def offline(expression: str) -> Callable[[bytes], bool]:
+    """A function that returns whether a whole Ethernet frame matches ``expression``; raises as :func:`compiled`."""
+    instructions = assemble(expression)
+    array = (_Instruction * len(instructions))(*(_Instruction(*one) for one in instructions))
+    run = _libpcap().bpf_filter
+    run.restype = ctypes.c_uint
+
+    def matches(frame: bytes) -> bool:
+        return bool(run(array, frame, ctypes.c_uint(len(frame)), ctypes.c_uint(len(frame))))
+
+    return matches
+
+
+def assemble(expression: str) -> list[Instruction]:
+    """``expression`` as libpcap compiles it; raises as :func:`compiled`."""
+    pcap = _libpcap()
     pcap.pcap_open_dead.restype = ctypes.c_void_p
     pcap.pcap_geterr.restype = ctypes.c_char_p
     handle = ctypes.c_void_p(pcap.pcap_open_dead(ETHERNET, WHOLE))

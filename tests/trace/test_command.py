@@ -108,7 +108,8 @@ def sending(lab: str, port: int = 9, count: int = 3) -> list[str]:
 @pytest.mark.kernel
 def test_lines_and_statistics_are_json(lab: str, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     ready = tmp_path / "ready"
-    options = ["--netns", lab, "--proto", "udp", "--json", "--ready-file", str(ready)]
+    kept = str(tmp_path / "trace.jsonl")
+    options = ["--netns", lab, "--proto", "udp", "--json", "--ready-file", str(ready), "--out", kept]
     assert main_with("trace", *options, "--functions", "ip_rcv", "udp_*", *sending(lab)) == 0
     out, err = capfd.readouterr()
     *lines, last = map(json.loads, out.splitlines())
@@ -121,6 +122,12 @@ def test_lines_and_statistics_are_json(lab: str, capfd: pytest.CaptureFixture[st
     assert last["statistics"]["loss"]["refused"] == 0
     assert int(ready.read_text()) == os.getpid()
     assert "functions traced by" in err
+    assert main_with("trace", "--read", kept, "--json") == 0
+    assert list(map(json.loads, capfd.readouterr().out.splitlines())) == lines
+    assert (
+        main_with("trace", "--read", kept, "--functions", "ip_*", "--filter", "udp dst port 9 and host 127.0.0.1") == 0
+    )
+    assert capfd.readouterr().out.count(" ip_rcv ") == 3
 
 
 @pytest.mark.kernel

@@ -12,7 +12,7 @@ from scapy.utils import RawPcapNgReader
 from harness.model.observation import Loss
 from harness.trace.capture import EventCapture
 from harness.trace.formatter import EventFormatter
-from harness.trace.lines import REMEMBERED, EventLine, Line, grouped
+from harness.trace.lines import REMEMBERED, Line, grouped
 from harness.tracer.discover import Function
 from harness.tracer.events import SNAP, Event, EventKind, EventWithBytes
 
@@ -206,14 +206,14 @@ def test_lines_are_grouped_by_packet() -> None:
             [*BORN, event(EventKind.HOP), event(EventKind.HOP, packet=2), event(EventKind.HOP, DO_CHAIN)]
         )
     )
-    heads = [line for line in grouped(formatted, []) if line.startswith("packet")]
+    heads = [line for line in grouped([one.line for one in formatted], []) if line.startswith("packet")]
     assert heads == ["packet 0.1: 10.0.0.1:1234 → 10.0.0.2:80 tcp", "packet 0.2: ? → ?"]
 
 
 def test_a_group_is_printed_when_its_packet_was_freed() -> None:
-    def entries() -> Iterator[EventLine]:
+    def entries() -> Iterator[Line]:
         for number in range(2 * REMEMBERED):
-            yield EventLine(lines(event(EventKind.HOP))[0], BORN[0])
+            yield lines(event(EventKind.HOP))[0]
             if number == REMEMBERED // 2:
                 finished.append("0.1")
 

@@ -109,6 +109,9 @@ def test_selection_and_table() -> None:
         "IPv4        0         1: sk_buff        vmlinux           ip_rcv",
         "2 functions can be traced, 0 can't",
     ]
+    less = functions("ip_rcv", "ip_send_check", "ip_rcv_finish")
+    numbers = [len(listing.select(less, layer=None, priority=number, match=None)) for number in (0, 1, 2)]
+    assert numbers[0] < numbers[1] <= numbers[2] == len(less)
     everything = list(listing.to_lines(listing.select(known, layer=None, priority=None, match=None)))
     assert everything[-2:] == ["not traceable: dst_output: it is inlined", "5 functions can be traced, 1 can't"]
     assert b'"kernel_name": "nft_do_chain"' in listing.to_json(known)
