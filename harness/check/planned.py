@@ -15,7 +15,7 @@ from harness.linux import features
 from harness.project import Project
 from harness.vm import images
 from harness.vm.images import Image
-from harness.vm.nft import Nft
+from harness.vm.nft import ImageNft
 from harness.vm.placement import AUTO, NFT_PROGRAM
 from harness.vm.placement import HOST as HOST_KERNEL
 
@@ -30,7 +30,7 @@ class Planned(NamedTuple):
     """Those that would be booted; the ones that are not here are left out."""
     natively: bool
     """Whether some would run on the machine's own kernel."""
-    nft: Nft | None = None
+    nft: ImageNft | None = None
     """What reads rulesets; None is this machine's own. Of several the newest, which refuses least."""
     missing: str = ""
     """Why no ruleset can be read as it would be there; "" where it can."""
@@ -67,9 +67,9 @@ def _images(asked: Iterable[str], *, natively: bool) -> dict[str, Image | None]:
     return {one: images.find(one) for one in sorted(booted)}
 
 
-def _newest(there: Iterable[Image]) -> Nft | None:
+def _newest(there: Iterable[Image]) -> ImageNft | None:
     return max((image.nft for image in there if image.nft), key=_age, default=None)
 
 
-def _age(nft: Nft) -> list[int]:
+def _age(nft: ImageNft) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", nft.version)]

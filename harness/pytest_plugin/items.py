@@ -22,6 +22,7 @@ from harness.pytest_plugin import companions
 from harness.pytest_plugin.session import SESSION
 from harness.pytest_plugin.trial import Failure, Trial, differing, failure_of, notes, paths, properties
 from harness.scenario.case import Broken, Case
+from harness.scenario.models import marks
 from harness.text import escape, lines
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ class ScenarioItem(pytest.Item):
         )
         if not isinstance(case, ScenarioError):
             for mark in case.marks:
-                self.add_marker(mark)
+                name, args, named = marks.parse(mark)
+                self.add_marker(getattr(pytest.mark, name).with_args(*args, **named) if args or named else name)
         if isinstance(case, Case) and case.may_miss:
             self.add_marker(pytest.mark.nft_may_miss(*case.may_miss))
 

@@ -13,6 +13,9 @@ from harness.scenario.models.file import ScenarioFile
 
 Schema = dict[str, Any]
 
+ID = "urn:nft-harness:scenario"
+"""Of the schema: a name, not an address, as it is a part of the installed package."""
+
 # What the models cannot say and JSON Schema can. The rest (hosts, names of layers, addresses) only
 # the loader knows: nft-harness check.
 _BEYOND_MODELS: Schema = {
@@ -44,7 +47,7 @@ def models() -> Schema:
     (root,), components = msgspec.json.schema_components([ScenarioFile], ref_template="#/definitions/{name}")
     definitions = {name: {**_clean(node), **_BEYOND_MODELS.get(name, {})} for name, node in components.items()}
     file = definitions.pop(root["$ref"].rpartition("/")[2])
-    return {"$schema": "http://json-schema.org/draft-07/schema#", **file, "definitions": definitions}
+    return {"$schema": "http://json-schema.org/draft-07/schema#", "$id": ID, **file, "definitions": definitions}
 
 
 def as_json() -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from harness.errors import HarnessError
 from harness.linux import features
-from harness.ruleset.nft import Nft, RefusedError
+from harness.ruleset.nft import Nft, NftError
 from harness.ruleset.process import LostError
 
 RULESET = """\
@@ -44,7 +44,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
     try:
         reader = Nft(None)
         reader.run("table ip t { }")
-    except RefusedError:
+    except NftError:
         reader.close()
     except (HarnessError, LostError) as error:
         pytest.skip(f"no ruleset can be read here: {error}")
@@ -52,7 +52,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(features, "function_probes", lambda: features.Answer(True))
+    monkeypatch.setattr(features, "function_probes", lambda: features.Support(True))
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
 
     def write(expect: str = "{verdict: accept}", ruleset: str = RULESET) -> Path:

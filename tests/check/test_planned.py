@@ -21,14 +21,14 @@ def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without probes that has images of two kernels."""
     for name in ("NFT_KERNEL", "NFT_PROGRAM"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(features, "function_probes", lambda: features.Answer(False, "none here"))
+    monkeypatch.setattr(features, "function_probes", lambda: features.Support(False, "none here"))
     there = {
         series: Image(
             release=f"{series}.9",
             vmlinuz=Path("vmlinuz"),
             modules=Path("/"),
             config=None,
-            nft=nft.Nft(folder=Path(series), version=version, libc="2.36"),
+            nft=nft.ImageNft(folder=Path(series), version=version, libc="2.36"),
         )
         for series, version in (("6.12", "1.1.3"), ("7.2", "1.1.10"))
     }
@@ -51,7 +51,7 @@ def test_of_several_the_newest() -> None:
 
 def test_the_machines_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert version("host") == version("6.12", program="host") == "own"
-    monkeypatch.setattr(features, "function_probes", lambda: features.Answer(True))
+    monkeypatch.setattr(features, "function_probes", lambda: features.Support(True))
     assert version() == "own"
     assert planned(PROJECT).natively
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import HarnessError
-from harness.ruleset.nft import Nft, RefusedError
+from harness.ruleset.nft import Nft, NftError
 
 pytest_plugins = ["pytester"]
 
@@ -30,7 +30,7 @@ def plan(cls, image):
     Path("planned").touch()
     return cls(image, "tcg")
 
-features.function_probes = lambda: features.Answer(False, "this kernel is for tests")
+features.function_probes = lambda: features.Support(False, "this kernel is for tests")
 images.get = lambda request, progress: images.Image(
     release=f"{request}.9", vmlinuz=Path("vmlinuz"), modules=Path("."), config=None
 )
@@ -45,7 +45,7 @@ session.Session.run = lambda self, case: ()
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     try:
         Nft(None).run("table ip t { }")
-    except RefusedError:
+    except NftError:
         pass
     except HarnessError as error:
         pytest.skip(f"no ruleset can be read here: {error}")

@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from harness.model.fields import HostName, InterfaceName, Model, Name, RulesetFiles
 from harness.packets.spec import Send
+from harness.scenario.models import marks
 from harness.scenario.models.actions import ActionSpec
 from harness.scenario.models.expect import Expect, Expects
 from harness.topology.spec import LabSpec
@@ -100,8 +101,20 @@ class Scenario(Model, frozen=True, kw_only=True):
         ),
     ] = UNSET
     marks: Annotated[
-        list[Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="A name.", examples=["slow"])]],
-        Meta(description="pytest marks, for `-m`.", examples=[["slow"]]),
+        list[
+            Annotated[
+                str,
+                Meta(
+                    pattern=marks.PATTERN,
+                    description="A name, or a name with numbers and named values.",
+                    examples=["slow", "timeout(60)"],
+                ),
+            ]
+        ],
+        Meta(
+            description="pytest marks, for `-m` and plugins; with numbers, or numbers and texts by name.",
+            examples=[["slow", "timeout(60)", "flaky(reruns=2)", 'xdist_group(name="dhcp")']],
+        ),
     ] = []
     may_miss: Annotated[
         list[
