@@ -172,6 +172,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionstart(session: pytest.Session) -> Generator[None, object, object]:
     """Show the console of a guest that did not come up; xdist starts them in here."""
     distribute.check_plan(session.config)
+    distribute.be_quiet(session.config)
     try:
         return (yield)
     except (OSError, EOFError):

@@ -214,6 +214,16 @@ def check_plan(config: pytest.Config) -> None:
         _end("the workers of pytest-xdist are not those that nft-harness has chosen: another plugin changed them")
 
 
+def be_quiet(config: pytest.Config) -> None:
+    """Have xdist say nothing of starting workers with ``-q``, as pytest says nothing of what it collects then.
+
+    xdist has no option for that: its reporter writes ``bringing up nodes...`` whatever the verbosity.
+    """
+    reporter: Any = config.pluginmanager.get_plugin("terminaldistreporter")
+    if reporter is not None and config.option.verbose < 0 and DISTRIBUTION in config.stash:
+        reporter.ensure_show_status = reporter.setstatus = lambda *_, **__: None
+
+
 def check_worker(node: Any) -> None:
     """End the session with an error if a worker, xdist's ``node``, is not in the kernel that was chosen for it."""
     distribution = node.config.stash.get(DISTRIBUTION, None)

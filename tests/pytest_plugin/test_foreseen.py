@@ -69,10 +69,12 @@ def run(project: pytest.Pytester, *arguments: str) -> tuple[pytest.RunResult, bo
 
 
 def test_a_right_file_boots(project: pytest.Pytester) -> None:
-    for _ in range(2):  # the second time it is known
-        result, planned = run(project)
+    for quiet in ((), ("-q",)):  # the second time it is known
+        result, planned = run(project, *quiet)
         result.assert_outcomes(passed=1)
         assert planned
+        said = result.stdout.str()
+        assert not (quiet and ("bringing up nodes" in said or "created: " in said))
 
 
 def test_a_wrong_ruleset_does_not(project: pytest.Pytester) -> None:
