@@ -167,4 +167,4 @@ def test_the_hook_for_pre_commit_is_a_command(tmp_path: Path) -> None:
     program, *arguments = hook["entry"].split()
     command = [str(Path(sys.executable).parent / program), *arguments, *hook["args"]]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (run.returncode, run.stdout) == (0, "1 file, 2 scenarios: right\n")
+    assert (run.returncode, run.stdout) == (0, "1 file, 2 scenarios OK\n")

@@ -26,8 +26,8 @@ def text(found: Found) -> None:
     if found.errors:
         return
     numbers = ((found.files, "file"), (found.scenarios, "scenario"))
-    right = "right" if not found.warnings else f"{len(found.warnings)} warning{'s'[: len(found.warnings) != 1]}"
-    print(", ".join(f"{number} {noun}{'s'[: number != 1]}" for number, noun in numbers) + f": {right}")
+    right = " OK" if not found.warnings else f": {len(found.warnings)} warning{'s'[: len(found.warnings) != 1]}"
+    print(", ".join(f"{number} {noun}{'s'[: number != 1]}" for number, noun in numbers) + right)
     for path in found.left_alone:
         say(f"{escape(str(path))}: skipped: not a scenario file")
 
