@@ -53,6 +53,8 @@ def test_maps_lead_to_chains() -> None:
 def test_a_chain_that_two_rules_lead_to() -> None:
     both = plan("forward: tcp dport 22 jump a", "forward: tcp dport 80 jump b", "a: jump b", "b: jump c", "c: drop")
     assert unreachable(both) == set()
+    again = plan("forward: tcp dport 1 jump d", "forward: tcp dport 2 jump b", "forward: jump b", "b: drop", "d: drop")
+    assert unreachable(again) == set()
 
 
 def rules(*written: str) -> tuple[Rule, ...]:

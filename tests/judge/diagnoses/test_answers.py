@@ -130,12 +130,12 @@ class TestAnotherAddress:
             "expect.flow: connected / timeout / nothing came"
         ]
 
-
-def test_a_packet_that_was_dropped_is_no_answer_from_elsewhere() -> None:
-    assert not [line for line in advice(CALLED, dropped(step("drop")), flow=TIMED_OUT) if "answered from" in line]
-
     def test_not_where_the_flow_went_well_or_no_answer_is_expected(self) -> None:
         other = answer("192.0.2.20")
         went_well = Flow(result="connected", host="client")
         assert advice({**CALLED, "verdict": "accept"}, self.DNAT, other, flow=went_well) == []
         assert advice({"mark": 3}, self.DNAT, other, flow=TIMED_OUT) == []
+
+
+def test_a_packet_that_was_dropped_is_no_answer_from_elsewhere() -> None:
+    assert not [line for line in advice(CALLED, dropped(step("drop")), flow=TIMED_OUT) if "answered from" in line]

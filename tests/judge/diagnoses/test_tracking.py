@@ -318,6 +318,12 @@ class TestShouldBeTranslated:
         assert should_be_translated(evidence(expect, one)) is known
         assert needs_connections(evidence(expect, one)) is known
 
+    def test_not_what_was_sent_as_it_is_expected(self) -> None:
+        one = changed(steps=(FORWARDED,), hops=(), frame=ethernet(headers()))
+        came = Delivery(time=9, host="server", device="eth0", frame=ethernet(headers(src="10.0.2.1")))
+        expect = {"delivered": {"to": "server", "sees": {"src": "203.0.113.5"}}}
+        assert not should_be_translated(evidence(expect, msgspec.structs.replace(one, deliveries=(came,))))
+
     def test_what_no_header_shows(self) -> None:
         arp = bytes(12) + b"\x88\xb5" + bytes(40)
         expect = {"delivered": {"to": "server", "sees": {"src": "10.0.2.1"}}}
