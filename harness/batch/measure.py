@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 _REMEMBERS: Final = re.compile(r"\b(?:limit rate|quota|numgen inc|ct count|last|add @|update @|delete @)")
 """Statements by which a ruleset remembers packets; connections are forgotten in any case."""
 _ELEMENT: Final = re.compile(r"\b(?:add|update) @\S+ \{[^{}]*\}")
-_OF_SET: Final = re.compile(r"\b(?:add|update) @([\w./-]+)")
+_OF_SET: Final = re.compile(r"\b(?:add|update) @([\w./-]+) \{")  # not a flowtable, which has no elements
 
 
 def main(engine: str) -> None:

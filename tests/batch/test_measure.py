@@ -78,3 +78,19 @@ def test_a_ruleset_that_does_not_load_is_said_once(tracer: Tracer, tmp_path: Pat
     (seen,) = measure.run(drafts(tmp_path, send, send, ruleset=ruleset), tracer)
     assert seen.is_general
     assert "t.nft:2" in seen.error
+
+
+@pytest.mark.kernel
+def test_a_flowtable_is_not_taken_for_a_set(tracer: Tracer, tmp_path: Path) -> None:
+    ruleset = """\
+table inet t {
+	flowtable ft { hook ingress priority 0; devices = { eth0 }; }
+	set seen { type ipv4_addr; flags dynamic; }
+	chain forward { type filter hook forward priority 0; meta l4proto tcp flow add @ft }
+	chain input { type filter hook input priority 0; add @seen { ip saddr } }
+}
+"""
+    send = "{from: client, to: device, tcp: {dport: 25}}"
+    seen = list(measure.run(drafts(tmp_path, send, send, ruleset=ruleset), tracer))
+    assert [one.error for one in seen] == ["", ""]
+    assert met(seen[0]) == met(seen[1]) == ["add @seen { ip saddr }", "policy"]
