@@ -24,6 +24,7 @@ from harness.vm.guest import Guest
 
 PROGRAMS = (
     ("iptables-nft-restore", "iptables", "rulesets of iptables-save"),
+    ("ipset", "ipset", "the sets of rulesets of iptables-save"),
     ("ip", "iproute2", "nft-harness lab enter, --nft-shell, --nft-keep"),
     ("tshark", "tshark", "a look at the captures of --nft-pcapng"),
 )

@@ -1,4 +1,4 @@
-"""The files of a ruleset are loaded: nft's and those of iptables-save, with what they include."""
+"""The files of a ruleset are loaded: nft's with what they include, and those of iptables-save and of ipset save."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.lab.lab import Host
 from harness.lab.namespace import Namespace
 from harness.linux import modules
 from harness.project import ALLOW, Project, find
-from harness.ruleset import iptables, source
+from harness.ruleset import ipset, iptables, source
 from harness.ruleset.nft import Nft, NftError, as_shown, complaint, marked, messages
 from harness.ruleset.process import LostError, Reach
 from harness.ruleset.texts import Texts, UnclearError, fixed, has_magic, includes
@@ -108,11 +108,12 @@ def _refused(
 
 
 def load_files(
-    host: Host, paths: Iterable[Path], defines: Mapping[str, str], home: Project | None
+    host: Host, paths: Iterable[Path], defines: Mapping[str, str], home: Project | None, *, again: bool = False
 ) -> tuple[Nft, source.Source, int]:
     """Load ``paths`` as :meth:`harness.ruleset.load.Ruleset.load` describes.
 
-    What has loaded them, what is written where, and how large they are, in characters.
+    With ``again`` they are loaded in addition to what is there. What has loaded them, what is written where, and how
+    large they are, in characters.
     """
     mains = {path.absolute(): path for path in paths}
     for path in mains.values():
@@ -123,12 +124,15 @@ def load_files(
     files = _Files(mains, texts)
     for full in files.of_nft:
         _refuse_includes(full, files, nft.reach, home)
-    for (folder, is_save), group in itertools.groupby(mains, lambda full: (full.parent, full in files.of_iptables)):
-        if is_save:
-            for full in group:
-                iptables.restore(host.namespace, texts.text(full), mains[full])
-        else:
+    for (folder, is_nft), group in itertools.groupby(mains, lambda full: (full.parent, full in files.of_nft)):
+        if is_nft:
             _load(nft, folder, list(group), files, defines)
+            continue
+        for full in group:
+            if full in files.of_ipset:
+                ipset.restore(host.namespace, texts.text(full), mains[full], again=again)
+            else:
+                iptables.restore(host.namespace, texts.text(full), mains[full])
     try:
         written = _written(files)
     except UnclearError:
@@ -155,9 +159,12 @@ class _Files:
         self.mains = mains
         """The user's names of the main files, by their absolute ones."""
         self.texts = texts
-        self.of_iptables = [full for full in mains if iptables.is_save(self.read(full, Position(str(mains[full]))))]
+        written = {full: self.read(full, Position(str(mains[full]))) for full in mains}
+        self.of_iptables = [full for full, text in written.items() if iptables.is_save(text)]
         """The main files of iptables-save."""
-        self.of_nft = [full for full in mains if full not in self.of_iptables]
+        self.of_ipset = [full for full, text in written.items() if ipset.is_save(text)]
+        """The main files of ipset save."""
+        self.of_nft = [full for full in mains if full not in (*self.of_iptables, *self.of_ipset)]
 
     def read(self, file: Path, position: Position) -> str:
         """The text of ``file``, which is named at ``position``; raises :class:`ScenarioError` there."""

@@ -68,7 +68,7 @@ def restore(namespace: Namespace, text: str, shown: Path) -> None:
         found, line = _COMPLAINT.search(said), _LINE.search(said)
         remedy = "a name may be wrong, or this kernel may lack a module for it" if "failed (" in said else ""
         if _NO_SET.search(said):
-            remedy = "sets of ipset are not supported: write the addresses into the rules, or use a set of nft"
+            remedy = "load a file of ipset save before it: ruleset: [sets.ipset, rules.v4]"
         raise ScenarioError(
             f"iptables: {(found['text'] if found else said.splitlines()[0]).strip()}",
             Position(str(shown), int(line[1]) if line else 0),

@@ -81,7 +81,8 @@ class Ruleset:
     ) -> Ruleset:
         """Load ``paths`` in the namespace of ``host``, one after the other, as ``nft -f`` would in each file's folder.
 
-        A file may be one of ``iptables-save``. ``defines`` are variables, as ``nft -D`` sets them.
+        A file may be one of ``iptables-save``, or one of ``ipset save`` that such a file needs before it. ``defines``
+        are variables, as ``nft -D`` sets them.
         Included files are looked for in the folder of the main file; they must lie in the project
         ``home``, or the main file's own, or where that project's settings allow it.
         Positions call the files ``paths``, and included files below their folders accordingly.
@@ -99,7 +100,7 @@ class Ruleset:
 
         Rules that are still there keep their positions. Tables named ``hidden`` are left out. Raises as :meth:`load`.
         """
-        _, written, size = load_files(host, paths, defines, home)
+        _, written, size = load_files(host, paths, defines, home, again=True)
         whole = Position(str(paths[0]))
         return self._read(host, self.nft, written, whole, size=max(size, self._size), before=self, hidden=hidden)
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from harness.lab.required_modules import BRIDGE_NETFILTER
 from harness.linux.modules import Need
-from harness.ruleset import iptables
+from harness.ruleset import ipset, iptables
 from harness.ruleset.texts import Texts, includes, matching
 from harness.ruleset.unsupported import FEATURES
 from harness.untrusted import Unreadable, read_text
@@ -48,6 +48,9 @@ def of_files(paths: Iterable[Path], allowed: Callable[[Path], bool] | None = Non
             text = texts.text(path.absolute())
             if iptables.is_save(text):
                 yield from _of_save(path, text)
+                continue
+            if ipset.is_save(text):
+                yield from ipset.needs(text, path)
                 continue
             yield from of_text(text, str(path))
             included = {

@@ -76,7 +76,7 @@ ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, ATTR_NOEXEC = 1, 2, 4, 8
 # prctl(2)
 PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 1, 8, 22, 38, 47
 PR_CAP_AMBIENT_RAISE, SECCOMP_MODE_FILTER = 2, 2
-CAP_DAC_READ_SEARCH, CAP_NET_ADMIN = 2, 12
+CAP_DAC_READ_SEARCH, CAP_NET_ADMIN, CAP_NET_RAW = 2, 12, 13
 CAPABILITY_VERSION_3 = 0x20080522
 # linux/audit.h, asm/unistd_64.h, linux/seccomp.h
 AUDIT_ARCH_X86_64 = 0xC000003E
@@ -373,8 +373,11 @@ def _limit(memory: int) -> None:
 
 
 def _drop(*, keep_files: bool, executing: bool, alone: bool) -> None:
-    """Give away all privileges but that of configuring networks and, with ``keep_files``, of reading any file here."""
-    kept = [CAP_NET_ADMIN] + [CAP_DAC_READ_SEARCH] * keep_files
+    """Give away all privileges but that of configuring networks and, with ``keep_files``, of reading any file here.
+
+    A program that is ``executing`` may open raw sockets: iptables asks for sets of ipset by one (SO_IP_SET).
+    """
+    kept = [CAP_NET_ADMIN] + [CAP_DAC_READ_SEARCH] * keep_files + [CAP_NET_RAW] * executing
     mask = sum(1 << one for one in kept)
     _check("prctl", _libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0))
     if os.geteuid() == 0:  # an ordinary user's namespace has that user alone
@@ -384,7 +387,8 @@ def _drop(*, keep_files: bool, executing: bool, alone: bool) -> None:
     header = struct.pack("=Ii", CAPABILITY_VERSION_3, 0)
     _check("capset", _libc.capset(header, struct.pack("=6I", mask, mask, mask if executing else 0, 0, 0, 0)))
     if executing:
-        _check("prctl", _libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_NET_ADMIN, 0, 0))
+        for one in (CAP_NET_ADMIN, CAP_NET_RAW):
+            _check("prctl", _libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, one, 0, 0))
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     _check("prctl", _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     _refuse((*REFUSED, *(() if executing else EXECUTING), *((*LOADING, *OF_OTHERS) if alone else ())))

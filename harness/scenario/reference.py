@@ -67,6 +67,8 @@ What holds everywhere:
   command line is taken anywhere.
 - A ruleset must lie in [the project](running.md#what-scenarios-may-reach) of its scenario file. So must what it
   includes; a relative name is looked for in the folder of the main file, and not in `/etc`.
+- A file of `ipset save` is known by its first line (`create NAME hash:ip …`) and loaded by `ipset restore`; name it
+  before the file of iptables-save whose rules match on its sets: `ruleset: [rulesets/sets.ipset, rulesets/rules.v4]`.
 - A file of `iptables-save` is known by its first line (`*filter`) and loaded by `iptables-nft-restore`; that it is
   IPv6 is recognised by its header, else by its name (`rules.v6`) or its rules. Rules can be named by their `-A` line.
 - Another host's rules are named with the host before them: `rules: ["edge: tcp dport 25 accept", policy]`.

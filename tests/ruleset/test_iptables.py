@@ -70,11 +70,11 @@ def test_no_program_of_a_stranger_is_run(option: str) -> None:
 
 
 @pytest.mark.kernel
-def test_a_set_of_ipset_is_said_to_be_unsupported(tmp_path: Path) -> None:
+def test_a_rule_on_a_set_that_is_not_there_names_the_file_to_load(tmp_path: Path) -> None:
     file = tmp_path / "rules.v4"
     file.write_text("*filter\n:FORWARD DROP [0:0]\n-A FORWARD -m set --match-set docker-ext dst -j ACCEPT\nCOMMIT\n")
     with (
         Lab.build(Network.of(LABS["host"])) as lab,
-        pytest.raises(ScenarioError, match="sets of ipset are not supported"),
+        pytest.raises(ScenarioError, match=r"ruleset: \[sets.ipset, rules.v4\]"),
     ):
         Ruleset.load(lab.device, file, home=Project(root=tmp_path))

@@ -157,8 +157,9 @@ class ScenarioFile(Model, frozen=True, kw_only=True):
         RulesetFiles,
         Meta(
             description="The ruleset of the device under test: an nft file, loaded as by `nft -f`; the output of "
-            "iptables-save or ip6tables-save; a folder of `.nft` files; or a list of these, loaded in order. Paths "
-            "are relative to the scenario file and stay within its project.",
+            "iptables-save or ip6tables-save, behind that of ipset save if its rules need sets; a folder of `.nft` "
+            "files; or a list of these, loaded in order. Paths are relative to the scenario file and stay within its "
+            "project.",
             examples=["rulesets/edge.nft", ["rules.v4", "rules.v6"]],
         ),
     ]
