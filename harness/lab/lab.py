@@ -20,7 +20,7 @@ from harness.lab.required_modules import BRIDGE_NETFILTER
 from harness.lab.rtnetlink import LOOPBACK, NetlinkError, NetlinkRequest, RouteSocket
 from harness.packets.resolving import solicited
 from harness.topology import network, parts
-from harness.topology.parts import Bridge, Vlan, Vrf
+from harness.topology.parts import Bridge, Macvlan, Vlan, Vrf
 from harness.wait import wait_until
 
 READY_S: Final = 10.0
@@ -73,6 +73,7 @@ namespace, from 2 on (Documentation/admin-guide/sysctl/net.rst, fb_tunnels_only_
 MODULES: Final = {
     "bridge": "the module bridge, and CONFIG_BRIDGE_VLAN_FILTERING where ports: names VLANs",
     "vlan": "the module 8021q",
+    "macvlan": "the module macvlan",
     "vxlan": "the module vxlan",
     "ipip": "the module ipip",
     "gre": "the module ip_gre",
@@ -264,7 +265,8 @@ def ask(host: Host, asked: Iterable[NetlinkRequest]) -> None:
 def _wait_until_ready(host: Host) -> None:
     # Others have no carrier to wait for: their state stays unknown.
     made = host.plan.made
-    wait_for_links(host, [name for name in host.interfaces if isinstance(made.get(name), Bridge | Vlan | None)])
+    links = [name for name in host.interfaces if isinstance(made.get(name), Bridge | Vlan | Macvlan | None)]
+    wait_for_links(host, links)
     wait_for_groups(host)
 
 

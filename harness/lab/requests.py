@@ -15,6 +15,7 @@ from harness.lab.rtnetlink import LOOPBACK, REMEMBERED, NetlinkRequest, family, 
 from harness.topology.parts import (
     Address,
     Bridge,
+    Macvlan,
     Made,
     Neighbour,
     Netem,
@@ -91,6 +92,8 @@ def made(of: Made, name: str, index: int, mac: str, mtu: int | None, links: Mapp
                 "vlan_id": of.id,
                 "vlan_protocol": PROTOCOLS[of.protocol],
             }
+        case Macvlan():
+            specific = {"kind": "macvlan", "link": links[of.link], "macvlan_mode": of.mode}
         case Vxlan():
             version = "6" if of.local.version == 6 else ""
             ends = {f"vxlan_local{version}": str(of.local), f"vxlan_group{version}": str(of.remote)}

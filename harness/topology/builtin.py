@@ -95,14 +95,18 @@ def rename(spec: LabSpec, names: Mapping[str, str]) -> LabSpec:
         interfaces={called(one): addresses for one, addresses in device.interfaces.items()},
         bridges={called(one): [called(port) for port in ports] for one, ports in device.bridges.items()},
         vlans={called(one): structs.replace(vlan, link=called(vlan.link)) for one, vlan in device.vlans.items()},
+        macvlans={called(one): structs.replace(of, link=called(of.link)) for one, of in device.macvlans.items()},
         ports={called(one): port for one, port in device.ports.items()},
         vxlans={called(one): tunnel for one, tunnel in device.vxlans.items()},
         vrfs={
             called(one): structs.replace(vrf, interfaces=[called(inside) for inside in vrf.interfaces])
             for one, vrf in device.vrfs.items()
         },
+        tunnels={called(one): tunnel for one, tunnel in device.tunnels.items()},
+        netem={called(one): said for one, said in device.netem.items()},
         dummies=[called(one) for one in device.dummies],
         mtu={called(one): mtu for one, mtu in device.mtu.items()},
+        routes=[structs.replace(route, dev=maybe(route.dev)) for route in device.routes],
         rules=[structs.replace(rule, iif=maybe(rule.iif), oif=maybe(rule.oif)) for rule in device.rules],
     )
     return structs.replace(

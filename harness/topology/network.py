@@ -29,6 +29,7 @@ from harness.topology.parts import (
     End,
     HostPlan,
     Interface,
+    Macvlan,
     Made,
     Neighbour,
     Netem,
@@ -264,6 +265,8 @@ def _made(name: str, interface: str, wiring: Wiring, interfaces: Mapping[End, In
         case "vlans":
             vlan = host.vlans[interface]
             return Vlan(vlan.link, vlan.id, vlan.protocol)
+        case "macvlans":
+            return Macvlan(host.macvlans[interface].link, host.macvlans[interface].mode)
         case "vxlans":
             tunnel = host.vxlans[interface]
             return Vxlan(tunnel.id, ip_address(tunnel.local), ip_address(tunnel.remote), tunnel.port)
@@ -308,7 +311,7 @@ def _interfaces(wiring: Wiring) -> dict[End, Interface]:
                         raise Problem(f"{address.network} overlaps {subnet} of {name}:{other}", *where)
                 subnets[address.network] = interface
                 addresses.append(address)
-            carrier = _carrier(host, interface)
+            carrier, wire = _carrier(host, interface), _carrier(host, interface, macvlans=True)
             interfaces[end] = Interface(
                 host=name,
                 name=interface,
@@ -316,7 +319,7 @@ def _interfaces(wiring: Wiring) -> dict[End, Interface]:
                 addresses=tuple(addresses),
                 peer=wiring.peers.get(end) or End(name, _under(host, interface)),
                 reaches=tuple(one for one in wiring.reached(end) if spec.hosts[one.host].interfaces[one.interface]),
-                mtu=host.mtu.get(interface, host.mtu.get(carrier, 1500)),
+                mtu=host.mtu.get(interface, host.mtu.get(wire, 1500)),
                 given_mtu=host.mtu.get(interface),
             )
     return interfaces
@@ -336,10 +339,13 @@ def _domain(host: HostSpec, interface: str) -> str:
     return next((name for name, vrf in host.vrfs.items() if interface in vrf.interfaces), "")
 
 
-def _carrier(host: HostSpec, interface: str) -> str:
-    """The interface whose Ethernet address it has: a VLAN interface has that of the one below."""
-    while vlan := host.vlans.get(interface):
-        interface = vlan.link
+def _carrier(host: HostSpec, interface: str, *, macvlans: bool = False) -> str:
+    """The interface whose Ethernet address it has: a VLAN interface has that of the one below.
+
+    With ``macvlans`` the one below these, too, whose MTU they have.
+    """
+    while below := host.vlans.get(interface) or (host.macvlans.get(interface) if macvlans else None):
+        interface = below.link
     return interface
 
 
@@ -349,7 +355,8 @@ def _under(host: HostSpec, interface: str) -> str:
         return host.bridges[interface][0]
     if interface in host.vrfs:
         return host.vrfs[interface].interfaces[0]
-    return host.vlans[interface].link if interface in host.vlans else interface
+    below = host.vlans.get(interface) or host.macvlans.get(interface)
+    return below.link if below else interface
 
 
 def address_on_link(text: str, *keys: str | int) -> AddressOnLink:

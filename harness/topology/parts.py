@@ -184,6 +184,17 @@ class Vlan(NamedTuple):
         return f"VLAN {self.id} of {self.link}{tag}"
 
 
+class Macvlan(NamedTuple):
+    """An interface with an Ethernet address of its own on another."""
+
+    link: str
+    mode: str = "bridge"
+    """Or ``private``: it reaches no other on the same interface."""
+
+    def __str__(self) -> str:
+        return f"macvlan on {self.link}"
+
+
 class Vxlan(NamedTuple):
     """A tunnel for Ethernet frames."""
 
@@ -235,7 +246,7 @@ class Dummy(NamedTuple):
         return "leads nowhere"
 
 
-Made = Bridge | Vlan | Vxlan | Tunnel | Vrf | Dummy
+Made = Bridge | Vlan | Macvlan | Vxlan | Tunnel | Vrf | Dummy
 """An interface that is not the end of a wire."""
 
 

@@ -19,6 +19,7 @@ Tags = tuple[int, ...]
 KINDS = {
     "bridges": "bridge",
     "vlans": "VLAN interface",
+    "macvlans": "macvlan",
     "vxlans": "tunnel",
     "tunnels": "tunnel",
     "vrfs": "VRF",
@@ -47,6 +48,7 @@ class Wiring:
             _check_kinds(name, host)
             _check_bridges(name, host)
             _check_vlans(name, host)
+            _check_macvlans(name, host)
             _check_vrfs(name, host)
         self.peers: Mapping[End, End] = _peers(spec)
         """The other end of each end of a wire, both ways."""
@@ -100,6 +102,11 @@ class Wiring:
         host = self.spec.hosts[name]
         if vlan := host.vlans.get(interface):
             yield _Frame(End(name, vlan.link), (vlan.id, *tags), leaving=True)
+        elif macvlan := host.macvlans.get(interface):
+            yield _Frame(End(name, macvlan.link), tags, leaving=True)
+            for sibling, near in host.macvlans.items():
+                if sibling != interface and near.link == macvlan.link and near.mode == macvlan.mode == "bridge":
+                    yield _Frame(End(name, sibling), tags, leaving=False)
         elif interface in host.bridges:
             yield from self._bridged(frame.end, interface, tags)
         elif frame.end in self._tunnels:
@@ -111,12 +118,15 @@ class Wiring:
             yield _Frame(self.peers[frame.end], tags, leaving=False)
 
     def _arrived(self, frame: _Frame, without: End | None) -> Iterator[_Frame]:
-        """The next places of a frame that arrived at an interface; VLAN interfaces precede bridges."""
+        """The next places of a frame that arrived at an interface; VLAN interfaces precede bridges and macvlans."""
         (name, interface), tags = frame.end, frame.tags
         host = self.spec.hosts[name]
         own = [one for one, vlan in host.vlans.items() if tags and (vlan.link, vlan.id) == (interface, tags[0])]
         for one in own:
             yield _Frame(End(name, one), tags[1:], leaving=False)
+        for one, macvlan in host.macvlans.items():
+            if macvlan.link == interface and not own:
+                yield _Frame(End(name, one), tags, leaving=False)
         for bridge, ports in host.bridges.items():
             if interface in ports and not own and End(name, bridge) != without:
                 yield from self._bridged(frame.end, bridge, tags)
@@ -191,7 +201,7 @@ def _check_bridges(name: str, host: HostSpec) -> None:
         for index, port in enumerate(ports):
             if port not in host.interfaces:
                 raise unknown(port, host.interfaces, f"interface of {name}", *keys, index)
-            if kind(host, port) in ("bridges", "vrfs"):
+            if kind(host, port) in ("bridges", "vrfs", "macvlans"):
                 raise Problem(f"{port} is a {KINDS[kind(host, port)]} itself", *keys, index)
             if port in owners:
                 raise Problem(f"{port} is already a port of {owners[port]}", *keys, index)
@@ -224,13 +234,30 @@ def _check_vlans(name: str, host: HostSpec) -> None:
             raise Problem(f"{interface} is based on itself", *keys, "link", remedy="name the interface that carries it")
 
 
+def _check_macvlans(name: str, host: HostSpec) -> None:
+    ports = {port: bridge for bridge, ports in host.bridges.items() for port in ports}
+    for interface, macvlan in host.macvlans.items():
+        keys = ("hosts", name, "macvlans", interface, "link")
+        if macvlan.link not in host.interfaces:
+            raise unknown(macvlan.link, host.interfaces, f"interface of {name}", *keys)
+        if (of := kind(host, macvlan.link)) in ("macvlans", "vrfs", "tunnels"):
+            raise Problem(f"{macvlan.link} is a {KINDS[of]}, which carries no macvlan", *keys)
+        if macvlan.link in ports:
+            raise Problem(
+                f"{macvlan.link} is a port of {ports[macvlan.link]}", *keys, remedy=f"name {ports[macvlan.link]}"
+            )
+        if interface not in creation(host):
+            raise Problem(f"{interface} is based on itself", *keys, remedy="name the interface that carries it")
+
+
 def creation(host: HostSpec) -> list[str]:
     """The interfaces that are not wires, in an order in which each follows those below it.
 
     Those that form a circle are left out.
     """
-    order = [name for key in KINDS if key not in ("vlans", "bridges") for name in getattr(host, key)]
+    order = [name for key in KINDS if key not in ("vlans", "macvlans", "bridges") for name in getattr(host, key)]
     waiting = {name: {vlan.link} for name, vlan in host.vlans.items()}
+    waiting |= {name: {macvlan.link} for name, macvlan in host.macvlans.items()}
     waiting |= {name: set(ports) for name, ports in host.bridges.items()}
     while ready := [name for name, needs in waiting.items() if not needs & waiting.keys()]:
         order += ready
@@ -330,7 +357,8 @@ def _peers(spec: LabSpec) -> dict[End, End]:
                 raise unknown(interface, own, f"interface of {name}", *keys)
             end = End(name, interface)
             if of := kind(spec.hosts[name], interface):
-                remedy = {"bridges": "link its ports", "vlans": "link what carries it"}.get(of, "remove it here")
+                below = dict.fromkeys(("vlans", "macvlans"), "link what carries it")
+                remedy = ({"bridges": "link its ports"} | below).get(of, "remove it here")
                 raise Problem(f"{end} is a {KINDS[of]}", *keys, remedy=remedy)
             if end in peers or end in ends:
                 raise Problem(

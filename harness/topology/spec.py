@@ -40,6 +40,20 @@ class VlanSpec(Model, frozen=True, kw_only=True):
     ] = "802.1q"
 
 
+class MacvlanSpec(Model, frozen=True, kw_only=True):
+    """An interface with an Ethernet address of its own on another (macvlan), such as a virtual router's of VRRP."""
+
+    link: Annotated[InterfaceName, Meta(description="The interface that carries its frames.", examples=["wan0"])]
+    mode: Annotated[
+        Literal["bridge", "private"],
+        Meta(
+            description="Whether those on the same interface exchange frames (`bridge`) or not (`private`). None of "
+            "them reaches the interface that carries it.",
+            examples=["private"],
+        ),
+    ] = "bridge"
+
+
 class VxlanSpec(Model, frozen=True, kw_only=True):
     """A tunnel for Ethernet frames in UDP (VXLAN, RFC 7348), between two hosts."""
 
@@ -199,6 +213,14 @@ class HostSpec(Model, frozen=True, kw_only=True):
         Meta(
             description="VLAN interfaces of the host; each is also listed in `interfaces`.",
             examples=[{"lan0.10": {"link": "lan0", "id": 10}}],
+        ),
+    ] = {}
+    macvlans: Annotated[
+        dict[InterfaceName, MacvlanSpec],
+        Meta(
+            description="Interfaces with an Ethernet address of their own on another; each is also listed in "
+            "`interfaces`.",
+            examples=[{"vrrp0": {"link": "lan0"}}],
         ),
     ] = {}
     ports: Annotated[

@@ -13,7 +13,7 @@ from harness.model.problem import Problem
 from harness.scenario.load import load_lab
 from harness.topology.builtin import rename
 from harness.topology.network import Network
-from harness.topology.parts import Bridge, End, Station, Vlan, Vxlan
+from harness.topology.parts import Bridge, End, Macvlan, Station, Vlan, Vxlan
 from harness.topology.spec import LabSpec
 
 LABS = Path(__file__).parents[2] / "scenarios/labs"
@@ -214,3 +214,61 @@ def test_an_anycast_address_on_one_link_is_a_conflict() -> None:
     }
     with pytest.raises(Problem, match=r"10\.0\.0\.53 is also the address of device:eth0"):
         _lab(hosts, [["device:eth0", "one:eth0"]], anycast=["10.0.0.53"])
+
+
+@pytest.mark.parametrize(
+    ("modes", "near"),
+    [
+        (("bridge", "bridge"), ["device:m1", "isp:eth0"]),
+        (("bridge", "private"), ["isp:eth0"]),
+        (("private", "private"), ["isp:eth0"]),
+    ],
+)
+def test_a_macvlan_reaches_the_wire_and_not_what_carries_it(modes: tuple[str, str], near: list[str]) -> None:
+    subnet = [f"192.0.2.{number}/24" for number in range(4)]
+    device = {
+        "interfaces": {"eth0": ["10.0.0.1/8"], "m0": [subnet[1]], "m1": ["198.51.100.1/24"]},
+        "macvlans": {f"m{number}": {"link": "eth0", "mode": mode} for number, mode in enumerate(modes)},
+        "mtu": {"eth0": 1400},
+    }
+    hosts = {"device": device, "isp": {"interfaces": {"eth0": [subnet[2]]}}}
+    network = planned(hosts, ("device:eth0", "isp:eth0"))
+    interfaces = network.hosts["device"].interfaces
+    assert sorted(reaches(network, "device", "m0")) == near
+    assert reaches(network, "device", "eth0") == ["isp:eth0"]
+    assert sorted(reaches(network, "isp", "eth0")) == ["device:eth0", "device:m0", "device:m1"]
+    assert len({one.mac for one in interfaces.values()}) == 3
+    assert {one.mtu for one in interfaces.values()} == {1400}
+    assert network.hosts["device"].made["m1"] == Macvlan("eth0", modes[1])
+
+
+def test_a_macvlan_may_carry_a_vlan_and_be_carried_by_one() -> None:
+    device = {
+        "interfaces": {"eth0": [], "eth0.7": [], "m0": [], "m0.8": ["192.0.2.1/24"]},
+        "vlans": {"m0.8": {"link": "m0", "id": 8}, "eth0.7": {"link": "eth0", "id": 7}},
+        "macvlans": {"m0": {"link": "eth0.7"}},
+    }
+    far = {"interfaces": {"eth0": [], "a": [], "b": ["192.0.2.2/24"]}, "vlans": {"a": {"link": "eth0", "id": 7}}}
+    far["vlans"]["b"] = {"link": "a", "id": 8}  # type: ignore[index] # a mapping, as above
+    network = planned({"device": device, "far": far}, ("device:eth0", "far:eth0"))
+    assert reaches(network, "device", "m0.8") == ["far:b"]
+    assert list(network.hosts["device"].made) == ["eth0.7", "m0", "m0.8"]
+
+
+def test_new_names_reach_all_that_names_an_interface() -> None:
+    device = {
+        "interfaces": {"eth0": ["192.0.2.1/24"], "m0": ["198.51.100.1/24"], "t0": ["10.9.0.1/24"]},
+        "macvlans": {"m0": {"link": "eth0"}},
+        "tunnels": {"t0": {"kind": "gre", "local": "192.0.2.1", "remote": "192.0.2.2"}},
+        "netem": {"m0": {"delay": 0.1}},
+        "routes": [{"to": "10.10.0.0/16", "dev": "t0"}],
+        "forwarding": True,
+    }
+    far = {"interfaces": {"eth0": ["192.0.2.2/24"]}}
+    hosts = {"hosts": {"device": device, "far": far}, "links": [["device:eth0", "far:eth0"]]}
+    names = {"eth0": "wan0", "m0": "vrrp0", "t0": "vpn0"}
+    plan = Network.of(rename(msgspec.convert(hosts, LabSpec), names)).hosts["device"]
+    assert list(plan.interfaces) == ["wan0", "vrrp0", "vpn0"]
+    assert plan.made["vrrp0"] == Macvlan("wan0")
+    assert list(plan.netem) == ["vrrp0"]
+    assert [hop.interface for route in plan.routes for hop in route.hops] == ["vpn0"]
