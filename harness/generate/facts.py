@@ -89,7 +89,8 @@ def load(*paths: Path) -> Facts:
         host = Host(plan, namespace, {})
         _make(host, [name for name in defines if name != "lo"])
         loaded = Ruleset.load(host, *paths)
-        objects = list(_with_blocks(loaded.nft, loaded.nft.ask({"list": {"ruleset": None}}), loaded.rules))
+        listed = _with_blocks(loaded.nft, loaded.nft.ask({"list": {"ruleset": None}}), loaded.rules)
+        objects = [{"rule": with_lists(one["rule"])} if "rule" in one else one for one in listed]
     return Facts(objects=objects, chains=loaded.chains, rules=loaded.rules, defines=defines)
 
 
@@ -119,6 +120,18 @@ def _with_blocks(nft: Nft, objects: Sequence[dict[str, Any]], rules: Sequence[Ru
         for rule in inside:
             place = {"family": rule.family, "table": rule.table, "chain": rule.chain, "handle": rule.handle}
             yield {"rule": place | {"expr": _expressions(nft, rule)}}
+
+
+def with_lists(expression: Any) -> Any:
+    """``expression`` with flags as lists of names: nft writes ``fin|syn`` so up to 1.0, and as ``{"|": […]}`` since."""
+    match expression:
+        case {"|": [*names], **others} if not others and all(isinstance(one, str) for one in names):
+            return names
+        case dict():
+            return {key: with_lists(value) for key, value in expression.items()}
+        case list():
+            return [with_lists(value) for value in expression]
+    return expression
 
 
 def _expressions(nft: Nft, rule: Rule) -> list[Any]:
