@@ -59,7 +59,7 @@ def read_files(nft: Nft, paths: Iterable[Path], defines: Mapping[str, str], home
     """Read ``paths`` as :func:`load_files` does, by an ``nft`` that loads nothing.
 
     Reported is what is refused whatever the kernel can do, whichever interfaces there are and whatever was loaded
-    before; of files of iptables-save nothing. Raises :class:`~harness.ruleset.process.LostError`, and
+    before; of files of iptables-save and ipset save nothing. Raises :class:`~harness.ruleset.process.LostError`, and
     :class:`~harness.errors.Unsupported` where this machine refuses the process.
     """
     mains = {path.absolute(): path for path in paths}
@@ -71,9 +71,9 @@ def read_files(nft: Nft, paths: Iterable[Path], defines: Mapping[str, str], home
     except ScenarioError as error:
         return Read((error,), None, tuple(mains), of_iptables=False)
     errors: list[ScenarioError] = []
-    groups = itertools.groupby(mains, lambda full: (full.parent, full in files.of_iptables))
-    for number, ((folder, is_save), group) in enumerate(groups):
-        if not is_save:
+    groups = itertools.groupby(mains, lambda full: (full.parent, full in files.of_nft))
+    for number, ((folder, is_nft), group) in enumerate(groups):
+        if is_nft:
             errors += _refused(nft, folder, list(group), files, defines, is_first=number == 0)
     written = None
     with suppress(UnclearError):
