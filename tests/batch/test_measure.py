@@ -86,8 +86,8 @@ def test_a_flowtable_is_not_taken_for_a_set(tracer: Tracer, tmp_path: Path) -> N
 table inet t {
 	flowtable ft { hook ingress priority 0; devices = { eth0 }; }
 	set seen { type ipv4_addr; flags dynamic; }
-	chain forward { type filter hook forward priority 0; meta l4proto tcp flow add @ft }
-	chain input { type filter hook input priority 0; add @seen { ip saddr } }
+	chain forward { type filter hook forward priority 0; meta l4proto tcp flow add @ft; }
+	chain input { type filter hook input priority 0; add @seen { ip saddr }; }
 }
 """
     send = "{from: client, to: device, tcp: {dport: 25}}"
