@@ -39,7 +39,7 @@ INSIDE = "--inside"
 """Hidden option: this is the process in the microVM, and the end of standard input is the user's Ctrl-C."""
 GRACE_S = 5.0
 """Timeout for the command to end after SIGTERM, seconds."""
-READY, PCAPNG, OUT = "ready", "pcapng", "out"
+READY, PCAPNG, OUT = "ready", "pcapng", "trace"
 """Ports by which the microVM signals that it traces, and writes the capture and the trace."""
 
 

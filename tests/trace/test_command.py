@@ -387,11 +387,14 @@ def test_files_and_interrupts_reach_the_microvm(tmp_path: Path, microvm_needed: 
     assert capture.read_bytes().startswith(b"\x0a\x0d\x0d\x0a")
 
 
-def test_a_commands_status_comes_out_of_the_microvm(microvm_needed: None) -> None:
-    command = [*TRACE, "--functions", "ip_rcv", "--", "sh", "-c", "kill -TERM $$"]
+def test_a_commands_status_comes_out_of_the_microvm(tmp_path: Path, microvm_needed: None) -> None:
+    kept = tmp_path / "trace.jsonl"
+    command = [*TRACE, "--out", str(kept), "--functions", "ip_rcv", "--", "sh", "-c", "kill -TERM $$"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 128 + signal.SIGTERM, done.stderr
     assert "TRACE STATISTICS" in done.stdout
+    assert kept.read_text().startswith('{"trace":')
+    assert kept.read_text().splitlines()[-1].startswith('{"statistics":')
 
 
 def test_an_interrupt_before_anything_is_traced_does_not_wait_for_it(microvm_needed: None) -> None:
