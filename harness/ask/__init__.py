@@ -3,5 +3,5 @@
 ::
 
     steps (the packet, as a document) ──> batch.session ──> answer (text, JSON)
-                                                    └─────> saving (a scenario)
+                                                    └─────> batch.saving (a scenario)
 """

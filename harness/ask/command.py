@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
-from harness.ask import answer, saving
-from harness.ask.steps import Question, document, flow
+from harness.ask import answer
+from harness.ask.steps import Question, flow
+from harness.batch import drafts, saving
 from harness.batch.messages import Seen
 from harness.batch.session import Session
 from harness.errors import BrokenMeasurement, HarnessError
@@ -19,12 +20,10 @@ from harness.generate.lab import ChosenLab
 from harness.model.node import Node
 from harness.model.result import PacketResult
 from harness.packets.headers import fields, framed
-from harness.project import Project, find
 from harness.pytest_plugin import kept_frames
 from harness.reading.decision import arrivals
-from harness.scenario.case import Broken, Case
+from harness.scenario.case import Case
 from harness.scenario.files import shortened
-from harness.scenario.load import load_all
 from harness.topology.network import Network
 from harness.vm import placement
 
@@ -112,28 +111,9 @@ class _Asked(NamedTuple):
         return case, found
 
     def _case(self, steps: Sequence[Node]) -> Case:
-        """The scenario of ``steps``. Raises :class:`~harness.errors.ScenarioError` at the place of what is wrong."""
-        source = self.request.question.source
-        root = document(self._lab(), [self.request.ruleset.resolve()], source, steps)
-        loaded = load_all(Path(source), recording=True, document=root, project=self._project())
-        if loaded.errors:
-            raise loaded.errors[0]
-        (case,) = loaded.cases
-        if isinstance(case, Broken):
-            raise case.errors[0]
-        return case
-
-    def _lab(self) -> Mapping[str, Any]:
-        chosen = self.lab
-        named = chosen.lab if isinstance(chosen.lab, str) else msgspec.to_builtins(chosen.lab)
-        return {"lab": named, **({"interfaces": dict(chosen.interfaces)} if chosen.interfaces else {})}
-
-    def _project(self) -> Project:
-        """The project of the ruleset; what the command line names belongs to it as well."""
-        project = find([self.request.ruleset])
-        named = [self.request.ruleset, *([self.request.question.pcap] if self.request.question.pcap else [])]
-        named += [Path(self.lab.lab)] if isinstance(self.lab.lab, str) else []
-        return msgspec.structs.replace(project, allowed=(*project.allowed, *(one.resolve() for one in named)))
+        question = self.request.question
+        files = [question.pcap] if question.pcap else []
+        return drafts.case(self.lab, [self.request.ruleset], question.source, steps, files)
 
 
 def _listener(sent: PacketResult, step: Node, network: Network) -> tuple[str, int] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
@@ -133,21 +133,3 @@ def flow(step: Node, at: tuple[str, int] | None, network: Network, *, exchange: 
     if protocol == "udp" or exchange:
         found.append({"exchange": called})
     return [Node.of(one, send.place) for one in found]
-
-
-def document(lab: Mapping[str, Any], ruleset: Sequence[Path], name: str, steps: Sequence[Node]) -> Node:
-    """A scenario file with the one scenario ``name``, in the lab that the keys ``lab`` describe."""
-    nowhere = LineColumn(0, 0)
-    root = Node.of({**lab, "ruleset": [str(one) for one in ruleset]}, nowhere)
-    scenario = Node.of({"name": name}, nowhere)
-    if len(steps) == 1 and "send" in steps[0].children:
-        scenario.put("send", nowhere, steps[0].children["send"])
-    else:
-        listed = Node([], nowhere)
-        for number, step in enumerate(steps):
-            listed.put(number, step.place, step)
-        scenario.put("steps", nowhere, listed)
-    scenarios = Node([], nowhere)
-    scenarios.put(0, nowhere, scenario)
-    root.put("scenarios", nowhere, scenarios)
-    return root

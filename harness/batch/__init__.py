@@ -3,4 +3,5 @@
 ::
 
     session (the controller) ── messages ──> measure (on the kernel that measures)
+                                                 └──> effects ──> Experiment (functions), or sift (none)
 """

@@ -2,40 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Final
+from itertools import groupby
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from harness.batch.messages import Effect, Effects, Listed, Loaded, Place
-from harness.errors import BrokenMeasurement, HarnessError, Unsupported
+from harness.batch.remembered import State
+from harness.errors import BrokenMeasurement, HarnessError
 from harness.model.observation import Connection, Delivery, Drop, Observation, ObservedPacket, Step, Verdict
 from harness.model.result import PacketResult
 from harness.packets.frames import Frame
 from harness.packets.headers import fields, summarise
-from harness.reading.decision import Outcome, arrivals, decisive, outcome
-from harness.reading.rules import bare
+from harness.reading.decision import FINAL, Outcome, arrivals, decisive, outcome
 from harness.recording import chance
 from harness.recording.sample import NotRecordableError, Sample
-from harness.ruleset import conntrack, state
+from harness.ruleset import state
 
 if TYPE_CHECKING:
-    from harness.experiment.run import Experiment
-    from harness.ruleset.load import Ruleset
+    from harness.batch.stage import Stage
     from harness.scenario.case import Files
     from harness.topology.network import Network
     from harness.tracer.base import BaseTracer
 
-IN_ONE_LAB: Final = 250
-"""Packets, each of which opens a socket that is open as long as the lab is there."""
-REMEMBERS: Final = re.compile(r"\b(?:limit rate|quota|numgen inc|ct count|last|add @|update @|delete @|flow add)")
-"""Statements by which a ruleset remembers packets; connections are forgotten in any case."""
-_CHANGED: Final = re.compile(r"\b(?:add|update|delete) @([\w./-]+)")
-_OF_CONNECTION: Final = re.compile(
-    r"\b(?:ct (?:mark|helper|label|zone|timeout|expectation)|notrack|[sd]nat|masquerade|redirect)\b"
-)
+Packet = Sequence[Sequence[Frame]]
+"""A packet with those before it: steps of one or more frames."""
+
+TOGETHER: Final = 32
+"""Packets in one recording."""
 _LOG: Final = re.compile(r'\blog\b(?: prefix "[^"]*"| group \d+| level \w+)*')
 
 ICMP: Final = {
@@ -48,95 +47,204 @@ ICMP: Final = {
 
 
 def effects(
-    side: bytes, packets: Sequence[Sequence[Sequence[Frame]]], tracer: BaseTracer
+    side: bytes, packets: Sequence[Packet], tracer: Callable[[], BaseTracer] | None
 ) -> Iterator[Loaded | Effects]:
     """Load the ruleset of ``side``, and send each of ``packets`` as if it were the first.
+
+    Without a ``tracer`` they are sifted, see :mod:`harness.batch.sift`.
 
     Raises :class:`~harness.errors.HarnessError` for a lab or ruleset that cannot be had.
     """
     network, files = pickle.loads(side)
-    with ExitStack() as stack:
-        stage: Experiment | None = _opened(stack, network, files, tracer)
-        assert stage is not None
-        yield Loaded(kernel=tracer.kernel, rules=stage.ruleset.rules, policies=stage.ruleset.policies)
-        for number, steps in enumerate(packets, 1):
-            if stage is None:
-                stage = _opened(stack, network, files, tracer)
-            try:
-                seen = tuple(effect for frames in steps for effect in _sent(stage, frames))
-                yield Effects(seen=seen)
-                fresh = _taken_back(stage, seen)
-            except HarnessError as error:
-                yield Effects(error=str(error).splitlines()[0])
-                fresh = False
-            if not fresh or number % IN_ONE_LAB == 0:
-                stack.close()
-                stage = None
+    with _Stages(network, files, tracer) as stages:
+        ruleset = stages.current().stage.ruleset
+        yield Loaded(kernel=os.uname().release, rules=ruleset.rules, policies=ruleset.policies)
+        for first in range(0, len(packets), TOGETHER):
+            yield from _measured(stages, packets[first : first + TOGETHER])
 
 
-def _opened(stack: ExitStack, network: Network, files: Files, tracer: BaseTracer) -> Experiment:
-    from harness.experiment.run import Experiment
+class _Stages:
+    """A lab with its ruleset, and another one when that has come into a state that cannot be taken back."""
 
-    stage = stack.enter_context(Experiment.open(network, {network.device: files}, tracer))
+    def __init__(self, network: Network, files: Files, tracer: Callable[[], BaseTracer] | None) -> None:
+        self._sides = network, files, tracer
+        self._stack = ExitStack()
+        self._current: _Measuring | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Take the lab away."""
+        self._current = None
+        self._stack.close()
+
+    def current(self) -> _Measuring:
+        """The lab, as if no packet had been sent there."""
+        if self._current is None:
+            self._current = _Measuring(_opened(self._stack, *self._sides))
+        return self._current
+
+
+def _opened(stack: ExitStack, network: Network, files: Files, tracer: Callable[[], BaseTracer] | None) -> Stage:
+    stage: Stage
+    if tracer is None:
+        from harness.batch.sift import SiftStage
+
+        stage = stack.enter_context(SiftStage.open(network, files))
+    else:
+        from harness.experiment.run import Experiment
+
+        stage = armed = stack.enter_context(Experiment.open(network, {network.device: files}, tracer()))
+        armed.arm(())
     for name, value in ICMP.items():
         with suppress(OSError, HarnessError):
             stage.device.namespace.sysctl({name: value})
-    stage.arm(())
     return stage
 
 
-def _sent(stage: Experiment, frames: Sequence[Frame]) -> Iterator[Effect]:
-    for frame, observation in zip(frames, stage.inject(frames), strict=True):
-        yield _effect(stage, frame, observation, decisive(observation))
+def _measured(stages: _Stages, packets: Sequence[Packet]) -> Iterator[Effects]:
+    """The effects of each of ``packets``: in one recording, and what is not clear from that alone."""
+    found: dict[int, Effects] = {}
+    todo = deque([range(len(packets))])
+    while todo:
+        numbers = todo.popleft()
+        measuring = stages.current()
+        try:
+            seen = measuring.measure([packets[number] for number in numbers])
+        except HarnessError as error:
+            stages.leave()
+            if len(numbers) > 1:
+                todo.extendleft(reversed([range(number, number + 1) for number in numbers]))
+            else:
+                found[numbers[0]] = Effects(error=str(error).splitlines()[0])
+            continue
+        if not measuring.is_fresh:
+            stages.leave()
+        if rest := numbers[len(seen) :]:
+            todo.appendleft(rest)
+        for number, one in zip(numbers, seen, strict=False):
+            if one is not None:
+                found[number] = one
+            elif len(numbers) > 1:
+                todo.append(range(number, number + 1))
+            else:
+                found[number] = Effects(error="the kernel was not done with a step when the next one began")
+    yield from (found[number] for number in range(len(packets)))
 
 
-def _taken_back(stage: Experiment, seen: Sequence[Effect]) -> bool:
-    """Whether the state of the device is again what it was before the packets."""
-    try:
-        if any(one.verdict != "drop" for one in seen):  # a connection is confirmed behind the last hook
-            conntrack.flush(stage.device)
-    except Unsupported:
-        return False
-    keys = {place for one in seen for place in one.met}
-    chains = {place[:3] for place in keys}
-    remembers = any(
-        REMEMBERS.search(bare(rule.text))
-        for rule in stage.ruleset.rules
-        if (rule.family, rule.table, rule.chain) in chains
-    )
-    return stage.renew() if remembers else True
+class _Left(NamedTuple):
+    """What a step left behind, and where chains decided."""
+
+    hooks: tuple[str, ...]
+    elements: Mapping[str, tuple[str, ...]]
+    connections: tuple[Connection, ...]
+
+
+class _Measuring:
+    """Measures packets in one lab."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.is_fresh = True
+        """Whether the state is that of the ruleset just loaded."""
+        self._state = State(stage)
+        self._is_drawn = chance.decides(stage.ruleset.rules)
+
+    def measure(self, packets: Sequence[Packet]) -> list[Effects | None]:
+        """The effects of the first of ``packets``: as many as could be sent from a fresh state, at least of one.
+
+        None is for one whose events cannot be told from those of others. Raises
+        :class:`~harness.errors.HarnessError` when something could not be observed.
+        """
+        groups = [(number, frames) for number, steps in enumerate(packets) for frames in steps]
+        left: list[_Left] = []
+        steps_of_packet: list[Step] = []
+
+        def after(steps: Sequence[Step]) -> bool:
+            left.append(self._left(steps))
+            steps_of_packet.extend(steps)
+            if [number for number, _ in groups[len(left) - 1 : len(left) + 1]].count(groups[len(left) - 1][0]) == 1:
+                self.is_fresh = self._state.forget(steps_of_packet)
+                steps_of_packet.clear()
+            return self.is_fresh
+
+        seen = self.stage.inject_each([frames for _, frames in groups], after)
+        found: list[Effects | None] = []
+        for number, several in groupby(zip(groups, seen, left, strict=False), key=lambda one: one[0][0]):
+            parts = list(several)
+            if len(parts) < len(packets[number]):
+                break
+            effects = [
+                self._effect(frame, observation, kept)
+                for (_, frames), observations, kept in parts
+                for frame, observation in zip(frames, observations or (), strict=False)
+            ]
+            is_clear = all(observations is not None for _, observations, _ in parts)
+            found.append(Effects(seen=tuple(effects)) if is_clear else None)
+        return found
+
+    def _left(self, steps: Sequence[Step]) -> _Left:
+        elements: dict[str, tuple[str, ...]] = {}
+        for name in sorted(set(self._state.remembered.sets(steps))):
+            with suppress(state.MissingError):
+                held = state.elements(self.stage.ruleset.nft, [name])
+                elements |= {key: tuple(sorted(found)) for key, found in held.items()}
+        hooks = (f"{step.hook} {step.verdict}" for step in steps if step.verdict in FINAL)
+        return _Left(
+            tuple(one for one, _ in groupby(hooks)),
+            elements,
+            self._state.connections() if self._state.remembered.of_connections else (),
+        )
+
+    def _effect(self, frame: Frame, observation: Observation, left: _Left) -> Effect:
+        packet, device = decisive(observation), observation.device
+        seen = outcome(packet, device)
+        steps = [step for step in packet.steps if step.host == device]
+        _refuse_unlisted(steps)
+        drawn, by_chance = self._drawn(frame, observation, packet) if self._is_drawn else (frozenset(), "")
+        arrived = [_frame(one, drawn) for one in packet.deliveries if one.frame]
+        taken_in = [device] if device in arrivals(packet) else []
+        marks = [step.mark for step in steps]
+        is_tracked = seen.verdict is Verdict.ACCEPT and not drawn
+        return Effect(
+            verdict=str(seen),
+            decided=tuple(map(_place, seen.deciding)),
+            met=tuple(_place(step) for step in steps if step.kind != "return"),
+            arrived=tuple(dict.fromkeys([*arrived, *taken_in])),
+            answers=tuple(dict.fromkeys(_frame(one, drawn) for one in observation.replies)),
+            mark=marks[-1] if marks else 0,
+            logs=tuple(
+                found[0]
+                for step in steps
+                if step.rule and "log" in step.rule.text
+                for found in _LOG.finditer(step.rule.text)
+            ),
+            elements=left.elements,
+            connections=tuple(sorted(map(_connection, left.connections))) if is_tracked else (),
+            hooks=left.hooks,
+            ended="" if arrived else _ended(packet.drop, device, seen),
+            by_chance=by_chance,
+        )
+
+    def _drawn(self, frame: Frame, observation: Observation, packet: ObservedPacket) -> tuple[frozenset[str], str]:
+        """The ports that chance has drawn, and why chance decides about the packet; "" if it does not."""
+        sample = Sample(
+            sent=PacketResult(action=0, summary=frame.summary, packet=packet.number, observation=observation),
+            rules=self.stage.ruleset.rules,
+            where="",
+        )
+        try:
+            chance.refuse(sample)
+        except NotRecordableError as refused:
+            return chance.random_fields(sample), str(refused)
+        return chance.random_fields(sample), ""
 
 
 # --- one packet ---------------------------------------------------------------------------------
-
-
-def _effect(stage: Experiment, frame: Frame, observation: Observation, packet: ObservedPacket) -> Effect:
-    device, ruleset = observation.device, stage.ruleset
-    seen = outcome(packet, device)
-    steps = [step for step in packet.steps if step.host == device]
-    _refuse_unlisted(steps)
-    sample = Sample(
-        sent=PacketResult(action=0, summary=frame.summary, packet=packet.number, observation=observation),
-        rules=ruleset.rules,
-        where="",
-    )
-    drawn = chance.random_fields(sample)
-    arrived = [_frame(one, drawn) for one in packet.deliveries if one.frame]
-    taken_in = [device] if device in arrivals(packet) else []
-    marks = [step.mark for step in steps]
-    return Effect(
-        verdict=str(seen),
-        decided=tuple(map(_place, seen.deciding)),
-        met=tuple(_place(step) for step in steps if step.kind != "return"),
-        arrived=tuple(dict.fromkeys([*arrived, *taken_in])),
-        answers=tuple(dict.fromkeys(_frame(one, drawn) for one in observation.replies)),
-        mark=marks[-1] if marks else 0,
-        logs=tuple(found[0] for step in steps if step.rule for found in _LOG.finditer(step.rule.text)),
-        elements=_elements(ruleset, steps),
-        connections=_tracked(stage, drawn) if seen.verdict is Verdict.ACCEPT and _tells(ruleset) else (),
-        ended="" if arrived else _ended(packet.drop, device, seen),
-        by_chance=_chance(sample),
-    )
 
 
 def _refuse_unlisted(steps: Iterable[Step]) -> None:
@@ -167,48 +275,12 @@ def _frame(one: Delivery, drawn: frozenset[str]) -> str:
     return f"{one.host} {one.device}: {', '.join([ends, *more])}"
 
 
-def _elements(ruleset: Ruleset, steps: Sequence[Step]) -> Mapping[str, tuple[str, ...]]:
-    names = {
-        f"{step.family} {step.table} {name}"
-        for step in steps
-        if step.rule
-        for name in _CHANGED.findall(bare(step.rule.text))
-    }
-    found: dict[str, tuple[str, ...]] = {}
-    for name in sorted(names):
-        with suppress(state.MissingError):
-            found |= {key: tuple(sorted(held)) for key, held in state.elements(ruleset.nft, [name]).items()}
-    return found
-
-
-def _tells(ruleset: Ruleset) -> bool:
-    """Whether a rule may change of a connection what no packet shows."""
-    return any(_OF_CONNECTION.search(bare(rule.text)) for rule in ruleset.rules)
-
-
-def _tracked(stage: Experiment, drawn: frozenset[str]) -> tuple[str, ...]:
-    """The connections of the device in words; nothing where this kernel does not list them."""
-    if drawn:
-        return ()
-    with suppress(Unsupported):
-        return tuple(sorted(map(_connection, conntrack.connections(stage.device))))
-    return ()
-
-
 def _connection(one: Connection) -> str:
     ways = " / ".join(f"{way.src}:{way.sport} → {way.dst}:{way.dport}" for way in (one.original, one.reply))
     status = ", ".join(name for name in one.status if name not in ("DYING",))
     more = [f"mark {one.mark}"] * bool(one.mark) + [f"zone {one.zone}"] * bool(one.zone)
     more += [f"helper {one.helper}"] * bool(one.helper)
     return " ".join([f"protocol {one.protocol}", ways, one.state, status, *more])
-
-
-def _chance(sample: Sample) -> str:
-    try:
-        chance.refuse(sample)
-    except NotRecordableError as refused:
-        return str(refused)
-    return ""
 
 
 # --- nft --optimize -----------------------------------------------------------------------------

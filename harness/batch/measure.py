@@ -10,13 +10,12 @@ All of the kernel's functions are traced, by ENGINE. See :mod:`harness.batch.mes
 from __future__ import annotations
 
 import pickle
-import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -30,29 +29,25 @@ from harness.batch.messages import (
     Request,
     Seen,
 )
-from harness.errors import BrokenMeasurement, HarnessError, Unsupported
+from harness.errors import BrokenMeasurement, HarnessError
 from harness.model.observation import Rule
 from harness.model.result import PacketResult
-from harness.reading.rules import bare
-from harness.recording.chance import evaluated
-from harness.ruleset import conntrack, state
-from harness.ruleset.nft import NftError
 
 if TYPE_CHECKING:
     from harness.experiment.run import Experiment
     from harness.scenario.case import Case
     from harness.tracer.base import BaseTracer
 
-_REMEMBERS: Final = re.compile(r"\b(?:limit rate|quota|numgen inc|ct count|last|add @|update @|delete @)")
-"""Statements by which a ruleset remembers packets; connections are forgotten in any case."""
-_ELEMENT: Final = re.compile(r"\b(?:add|update) @\S+ \{[^{}]*\}")
-_OF_SET: Final = re.compile(r"\b(?:add|update) @([\w./-]+) \{")  # not a flowtable, which has no elements
-
 
 def main(engine: str) -> None:
     """Answer the requests on stdin, with functions traced by ``engine``."""
     decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
-    with _tracer(engine) as tracer:
+    with ExitStack() as stack:
+
+        @cache
+        def tracer() -> BaseTracer:  # who only sifts needs none
+            return stack.enter_context(_tracer(engine))
+
         for line in sys.stdin.buffer:
             try:
                 for answer in _answers(decoder.decode(line), tracer):
@@ -90,7 +85,7 @@ def _tracer(engine: str) -> Iterator[BaseTracer]:
         yield own
 
 
-def _answers(request: Request, tracer: BaseTracer) -> Iterator[msgspec.Struct]:
+def _answers(request: Request, tracer: Callable[[], BaseTracer]) -> Iterator[msgspec.Struct]:
     match request:
         case AskedLook(paths=paths):
             from harness.generate.facts import load
@@ -101,11 +96,11 @@ def _answers(request: Request, tracer: BaseTracer) -> Iterator[msgspec.Struct]:
 
             frames.use(prepared)
             cases = pickle.loads(pickled)
-            yield from run(cases, tracer) if in_one_lab else (run_alone(case, tracer) for case in cases)
-        case AskedEffects(side=side, packets=packets):
+            yield from run(cases, tracer()) if in_one_lab else (run_alone(case, tracer()) for case in cases)
+        case AskedEffects(side=side, packets=packets, sift=sift):
             from harness.batch.effects import effects
 
-            yield from effects(side, packets, tracer)
+            yield from effects(side, packets, None if sift else tracer)
         case AskedOptimized(side=side):
             from harness.batch.effects import optimized
 
@@ -136,15 +131,17 @@ def run_alone(case: Case, tracer: BaseTracer) -> Seen:
 
 def run(cases: Iterable[Case], tracer: BaseTracer) -> Iterator[Seen]:
     """Run ``cases`` in one lab, each as if it were alone; the first has the rules."""
+    from harness.batch.remembered import State
+
     with ExitStack() as stack:
         stage: Experiment | None = None
-        filled: frozenset[str] = frozenset()
+        state: State | None = None
         known: tuple[Rule, ...] = ()
         for case in cases:
-            if stage is None:
+            if stage is None or state is None:
                 try:
                     stage = _opened(stack, case, tracer)
-                    filled = _filled(stage)
+                    state = State(stage)
                 except HarnessError as error:
                     yield Seen(name=case.name, error=str(error), is_general=True)
                     return
@@ -159,7 +156,7 @@ def run(cases: Iterable[Case], tracer: BaseTracer) -> Iterator[Seen]:
             kernel = sent[0].observation.kernel if sent else ""
             yield Seen(name=case.name, kernel=kernel, sent=sent, rules=() if rules == known else rules)
             known = rules
-            if not _taken_back(stage, sent, filled):
+            if not state.forget(step for one in sent for packet in one.observation.packets for step in packet.steps):
                 stack.close()
                 stage = None
 
@@ -178,39 +175,6 @@ def _acted(stage: Experiment, case: Case) -> Iterator[PacketResult]:
     for number, action in enumerate(case.actions):
         for measurement in stage.act(action, number, partial(case.where, number)):
             yield packet_result(measurement, (), case, stage.ruleset)
-
-
-def _filled(stage: Experiment) -> frozenset[str]:
-    """The sets that rules add to and that have elements when the ruleset has just been loaded."""
-    names = set().union(*map(_sets, stage.ruleset.rules))
-    return frozenset(name for name, held in state.elements(stage.ruleset.nft, sorted(names)).items() if held)
-
-
-def _sets(rule: Rule) -> set[str]:
-    """The sets and maps that ``rule`` adds to, by family, table and name."""
-    return {f"{rule.family} {rule.table} {name}" for name in _OF_SET.findall(bare(rule.text))}
-
-
-def _taken_back(stage: Experiment, sent: Sequence[PacketResult], filled: frozenset[str]) -> bool:
-    """Whether all that ``sent`` left behind in the device could be taken back: connections, and elements of sets."""
-    try:
-        conntrack.flush(stage.device)
-    except Unsupported:
-        return False
-    sets: set[str] = set()
-    for rule in evaluated([step for one in sent for step in one.seen.steps], stage.ruleset.rules):
-        # What is remembered in an element goes with it.
-        if _REMEMBERS.search(_ELEMENT.sub("", bare(rule.text))):
-            return False
-        sets |= _sets(rule)
-    if sets & filled:
-        return False
-    try:
-        for name in sorted(sets):
-            stage.ruleset.nft.run(f"flush set {name}")
-    except (HarnessError, NftError):
-        return False
-    return True
 
 
 if __name__ == "__main__":

@@ -48,6 +48,8 @@ class AskedEffects(msgspec.Struct, frozen=True, kw_only=True, tag="effects"):
     """A pickled network, and the files of the ruleset of the device under test."""
     packets: Sequence[Sequence[Sequence[Frame]]]
     """Of each: the steps in order, each one or more frames."""
+    sift: bool = False
+    """Whether nf_tables' trace and the arrivals alone are watched, and no functions."""
 
 
 class AskedOptimized(msgspec.Struct, frozen=True, kw_only=True, tag="optimized"):
@@ -126,6 +128,9 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
     """What the sets hold to which the rules that it met add, by family, table and name."""
     connections: tuple[str, ...] = ()
     """What is tracked, without timeouts."""
+    hooks: tuple[str, ...] = ()
+    """The hooks at which chains decided about it and about answers, each with the verdict; each run of equal ones
+    once."""
     ended: str = ""
     """Where the kernel itself gave it up: function and reason."""
     by_chance: str = ""

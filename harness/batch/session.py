@@ -116,13 +116,15 @@ class Session:
         yield from self._answers(AskedCases.of(cases, frames), Seen)
 
     def effects(
-        self, side: tuple[Network, Files], packets: Sequence[Sequence[Sequence[Frame]]]
+        self, side: tuple[Network, Files], packets: Sequence[Sequence[Sequence[Frame]]], *, sift: bool = False
     ) -> Iterator[Loaded | Effects]:
         """What the ruleset of ``side`` does with each of ``packets``, each as if it were the first.
 
+        With ``sift`` no function is watched, only nf_tables' trace and what arrives.
+
         The first answer is the ruleset, then those of the packets come in order, when each is known.
         """
-        yield from self._answers(AskedEffects(side=pickle.dumps(side), packets=packets), Loaded | Effects)
+        yield from self._answers(AskedEffects(side=pickle.dumps(side), packets=packets, sift=sift), Loaded | Effects)
 
     def optimized(self, side: tuple[Network, Files]) -> str:
         """What ``nft --optimize`` makes of the ruleset of ``side``, as nft lists it."""

@@ -89,8 +89,10 @@ def diff(parser: argparse.ArgumentParser) -> None:
             rules=options.rules,
             accept=options.accept,
             approve=options.approve,
+            save=options.save,
             kernel=options.kernel,
             tracer=options.nft_tracer,
+            sift=options.sift,
         )
         try:
             found = command.run(request, lambda line: say(line, sys.stderr))
@@ -122,13 +124,21 @@ def diff(parser: argparse.ArgumentParser) -> None:
     add("--rules", action="store_true", help="count it as a change when another rule decides the same")
     add("--accept", type=Path, metavar="FILE", help="approved changes, in YAML; these are shown and do not count")
     add("--approve", action="store_true", help="add all changes to the file that --accept names")
+    add("--save", type=Path, metavar="FILE", help="append a scenario of each change, with what the new ruleset does")
     add("--json", type=Path, metavar="FILE", help="write JSON there; - for standard output")
     add("--markdown", type=Path, metavar="FILE", help="write Markdown there, for a pull request; - likewise")
     add("--html", type=Path, metavar="FILE", help="write a page there; - likewise")
     add("--github", action="store_true", help="print annotations for GitHub Actions")
+    add("--sift", default="kernel", choices=("kernel", "host", "no"), help=SIFT)
     add("--kernel", default="auto", help="auto (default), host, a version or a path")
     add("--nft-tracer", default="auto", choices=TRACERS, help="how functions are traced, as pytest --nft-tracer")
     parser.set_defaults(run=run)
+
+
+SIFT = (
+    "where packets are sifted by nf_tables' trace and what arrives, before functions confirm what changes: on the "
+    "kernel that confirms (default), on this machine's own (needs root, loads modules of nf_tables), or not"
+)
 
 
 def _budget(text: str) -> int:

@@ -4,5 +4,5 @@
 
     sides ── facts ──> generate: a lab, packets ──> batch.session: the effects on either side
                                                          │
-             output (text, JSON, Markdown, …) <── changes (groups, witnesses) <──┘
+             output, saving (a scenario file) <── changes (groups, witnesses) <──┘
 """

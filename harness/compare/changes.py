@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -11,6 +11,9 @@ from harness.batch.messages import Effect, Effects, Loaded, Place
 from harness.errors import Position
 from harness.model.observation import Rule
 from harness.model.result import Policy
+
+SPARE: Final = 2
+"""Witnesses that a change keeps beside the simplest."""
 
 
 class Decider(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +46,12 @@ class Book:
     def places(self) -> list[Place]:
         """Every rule and policy."""
         return [*self._rules, *self._policies]
+
+    def add(self, other: Book) -> None:
+        """Count what was met in ``other`` as well, if that has the same rules by the same handles."""
+        texts = ({place: rule.text for place, rule in book._rules.items()} for book in (self, other))
+        if next(texts) == next(texts):
+            self.met |= other.met
 
     def decider(self, effect: Effect) -> Decider:
         """What decided: of several that accepted, the last rule, else the last policy."""
@@ -84,6 +93,8 @@ class Change(msgspec.Struct, kw_only=True):
     new: Decider
     witness: Any
     """The simplest :class:`Witness`."""
+    spare: list[Any] = []
+    """Some more of them, the next simplest first."""
     packets: int = 1
     accepted: bool = False
 
@@ -93,10 +104,14 @@ class Change(msgspec.Struct, kw_only=True):
         return self.kind, f"{self.old.chain}: {self.old.text}", f"{self.new.chain}: {self.new.text}"
 
 
-def difference(old: Effect, new: Effect, *, rules: tuple[Decider, Decider] | None = None) -> str:
+HOOKS: Final = "other hooks decide"
+"""A difference that is none by itself: that of two packets which functions may show to differ."""
+
+
+def difference(old: Effect, new: Effect, *, rules: tuple[Decider, Decider] | None = None, hooks: bool = False) -> str:
     """What differs between two effects in a few words; "" for nothing.
 
-    With ``rules``, what decided on either side counts as well.
+    With ``rules``, what decided on either side counts as well, with ``hooks`` where it was decided.
     """
     if old.verdict != new.verdict:
         return f"{old.verdict} → {new.verdict}"
@@ -113,6 +128,8 @@ def difference(old: Effect, new: Effect, *, rules: tuple[Decider, Decider] | Non
             return f"{old.verdict}, {name} differently"
     if rules and (rules[0].chain, rules[0].text) != (rules[1].chain, rules[1].text):
         return f"{old.verdict}, by another rule"
+    if hooks and old.hooks != new.hooks:
+        return HOOKS
     return ""
 
 
@@ -145,16 +162,17 @@ def compared(
     books: tuple[Book, Book],
     *,
     rules: bool,
+    hooks: bool = False,
 ) -> Change | None:
     """The change that a packet shows, if it does; chance decides about none.
 
-    ``about`` are its number, what is sent and a summary; with ``rules`` another deciding rule is a change.
+    ``about`` are its number, what is sent and a summary; ``rules`` and ``hooks`` as of :func:`difference`.
     """
     for before, after in zip(old.seen, new.seen, strict=False):
         if before.by_chance or after.by_chance:
             return None
         deciders = books[0].decider(before), books[1].decider(after)
-        if kind := difference(before, after, rules=deciders if rules else None):
+        if kind := difference(before, after, rules=deciders if rules else None, hooks=hooks):
             number, sends, summary = about
             seen = Witness(number, sends, summary, before, after)
             return Change(kind=kind, old=deciders[0], new=deciders[1], witness=seen)
@@ -168,6 +186,7 @@ def grouped(changes: Sequence[Change], cost: Any) -> list[Change]:
         found.setdefault(one.key, []).append(one)
     groups = []
     for several in found.values():
-        best = min(several, key=lambda one: cost(one.witness))
-        groups.append(msgspec.structs.replace(best, packets=len(several)))
+        best, *others = sorted(several, key=lambda one: cost(one.witness))
+        spare = [one.witness for one in others[:SPARE]]
+        groups.append(msgspec.structs.replace(best, packets=sum(one.packets for one in several), spare=spare))
     return groups

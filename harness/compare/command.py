@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -12,8 +12,8 @@ import msgspec
 
 from harness.batch.messages import Effects, Loaded
 from harness.batch.session import Session
-from harness.compare import accepted, sides
-from harness.compare.changes import Book, Change, Witness, compared, grouped
+from harness.compare import accepted, saving, sides
+from harness.compare.changes import HOOKS, Book, Change, Witness, compared, grouped
 from harness.compare.output import Comparison
 from harness.compare.sides import Side
 from harness.errors import BrokenMeasurement, HarnessError
@@ -24,6 +24,7 @@ from harness.generate.lab import ChosenLab
 from harness.generate.pool import Pool
 from harness.generate.simulate import SimulatedRuleset
 from harness.generate.targets import why_none
+from harness.linux import features
 from harness.model.problem import Problem
 from harness.packets.frames import Frame, build
 from harness.packets.spec import Send
@@ -37,6 +38,9 @@ REPORTED: Final = 200
 """Packets from one line about the progress to the next."""
 ROUNDS: Final = 4
 """Times that witnesses are made simpler."""
+
+KERNEL, HOST, NOWHERE = SIFTS = ("kernel", "host", "no")
+"""Packets are sifted on the kernel that confirms, on this machine's own, or not: then functions watch each."""
 
 Progress = Callable[[str], None]
 
@@ -58,8 +62,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     rules: bool = False
     accept: Path | None = None
     approve: bool = False
+    save: Path | None = None
+    """A scenario file to which a scenario of each change is added."""
     kernel: str = placement.AUTO
     tracer: str = placement.AUTO
+    sift: str = KERNEL
+    """Where packets are sifted, one of :data:`SIFTS`."""
 
 
 class Sent(NamedTuple):
@@ -83,18 +91,34 @@ def run(request: Request, progress: Progress) -> list[Comparison]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nft-harness-diff-"))).resolve()
         pairs = list(_pairs(request, folder))
+        if request.save:
+            for old, given in pairs:
+                saving.refuse(request.save, given or Side(f"{old.name} by nft --optimize", old.files, is_made=True))
         kernels = request.kernels or (request.kernel,)
+        sifting = stack.enter_context(_on_host()) if request.sift == HOST else None
         sessions = [stack.enter_context(Session.open(kernel, request.tracer)) for kernel in kernels]
         found = []
         for old, named in pairs:
             new = named or _optimized(old, folder, sessions[0], request)
-            found.append(_Comparing(request, old, new, sessions[0], sessions[-1], progress, f"{folder}/").compare())
-    for one in found:
-        for change in one.changes:
-            change.accepted = request.approve or change.key in approved
+            both = sessions[0], sessions[-1]
+            sifts = (sifting, sifting) if sifting else both
+            comparison, chosen = _Comparing(request, (old, new), both, sifts, progress, f"{folder}/").compare()
+            for change in comparison.changes:
+                change.accepted = request.approve or change.key in approved
+            if request.save:
+                saving.save(request.save, comparison.changes, new, chosen, sessions[-1], progress)
+            found.append(comparison)
     if request.accept and request.approve:
         accepted.write(request.accept, [change for one in found for change in one.changes])
     return found
+
+
+def _on_host() -> AbstractContextManager[Session]:
+    """A session on this machine's own kernel, which watches no functions.
+
+    Raises :class:`~harness.errors.HarnessError` where that cannot be had.
+    """
+    return Session.open(placement.HOST, features.TRACEPOINTS)
 
 
 def _pairs(request: Request, folder: Path) -> Iterator[tuple[Side, Side | None]]:
@@ -103,6 +127,8 @@ def _pairs(request: Request, folder: Path) -> Iterator[tuple[Side, Side | None]]
     modes = [bool(request.base), request.optimize, request.permute, bool(request.kernels)]
     if sum(modes) > 1:
         raise HarnessError("--base, --optimize, --permute and --kernels are about different sides", remedy="give one")
+    if request.kernels and request.sift == HOST:
+        raise HarnessError("--kernels compares two kernels, and this machine has one", remedy="leave out --sift host")
     if request.base:
         yield from sides.at_revision(request.base, named, folder)
         return
@@ -130,7 +156,7 @@ def _optimized(side: Side, folder: Path, session: Session, request: Request) -> 
     network = _lab(request, facts, facts).network
     file = folder / "optimized.nft"
     file.write_text(session.optimized((network, side.files)))
-    return Side(f"{side.name} by nft --optimize", sides.of(str(file)).files)
+    return Side(f"{side.name} by nft --optimize", sides.of(str(file)).files, is_made=True)
 
 
 def _lab(request: Request, old: Facts, new: Facts) -> ChosenLab:
@@ -161,51 +187,77 @@ class _Comparing:
     """The comparison of two sides."""
 
     def __init__(
-        self, request: Request, old: Side, new: Side, first: Session, second: Session, progress: Progress, unpacked: str
+        self,
+        request: Request,
+        both: tuple[Side, Side],
+        sessions: tuple[Session, Session],
+        sifts: tuple[Session, Session],
+        progress: Progress,
+        unpacked: str,
     ) -> None:
+        """``sessions`` watch functions, ``sifts`` do not; ``unpacked`` is the folder of files of a revision."""
         self._request = request
-        self._sides = (old, new)
-        self._sessions = (first, second)
+        self._sides = both
+        self._sessions = {False: sessions, True: sifts}
+        self._is_sifted = request.sift != NOWHERE
         self._progress = progress
         self._unpacked = unpacked
-        self._books: list[Book] = []
+        self._books: dict[bool, dict[int, Book]] = {False: {}, True: {}}
+        """Of packets that were sifted or not, of each side."""
         self.broken: dict[str, int] = {}
         """Why packets could not be measured, and how many."""
         self.by_chance = 0
+        self.disagreements: list[str] = []
 
-    def compare(self) -> Comparison:
-        facts = [session.look(side.files.paths) for session, side in zip(self._sessions, self._sides, strict=True)]
+    def compare(self) -> tuple[Comparison, ChosenLab]:
+        """What was found, and the lab."""
+        sifts = self._sessions[self._is_sifted]
+        facts = [session.look(side.files.paths) for session, side in zip(sifts, self._sides, strict=True)]
         chosen = _lab(self._request, *facts)
         devices = [SimulatedDevice(SimulatedRuleset(one), chosen.network) for one in facts]
         packets, generator = self._packets(devices, chosen.network)
         old, new = (side.name for side in self._sides)
         self._progress(f"{old}, {new}: {len(packets)} packets; the lab: {chosen.described}")
-        changes = grouped(list(self._changes(packets, chosen.network)), _cost)
+        unclear: list[Sent] = []
+        changes = grouped(list(self._changes(packets, chosen.network, sift=self._is_sifted, unclear=unclear)), _cost)
         for _ in range(ROUNDS):
             before, changes = changes, self._simpler(changes, chosen.network)
             if changes == before:
                 break
+        if self._is_sifted:
+            changes = [*self._confirmed(changes, chosen.network)]
+            if unclear:
+                self._progress(f"  {len(unclear)} packets that sifting leaves open are measured with functions")
+                changes += self._changes(unclear, chosen.network, sift=False)
+            changes = grouped(changes, _cost)
         if len(packets) == sum(self.broken.values()):
             raise BrokenMeasurement(f"no packet could be measured: {next(iter(self.broken), 'none was made')}")
-        return Comparison(
+        books = [self._books[self._is_sifted][number] for number in (0, 1)]
+        for number, armed in self._books[False].items():
+            books[number].add(armed)
+        confirming = dict.fromkeys(book.kernel for book in self._books[False].values())
+        comparison = Comparison(
             old=self._sides[0].name,
             new=self._sides[1].name,
-            kernels=tuple(dict.fromkeys(book.kernel for book in self._books)),
+            kernels=tuple(confirming),
+            sifted=tuple(dict.fromkeys(book.kernel for book in books)) if self._is_sifted else (),
             lab=chosen.described,
             seed=self._request.seed,
             packets=len(packets),
             changes=sorted(changes, key=lambda one: one.witness.number),
-            met=tuple((len(book.met & set(book.places)), len(book.places)) for book in self._books),
+            met=tuple((len(book.met & set(book.places)), len(book.places)) for book in books),
             unmet=tuple(
                 f"{book.named(place)}: {why_none(device, place)}"
-                for book, device in zip(self._books, devices, strict=True)
+                for book, device in zip(books, devices, strict=True)
                 for place in book.places
                 if place not in book.met
             ),
             beyond=tuple(sorted(generator.boundaries.beyond)),
             broken=tuple(f"{number} packets: {why}" for why, number in self.broken.items()),
             by_chance=self.by_chance,
+            disagreements=tuple(self.disagreements),
         )
+        return comparison, chosen
 
     def _packets(self, devices: Sequence[SimulatedDevice], network: Network) -> tuple[list[Sent], Pool]:
         """The packets that are sent: those of captures, then generated ones, each once."""
@@ -224,8 +276,10 @@ class _Comparing:
     def _given(self, network: Network) -> Iterator[tuple[dict[str, Any], ...]]:
         """The packets of scenarios and captures; those after the first of a scenario need the ones before."""
         for path in self._request.scenarios:
-            cases = load_all(path, recording=True).cases
-            for case in cases:
+            loaded = load_all(path, recording=True)
+            if loaded.errors:
+                raise loaded.errors[0]
+            for case in loaded.cases:
                 actions = case.actions if isinstance(case, Case) else ()
                 if actions and all(isinstance(action, SendAction) for action in actions):
                     yield tuple(msgspec.to_builtins(a.send) for a in actions if isinstance(a, SendAction))
@@ -242,32 +296,59 @@ class _Comparing:
                 sender = replay.sender(one, network)
                 yield ({"from": sender, "pcap": {"file": file, "packets": one.number}},)
 
-    def _changes(self, packets: Sequence[Sent], network: Network) -> Iterator[Change]:
-        old, new = (self._effects(number, packets, network) for number in (0, 1))
-        books = (self._books[0], self._books[1])
+    def _changes(
+        self, packets: Sequence[Sent], network: Network, *, sift: bool, unclear: list[Sent] | None = None
+    ) -> Iterator[Change]:
+        """The changes that ``packets`` show; those that could not be measured are added to ``unclear``, if given."""
+        old, new = (self._effects(number, packets, network, sift=sift) for number in (0, 1))
+        books = self._books[sift][0], self._books[sift][1]
         for number, (sent, before, after) in enumerate(zip(packets, old, new, strict=True)):
             if why := before.error or after.error:
-                self.broken[why] = self.broken.get(why, 0) + 1
+                if unclear is not None and sift:
+                    unclear.append(sent)
+                else:
+                    self.broken[why] = self.broken.get(why, 0) + 1
                 continue
             self.by_chance += any(one.by_chance for one in (*before.seen, *after.seen))
             about = number, sent.sends, sent.summary
-            if (change := compared(about, before, after, books, rules=self._request.rules)) is not None:
+            change = compared(about, before, after, books, rules=self._request.rules, hooks=sift)
+            if change is not None:
                 yield change
 
-    def _effects(self, side: int, packets: Sequence[Sent], network: Network) -> list[Effects]:
+    def _effects(self, side: int, packets: Sequence[Sent], network: Network, *, sift: bool) -> list[Effects]:
         """The effects of one side on ``packets``."""
         found: list[Effects] = []
-        files = self._sides[side].files
-        for answer in self._sessions[side].effects((network, files), [one.frames for one in packets]):
+        files, books = self._sides[side].files, self._books[sift]
+        session = self._sessions[sift][side]
+        for answer in session.effects((network, files), [one.frames for one in packets], sift=sift):
             if isinstance(answer, Loaded):
-                if len(self._books) == side:
-                    self._books.append(Book(answer, self._unpacked))
+                books.setdefault(side, Book(answer, self._unpacked))
                 continue
             found.append(answer)
-            self._books[side].met |= {place for one in answer.seen for place in one.met}
+            books[side].met |= {place for one in answer.seen for place in one.met}
             if len(found) % REPORTED == 0 and len(found) < len(packets):
                 self._progress(f"  {len(found)} of {len(packets)} through {self._sides[side].name}")
         return found
+
+    def _confirmed(self, changes: Sequence[Change], network: Network) -> Iterator[Change]:
+        """``changes`` as functions show them: of each the simplest packet that does."""
+        left = {number: [change.witness, *change.spare] for number, change in enumerate(changes)}
+        if left:
+            self._progress(f"  to be confirmed with functions: {len(left)}")
+        while left:
+            chosen = {number: several.pop(0) for number, several in left.items()}
+            tried = [made for one in chosen.values() if (made := _made(one.sends, network)) is not None]
+            shown = {repr(one.witness.sends): one for one in self._changes(tried, network, sift=False)}
+            for number, witness in chosen.items():
+                sifted = changes[number]
+                if (found := shown.get(repr(witness.sends))) is not None:
+                    known = found.witness._replace(number=witness.number)
+                    yield msgspec.structs.replace(found, witness=known, packets=sifted.packets)
+                    del left[number]
+                elif not left[number]:
+                    del left[number]
+                    if sifted.kind != HOOKS:
+                        self.disagreements.append(f"{sifted.kind}: {witness.summary}")
 
     def _simpler(self, changes: Sequence[Change], network: Network) -> list[Change]:
         """``changes`` with simpler witnesses where a packet with one thing less said shows the same."""
@@ -280,7 +361,7 @@ class _Comparing:
         if not tried:
             return list(changes)
         keys = {change.key: change for change in changes}
-        for other in self._changes(tried, network):
+        for other in self._changes(tried, network, sift=self._is_sifted, unclear=[]):
             known = keys.get(other.key)
             if known is not None and _cost(other.witness) < _cost(known.witness):
                 witness = other.witness._replace(number=known.witness.number)

@@ -21,6 +21,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     old: str
     new: str
     kernels: tuple[str, ...]
+    """Those on which functions were watched; of a comparison that was sifted, where a change was to be confirmed."""
     lab: str
     seed: int
     packets: int
@@ -35,6 +36,10 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """Packets that could not be measured, with the reason."""
     by_chance: int
     """Packets about which chance or the clock decides; they are not compared."""
+    sifted: tuple[str, ...] = ()
+    """The kernels that sifted; empty where functions were watched for each packet."""
+    disagreements: tuple[str, ...] = ()
+    """Changes that sifting found and functions did not confirm."""
 
     @property
     def title(self) -> str:
@@ -44,8 +49,16 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         (old_met, old_all), (new_met, new_all) = self.met
         return (
             f"{counted} in {self.packets:,} packets ({self.old}: {old_met} of {old_all} rules and policies met, "
-            f"{self.new}: {new_met} of {new_all}; kernel {' and '.join(self.kernels)}; seed {self.seed})"
+            f"{self.new}: {new_met} of {new_all}; {self._where}; seed {self.seed})"
         )
+
+    @property
+    def _where(self) -> str:
+        watched = f"kernel {' and '.join(self.kernels)}"
+        if not self.sifted:
+            return watched
+        sifted = f"sifted on kernel {' and '.join(self.sifted)}"
+        return f"{sifted}, confirmed with functions on {watched}" if self.kernels else sifted
 
     @property
     def left_out(self) -> Iterator[str]:
@@ -54,6 +67,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             yield f"no packet is made for: {', '.join(self.beyond)}"
         if self.by_chance:
             yield f"{self.by_chance} packets are not compared, as chance or the clock decides about them"
+        for one in self.disagreements:
+            yield f"seen by nf_tables' trace or by what arrived, and not confirmed with functions: {one}"
         yield from (f"not measured: {one}" for one in self.broken)
         yield from (f"not met: {one}" for one in self.unmet[:SHOWN])
         if len(self.unmet) > SHOWN:
@@ -90,6 +105,8 @@ def as_json(comparisons: Sequence[Comparison]) -> str:
             "old": one.old,
             "new": one.new,
             "kernels": one.kernels,
+            "sifted": one.sifted,
+            "disagreements": one.disagreements,
             "lab": one.lab,
             "seed": one.seed,
             "packets": one.packets,

@@ -27,6 +27,8 @@ class Side(NamedTuple):
 
     name: str
     files: Files
+    is_made: bool = False
+    """Whether its files are made for the comparison, and gone after that."""
 
 
 def of(text: str) -> Side:
@@ -72,7 +74,11 @@ def at_revision(revision: str, named: Iterable[str], folder: Path) -> list[tuple
     Raises :class:`~harness.errors.HarnessError` where git has no such revision, and for a ruleset that it lacks.
     """
     root = Path(_git("rev-parse", "--show-toplevel").decode().strip())
-    commit = _git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").decode().strip()
+    try:
+        commit = _git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").decode().strip()
+    except HarnessError:
+        remedy = "write a branch, tag or commit that git log shows; in CI fetch it before"
+        raise HarnessError(f"git has no revision {revision}", remedy=remedy) from None
     _unpack(_git("-C", str(root), "archive", commit), folder)
     now = [of(one) for one in named] or list(_of_scenarios())
     found = []
@@ -84,7 +90,8 @@ def at_revision(revision: str, named: Iterable[str], folder: Path) -> list[tuple
             if list(named):
                 raise HarnessError(f"{missing[0].relative_to(folder)} does not exist in {revision}")
             continue
-        old = Side(f"{side.name} at {revision}", Files(before, find(before, folder), side.files.defines))
+        files = Files(before, find(before, folder), side.files.defines)
+        old = Side(f"{side.name} at {revision}", files, is_made=True)
         found.append((old, side))
     if not found:
         raise HarnessError(f"no ruleset exists both in {revision} and now")

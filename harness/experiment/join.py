@@ -19,6 +19,7 @@ from typing import NamedTuple
 import msgspec
 
 from harness.errors import BrokenMeasurement, Unsupported
+from harness.experiment.apart import LOCAL_DELIVERY
 from harness.judge.expectations import refuse_loss
 from harness.lab.capture import Captured
 from harness.model import layers
@@ -40,9 +41,6 @@ PROBES = "use a kernel with probes on functions, for example --nft-kernel 6.12 -
 
 TRACING = "nft_trace_"
 """What the kernel runs only because it traces begins like this (net/netfilter/nf_tables_trace.c)."""
-
-LOCAL_DELIVERY = frozenset({"ip_local_deliver_finish", "ip6_input_finish", "arp_process"})
-"""The first functions after the input hook, or for ARP in place of it: the host itself is the destination."""
 
 
 class JoinContext(NamedTuple):

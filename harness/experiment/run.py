@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import islice
 from typing import Self, assert_never
 
 import msgspec
 
 from harness.errors import BrokenMeasurement, Unsupported
+from harness.experiment import apart
 from harness.experiment.join import JoinContext, observe
 from harness.experiment.left_behind import LeftBehind, Where, placed
 from harness.experiment.resolution import Resolution, explain, unreached
@@ -57,6 +59,7 @@ from harness.scenario.models.expect import Expect
 from harness.topology import changes
 from harness.topology.network import Network
 from harness.tracer.base import BaseTracer
+from harness.tracer.session import TraceData
 from harness.wait import wait_for_turn, wait_until
 
 SETTLED_S = 5.0
@@ -133,6 +136,7 @@ class Experiment:
         self._capture = Capture(host for host in lab.hosts.values() if host is not lab.device)
         self._programs = programs
         self._clock = clock
+        self._senders: dict[tuple[str, SendPath], Sender] = {}
         self._neighbours = Resolution(lab, self.ruleset)
         self._left = LeftBehind(lab, self._rulesets, self._neighbours)
         self._unasked = Unasked(lab, self._rulesets, self._tracing, self._capture)
@@ -233,19 +237,57 @@ class Experiment:
             case _:
                 assert_never(action)
 
-    def inject(self, frames: Sequence[Frame]) -> tuple[Observation, ...]:
-        """Send ``frames`` back to back, and watch each to its end."""
-        return self._send(frames, 0.0)
+    def inject_each(
+        self, groups: Iterable[Sequence[Frame]], after: Callable[[Sequence[Step]], bool]
+    ) -> list[tuple[Observation, ...] | None]:
+        """Send each of ``groups``, in one recording, when the kernel has answered those before: the observations.
+
+        They have verdicts, arrivals and answers, but no path. ``after`` is called behind each group with the steps
+        that were reported until then; where it returns False, no more are sent. None is for a group that cannot be
+        told from the next by the order of events.
+        """
+        sent: list[bytes] = []
+        sizes: list[int] = []
+
+        def start(take: Callable[[], list[Step]]) -> None:
+            for frames in groups:
+                for frame in frames:
+                    ways[frame.sender, frame.way].send(frame.data)
+                    sent.append(frame.data)
+                sizes.append(len(frames))
+                if not after(take()):
+                    return
+
+        groups = list(groups)
+        ways = {(frame.sender, frame.way): self._sender(frame) for frames in groups for frame in frames}
+        for frames in groups:
+            for frame in frames:
+                self._neighbours.of_frame(frame)
+        mixed: set[int] = set()
+
+        def reduced(recording: TraceData) -> TraceData:
+            kept = apart.telling(recording)
+            mixed.update(apart.mixed(kept.events, sizes))
+            return kept
+
+        cookies = [way.cookie for way in ways.values()]
+        seen = iter(self._measure(cookies, start, injected=sent, host=groups[0][0].sender, reduced=reduced))
+        own = [tuple(islice(seen, size)) for size in sizes]
+        return [None if number in mixed else found for number, found in enumerate(own)]
+
+    def _sender(self, frame: Frame) -> Sender:
+        """The socket that ``frame`` leaves by; it stays open, for those that leave the same way."""
+        key = frame.sender, frame.way
+        if key not in self._senders:
+            self._senders[key] = sender(self._lab.hosts[frame.sender], frame)
+        return self._senders[key]
 
     def renew(self) -> bool:
         """Load the ruleset of the device under test anew, atomically: counters, limits and sets are as at first.
 
         Whether that could be done; if not, nothing is as it was.
         """
-        if not self.ruleset.renew(self._files.paths, self._files.defines):
-            return False
-        self._device_tracing.follow(self.ruleset)
-        return True
+        return self.ruleset.renew(self._files.paths, self._files.defines, self._device_tracing.anew())
 
     def noted(self, measurements: Iterable[Measurement]) -> Iterator[Measurement]:
         """Add to each measurement what the neighbour entries of the lab hide, once; nothing is measured after that."""
@@ -272,13 +314,11 @@ class Experiment:
 
     def _send(self, frames: Sequence[Frame], pace: float) -> tuple[Observation, ...]:
         """Send frames, ``pace`` seconds from one to the next, and watch each to its end."""
-        ways: dict[SendPath, Sender] = {}
+        ways = {frame.way: self._sender(frame) for frame in frames}
         for frame in frames:
-            if frame.way not in ways:
-                ways[frame.way] = sender(self._lab.hosts[frame.sender], frame)
             self._neighbours.of_frame(frame)
 
-        def start(meanwhile: Callable[[], None]) -> None:
+        def start(meanwhile: Callable[[], object]) -> None:
             turn = 0.0
             for frame in frames:
                 wait_for_turn(turn, meanwhile)
@@ -325,26 +365,30 @@ class Experiment:
     def _measure(
         self,
         cookies: Sequence[int],
-        start: Callable[[Callable[[], None]], None],
+        start: Callable[[Callable[[], list[Step]]], None],
         *,
         advance: Callable[[], None] = lambda: None,
         injected: Sequence[bytes] | None,
         host: str,
         failed: Callable[[], str] = str,
+        reduced: Callable[[TraceData], TraceData] = lambda recording: recording,
     ) -> tuple[Observation, ...]:
         """Watch what the sockets with ``cookies`` on ``host`` send until all is still.
 
-        ``start`` has them send, and calls its argument while it waits for a turn; ``advance`` does what
-        programs do about what has reached them; ``failed`` returns the errno of a call that the kernel refused.
+        ``start`` has them send, and calls its argument while it waits for a turn, which returns the steps reported
+        since the last call; ``advance`` does what programs do about what has reached them; ``failed`` returns the
+        errno of a call that the kernel refused; ``reduced`` takes out of the recording what is not needed.
         """
         lab, tracer, capture = self._lab, self._tracer, self._capture
         captured: list[Captured] = []
         messages: list[tuple[TraceMessage, Step | None]] = []
 
-        def take() -> None:
+        def take() -> list[Step]:
             captured.extend(capture.read())  # a frame lives on until it is read
-            messages.extend(message for tracing in self._tracing for message in tracing.read())
+            fresh = [message for tracing in self._tracing for message in tracing.read()]
+            messages.extend(fresh)
             watch.drain()
+            return [step for _, step in fresh if step]
 
         def act() -> None:
             self._programs.decide()
@@ -370,7 +414,7 @@ class Experiment:
                     settled, SETTLED_S + len(injected or ()) * SETTLED_MORE_S, "the kernel to be done with the packets"
                 )
             take()
-            recording = watch.finish()
+            recording = reduced(watch.finish())
         scene = JoinContext(
             device=lab.device.name,
             ruled=self._ruled,

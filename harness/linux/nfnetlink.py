@@ -15,7 +15,7 @@ HEADER: Final = struct.Struct("=BBH")
 """``struct nfgenmsg``: family, version, resource."""
 
 
-def number(payload: memoryview | None) -> int:
+def number(payload: memoryview | bytes | None) -> int:
     """The value of an attribute; 0 when it is missing."""
     return int.from_bytes(payload or b"", "big")
 

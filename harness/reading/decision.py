@@ -167,7 +167,7 @@ def _compare_with_arrivals(last: Step, packet: ObservedPacket, device: str) -> N
 _REJECT = re.compile(r"(?<!\S)(?<!jump )(?<!goto )reject(?: with (?P<answer>[\w -]+?))?\s*$")
 # net/ipv4/netfilter/nf_reject_ipv4.c, net/ipv6/netfilter/nf_reject_ipv6.c; the nf_reject_skb ones
 # serve the netdev and bridge families.
-_REJECTING = {
+REJECTING = {
     "nf_send_reset": "tcp reset",
     "nf_send_reset6": "tcp reset",
     "nf_reject_skb_v4_tcp_reset": "tcp reset",
@@ -177,6 +177,7 @@ _REJECTING = {
     "nf_reject_skb_v4_unreach": "icmp",
     "nf_reject_skb_v6_unreach": "icmpv6",
 }
+"""Functions by which the kernel rejects, and with what."""
 
 
 def _rejected_with(last: Step, packet: ObservedPacket, device: str) -> str:
@@ -188,8 +189,8 @@ def _rejected_with(last: Step, packet: ObservedPacket, device: str) -> str:
     if last.rule and (found := _REJECT.search(bare(last.rule.text))):
         return _concrete(found["answer"] or "", last.family, fields(packet.frame).get("family"))
     for hop in hops_on(packet, device):
-        if hop.function in _REJECTING:
-            return _REJECTING[hop.function]
+        if hop.function in REJECTING:
+            return REJECTING[hop.function]
     return ""
 
 

@@ -31,7 +31,13 @@ _NAT: Final = re.compile(r"\b(?P<kind>masquerade|snat|dnat|redirect)\b(?P<rest>.
 _PORT_RANGE: Final = re.compile(r":\d+-\d+")
 _PORTS: Final = re.compile(r"\b(?P<protocol>tcp|udp|sctp|dccp|udplite) (?P<field>[sd]port) (?P<value>\{[^}]*\}|\S+)")
 _ADDRESS: Final = re.compile(r"\bip6? (?P<field>[sd])addr (?P<value>\{[^}]*\}|\S+)")
+_ICMP: Final = re.compile(r"\b(?P<protocol>icmp|icmpv6) (?:type|code)\b")
 _PROTOCOL: Final = re.compile(r"\b(?:meta l4proto|ip protocol|ip6 nexthdr) (?P<value>\{[^}]*\}|\S+)")
+
+
+def decides(rules: Iterable[Rule]) -> bool:
+    """Whether chance or the clock may decide by one of ``rules``, or draw a port."""
+    return any(_DRAWN.search(text) or _NAT.search(text) for text in (_STRING.sub('""', rule.text) for rule in rules))
 
 
 def refuse(seen: Sample) -> None:
@@ -84,11 +90,20 @@ def _excludes(text: str, seen: Sample) -> bool:
     packet = fields(seen.sent.seen.frame) if seen.sent.seen.frame else {}
     if not packet or any(_NAT.search(step.rule.text) for step in _steps(seen) if step.rule):
         return False
+    return excludes(text, packet)
+
+
+def excludes(text: str, packet: Mapping[str, str | int]) -> bool:
+    """Whether the matches in ``text`` are for certain not about a packet with the fields ``packet``, see
+    :func:`harness.packets.headers.fields`."""
     for found in _PORTS.finditer(text):
         if packet.get("protocol") != found["protocol"] or _lacks(found["value"], packet.get(found["field"])):
             return True
     for found in _PROTOCOL.finditer(text):
         if _lacks(found["value"].replace("ipv6-icmp", "icmpv6"), packet.get("protocol")):
+            return True
+    for found in _ICMP.finditer(text):
+        if packet.get("protocol") not in (found["protocol"], None):
             return True
     for found in _ADDRESS.finditer(text):
         if _is_elsewhere(found["value"], str(packet.get("src" if found["field"] == "s" else "dst", ""))):

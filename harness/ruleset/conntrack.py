@@ -65,25 +65,44 @@ def flush(host: Host) -> None:
     host.namespace.call(_flush)
 
 
+class Tracked:
+    """The connections of ``host``, for one who asks for them often: a socket of it is kept open."""
+
+    def __init__(self, host: Host) -> None:
+        self._link = host.namespace.enter(lambda: Netlink(NETLINK_NETFILTER))
+
+    def flush(self) -> None:
+        """Delete all connections, as ``conntrack -F``.
+
+        Raises :class:`~harness.errors.Unsupported` when this kernel does not list connections.
+        """
+        with _refused():
+            self._link.ask(IPCTNL_MSG_CT_DELETE, _ALL)
+
+    def list(self) -> tuple[Connection, ...]:
+        """All connections, in no order. Raises as :meth:`flush`."""
+        with _refused():
+            return tuple(decode(message) for message in self._link.dump(IPCTNL_MSG_CT_GET, _ALL))
+
+
 _ALL: Final = HEADER.pack(socket.AF_UNSPEC, 0, 0)
 """Body of a request about the connections of all families."""
 
 
 def _flush() -> None:
-    with _link() as link:
+    with _refused(), Netlink(NETLINK_NETFILTER) as link:
         link.ask(IPCTNL_MSG_CT_DELETE, _ALL)
 
 
 def _dump() -> tuple[Connection, ...]:
-    with _link() as link:
+    with _refused(), Netlink(NETLINK_NETFILTER) as link:
         return tuple(decode(message) for message in link.dump(IPCTNL_MSG_CT_GET, _ALL))
 
 
 @contextmanager
-def _link() -> Iterator[Netlink]:
+def _refused() -> Iterator[None]:
     try:
-        with Netlink(NETLINK_NETFILTER) as link:
-            yield link
+        yield
     except OSError as refused:
         if refused.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
             raise

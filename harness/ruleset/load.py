@@ -143,8 +143,8 @@ class Ruleset:
             written = source.Source({}, {})
         return self._read(host, self.nft, written, place(1, 1), size=self._size, before=self, hidden=hidden)
 
-    def renew(self, paths: Sequence[Path], defines: Mapping[str, str]) -> bool:
-        """Load ``paths``, which this ruleset is of, in place of its tables, in one transaction.
+    def renew(self, paths: Sequence[Path], defines: Mapping[str, str], then: str = "") -> bool:
+        """Load ``paths``, which this ruleset is of, in place of its tables, and run ``then``, in one transaction.
 
         Rules get the handles that they had, as a table counts from 1 (nf_tables_alloc_handle in
         net/netfilter/nf_tables_api.c). Whether that could be done: not for files of several folders, or of iptables.
@@ -156,7 +156,7 @@ class Ruleset:
         variables = "".join(f"define {name} = {value}\n" for name, value in defines.items())
         includes = "".join(f'include "./{path.name}"\n\n' for path in paths)
         try:
-            self.nft.run(tables + variables + includes, folder=folders.pop())
+            self.nft.run(tables + variables + includes + then, folder=folders.pop())
         except (NftError, LostError):
             return False
         return True

@@ -7,14 +7,15 @@ net/netfilter/nf_tables_trace.c.
 from __future__ import annotations
 
 import errno
+import functools
 import socket
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from harness.lab.lab import Host
-from harness.linux.netlink import SOL_NETLINK, Message, attributes, messages
+from harness.linux.netlink import NLA_TYPE_MASK, SOL_NETLINK, Message, attributes, messages
 from harness.linux.nfnetlink import HEADER, NETLINK_NETFILTER, NFT_MSG_TRACE, number, string
 from harness.model.observation import Verdict
 from harness.netfilter import FAMILIES, family_name, verdict_name
@@ -34,6 +35,10 @@ TABLE, CHAIN, RULE_HANDLE, TYPE, VERDICT, ID = 1, 2, 3, 4, 5, 6
 NETWORK_HEADER, TRANSPORT_HEADER, IIF, OIF, MARK, NFPROTO, POLICY = 8, 9, 10, 12, 14, 15, 16
 VERDICT_CODE, VERDICT_CHAIN = 1, 2
 
+_OF_PACKET: Final = frozenset({ID, NETWORK_HEADER, TRANSPORT_HEADER, IIF, OIF, MARK, NFPROTO, 7, 11, 13})
+"""Attributes that differ from packet to packet; 7 is the link layer's header, 11 and 13 are types of interfaces."""
+
+_ATTRIBUTE = struct.Struct("=HH")
 _S32 = struct.Struct(">i")
 _CONTINUE = _S32.pack(-1)
 _NOTHING = memoryview(b"")
@@ -116,14 +121,61 @@ def decoded(datagram: bytes, host: str) -> list[TraceMessage]:
 
 def decode(message: Message, host: str) -> TraceMessage:
     """The trace message in a netlink message that was received on ``host``."""
-    family, _, _ = HEADER.unpack_from(message.body)
-    found = dict(attributes(message.body[HEADER.size :]))
-    handle = number(found.get(RULE_HANDLE))
-    verdict = dict(attributes(found.get(VERDICT, _NOTHING)))
-    code = _S32.unpack(verdict.get(VERDICT_CODE) or found.get(POLICY) or _CONTINUE)[0]
+    body = bytes(message.body)
+    found: dict[int, bytes] = {}
+    at, fixed = HEADER.size, bytearray(body[: HEADER.size])
+    while at + _ATTRIBUTE.size <= len(body):
+        size, kind = _ATTRIBUTE.unpack_from(body, at)
+        if not _ATTRIBUTE.size <= size <= len(body) - at:
+            break
+        end = at + size
+        if kind & NLA_TYPE_MASK in _OF_PACKET:
+            found[kind & NLA_TYPE_MASK] = body[at + _ATTRIBUTE.size : end]
+        else:
+            fixed += body[at:end]
+            fixed += bytes(-size % 4)
+        at = end + (-size % 4)
+    rule = _rule(bytes(fixed))
     return TraceMessage(
         host=host,
         id=number(found.get(ID)),
+        family=rule.family,
+        table=rule.table,
+        chain=rule.chain,
+        kind=rule.kind,
+        verdict=rule.verdict,
+        handle=rule.handle,
+        target=rule.target,
+        packet_family=FAMILIES.get(number(found.get(NFPROTO)), ""),
+        iif=number(found.get(IIF)),
+        oif=number(found.get(OIF)),
+        network=found.get(NETWORK_HEADER, b""),
+        transport=found.get(TRANSPORT_HEADER, b""),
+        mark=number(found.get(MARK)),
+    )
+
+
+class _Said(NamedTuple):
+    """What a message says of a rule: the same for all packets that it decides alike."""
+
+    family: str
+    table: str
+    chain: str
+    kind: str
+    verdict: Verdict
+    handle: int
+    target: str
+
+
+@functools.lru_cache(4096)
+def _rule(body: bytes) -> _Said:
+    """What is said in the ``body`` of a message without the attributes that are the packet's."""
+    family, _, _ = HEADER.unpack_from(body)
+    found = dict(attributes(memoryview(body)[HEADER.size :]))
+    handle = number(found.get(RULE_HANDLE))
+    verdict = dict(attributes(found.get(VERDICT, _NOTHING)))
+    code = _S32.unpack(verdict.get(VERDICT_CODE) or found.get(POLICY) or _CONTINUE)[0]
+    return _Said(
         family=family_name(family),
         table=string(found.get(TABLE)),
         chain=string(found.get(CHAIN)),
@@ -131,10 +183,4 @@ def decode(message: Message, host: str) -> TraceMessage:
         verdict=Verdict(verdict_name(code)),
         handle=handle,
         target=string(verdict.get(VERDICT_CHAIN)),
-        packet_family=FAMILIES.get(number(found.get(NFPROTO)), ""),
-        iif=number(found.get(IIF)),
-        oif=number(found.get(OIF)),
-        network=bytes(found.get(NETWORK_HEADER, b"")),
-        transport=bytes(found.get(TRANSPORT_HEADER, b"")),
-        mark=number(found.get(MARK)),
     )

@@ -41,12 +41,16 @@ class TraceChains:
     def follow(self, ruleset: Ruleset) -> None:
         """Trace ``ruleset``, which has been loaded or changed: its hooks may be others, and its chains newer."""
         self._ruleset = ruleset
-        anew = "".join(f"add table {one} {self.table}\ndelete table {one} {self.table}\n" for one in self._families)
         try:
-            ruleset.nft.run(anew + commands(ruleset, self.table))
+            ruleset.nft.run(self.anew())
         except NftError as refused:
             raise HarnessError(f"nft refused the chains that trace the ruleset: {refused}") from None
         self._families |= {chain.family for chain in ruleset.chains if chain.is_base}
+
+    def anew(self) -> str:
+        """Commands that load the tracing chains, in place of those that are there."""
+        before = "".join(f"add table {one} {self.table}\ndelete table {one} {self.table}\n" for one in self._families)
+        return before + commands(self._ruleset, self.table)
 
     @property
     def overruns(self) -> int:

@@ -62,6 +62,7 @@ def sure(found: Change | None) -> Change:
         ({}, {"elements": {"inet t s": ("1.2.3.4",)}}, "accept, sets differently"),
         ({}, {"connections": ("protocol 6",)}, "accept, connection differently"),
         ({"met": ()}, {}, ""),
+        ({"hooks": ("input drop",)}, {}, ""),
     ],
 )
 def test_what_differs_is_the_verdict_or_else_what_follows(old: Any, new: Any, words: str) -> None:
@@ -115,6 +116,28 @@ def test_the_text_says_what_changed_and_what_is_not_known() -> None:
     assert output.text(comparison()).startswith("no change was found in 1,412 packets")
 
 
+def test_the_text_names_who_sifted_and_what_was_not_confirmed() -> None:
+    sifted = msgspec.structs.replace(
+        comparison(), kernels=(), sifted=("6.18",), disagreements=("drop → accept: tcp 80",)
+    )
+    shown = output.text(sifted)
+    assert "; sifted on kernel 6.18; seed 7)" in shown
+    assert "not confirmed with functions: drop → accept: tcp 80" in shown
+    confirmed = msgspec.structs.replace(sifted, kernels=("6.12",))
+    assert "sifted on kernel 6.18, confirmed with functions on kernel 6.12;" in output.text(confirmed)
+    found = json.loads(output.as_json([confirmed]))["comparisons"][0]
+    assert (found["sifted"], found["disagreements"]) == (["6.18"], ["drop → accept: tcp 80"])
+
+
+def test_what_was_met_counts_only_for_the_same_rules() -> None:
+    one, same, other = book("a.nft"), book("a.nft"), book("a.nft", "tcp dport 81 accept")
+    same.met = {RULE}
+    other.met = {POLICY}
+    one.add(same)
+    one.add(other)
+    assert one.met == {RULE}
+
+
 def test_other_forms_escape_what_a_ruleset_says() -> None:
     nasty = msgspec.structs.replace(sure(change(0, DROPPED, effect())))
     nasty.new = msgspec.structs.replace(nasty.new, text='log prefix "<script>|\x1b[2J" accept')
@@ -160,7 +183,7 @@ def test_a_revision_is_unpacked_without_links(tmp_path: Path, monkeypatch: pytes
     (project / "later.nft").touch()
     with pytest.raises(HarnessError, match=r"later.nft does not exist in HEAD"):
         sides.at_revision("HEAD", ["later.nft"], folder)
-    with pytest.raises(HarnessError, match=r"git rev-parse: "):
+    with pytest.raises(HarnessError, match=r"git has no revision none"):
         sides.at_revision("none", ["rulesets/fw.nft"], folder)
 
 
@@ -175,6 +198,15 @@ def test_a_revision_is_unpacked_without_links(tmp_path: Path, monkeypatch: pytes
         (["a.nft", "--approve"], "--approve needs a file"),
         (["a.nft", "--base", "main"], "git rev-parse: not a git repository"),
         (["a.nft", "a.nft", "--accept", "a.yaml"], "a.yaml:1:1: has no list accepted:"),
+        (["a.nft", "a.nft", "--save", "a.yaml"], "a.yaml is not called scenarios/*.yaml"),
+        (
+            ["a.nft", "--optimize", "--save", "scenarios/a.yaml"],
+            "--save writes scenarios of a ruleset that is one file",
+        ),
+        (
+            ["a.nft", "--kernels", "6.1", "7.2", "--sift", "host"],
+            "--kernels compares two kernels, and this machine has",
+        ),
     ],
 )
 def test_a_wrong_command_line_is_one_sentence(

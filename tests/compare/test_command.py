@@ -11,13 +11,17 @@ from typing import Any
 import pytest
 
 from harness.batch.effects import effects, optimized
-from harness.batch.messages import Effects, Loaded
+from harness.batch.messages import Effect, Effects, Loaded
 from harness.cache import cache_dir
 from harness.compare import command
-from harness.compare.command import Request
+from harness.compare.changes import HOOKS, Change, Decider, Witness
+from harness.compare.command import Request, Sent
 from harness.compare.output import Comparison
+from harness.compare.sides import Side
 from harness.generate import facts
 from harness.generate.facts import Facts
+from harness.project import Project
+from harness.scenario.case import Files
 from harness.tracer.kernel_cache import KernelCache
 from harness.tracer.tracer import Tracer
 
@@ -61,8 +65,8 @@ class Here:
     def look(self, paths: Sequence[Path]) -> Facts:
         return facts.load(*paths)
 
-    def effects(self, side: Any, packets: Any) -> Iterator[Loaded | Effects]:
-        return effects(pickle.dumps(side), packets, self.tracer)
+    def effects(self, side: Any, packets: Any, *, sift: bool) -> Iterator[Loaded | Effects]:
+        return effects(pickle.dumps(side), packets, None if sift else lambda: self.tracer)
 
     def optimized(self, side: Any) -> str:
         return optimized(pickle.dumps(side)).listing
@@ -82,11 +86,12 @@ def diff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         (tmp_path / "pytest.ini").touch()
         (tmp_path / "old.nft").write_text(OLD)
 
-        def compare(new: str) -> Comparison:
+        def compare(new: str, *, sift: str = command.KERNEL) -> Comparison:
             (tmp_path / "new.nft").write_text(new)
-            request = Request(rulesets=("old.nft", "new.nft"), packets=12)
+            request = Request(rulesets=("old.nft", "new.nft"), packets=12, sift=sift)
             (found,) = command.run(request, lambda _: None)
             assert not found.broken
+            assert not found.disagreements
             return found
 
         yield compare
@@ -97,7 +102,53 @@ def test_planted_changes_are_found_and_a_refactoring_shows_none(diff: Any) -> No
     same = diff(REFACTORED)
     assert not same.changes
     assert same.met == ((6, 6), (6, 6))
+    assert same.title.endswith(f"sifted on kernel {same.sifted[0]}; seed 1)")  # functions had nothing to confirm
     # One change of each kind: a port, a limit, and what a rule leaves behind.
     new = OLD.replace("dport 80", "dport 81").replace("burst 2", "burst 3").replace("add @seen { ip saddr } ", "")
-    kinds = {(one.kind, one.new.position.line) for one in diff(new).changes}
+    found = diff(new)
+    kinds = {(one.kind, one.new.position.line) for one in found.changes}
     assert {("accept → drop", 4), ("drop → accept", 7), ("drop → accept", 9), ("accept, sets differently", 8)} <= kinds
+    assert found.kernels == found.sifted
+    # Functions that watch every packet, many in one recording, find the same.
+    watched = diff(new, sift=command.NOWHERE)
+    assert not watched.sifted
+    assert {(one.kind, one.new.position.line, one.packets) for one in watched.changes} == {
+        (one.kind, one.new.position.line, one.packets) for one in found.changes
+    }
+
+
+def effect(verdict: str, hooks: str = "forward") -> Effect:
+    return Effect(verdict=verdict, decided=(), met=(), hooks=(hooks,))
+
+
+def test_what_functions_do_not_show_is_no_change_and_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of each change up to three packets are measured again."""
+    nobody = Decider(chain="", text="")
+
+    def change(*ports: int, kind: str = "drop → accept") -> Change:
+        first, *more = (
+            Witness(port, ({"tcp": {"dport": port}},), f"tcp {port}", effect("drop"), effect("accept"))
+            for port in ports
+        )
+        return Change(kind=kind, old=nobody, new=nobody, witness=first, spare=more, packets=9)
+
+    measured: list[list[int]] = []
+
+    def functions(packets: list[Sent], *_: object, sift: bool) -> list[Change]:
+        assert not sift
+        ports = [int(one.sends[0]["tcp"]["dport"]) for one in packets]
+        measured.append(ports)
+        return [change(port, kind="drop → reject") for port in ports if port in (1, 22)]
+
+    monkeypatch.setattr(command, "_made", lambda sends, _: Sent(sends, ()))
+    side = Side("a.nft", Files((tmp_path,), Project(root=tmp_path)))
+    nothing: Any = None
+    comparing = command._Comparing(
+        Request(rulesets=()), (side, side), (nothing, nothing), (nothing, nothing), lambda _: None, ""
+    )
+    monkeypatch.setattr(comparing, "_changes", functions)
+    sifted = [change(1), change(21, 22, 23), change(31, 32, 33), change(41, kind=HOOKS)]
+    found = [(one.kind, one.witness.number, one.packets) for one in comparing._confirmed(sifted, nothing)]
+    assert found == [("drop → reject", 1, 9), ("drop → reject", 22, 9)]
+    assert measured == [[1, 21, 31, 41], [22, 32], [33]]
+    assert comparing.disagreements == ["drop → accept: tcp 33"]

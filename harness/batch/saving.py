@@ -38,12 +38,7 @@ def save(path: Path, name: str, case: Case, seen: Seen, lab: ChosenLab) -> str:
 
     Raises :class:`~harness.errors.HarnessError` where that cannot be done.
     """
-    project = find([path])
-    if not is_called_so(path.absolute(), project):
-        raise HarnessError(
-            f"{path} is not called {' or '.join(project.patterns)}, so pytest would not take it",
-            remedy=f"name another file, or set {FILES} in the project's pytest settings",
-        )
+    project = refuse_name(path)
     (ruleset,) = case.rulesets[case.network.device].paths
     steps = _steps(case, _expected(seen))
     try:
@@ -70,6 +65,20 @@ def save(path: Path, name: str, case: Case, seen: Seen, lab: ChosenLab) -> str:
     except OSError as error:
         raise HarnessError(f"{path} can't be written: {error.strerror}") from None
     return f"{path}: {'begun with' if before is None else 'has'} the scenario '{named}'"
+
+
+def refuse_name(path: Path) -> Project:
+    """The project of the scenario file ``path``.
+
+    Raises :class:`~harness.errors.HarnessError` for a file that pytest would not take for one.
+    """
+    project = find([path])
+    if not is_called_so(path.absolute(), project):
+        raise HarnessError(
+            f"{path} is not called {' or '.join(project.patterns)}, so pytest would not take it",
+            remedy=f"name another file, or set {FILES} in the project's pytest settings",
+        )
+    return project
 
 
 def _expected(seen: Seen) -> dict[int, Mapping[str, Any]]:

@@ -1,0 +1,107 @@
+"""What a ruleset remembers of packets, and whether a packet may have changed that."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from harness.errors import Unsupported
+from harness.model.observation import Connection, Step
+from harness.packets.headers import fields, framed
+from harness.reading.rules import bare
+from harness.recording.chance import excludes
+from harness.ruleset import conntrack
+
+if TYPE_CHECKING:
+    from harness.batch.stage import Stage
+    from harness.ruleset.load import Ruleset
+
+REMEMBERS: Final = re.compile(
+    r"\b(?:limit (?:rate|name)|quota|numgen inc|ct count|last|(?:add|update|delete) @|flow add)"
+)
+"""Statements by which a ruleset remembers packets; connections are forgotten in any case."""
+_OF_XT: Final = re.compile(r"(?<!\S)(?:-m|--match) (?:\w*limit|recent|quota2?|statistic|conn\w+|rateest)\b|-j SET\b")
+"""The same in rules of iptables, of which nft lists nothing."""
+_CHANGED: Final = re.compile(r"\b(?:add|update|delete) @([\w./-]+) \{")  # not a flowtable, which has no elements
+_OF_CONNECTION: Final = re.compile(
+    r"\b(?:ct (?:mark|helper|label|zone|timeout|expectation)|notrack|[sd]nat|masquerade|redirect)\b"
+)
+
+ChainKey = tuple[str, str, str]
+
+
+class Remembered:
+    """The rules of ``ruleset`` by which it remembers packets."""
+
+    def __init__(self, ruleset: Ruleset) -> None:
+        self._numbers: dict[tuple[str, str, str, int], int] = {}
+        """Of each rule, its place in its chain."""
+        self._statements: dict[ChainKey, list[tuple[int, str]]] = defaultdict(list)
+        """Of each chain: the place of a rule that remembers, and the matches before the statement."""
+        self._sets: dict[tuple[str, str, str, int], tuple[str, ...]] = {}
+        counts: dict[ChainKey, int] = defaultdict(int)
+        self.of_connections = False
+        """Whether a rule may change of a connection what no packet shows."""
+        for rule in ruleset.rules:
+            chain = (rule.family, rule.table, rule.chain)
+            place = (*chain, rule.handle)
+            number = self._numbers[place] = counts[chain]
+            counts[chain] += 1
+            text = bare(rule.text)
+            if found := REMEMBERS.search(text):
+                self._statements[chain].append((number, text[: found.start()]))
+            elif _OF_XT.search(rule.written):
+                self._statements[chain].append((number, ""))
+            if names := _CHANGED.findall(text):
+                self._sets[place] = tuple(f"{rule.family} {rule.table} {name}" for name in names)
+            self.of_connections = self.of_connections or bool(_OF_CONNECTION.search(text))
+
+    def is_changed(self, steps: Iterable[Step]) -> bool:
+        """Whether a packet with these ``steps`` may have come to a statement that remembers it."""
+        if not self._statements:
+            return False
+        headers = b""
+        for step in steps:
+            headers = step.headers or headers
+            chain = (step.family, step.table, step.chain)
+            statements = self._statements.get(chain)
+            if not statements:
+                continue
+            last = self._numbers.get((*chain, step.rule.handle)) if step.rule else None
+            packet: Mapping[str, str | int] = fields(framed(headers)) if headers else {}
+            for number, before in statements:
+                if (last is None or number <= last) and not (packet and excludes(before, packet)):
+                    return True
+        return False
+
+    def sets(self, steps: Iterable[Step]) -> Iterator[str]:
+        """The sets and maps that the rules of ``steps`` change: family, table and name."""
+        for step in steps:
+            if step.rule is not None:
+                yield from self._sets.get((step.family, step.table, step.chain, step.rule.handle), ())
+
+
+class State:
+    """The state of the device of ``stage`` that packets change, and how it is taken back."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self.remembered = Remembered(stage.ruleset)
+        self._tracked = conntrack.Tracked(stage.device)
+
+    def connections(self) -> tuple[Connection, ...]:
+        """What is tracked; nothing where this kernel does not list it."""
+        with suppress(Unsupported):
+            return self._tracked.list()
+        return ()
+
+    def forget(self, steps: Iterable[Step]) -> bool:
+        """Have the device forget packets with these ``steps``; whether it is again as just loaded."""
+        try:
+            self._tracked.flush()
+        except Unsupported:
+            return False
+        return not self.remembered.is_changed(steps) or self._stage.renew()
