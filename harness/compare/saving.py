@@ -11,7 +11,7 @@ from harness.compare.changes import Change
 from harness.compare.sides import Side
 from harness.errors import BrokenMeasurement, HarnessError
 from harness.generate.lab import ChosenLab
-from harness.generate.pool import told
+from harness.generate.pool import describe_send
 from harness.model.node import LineColumn, Node
 from harness.pytest_plugin import kept_frames
 
@@ -43,5 +43,5 @@ def save(
         (seen,) = session.run([case], kept_frames.prepare(case.sends))
         if seen.error:
             raise (BrokenMeasurement if seen.is_broken else HarnessError)(seen.error)
-        words = f"{told(change.witness.sends[-1])}: {change.witness.new.verdict}"
+        words = f"{describe_send(change.witness.sends[-1])}: {change.witness.new.verdict}"
         progress(saving.save(file, words, case, seen, lab))
