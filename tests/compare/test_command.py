@@ -13,12 +13,12 @@ import pytest
 from harness.batch.effects import effects, optimized
 from harness.batch.messages import Effect, Effects, Loaded
 from harness.cache import cache_dir
-from harness.compare import command
+from harness.compare import command, sides
 from harness.compare.changes import HOOKS, Change, Decider, Witness
 from harness.compare.command import Request, Sent
 from harness.compare.output import Comparison
 from harness.compare.sides import Side
-from harness.generate import facts, pool
+from harness.generate import facts, lab, pool
 from harness.generate.facts import Facts
 from harness.project import Project
 from harness.scenario.case import Files
@@ -110,6 +110,20 @@ def test_planted_changes_are_found_and_a_refactoring_shows_none(diff: Any) -> No
     kinds = {(one.kind, one.new.position.line) for one in found.changes}
     assert {("accept → drop", 4), ("drop → accept", 7), ("drop → accept", 9), ("accept, sets differently", 8)} <= kinds
     assert found.kernels == found.sifted == same.kernels
+
+
+@pytest.mark.kernel
+def test_what_nft_optimize_makes_keeps_the_elements_of_sets(tmp_path: Path) -> None:
+    """Without them every packet that a set decides about would seem to change."""
+    (tmp_path / "pytest.ini").touch()
+    file = tmp_path / "fw.nft"
+    file.write_text(
+        OLD.replace("flags dynamic; }", "flags dynamic; }\n\tset web { type inet_service; elements = { 8080 }; }")
+    )
+    network = lab.given("router").network
+    made = optimized(pickle.dumps((network, sides.of(str(file)).files))).listing
+    assert "8080" in made
+    assert made.count("dport") < OLD.count("dport")  # rules have become one
 
 
 def effect(verdict: str, hooks: str = "forward") -> Effect:
