@@ -57,8 +57,11 @@ def effects(
     """
     network, files = pickle.loads(side)
     with _Stages(network, files, tracer) as stages:
-        ruleset = stages.current().stage.ruleset
-        yield Loaded(kernel=os.uname().release, rules=ruleset.rules, policies=ruleset.policies)
+        stage = stages.current().stage
+        loaded = stage.ruleset
+        yield Loaded(
+            kernel=os.uname().release, rules=loaded.rules, policies=loaded.policies, whole=stage.watches_functions
+        )
         for first in range(0, len(packets), TOGETHER):
             yield from _measured(stages, packets[first : first + TOGETHER])
 

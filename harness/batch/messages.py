@@ -101,6 +101,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
     kernel: str
     rules: tuple[Rule, ...]
     policies: tuple[Policy, ...]
+    whole: bool = True
+    """Whether functions are watched, and not tracepoints only."""
 
 
 Place = tuple[str, str, str, int]

@@ -37,6 +37,8 @@ ETHERNET: Final = 14
 class SiftStage:
     """A lab whose device has loaded its ruleset; packets are sent one by one, on one CPU."""
 
+    watches_functions = False
+
     def __init__(self, lab: Lab, rulesets: Mapping[str, Ruleset], files: Files) -> None:
         self._lab = lab
         self._files = files

@@ -20,6 +20,10 @@ class Stage(Protocol):
         """Of the device under test."""
 
     @property
+    def watches_functions(self) -> bool:
+        """Whether functions are watched, and not tracepoints only or neither."""
+
+    @property
     def device(self) -> Host:
         """The device under test."""
 

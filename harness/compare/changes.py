@@ -35,6 +35,7 @@ class Book:
     def __init__(self, loaded: Loaded, unpacked: str = "") -> None:
         """``unpacked`` is a folder whose files are called as they would be without it."""
         self.kernel = loaded.kernel
+        self.whole = loaded.whole
         self._unpacked = unpacked
         self._rules: Mapping[Place, Rule] = {
             (rule.family, rule.table, rule.chain, rule.handle): rule for rule in loaded.rules

@@ -14,7 +14,7 @@ from harness.batch.messages import Effects, Loaded
 from harness.batch.session import Session
 from harness.compare import accepted, saving, sides
 from harness.compare.changes import HOOKS, Book, Change, Witness, compared, grouped
-from harness.compare.output import Comparison
+from harness.compare.output import FUNCTIONS, Comparison
 from harness.compare.sides import Side
 from harness.errors import BrokenMeasurement, HarnessError
 from harness.generate import lab, pool
@@ -227,7 +227,7 @@ class _Comparing:
         if self._is_sifted:
             changes = [*self._confirmed(changes, chosen.network)]
             if unclear:
-                self._progress(f"  {len(unclear)} packets that sifting leaves open are measured with functions")
+                self._progress(f"  {len(unclear)} packets that sifting leaves open are measured one by one")
                 changes += self._changes(unclear, chosen.network, sift=False)
             changes = grouped(changes, _cost)
         if len(packets) == sum(self.broken.values()):
@@ -240,6 +240,7 @@ class _Comparing:
             old=self._sides[0].name,
             new=self._sides[1].name,
             kernels=tuple(confirming),
+            watched=self._watched(),
             sifted=tuple(dict.fromkeys(book.kernel for book in books)) if self._is_sifted else (),
             lab=chosen.described,
             seed=self._request.seed,
@@ -258,6 +259,10 @@ class _Comparing:
             disagreements=tuple(self.disagreements),
         )
         return comparison, chosen
+
+    def _watched(self) -> str:
+        """What was watched of packets that were not sifted."""
+        return FUNCTIONS if all(book.whole for book in self._books[False].values()) else features.TRACEPOINTS
 
     def _packets(self, devices: Sequence[SimulatedDevice], network: Network) -> tuple[list[Sent], Pool]:
         """The packets that are sent: those of captures, then generated ones, each once."""
@@ -334,7 +339,7 @@ class _Comparing:
         """``changes`` as functions show them: of each the simplest packet that does."""
         left = {number: [change.witness, *change.spare] for number, change in enumerate(changes)}
         if left:
-            self._progress(f"  to be confirmed with functions: {len(left)}")
+            self._progress(f"  to be confirmed: {len(left)}")
         while left:
             chosen = {number: several.pop(0) for number, several in left.items()}
             tried = [made for one in chosen.values() if (made := _made(one.sends, network)) is not None]

@@ -11,6 +11,7 @@ from harness.compare.changes import Change, details
 from harness.generate.pool import describe_send
 from harness.text import command, escape, markdown
 
+FUNCTIONS = "functions"
 SHOWN = 10
 """Rules that were not met, in the text."""
 
@@ -22,6 +23,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     new: str
     kernels: tuple[str, ...]
     """Those on which functions were watched; of a comparison that was sifted, where a change was to be confirmed."""
+    watched: str = FUNCTIONS
+    """What was watched there: ``functions``, or ``tracepoints`` only."""
     lab: str
     seed: int
     packets: int
@@ -58,7 +61,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         if not self.sifted:
             return watched
         sifted = f"sifted on kernel {' and '.join(self.sifted)}"
-        return f"{sifted}, confirmed with functions on {watched}" if self.kernels else sifted
+        return f"{sifted}, confirmed with {self.watched} on {watched}" if self.kernels else sifted
 
     @property
     def left_out(self) -> Iterator[str]:
@@ -68,7 +71,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         if self.by_chance:
             yield f"{self.by_chance} packets are not compared, as chance or the clock decides about them"
         for one in self.disagreements:
-            yield f"seen by nf_tables' trace or by what arrived, and not confirmed with functions: {one}"
+            yield f"seen by nf_tables' trace or by what arrived, and not confirmed with {self.watched}: {one}"
         yield from (f"not measured: {one}" for one in self.broken)
         yield from (f"not met: {one}" for one in self.unmet[:SHOWN])
         if len(self.unmet) > SHOWN:

@@ -154,6 +154,11 @@ class Experiment:
             yield cls(lab, loaded, tracer, programs, clock, rulesets[network.device])
 
     @property
+    def watches_functions(self) -> bool:
+        """Whether functions are watched, and not tracepoints only."""
+        return self._tracer.whole
+
+    @property
     def network(self) -> Network:
         """The lab as it is planned now."""
         return self._lab.network

@@ -125,6 +125,8 @@ def test_the_text_names_who_sifted_and_what_was_not_confirmed() -> None:
     assert "not confirmed with functions: drop → accept: tcp 80" in shown
     confirmed = msgspec.structs.replace(sifted, kernels=("6.12",))
     assert "sifted on kernel 6.18, confirmed with functions on kernel 6.12;" in output.text(confirmed)
+    by_tracepoints = msgspec.structs.replace(confirmed, watched="tracepoints")
+    assert "confirmed with tracepoints on kernel 6.12;" in output.text(by_tracepoints)
     found = json.loads(output.as_json([confirmed]))["comparisons"][0]
     assert (found["sifted"], found["disagreements"]) == (["6.18"], ["drop → accept: tcp 80"])
 
