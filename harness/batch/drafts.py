@@ -25,7 +25,7 @@ def case(
     project = find(rulesets)
     named = [*rulesets, *files, *([Path(lab.lab)] if isinstance(lab.lab, str) else [])]
     project = msgspec.structs.replace(project, allowed=(*project.allowed, *(one.resolve() for one in named)))
-    root = document(_lab(lab), [one.resolve() for one in rulesets], source, steps)
+    root = document(lab.keys, [one.resolve() for one in rulesets], source, steps)
     loaded = load_all(Path(source), recording=True, document=root, project=project)
     if loaded.errors:
         raise loaded.errors[0]
@@ -33,11 +33,6 @@ def case(
     if isinstance(found, Broken):
         raise found.errors[0]
     return found
-
-
-def _lab(chosen: ChosenLab) -> Mapping[str, Any]:
-    named = chosen.lab if isinstance(chosen.lab, str) else msgspec.to_builtins(chosen.lab)
-    return {"lab": named, **({"interfaces": dict(chosen.interfaces)} if chosen.interfaces else {})}
 
 
 def document(lab: Mapping[str, Any], ruleset: Sequence[Path], name: str, steps: Sequence[Node]) -> Node:

@@ -9,7 +9,7 @@ import subprocess
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from harness.batch.messages import Effect, Effects, Listed, Loaded, Place
@@ -166,11 +166,13 @@ class _Measuring:
         groups = [(number, frames) for number, steps in enumerate(packets) for frames in steps]
         left: list[_Left] = []
         steps_of_packet: list[Step] = []
+        ends = set(accumulate(map(len, packets)))
+        """Of how many groups a whole number of packets consists."""
 
         def after(steps: Sequence[Step]) -> bool:
             left.append(self._left(steps))
             steps_of_packet.extend(steps)
-            if [number for number, _ in groups[len(left) - 1 : len(left) + 1]].count(groups[len(left) - 1][0]) == 1:
+            if len(left) in ends:
                 self.is_fresh = self._state.forget(steps_of_packet)
                 steps_of_packet.clear()
             return self.is_fresh

@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from harness import untrusted
 from harness.batch.messages import Seen
 from harness.bounds import SCENARIO_BYTES
@@ -45,16 +43,14 @@ def save(path: Path, name: str, case: Case, seen: Seen, lab: ChosenLab) -> str:
         before = untrusted.read(path, SCENARIO_BYTES, allowed=project.allows).decode() if path.exists() else None
     except (untrusted.Unreadable, UnicodeDecodeError) as error:
         raise HarnessError(f"{path} cannot be changed: it {error}") from None
-    named = _name(name, path, before, project)
+    named, placed = _name(name, path, before, project), _placed(lab, path)
     if before is None:
-        placed = lab
-        if isinstance(lab.lab, str) and Path(lab.lab).is_file():
-            placed = lab._replace(lab=_near(Path(lab.lab), path))
         about = ["# Packets that were asked about, and what became of them."]
         text = file.head(ruleset, path, placed, about) + "\n".join(file.entry(named, steps)) + "\n"
         why = _why_not(path, text, named, case, seen, project)
     else:
-        for keys in ({}, {"ruleset": _near(ruleset, path)}, _whole(path, ruleset, lab)):
+        near = {"ruleset": _near(ruleset, path)}
+        for keys in ({}, near, {"lab": placed.lab} | near | placed.keys):
             text = _appended(path, before, file.entry(named, steps, keys))
             if not (why := _why_not(path, text, named, case, seen, project)):
                 break
@@ -108,15 +104,11 @@ def _near(one: Path, file: Path) -> str:
     return os.path.relpath(one.resolve(), file.absolute().parent.resolve())
 
 
-def _whole(path: Path, ruleset: Path, lab: ChosenLab) -> dict[str, Any]:
-    """The keys of a scenario with a lab and a ruleset of its own."""
-    named: Any = lab.lab
-    if not isinstance(named, str):
-        named = msgspec.to_builtins(named)
-    elif Path(named).is_file():
-        named = _near(Path(named), path)
-    found = {"lab": named, "ruleset": _near(ruleset, path)}
-    return found | ({"interfaces": dict(lab.interfaces)} if lab.interfaces else {})
+def _placed(lab: ChosenLab, file: Path) -> ChosenLab:
+    """``lab`` as ``file`` names it."""
+    if isinstance(lab.lab, str) and Path(lab.lab).is_file():
+        return lab._replace(lab=_near(Path(lab.lab), file))
+    return lab
 
 
 def _name(words: str, path: Path, text: str | None, project: Project) -> str:

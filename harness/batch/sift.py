@@ -13,10 +13,10 @@ from typing import Final, Self
 from harness.errors import BrokenMeasurement
 from harness.experiment.resolution import Resolution
 from harness.lab.capture import Capture
-from harness.lab.inject import Sender, sender
+from harness.lab.inject import Senders
 from harness.lab.lab import Host, Lab
 from harness.model.observation import Delivery, Loss, Observation, ObservedPacket, Step
-from harness.packets.frames import Frame, SendPath
+from harness.packets.frames import Frame
 from harness.ruleset.hosts import built
 from harness.ruleset.load import Ruleset
 from harness.ruleset.nftrace import TraceMessage
@@ -46,7 +46,7 @@ class SiftStage:
         self._tracing = TraceChains(lab.device, self._ruleset)
         self._capture = Capture(host for host in lab.hosts.values() if host is not lab.device)
         self._neighbours = Resolution(lab, self._ruleset)
-        self._senders: dict[tuple[str, SendPath], Sender] = {}
+        self._senders = Senders(lab.hosts)
         self._kernel = os.uname().release
 
     @classmethod
@@ -94,10 +94,7 @@ class SiftStage:
 
     def _sent(self, frame: Frame, steps: list[Step]) -> Observation | None:
         self._neighbours.of_frame(frame)
-        key = frame.sender, frame.way
-        if key not in self._senders:
-            self._senders[key] = sender(self._lab.hosts[frame.sender], frame)
-        self._senders[key].send(frame.data)
+        self._senders.of(frame).send(frame.data)
         wait_until(_is_received, SETTLED_S, "the frames that were sent to be received")
         messages, captured = self._tracing.read(), self._capture.read()
         steps += (step for _, step in messages if step)

@@ -25,13 +25,13 @@ from harness.lab import changes as lab_changes
 from harness.lab.calls import Call
 from harness.lab.capture import Capture, Captured
 from harness.lab.clock import WallClock
-from harness.lab.inject import Sender, sender
+from harness.lab.inject import Senders
 from harness.lab.lab import Host, Lab
 from harness.lab.neighbours import Query
 from harness.lab.sockets import Bound, Programs
 from harness.model.fields import Keys
 from harness.model.observation import Observation, ObservedPacket, Step, Value
-from harness.packets.frames import Frame, SendPath, build
+from harness.packets.frames import Frame, build
 from harness.reading.decision import Outcome, decisive, outcome
 from harness.reading.path import functions
 from harness.ruleset.changes import RulesetChange, apply
@@ -136,7 +136,7 @@ class Experiment:
         self._capture = Capture(host for host in lab.hosts.values() if host is not lab.device)
         self._programs = programs
         self._clock = clock
-        self._senders: dict[tuple[str, SendPath], Sender] = {}
+        self._senders = Senders(lab.hosts)
         self._neighbours = Resolution(lab, self.ruleset)
         self._left = LeftBehind(lab, self._rulesets, self._neighbours)
         self._unasked = Unasked(lab, self._rulesets, self._tracing, self._capture)
@@ -264,7 +264,7 @@ class Experiment:
                     return
 
         groups = list(groups)
-        ways = {(frame.sender, frame.way): self._sender(frame) for frames in groups for frame in frames}
+        ways = {(frame.sender, frame.way): self._senders.of(frame) for frames in groups for frame in frames}
         for frames in groups:
             for frame in frames:
                 self._neighbours.of_frame(frame)
@@ -279,13 +279,6 @@ class Experiment:
         seen = iter(self._measure(cookies, start, injected=sent, host=groups[0][0].sender, reduced=reduced))
         own = [tuple(islice(seen, size)) for size in sizes]
         return [None if number in mixed else found for number, found in enumerate(own)]
-
-    def _sender(self, frame: Frame) -> Sender:
-        """The socket that ``frame`` leaves by; it stays open, for those that leave the same way."""
-        key = frame.sender, frame.way
-        if key not in self._senders:
-            self._senders[key] = sender(self._lab.hosts[frame.sender], frame)
-        return self._senders[key]
 
     def renew(self) -> bool:
         """Load the ruleset of the device under test anew, atomically: counters, limits and sets are as at first.
@@ -319,7 +312,7 @@ class Experiment:
 
     def _send(self, frames: Sequence[Frame], pace: float) -> tuple[Observation, ...]:
         """Send frames, ``pace`` seconds from one to the next, and watch each to its end."""
-        ways = {frame.way: self._sender(frame) for frame in frames}
+        ways = {frame.way: self._senders.of(frame) for frame in frames}
         for frame in frames:
             self._neighbours.of_frame(frame)
 

@@ -8,6 +8,8 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from harness.errors import HarnessError
 from harness.generate import expressions
 from harness.generate.addresses import USUAL, Net, WantedAddress, overlapping, wanted
@@ -34,6 +36,12 @@ class ChosenLab(NamedTuple):
     interfaces: dict[str, str]
     """New names for the device's interfaces."""
     network: Network
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """The keys of a scenario, or a file of them, that say this."""
+        named = self.lab if isinstance(self.lab, str) else msgspec.to_builtins(self.lab)
+        return {"lab": named, **({"interfaces": dict(self.interfaces)} if self.interfaces else {})}
 
     @property
     def described(self) -> str:

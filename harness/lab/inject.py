@@ -12,12 +12,13 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Mapping
 from ipaddress import IPv6Address
 from typing import Final, Protocol
 
 from harness.errors import HarnessError
 from harness.lab.lab import Host
-from harness.packets.frames import Frame
+from harness.packets.frames import Frame, SendPath
 
 SO_COOKIE: Final = 57
 """Linux commit 5daab9db7b65 ("New getsockopt option to get socket cookie") (in v4.12)."""
@@ -46,6 +47,21 @@ def sender(host: Host, frame: Frame) -> Sender:
     if frame.through == "output":
         return Output(host, frame.interface, family=frame.family)
     return Wire(host, frame.interface)
+
+
+class Senders:
+    """What sends frames from ``hosts``, by their names; each socket stays open, for those that leave the same way."""
+
+    def __init__(self, hosts: Mapping[str, Host]) -> None:
+        self._hosts = hosts
+        self._open: dict[tuple[str, SendPath], Sender] = {}
+
+    def of(self, frame: Frame) -> Sender:
+        """The one that sends ``frame``."""
+        key = frame.sender, frame.way
+        if key not in self._open:
+            self._open[key] = sender(self._hosts[frame.sender], frame)
+        return self._open[key]
 
 
 class Wire:

@@ -76,13 +76,11 @@ class Tracked:
 
         Raises :class:`~harness.errors.Unsupported` when this kernel does not list connections.
         """
-        with _refused():
-            self._link.ask(IPCTNL_MSG_CT_DELETE, _ALL)
+        _delete(self._link)
 
     def list(self) -> tuple[Connection, ...]:
         """All connections, in no order. Raises as :meth:`flush`."""
-        with _refused():
-            return tuple(decode(message) for message in self._link.dump(IPCTNL_MSG_CT_GET, _ALL))
+        return _listed(self._link)
 
 
 _ALL: Final = HEADER.pack(socket.AF_UNSPEC, 0, 0)
@@ -90,12 +88,22 @@ _ALL: Final = HEADER.pack(socket.AF_UNSPEC, 0, 0)
 
 
 def _flush() -> None:
-    with _refused(), Netlink(NETLINK_NETFILTER) as link:
-        link.ask(IPCTNL_MSG_CT_DELETE, _ALL)
+    with Netlink(NETLINK_NETFILTER) as link:
+        _delete(link)
 
 
 def _dump() -> tuple[Connection, ...]:
-    with _refused(), Netlink(NETLINK_NETFILTER) as link:
+    with Netlink(NETLINK_NETFILTER) as link:
+        return _listed(link)
+
+
+def _delete(link: Netlink) -> None:
+    with _refused():
+        link.ask(IPCTNL_MSG_CT_DELETE, _ALL)
+
+
+def _listed(link: Netlink) -> tuple[Connection, ...]:
+    with _refused():
         return tuple(decode(message) for message in link.dump(IPCTNL_MSG_CT_GET, _ALL))
 
 

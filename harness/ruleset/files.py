@@ -94,16 +94,10 @@ def _refused(
     """What nft refuses of files of one folder; at most one error. What earlier ones have loaded is not there."""
     if not modules.is_there("nfnetlink_osf") and any(_OSF.search(text) for text in files.texts.texts.values()):
         return  # nft itself sends fingerprints to the kernel, which would load that module
-    refused_in = full[0]
-    try:
-        for refused_in in full:
-            nft.refuse_end(folder, refused_in.name, files.texts.text(refused_in))
-        refused_in = full[0]
-        nft.load(folder, [one.name for one in full], defines)
-    except NftError as refused:
-        for one, text in messages(refused):
+    if refused := _transact(nft, folder, full, files, defines):
+        for one, text in messages(refused.error):
             if text.startswith("syntax error") or (is_first and not text.startswith(_BY_CIRCUMSTANCES)):
-                yield complaint(one, refused_in, files.mains[refused_in])
+                yield complaint(one, refused.file, files.mains[refused.file])
                 return
 
 
@@ -183,17 +177,35 @@ class _Files:
 
 def _load(nft: Nft, folder: Path, full: list[Path], files: _Files, defines: Mapping[str, str]) -> None:
     """Load nft files of one folder in one transaction."""
+    try:
+        refused = _transact(nft, folder, full, files, defines)
+    except LostError as lost:
+        read = " and ".join(str(files.mains[one]) for one in full)
+        raise ScenarioError(f"{lost.sentence} while it read {read}", Position(str(files.mains[full[0]]))) from None
+    if refused:
+        raise why(nft, refused.error, complaint(refused.error, refused.file, files.mains[refused.file]))
+
+
+class _RefusedFile(NamedTuple):
+    """A file that nft has refused."""
+
+    file: Path
+    error: NftError
+
+
+def _transact(
+    nft: Nft, folder: Path, full: list[Path], files: _Files, defines: Mapping[str, str]
+) -> _RefusedFile | None:
+    """Give nft the files of one folder in one transaction; what it refuses, which may be in a file of the others."""
     refused_in = full[0]
     try:
         for refused_in in full:
             nft.refuse_end(folder, refused_in.name, files.texts.text(refused_in))
         refused_in = full[0]
         nft.load(folder, [one.name for one in full], defines)
-    except LostError as lost:
-        read = " and ".join(str(files.mains[one]) for one in full)
-        raise ScenarioError(f"{lost.sentence} while it read {read}", Position(str(files.mains[full[0]]))) from None
     except NftError as refused:
-        raise why(nft, refused, complaint(refused, refused_in, files.mains[refused_in])) from None
+        return _RefusedFile(refused_in, refused)
+    return None
 
 
 def why(nft: Nft, refused: NftError, error: ScenarioError) -> HarnessError:
