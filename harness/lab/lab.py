@@ -18,6 +18,7 @@ from harness.lab.namespace import Namespace
 from harness.lab.requests import WireEnd
 from harness.lab.required_modules import BRIDGE_NETFILTER
 from harness.lab.rtnetlink import LOOPBACK, NetlinkError, NetlinkRequest, RouteSocket
+from harness.lab.wireguard import introduce
 from harness.packets.resolving import solicited
 from harness.topology import network, parts
 from harness.topology.parts import Bridge, Macvlan, Vlan, Vrf
@@ -78,6 +79,7 @@ MODULES: Final = {
     "ipip": "the module ipip",
     "gre": "the module ip_gre",
     "netem": "the module sch_netem",
+    "wireguard": "the module wireguard",
     "vrf": "the module vrf",
     "dummy": "the module dummy",
 }
@@ -153,6 +155,7 @@ class Lab:
                 ask(host, [*_links(host), *_addresses(host), *_routes(host)])
                 if host.plan.sysctls:
                     host.namespace.sysctl(host.plan.sysctls)
+            introduce(hosts)
             for host in hosts.values():
                 _wait_until_ready(host)
             yield cls(plan, hosts)

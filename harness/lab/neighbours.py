@@ -22,7 +22,7 @@ from harness.lab.lab import Host, Lab, link_local
 from harness.lab.rtnetlink import NetlinkError, NetlinkRequest
 from harness.model.problem import Problem
 from harness.packets.resolving import HOP_LIMIT, solicitation, solicited
-from harness.topology.parts import MAIN, Address, Interface, Tunnel, Vxlan
+from harness.topology.parts import MAIN, Address, Interface, Tunnel, Vxlan, Wireguard
 from harness.wait import wait_until
 
 DEADLINE_S: Final = 0.3
@@ -107,6 +107,11 @@ class Resolver:
             return self._queries(name, destination.version, own_source=True)
         if isinstance(tunnel := host.made.get(hop.interface.name), Tunnel):
             return self._sending(name, tunnel.remote)
+        if isinstance(tunnel := host.made.get(hop.interface.name), Wireguard):
+            calls = [self._sending(name, peer.endpoint[0]) for peer in tunnel.peers if peer.endpoint]
+            if len(calls) < len(tunnel.peers):  # a peer that calls first may be anywhere
+                calls += [self._queries(name, version, own_source=True) for version in (4, 6)]
+            return list(dict.fromkeys(query for queries in calls for query in queries))
         return self._queries(name, destination.version, hop.address, own_source=True) if hop.address else []
 
     def _source(self, name: str, destination: Address) -> Address | None:

@@ -26,6 +26,7 @@ from harness.topology.parts import (
     Vlan,
     Vrf,
     Vxlan,
+    Wireguard,
 )
 
 NEIGHBOUR_TABLES: Final = {4: "arp_cache", 6: "ndisc_cache"}
@@ -106,6 +107,9 @@ def made(of: Made, name: str, index: int, mac: str, mtu: int | None, links: Mapp
                     f"gre_{way}{what}": value for way in "io" for what, value in (("key", of.key), ("flags", GRE_KEY))
                 }
                 specific |= keys
+        case Wireguard():
+            own = {"ifname": name, "index": index, "mtu": mtu}  # it has no Ethernet address
+            specific = {"kind": "wireguard"}
         case Vrf():
             specific = {"kind": "vrf", "vrf_table": of.table}
         case _:

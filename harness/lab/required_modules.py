@@ -7,11 +7,19 @@ from collections.abc import Iterator
 from harness.linux.modules import Need
 from harness.topology import sysctls
 from harness.topology.network import Network
-from harness.topology.parts import Bridge, Dummy, Macvlan, Made, Tunnel, Vlan, Vrf, Vxlan
+from harness.topology.parts import Bridge, Dummy, Macvlan, Made, Tunnel, Vlan, Vrf, Vxlan, Wireguard
 
 BRIDGE_NETFILTER = "br_netfilter"
 
-KINDS = {Bridge: "bridge", Vlan: "vlan", Macvlan: "macvlan", Vxlan: "vxlan", Vrf: "vrf", Dummy: "dummy"}
+KINDS = {
+    Bridge: "bridge",
+    Vlan: "vlan",
+    Macvlan: "macvlan",
+    Vxlan: "vxlan",
+    Wireguard: "wireguard",
+    Vrf: "vrf",
+    Dummy: "dummy",
+}
 """Kinds of interfaces as rtnetlink names them."""
 
 

@@ -52,7 +52,7 @@ def plan_endpoints(send: Send, network: Network) -> Endpoints:
     _check_headers(send)
 
     ether = send.ether
-    through = _through(send, network, family)
+    through = _through(send, network, family, destination)
     interface, next_mac = _first_hop(send, network, family, destination, through)
     _check_size(send, family, interface)
     if send.arp is not None and send.arp.op == "request":
@@ -180,10 +180,13 @@ def _plan_raw(send: Send, network: Network) -> Endpoints:
     )
 
 
-def _through(send: Send, network: Network, family: int) -> Through:
-    """What an endpoint sends is a frame, even if its kernel has addresses. Others send as programs on them do."""
+def _through(send: Send, network: Network, family: int, destination: Address) -> Through:
+    """What an endpoint sends is a frame, even if its kernel has addresses, unless a tunnel of its own takes it.
+
+    Others send as programs on them do.
+    """
     router = send.from_ == network.device or network.hosts[send.from_].forwarding
-    if not router or send.arp is not None:
+    if not (router or network.enters_tunnel(send.from_, destination)) or send.arp is not None:
         return "wire"
     if send.from_ != network.device and send.ether is not None:
         return "wire"

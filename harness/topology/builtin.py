@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from msgspec import structs
 
@@ -11,6 +12,8 @@ from harness.topology.spec import HostSpec, LabSpec
 
 # Addresses are those set aside for documentation (RFC 5737, RFC 3849), and RFC 1918 behind NAT. The
 # client stands for the internet: it is the gateway for every address that is nowhere else.
+_Said = TypeVar("_Said")
+
 LABS: Mapping[str, LabSpec] = {
     # client ── wan0 device lan0 ── server
     "router": LabSpec(
@@ -90,22 +93,26 @@ def rename(spec: LabSpec, names: Mapping[str, str]) -> LabSpec:
     def maybe(old: str | None) -> str | None:
         return None if old is None else called(old)
 
+    def keyed(of: Mapping[str, _Said]) -> dict[str, _Said]:
+        return {called(one): said for one, said in of.items()}
+
     renamed = structs.replace(
         device,
-        interfaces={called(one): addresses for one, addresses in device.interfaces.items()},
+        interfaces=keyed(device.interfaces),
         bridges={called(one): [called(port) for port in ports] for one, ports in device.bridges.items()},
         vlans={called(one): structs.replace(vlan, link=called(vlan.link)) for one, vlan in device.vlans.items()},
         macvlans={called(one): structs.replace(of, link=called(of.link)) for one, of in device.macvlans.items()},
-        ports={called(one): port for one, port in device.ports.items()},
-        vxlans={called(one): tunnel for one, tunnel in device.vxlans.items()},
+        ports=keyed(device.ports),
+        vxlans=keyed(device.vxlans),
         vrfs={
             called(one): structs.replace(vrf, interfaces=[called(inside) for inside in vrf.interfaces])
             for one, vrf in device.vrfs.items()
         },
-        tunnels={called(one): tunnel for one, tunnel in device.tunnels.items()},
-        netem={called(one): said for one, said in device.netem.items()},
+        tunnels=keyed(device.tunnels),
+        wireguards=keyed(device.wireguards),
+        netem=keyed(device.netem),
         dummies=[called(one) for one in device.dummies],
-        mtu={called(one): mtu for one, mtu in device.mtu.items()},
+        mtu=keyed(device.mtu),
         routes=[structs.replace(route, dev=maybe(route.dev)) for route in device.routes],
         rules=[structs.replace(rule, iif=maybe(rule.iif), oif=maybe(rule.oif)) for rule in device.rules],
     )

@@ -22,6 +22,7 @@ from harness.topology.parts import (
     Tunnel,
     Vlan,
     Vrf,
+    Wireguard,
 )
 from harness.topology.spec import RouteSpec, RuleSpec
 
@@ -303,7 +304,7 @@ def _following(host: HostPlan, network: Network, interfaces: Mapping[End, Interf
         neighbours=tuple(
             one._replace(known=is_known(one))
             for one in neighbours(host.name, interfaces)
-            if not isinstance(host.made.get(one.interface), Tunnel)
+            if not isinstance(host.made.get(one.interface), Tunnel | Wireguard)
         ),
     )
 

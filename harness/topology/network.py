@@ -7,7 +7,7 @@ Nothing here touches the system: :mod:`harness.lab` builds what this plan says, 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address, ip_interface
 from typing import NamedTuple
 
@@ -15,7 +15,8 @@ import msgspec
 
 from harness.bounds import HOSTS, INTERFACES
 from harness.model.problem import Problem, unknown
-from harness.topology import routing, sysctls
+from harness.topology import routing, sysctls, tunnels
+from harness.topology.ethernet import group_mac, station_mac
 from harness.topology.parts import (
     BROADCAST,
     EVERYBODY,
@@ -40,9 +41,9 @@ from harness.topology.parts import (
     Tunnel,
     Vlan,
     Vrf,
-    Vxlan,
+    Wireguard,
 )
-from harness.topology.segments import Wiring, creation, kind, knows_vlans
+from harness.topology.segments import LAYER_3, Wiring, creation, kind, knows_vlans
 from harness.topology.spec import HostSpec, LabSpec
 
 
@@ -134,9 +135,15 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
         if address.is_multicast or address == EVERYBODY:
             for one in here.interfaces.values():
                 if one.address(address.version) is not None:
-                    return NextHop(one, _group_mac(address))
+                    return NextHop(one, group_mac(address))
             raise Problem(f"{host} has no IPv{address.version} address")
         return _next_hop(here, _longest_match(here, address))
+
+    def enters_tunnel(self, host: str, address: Address) -> bool:
+        """Whether what ``host`` sends to ``address`` leaves by a tunnel for IP packets, so that its kernel sends it."""
+        with suppress(Problem):
+            return isinstance(self.hosts[host].made.get(self.route(host, address).interface.name), Tunnel | Wireguard)
+        return False
 
 
 class _Way(NamedTuple):
@@ -172,7 +179,7 @@ def _next_hop(here: HostPlan, way: _Way) -> NextHop:
     subnet, via, name, _, kind = way
     if via is None:
         raise Problem(f"{here.name}'s route to {subnet} is of type {kind}")
-    if isinstance(here.made.get(name), Tunnel):
+    if isinstance(here.made.get(name), Tunnel | Wireguard):
         return NextHop(here.interfaces[name], NO_MAC)
     if via == subnet.broadcast_address and subnet.version == 4:
         return NextHop(here.interfaces[name], BROADCAST)
@@ -201,7 +208,7 @@ def _host(name: str, wiring: Wiring, interfaces: Mapping[End, Interface], loadin
     own = {one.name: one for one in interfaces.values() if one.host == name}
     place = _place(name, wiring, interfaces)
     routes = tuple(_routes(host, place))
-    silent = name != spec.device and name not in loading and not host.forwarding and not host.tunnels
+    silent = name != spec.device and name not in loading and not (host.forwarding or host.tunnels or host.wireguards)
     starts = {ip_address(tunnel.local) for tunnel in host.vxlans.values()}
     speaking = (one.name for one in own.values() if not silent or any(owned.ip in starts for owned in one.addresses))
     return HostPlan(
@@ -210,7 +217,7 @@ def _host(name: str, wiring: Wiring, interfaces: Mapping[End, Interface], loadin
         made={one: _made(name, one, wiring, interfaces) for one in creation(host)},
         routes=routes,
         rules=tuple(_rules(host, place, routes)),
-        neighbours=tuple(one for one in neighbours(name, interfaces) if one.interface not in host.tunnels),
+        neighbours=tuple(one for one in neighbours(name, interfaces) if kind(host, one.interface) not in LAYER_3),
         forwarding=host.forwarding,
         sysctls={key: str(value) for key, value in host.sysctls.items()},
         silent=silent,
@@ -268,11 +275,11 @@ def _made(name: str, interface: str, wiring: Wiring, interfaces: Mapping[End, In
         case "macvlans":
             return Macvlan(host.macvlans[interface].link, host.macvlans[interface].mode)
         case "vxlans":
-            tunnel = host.vxlans[interface]
-            return Vxlan(tunnel.id, ip_address(tunnel.local), ip_address(tunnel.remote), tunnel.port)
+            return tunnels.vxlan(host.vxlans[interface])
         case "tunnels":
-            inner = host.tunnels[interface]
-            return Tunnel(inner.kind, ip_address(inner.local), ip_address(inner.remote), inner.key)
+            return tunnels.tunnel(host.tunnels[interface])
+        case "wireguards":
+            return tunnels.wireguard(wiring.spec, name, host.wireguards[interface])
         case "vrfs":
             return Vrf(host.vrfs[interface].table, tuple(host.vrfs[interface].interfaces))
         case _:
@@ -315,7 +322,7 @@ def _interfaces(wiring: Wiring) -> dict[End, Interface]:
             interfaces[end] = Interface(
                 host=name,
                 name=interface,
-                mac=_mac(number, numbers[carrier]),
+                mac=station_mac(number, numbers[carrier]),
                 addresses=tuple(addresses),
                 peer=wiring.peers.get(end) or End(name, _under(host, interface)),
                 reaches=tuple(one for one in wiring.reached(end) if spec.hosts[one.host].interfaces[one.interface]),
@@ -379,18 +386,3 @@ def neighbours(host: str, interfaces: Mapping[End, Interface]) -> Iterator[Neigh
             for end in one.reaches:
                 for address in interfaces[end].addresses:
                     yield Neighbour(one.name, address.ip, interfaces[end].mac)
-
-
-def _mac(host: int, interface: int) -> str:
-    """Locally administered; each number in two bytes, the lower ones last."""
-    return f"02:00:{host >> 8:02x}:{interface >> 8:02x}:{host & 255:02x}:{interface & 255:02x}"
-
-
-def _group_mac(address: Address) -> str:
-    """The Ethernet address of a broadcast or multicast group: RFC 1112 section 6.4, RFC 2464 section 7."""
-    if address == EVERYBODY:
-        return BROADCAST
-    octets = address.packed
-    if address.version == 6:
-        return (b"\x33\x33" + octets[-4:]).hex(":")
-    return bytes([0x01, 0x00, 0x5E, octets[1] & 0x7F, *octets[2:]]).hex(":")

@@ -220,6 +220,28 @@ class Tunnel(NamedTuple):
         return f"{self.kind} to {self.remote}"
 
 
+class WireguardPeer(NamedTuple):
+    """A peer of a WireGuard interface."""
+
+    end: End
+    """Its interface."""
+    allowed: tuple[Subnet, ...]
+    endpoint: tuple[Address, int] | None
+    """Address and UDP port at which it is called; None where it calls first."""
+
+
+class Wireguard(NamedTuple):
+    """A WireGuard interface."""
+
+    port: int
+    peers: tuple[WireguardPeer, ...]
+    mark: int = 0
+    """The mark of encrypted packets; 0 for none."""
+
+    def __str__(self) -> str:
+        return f"WireGuard with {', '.join(peer.end.host for peer in self.peers)}"
+
+
 class Netem(NamedTuple):
     """What becomes of packets that leave by an interface."""
 
@@ -246,7 +268,7 @@ class Dummy(NamedTuple):
         return "leads nowhere"
 
 
-Made = Bridge | Vlan | Macvlan | Vxlan | Tunnel | Vrf | Dummy
+Made = Bridge | Vlan | Macvlan | Vxlan | Tunnel | Wireguard | Vrf | Dummy
 """An interface that is not the end of a wire."""
 
 

@@ -67,7 +67,7 @@ def routes(place: Place, said: RouteSpec) -> Iterator[Route]:
 
     Raises :class:`~harness.model.problem.Problem`, with keys below the route.
     """
-    destinations = _subnets(said.to, "to")
+    destinations = subnets(said.to, "to")
     table, metric = _table(said.table), said.metric or 0
     if said.type != "unicast":
         for key in ("via", "dev"):
@@ -156,7 +156,7 @@ def rules(place: Place, said: RuleSpec, own: Collection[Route]) -> Iterator[Rout
     """
     for version in _check_rule(place, said, own):
         source, destination = (
-            next((one for one in _subnets(text, "") if one.version == version), None) if text else None
+            next((one for one in subnets(text, "") if one.version == version), None) if text else None
             for text in (said.from_, said.to)
         )
         yield RoutingRule(
@@ -181,7 +181,7 @@ def _check_rule(place: Place, said: RuleSpec, own: Collection[Route]) -> list[in
 
     Raises :class:`~harness.model.problem.Problem`, with keys below the rule, when it contradicts itself or the host.
     """
-    ends = [_subnets(text, key) for key, text in (("from", said.from_), ("to", said.to)) if text]
+    ends = [subnets(text, key) for key, text in (("from", said.from_), ("to", said.to)) if text]
     versions = [version for version in (4, 6) if all(version in (one.version for one in end) for end in ends)]
     if not versions:
         raise Problem("from and to are of different IP versions")
@@ -212,8 +212,11 @@ def _check_table(place: Place, said: RuleSpec, own: Collection[Route]) -> None:
         )
 
 
-def _subnets(text: str, key: str) -> tuple[Subnet, ...]:
-    """The networks of ``text``: one, or for ``default`` one of each IP version."""
+def subnets(text: str, *keys: str | int) -> tuple[Subnet, ...]:
+    """The networks of ``text``: one, or for ``default`` one of each IP version.
+
+    Raises :class:`~harness.model.problem.Problem` with ``keys``.
+    """
     if text == "default":
         return DEFAULT
     try:
@@ -225,7 +228,7 @@ def _subnets(text: str, key: str) -> tuple[Subnet, ...]:
         remedy = (
             f"write {ip_network(text, strict=False)}" if "host bits" in str(wrong) else "write 10.9.0.0/16 or default"
         )
-        raise Problem(sentence, key, remedy=remedy) from None
+        raise Problem(sentence, *keys, remedy=remedy) from None
 
 
 def _table(said: int | str) -> int:

@@ -6,13 +6,14 @@ A frame is followed from interface to interface with its VLAN tags, outermost fi
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_address
 from typing import NamedTuple
 
 from harness.model.problem import Problem, unknown
+from harness.topology.interfaces import PortSpec
 from harness.topology.parts import Address, End, Interface, Passing, Station
-from harness.topology.spec import HostSpec, LabSpec, PortSpec, TunnelSpec, VxlanSpec
+from harness.topology.spec import HostSpec, LabSpec
+from harness.topology.tunnels import check_tunnels, wireguard_of
 
 Tags = tuple[int, ...]
 
@@ -22,10 +23,13 @@ KINDS = {
     "macvlans": "macvlan",
     "vxlans": "tunnel",
     "tunnels": "tunnel",
+    "wireguards": "WireGuard interface",
     "vrfs": "VRF",
     "dummies": "dummy",
 }
 """Keys of a host whose entries are interfaces other than ends of wires."""
+LAYER_3 = ("tunnels", "wireguards")
+"""Those of interfaces that carry IP packets, without Ethernet header."""
 
 
 class _Frame(NamedTuple):
@@ -52,9 +56,7 @@ class Wiring:
             _check_vrfs(name, host)
         self.peers: Mapping[End, End] = _peers(spec)
         """The other end of each end of a wire, both ways."""
-        addresses = _addresses(spec)
-        for name, host in spec.hosts.items():
-            _check_tunnels(name, host, addresses)
+        check_tunnels(spec)
         self._tunnels: dict[End, tuple[object, object, Address, Address]] = {}
         """What both ends have in common, and the ends."""
         for name, host in spec.hosts.items():
@@ -114,6 +116,9 @@ class Wiring:
             for other, ends in self._tunnels.items():
                 if ends == (number, port, remote, local):
                     yield _Frame(other, tags, leaving=False)
+        elif wireguard := host.wireguards.get(interface):
+            for peer in wireguard.peers:
+                yield _Frame(End(peer, wireguard_of(self.spec, peer, name)), tags, leaving=False)
         elif frame.end in self.peers:
             yield _Frame(self.peers[frame.end], tags, leaving=False)
 
@@ -201,7 +206,7 @@ def _check_bridges(name: str, host: HostSpec) -> None:
         for index, port in enumerate(ports):
             if port not in host.interfaces:
                 raise unknown(port, host.interfaces, f"interface of {name}", *keys, index)
-            if kind(host, port) in ("bridges", "vrfs", "macvlans"):
+            if kind(host, port) in ("bridges", "vrfs", "macvlans", *LAYER_3):
                 raise Problem(f"{port} is a {KINDS[kind(host, port)]} itself", *keys, index)
             if port in owners:
                 raise Problem(f"{port} is already a port of {owners[port]}", *keys, index)
@@ -225,8 +230,8 @@ def _check_vlans(name: str, host: HostSpec) -> None:
         keys = ("hosts", name, "vlans", interface)
         if vlan.link not in host.interfaces:
             raise unknown(vlan.link, host.interfaces, f"interface of {name}", *keys, "link")
-        if kind(host, vlan.link) == "vrfs":
-            raise Problem(f"{vlan.link} is a VRF, which carries no frames", *keys, "link")
+        if (of := kind(host, vlan.link)) in ("vrfs", *LAYER_3):
+            raise Problem(f"{vlan.link} is a {KINDS[of]}, which carries no frames", *keys, "link")
         if (vlan.link, vlan.id) in taken:
             raise Problem(f"{taken[vlan.link, vlan.id]} is VLAN {vlan.id} of {vlan.link} already", *keys, "id")
         taken[vlan.link, vlan.id] = interface
@@ -240,7 +245,7 @@ def _check_macvlans(name: str, host: HostSpec) -> None:
         keys = ("hosts", name, "macvlans", interface, "link")
         if macvlan.link not in host.interfaces:
             raise unknown(macvlan.link, host.interfaces, f"interface of {name}", *keys)
-        if (of := kind(host, macvlan.link)) in ("macvlans", "vrfs", "tunnels"):
+        if (of := kind(host, macvlan.link)) in ("macvlans", "vrfs", *LAYER_3):
             raise Problem(f"{macvlan.link} is a {KINDS[of]}, which carries no macvlan", *keys)
         if macvlan.link in ports:
             raise Problem(
@@ -288,56 +293,6 @@ def _check_vrfs(name: str, host: HostSpec) -> None:
             if interface in owners:
                 raise Problem(f"{interface} is already in {owners[interface]}", *keys, "interfaces", index)
             owners[interface] = vrf
-
-
-def _addresses(spec: LabSpec) -> dict[Address, End]:
-    """The owner of each address; invalid ones are refused elsewhere."""
-    found = {}
-    for name, host in spec.hosts.items():
-        for interface, texts in host.interfaces.items():
-            for text in texts:
-                with suppress(ValueError):
-                    found[ip_interface(text).ip] = End(name, interface)
-    return found
-
-
-def _check_tunnels(name: str, host: HostSpec, owners: Mapping[Address, End]) -> None:
-    taken: dict[tuple[object, ...], str] = {}
-    every: list[tuple[str, str, VxlanSpec | TunnelSpec]] = [
-        *(("vxlans", tunnel, vxlan) for tunnel, vxlan in host.vxlans.items()),
-        *(("tunnels", tunnel, inner) for tunnel, inner in host.tunnels.items()),
-    ]
-    for key_of, tunnel, said in every:
-        keys = ("hosts", name, key_of, tunnel)
-        ends: dict[str, Address] = {}
-        for key in ("local", "remote"):
-            try:
-                ends[key] = ip_address(getattr(said, key))
-            except ValueError:
-                raise Problem(f"'{getattr(said, key)}' is not an address", *keys, key) from None
-        if ends["local"].version != ends["remote"].version:
-            raise Problem("is of another IP version than local", *keys, "remote")
-        local, remote = owners.get(ends["local"]), owners.get(ends["remote"])
-        if local is None or local.host != name:
-            raise Problem(f"{said.local} is not an address of {name}", *keys, "local")
-        if kind(host, local.interface) in ("vxlans", "tunnels"):
-            raise Problem(f"{said.local} is inside the tunnel {local.interface}", *keys, "local")
-        if remote is None:
-            raise Problem(f"no host of the lab has {said.remote}", *keys, "remote", remedy="give it to one")
-        if remote.host == name:
-            raise Problem(f"{said.remote} is {name}'s own address", *keys, "remote")
-        if isinstance(said, VxlanSpec):
-            if (said.id, said.port) in taken:
-                raise Problem(f"{taken[said.id, said.port]} has network identifier {said.id} already", *keys, "id")
-            taken[said.id, said.port] = tunnel
-            continue
-        if ends["local"].version == 6:
-            raise Problem(f"a tunnel of kind {said.kind} has ends of IPv4", *keys, "local")
-        if said.key is not None and said.kind != "gre":
-            raise Problem(f"a tunnel of kind {said.kind} has no key", *keys, "key", about_key=True)
-        if (same := (said.kind, said.key, ends["remote"])) in taken:
-            raise Problem(f"{taken[same]} is such a tunnel to {said.remote} already", *keys, "remote")
-        taken[same] = tunnel
 
 
 def _peers(spec: LabSpec) -> dict[End, End]:

@@ -7,106 +7,22 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from harness.model.fields import AnyAddress, HostName, InterfaceName, Model, Number32
-
-VlanNumber = Annotated[int, Meta(ge=1, le=4094)]
-
-
-Prefix = Annotated[
-    str,
-    Meta(
-        description="A network with prefix length, an address, or `default`.",
-        examples=["10.9.0.0/16", "default", "2001:db8:9::/48"],
-    ),
-]
-
+from harness.topology.interfaces import (
+    MacvlanSpec,
+    NetemSpec,
+    PortSpec,
+    Prefix,
+    TunnelSpec,
+    VlanSpec,
+    VrfSpec,
+    VxlanSpec,
+    WireguardSpec,
+)
 
 Table = (
     Annotated[int, Meta(ge=1, le=0xFFFFFFFF, description="A routing table by its number.", examples=[100])]
     | Literal["main", "local", "default"]
 )
-
-
-class VlanSpec(Model, frozen=True, kw_only=True):
-    """An interface for one VLAN of another."""
-
-    link: Annotated[InterfaceName, Meta(description="The interface that carries the tagged frames.", examples=["lan0"])]
-    id: Annotated[VlanNumber, Meta(description="The VLAN identifier.", examples=[10])]
-    protocol: Annotated[
-        Literal["802.1q", "802.1ad"],
-        Meta(
-            description="The tag: `802.1ad` is the outer one of a provider, which may carry `802.1q` (QinQ).",
-            examples=["802.1ad"],
-        ),
-    ] = "802.1q"
-
-
-class MacvlanSpec(Model, frozen=True, kw_only=True):
-    """An interface with an Ethernet address of its own on another (macvlan), such as a virtual router's of VRRP."""
-
-    link: Annotated[InterfaceName, Meta(description="The interface that carries its frames.", examples=["wan0"])]
-    mode: Annotated[
-        Literal["bridge", "private"],
-        Meta(
-            description="Whether those on the same interface exchange frames (`bridge`) or not (`private`). None of "
-            "them reaches the interface that carries it.",
-            examples=["private"],
-        ),
-    ] = "bridge"
-
-
-class VxlanSpec(Model, frozen=True, kw_only=True):
-    """A tunnel for Ethernet frames in UDP (VXLAN, RFC 7348), between two hosts."""
-
-    id: Annotated[int, Meta(ge=0, le=0xFFFFFF, description="The network identifier, VNI.", examples=[42])]
-    local: Annotated[
-        AnyAddress, Meta(description="The local tunnel endpoint: an address of this host.", examples=["10.0.0.1"])
-    ]
-    remote: Annotated[AnyAddress, Meta(description="The remote tunnel endpoint.", examples=["10.0.0.2"])]
-    port: Annotated[int, Meta(ge=1, le=65535, description="The UDP destination port.", examples=[8472])] = 4789
-
-
-class TunnelSpec(Model, frozen=True, kw_only=True):
-    """A tunnel for IP packets, between two hosts whose kernels have addresses: the device, routers, or hosts with
-    programs."""
-
-    kind: Annotated[
-        Literal["ipip", "gre"], Meta(description="IPv4 in IPv4 (RFC 2003), or GRE over IPv4.", examples=["gre"])
-    ]
-    local: Annotated[
-        AnyAddress, Meta(description="The local tunnel endpoint: an address of this host.", examples=["10.0.0.1"])
-    ]
-    remote: Annotated[AnyAddress, Meta(description="The remote tunnel endpoint.", examples=["10.0.0.2"])]
-    key: Annotated[Number32 | None, Meta(description="The key of a GRE tunnel.", examples=[7])] = None
-
-
-class NetemSpec(Model, frozen=True, kw_only=True):
-    """What becomes of packets that leave by an interface, as by tc-netem(8)."""
-
-    delay: Annotated[
-        Annotated[float, Meta(ge=0, le=10)], Meta(description="A fixed delay, in seconds.", examples=[0.05])
-    ] = 0
-    loss: Annotated[bool, Meta(description="Whether all are lost, though the link has a carrier.", examples=[True])] = (
-        False
-    )
-
-
-class VrfSpec(Model, frozen=True, kw_only=True):
-    """A VRF: a routing domain of its own for some interfaces."""
-
-    table: Annotated[int, Meta(ge=1, le=0xFFFFFFFF, description="Its routing table.", examples=[10])]
-    interfaces: Annotated[
-        list[InterfaceName],
-        Meta(min_length=1, description="The interfaces enslaved to it.", examples=[["lan0", "lan1"]]),
-    ]
-
-
-class PortSpec(Model, frozen=True, kw_only=True):
-    """VLAN filtering at a port of a bridge."""
-
-    untagged: Annotated[
-        VlanNumber | None, Meta(description="The VLAN of untagged frames, in both directions.", examples=[10])
-    ] = None
-    tagged: Annotated[list[VlanNumber], Meta(description="VLANs whose frames leave tagged.", examples=[[20, 30]])] = []
 
 
 class HopSpec(Model, frozen=True, kw_only=True):
@@ -250,6 +166,13 @@ class HostSpec(Model, frozen=True, kw_only=True):
         Meta(
             description="Tunnels for IP packets; each is also listed in `interfaces`.",
             examples=[{"tun0": {"kind": "gre", "local": "10.0.0.1", "remote": "10.0.0.2"}}],
+        ),
+    ] = {}
+    wireguards: Annotated[
+        dict[InterfaceName, WireguardSpec],
+        Meta(
+            description="WireGuard interfaces; each is also listed in `interfaces`.",
+            examples=[{"wg0": {"peers": {"laptop": {"allowed": ["10.8.0.2/32"]}}}}],
         ),
     ] = {}
     netem: Annotated[

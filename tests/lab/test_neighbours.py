@@ -15,8 +15,9 @@ from harness.lab.lab import Lab, link_local
 from harness.lab.neighbours import Query, Resolver
 from harness.scenario.flow import speaking
 from harness.topology.builtin import LABS
+from harness.topology.interfaces import VlanSpec, VrfSpec, VxlanSpec
 from harness.topology.network import Network
-from harness.topology.spec import HostSpec, LabSpec, VlanSpec, VrfSpec, VxlanSpec
+from harness.topology.spec import HostSpec, LabSpec
 
 pytestmark = pytest.mark.kernel
 

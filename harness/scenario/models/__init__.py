@@ -34,7 +34,8 @@ from harness.scenario.models.actions import Action, ActionSpec
 from harness.scenario.models.expect import Delivered, Dropped, Ends, Exactly, Expect, FlowSeen, HopDetail, Tracked
 from harness.scenario.models.file import Scenario, ScenarioFile
 from harness.scenario.models.sockets import Connect, Exchange, Listen, Wait
-from harness.topology.spec import HostSpec, LabSpec, PortSpec, RouteSpec, RuleSpec, VlanSpec, VrfSpec, VxlanSpec
+from harness.topology.interfaces import PortSpec, VlanSpec, VrfSpec, VxlanSpec
+from harness.topology.spec import HostSpec, LabSpec, RouteSpec, RuleSpec
 
 __all__ = [
     "ARP",
