@@ -39,7 +39,7 @@ BRIDGE_FLAGS_SELF, BRIDGE_VLAN_INFO_PVID, BRIDGE_VLAN_INFO_UNTAGGED = 2, 2, 4  #
 PROTOCOLS: Final = {"802.1q": 0x8100, "802.1ad": 0x88A8}  # linux/if_ether.h
 NETEM_HANDLE: Final = 0x10000
 GRE_KEY: Final = 0x2000  # linux/if_tunnel.h, in network byte order
-FIB_RULE_INVERT, RT_SCOPE_HOST = 2, 254  # linux/fib_rules.h, linux/rtnetlink.h
+FIB_RULE_INVERT, RTNH_F_ONLINK, RT_SCOPE_HOST = 2, 4, 254  # linux/fib_rules.h, linux/rtnetlink.h
 FR_ACT: Final = {"unicast": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}  # linux/fib_rules.h
 
 
@@ -192,7 +192,10 @@ def route(planned: Route, indexes: tuple[int, ...], command: str = "add") -> Net
     """
     onward: dict[str, Any] = {}
     if len(planned.hops) == 1:
-        onward = {"gateway": str(planned.hops[0].via) if planned.hops[0].via else None, "oif": indexes[0]}
+        (hop,) = planned.hops
+        onward = {"gateway": str(hop.via) if hop.via else None, "oif": indexes[0]}
+        if hop.on_link:
+            onward["flags"] = RTNH_F_ONLINK
     elif planned.hops:
         onward = {
             "multipath": [

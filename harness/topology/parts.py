@@ -78,6 +78,8 @@ class RouteHop(NamedTuple):
     """None for destinations that are reached at the interface without a router."""
     interface: str
     weight: int = 1
+    on_link: bool = False
+    """Whether it is reached at the interface though no network there has its address."""
 
     def __str__(self) -> str:
         return str(self.via or self.interface) + (f" weight {self.weight}" if self.weight > 1 else "")

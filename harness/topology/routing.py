@@ -94,7 +94,7 @@ def _hops(place: Place, said: RouteSpec) -> dict[int, tuple[RouteHop, ...]]:
             raise Problem("has no next hop", remedy="add via: with a neighbouring host or an address, or type:")
         return dict.fromkeys((4, 6), (RouteHop(None, said.dev),))
     if said.dev is not None:
-        raise Problem("via: and dev: exclude each other: a next hop is at one interface", "dev", about_key=True)
+        return _on_link(place, said.via, said.dev)
     several = said.via if isinstance(said.via, list) else [said.via]
     found: dict[int, tuple[RouteHop, ...]] = {}
     for index, one in enumerate(several):
@@ -105,6 +105,20 @@ def _hops(place: Place, said: RouteSpec) -> dict[int, tuple[RouteHop, ...]]:
         for version, hop in _next(place, spec.via, *keys).items():
             found[version] = (*found.get(version, ()), hop._replace(weight=spec.weight))
     return found
+
+
+def _on_link(place: Place, via: str | list[str | HopSpec], dev: str) -> dict[int, tuple[RouteHop, ...]]:
+    """The next hop ``via`` at the interface ``dev``, in whichever network it is."""
+    try:
+        address = ip_address(via if isinstance(via, str) else "")
+    except ValueError:
+        remedy = "leave out dev:, or write the address of the next hop"
+        raise Problem("with dev: a next hop is one address", "via", remedy=remedy) from None
+    own = place.interfaces[End(place.name, dev)]
+    if all(address != near.ip for end in own.reaches for near in _addresses(end, place)):
+        raise Problem(f"no host on the link of {own.end} has {address}", "via")
+    near = address.is_link_local or any(address in one.network for one in own.addresses)
+    return {address.version: (RouteHop(address, dev, on_link=not near),)}
 
 
 def _next(place: Place, text: str, *keys: str | int) -> dict[int, RouteHop]:

@@ -35,7 +35,7 @@ class HopSpec(Model, frozen=True, kw_only=True):
 
 
 class RouteSpec(Model, frozen=True, kw_only=True):
-    """A route: with `via`, with `dev`, or of another `type` than unicast."""
+    """A route: with `via`, with `dev` or both, or of another `type` than unicast."""
 
     to: Annotated[Prefix, Meta(description="Destination prefix.", examples=["10.9.0.0/16", "default"])]
     via: Annotated[
@@ -49,8 +49,8 @@ class RouteSpec(Model, frozen=True, kw_only=True):
     dev: Annotated[
         InterfaceName | None,
         Meta(
-            description="Instead of a next hop: the interface at which the destination is reached without one, such "
-            "as a tunnel.",
+            description="The interface at which the destination is reached without a next hop, such as a tunnel; with "
+            "`via`, at which that address is reached, though it may lie in no network of the interface.",
             examples=["tun0"],
         ),
     ] = None

@@ -64,7 +64,7 @@ def test_rules_that_exclude_and_those_that_ignore_default_routes() -> None:
     ("routes", "rules", "sentence", "keys"),
     [
         ([{"to": "default", "via": ["isp1", "nobody"]}], [], "'nobody' is neither", ("via", 1)),
-        ([{"to": "default", "via": "isp1", "dev": "wan0"}], [], "via: and dev: exclude each other", ("dev",)),
+        ([{"to": "default", "via": "isp1", "dev": "wan0"}], [], "with dev: a next hop is one address", ("via",)),
         ([{"to": "default", "dev": "wan7"}], [], "'wan7' is not an interface of device", ("dev",)),
         ([{"to": "default", "dev": "wan0", "type": "local"}], [], "a route of type local has no next hop", ("dev",)),
         ([], [{"dsfield": 1, "table": "main"}], "1 has bits of ECN", ("dsfield",)),
@@ -76,3 +76,30 @@ def test_what_is_refused(routes: list[Any], rules: list[Any], sentence: str, key
         device(routes, rules)
     assert problem.value.sentence.startswith(sentence)
     assert problem.value.keys == ("hosts", "device", "routes" if routes else "rules", 0, *keys)
+
+
+def test_a_next_hop_that_is_in_no_network_of_its_interface() -> None:
+    spec: dict[str, Any] = {
+        "hosts": {
+            "device": {
+                "interfaces": {"eth0": ["203.0.113.7/32", "2001:db8::7/64"]},
+                "routes": [
+                    {"to": "default", "via": "172.31.1.1", "dev": "eth0"},
+                    {"to": "default", "via": "fe80::1", "dev": "eth0"},
+                ],
+            },
+            "router": {"interfaces": {"eth0": ["172.31.1.1/32", "fe80::1/64"]}},
+        },
+        "links": [["device:eth0", "router:eth0"]],
+    }
+    hops = [hop for route in Network.of(msgspec.convert(spec, LabSpec)).hosts["device"].routes for hop in route.hops]
+    assert [(str(hop.via), hop.interface, hop.on_link) for hop in hops] == [
+        ("172.31.1.1", "eth0", True),
+        ("fe80::1", "eth0", False),  # the kernel takes those without being told
+    ]
+    spec["hosts"]["device"]["routes"] = [{"to": "default", "via": "172.31.1.2", "dev": "eth0"}]
+    with pytest.raises(Problem, match=r"no host on the link of device:eth0 has 172\.31\.1\.2"):
+        Network.of(msgspec.convert(spec, LabSpec))
+    spec["hosts"]["device"]["routes"] = [{"to": "default", "via": "router", "dev": "eth0"}]
+    with pytest.raises(Problem, match="with dev: a next hop is one address"):
+        Network.of(msgspec.convert(spec, LabSpec))
