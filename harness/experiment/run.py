@@ -18,7 +18,7 @@ from harness.experiment.left_behind import LeftBehind, Where, placed
 from harness.experiment.resolution import Resolution, explain, unreached
 from harness.experiment.summaries import judged, which
 from harness.experiment.unasked import Unasked
-from harness.judge.diagnoses.tracking import needs_connections
+from harness.judge.diagnoses import helpers, tracking
 from harness.judge.evidence import Evidence
 from harness.judge.flow import refuse_contradiction
 from harness.lab import changes as lab_changes
@@ -308,7 +308,8 @@ class Experiment:
     def _connections_explain(self, expect: Expect, observations: Sequence[Observation]) -> bool:
         """Whether the connections that the device tracks say why a packet is not as expected."""
         rules = self.ruleset.rules
-        return any(needs_connections(Evidence(expect, Outcome(), one, decisive(one), rules)) for one in observations)
+        seen = [Evidence(expect, Outcome(), one, decisive(one), rules) for one in observations]
+        return any(tracking.needs_connections(one) or helpers.may_be_announced(one) for one in seen)
 
     def _send(self, frames: Sequence[Frame], pace: float) -> tuple[Observation, ...]:
         """Send frames, ``pace`` seconds from one to the next, and watch each to its end."""

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from harness.judge.diagnoses import answers, bypass, chains, environment, hooks, matches, sockets, tracking
+from harness.judge.diagnoses import answers, bypass, chains, environment, helpers, hooks, matches, sockets, tracking
 from harness.judge.evidence import Evidence
 from harness.judge.unmet import place, rule_status
 from harness.model.mismatch import Mismatch
@@ -46,6 +46,7 @@ DIAGNOSES: Sequence[Callable[[Evidence], Iterator[str]]] = (
     answers.answer_came_from_another_address,
     tracking.packet_is_invalid,
     tracking.not_translated,
+    helpers.not_announced,
     bypass.flowtable_took_it,
     hooks.rule_at_another_hook,
     matches.rule_did_not_match,

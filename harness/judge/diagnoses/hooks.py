@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from harness.judge.diagnoses.helpers import not_announced
 from harness.judge.evidence import Evidence
 from harness.judge.unmet import evaluations_of, place
 from harness.reading import hooks
@@ -20,7 +21,7 @@ def rule_at_another_hook(evidence: Evidence) -> Iterator[str]:
     if rule is None or any(evaluations_of(rule, evidence.rules, packet, device)):
         return
     hook = hooks.missed(entrances(rule.chain_path, evidence.rules, evidence.policies), packet, device)
-    if not hook:
+    if not hook or any(not_announced(evidence)):  # which say why it took another way
         return
     where = f"{place(rule)}, the expected rule, is evaluated at hook {hook}"
     if evidence.is_refused and evidence.last and hooks.is_behind(hook, evidence.last.hook):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from harness.judge.diagnoses.helpers import not_announced
 from harness.judge.diagnoses.hooks import rule_at_another_hook
 from harness.judge.diagnoses.matches import rule_did_not_match
 from harness.judge.evidence import Evidence
@@ -34,7 +35,7 @@ def no_socket(evidence: Evidence) -> Iterator[str]:
         why = f"{place(changed)} sent it there" if changed else "no rule changed its destination"
         host = evidence.expected_host
         yield f"the packet was for {device} itself, where no socket listens, and not for {host}: {why}"
-    elif evidence.expects_answer and not _expects_icmp(evidence.expect):
+    elif evidence.expects_answer and not _expects_icmp(evidence.expect) and not any(not_announced(evidence)):
         yield f"no socket of {device} listens there: start a program in a step before, `listen: {{on: {device}, …}}`"
 
 

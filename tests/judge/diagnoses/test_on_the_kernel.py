@@ -33,6 +33,8 @@ table inet f {
 	chain forward {
 		type filter hook forward priority filter; policy accept
 		ct state invalid drop
+		ct state related accept
+		tcp sport 20 drop
 		tcp dport 22 drop
 	}
 }
@@ -58,6 +60,11 @@ scenarios:
       - send: {from: client, to: server, tcp: {dport: 443, flags: S, seq: 1000}}
       - send: {from: client, to: server, tcp: {dport: 443, flags: A, seq: 1001, ack: 5001}}
         expect: {verdict: accept}
+  - name: no helper
+    steps:
+      - send: {from: client, to: server, tcp: {dport: 21, flags: S}}
+      - send: {from: server, to: client, tcp: {sport: 20, dport: 30001, flags: S}}
+        expect: {verdict: accept}
   - name: as expected
     send: {from: client, to: server, tcp: {dport: 80}}
     expect: {verdict: accept, delivered: server}
@@ -68,6 +75,7 @@ CAUSES = {
     "other hook": "the packet was forwarded: a rule for it belongs at hook forward",
     "no element": "did not match because bad has no element for 10.0.2.2",
     "invalid": "the device has seen the SYN but not the SYN-ACK",
+    "no helper": "has no helper, so nothing is related to it, and the kernel assigns none by itself: declare",
     "as expected": "",
 }
 
