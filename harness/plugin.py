@@ -102,7 +102,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="auto",
         help="annotate scenarios and rules in GitHub Actions; auto (default): when run there",
     )
-    group.addoption("--nft-cov", action="store_true", help="show which rules and policies the scenarios met")
+    group.addoption("--nft-cov", action="store_true", help="show which rules, policies and matches the scenarios met")
     group.addoption(
         "--nft-cov-fail-under", type=float, metavar="PERCENT", help="fail when less of the rules and policies is met"
     )

@@ -52,7 +52,7 @@ def lookups(rule: Rule, sets: Mapping[str, Sequence[str]]) -> Iterator[Lookup]:
 
     ``sets`` holds what named ones hold, by family, table and name.
     """
-    for found in _LOOKUP.finditer(_plain(rule.text)):
+    for found in _LOOKUP.finditer(plain(rule.text)):
         if found["not"]:
             continue
         if found["name"]:
@@ -69,7 +69,23 @@ def lookups(rule: Rule, sets: Mapping[str, Sequence[str]]) -> Iterator[Lookup]:
             )
 
 
-def _plain(text: str) -> str:
+def header_match(text: str) -> tuple[str, bool, list[str]] | None:
+    """A match on a header or interface as its key, whether it is negated, and the values; None for another one."""
+    found = _MATCH.fullmatch(text)
+    if found is None:
+        return None
+    values = [_element(one)[0] for one in (found["elements"] or found["value"]).split(", ")]
+    return found["key"], bool(found["not"]), values
+
+
+def matches_elements(key: str, value: str | int, elements: Sequence[str]) -> list[bool | None]:
+    """Whether each of ``elements`` has the packet's ``value`` for ``key``; None where that is not known."""
+    if key in _PROTOCOLS and str(value).isdecimal():
+        return [None] * len(elements)
+    return [_holds(one, [value], [_NUMBERS.get(key, {})]) for one in elements]
+
+
+def plain(text: str) -> str:
     """A rule without comment and log prefix, and its other strings, names of interfaces, without quotes."""
     return re.sub(r'\b(?:comment|prefix) "[^"]*"', "", text).replace('"', "")
 
@@ -85,7 +101,7 @@ def difference(rule: Rule, first: Step) -> str:
 
     ``first`` is the step that has the packet's headers, as the rule saw them.
     """
-    for found, value, answers in _matches(_plain(rule.text), first):
+    for found, value, answers in _matches(plain(rule.text), first):
         if found["key"] in _PROTOCOLS and str(value).isdecimal():
             continue
         if True in answers if found["not"] else all(answer is False for answer in answers):
@@ -96,7 +112,7 @@ def difference(rule: Rule, first: Step) -> str:
 def _matches(text: str, first: Step) -> Iterator[tuple[re.Match[str], str | int, list[bool | None]]]:
     """Each match on a header whose value is known: the packet's value, and whether each of the elements has it."""
     for found in _MATCH.finditer(text):
-        if (value := _value(found["key"], first)) is not None:
+        if (value := packet_value(found["key"], first)) is not None:
             held = [_element(one)[0] for one in (found["elements"] or found["value"]).split(", ")]
             yield found, value, [_holds(one, [value], [_NUMBERS.get(found["key"], {})]) for one in held]
 
@@ -117,7 +133,7 @@ def without_what_holds(rule: Rule, first: Step) -> str | None:
     """
     if difference(rule, first):
         return None
-    text = _plain(rule.text)
+    text = plain(rule.text)
     for found, _, answers in _matches(text, first):
         if all(answer is False for answer in answers) if found["not"] else True in answers:
             text = text.replace(found[0], "", 1)
@@ -126,7 +142,7 @@ def without_what_holds(rule: Rule, first: Step) -> str | None:
 
 def key_of(key: str, first: Step) -> str:
     """Return what the packet has for ``key``, such as ``ip saddr . tcp dport``; "" when that is not known."""
-    values = [_value(part, first) for part in key.split(" . ")]
+    values = [packet_value(part, first) for part in key.split(" . ")]
     return "" if None in values else " . ".join(map(str, values))
 
 
@@ -142,7 +158,7 @@ def candidates(lookup: Lookup, step: Step, first: Step | None) -> list[str]:
     ``first`` is the step that has the packet's headers; None when they are not to be believed.
     """
     keys = lookup.key.split(" . ")
-    values = [_value(part, first) for part in keys]
+    values = [packet_value(part, first) for part in keys]
     numbers = [_NUMBERS.get(part, {}) for part in keys]
     verdict = f"{step.verdict} {step.target}".strip()
     possible: list[str] = []
@@ -162,8 +178,8 @@ def candidates(lookup: Lookup, step: Step, first: Step | None) -> list[str]:
     return possible
 
 
-def _value(key: str, first: Step | None) -> str | int | None:
-    """What the packet has for ``key``; None when that is not known."""
+def packet_value(key: str, first: Step | None) -> str | int | None:
+    """What the packet has for ``key``, such as ``tcp dport``; None when that is not known."""
     if first is None:
         return None
     kind, _, what = key.rpartition(" ")

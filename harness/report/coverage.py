@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 try:
@@ -138,18 +138,9 @@ class RuleCoverage:
         if self._table and rules:
             met = sum(bool(place.matched) for place in rules)
             yield f"{met} of {len(rules)} rules met; Cover counts policies and elements of sets as well"
-        rows = [
-            (f"{place.position.file}:{place.position.line}", place.chain_path, fate, text)
-            for place in self.places
-            for fate, text in _missed(place)
-        ]
-        if rows:
-            yield ""
-            yield "not fully met:"
-        widths = [max(len(escape(row[column])) for row in rows) for column in range(3)] if rows else []
-        for row in rows:
-            cells = [escape(cell).ljust(width) for cell, width in zip(row, widths, strict=False)]
-            yield "  ".join(["", *cells, escape(row[3])])
+        yield from _listed("not fully met:", self.places, _missed)
+        if self._table:
+            yield from _clauses(self.places)
 
     def shortfall(self, least: float | None) -> str:
         """Return a sentence when less than ``least`` percent is covered, else ""."""
@@ -174,6 +165,56 @@ class RuleCoverage:
                 self._coverage.xml_report(outfile=str(path))
         except (OSError, coverage.CoverageException) as error:
             raise HarnessError(f"rule coverage can't be written to {path}: {error}") from None
+
+
+def _listed(
+    title: str, places: Iterable[CoveredRule], remarks: Callable[[CoveredRule], Iterator[tuple[str, str]]]
+) -> Iterator[str]:
+    """The remarks on places in columns, below a title; nothing where there are none."""
+    rows = [
+        (f"{place.position.file}:{place.position.line}", place.chain_path, *remark)
+        for place in places
+        for remark in remarks(place)
+    ]
+    if rows:
+        yield ""
+        yield title
+    widths = [max(len(escape(row[column])) for row in rows) for column in range(3)] if rows else []
+    for row in rows:
+        cells = [escape(cell).ljust(width) for cell, width in zip(row, widths, strict=False)]
+        yield "  ".join(["", *cells, escape(row[3])])
+
+
+def _clauses(places: Sequence[CoveredRule]) -> Iterator[str]:
+    """How many matches, policies, jumps and elements were seen to decide; and the matches that were not."""
+    matches = [one for place in places for one in place.clauses.values()]
+    both = sum(one.held and one.failed for one in matches)
+    open_ = sum(bool(one.missing) and one.is_open for one in matches)
+    policies = [place for place in places if place.is_policy]
+    jumps = [place for place in places if not place.is_policy and _JUMPS.search(place.text)]
+    elements = [bool(names) for place in places for names in place.elements.values()]
+    unclear = sum(len(place.unclear_only) for place in places)
+    counts = [
+        f"{both} of {len(matches)} matches seen to hold and to fail" + f" ({open_} not known)" * bool(open_),
+        f"{sum(bool(one.decided) for one in policies)} of {len(policies)} policies decided",
+        f"{sum(bool(one.matched) for one in jumps)} of {len(jumps)} rules that jump matched",
+        f"{sum(elements)} of {len(elements)} elements met" + f" ({unclear} not known)" * bool(unclear),
+    ]
+    yield ""
+    yield f"clauses: {', '.join(counts)}"
+    yield from _listed("matches not seen to hold and to fail:", places, _half_seen)
+
+
+_JUMPS = re.compile(r"(?<!\S)(?:jump|goto) ")
+
+
+def _half_seen(place: CoveredRule) -> Iterator[tuple[str, str]]:
+    """The remark on each match of a rule that a packet came to, of which not both was seen."""
+    if not place.evaluated:
+        return  # the rule is listed already
+    for match, seen in place.clauses.items():
+        if seen.missing:
+            yield seen.missing, match
 
 
 def _missed(place: CoveredRule) -> Iterator[tuple[str, str]]:

@@ -12,11 +12,32 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from harness.errors import Position
-from harness.model.observation import Rule, Step
+from harness.model.observation import ObservedPacket, Rule, Step
 from harness.model.result import PacketResult, Policy, Result, RulesetPlan
+from harness.reading.clauses import Seen, chain_rules, clauses, passes
 from harness.reading.decision import FINAL
 from harness.reading.elements import candidates, changes_headers, lookups
 from harness.reading.reach import unreachable
+
+
+class SeenClause(msgspec.Struct, kw_only=True):
+    """A match of a rule, and what packets have shown of it."""
+
+    held: bool = False
+    failed: bool = False
+    is_open: bool = False
+    """Whether it may have failed for a packet."""
+
+    @property
+    def missing(self) -> str:
+        """What was not seen of it, in words; "" where it was seen to hold and to fail."""
+        if self.held and self.failed:
+            return ""
+        if self.held:
+            return "not known whether it failed" if self.is_open else "never seen to fail"
+        if self.failed:
+            return "never seen to hold"
+        return "not known whether it held or failed" if self.is_open else "never evaluated"
 
 
 class CoveredRule(msgspec.Struct, kw_only=True):
@@ -39,6 +60,8 @@ class CoveredRule(msgspec.Struct, kw_only=True):
     """Those that may have been met: another element fits as well."""
     is_reachable: bool = True
     """Whether any packet could come to it."""
+    clauses: dict[str, SeenClause] = {}
+    """Its matches, in order."""
 
     @property
     def status(self) -> str:
@@ -92,8 +115,13 @@ def _add(
         if place and not place.elements:
             place.is_reachable = (rule.chain_path, rule.handle) not in ruleset.unreachable
             place.elements = {element: {} for element in ruleset.elements(rule)}
+        if place and not place.clauses:
+            place.clauses = {one: SeenClause() for one in clauses(rule.text)}
         handles[rule.chain_path].append(rule.handle)
     policies = {one.chain_path: _place(found, one, f"policy {one.verdict}", of_steps) for one in plan.policies}
+    for rule, seen in ruleset.passes(sent):
+        if place := chains[rule.chain_path][handles[rule.chain_path].index(rule.handle)]:
+            _count_clauses(place, seen)
     deciding = [step for one in sent for step in one.decided]
     for step, first in _steps(sent):
         rules = chains[step.chain_path]
@@ -113,6 +141,16 @@ def _add(
                 ruleset.count(place, result.name, step, first)
 
 
+def _count_clauses(place: CoveredRule, seen: Seen) -> None:
+    """Put into ``place`` which matches held or failed for a packet that came there."""
+    for one in seen.held:
+        place.clauses.setdefault(one, SeenClause()).held = True
+    if seen.failed:
+        place.clauses.setdefault(seen.failed, SeenClause()).failed = True
+    for one in seen.open:
+        place.clauses.setdefault(one, SeenClause()).is_open = True
+
+
 def _place(
     found: dict[tuple[Position, str], CoveredRule], one: Rule | Policy, text: str, of_steps: str
 ) -> CoveredRule | None:
@@ -129,6 +167,16 @@ class _Ruleset:
         self.unreachable = unreachable(plan)
         self._lookups = {rule: tuple(lookups(rule, plan.sets)) for rule in plan.rules}
         self._believes_headers = not changes_headers(plan.rules)
+        self._of_chains = chain_rules(plan.rules)
+
+    def passes(self, sent: Iterable[PacketResult]) -> Iterator[tuple[Rule, Seen]]:
+        """For each time that a packet came to a rule, which matches of that held."""
+        for one in sent:
+            for packet in one.observation.packets:
+                steps = list(_of_packet(packet, one.observation.device))
+                yield from passes(
+                    [(step, first if self._believes_headers else None) for step, first in steps], self._of_chains
+                )
 
     def elements(self, rule: Rule) -> Iterator[str]:
         for lookup in self._lookups[rule]:
@@ -148,12 +196,16 @@ def _steps(sent: Iterable[PacketResult]) -> Iterator[tuple[Step, Step | None]]:
     """What happened on the device to any packet, replies included; each step with that which has the headers."""
     for one in sent:
         for packet in one.observation.packets:
-            first = None
-            for step in packet.steps:
-                if step.host == one.observation.device:
-                    first = step if step.headers or step.iif or step.oif else first
-                    yield step, first
-                    first = None if step.verdict in FINAL else first
+            yield from _of_packet(packet, one.observation.device)
+
+
+def _of_packet(packet: ObservedPacket, device: str) -> Iterator[tuple[Step, Step | None]]:
+    first = None
+    for step in packet.steps:
+        if step.host == device:
+            first = step if step.headers or step.iif or step.oif else first
+            yield step, first
+            first = None if step.verdict in FINAL else first
 
 
 def _mark_evaluated(rules: Iterable[CoveredRule | None]) -> None:

@@ -82,6 +82,16 @@ def test_the_table_is_followed_by_what_nobody_met(make_result: Make) -> None:
     assert "rulesets/edge.nft:6  inet edge forward  evaluated, never matched  tcp dport 22 accept" in text
 
 
+def test_matches_that_were_not_seen_to_hold_and_to_fail_are_listed(make_result: Make) -> None:
+    text = "\n".join(coverage.RuleCoverage([make_result()], Path("/somewhere")).lines())
+    assert "clauses: 0 of 3 matches seen to hold and to fail, 0 of 1 policies decided, " in text
+    assert text.endswith(
+        "matches not seen to hold and to fail:\n"
+        "  rulesets/edge.nft:4  inet edge forward  never seen to hold  ct state established\n"
+        "  rulesets/edge.nft:5  inet edge forward  never seen to fail  tcp dport 443"
+    ), "of a rule that nothing came to, the matches are not listed again"
+
+
 def test_a_line_with_several_rules_is_covered_when_all_are(make_result: Make) -> None:
     one = make_result()
     assert one.ruleset is not None

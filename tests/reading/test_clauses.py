@@ -1,0 +1,141 @@
+"""The matches of a rule, and which of them packets have shown to hold and to fail."""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import ip_address
+
+import pytest
+
+from harness.model.observation import Rule, Step, Verdict
+from harness.reading.clauses import Seen, chain_rules, clauses, holds, passes
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("accept", ()),
+        ('iifname "wan0" ip saddr @bogons drop comment "a tcp dport 1"', ("iifname wan0", "ip saddr @bogons")),
+        ("ip daddr 10.0.2.2 tcp dport { 80, 443 } accept", ("ip daddr 10.0.2.2", "tcp dport { 80, 443 }")),
+        ("ct state established,related accept", ("ct state established,related",)),
+        ("ct state vmap { new : jump a, invalid : drop }", ("ct state vmap { new : jump a, invalid : drop }",)),
+        ("tcp dport 113 reject with tcp reset", ("tcp dport 113",)),
+        ("meta mark & 0x2000 == 0x2000 masquerade", ("meta mark & 0x2000 == 0x2000",)),
+        ("meta mark set meta mark | 0x2000", ()),
+        ("ip saddr 10.0.0.1 ip dscp set ef tcp dport 1 accept", ("ip saddr 10.0.0.1", "tcp dport 1")),
+        ("fib saddr . iif oif missing drop", ("fib saddr . iif oif missing",)),
+        ("ip saddr . ip protocol . th dport @granted accept", ("ip saddr . ip protocol . th dport @granted",)),
+        ("ip protocol != tcp udp dport 3 accept", ("ip protocol != tcp", "udp dport 3")),
+        ("ether type ip tcp dport 22 accept", ("ether type ip", "tcp dport 22")),
+        ("udp dport 53 @th,80,8 & 0x80 == 0x80 drop", ("udp dport 53", "@th,80,8 & 0x80 == 0x80")),
+        ("tcp flags syn tcp option maxseg size 1-535 drop", ("tcp flags syn", "tcp option maxseg size 1-535")),
+        ('log prefix "tcp dport 22" udp dport 5 accept', ("udp dport 5",)),
+        ("icmp type echo-request limit rate 5/second accept", ("icmp type echo-request", "limit rate 5/second")),
+        ("meta l4proto tcp add @seen { ip saddr ct count over 2 } accept", ("meta l4proto tcp",)),
+        ('ip saddr 10.0.0.1 xt match "comment" xt target "MASQUERADE"', ("ip saddr 10.0.0.1", "xt match comment")),
+        ("exthdr hbh exists drop", ("exthdr hbh exists",)),
+        ("dnat ip to ip saddr map { 10.0.0.1 : 10.0.0.2 }", ()),
+    ],
+)
+def test_the_matches_of_a_rule(text: str, expected: tuple[str, ...]) -> None:
+    assert clauses(text) == expected
+
+
+def headers(dport: int = 22, protocol: int = 6) -> bytes:
+    ends = ip_address("203.0.113.5").packed + ip_address("10.0.2.2").packed
+    network = struct.pack("!BBHHHBBH", 0x45, 0, 40, 0, 0, 64, protocol, 0) + ends
+    return network + struct.pack("!HHIIBBHHH", 40000, dport, 0, 0, 0x50, 2, 0, 0, 0)
+
+
+def rule(handle: int, text: str, chain: str = "forward") -> Rule:
+    return Rule(family="inet", table="fw", chain=chain, handle=handle, text=text)
+
+
+def step(one: Rule | None, verdict: Verdict, *, kind: str = "rule", chain: str = "forward", sent: bytes = b"") -> Step:
+    return Step(
+        time=0,
+        host="device",
+        hook="forward",
+        family="inet",
+        table="fw",
+        chain=one.chain if one else chain,
+        kind=kind if one is None else "rule",
+        verdict=verdict,
+        rule=one,
+        headers=sent,
+        iif="wan0",
+        oif="lan0",
+    )
+
+
+FIRST = step(None, Verdict.CONTINUE, kind="return", sent=headers())
+
+
+@pytest.mark.parametrize(
+    ("match", "expected"),
+    [
+        ("tcp dport 22", True),
+        ("tcp dport 23", False),
+        ("tcp dport != 23", True),
+        ("tcp dport { 20-30 }", True),
+        ("udp dport 22", False),
+        ("ip6 saddr ::1", False),
+        ("ip saddr 203.0.113.0/24", True),
+        ("icmp type echo-request", False),
+        ("iifname wan0", True),
+        ("iifname != wan0", False),
+        ("ct state new", None),
+        ("tcp flags syn", None),
+        ("ip saddr @bogons", None),
+    ],
+)
+def test_a_match_holds_by_what_the_trace_shows_of_the_packet(match: str, expected: bool | None) -> None:
+    assert holds(match, FIRST) is expected
+
+
+SSH = rule(1, "iifname wan0 tcp dport 23 accept")
+STATE = rule(2, "ct state established accept")
+NEW = rule(3, "ct state new ct mark 1 tcp dport 22 accept")
+JUMP = rule(4, "iifname wan0 jump more")
+INNER = rule(5, "udp dport 22 accept", chain="more")
+RULES = chain_rules([SSH, STATE, NEW, JUMP, INNER])
+
+
+def seen(*steps: Step, believed: bool = True) -> dict[int, Seen]:
+    first = steps[0]
+    return {one.handle: found for one, found in passes([(s, first if believed else None) for s in steps], RULES)}
+
+
+def test_of_a_rule_that_did_not_match_the_first_match_that_fails_is_known() -> None:
+    found = seen(step(JUMP, Verdict.JUMP, sent=headers()), step(INNER, Verdict.ACCEPT))
+    assert found[1] == Seen(("iifname wan0",), "tcp dport 23")
+    assert found[2] == Seen((), "ct state established"), "it has no other"
+    assert found[3] == Seen((), open=("ct state new", "ct mark 1", "tcp dport 22"))
+    assert found[4] == Seen(("iifname wan0",))
+    assert found[5] == Seen(("udp dport 22",))
+
+
+def test_a_chain_that_ends_was_evaluated_once() -> None:
+    ended = (
+        step(JUMP, Verdict.JUMP, sent=headers()),
+        step(None, Verdict.CONTINUE, kind="return", chain="more"),
+        step(None, Verdict.CONTINUE, kind="return"),
+        step(None, Verdict.DROP, kind="policy"),
+    )
+    found = [(one.handle, what) for one, what in passes([(s, ended[0]) for s in ended], RULES)]
+    assert [handle for handle, _ in found] == [1, 2, 3, 4, 5]
+    assert dict(found)[4] == Seen(("iifname wan0",)), "it matched"
+    assert dict(found)[5] == Seen((), "udp dport 22")
+
+
+def test_a_statement_that_may_end_a_rule_leaves_open_what_its_match_did() -> None:
+    counted = rule(1, "ct state new add @seen { ip saddr ct count over 2 } drop")
+    ended = step(None, Verdict.CONTINUE, kind="return", sent=headers())
+    ((_, found),) = passes([(ended, ended)], chain_rules([counted]))
+    assert found == Seen((), open=("ct state new",))
+
+
+def test_without_headers_only_the_only_match_is_known_to_fail() -> None:
+    found = seen(step(JUMP, Verdict.JUMP, sent=headers()), believed=False)
+    assert found[1] == Seen((), open=("iifname wan0", "tcp dport 23"))
+    assert found[2].failed == "ct state established"
