@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from itertools import accumulate, groupby
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 
 from harness.batch.messages import Effect, Effects, Listed, Loaded, Place
 from harness.batch.remembered import State
@@ -63,7 +63,17 @@ def effects(
             kernel=os.uname().release, rules=loaded.rules, policies=loaded.policies, whole=stage.watches_functions
         )
         for first in range(0, len(packets), TOGETHER):
-            yield from _measured(stages, packets[first : first + TOGETHER])
+            yield from measured(stages, packets[first : first + TOGETHER])
+
+
+class Stages(Protocol):
+    """Labs with the same ruleset, one at a time."""
+
+    def current(self) -> Measuring:
+        """The lab, as if no packet had been sent there."""
+
+    def leave(self) -> None:
+        """Take the lab away."""
 
 
 class _Stages:
@@ -72,7 +82,7 @@ class _Stages:
     def __init__(self, network: Network, files: Files, tracer: Callable[[], BaseTracer] | None) -> None:
         self._sides = network, files, tracer
         self._stack = ExitStack()
-        self._current: _Measuring | None = None
+        self._current: Measuring | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -85,14 +95,15 @@ class _Stages:
         self._current = None
         self._stack.close()
 
-    def current(self) -> _Measuring:
+    def current(self) -> Measuring:
         """The lab, as if no packet had been sent there."""
         if self._current is None:
-            self._current = _Measuring(_opened(self._stack, *self._sides))
+            self._current = Measuring(opened(self._stack, *self._sides))
         return self._current
 
 
-def _opened(stack: ExitStack, network: Network, files: Files, tracer: Callable[[], BaseTracer] | None) -> Stage:
+def opened(stack: ExitStack, network: Network, files: Files, tracer: Callable[[], BaseTracer] | None) -> Stage:
+    """A lab for packets of which each is to be as if it were the first; it ends with ``stack``."""
     stage: Stage
     if tracer is None:
         from harness.batch.sift import SiftStage
@@ -109,7 +120,7 @@ def _opened(stack: ExitStack, network: Network, files: Files, tracer: Callable[[
     return stage
 
 
-def _measured(stages: _Stages, packets: Sequence[Packet]) -> Iterator[Effects]:
+def measured(stages: Stages, packets: Sequence[Packet]) -> Iterator[Effects]:
     """The effects of each of ``packets``: in one recording, and what is not clear from that alone."""
     found: dict[int, Effects] = {}
     todo = deque([range(len(packets))])
@@ -147,7 +158,7 @@ class _Left(NamedTuple):
     connections: tuple[Connection, ...]
 
 
-class _Measuring:
+class Measuring:
     """Measures packets in one lab."""
 
     def __init__(self, stage: Stage) -> None:
@@ -156,6 +167,12 @@ class _Measuring:
         """Whether the state is that of the ruleset just loaded."""
         self._state = State(stage)
         self._is_drawn = chance.decides(stage.ruleset.rules)
+
+    def follow(self) -> None:
+        """Know the stage's ruleset, which is another one and as just loaded."""
+        self.is_fresh = True
+        self._state.follow()
+        self._is_drawn = chance.decides(self.stage.ruleset.rules)
 
     def measure(self, packets: Sequence[Packet]) -> list[Effects | None]:
         """The effects of the first of ``packets``: as many as could be sent from a fresh state, at least of one.

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -41,7 +41,16 @@ if TYPE_CHECKING:
 
 def main(engine: str) -> None:
     """Answer the requests on stdin, with functions traced by ``engine``."""
-    decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
+    serve(engine, Request, answers)
+
+
+def serve(
+    engine: str,
+    kind: Any,
+    answered: Callable[[Any, Callable[[], BaseTracer]], Iterator[msgspec.Struct]],
+) -> None:
+    """Answer the requests of ``kind`` on stdin by ``answered``, with functions traced by ``engine``."""
+    decoder = msgspec.json.Decoder(kind)
     with ExitStack() as stack:
 
         @cache
@@ -50,7 +59,7 @@ def main(engine: str) -> None:
 
         for line in sys.stdin.buffer:
             try:
-                for answer in _answers(decoder.decode(line), tracer):
+                for answer in answered(decoder.decode(line), tracer):
                     _say(msgspec.json.encode(answer) + b"\n")
             except HarnessError as error:
                 _say(msgspec.json.encode(Refused(refused=str(error))) + b"\n")
@@ -85,7 +94,8 @@ def _tracer(engine: str) -> Iterator[BaseTracer]:
         yield own
 
 
-def _answers(request: Request, tracer: Callable[[], BaseTracer]) -> Iterator[msgspec.Struct]:
+def answers(request: Request, tracer: Callable[[], BaseTracer]) -> Iterator[msgspec.Struct]:
+    """The answers to ``request``; a ``tracer`` is made when it is needed."""
     match request:
         case AskedLook(paths=paths):
             from harness.generate.facts import load

@@ -92,6 +92,10 @@ class State:
         self.remembered = Remembered(stage.ruleset)
         self._tracked = conntrack.Tracked(stage.device)
 
+    def follow(self) -> None:
+        """Know the statements of the stage's ruleset, which is another one."""
+        self.remembered = Remembered(self._stage.ruleset)
+
     def connections(self) -> tuple[Connection, ...]:
         """What is tracked; nothing where this kernel does not list it."""
         with suppress(Unsupported):

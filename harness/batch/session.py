@@ -56,8 +56,10 @@ class Session:
 
     @classmethod
     @contextmanager
-    def open(cls, kernel: str, tracer: str = placement.AUTO) -> Iterator[Session]:
+    def open(cls, kernel: str, tracer: str = placement.AUTO, program: str = PROGRAM) -> Iterator[Session]:
         """Start it on ``kernel``, ``auto``, ``host`` or an image, to trace by ``tracer``; it ends with the ``with``.
+
+        ``program`` is a module that answers what :mod:`harness.batch.measure` answers, and perhaps more.
 
         It is not waited for: the first request is. Where a person watches, a template is made if there is none.
 
@@ -75,18 +77,18 @@ class Session:
 
                 Guest.plan(place.image).decide(cold=False, progress=progress if sys.stderr.isatty() else None)
                 command = [*wrapper(), "--kernel", str(place.image.vmlinuz), "--nft", place.image.nft_argument]
-        command += ["-m", PROGRAM, tracer]
+        command += ["-m", program, tracer]
         if setpriv := shutil.which("setpriv"):
             command = [setpriv, "--pdeathsig", "TERM", *command]
         ending.check()
         with (
             tempfile.TemporaryFile() as complaints,
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints) as program,
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints) as running,
         ):
             try:
-                yield cls(program, complaints)
+                yield cls(running, complaints)
             finally:
-                program.terminate()
+                running.terminate()
 
     def look(self, paths: Sequence[Path]) -> Facts:
         """Load a ruleset, the files ``paths`` in their order, and look at it; nothing of it is left.
@@ -94,7 +96,7 @@ class Session:
         Raises :class:`~harness.errors.HarnessError`, with the place in the file where nft refuses it.
         """
         facts: Facts
-        (facts,) = self._answers(AskedLook(paths=tuple(map(str, paths))), Facts)
+        (facts,) = self.answers(AskedLook(paths=tuple(map(str, paths))), Facts)
         return facts
 
     def measure(self, cases: Sequence[Case], frames: Mapping[str, bytes]) -> Iterator[Seen]:
@@ -103,7 +105,7 @@ class Session:
         ``frames`` are of :func:`harness.packets.frames.prepare`. Raises :class:`~harness.errors.HarnessError` where
         none can be measured.
         """
-        for seen in self._answers(AskedCases.of(cases, frames, in_one_lab=True), Seen):
+        for seen in self.answers(AskedCases.of(cases, frames, in_one_lab=True), Seen):
             if seen.is_general:
                 raise HarnessError(seen.error)
             yield seen
@@ -113,7 +115,7 @@ class Session:
 
         ``frames`` are of :func:`harness.packets.frames.prepare`.
         """
-        yield from self._answers(AskedCases.of(cases, frames), Seen)
+        yield from self.answers(AskedCases.of(cases, frames), Seen)
 
     def effects(
         self, side: tuple[Network, Files], packets: Sequence[Sequence[Sequence[Frame]]], *, sift: bool = False
@@ -124,16 +126,16 @@ class Session:
 
         The first answer is the ruleset, then those of the packets come in order, when each is known.
         """
-        yield from self._answers(AskedEffects(side=pickle.dumps(side), packets=packets, sift=sift), Loaded | Effects)
+        yield from self.answers(AskedEffects(side=pickle.dumps(side), packets=packets, sift=sift), Loaded | Effects)
 
     def optimized(self, side: tuple[Network, Files]) -> str:
         """What ``nft --optimize`` makes of the ruleset of ``side``, as nft lists it."""
         found: Listed
-        (found,) = self._answers(AskedOptimized(side=pickle.dumps(side)), Listed)
+        (found,) = self.answers(AskedOptimized(side=pickle.dumps(side)), Listed)
         return found.listing
 
-    def _answers(self, request: Request, kind: Any) -> Iterator[Any]:
-        """The answers to ``request``.
+    def answers(self, request: Request | msgspec.Struct, kind: Any) -> Iterator[Any]:
+        """The answers to ``request``, of the type ``kind``.
 
         Raises :class:`~harness.errors.HarnessError` where there is none, and when the program has ended.
         """

@@ -70,6 +70,12 @@ class SiftStage:
         """As :meth:`harness.experiment.run.Experiment.renew`."""
         return self.ruleset.renew(self._files.paths, self._files.defines, self._tracing.anew())
 
+    def rename(self, ruleset: Ruleset) -> None:
+        """As :meth:`harness.experiment.run.Experiment.rename`."""
+        self._neighbours.follow(ruleset)
+        self._ruleset = ruleset
+        self._tracing.rename(ruleset)
+
     def inject_each(
         self, groups: Iterable[Sequence[Frame]], after: Callable[[Sequence[Step]], bool]
     ) -> list[tuple[Observation, ...] | None]:

@@ -30,6 +30,9 @@ class Stage(Protocol):
     def renew(self) -> bool:
         """Load its ruleset anew, atomically; whether that could be done."""
 
+    def rename(self, ruleset: Ruleset) -> None:
+        """Observe its device with ``ruleset``, which that has loaded: one with the same chains."""
+
     def inject_each(
         self, groups: Iterable[Sequence[Frame]], after: Callable[[Sequence[Step]], bool]
     ) -> list[tuple[Observation, ...] | None]:

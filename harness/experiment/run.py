@@ -287,6 +287,13 @@ class Experiment:
         """
         return self.ruleset.renew(self._files.paths, self._files.defines, self._device_tracing.anew())
 
+    def rename(self, ruleset: Ruleset) -> None:
+        """Observe the device under test with ``ruleset``, which it has loaded: one with the same chains and modules."""
+        self._neighbours.follow(ruleset)
+        self._unasked.changed = True
+        self._rulesets[self._lab.network.device] = ruleset
+        self._device_tracing.rename(ruleset)
+
     def noted(self, measurements: Iterable[Measurement]) -> Iterator[Measurement]:
         """Add to each measurement what the neighbour entries of the lab hide, once; nothing is measured after that."""
         said: dict[str, None] = {}

@@ -52,8 +52,10 @@ class PooledPacket(NamedTuple):
 class Pool:
     """Packets for rulesets that are loaded in the same lab."""
 
-    def __init__(self, devices: Sequence[SimulatedDevice], seed: int) -> None:
+    def __init__(self, devices: Sequence[SimulatedDevice], seed: int, tried: int | None = None) -> None:
+        """``tried`` packets of each kind are simulated at most, by default :data:`TRIED_AT_MOST`."""
         self._devices = devices
+        self._tried_at_most = TRIED_AT_MOST if tried is None else tried
         self._random = random.Random(seed)
         self._network = devices[0].network
         self.boundaries = Boundaries(*(one.ruleset for one in devices))
@@ -65,7 +67,7 @@ class Pool:
         found: dict[str, PooledPacket] = {repr(one.sends): one for one in seeds}
         simple = [one.fields for one in seeds if len(one.sends) == 1]
         for made in (self._neighbours(simple), self._pairs(simple), self._at_random(simple)):
-            for fields in itertools.islice(made, TRIED_AT_MOST):
+            for fields in itertools.islice(made, self._tried_at_most):
                 if (packet := self._tried(fields)) is not None:
                     found.setdefault(repr(packet.sends), packet)
         return self._chosen(list(found.values()), len(seeds), budget)
@@ -110,8 +112,8 @@ class Pool:
     def _neighbours(self, seeds: Sequence[Fields]) -> Iterator[Fields]:
         """Each seed with each field changed to each value; a sample where those are too many."""
         pairs = list(itertools.product(seeds, self._changes()))
-        if len(pairs) > TRIED_AT_MOST:
-            pairs = self._random.sample(pairs, TRIED_AT_MOST)
+        if len(pairs) > self._tried_at_most:
+            pairs = self._random.sample(pairs, self._tried_at_most)
         for seed, (name, value) in pairs:
             yield self._changed(seed, name, value)
 

@@ -152,15 +152,14 @@ def distribute(config: pytest.Config) -> None:
     the command line.
     Raises :class:`pytest.UsageError` when no kernel can be had.
     """
-    asked: list[str] | None = config.option.nft_kernel
     if not is_worker(config):  # workers are sent the options
         config.option.nft_program = asked_nft(config)
     if is_worker(config) or not _runs_tests(config.option):
         return
-    if not (asked or scenario_files(config).files or _uses_fixtures(config)):
+    if not (config.option.nft_kernel or scenario_files(config).files or _uses_fixtures(config)):
         return
     try:
-        places = _places(config, asked or _default(config))
+        places = _places(config, asked_kernels(config))
     except HarnessError as error:
         raise pytest.UsageError(f"nft-harness: {error}") from None
     # xdist has made a number of "auto" and "logical"; 0 asks for no workers, and a microVM is one.
@@ -294,6 +293,7 @@ def asked_nft(config: pytest.Config) -> str:
     return str(asked)
 
 
-def _default(config: pytest.Config) -> list[str]:
-    """The kernels to use when the command line names none."""
-    return os.environ.get("NFT_KERNEL", "").split() or config.getini("nft_kernel") or ["auto"]
+def asked_kernels(config: pytest.Config) -> list[str]:
+    """The kernels to run on: what the command line names, else the environment, else the settings."""
+    asked: list[str] = config.option.nft_kernel or os.environ.get("NFT_KERNEL", "").split()
+    return asked or config.getini("nft_kernel") or ["auto"]

@@ -40,12 +40,16 @@ class TraceChains:
 
     def follow(self, ruleset: Ruleset) -> None:
         """Trace ``ruleset``, which has been loaded or changed: its hooks may be others, and its chains newer."""
-        self._ruleset = ruleset
+        self.rename(ruleset)
         try:
             ruleset.nft.run(self.anew())
         except NftError as refused:
             raise HarnessError(f"nft refused the chains that trace the ruleset: {refused}") from None
         self._families |= {chain.family for chain in ruleset.chains if chain.is_base}
+
+    def rename(self, ruleset: Ruleset) -> None:
+        """Call what is traced by the rules of ``ruleset``, which has the same hooks."""
+        self._ruleset = ruleset
 
     def anew(self) -> str:
         """Commands that load the tracing chains, in place of those that are there."""
