@@ -32,6 +32,7 @@ COMMANDS: tuple[Callable[[argparse.ArgumentParser], None], ...] = (
     machine.kernels,
     scenarios.lab,
     shells.manual,
+    rulesets.mutate,
     scenarios.report,
     scenarios.schema,
     machine.trace,

@@ -50,6 +50,11 @@ nft-harness lab enter scenarios/edge.yaml -- nft list ruleset
 nft-harness manual > ~/.local/share/man/man1/nft-harness.1
 nft-harness manual | man -l -
 """,
+    "mutate": """\
+nft-harness mutate scenarios/edge.yaml                       # which changes of its ruleset no scenario notices
+nft-harness mutate scenarios/ --ruleset edge.nft --save scenarios/edge.yaml
+nft-harness mutate scenarios/ --fail-under 90 --json mutants.json
+""",
     "report": """\
 nft-harness report results/ --html report.html
 nft-harness report *.jsonl --cov --cov-fail-under 90

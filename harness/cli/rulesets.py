@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -158,6 +159,72 @@ def _write(path: Path, text: str) -> None:
         save(path, text)
     except OSError as error:
         raise HarnessError(f"{path} can't be written: {error.strerror}") from None
+
+
+def mutate(parser: argparse.ArgumentParser) -> None:
+    """Change rulesets one rule at a time: which changes no scenario notices, and a packet that shows each."""
+    from pathlib import Path
+
+    def run(options: argparse.Namespace) -> int:
+        from harness.mutate import command, output, results, schema
+
+        chosen = [*options.path]
+        for name, value in (("-k", options.keyword), ("-m", options.markers)):
+            chosen += [name, value] if value else []
+        request = command.Request(
+            selection=tuple(chosen),
+            rulesets=tuple(options.ruleset or ()),
+            kernel=options.nft_kernel,
+            tracer=options.nft_tracer,
+            sift=options.sift == "kernel",
+            seed=options.seed,
+            fresh=options.fresh,
+            save=options.save,
+        )
+        status = 0
+        try:
+            found = command.run(request, lambda line: say(line, sys.stderr))
+        except command.Interrupted as interrupted:
+            found, status = interrupted.results, 128 + signal.SIGINT
+            say("nft-harness: interrupted; what is known by now:", sys.stderr)
+        for name, make in (("json", schema.as_json), ("html", output.as_html)):
+            if path := getattr(options, name):
+                _write(path, make(found))
+        if found and "-" not in (str(options.json), str(options.html)):
+            say(output.text(found))
+        if options.github:
+            print("\n".join(output.warnings(found)))
+        reached = results.score(found)
+        if status or options.fail_under is None or reached is None or reached >= options.fail_under:
+            return status
+        say(
+            f"nft-harness: the mutation score is {reached:.1f} %, and {options.fail_under:g} % were asked for",
+            sys.stderr,
+        )
+        return NO
+
+    add = parser.add_argument
+    add("path", nargs="*", metavar="PATH", help="scenario files, folders and FILE::NAME, as pytest takes them")
+    add("-k", dest="keyword", default="", metavar="EXPR", help="scenarios by name, as pytest -k")
+    add("-m", dest="markers", default="", metavar="EXPR", help="scenarios by mark, as pytest -m")
+    add("--ruleset", action="append", metavar="FILE", help="only this one of their rulesets; can be given repeatedly")
+    add("--fail-under", type=float, metavar="PERCENT", help="exit with 1 when the score of all is less")
+    add("--save", type=Path, metavar="FILE", help="append a scenario for each survivor, with what the ruleset does")
+    add("--json", type=Path, metavar="FILE", help="write a report for viewers of mutants; - for standard output")
+    add("--html", type=Path, metavar="FILE", help="write a page there; - likewise")
+    add("--github", action="store_true", help="print annotations for GitHub Actions")
+    add("--fresh", action="store_true", help="run everything again, whatever is known of earlier runs")
+    add("--seed", type=int, default=1, metavar="N", help="of the packets made at random; default: 1")
+    add("--sift", default="kernel", choices=("kernel", "no"), help=SIFTED)
+    add("--nft-kernel", default="", metavar="KERNEL", help="as of pytest; default: what its settings say")
+    add("--nft-tracer", default="auto", choices=TRACERS, help="how functions are traced, as pytest --nft-tracer")
+    parser.set_defaults(run=run)
+
+
+SIFTED = (
+    "whether scenarios are run without functions first (kernel, the default), and with them only where functions "
+    "decide what is expected; or with them always (no)"
+)
 
 
 def init(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,8 @@
+"""``nft-harness mutate``: which changes of a ruleset no scenario notices.
+
+::
+
+    pytest's selection ─> cases ── baseline (as pytest runs them) ──> places that packets came to
+    ruleset as JSON ── operators ──> mutants ── measure: one lab, a mutant after the other ──> killed, survived
+    survivors ── generate: a packet that tells both apart ──> output, saving (a scenario)
+"""

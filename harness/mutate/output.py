@@ -1,0 +1,154 @@
+"""Mutants for people and CI: text, annotations, a page; see :mod:`harness.mutate.schema` for viewers of mutants."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Sequence
+
+from harness.generate.pool import describe_send
+from harness.mutate.results import MutantResult, RulesetResult, score, shown
+from harness.text import command, escape
+
+TITLE = "no scenario guards this rule"
+
+
+def text(results: Sequence[RulesetResult]) -> str:
+    """For a terminal."""
+    lines = []
+    for _, one in shown(results, "survived"):
+        lines += [*_survivor(one), ""]
+    equivalent = list(shown(results, "equivalent"))
+    if equivalent:
+        lines.append("probably equivalent: no packet that was tried tells these from the original")
+        lines += [f"  {_place(one)}: {escape(one.name)} ({one.packets} packets tried)" for _, one in equivalent]
+        lines.append("")
+    for fate, words in (("unjudged", "no scenario could be run under these"), ("not run", "not run")):
+        found = list(shown(results, fate))
+        if found:
+            lines.append(f"{words}:")
+            lines += [f"  {_place(one)}: {escape(one.name)}" for _, one in found[:10]]
+            lines += [f"  and {len(found) - 10} more"] * (len(found) > 10)
+            lines.append("")
+    for result in results:
+        lines += [f"not used: {escape(one)}" for one in result.unused]
+        lines += [f"{escape(result.name)}: {escape(one)}" for one in result.left_out]
+    return "\n".join([*lines, *_table(results)])
+
+
+def _table(results: Sequence[RulesetResult]) -> Iterator[str]:
+    """Score and numbers of each ruleset, and of all."""
+    width = max([*(len(escape(one.name)) for one in results), 5])
+    yield f"{'ruleset':{width}}  score  killed  survived  equivalent  other  scenarios  seconds"
+    for one in results:
+        numbers = (one.count("killed"), one.count("survived"), one.count("equivalent"))
+        other = one.count("unjudged", "not run")
+        yield (
+            f"{escape(one.name):{width}}  {_percent(one.score):>5}  {numbers[0]:6}  {numbers[1]:8}  {numbers[2]:10}  "
+            f"{other:5}  {len(one.scenarios):9}  {one.seconds:7.1f}"
+        )
+    kernels = ", ".join(dict.fromkeys(one.kernel for one in results))
+    watched = ", ".join(dict.fromkeys(one.watched for one in results if one.watched))
+    killed, survived = (sum(one.count(fate) for one in results) for fate in ("killed", "survived"))
+    yield (
+        f"mutation score {_percent(score(results))}: {killed} of {killed + survived} mutants that some packet tells "
+        f"apart were killed (kernel {kernels}; {watched})"
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "none" if value is None else f"{value:.0f} %"
+
+
+def _place(one: MutantResult) -> str:
+    return escape(f"{one.position.file}:{one.position.line}" if one.position else one.chain)
+
+
+def diff(one: MutantResult) -> Iterator[tuple[str, str]]:
+    """Lines of a difference, each with its sign."""
+    for before, after in one.texts:
+        yield from (("-", before),) if before else ()
+        yield from (("+", after),) if after else ()
+
+
+def question(sends: Sequence[dict[str, object]]) -> str:
+    """Packets as ``nft-harness ask`` takes them."""
+    return ", then ".join(describe_send(send) for send in sends)
+
+
+def _survivor(one: MutantResult) -> Iterator[str]:
+    yield f"{_place(one)}: {escape(one.name)}"
+    yield from (f"  {sign} {escape(line)}" for sign, line in diff(one))
+    if one.witness is not None:
+        yield f"    packet  {escape(one.witness.summary)}"
+        yield f"    ask     {escape(question(one.witness.sends))}"
+        yield f"    shows   {escape(one.witness.difference)}{_confirmed(one)}"
+        if "→" not in one.witness.difference:
+            for name, before, after in one.witness.details:
+                yield f"    {name:10} {escape(before)}  →  {escape(after)}"
+    number = len(one.covered_by)
+    came = (
+        f"packets of {number} scenario{'s' * (number != 1)} come here" if number else "no scenario's packet comes here"
+    )
+    yield f"    {came}" + (f"; {len(one.left_open)} of them could not be judged" if one.left_open else "")
+
+
+def _confirmed(one: MutantResult) -> str:
+    if one.witness is None:
+        return ""
+    return f" (confirmed with {one.witness.confirmed})" if one.witness.confirmed else " (not confirmed)"
+
+
+def warnings(results: Sequence[RulesetResult]) -> Iterator[str]:
+    """Workflow commands of GitHub: a warning at the rule of each survivor."""
+    for _, one in shown(results, "survived"):
+        if one.position is not None and one.witness is not None:
+            where = {"file": one.position.file, "line": str(one.position.line), "title": TITLE}
+            yield command("warning", where, f"{one.name}: {one.witness.summary}: {one.witness.difference}")
+
+
+_STYLE = (
+    "<style>body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:72em;padding:0 1em}"
+    "table{border-collapse:collapse;width:100%}td,th{border:1px solid #8884;padding:.3em .6em;text-align:left;"
+    "vertical-align:top}code{overflow-wrap:anywhere}del{background:#f003;text-decoration:none}"
+    "ins{background:#0f03;text-decoration:none}del,ins{display:block}summary{cursor:pointer}</style>"
+)
+"""The page has no script and loads nothing."""
+
+
+def as_html(results: Sequence[RulesetResult]) -> str:
+    """One page that needs no network."""
+    parts = ["<!DOCTYPE html>\n<html lang=en><meta charset=utf-8><title>nft-harness mutate</title>", _STYLE]
+    parts.append(f"<h1>Mutation score {_percent(score(results))}</h1>")
+    parts.append(
+        "<table><tr><th>ruleset<th>score<th>killed<th>survived<th>probably equivalent<th>other<th>kernel"
+        "<th>seconds</tr>"
+    )
+    parts += [
+        f"<tr><td>{_shown(one.name)}<td>{_percent(one.score)}<td>{one.count('killed')}<td>{one.count('survived')}"
+        f"<td>{one.count('equivalent')}<td>{one.count('unjudged', 'not run')}<td>{_shown(one.kernel)}"
+        f"<td>{one.seconds:.1f}</tr>"
+        for one in results
+    ]
+    parts.append("</table>")
+    for fate, title in (("survived", "Survived"), ("equivalent", "Probably equivalent"), ("killed", "Killed")):
+        found = [one for _, one in shown(results, fate)]
+        state = " open" if fate == "survived" else ""
+        parts.append(f"<details{state}><summary>{title}: {len(found)}</summary><table>")
+        parts += [_row(one) for one in found]
+        parts.append("</table></details>")
+    parts += [f"<p>{_shown(sentence)}</p>" for one in results for sentence in (*one.unused, *one.left_out)]
+    return "\n".join(parts) + "\n</html>\n"
+
+
+def _row(one: MutantResult) -> str:
+    tags = {"-": "del", "+": "ins"}
+    lines = "".join(f"<{tags[sign]}>{_shown(line)}</{tags[sign]}>" for sign, line in diff(one))
+    if one.witness is not None:
+        about = f"<code>{_shown(one.witness.summary)}</code><br>{_shown(one.witness.difference + _confirmed(one))}"
+    else:
+        about = _shown(f"{one.killed_by}: {one.why}" if one.killed_by else f"{one.packets} packets tried")
+    return f"<tr><td>{_shown(_place(one))}<td>{_shown(one.name)}<td><code>{lines}</code><td>{about}</tr>"
+
+
+def _shown(sentence: str) -> str:
+    return html.escape(escape(sentence))

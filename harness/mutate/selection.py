@@ -1,0 +1,65 @@
+"""The scenarios that pytest would run with the same arguments."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from typing import NamedTuple
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.pytest_plugin.distribute import asked_kernels
+from harness.pytest_plugin.items import ScenarioItem
+from harness.scenario.case import Broken, Case
+
+
+class Selected(NamedTuple):
+    """What pytest would run."""
+
+    cases: list[Case]
+    broken: list[str]
+    """Scenarios that are wrong: sentences."""
+    others: int
+    """Tests that are no scenarios of a file."""
+    kernels: list[str]
+
+
+class _Collecting:
+    """A plugin of pytest that keeps what was collected."""
+
+    def __init__(self) -> None:
+        self.items: list[pytest.Item] = []
+        self.kernels: list[str] = []
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.items = list(session.items)
+        self.kernels = asked_kernels(session.config)
+
+
+def select(arguments: Sequence[str]) -> Selected:
+    """The scenarios that pytest selects by ``arguments``.
+
+    Raises :class:`~harness.errors.HarnessError` where pytest refuses them.
+    """
+    collecting = _Collecting()
+    said = io.StringIO()
+    with redirect_stdout(said), redirect_stderr(said):
+        status = pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", *arguments], plugins=[collecting])
+    if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        lines = [line for line in said.getvalue().splitlines() if line.strip()] or ["pytest printed nothing"]
+        found = next((line for line in lines if "rror" in line), lines[-1])
+        raise HarnessError(f"pytest could not collect the scenarios: {found}")
+    cases: dict[str, Case] = {}
+    broken: list[str] = []
+    others = 0
+    for item in collecting.items:
+        if not isinstance(item, ScenarioItem):
+            others += 1
+        elif isinstance(item.case, Case):
+            cases.setdefault(f"{item.case.file}::{item.case.id}", item.case)
+        else:
+            errors = item.case.errors if isinstance(item.case, Broken) else (item.case,)
+            broken.append(str(errors[0]))
+    return Selected(list(cases.values()), broken, others, collecting.kernels)

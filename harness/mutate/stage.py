@@ -1,0 +1,213 @@
+"""A lab whose device has one mutant of its ruleset after the other."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from harness.batch.messages import Place
+from harness.errors import HarnessError
+from harness.model.observation import Observation, Rule, Step
+from harness.mutate.edits import (
+    Deleted,
+    Edit,
+    Elements,
+    Objects,
+    Replaced,
+    Swapped,
+    commands,
+    key_of,
+    order,
+    rewritten,
+    undone,
+)
+from harness.packets.frames import Frame
+from harness.reading.rules import same_rule
+from harness.ruleset import listing
+from harness.ruleset.load import Ruleset
+from harness.ruleset.nft import Nft, NftError, handles_in_blocks
+from harness.ruleset.process import LostError
+
+if TYPE_CHECKING:
+    from harness.batch.stage import Stage
+    from harness.lab.lab import Host
+
+_HANDLE = re.compile(r" # handle \d+$", re.MULTILINE)
+
+
+class RefusedError(Exception):
+    """nft refuses a mutant."""
+
+
+class Listed(NamedTuple):
+    """How a mutant is listed."""
+
+    texts: tuple[tuple[str, str], ...]
+    """Rules with another text: as it was, and as it is."""
+    is_same: bool
+    """Whether all is listed as of the original."""
+
+
+class MutatedStage:
+    """``stage`` with a mutant in place of its ruleset; a :class:`~harness.batch.stage.Stage` as that is.
+
+    One mutant is taken back in the transaction that makes the next one, as each transaction waits for all packets
+    that are under way (nf_tables_commit in net/netfilter/nf_tables_api.c).
+    """
+
+    def __init__(
+        self, stage: Stage, objects: Objects, fixed: Collection[Place] = (), names: Iterable[str] = ()
+    ) -> None:
+        """``objects`` are those of the original, ``fixed`` its rules that are not loaded from nft's JSON, ``names``
+        what scenarios call rules."""
+        self.inner = stage
+        self._objects = objects
+        self._fixed = frozenset(fixed)
+        self._names = tuple(names)
+        self._original = stage.ruleset
+        self._listed = _HANDLE.sub("", self._nft.ruleset())
+        self._edit: Edit | None = None
+        self._undone: Edit | None = None
+        """A mutant that is to be taken back."""
+        self._handles: dict[Place, int] = {}
+        """Of rules that were loaded again."""
+        self.is_known = True
+        """Whether nothing of the device has changed but by edits."""
+
+    @property
+    def ruleset(self) -> Ruleset:
+        """The mutant."""
+        return self.inner.ruleset
+
+    @property
+    def watches_functions(self) -> bool:
+        """Of the lab."""
+        return self.inner.watches_functions
+
+    @property
+    def device(self) -> Host:
+        """The device under test."""
+        return self.inner.device
+
+    def rename(self, ruleset: Ruleset) -> None:
+        """Of the lab."""
+        self.inner.rename(ruleset)
+
+    def inject_each(
+        self, groups: Iterable[Sequence[Frame]], after: Callable[[Sequence[Step]], bool]
+    ) -> list[tuple[Observation, ...] | None]:
+        """Of the lab."""
+        return self.inner.inject_each(groups, after)
+
+    def restore(self) -> bool:
+        """Take the mutant back, at once or with the next one; whether that could be done."""
+        edit, self._edit = self._edit, None
+        if not self.is_known or (edit is not None and rewritten(edit) in self._fixed):
+            return self._load()
+        self._undone = edit
+        return True
+
+    def settle(self) -> None:
+        """Have the device the original now, with all of it known by its handles."""
+        if self._undone is not None:
+            edit, self._undone = self._undone, None
+            try:
+                self._run(undone(edit, self._objects, self._handles))
+                self._follow(None)
+            except (NftError, LostError, HarnessError):
+                self._load_again()
+
+    def renew(self) -> bool:
+        """Load the mutant anew, in two transactions; whether that could be done."""
+        edit = self._edit
+        if not self._load():
+            return False
+        if edit is not None:
+            self._run(commands(edit, self._objects))
+            self._edit = edit
+            self._follow(edit)
+        return True
+
+    def become(self, edit: Edit) -> Listed:
+        """Turn the original into a mutant.
+
+        Raises :class:`RefusedError` where nft does not take it.
+        """
+        try:
+            self._run([*self._taken_back(edit), *commands(edit, self._objects, self._handles)])
+        except (NftError, LostError):
+            # Whichever was refused: the mutant alone says it.
+            self._load_again()
+            try:
+                self._run(commands(edit, self._objects))
+            except (NftError, LostError) as refused:
+                raise RefusedError(str(refused).splitlines()[0]) from None
+        self._undone, self._edit = None, edit
+        return self._follow(edit)
+
+    def _taken_back(self, edit: Edit) -> list[dict[str, Any]]:
+        """The commands that take the mutant before ``edit`` back, as far as that needs any."""
+        before = self._undone
+        if before is None or (place := rewritten(before)) is None:
+            return [] if before is None else undone(before, self._objects, self._handles)
+        if isinstance(before, Replaced) and isinstance(edit, Replaced | Deleted) and edit.rule == place:
+            return []
+        needed = {rewritten(edit)} | ({edit.rule} if isinstance(edit, Swapped) else set())
+        if place in needed:  # it gets a new handle
+            self.settle()
+            return []
+        return undone(before, self._objects, self._handles)
+
+    @property
+    def _nft(self) -> Nft:
+        return self._original.nft
+
+    def _run(self, several: list[dict[str, Any]]) -> None:
+        self._nft.run(json.dumps({"nftables": several}), as_json=True)
+
+    def _load_again(self) -> None:
+        if not self._load():
+            raise HarnessError("the ruleset could not be loaded again")
+
+    def _load(self) -> bool:
+        """Load the original from its files."""
+        self._edit = self._undone = None
+        self._handles = {}
+        self.is_known = self.inner.renew()
+        if self.is_known:
+            self.inner.rename(self._original)
+        return self.is_known
+
+    def _follow(self, edit: Edit | None) -> Listed:
+        """Know the rules by the handles that they have now, with or without ``edit``."""
+        listed = self._nft.ruleset()
+        found, after = listing.read(listed, self.device.namespace.call(handles_in_blocks))
+        tables = {(one.family, one.table) for one in self._original.chains}
+        rules = [one for one in after if (one.family, one.table) in tables]
+        before = order(edit, self._original.rules) if edit is not None else list(self._original.rules)
+        changed = None if edit is None else rewritten(edit)
+        pairs = list(zip(before, rules, strict=False))
+        if len(rules) != len(before) or any(one.text != now.text and key_of(one) != changed for one, now in pairs):
+            raise HarnessError("nft lists other rules than the mutant was to have")
+        named = [self._named(one, other) for one, other in pairs]
+        self._handles = {key_of(one): other.handle for one, other in pairs if one.handle != other.handle}
+        policies = {(one.family, one.table, one.name): one.policy for one in found}
+        chains = [
+            msgspec.structs.replace(one, policy=policies.get((one.family, one.table, one.name), one.policy))
+            for one in self._original.chains
+        ]
+        self.inner.rename(Ruleset(chains, named, self._original.sets, self._nft, self._original.tables))
+        texts = [(one.text, other.text) for one, other in pairs if one.text != other.text]
+        # Elements of sets are not in the listing.
+        return Listed(tuple(texts), _HANDLE.sub("", listed) == self._listed and not isinstance(edit, Elements))
+
+    def _named(self, before: Rule, now: listing.ListedRule) -> Rule:
+        """A rule of the mutant, which scenarios call as they call that of the original: they are about its place."""
+        found = msgspec.structs.replace(before, handle=now.handle, text=now.text)
+        if before.text != now.text and any(same_rule(one, before) and not same_rule(one, found) for one in self._names):
+            return msgspec.structs.replace(found, written=before.text)
+        return found

@@ -1,0 +1,201 @@
+"""Packets that tell a mutant from the original: candidates by simulation, and what the kernel says of them."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from harness.batch.messages import Effects
+from harness.batch.session import Session
+from harness.compare.changes import details, difference
+from harness.generate.device import SimulatedDevice
+from harness.generate.facts import Facts, with_lists
+from harness.generate.pool import Pool, PooledPacket, cost
+from harness.generate.simulate import SimulatedRuleset
+from harness.model.problem import Problem
+from harness.mutate.edits import Objects, applied
+from harness.mutate.messages import AskedApart, Shown, Structure, Trial
+from harness.mutate.operators import Mutant
+from harness.mutate.results import Witness
+from harness.packets.frames import Frame, build
+from harness.packets.spec import Send
+from harness.scenario.case import Case
+from harness.topology.network import Network
+
+POOLED: Final = 600
+"""Packets that are made for a ruleset."""
+SIMULATED: Final = 1_500
+"""Packets of each kind that are simulated for that."""
+FIRST: Final = 3
+"""Packets that are tried on a mutant first: those on which a simulation sees a difference."""
+ASKED: Final = 24
+"""Mutants in one request."""
+MORE: Final = 20
+"""Packets that are tried on it where those show none."""
+
+
+class Candidate(NamedTuple):
+    """A packet with those before it, ready to be sent."""
+
+    sends: tuple[dict[str, Any], ...]
+    frames: tuple[tuple[Frame, ...], ...]
+
+    @property
+    def summary(self) -> str:
+        """The last packet in a line."""
+        return self.frames[-1][-1].summary
+
+
+class Candidates:
+    """Packets for the mutants of one ruleset in one lab."""
+
+    def __init__(self, structure: Structure, network: Network, seed: int) -> None:
+        self._structure = structure
+        self._network = network
+        self._original = self._device(structure.objects)
+        self._packets = sorted(Pool([self._original], seed, SIMULATED).packets(POOLED), key=cost)
+        self._made: dict[str, Candidate | None] = {}
+
+    def of(self, mutant: Mutant) -> Iterator[Candidate]:
+        """Packets on which a simulation sees a difference, the simplest first; then others that may show one."""
+        device = self._device(applied(mutant.edit, self._structure.objects))
+        chains = {place[:3] for place in mutant.touched}
+        ways: list[PooledPacket] = []
+        near: list[PooledPacket] = []
+        rest: list[PooledPacket] = []
+        for packet in self._packets:
+            went = self._way(device, packet)
+            before = packet.way[0]
+            if went is None or went[1] != before[1]:
+                yield from self._ready(packet)
+            elif went[0] != before[0]:
+                ways.append(packet)
+            elif any(key[:3] in chains for key in before[0]):
+                near.append(packet)
+            else:
+                rest.append(packet)
+        for packet in (*ways, *near[:: max(len(near) // MORE, 1)], *rest[:: max(len(rest) // MORE, 1)]):
+            yield from self._ready(packet)
+
+    def _device(self, objects: Objects) -> SimulatedDevice:
+        listed = [{"rule": with_lists(one["rule"])} if "rule" in one else one for one in objects]
+        structure = self._structure
+        facts = Facts(objects=listed, chains=structure.chains, rules=structure.rules, defines={})
+        return SimulatedDevice(SimulatedRuleset(facts), self._network)
+
+    @staticmethod
+    def _way(device: SimulatedDevice, packet: PooledPacket) -> tuple[tuple[Any, ...], str] | None:
+        with suppress(LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+            went = device.travel(dict(packet.fields), frozenset())
+            return (tuple(went.met), went.verdict) if went else ((), "")
+        return None
+
+    def _ready(self, packet: PooledPacket) -> Iterator[Candidate]:
+        """The packet, if it can be sent."""
+        key = repr(packet.sends)
+        if key not in self._made:
+            self._made[key] = made(packet.sends, self._network)
+        if (one := self._made[key]) is not None:
+            yield one
+
+
+def made(sends: tuple[dict[str, Any], ...], network: Network) -> Candidate | None:
+    """The frames of a packet and of those before it; None for what cannot be sent in this lab."""
+    with suppress(Problem, msgspec.ValidationError):
+        return Candidate(sends, tuple(build(msgspec.convert(send, Send), network) for send in sends))
+    return None
+
+
+def witnesses(packets: Sequence[Candidate], old: Sequence[Effects], new: Sequence[Effects]) -> Iterator[Witness]:
+    """Those of ``packets`` whose effects differ under the original and under the mutant."""
+    for packet, before, after in zip(packets, old, new, strict=True):
+        if before.error or after.error:
+            continue
+        for one, other in zip(before.seen, after.seen, strict=False):
+            if one.by_chance or other.by_chance:
+                break
+            if found := difference(one, other):
+                shown = tuple(row for row in details(one, other) if row[0] != "verdict")
+                yield Witness(sends=packet.sends, summary=packet.summary, difference=found, details=shown)
+                break
+
+
+class Searching:
+    """The search for packets that tell mutants from the original."""
+
+    def __init__(self, structure: Structure, case: Case, session: Session, seed: int) -> None:
+        """Packets are sent in the lab of ``case``."""
+        self._structure = structure
+        self._case = case
+        self._candidates = Candidates(structure, case.network, seed)
+        self._session = session
+        self._original: dict[str, Effects] = {}
+        """What the original does with packets, by their text."""
+        self.found: dict[str, list[Witness]] = {}
+        """By the mutant's key, the simplest first."""
+        self.packets: dict[str, int] = {}
+        self._left: dict[str, Iterator[Candidate]] = {}
+        """Packets that were not tried."""
+
+    def search(self, todo: Sequence[Mutant], *, first: bool) -> None:
+        """Try packets on each of ``todo``."""
+        trials: list[tuple[Mutant, list[Candidate]]] = []
+        for mutant in todo:
+            if first:
+                self._left[mutant.key] = self._candidates.of(mutant)
+            chosen = list(islice(self._left[mutant.key], FIRST if first else MORE))
+            self.packets[mutant.key] = self.packets.get(mutant.key, 0) + len(chosen)
+            if chosen:
+                trials.append((mutant, chosen))
+        self._learn([one for _, packets in trials for one in packets], sift=True)
+        for (mutant, packets), effects in zip(trials, self._asked(trials, sift=True), strict=True):
+            known = [self._original[repr(one.sends)] for one in packets]
+            self.found.setdefault(mutant.key, []).extend(witnesses(packets, known, effects.effects))
+
+    def confirm(self, todo: Sequence[Mutant]) -> None:
+        """Keep, of each mutant, the first packet that also tells it with functions watched, if one does."""
+        trials = [
+            (mutant, [one for seen in self.found.get(mutant.key, [])[:1] if (one := self._made(seen)) is not None])
+            for mutant in todo
+        ]
+        trials = [(mutant, packets) for mutant, packets in trials if packets]
+        self._original.clear()
+        self._learn([one for _, packets in trials for one in packets], sift=False)
+        for (mutant, packets), effects in zip(trials, self._asked(trials, sift=False), strict=True):
+            known = [self._original[repr(one.sends)] for one in packets]
+            watched = "functions" if effects.whole else "tracepoints"
+            shown = [
+                msgspec.structs.replace(one, confirmed=watched) for one in witnesses(packets, known, effects.effects)
+            ]
+            if shown:
+                self.found[mutant.key] = shown
+
+    def _made(self, one: Witness) -> Candidate | None:
+        return made(one.sends, self._case.network)
+
+    def _learn(self, packets: Sequence[Candidate], *, sift: bool) -> None:
+        missing = {repr(one.sends): one for one in packets if repr(one.sends) not in self._original}
+        if missing:
+            (shown,) = self._shown([Trial(edit=None, packets=[one.frames for one in missing.values()])], sift=sift)
+            self._original |= dict(zip(missing, shown.effects, strict=True))
+
+    def _asked(self, trials: Sequence[tuple[Mutant, list[Candidate]]], *, sift: bool) -> Iterator[Shown]:
+        asked = [Trial(edit=mutant.edit, packets=[one.frames for one in packets]) for mutant, packets in trials]
+        for first in range(0, len(asked), ASKED):
+            yield from self._shown(asked[first : first + ASKED], sift=sift)
+
+    def _shown(self, trials: Sequence[Trial], *, sift: bool) -> Iterator[Shown]:
+        case = self._case
+        asked = AskedApart(
+            side=pickle.dumps((case.network, case.rulesets[case.network.device])),
+            objects=self._structure.objects,
+            fixed=self._structure.fixed,
+            trials=tuple(trials),
+            sift=sift,
+        )
+        yield from self._session.answers(asked, Shown)

@@ -1,0 +1,164 @@
+"""``nft-harness mutate``: pytest's selection, and whole runs on this kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.cache import cache_dir
+from harness.errors import HarnessError
+from harness.mutate import command, measure, survivors
+from harness.mutate.command import Interrupted, Request
+from harness.mutate.results import RulesetResult
+from harness.scenario.load import load_all
+from harness.tracer.kernel_cache import KernelCache
+from harness.tracer.tracer import Tracer
+
+RULESET = """\
+table inet fw {
+	set web { type inet_service; elements = { 80, 443 }; }
+	chain forward {
+		type filter hook forward priority filter; policy drop;
+		ct state established accept
+		iifname "wan0" tcp dport 22 accept comment "ssh"
+		iifname "wan0" tcp dport @web accept
+	}
+}
+"""
+SCENARIOS = """\
+lab: router
+ruleset: fw.nft
+scenarios:
+  - name: ssh
+    send: {from: client, to: server, tcp: {dport: 22}}
+    expect: {verdict: accept, rule: ssh, path: [ip_rcv, ip_forward]}
+  - name: telnet
+    send: {from: client, to: server, tcp: {dport: 23}}
+    expect: {verdict: drop}
+  - name: web
+    send: {from: client, to: server, tcp: {dport: 80}}
+    expect: {verdict: accept}
+  - name: wrong
+    send: {from: client, to: server, tcp: {dport: 443}}
+    expect: {verdict: drop}
+"""
+
+
+class Here:
+    """The session in this process."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+        self.asked: list[str] = []
+
+    def answers(self, request: Any, _: Any) -> Iterator[Any]:
+        self.asked.append(type(request).__name__)
+        yield from measure.answers(request, lambda: self._tracer)
+
+    def run(self, cases: Any, frames: Any) -> Iterator[Any]:
+        from harness.batch.messages import AskedCases
+
+        yield from self.answers(AskedCases.of(cases, frames), None)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NFT_KERNEL", "host")
+    (tmp_path / "pytest.ini").touch()
+    (tmp_path / "scenarios").mkdir()
+    (tmp_path / "scenarios/fw.yaml").write_text(SCENARIOS)
+    (tmp_path / "scenarios/fw.nft").write_text(RULESET)
+    return tmp_path
+
+
+@pytest.fixture
+def here(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Here]]:
+    opened: list[Here] = []
+    monkeypatch.setattr(survivors, "SIMULATED", 100)  # the controller's work, which is slow in a guest
+    monkeypatch.setattr(survivors, "POOLED", 60)
+    monkeypatch.setattr(survivors, "MORE", 4)
+    monkeypatch.setattr("harness.mutate.known.FOLDER", f"mutants-{project.name}")  # nothing is known yet
+    with Tracer(KernelCache(cache_dir())) as tracer:
+
+        @contextmanager
+        def session(*_: str) -> Iterator[Here]:
+            opened.append(Here(tracer))
+            yield opened[-1]
+
+        monkeypatch.setattr("harness.batch.session.Session.open", session)
+        yield opened
+
+
+def run(*arguments: str, **more: Any) -> RulesetResult:
+    (found,) = command.run(Request(selection=arguments or ("scenarios",), kernel="host", **more), lambda _: None)
+    return found
+
+
+def fates(found: RulesetResult) -> dict[tuple[int, str], str]:
+    return {(one.position.line if one.position else 0, one.name): one.fate for one in found.mutants}
+
+
+@pytest.mark.kernel
+def test_a_whole_run_tells_what_is_guarded_and_a_second_one_knows_it(here: list[Here], project: Path) -> None:
+    found = run("scenarios", save=project / "scenarios/more.yaml")
+    seen = fates(found)
+    assert seen[6, "rule deleted"] == "killed"
+    assert seen[6, "port off by one: tcp dport 22 → 23"] == "killed"
+    assert seen[4, "policy turned: policy drop → accept"] == "killed"
+    assert seen[7, "element removed: @web without 80"] == "killed"
+    # The scenario for 443 is wrong, so nothing guards that element: a packet shows it.
+    assert seen[7, "element removed: @web without 443"] == "survived"
+    (survivor,) = (one for one in found.mutants if one.what == "@web without 443")
+    assert survivor.witness is not None
+    assert survivor.witness.sends[-1]["tcp"]["dport"] == 443
+    assert survivor.witness.difference == "accept → drop"
+    assert survivor.witness.confirmed == "functions"
+    assert seen[6, "rules swapped: swapped with the rule after it"] == "equivalent"
+    assert [one.split(": ")[0] for one in found.unused] == ["scenarios/fw.yaml::wrong"]
+    # What was saved guards it, and only what is new is run.
+    saved = [case.name for case in load_all(project / "scenarios/more.yaml").cases]
+    assert any("dport 443" in name for name in saved)
+    again = run("scenarios")
+    assert fates(again)[7, "element removed: @web without 443"] == "killed"
+    assert "AskedStructure" not in here[-1].asked
+    opened = len(here)
+    assert fates(run("scenarios")) == fates(again)
+    assert len(here) == opened, "all is known, so nothing was started"
+
+
+def test_arguments_that_pytest_refuses_and_selections_without_a_ruleset_are_sentences(project: Path) -> None:
+    with pytest.raises(HarnessError, match=r"pytest could not collect the scenarios: .*not found"):
+        run("scenarios/nothing.yaml")
+    with pytest.raises(HarnessError, match="pytest selects no scenario that loads a ruleset"):
+        run("scenarios", "-k", "nobody")
+    with pytest.raises(HarnessError, match=r"no selected scenario loads other.nft.*they load scenarios/fw.nft"):
+        run("scenarios", rulesets=("other.nft",))
+    assert project.is_dir()
+
+
+def test_pytest_selects_and_broken_scenarios_are_said(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "scenarios/fw.yaml").write_text(SCENARIOS + "  - name: broken\n    send: {}\n    expect: drop\n")
+    chosen: list[list[str]] = []
+    said: list[str] = []
+
+    class Counting:
+        is_begun = False
+
+        def __init__(self, subject: Any, *_: Any, **__: Any) -> None:
+            chosen.append([case.name for case in subject.cases])
+
+        def run(self) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "MutatedRuleset", Counting)
+    monkeypatch.setattr(command, "_described", lambda *_: "a kernel")
+    with pytest.raises(Interrupted) as interrupted:
+        command.run(Request(selection=("scenarios", "-k", "ssh or web or broken"), kernel="host"), said.append)
+    assert chosen == [["ssh", "web"]]
+    assert interrupted.value.results == []
+    assert [one for one in said if one.startswith("not used: scenarios/fw.yaml:17")]
