@@ -181,7 +181,7 @@ def _next_hop(here: HostPlan, way: _Way) -> NextHop:
         raise Problem(f"{here.name}'s route to {subnet} is of type {kind}")
     if isinstance(here.made.get(name), Tunnel | Wireguard):
         return NextHop(here.interfaces[name], NO_MAC)
-    if via == subnet.broadcast_address and subnet.version == 4:
+    if subnet.version == 4 and subnet.prefixlen < 31 and via == subnet.broadcast_address:
         return NextHop(here.interfaces[name], BROADCAST)
     for neighbour in here.neighbours:
         if (neighbour.interface, neighbour.address) == (name, via):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Any
 
 import msgspec
@@ -103,3 +104,9 @@ def test_a_next_hop_that_is_in_no_network_of_its_interface() -> None:
     spec["hosts"]["device"]["routes"] = [{"to": "default", "via": "router", "dev": "eth0"}]
     with pytest.raises(Problem, match="with dev: a next hop is one address"):
         Network.of(msgspec.convert(spec, LabSpec))
+
+
+def test_a_host_of_a_route_to_itself_alone_is_no_broadcast_address() -> None:
+    network = device([{"to": "198.51.100.1/32", "dev": "wan1"}])
+    hop = network.route("device", ip_address("198.51.100.1"))
+    assert hop.mac == network.hosts["isp2"].interfaces["eth0"].mac
