@@ -33,7 +33,8 @@ Print = Callable[[str], None]
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line asks for."""
 
-    ruleset: Path
+    rulesets: tuple[Path, ...]
+    """Files, in the order of loading."""
     question: Question
     lab: str = ""
     """A built-in lab, or the file of one; "" for the one that ``init`` would choose."""
@@ -52,13 +53,9 @@ def run(request: Request, show: Print, note: Print) -> None:
     Raises :class:`~harness.errors.HarnessError` where there is no answer, of the class
     :class:`~harness.errors.BrokenMeasurement` where something could not be observed.
     """
-    if not request.ruleset.is_file():
-        raise HarnessError(
-            f"{request.ruleset} is not a file", remedy="name a file that nft -f or iptables-restore loads"
-        )
     given = lab.given(request.lab) if request.lab else None
     with Session.open(request.kernel, request.tracer) as session:
-        chosen = given or lab.choose(_looked(session, request.ruleset, note))
+        chosen = given or lab.choose(_looked(session, request.rulesets, note))
         asked = _Asked(request, chosen, session)
         steps = request.question.steps(chosen.network)
         case, seen = asked.run(steps)
@@ -67,18 +64,18 @@ def run(request: Request, show: Print, note: Print) -> None:
     if request.save:
         words = f"{request.question.words}: {', '.join(dict.fromkeys(answer.verdicts(seen.sent)))}"
         note(saving.save(request.save, words, case, seen, chosen))
-    title = f"{shortened(request.ruleset)}: {request.question.words}"
+    title = f"{', '.join(str(shortened(one)) for one in request.rulesets)}: {request.question.words}"
     about = f"kernel {seen.kernel}; {chosen.described}"
     if request.json:
-        show(answer.as_json(answer.result(title, shortened(request.ruleset), seen, case.network)))
+        show(answer.as_json(answer.result(title, shortened(request.rulesets[0]), seen, case.network)))
     else:
         show(answer.text(title, about, seen, case.network, colour=request.colour))
 
 
-def _looked(session: Session, ruleset: Path, note: Print) -> Facts:
-    facts = session.look([ruleset])
+def _looked(session: Session, rulesets: Sequence[Path], note: Print) -> Facts:
+    facts = session.look(rulesets)
     if not facts.chains:
-        note(f"{ruleset} has no chain: every packet passes it")
+        note(f"{rulesets[0]} has no chain: every packet passes it")
     return facts
 
 
@@ -113,7 +110,7 @@ class _Asked(NamedTuple):
     def _case(self, steps: Sequence[Node]) -> Case:
         question = self.request.question
         files = [question.pcap] if question.pcap else []
-        return drafts.case(self.lab, [self.request.ruleset], question.source, steps, files)
+        return drafts.case(self.lab, self.request.rulesets, question.source, steps, files)
 
 
 def _listener(sent: PacketResult, step: Node, network: Network) -> tuple[str, int] | None:

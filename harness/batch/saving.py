@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import harness
 from harness import untrusted
 from harness.batch.messages import Seen
 from harness.bounds import SCENARIO_BYTES
@@ -21,6 +23,7 @@ from harness.recording.checking import differing
 from harness.recording.edit import Text, UneditableError
 from harness.recording.sample import NotRecordableError, Sample
 from harness.save import save as write
+from harness.scenario import schema
 from harness.scenario.case import Case
 from harness.scenario.files import is_called_so
 from harness.scenario.load import load_all
@@ -37,20 +40,21 @@ def save(path: Path, name: str, case: Case, seen: Seen, lab: ChosenLab) -> str:
     Raises :class:`~harness.errors.HarnessError` where that cannot be done.
     """
     project = refuse_name(path)
-    (ruleset,) = case.rulesets[case.network.device].paths
+    rulesets = case.rulesets[case.network.device].paths
     steps = _steps(case, _expected(seen))
     try:
         before = untrusted.read(path, SCENARIO_BYTES, allowed=project.allows).decode() if path.exists() else None
     except (untrusted.Unreadable, UnicodeDecodeError) as error:
         raise HarnessError(f"{path} cannot be changed: it {error}") from None
-    named, placed = _name(name, path, before, project), _placed(lab, path)
+    named, lab = _name(name, path, before, project), placed(lab, path)
     if before is None:
         about = ["# Packets that were asked about, and what became of them."]
-        text = file.head(ruleset, path, placed, about) + "\n".join(file.entry(named, steps)) + "\n"
+        text = file.head(rulesets, path, lab, about) + "\n".join(file.entry(named, steps)) + "\n"
         why = _why_not(path, text, named, case, seen, project)
     else:
-        near = {"ruleset": _near(ruleset, path)}
-        for keys in ({}, near, {"lab": placed.lab} | near | placed.keys):
+        names = [_near(one, path) for one in rulesets]
+        near: dict[str, Any] = {"ruleset": names if len(names) > 1 else names[0]}
+        for keys in ({}, near, {"lab": lab.lab} | near | lab.keys):
             text = _appended(path, before, file.entry(named, steps, keys))
             if not (why := _why_not(path, text, named, case, seen, project)):
                 break
@@ -58,9 +62,27 @@ def save(path: Path, name: str, case: Case, seen: Seen, lab: ChosenLab) -> str:
         raise HarnessError(f"{path} was not written: {why}")
     try:
         write(path, text)
+        if before is None:
+            put_schema(path.parent)
     except OSError as error:
         raise HarnessError(f"{path} can't be written: {error.strerror}") from None
     return f"{path}: {'begun with' if before is None else 'has'} the scenario '{named}'"
+
+
+def put_schema(folder: Path) -> None:
+    """Put the JSON Schema that new scenario files in ``folder`` name beside them, in place of an older one.
+
+    A file of that name that is something else stays. Raises :class:`OSError`.
+    """
+    own = (Path(harness.__file__).parent / file.SCHEMA).read_bytes()
+    place = folder / file.SCHEMA
+    with suppress(untrusted.Unreadable):
+        there = untrusted.read(place, SCENARIO_BYTES)
+        if there == own or schema.ID.encode() not in there:
+            return
+    if place.exists() and not place.is_file():
+        return
+    write(place, own)
 
 
 def refuse_name(path: Path) -> Project:
@@ -104,7 +126,7 @@ def _near(one: Path, file: Path) -> str:
     return os.path.relpath(one.resolve(), file.absolute().parent.resolve())
 
 
-def _placed(lab: ChosenLab, file: Path) -> ChosenLab:
+def placed(lab: ChosenLab, file: Path) -> ChosenLab:
     """``lab`` as ``file`` names it."""
     if isinstance(lab.lab, str) and Path(lab.lab).is_file():
         return lab._replace(lab=_near(Path(lab.lab), file))

@@ -28,6 +28,7 @@ def ask(parser: argparse.ArgumentParser) -> None:
     def run(options: argparse.Namespace) -> int:
         from harness.ask import command
         from harness.ask.steps import Question
+        from harness.scenario.files import rulesets
 
         given = [options.line and not (options.packet or options.pcap), options.send, options.packet, options.pcap]
         if sum(map(bool, given)) != 1:
@@ -35,7 +36,7 @@ def ask(parser: argparse.ArgumentParser) -> None:
             raise HarnessError("no packet is given" if not any(given) else "several packets are given", remedy=remedy)
         line = " ".join(options.line)
         request = command.Request(
-            ruleset=options.ruleset,
+            rulesets=rulesets(options.ruleset),
             question=Question(line=line, send=options.send, packet=options.packet, pcap=options.pcap),
             lab=options.lab,
             flow=options.flow,
@@ -53,7 +54,7 @@ def ask(parser: argparse.ArgumentParser) -> None:
         return 0
 
     add = parser.add_argument
-    add("ruleset", type=Path, help="an nft file, or one of iptables-save")
+    add("ruleset", help="an nft file, or one of iptables-save; several with commas")
     add("line", nargs="*", metavar="PACKET", help="a packet on one line: 'client > server tcp dport 22'")
     add("--send", default="", metavar="YAML", help="a packet as send in a scenario: '{from: client, to: server, …}'")
     add("--packet", default="", metavar="LAYERS", help="a packet in scapy's words: 'IP()/TCP(dport=22)'")
@@ -233,15 +234,23 @@ def init(parser: argparse.ArgumentParser) -> None:
 
     def run(options: argparse.Namespace) -> int:
         from harness.init import command
+        from harness.scenario.files import rulesets
 
         def progress(line: str) -> None:
             say(line, sys.stderr)
 
         return command.run(
-            options.ruleset, options.output, kernel=options.kernel, measure=not options.no_run, progress=progress
+            rulesets(options.ruleset),
+            options.output,
+            kernel=options.kernel,
+            measure=not options.no_run,
+            progress=progress,
+            at=options.lab,
         )
 
-    parser.add_argument("ruleset", type=Path, help="an nft file; copied to scenarios/rulesets if it lies elsewhere")
+    help_ = "an nft file, or several with commas; copied to scenarios/rulesets if it lies elsewhere"
+    parser.add_argument("ruleset", help=help_)
+    parser.add_argument("--lab", default="", metavar="LAB", help="a built-in lab or the file of one; default: chosen")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: scenarios/NAME.yaml")
     parser.add_argument("--no-run", action="store_true", help="write packets only, for pytest --nft-record")
     parser.add_argument("--kernel", default="auto", help="auto (default), host, a version or a path")

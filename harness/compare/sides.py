@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from harness.errors import HarnessError
 from harness.project import find
 from harness.scenario.case import Case, Files
-from harness.scenario.files import shortened
+from harness.scenario.files import rulesets, shortened
 from harness.scenario.load import load_all
 
 ORDERS_AT_MOST: Final = 5
@@ -36,20 +36,8 @@ def of(text: str) -> Side:
 
     Raises :class:`~harness.errors.HarnessError` where there is none.
     """
-    paths = tuple(path for one in text.split(",") for path in _files(Path(one)))
+    paths = tuple(path.resolve() for path in rulesets(text))
     return Side(text, Files(paths, find(paths)))
-
-
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_dir():
-        found = sorted(path.glob("*.nft"))
-        if not found:
-            raise HarnessError(f"{path} has no file NAME.nft")
-        yield from (one.resolve() for one in found)
-    elif path.is_file():
-        yield path.resolve()
-    else:
-        raise HarnessError(f"{path} is neither a file nor a folder", remedy="name a ruleset that nft -f loads")
 
 
 def orders(side: Side) -> list[Side]:

@@ -43,23 +43,23 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """The names that the file has for interfaces: ``{"enp1s0": "wan"}``."""
 
 
-def look(path: Path, kernel: str) -> Facts:
-    """Load ``path`` and look at it: here if that can be done, else in a microVM with ``kernel``.
+def look(paths: Sequence[Path], kernel: str) -> Facts:
+    """Load ``paths``, one after the other, and look at them: here if that can be done, else in a guest with ``kernel``.
 
     Raises :class:`~harness.errors.HarnessError`, with the place in the file where nft refuses it.
     """
     if os.geteuid() == 0:
         with suppress(HarnessError):  # this kernel may lack what the ruleset needs: then the guest decides
-            return load(path)
+            return load(*paths)
     from harness.vm.microvm import wrapper
 
-    command = [*wrapper(), "--kernel", kernel, "-m", __name__, str(path)]
+    command = [*wrapper(), "--kernel", kernel, "-m", __name__, *map(str, paths)]
     ending.check()
     ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     try:
         return msgspec.json.decode(ran.stdout, type=Facts)
     except msgspec.MsgspecError:
-        raise HarnessError(ran.stderr.decode(errors="replace").strip() or f"{path} could not be loaded") from None
+        raise HarnessError(ran.stderr.decode(errors="replace").strip() or f"{paths[0]} could not be loaded") from None
 
 
 def load(*paths: Path) -> Facts:
@@ -207,6 +207,6 @@ def _make(host: Host, names: list[str]) -> None:
 
 if __name__ == "__main__":
     try:
-        sys.stdout.buffer.write(msgspec.json.encode(load(Path(sys.argv[1]))))
+        sys.stdout.buffer.write(msgspec.json.encode(load(*map(Path, sys.argv[1:]))))
     except HarnessError as error:
         sys.exit(str(error))

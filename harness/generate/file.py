@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from harness.generate.lab import ChosenLab
 from harness.recording import edit
 from harness.text import escape
+
+SCHEMA: Final = "scenario.schema.json"
+"""The file beside scenario files that editors check them by."""
+MODELINE: Final = f"# yaml-language-server: $schema={SCHEMA}"
+"""The first line, by which an editor finds it."""
 
 
 class ScenarioDraft(NamedTuple):
@@ -35,12 +40,14 @@ class WrittenStep(NamedTuple):
     """Nothing where none is known yet."""
 
 
-def head(ruleset: Path, output: Path, lab: ChosenLab, about: Sequence[str] = ()) -> str:
+def head(rulesets: Sequence[Path], output: Path, lab: ChosenLab, about: Sequence[str] = ()) -> str:
     """All above the scenarios; ``output`` is the file's own place, ``about`` the comment that it begins with."""
-    near = os.path.relpath(ruleset.resolve(), output.absolute().parent.resolve())
+    near = [os.path.relpath(one.resolve(), output.absolute().parent.resolve()) for one in rulesets]
+    named = ", ".join(one.name for one in rulesets)
     name = lab.lab if isinstance(lab.lab, str) else None
-    lines = list(about) or [
-        f"# A packet for each rule and policy of {escape(ruleset.name)}, and what became of it. Read it: this is what",
+    lines = [MODELINE]
+    lines += about or [
+        f"# A packet for each rule and policy of {escape(named)}, and what became of it. Read it: this is what",
         "# the ruleset does, which need not be what it should do.",
     ]
     lines.append(f"lab: {name} # {lab.described}" if name else "lab:")
@@ -48,7 +55,7 @@ def head(ruleset: Path, output: Path, lab: ChosenLab, about: Sequence[str] = ())
         lines += _lab(msgspec.to_builtins(lab.lab))
     if lab.interfaces:
         lines.append(f"interfaces: {edit.flow(dict(lab.interfaces))}")
-    lines.append(f"ruleset: {edit.scalar(near, in_flow=False)}")
+    lines.append(f"ruleset: {edit.flow(near) if len(near) > 1 else edit.scalar(near[0], in_flow=False)}")
     return "\n".join(lines) + "\n\nscenarios:\n"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from harness.batch.messages import Seen
+from harness.batch.saving import placed, put_schema
 from harness.batch.session import Session
 from harness.errors import HarnessError
 from harness.generate import file, lab
@@ -32,6 +33,8 @@ from harness.scenario.load import load_all
 from harness.text import escape
 from harness.vm import images, placement
 
+SAVES: Final = (".v4", ".v6", ".ipset")
+"""Ends of files of iptables-save and ipset save."""
 TRIES: Final = 3
 """Packets for a rule that the first one did not meet."""
 REPORTED: Final = 50
@@ -43,14 +46,16 @@ Measure = Callable[[Sequence[Case]], Iterator[Seen]]
 """Sends the packets of scenarios; what became of each, in their order."""
 
 
-def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, progress: Progress) -> int:
-    """Write a scenario file for ``ruleset``; 0 when all is done, 1 when a rule is left without a packet.
+def run(
+    rulesets: Sequence[Path], output: Path | None, *, kernel: str, measure: bool, progress: Progress, at: str = ""
+) -> int:
+    """Write a scenario file for ``rulesets``, which are loaded in this order, in the lab ``at`` or a chosen one.
+
+    Returns 0 when all is done, 1 when a rule is left without a packet.
 
     Raises :class:`~harness.errors.HarnessError` for a ruleset that cannot be loaded, and for a file that exists.
     """
-    if not ruleset.is_file():
-        raise HarnessError(f"{ruleset} is not a file")
-    output = output or Path("scenarios", f"{ruleset.stem}.yaml")
+    output = output or Path("scenarios", f"{rulesets[0].stem}.yaml")
     project = find([output])
     if output.exists():
         raise HarnessError(f"{output} already exists", remedy="remove it, or name another with -o")
@@ -61,13 +66,13 @@ def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, progr
         )
     with Session.open(kernel) if measure else nullcontext() as session:
         # What measures looks at it, too: another nft might give other handles to the rules.
-        facts = look(ruleset, _image(kernel)) if session is None else session.look([ruleset])
-        ruleset = _in_project(ruleset, output, project, progress)
-        chosen = lab.choose(facts)
+        facts = look(rulesets, _image(kernel)) if session is None else session.look(rulesets)
+        rulesets = [_in_project(one, output, project, progress) for one in rulesets]
+        chosen = placed(lab.given(at), output) if at else lab.choose(facts)
         progress(f"lab: {chosen.described}")
         about = list(targets(facts))
         device = SimulatedDevice(SimulatedRuleset(facts), chosen.network)
-        writer = _Writer(ruleset, output, chosen, project)
+        writer = _Writer(rulesets, output, chosen, project)
         work = _Work(about, device, writer)
         progress(f"found packets for {sum(map(bool, work.candidates.values()))} of {len(about)} rules and policies")
         if session is not None:
@@ -83,6 +88,7 @@ def run(ruleset: Path, output: Path | None, *, kernel: str, measure: bool, progr
         progress(f"no scenario for {comment}")
     try:
         save(output, writer.text(_once(found.values()), comments))
+        put_schema(output.parent)
     except OSError as error:
         raise HarnessError(f"{output} can't be written: {error.strerror}") from None
     progress(f"{output}: scenarios for {len(found)} of {len(about)} rules and policies")
@@ -97,7 +103,7 @@ def _in_project(ruleset: Path, output: Path, project: Project, progress: Progres
     if re.search(r'^\s*include\s+"(?!/)', full.read_text(errors="replace"), re.MULTILINE):
         remedy = "copy it there, together with the files it includes"
         raise HarnessError(f"{ruleset} lies outside of the project, and includes other files", remedy=remedy)
-    copy = output.parent / "rulesets" / (f"{ruleset.stem}.nft")
+    copy = output.parent / "rulesets" / (ruleset.name if ruleset.suffix in SAVES else f"{ruleset.stem}.nft")
     if copy.exists():
         if copy.read_bytes() == full.read_bytes():
             return copy
@@ -113,14 +119,14 @@ def _in_project(ruleset: Path, output: Path, project: Project, progress: Progres
 class _Writer(NamedTuple):
     """The file to be written, read back before it is."""
 
-    ruleset: Path
+    rulesets: Sequence[Path]
     output: Path
     lab: lab.ChosenLab
     project: Project
 
     def text(self, drafts: Sequence[ScenarioDraft], comments: Sequence[str] = ()) -> str:
         """The file with ``drafts``."""
-        return file.head(self.ruleset, self.output, self.lab) + file.body(drafts, comments)
+        return file.head(self.rulesets, self.output, self.lab) + file.body(drafts, comments)
 
     def read(self, drafts: Sequence[ScenarioDraft]) -> tuple[list[Case], dict[int, str]]:
         """``drafts`` as they would be read, and the numbers of those that would not, with the reason.

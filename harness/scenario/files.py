@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from harness import untrusted
 from harness.bounds import PYTHON_BYTES, SCENARIO_BYTES
+from harness.errors import HarnessError
 from harness.project import PATTERNS, Project
 
 LABS = "labs"
@@ -52,6 +53,27 @@ def choose(arguments: Iterable[str], project: Project) -> Chosen:
         tuple(path for path in taken if taken[path] is False),
         tuple(path for path in taken if taken[path] is None and path.suffix in SUFFIXES),
     )
+
+
+def rulesets(text: str) -> tuple[Path, ...]:
+    """The files of the ruleset that ``text`` names: a file, a folder of .nft files, or several with commas between.
+
+    Raises :class:`~harness.errors.HarnessError` where there is none.
+    """
+    return tuple(path for one in text.split(",") for path in _of_ruleset(Path(one)))
+
+
+def _of_ruleset(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        found = sorted(path.glob("*.nft"))
+        if not found:
+            raise HarnessError(f"{path} has no file NAME.nft")
+        yield from found
+    elif path.is_file():
+        yield path
+    else:
+        remedy = "name a file that nft -f or iptables-restore loads"
+        raise HarnessError(f"{path} is neither a file nor a folder", remedy=remedy)
 
 
 def elsewhere(chosen: Chosen, project: Project) -> tuple[Path, ...]:

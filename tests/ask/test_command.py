@@ -73,7 +73,7 @@ def ask(tracer: Tracer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def answer(line: str = "", question: Question | None = None, **options: Any) -> str:
         shown: list[str] = []
         given = question or Question(line=line)
-        command.run(Request(ruleset=Path("fw.nft"), question=given, **options), shown.append, lambda _: None)
+        command.run(Request(rulesets=(Path("fw.nft"),), question=given, **options), shown.append, lambda _: None)
         return "\n".join(shown)
 
     return answer
@@ -121,7 +121,7 @@ def test_a_packet_that_cannot_be_is_refused_with_its_place(ask: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["ask", "none.nft", "client > server icmp"], "none.nft is not a file"),
+        (["ask", "none.nft", "client > server icmp"], "none.nft is neither a file nor a folder"),
         (["ask", "fw.nft"], "no packet is given"),
         (["ask", "fw.nft", "client > server icmp", "--send", "{}"], "several packets are given"),
         (["ask", "fw.nft", "--lab", "ofice", "client > server icmp"], "--lab: 'ofice' is neither a built-in lab nor"),

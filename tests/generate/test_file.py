@@ -23,7 +23,7 @@ def test_what_is_written_is_a_scenario_file(name: str, tmp_path: Path) -> None:
         if next(made.of((one.family, one.table, one.chain, one.handle)), None)
     ]
     output = tmp_path / "scenarios.yaml"
-    output.write_text(file.head(tmp_path / "firewall.nft", output, chosen) + file.body(scenarios, ["one: a\nb"]))
+    output.write_text(file.head([tmp_path / "firewall.nft"], output, chosen) + file.body(scenarios, ["one: a\nb"]))
     loaded = load_all(output, recording=True)
     assert loaded.errors == ()
     assert all(isinstance(case, Case) for case in loaded.cases)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from harness.batch.saving import put_schema
 from harness.errors import HarnessError
 from harness.init.command import run
+from harness.scenario import schema
+from harness.scenario.files import rulesets
 from tests.listings import facts
 
 
@@ -17,11 +21,11 @@ def test_a_file_is_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "scenarios").mkdir()
     (tmp_path / "scenarios/fw.yaml").touch()
     with pytest.raises(HarnessError, match=r"scenarios/fw\.yaml already exists"):
-        run(Path("fw.nft"), None, kernel="6.12", measure=False, progress=print)
+        run([Path("fw.nft")], None, kernel="6.12", measure=False, progress=print)
     with pytest.raises(HarnessError, match="is not called scenarios/"):
-        run(Path("fw.nft"), Path("fw.yaml"), kernel="6.12", measure=False, progress=print)
-    with pytest.raises(HarnessError, match="is not a file"):
-        run(Path("none.nft"), None, kernel="6.12", measure=False, progress=print)
+        run([Path("fw.nft")], Path("fw.yaml"), kernel="6.12", measure=False, progress=print)
+    with pytest.raises(HarnessError, match=r"none\.nft is neither a file nor a folder"):
+        rulesets("fw.nft,none.nft")
 
 
 def test_a_rule_without_a_packet_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,10 +33,29 @@ def test_a_rule_without_a_packet_is_named_once(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("harness.init.command.look", lambda *_: facts("gateway"))
     (tmp_path / "gateway.nft").touch()
     said: list[str] = []
-    assert run(Path("gateway.nft"), None, kernel="6.12", measure=False, progress=said.append) == 1
+    assert run([Path("gateway.nft")], None, kernel="6.12", measure=False, progress=said.append) == 1
     missing = [line for line in said if line.startswith("no scenario for ")]
     assert missing
     for line in missing:
         assert line.count("gateway.nft:") == 1, line
     written = (tmp_path / "scenarios/gateway.yaml").read_text()
     assert all(f"#   {line.removeprefix('no scenario for ')}\n" in written for line in missing)
+
+
+def test_the_schema_is_beside_a_new_file_and_named_by_its_first_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("harness.init.command.look", lambda *_: facts("gateway"))
+    (tmp_path / "gateway.nft").touch()
+    run([Path("gateway.nft")], None, kernel="6.12", measure=False, progress=lambda _: None)
+    first = (tmp_path / "scenarios/gateway.yaml").read_text().partition("\n")[0]
+    assert first == "# yaml-language-server: $schema=scenario.schema.json"
+    beside = tmp_path / "scenarios/scenario.schema.json"
+    assert json.loads(beside.read_text()) == schema.schema()
+    beside.write_text(json.dumps({"$id": schema.ID}))  # of another version
+    put_schema(beside.parent)
+    assert json.loads(beside.read_text()) == schema.schema()
+    beside.write_text('{"mine": 1}')
+    put_schema(beside.parent)
+    assert beside.read_text() == '{"mine": 1}'
