@@ -27,6 +27,8 @@ YAML_VALUES: Final = 100_000
 """Values in a file after aliases are expanded and scenarios are made of parameters. A scenario has about 15."""
 SCENARIOS_OF_ONE: Final = 1000
 """Scenarios that ``each`` or ``matrix`` makes of one."""
+TWIN_BYTES: Final = 64 << 20
+"""What a machine prints of which a twin is made. A router with ten interfaces prints 30 KB."""
 RESULT_BYTES: Final = 128 << 20
 """Size of a file of stored results. A scenario takes about 100 KB."""
 EXPRESSION_BYTES: Final = 1 << 20

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from harness import __version__
-from harness.cli import machine, rulesets, scenarios, shells
+from harness.cli import machine, rulesets, scenarios, shells, twins
 from harness.cli.examples import EXAMPLES
 from harness.cli.statuses import BUG, UNABLE
 from harness.ending import in_order
@@ -36,6 +36,7 @@ COMMANDS: tuple[Callable[[argparse.ArgumentParser], None], ...] = (
     scenarios.report,
     scenarios.schema,
     machine.trace,
+    twins.twin,
     machine.vm,
 )
 """The subcommands: each is named and described by a function that adds its arguments and sets ``run``."""

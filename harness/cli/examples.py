@@ -69,6 +69,12 @@ nft-harness trace --group packet -- ping -c 1 10.0.2.2           # beside a comm
 nft-harness trace --out trace.jsonl -- ping -c 1 10.0.2.2        # to look again later:
 nft-harness trace --read trace.jsonl --functions 'nf_*' 'nft_*'
 """,
+    "twin": """\
+nft-harness twin admin@fw1             # by ssh and sudo -n: writes a folder fw1
+nft-harness twin --script > collect.sh # to read it first, run it there as root, and then
+nft-harness twin --from fw1.txt        # make a twin of what it has printed
+nft-harness twin admin@fw1 --check fw1 # how the machine differs from its twin by now
+""",
     "vm": """\
 nft-harness vm -- uname -r
 nft-harness vm --kernel 7.2 -- sh experiment.sh
