@@ -12,7 +12,6 @@ from __future__ import annotations
 import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -63,6 +62,8 @@ class JoinContext(NamedTuple):
     """Functions named and not armed, and why."""
     ruled: frozenset[str] = frozenset()
     """The other hosts that have loaded a ruleset."""
+    sockets: Mapping[int, tuple[str, str]] = {}
+    """Host and interface of the sockets that capture, by SO_COOKIE: what each was called for it has captured."""
     epoch: int = 0
     """How far CLOCK_REALTIME is ahead of CLOCK_MONOTONIC, nanoseconds."""
 
@@ -316,12 +317,15 @@ def _deliveries(
         captured = [frame for frame in captured if not frame.outgoing]
     deliveries: dict[int, list[Delivery]] = defaultdict(list)
     sent: dict[int, bytes] = {}
+    arrivals: dict[int, list[Captured]] = defaultdict(list)
+    for frame in captured:
+        arrivals[frame.cookie].append(frame)
+    places = {cookie: (frames[0].host, frames[0].device) for cookie, frames in arrivals.items()}
     # Calls for foreign sockets, of a tcpdump on the machine for instance, are left over.
-    for cookie, frames in groupby(sorted(captured, key=attrgetter("cookie")), key=attrgetter("cookie")):
-        arrived = list(frames)
-        host, device = arrived[0].host, arrived[0].device
+    for cookie, (host, device) in sorted({**scene.sockets, **places}.items()):
+        arrived = arrivals[cookie]
         received = calls.get(cookie if recording.whole else (host, device), ())
-        if not received and not recording.whole:
+        if arrived and not received and not recording.whole:
             raise Unsupported(f"no tracepoint reports what arrives at {device} of {host}", remedy=PROBES)
         if len(received) != len(arrived):
             raise BrokenMeasurement(f"{host} received {len(received)} frames at {device}, but captured {len(arrived)}")

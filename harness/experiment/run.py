@@ -59,7 +59,7 @@ from harness.scenario.models.expect import Expect
 from harness.topology import changes
 from harness.topology.network import Network
 from harness.tracer.base import BaseTracer
-from harness.tracer.session import TraceData
+from harness.tracer.session import TraceData, TraceSession
 from harness.wait import wait_for_turn, wait_until
 
 SETTLED_S = 5.0
@@ -67,6 +67,8 @@ SETTLED_S = 5.0
 queue or waiting for more fragments, is reported as last observed."""
 SETTLED_MORE_S = 0.01
 """For each packet more."""
+BEGINNINGS = 20
+"""Most times that a recording is begun while packets of before still come."""
 
 
 class Measurement(Value, frozen=True, kw_only=True):
@@ -134,6 +136,7 @@ class Experiment:
         self._device_tracing = tracing[lab.network.device]
         self._named: set[str] = set()
         self._capture = Capture(host for host in lab.hosts.values() if host is not lab.device)
+        self._sockets = self._capture.sockets
         self._programs = programs
         self._clock = clock
         self._senders = Senders(lab.hosts)
@@ -368,6 +371,28 @@ class Experiment:
             raise BrokenMeasurement(f"{query.host} resolved its neighbour {query.address} at the second try only")
         return explain(query, seen, self._lab.network)
 
+    @contextmanager
+    def _recording(self, cookies: Sequence[int]) -> Iterator[TraceSession]:
+        """Record what the sockets with ``cookies`` send, and nothing of what was sent before.
+
+        A packet of an earlier step may still come, such as an acknowledgement that was delayed (RFC 9293, 3.8.6.3): a
+        recording that begins with one, of which some was not recorded, is begun anew.
+        """
+        for _ in range(BEGINNINGS - 1):
+            with self._tracer.watch(hosts=self._lab.by_inum, senders=cookies) as watch:
+                self._drop_earlier()
+                if watch.is_empty():  # whatever was read was reported before
+                    yield watch
+                    return
+        with self._tracer.watch(hosts=self._lab.by_inum, senders=cookies) as watch:
+            self._drop_earlier()
+            yield watch
+
+    def _drop_earlier(self) -> None:
+        """Read what the kernel has reported until now, and forget it."""
+        while [*self._capture.read(), *(message for tracing in self._tracing for message in tracing.read())]:
+            pass
+
     def _measure(
         self,
         cookies: Sequence[int],
@@ -409,11 +434,8 @@ class Experiment:
             take()
             return not watch.alive()
 
-        for tracing in self._tracing:
-            tracing.read()
-        capture.read()
-        overruns = sum(tracing.overruns for tracing in self._tracing)
-        with tracer.watch(hosts=lab.by_inum, senders=cookies) as watch:
+        with self._recording(cookies) as watch:
+            overruns = sum(tracing.overruns for tracing in self._tracing)
             start(take)
             with suppress(BrokenMeasurement):
                 wait_until(
@@ -432,6 +454,7 @@ class Experiment:
             engine=tracer.engine_name,
             traced=tracer.traced,
             untraceable=tracer.untraceable,
+            sockets=self._sockets,
             epoch=time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC),
         )
         return observe(

@@ -71,6 +71,11 @@ class Capture:
             if interface not in _ports(host)
         ]
 
+    @property
+    def sockets(self) -> dict[int, tuple[str, str]]:
+        """Host and interface of each socket, by its SO_COOKIE."""
+        return {cookie_of(listening): (host.name, interface) for host, interface, listening in self._sockets}
+
     def read(self) -> list[Captured]:
         """The frames that have arrived since the last call, per interface in order of arrival; does not wait.
 

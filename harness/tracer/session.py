@@ -76,6 +76,11 @@ class TraceSession:
         self._batches.append(batch := self._tracer.ring.read())
         self._waiting += len(batch)
 
+    def is_empty(self) -> bool:
+        """Whether nothing has been recorded until now; reads the ring buffer."""
+        self.drain()
+        return not self._waiting and not self._taken
+
     def alive(self) -> int:
         """Number of sk_buffs of this scenario that the kernel has not released yet; reads the ring buffer."""
         self.drain()
@@ -108,7 +113,8 @@ class TraceSession:
         """Stop recording; return everything recorded that was not taken."""
         seen, loss = self.rest()
         return TraceData(
-            events=self._tracer.to_events(seen),
+            # What is incomplete may not be understood, and nobody needs it.
+            events=[] if loss.total else self._tracer.to_events(seen),
             functions=tuple(self._tracer.functions),
             chains=self._tracer.chains(),
             symbol=self._tracer.symbol,

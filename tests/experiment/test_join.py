@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -111,6 +112,7 @@ def all_joined(
     trace_lost: int = 0,
     whole: bool = True,
     failed: str = "",
+    sockets: Mapping[int, tuple[str, str]] = MappingProxyType({}),
 ) -> tuple[Observation, ...]:
     recording = TraceData(
         events=tape.events,
@@ -121,7 +123,8 @@ def all_joined(
         whole=whole,
     )
     more = ({"failed": failed} if failed else {}) | ({"trace_lost": trace_lost} if trace_lost else {})
-    return observe(SCENE, recording, messages, captured, injected=injected, sender="client", **more)
+    scene = SCENE._replace(sockets=sockets)
+    return observe(scene, recording, messages, captured, injected=injected, sender="client", **more)
 
 
 def message(handle: int = 4, number: int = ID, *, host: str = "device") -> tuple[TraceMessage, Step]:
@@ -627,6 +630,16 @@ class TestWithoutProbes:
         with pytest.raises(Unsupported, match="no tracepoint reports what arrives at eth0 of server") as error:
             joined(tape, captured=[captured()], whole=False)
         assert "--nft-tracer auto" in error.value.remedy
+
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_a_socket_that_captured_nothing_of_what_it_was_called_for_breaks_the_measurement(self, whole: bool) -> None:
+        tape = Tape()
+        tape.born()
+        tape.add(EventKind.RECEIVED, netns=SERVER)
+        tape.add(EventKind.HOP, "packet_rcv", a=CAPTURING, netns=SERVER)
+        joined(tape, whole=whole)  # who is not known to capture is a stranger
+        with pytest.raises(BrokenMeasurement, match="server received 1 frames at eth1, but captured 0"):
+            joined(tape, whole=whole, sockets={CAPTURING: ("server", "eth1")})
 
     def test_fewer_receptions_than_frames_break_the_measurement(self) -> None:
         tape = Tape()

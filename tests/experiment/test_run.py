@@ -6,7 +6,8 @@ import functools
 import gc
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -15,8 +16,11 @@ import pytest
 from harness.cache import cache_dir
 from harness.errors import BrokenMeasurement
 from harness.experiment.run import Measurement, run
+from harness.lab.inject import Wire
+from harness.lab.lab import Host
 from harness.linux import bpf
 from harness.model.observation import Verdict
+from harness.packets.frames import build
 from harness.reading.decision import outcome
 from harness.ruleset import nftrace_chains
 from harness.ruleset.nftrace import TraceSocket
@@ -25,6 +29,7 @@ from harness.scenario.load import load
 from harness.scenario.models.actions import SendAction
 from harness.tracer.engines import Symbol
 from harness.tracer.kernel_cache import KernelCache
+from harness.tracer.session import TraceSession
 from harness.tracer.tracer import Tracer
 from harness.wait import wait_until
 
@@ -137,6 +142,39 @@ def test_what_neighbour_entries_hide_is_noted_once_and_counts_for_nothing(tmp_pa
         assert second.notes == ()
         assert [one.observation.counters for one in (first, second)] == [{"inet t heard": 1}, {"inet t heard": 2}]
         assert first.observation.loss.total == second.observation.loss.total == 0
+
+
+@pytest.mark.parametrize("is_recorded", [False, True])
+def test_a_packet_of_before_is_not_of_the_recording(
+    case: Case, tracer: Tracer, monkeypatch: pytest.MonkeyPatch, is_recorded: bool
+) -> None:
+    """Such as an acknowledgement that was delayed; here a frame, when all was read and just before or after that."""
+    watch = tracer.watch
+    (action,) = case.actions
+    assert isinstance(action, SendAction)
+    (frame,) = build(action.send, case.network)
+    late = 0
+
+    @contextmanager
+    def with_another(*, hosts: Mapping[int, Host], senders: Iterable[int]) -> Iterator[TraceSession]:
+        nonlocal late
+        (client,) = (host for host in hosts.values() if host.name == "client")
+        if late < 3 and not is_recorded:
+            Wire(client, frame.interface).send(frame.data)
+            late += 1
+        with watch(hosts=hosts, senders=senders) as session:
+            if late < 3 and is_recorded:
+                Wire(client, frame.interface).send(frame.data)
+                late += 1
+            yield session
+
+    (first,) = run(case, tracer)
+    monkeypatch.setattr(tracer, "watch", with_another)
+    (measurement,) = run(case, tracer)
+    assert late == (3 if is_recorded else 1)
+    assert way(measurement) == way(first)
+    assert measurement.packet.steps
+    assert len(measurement.observation.packets) == 1
 
 
 def test_it_is_always_the_same_and_leaves_nothing(case: Case, tracer: Tracer) -> None:
