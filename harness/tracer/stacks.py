@@ -45,6 +45,7 @@ CORE: Final = "__netif_receive_skb_core"
 ANSWERS: Final = frozenset(
     {"nf_send_reset", "nf_send_reset6", "nf_send_unreach", "nf_send_unreach6", "icmp_send", "__icmp_send", "icmp6_send"}
     | {"nft_reject_netdev_eval", "nft_reject_bridge_eval", "tcp_v4_send_reset", "tcp_v6_send_response", "arp_send_dst"}
+    | {"icmp_echo", "icmp_reply", "icmp_timestamp", "icmpv6_echo_reply", "tcp_v4_send_ack"}
 )
 """Within these the packet is an answer to the one that they were called with."""
 COPIES: Final = frozenset(
