@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from harness.errors import Unsupported
 from harness.lab import required_modules as lab_modules
 from harness.lab.lab import UNFILTERED_BRIDGES, Host, Lab
 from harness.lab.required_modules import BRIDGE_NETFILTER
-from harness.linux import modules
+from harness.linux import health, modules
 from harness.ruleset import required_modules
 from harness.ruleset.load import Ruleset
 from harness.scenario.case import Files
@@ -56,11 +56,15 @@ class Loadable(NamedTuple):
 
 @contextmanager
 def built(network: Network, rulesets: Mapping[str, Files]) -> Iterator[tuple[Lab, Mapping[str, Ruleset]]]:
-    """Build the lab and load the hosts' ``rulesets``; nothing of either is left after the ``with``."""
+    """Build the lab and load the hosts' ``rulesets``; nothing of either is left after the ``with``.
+
+    Raises :class:`~harness.errors.BrokenMeasurement` at the end if the kernel of a microVM has complained meanwhile.
+    """
     modules.refuse(lab_modules.needs(network))
     loadable = {name: Loadable.of(files.paths, files) for name, files in rulesets.items()}
     needed = modules.provided(lab_modules.asked(network), unload=in_guest())
-    with modules.watched(), needed, Lab.build(network) as lab:
+    healthy = health.watched() if in_guest() else nullcontext()
+    with healthy, modules.watched(), needed, Lab.build(network) as lab:
         loaded = {}
         for name, files in rulesets.items():
             host, one = lab.hosts[name], loadable[name]
