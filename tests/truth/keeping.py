@@ -1,0 +1,64 @@
+"""A flow that judges do not agree about, as a scenario that can be kept: a ruleset and a file with its packets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.truth import reference
+from tests.truth.packets import ICMP, TCP, UDP, Packet
+from tests.truth.strategies import ADDRESSES, LAN, Flow
+
+FLAGS = "FSRPAUEC"
+SENDER = {"wan0": "client", "lan0": "server", "": "device"}
+
+
+def keep(flow: Flow, folder: Path) -> None:
+    """Write ``truth.nft`` and ``truth.yaml`` into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "truth.nft").write_text(flow.ruleset.text)
+    (folder / "truth.yaml").write_text(scenario(flow))
+
+
+def scenario(flow: Flow) -> str:
+    """A scenario with the packets of ``flow`` in their order, and the verdicts that the reference expects."""
+    router = reference.Router(flow.ruleset, ADDRESSES, LAN)
+    lines = [
+        "lab: router",
+        "ruleset: truth.nft",
+        "scenarios:",
+        f"  - name: generated, loaded as {flow.loaded}",
+        "    steps:",
+    ]
+    for packet in flow.packets:
+        expected = router.receive(packet) if packet.iif else router.send(packet)
+        lines.append(f"      - send: {_send(packet)}")
+        lines.append(f"        expect: {{verdict: {_verdict(expected)}}}  # {_rules(expected)}")
+    return "\n".join(lines) + "\n"
+
+
+def _send(packet: Packet) -> str:
+    if packet.version == 6:
+        ip = f"ip6: {{src: '{packet.src}', hlim: {packet.ttl}, tc: {packet.dscp << 2}}}"
+    else:
+        ip = f"ip: {{src: {packet.src}, ttl: {packet.ttl}, tos: {packet.dscp << 2}}}"
+    if packet.proto == TCP:
+        flags = "".join(name for bit, name in enumerate(FLAGS) if packet.flags >> bit & 1)
+        inner = f"tcp: {{sport: {packet.sport}, dport: {packet.dport}, flags: {flags}}}"
+    elif packet.proto == UDP:
+        inner = f"udp: {{sport: {packet.sport}, dport: {packet.dport}}}"
+    else:
+        inner = f"{'icmp' if packet.proto == ICMP else 'icmpv6'}: {{type: {packet.type}, id: {packet.id}}}"
+    payload = f", payload: {{hex: '{'00' * packet.payload}'}}" if packet.payload else ""
+    return f"{{from: {SENDER[packet.iif]}, to: '{packet.dst}', {ip}, {inner}{payload}}}"
+
+
+def _verdict(seen: reference.Seen) -> str:
+    if seen.arrived:
+        return "accept"
+    return "reject" if seen.answer else "drop"
+
+
+def _rules(seen: reference.Seen) -> str:
+    return "; ".join(
+        f"{one.chain} {'policy' if one.rule is None else f'rule {one.rule}'} {one.verdict}" for one in seen.steps
+    )

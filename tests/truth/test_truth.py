@@ -1,0 +1,87 @@
+"""Generated rulesets and packets: the project's observation, a reference evaluator and the kernel's counters agree.
+
+docs/reliability.md has the figures. ``NFT_TRUTH=sift`` leaves the functions out, which is several times quicker.
+A flow that they do not agree about is printed as a ruleset and a scenario, and written to build/truth (by a microVM it
+is only printed). A measurement that is broken says nothing, and is counted.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.cache import cache_dir
+from harness.errors import BrokenMeasurement, Unsupported
+from harness.tracer.base import BaseTracer
+from harness.tracer.kernel_cache import KernelCache
+
+KEPT = Path(__file__).parents[2] / "build/truth"
+"""Where a flow is kept that judges do not agree about; hypothesis ends with the smallest one."""
+
+
+@pytest.fixture(scope="module")
+def tracer(pytestconfig: pytest.Config) -> Iterator[BaseTracer | None]:
+    """As ``--nft-tracer`` says; none to sift."""
+    if os.environ.get("NFT_TRUTH") == "sift":
+        yield None
+    elif pytestconfig.option.nft_tracer == "tracepoints":
+        from harness.tracer.stacks import Stacks
+
+        with Stacks(KernelCache(cache_dir())) as stacks:
+            yield stacks
+    else:
+        from harness.tracer.tracer import Tracer
+
+        with Tracer(KernelCache(cache_dir())) as functions:
+            yield functions
+
+
+@pytest.mark.soak
+def test_three_judges_agree_here(soak: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """On this machine's own kernel, without functions, if it lets us."""
+    if os.geteuid():
+        pytest.skip("needs root, for network namespaces with nf_tables' trace")
+    _agree(None, soak, capsys, 12)
+
+
+@pytest.mark.kernel
+@pytest.mark.soak
+def test_three_judges_agree(tracer: BaseTracer | None, soak: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    if not soak.seconds:
+        pytest.skip("to make rulesets takes a minute under emulation; ./run soak makes some")
+    _agree(tracer, soak, capsys, 4)
+
+
+def _agree(tracer: BaseTracer | None, soak: Any, capsys: pytest.CaptureFixture[str], examples: int) -> None:
+    from tests.truth import keeping, strategies, trial  # hypothesis is expensive to import under emulation
+
+    done = {"rulesets": 0, "packets": 0, "compared": 0, "broken": 0}
+
+    def agree(flow: strategies.Flow) -> None:
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                done["compared"] += trial.judge(flow, Path(folder), tracer)
+        except Unsupported as error:
+            pytest.skip(str(error))
+        except BrokenMeasurement as error:
+            done["broken"] += 1
+            print(error)
+        except Exception as error:
+            error.add_note(f"\n{flow.ruleset.text}\n{keeping.scenario(flow)}")
+            keeping.keep(flow, KEPT)
+            raise
+        done["rulesets"] += 1
+        done["packets"] += len(flow.packets)
+
+    try:
+        soak.holds(strategies.flows(), agree, examples)
+    finally:
+        if soak.seconds:
+            with capsys.disabled():
+                print("\n" + ", ".join(f"{count} {name}" for name, count in done.items()))
+    assert done["broken"] <= done["rulesets"] / 50
