@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -134,7 +135,8 @@ def load_program(
     A tracing program is for one ``function``, by its number in the kernel's BTF or in that of a module,
     ``btf`` then being a descriptor from :func:`open_btf`.
 
-    When the verifier refuses the program, the last lines of its log are in the :class:`OSError`.
+    When the verifier refuses the program, the last lines of its log are in the :class:`OSError`. Signals are held back
+    meanwhile: the verifier gives up with EAGAIN when one arrives (do_check() in kernel/bpf/verifier.c).
     """
     code = ctypes.create_string_buffer(instructions, len(instructions))
     licence = ctypes.create_string_buffer(b"GPL")
@@ -161,6 +163,7 @@ def load_program(
             ),
         )
 
+    held_back = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         return load(None)
     except PermissionError as error:
@@ -170,6 +173,8 @@ def load_program(
         except OSError:
             words = log.value.decode(errors="replace").strip().splitlines()[-3:]
             raise PermissionError(error.errno, "; ".join([str(error.strerror), *words])) from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held_back)
 
 
 def relocate(instructions: bytes, relocations: Mapping[int, int]) -> bytes:

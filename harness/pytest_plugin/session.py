@@ -105,6 +105,10 @@ class Session:
         return Experiment.open(network, rulesets, self._armed_tracer())
 
     def _armed_tracer(self) -> BaseTracer:
+        if self._tracer and self._tracer.half_armed:  # interrupted, as by pytest-timeout
+            armed.discard(self._tracer)
+            self._tracer.close()
+            self._tracer = None
         if self._tracer is None:
             distribution = self._config.stash.get(distribute.DISTRIBUTION, None)
             if distribution and distribution.chosen:  # a worker has none

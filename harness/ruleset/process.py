@@ -208,8 +208,15 @@ class _Server:
 
     def ask(self, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> dict[str, Any]:
         with self._lock:
-            self.send(message, descriptors)
-            return self.receive()
+            try:
+                self.send(message, descriptors)
+                return self.receive()
+            except LostError:
+                raise
+            except BaseException:  # interrupted, as by pytest-timeout: the answer would be taken for the next one's
+                self.is_lost = True
+                self.close()
+                raise
 
     def receive(self) -> dict[str, Any]:
         try:

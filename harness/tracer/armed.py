@@ -23,3 +23,9 @@ def get(engine: str, ring_bytes: int) -> BaseTracer | None:
 def holds(tracer: BaseTracer) -> bool:
     """Whether ``tracer`` is one of these, which its user must not close."""
     return tracer in _ARMED.values()
+
+
+def discard(tracer: BaseTracer) -> None:
+    """Keep ``tracer`` no longer: its user closes it."""
+    for options in [options for options, one in _ARMED.items() if one is tracer]:
+        del _ARMED[options]

@@ -42,6 +42,8 @@ class BaseTracer:
     """By the number that events carry."""
     engine_name: str
     """How functions are traced, e.g. ``kprobe.multi``."""
+    half_armed = False
+    """Whether :meth:`arm` was left by an exception, so that functions may be called without an event."""
 
     def __init__(
         self, survey: Survey, loaded: program.LoadedProgram, undo: ExitStack, ring_bytes: int, shape: events.Shape
@@ -70,7 +72,10 @@ class BaseTracer:
         self._undo.close()
 
     def arm(self, named: Collection[str] = ()) -> None:
-        """Trace all functions of the kernel and of the loaded modules; where only some can be, those ``named`` too."""
+        """Trace all functions of the kernel and of the loaded modules; where only some can be, those ``named`` too.
+
+        Raises :class:`~harness.errors.Unsupported` where the kernel refuses the program.
+        """
         raise NotImplementedError
 
     @property

@@ -140,6 +140,17 @@ class Tracer(BaseTracer):
         )
 
     def _arm(self, functions: Collection[Function], quiet: int = 0) -> None:
+        self.half_armed = True
+        try:
+            self._attach(functions, quiet)
+        except OSError as refused:
+            raise Unsupported(
+                f"kernel {self.kernel} refuses the tracer's program: {refused.strerror or refused}",
+                remedy="choose another kernel with --nft-kernel, for example 6.12",
+            ) from None
+        self.half_armed = False
+
+    def _attach(self, functions: Collection[Function], quiet: int) -> None:
         first = len(self.functions)
         self.functions += functions
         self._traced = None

@@ -9,6 +9,7 @@ import pytest
 
 from harness.pytest_plugin.session import Session
 from harness.report import kinds
+from harness.tracer import armed
 
 
 def config(**more: Any) -> Any:
@@ -35,3 +36,39 @@ def test_a_worker_knows_what_the_controller_alone_was_asked_for(asked: dict[str,
     assert worker.wants_results is controller.wants_results is bool(asked)
     for session in (worker, controller):
         session.close()
+
+
+class TracerOfTest:
+    """What a session asks of its tracer between two scenarios."""
+
+    half_armed = False
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("template", [False, True])
+def test_a_tracer_whose_arming_was_interrupted_is_replaced(monkeypatch: pytest.MonkeyPatch, template: bool) -> None:
+    opened: list[TracerOfTest] = []
+
+    def open_(*_: object) -> TracerOfTest:
+        opened.append(TracerOfTest())
+        if template:
+            armed.put("auto", 0, opened[-1])  # type: ignore[arg-type]
+        return opened[-1]
+
+    monkeypatch.setattr(Session, "_open", open_)
+    monkeypatch.setattr("harness.experiment.run.run", lambda case, tracer: tracer)
+    session = Session(config(options={"nft_tracer": "auto", "nft_program": "host"}))
+    one: Any = session.run(None)  # type: ignore[arg-type]
+    assert session.run(None) is one  # type: ignore[arg-type]
+    one.half_armed = True
+    other: Any = session.run(None)  # type: ignore[arg-type]
+    assert other is not one
+    assert one.closed
+    assert not other.closed
+    assert not armed.holds(one)
+    session.close()
+    assert other.closed is not template
+    armed.discard(other)

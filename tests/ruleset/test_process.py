@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -309,6 +310,27 @@ def _sandboxes() -> list[int]:
 def test_a_command_in_two_is_refused(device: Host) -> None:
     with pytest.raises(NftError, match="NUL"):
         Nft(device.namespace).run("list tables\0; flush ruleset")
+
+
+def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next_one() -> None:
+    class Interrupted(BaseException):
+        """As pytest-timeout raises it, out of a signal's handler."""
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    own, other = socket.socketpair()
+    server = process._Server(own)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with other, pytest.raises(Interrupted):
+            server.ask({"argv": None})
+        assert server.is_lost  # so that another one is started
+        with pytest.raises(HarnessError, match="ended with the process that starts it"):
+            server.ask({"argv": None})
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_no_process_is_left_when_the_lab_is_gone(project: Path) -> None:

@@ -128,6 +128,21 @@ def test_auto_takes_the_best(kept: KernelCache, measurements: dict[str, list[Mea
         assert tracer.engine.name == next(iter(measurements))
 
 
+def test_a_program_that_the_kernel_refuses_ends_in_words(monkeypatch: pytest.MonkeyPatch, kept: KernelCache) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+
+    with Tracer(kept) as tracer:  # what it starts with is loaded
+        monkeypatch.setattr(bpf, "load_program", refuse)
+        with pytest.raises(Unsupported, match=r"refuses the tracer's program: Argument list too long"):
+            tracer.arm()
+        assert tracer.half_armed
+        monkeypatch.undo()
+    with Tracer(kept) as tracer:
+        tracer.arm()
+        assert not tracer.half_armed
+
+
 def test_an_engine_that_the_kernel_lacks_is_refused_in_words(
     monkeypatch: pytest.MonkeyPatch, kept: KernelCache
 ) -> None:
