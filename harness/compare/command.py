@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from harness import temporary
 from harness.batch.messages import Effects, Loaded
 from harness.batch.session import Session
 from harness.compare import accepted, saving, sides
@@ -89,7 +89,7 @@ def run(request: Request, progress: Progress) -> list[Comparison]:
     """
     approved = accepted.read(request.accept) if request.accept else []
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nft-harness-diff-"))).resolve()
+        folder = stack.enter_context(temporary.folder("diff"))
         pairs = list(_pairs(request, folder))
         if request.save:
             for old, given in pairs:
