@@ -78,7 +78,7 @@ def _from_first(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _tainted() -> int:
-    with open(TAINTED, encoding="ascii") as file:  # noqa: PTH123 - pathlib is slow to import
+    with open(TAINTED, encoding="utf-8") as file:  # noqa: PTH123 - pathlib is slow to import
         return int(file.read())
 
 
