@@ -11,6 +11,7 @@ import msgspec
 from harness import untrusted
 from harness.bounds import RULESET_BYTES, SCENARIO_BYTES
 from harness.errors import HarnessError
+from harness.project import Project
 from harness.recording import edit
 from harness.scenario.document import parse
 from harness.text import escape
@@ -88,11 +89,8 @@ def _other(twin: Twin) -> str:
 
 def _differences(twin: Twin, folder: Path) -> Iterator[str]:
     """How the machine differs from the twin that is stored in ``folder``, a line each."""
-    path = folder / "labs" / f"{twin.name}.yaml"
-    try:
-        stored = parse(untrusted.read_text(path, SCENARIO_BYTES), str(path)).value
-    except untrusted.Unreadable as reason:
-        raise HarnessError(f"{path} {reason.sentence}", remedy="name the folder of a twin of this machine") from None
+    lab = f"labs/{twin.name}.yaml"
+    stored = parse(_text(folder, lab, SCENARIO_BYTES), str(folder / lab)).value
     before = dict(project.sections(stored["hosts"].get(project.DEVICE, {}) if isinstance(stored, dict) else {}))
     after = dict(project.sections(twin.lab["hosts"][project.DEVICE]))
     for name in dict.fromkeys((*before, *after)):
@@ -106,7 +104,17 @@ def _differences(twin: Twin, folder: Path) -> Iterator[str]:
         else:
             yield f"{escape(name)}: {escape(old)} → {escape(new)}"
     for name in dict.fromkeys((*twin.files, *_stored(twin, folder))):
-        yield from _changed(folder / name, twin.files.get(name, ""), name)
+        text = _text(folder, name, RULESET_BYTES) if (folder / name).is_file() else ""
+        yield from _changed(text, twin.files.get(name, ""), name)
+
+
+def _text(folder: Path, name: str, limit: int) -> str:
+    """The text of a file of the stored twin; what lies elsewhere is not read."""
+    path = folder / name
+    try:
+        return untrusted.read_text(path, limit, allowed=Project(root=folder.resolve()).allows)
+    except untrusted.Unreadable as reason:
+        raise HarnessError(f"{path} {reason.sentence}", remedy="name the folder of a twin of this machine") from None
 
 
 def _stored(twin: Twin, folder: Path) -> Iterator[str]:
@@ -115,9 +123,8 @@ def _stored(twin: Twin, folder: Path) -> Iterator[str]:
     return (name for name in names if (folder / name).is_file())
 
 
-def _changed(path: Path, now: str, name: str) -> Iterator[str]:
-    """The lines of a file in which it differs from what is loaded ``now``."""
-    before = untrusted.read_text(path, RULESET_BYTES) if path.is_file() else ""
+def _changed(before: str, now: str, name: str) -> Iterator[str]:
+    """The lines in which the file ``name``, stored as ``before``, differs from what is loaded ``now``."""
     old, new = ([line.expandtabs(4) for line in rulesets.comparable(text)] for text in (before, now))
     lines = difflib.unified_diff(old, new, f"{name} stored", f"{name} loaded", n=1, lineterm="")
     yield from map(escape, lines)

@@ -77,3 +77,16 @@ def test_a_twin_is_compared_with_its_machine(here: Path, capsys: pytest.CaptureF
 def test_what_is_refused(arguments: list[str], sentence: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["twin", *arguments]) == 2
     assert f"nft-harness: error: {sentence}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["labs/fw1.yaml", "rulesets/fw1.nft"])
+def test_a_stored_twin_shows_no_file_from_elsewhere(name: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["twin", "--from", "fw1.txt"]) == 0
+    (here / "secret").write_text("hosts: TOPSECRET\n")
+    (here / "fw1" / name).unlink()
+    (here / "fw1" / name).symlink_to(here / "secret")
+    capsys.readouterr()
+    assert cli.main(["twin", "--from", "fw1.txt", "--check", "fw1"]) == 2
+    said = capsys.readouterr()
+    assert "TOPSECRET" not in said.out + said.err
+    assert f"fw1/{name}" in said.err
