@@ -14,7 +14,8 @@ from harness.generate import lab
 from harness.generate.device import SimulatedDevice
 from harness.generate.facts import Facts
 from harness.generate.packets import Candidates
-from harness.generate.simulate import Key, SimulatedRuleset
+from harness.generate.simulate import SimulatedRuleset
+from harness.model.observation import Place
 
 FACTS = Path(__file__).with_name("generate") / "facts"
 NAMES = sorted(path.stem for path in FACTS.glob("*.json"))
@@ -34,7 +35,7 @@ def packet(name: str, chain: str, text: str) -> tuple[dict[str, object], ...]:
     return next(packets(name).of(key_of(facts(name), chain, text))).sends
 
 
-def key_of(found: Facts, chain: str, text: str) -> Key:
+def key_of(found: Facts, chain: str, text: str) -> Place:
     """The first rule of ``chain`` that begins with ``text``; its policy if that is nothing."""
     keys = [
         (rule.family, rule.table, rule.chain, rule.handle)

@@ -12,10 +12,10 @@ from contextlib import ExitStack, suppress
 from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 
-from harness.batch.messages import Effect, Effects, Listed, Loaded, Place
+from harness.batch.messages import Effect, Effects, Listed, Loaded
 from harness.batch.remembered import State
 from harness.errors import BrokenMeasurement, HarnessError
-from harness.model.observation import Connection, Delivery, Drop, Observation, ObservedPacket, Step, Verdict
+from harness.model.observation import Connection, Delivery, Drop, Observation, ObservedPacket, Place, Step, Verdict
 from harness.model.result import PacketResult
 from harness.packets.frames import Frame
 from harness.packets.headers import fields, summarise

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from harness.model.observation import Rule
+from harness.model.observation import Place, Rule
 from harness.model.result import PacketResult, Policy
 from harness.packets.frames import Frame
 
@@ -103,10 +103,6 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
     policies: tuple[Policy, ...]
     whole: bool = True
     """Whether functions are watched, and not tracepoints only."""
-
-
-Place = tuple[str, str, str, int]
-"""A rule: family, table, chain, handle; with handle 0, the policy of the chain."""
 
 
 class Effect(msgspec.Struct, frozen=True, kw_only=True):

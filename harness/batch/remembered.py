@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from harness.errors import Unsupported
-from harness.model.observation import Connection, Step
+from harness.model.observation import Connection, Place, Step
 from harness.packets.headers import fields, framed
 from harness.reading.rules import bare
 from harness.recording.chance import excludes
@@ -37,18 +37,17 @@ class Remembered:
     """The rules of ``ruleset`` by which it remembers packets."""
 
     def __init__(self, ruleset: Ruleset) -> None:
-        self._numbers: dict[tuple[str, str, str, int], int] = {}
+        self._numbers: dict[Place, int] = {}
         """Of each rule, its place in its chain."""
         self._statements: dict[ChainKey, list[tuple[int, str]]] = defaultdict(list)
         """Of each chain: the place of a rule that remembers, and the matches before the statement."""
-        self._sets: dict[tuple[str, str, str, int], tuple[str, ...]] = {}
+        self._sets: dict[Place, tuple[str, ...]] = {}
         counts: dict[ChainKey, int] = defaultdict(int)
         self.of_connections = False
         """Whether a rule may change of a connection what no packet shows."""
         for rule in ruleset.rules:
-            chain = (rule.family, rule.table, rule.chain)
-            place = (*chain, rule.handle)
-            number = self._numbers[place] = counts[chain]
+            chain = rule.place[:3]
+            number = self._numbers[rule.place] = counts[chain]
             counts[chain] += 1
             text = bare(rule.text)
             if found := REMEMBERS.search(text):
@@ -56,7 +55,7 @@ class Remembered:
             elif _OF_XT.search(rule.written):
                 self._statements[chain].append((number, ""))
             if names := _CHANGED.findall(text):
-                self._sets[place] = tuple(f"{rule.family} {rule.table} {name}" for name in names)
+                self._sets[rule.place] = tuple(f"{rule.family} {rule.table} {name}" for name in names)
             self.of_connections = self.of_connections or bool(_OF_CONNECTION.search(text))
 
     def is_changed(self, steps: Iterable[Step]) -> bool:

@@ -7,9 +7,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from harness.batch.messages import Effect, Effects, Loaded, Place
+from harness.batch.messages import Effect, Effects, Loaded
 from harness.errors import Position
-from harness.model.observation import Rule
+from harness.model.observation import Place, Rule
 from harness.model.result import Policy
 
 SPARE: Final = 2
@@ -37,10 +37,8 @@ class Book:
         self.kernel = loaded.kernel
         self.whole = loaded.whole
         self._unpacked = unpacked
-        self._rules: Mapping[Place, Rule] = {
-            (rule.family, rule.table, rule.chain, rule.handle): rule for rule in loaded.rules
-        }
-        self._policies: Mapping[Place, Policy] = {(one.family, one.table, one.chain, 0): one for one in loaded.policies}
+        self._rules: Mapping[Place, Rule] = {rule.place: rule for rule in loaded.rules}
+        self._policies: Mapping[Place, Policy] = {policy.place: policy for policy in loaded.policies}
         self.met: set[Place] = set()
 
     @property

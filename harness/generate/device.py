@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from harness.generate import names
 from harness.generate.expressions import Fields, state
-from harness.generate.simulate import Key, SimulatedChain, SimulatedRuleset, Traversal
+from harness.generate.simulate import SimulatedChain, SimulatedRuleset, Traversal
+from harness.model.observation import Place
 from harness.model.problem import Problem
 from harness.topology.network import Network
 from harness.topology.parts import EVERYBODY, LOOPBACK, Address
@@ -45,7 +46,7 @@ class SimulatedDevice:
             if chain.hook:
                 self._hooks[chain.family, chain.hook].append(chain)
 
-    def travel(self, fields: Fields, wanted: frozenset[Key]) -> Traversal | None:
+    def travel(self, fields: Fields, wanted: frozenset[Place]) -> Traversal | None:
         """The way of a packet through the device; None for one that does not get there."""
         family, device = fields["family"], self.network.device
         try:
@@ -81,7 +82,7 @@ class SimulatedDevice:
     def _is_local(self, address: Address) -> bool:
         return address in self._own or is_joined(address) or address == EVERYBODY
 
-    def _received(self, way: Traversal, wanted: frozenset[Key]) -> Traversal | None:
+    def _received(self, way: Traversal, wanted: frozenset[Place]) -> Traversal | None:
         fields = way.fields
         if fields["family"] == 6 and (fields["saddr"].is_loopback or fields["daddr"].is_loopback):
             return None  # ipv6_rcv() drops it before any hook
@@ -121,7 +122,7 @@ class SimulatedDevice:
         wrong = source.is_loopback or source.is_multicast or source == EVERYBODY or source in self._own
         return bool(wrong or destination.is_loopback)
 
-    def _bridged(self, way: Traversal, wanted: frozenset[Key]) -> bool:
+    def _bridged(self, way: Traversal, wanted: frozenset[Place]) -> bool:
         """Whether a packet that came by the port of a bridge ended in it."""
         fields = way.fields
         port, bridge = fields["iif"], self._bridge_of[fields["iif"]]
@@ -143,7 +144,7 @@ class SimulatedDevice:
         fields["iif"] = bridge
         return False
 
-    def _sent(self, way: Traversal, wanted: frozenset[Key]) -> Traversal:
+    def _sent(self, way: Traversal, wanted: frozenset[Place]) -> Traversal:
         fields = way.fields
         here = fields["daddr"] in self._own or fields["daddr"].is_loopback
         fields["oif"] = LOOPBACK if here else self._way_out(fields["daddr"])
@@ -171,7 +172,7 @@ class SimulatedDevice:
                     return one.name
             return ""
 
-    def _left(self, way: Traversal, wanted: frozenset[Key]) -> bool:
+    def _left(self, way: Traversal, wanted: frozenset[Place]) -> bool:
         fields = way.fields
         if self._hook(self._families(fields), "postrouting", way, wanted):
             return True
@@ -188,7 +189,7 @@ class SimulatedDevice:
         families: Sequence[str],
         hook: str,
         way: Traversal,
-        wanted: frozenset[Key],
+        wanted: frozenset[Place],
         *,
         device: str = "",
     ) -> bool:

@@ -15,7 +15,7 @@ import msgspec
 
 from harness import ending
 from harness.errors import HarnessError
-from harness.model.observation import Rule
+from harness.model.observation import Place, Rule
 from harness.project import find
 from harness.ruleset.listing import ANONYMOUS, Chain
 from harness.ruleset.nft import Nft, NftError
@@ -100,13 +100,13 @@ def _with_blocks(nft: Nft, objects: Sequence[dict[str, Any]], rules: Sequence[Ru
     A rule of a block is added to a chain of its own, so that nft shows it as JSON; ``rules`` are in nft's order,
     those of a block behind the rule that has it.
     """
-    blocks: dict[tuple[str, str, str, int], list[Rule]] = {}
-    holder: tuple[str, str, str, int] = ("", "", "", 0)
+    blocks: dict[Place, list[Rule]] = {}
+    holder: Place = ("", "", "", 0)
     for rule in rules:
         if ANONYMOUS.match(rule.chain):
             blocks.setdefault(holder, []).append(rule)
         else:
-            holder = rule.family, rule.table, rule.chain, rule.handle
+            holder = rule.place
     for one in objects:
         what = one.get("rule")
         inside = blocks.get((what["family"], what["table"], what["chain"], what["handle"])) if what else None

@@ -20,7 +20,8 @@ from harness.generate.constraints import (
 from harness.generate.device import SimulatedDevice
 from harness.generate.expressions import Fields
 from harness.generate.sends import REPLY_PORT, send_of
-from harness.generate.simulate import Key, SimulatedChain, SimulatedRule, Traversal, answered, excess, jumps
+from harness.generate.simulate import SimulatedChain, SimulatedRule, Traversal, answered, excess, jumps
+from harness.model.observation import Place
 from harness.packets import icmp
 from harness.topology.parts import LOOPBACK
 
@@ -81,7 +82,7 @@ class Candidates:
         # Of addresses, other rules may name those that the rules before one let by.
         named = {repr(one): one for one in self._named(asked)}
         self._donors += itertools.islice(named.values(), NAMED_AT_MOST)
-        self._left: dict[Key, int] = {}
+        self._left: dict[Place, int] = {}
 
     @staticmethod
     def _named(several: Iterable[Constraints]) -> Iterator[Constraints]:
@@ -90,7 +91,7 @@ class Candidates:
                 if name in one:
                     yield {name: one[name], "family": one["family"]}
 
-    def of(self, key: Key) -> Iterator[Candidate]:
+    def of(self, key: Place) -> Iterator[Candidate]:
         """Packets that should meet the rule or policy ``key``, those that say least first.
 
         Each is searched for when it is asked for: to take all costs up to :data:`TRAVELS_AT_MOST` simulations.
@@ -161,7 +162,7 @@ class Candidates:
 
     # -- packets ----------------------------------------------------------------------------------
 
-    def _packets(self, key: Key, asked: Constraints, way: frozenset[Key]) -> Iterator[Candidate]:
+    def _packets(self, key: Place, asked: Constraints, way: frozenset[Place]) -> Iterator[Candidate]:
         for fields in self._filled(asked):
             if self._left[key] <= 0:
                 return
@@ -172,11 +173,11 @@ class Candidates:
             if met and key in met.met:
                 yield from self._repeated(fields, self._times(way | {key}))
 
-    def _travel(self, key: Key, fields: Fields, wanted: frozenset[Key]) -> Traversal | None:
+    def _travel(self, key: Place, fields: Fields, wanted: frozenset[Place]) -> Traversal | None:
         self._left[key] -= 1
         return self._device.travel(fields, wanted)
 
-    def _times(self, keys: frozenset[Key]) -> int:
+    def _times(self, keys: frozenset[Place]) -> int:
         """How many packets it takes to exceed the limits that rules ask for."""
         statements = (one for key in keys if key in self._rules for one in self._rules[key].statements)
         return max((excess(word, what) for word, what in statements), default=1) or 1
@@ -317,7 +318,7 @@ class Candidates:
         ports = self._device.host.bridges[bridge].ports if bridge in self._device.host.bridges else ()
         return [self._device.facing[port] for port in ports if port in self._device.facing]
 
-    def _replies(self, key: Key, fields: Fields, way: frozenset[Key]) -> Iterator[Candidate]:
+    def _replies(self, key: Place, fields: Fields, way: frozenset[Place]) -> Iterator[Candidate]:
         """A packet that is let in, and the answer to it that meets ``key``."""
         for first, answer in self._exchanges(fields):
             before = self._travel(key, dict(first), frozenset())

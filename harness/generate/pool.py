@@ -25,7 +25,8 @@ from harness.generate.device import SimulatedDevice
 from harness.generate.expressions import Fields
 from harness.generate.packets import REPEATED_AT_MOST, Candidate, Candidates
 from harness.generate.sends import REPLY_PORT, send_of
-from harness.generate.simulate import Key, SimulatedRule
+from harness.generate.simulate import SimulatedRule
+from harness.model.observation import Place
 
 PER_RULE: Final = 2
 """Packets for each rule and policy."""
@@ -35,7 +36,7 @@ SHARE: Final = 4
 """The part of the budget, one in so many, that ways through the rules seen already get before all others."""
 _OF_PROTOCOL: Final = ("sport", "dport", "flags", "type", "code", "op", "mss", "frag", "payload")
 
-Way = tuple[tuple[tuple[Key, ...], str], ...]
+Way = tuple[tuple[tuple[Place, ...], str], ...]
 """What a packet meets in each ruleset, and the verdict there."""
 
 
@@ -86,7 +87,7 @@ class Pool:
                                 yield PooledPacket(sends, one.fields, self._way(one.fields))
 
     @staticmethod
-    def _of(makers: Candidates, key: Key) -> list[Candidate]:
+    def _of(makers: Candidates, key: Place) -> list[Candidate]:
         found: list[Candidate] = []
         # An expression of a form that the simulation does not know: the rule is reported as not met.
         with suppress(LookupError, TypeError, ValueError, AttributeError, ArithmeticError):

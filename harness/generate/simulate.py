@@ -17,9 +17,7 @@ import msgspec
 from harness.generate import names
 from harness.generate.expressions import UNKNOWN, Fields, choices, contains, element, field, unpacked, value
 from harness.generate.facts import Facts
-
-Key = tuple[str, str, str, int]
-"""A rule: family, table, chain, handle; with handle 0, the policy of the chain."""
+from harness.model.observation import Place
 
 ChainKey = tuple[str, str, str]
 
@@ -37,7 +35,7 @@ NAT: Final = ("dnat", "snat", "masquerade", "redirect")
 class SimulatedRule(NamedTuple):
     """A rule as nft shows it."""
 
-    key: Key
+    key: Place
     statements: Sequence[tuple[str, Any]]
     """Each statement's word, and what follows it."""
 
@@ -56,7 +54,7 @@ class SimulatedChain(NamedTuple):
     rules: tuple[SimulatedRule, ...]
 
     @property
-    def key(self) -> Key:
+    def key(self) -> Place:
         """Of its policy."""
         return self.family, self.table, self.name, 0
 
@@ -72,7 +70,7 @@ class VerdictReached(Exception):
 class Traversal(msgspec.Struct):
     """What became of a packet."""
 
-    met: list[Key]
+    met: list[Place]
     """Rules that matched and policies that decided, in order."""
     verdict: str
     fields: Fields
@@ -163,7 +161,7 @@ class SimulatedRuleset:
 
     # -- a packet ---------------------------------------------------------------------------------
 
-    def evaluate(self, chain: SimulatedChain, way: Traversal, wanted: frozenset[Key]) -> str:
+    def evaluate(self, chain: SimulatedChain, way: Traversal, wanted: frozenset[Place]) -> str:
         """The verdict of a base chain."""
         try:
             _Evaluation(self, way, wanted).chain(chain, 0)
@@ -223,7 +221,7 @@ def _statement(statement: Any) -> tuple[str, Any]:
 class _Evaluation:
     """A packet on its way through the chains of one hook."""
 
-    def __init__(self, ruleset: SimulatedRuleset, way: Traversal, wanted: frozenset[Key]) -> None:
+    def __init__(self, ruleset: SimulatedRuleset, way: Traversal, wanted: frozenset[Place]) -> None:
         self._ruleset = ruleset
         self._fields = way.fields
         self._way = way

@@ -18,7 +18,6 @@ from harness.generate.simulate import (
     FINAL,
     NAT,
     ChainKey,
-    Key,
     SimulatedChain,
     SimulatedRule,
     SimulatedRuleset,
@@ -26,7 +25,7 @@ from harness.generate.simulate import (
     excess,
     jumps,
 )
-from harness.model.observation import Rule
+from harness.model.observation import Place, Rule
 from harness.recording import naming
 from harness.ruleset.listing import ANONYMOUS
 from harness.topology.parts import LOOPBACK
@@ -44,7 +43,7 @@ def joined(titles: Sequence[str]) -> str:
 class Target(NamedTuple):
     """A rule or a policy."""
 
-    key: Key
+    key: Place
     name: str
     """As scenarios name it."""
     title: str
@@ -74,8 +73,7 @@ def targets(facts: Facts) -> Iterator[Target]:
         name = str(naming.name_of_rule(rule, facts.rules))
         place = f"{rule.position.file}:{rule.position.line}" if rule.position else ""
         words = rule.comment or rule.written or rule.text
-        key = (rule.family, rule.table, rule.chain, rule.handle)
-        return Target(key, name, title(" ".join(f"{short}: {words}".split())), place)
+        return Target(rule.place, name, title(" ".join(f"{short}: {words}".split())), place)
 
     chains = [chain.name for chain in facts.chains]
     held = _held(facts)
@@ -100,7 +98,7 @@ def _held(facts: Facts) -> dict[ChainKey, list[Rule]]:
     return found
 
 
-def why_none(device: SimulatedDevice, key: Key) -> str:
+def why_none(device: SimulatedDevice, key: Place) -> str:
     """Why no packet was made for a rule or policy."""
     ruleset = device.ruleset
     chain = ruleset.chains.get(key[:3])
@@ -172,7 +170,7 @@ def _shown(network: IPv4Network | IPv6Network) -> str:
     return str(network if network.num_addresses > 1 else network.network_address)
 
 
-def _is_shadowed(ruleset: SimulatedRuleset, chain: SimulatedChain, key: Key) -> bool:
+def _is_shadowed(ruleset: SimulatedRuleset, chain: SimulatedChain, key: Place) -> bool:
     """Whether a rule of the chain before the one of ``key``, or before the policy, decides about every packet."""
     for rule in itertools.takewhile(lambda one: one.key != key, chain.rules):
         # Behind a goto only the policy is left, unless the chain that it leads to decides.

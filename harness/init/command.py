@@ -18,12 +18,12 @@ from harness.generate.device import SimulatedDevice
 from harness.generate.facts import look
 from harness.generate.file import ScenarioDraft
 from harness.generate.packets import Candidate, Candidates
-from harness.generate.simulate import Key, SimulatedRuleset
+from harness.generate.simulate import SimulatedRuleset
 from harness.generate.targets import Target, joined, targets, why_none
 from harness.init import scenarios
 from harness.init.scenarios import MeasuredPackets
 from harness.model import layers
-from harness.model.observation import Rule
+from harness.model.observation import Place, Rule
 from harness.project import FILES, Project, find
 from harness.recording.checking import differing
 from harness.save import save
@@ -160,20 +160,20 @@ class _Work:
         self._targets = about
         self._device = device
         self._writer = writer
-        self._reasons: dict[Key, str] = {}
+        self._reasons: dict[Place, str] = {}
         self._measured: list[MeasuredPackets] = []
-        self._tried: dict[Key, list[int]] = {}
+        self._tried: dict[Place, list[int]] = {}
         packets = Candidates(device)
         self._search = {one.key: packets.of(one.key) for one in about}
-        self.candidates: dict[Key, list[Candidate]] = {one.key: [] for one in about}
+        self.candidates: dict[Place, list[Candidate]] = {one.key: [] for one in about}
         """The packets that have been made for a rule or policy so far."""
         self._cases: dict[str, Case | str] = {}
         for _ in range(1 + TRIES):
             self._made([key for key, several in self.candidates.items() if not several])
 
-    def _made(self, keys: Iterable[Key]) -> dict[Key, Candidate]:
+    def _made(self, keys: Iterable[Place]) -> dict[Place, Candidate]:
         """One more packet for each rule or policy; what goes wrong for one rule is its reason, and no more."""
-        found: dict[Key, Candidate] = {}
+        found: dict[Place, Candidate] = {}
         for key in keys:
             try:
                 if (candidate := next(self._search[key], None)) is not None:
@@ -240,7 +240,7 @@ class _Work:
             if any(repr(one.sends) == packet for one in candidates):
                 self._reasons.setdefault(key, why)
 
-    def scenarios(self, *, measured: bool) -> dict[Key, ScenarioDraft]:
+    def scenarios(self, *, measured: bool) -> dict[Place, ScenarioDraft]:
         """The scenario of each rule and policy that has one; read back, and judged by what was observed."""
         if not measured:
             return {

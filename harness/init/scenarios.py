@@ -7,9 +7,8 @@ from typing import Any, Final, NamedTuple
 
 from harness.errors import BrokenMeasurement
 from harness.generate.file import ScenarioDraft
-from harness.generate.simulate import Key
 from harness.generate.targets import Target, joined
-from harness.model.observation import Rule, Step
+from harness.model.observation import Place, Rule, Step
 from harness.model.result import PacketResult
 from harness.recording import expectation
 from harness.recording.naming import name_of
@@ -28,9 +27,9 @@ class MeasuredPackets(NamedTuple):
     kernel: str
 
     @property
-    def met(self) -> dict[Key, int]:
+    def met(self) -> dict[Place, int]:
         """The rules and policies that the last packet met, with where on its way it did first."""
-        found: dict[Key, int] = {}
+        found: dict[Place, int] = {}
         for at, step in enumerate(_steps(self.sent[-1]) if self.sent else ()):
             found.setdefault((step.family, step.table, step.chain, step.rule.handle if step.rule else 0), at)
         return found
@@ -72,9 +71,9 @@ def _steps(sent: PacketResult) -> list[Step]:
 def drafts(
     targets: Sequence[Target],
     measured: Sequence[MeasuredPackets],
-    tried: Mapping[Key, Sequence[int]],
-    reasons: dict[Key, str],
-) -> dict[Key, ScenarioDraft]:
+    tried: Mapping[Place, Sequence[int]],
+    reasons: dict[Place, str],
+) -> dict[Place, ScenarioDraft]:
     """A scenario for each of ``targets`` that a packet met; ``reasons`` gets why what was met could not be recorded.
 
     ``tried`` are the numbers of the packets that were made for a target: the first of them that met it is taken, else
@@ -83,7 +82,7 @@ def drafts(
     beginnings = [(number, one) for number, whole in enumerate(measured) for one in whole.beginnings]
     first = dict(enumerate(measured)) | {len(measured) + at: one for at, (_, one) in enumerate(beginnings)}
     met = {number: one.met for number, one in first.items()}
-    by_key: dict[Key, list[int]] = {}
+    by_key: dict[Place, list[int]] = {}
     for number, keys in met.items():
         for key in keys:
             by_key.setdefault(key, []).append(number)
@@ -102,7 +101,7 @@ def drafts(
                 continue
             chosen.setdefault(number, []).append(target)
             break
-    found: dict[Key, ScenarioDraft] = {}
+    found: dict[Place, ScenarioDraft] = {}
     for number, about in chosen.items():
         values = expected[number]
         assert not isinstance(values, str)
@@ -113,7 +112,7 @@ def drafts(
 
 def _draft(
     packets: MeasuredPackets,
-    met: Mapping[Key, int],
+    met: Mapping[Place, int],
     expected: Mapping[int, dict[str, object]],
     about: Sequence[Target],
 ) -> ScenarioDraft:

@@ -51,6 +51,10 @@ class Hop(Value, frozen=True, kw_only=True):
     "NETFILTER_DROP"}`` for the functions that free a dropped packet."""
 
 
+Place = tuple[str, str, str, int]
+"""A rule of a ruleset: family, table, chain, handle; with handle 0, the policy of the chain."""
+
+
 class InChain(Value, frozen=True, kw_only=True):
     """What belongs to a chain of a ruleset."""
 
@@ -75,6 +79,11 @@ class Rule(InChain, frozen=True, kw_only=True):
     comment: str = ""
     position: Position | None = None
     """Where it stands in the user's file; None when it was not loaded from text."""
+
+    @property
+    def place(self) -> Place:
+        """By which it is known in the ruleset."""
+        return self.family, self.table, self.chain, self.handle
 
 
 class Step(InChain, frozen=True, kw_only=True):

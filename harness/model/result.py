@@ -19,7 +19,7 @@ from harness import untrusted
 from harness.bounds import RESULT_BYTES, RULESET_BYTES
 from harness.errors import HarnessError, Position
 from harness.model.mismatch import Mismatch
-from harness.model.observation import InChain, Observation, ObservedPacket, Rule, Step, Value, Verdict
+from harness.model.observation import InChain, Observation, ObservedPacket, Place, Rule, Step, Value, Verdict
 from harness.project import Project, find
 from harness.save import save
 
@@ -62,6 +62,11 @@ class Policy(InChain, frozen=True, kw_only=True):
     verdict: str
     position: Position | None = None
     """Where it is written, or where the chain's hook is if it is not; None when neither was found."""
+
+    @property
+    def place(self) -> Place:
+        """By which it is known in the ruleset."""
+        return self.family, self.table, self.chain, 0
 
 
 class RulesetPlan(Value, frozen=True, kw_only=True):

@@ -11,8 +11,7 @@ from typing import Any
 
 import msgspec
 
-from harness.batch.messages import Place
-from harness.model.observation import Rule
+from harness.model.observation import Place, Rule
 
 Objects = Sequence[dict[str, Any]]
 
@@ -157,10 +156,10 @@ def order(edit: Edit, rules: Sequence[Rule]) -> list[Rule]:
     """``rules`` of a listing in the order in which they are listed after ``edit``."""
     found = list(rules)
     if isinstance(edit, Deleted):
-        return [one for one in found if key_of(one) != edit.rule]
+        return [one for one in found if one.place != edit.rule]
     if isinstance(edit, Swapped):
         first, second = (
-            next(number for number, one in enumerate(found) if key_of(one) == place)
+            next(number for number, one in enumerate(found) if one.place == place)
             for place in (edit.rule, (*edit.rule[:3], edit.following))
         )
         found.insert(first, found.pop(second))
@@ -170,11 +169,6 @@ def order(edit: Edit, rules: Sequence[Rule]) -> list[Rule]:
 def place_of(rule: dict[str, Any]) -> Place:
     """The place of a rule as nft's JSON has it."""
     return rule["family"], rule["table"], rule["chain"], rule["handle"]
-
-
-def key_of(rule: Rule) -> Place:
-    """The place of a rule."""
-    return rule.family, rule.table, rule.chain, rule.handle
 
 
 def _named(what: dict[str, Any]) -> tuple[str, str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from harness.batch.messages import Place
+from harness.model.observation import Place
 from harness.mutate.edits import Objects, place_of
 from harness.ruleset import listing
 from harness.ruleset.load import Ruleset
@@ -19,7 +19,7 @@ def unwritable(ruleset: Ruleset, objects: Objects) -> Iterator[Place]:
     The loaded ruleset has other handles after this.
     """
     rules = [one["rule"] for one in objects if "rule" in one]
-    texts = {(one.family, one.table, one.chain, one.handle): one.text for one in ruleset.rules}
+    texts = {one.place: one.text for one in ruleset.rules}
     blocks = [rule for rule in rules if any(isinstance(part, str) for part in rule["expr"])]
     others = [rule for rule in rules if rule not in blocks]
     yield from map(place_of, blocks)
@@ -50,5 +50,5 @@ def _replaced(ruleset: Ruleset, rules: Sequence[dict[str, object]]) -> dict[tupl
 def _texts(ruleset: Ruleset) -> dict[tuple[str, str, str], list[str]]:
     found: dict[tuple[str, str, str], list[str]] = {}
     for one in listing.read(ruleset.nft.ruleset())[1]:
-        found.setdefault((one.family, one.table, one.chain), []).append(one.text)
+        found.setdefault(one.place[:3], []).append(one.text)
     return found

@@ -24,7 +24,7 @@ from harness.mutate.messages import Baseline, Structure
 from harness.mutate.results import Witness
 from harness.ruleset.texts import Texts, includes
 from harness.scenario.case import Case, Files
-from harness.untrusted import Unreadable, read_text
+from harness.untrusted import Unreadable
 
 FOLDER: Final = "mutants"
 FILES_AT_MOST: Final = 64
@@ -87,14 +87,7 @@ def write(name: str, known: Known) -> None:
 def texts(files: Files) -> dict[Path, str]:
     """The texts of a ruleset's files, and of those that they include."""
 
-    def text(path: Path) -> str:
-        return read_text(path, RULESET_BYTES, allowed=files.project.allows)
-
-    def match(pattern: str) -> list[Path]:
-        path = Path(pattern)
-        return sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor)))) if path.anchor else []
-
-    found = Texts(text, match)
+    found = Texts.of_files(RULESET_BYTES, files.project.allows)
     for path in files.paths:
         with suppress(Unreadable):
             for _ in includes(path, found, str):

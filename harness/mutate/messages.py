@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from harness.batch.messages import Effects, Place
+from harness.batch.messages import Effects
 from harness.batch.messages import Request as BatchRequest
-from harness.model.observation import Rule
+from harness.model.observation import Place, Rule
 from harness.model.result import Policy
 from harness.mutate.edits import Edit
 from harness.packets.frames import Frame

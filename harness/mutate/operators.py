@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from harness.batch.messages import Place
+from harness.model.observation import Place
 from harness.mutate import values
 from harness.mutate.edits import Deleted, Edit, Elements, Objects, Replaced, Swapped, Turned, place_of
 

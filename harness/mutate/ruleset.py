@@ -10,6 +10,7 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import msgspec
@@ -17,7 +18,7 @@ import msgspec
 from harness.batch.messages import Seen
 from harness.batch.session import Session
 from harness.errors import Position
-from harness.model.observation import Rule
+from harness.model.observation import Place, Rule
 from harness.mutate import known, values
 from harness.mutate.edits import Deleted, Elements, Swapped, Turned, rewritten
 from harness.mutate.known import BROKEN, KILLED, OPEN, PASSED, SIFTED, Known, KnownMutant
@@ -160,7 +161,7 @@ class MutatedRuleset:
                 found.append(number)
         return sorted(found, key=lambda number: self._order(number, touched))
 
-    def _order(self, number: int, touched: set[tuple[str, str, str, int]]) -> tuple[bool, bool, float]:
+    def _order(self, number: int, touched: set[Place]) -> tuple[bool, bool, float]:
         one = self._baseline(number)
         return not is_simple(self._cases[number]), not touched & set(one.matched), one.seconds
 
@@ -308,10 +309,7 @@ class MutatedRuleset:
 
     def _result(self, mutant: Mutant) -> MutantResult:
         one = self.known(mutant)
-        ids = {
-            digest: f"{shortened(case.file)}::{case.id}"
-            for digest, case in zip(self._digests, self._cases, strict=True)
-        }
+        ids = self._ids
         killer = one.killed(self._digests)
         covering = [self._digests[number] for number in self.covering(mutant)]
         left = [digest for digest in covering if one.verdicts.get(digest) in (OPEN, BROKEN)]
@@ -328,7 +326,7 @@ class MutatedRuleset:
             operator=mutant.operator,
             what=mutant.what,
             chain=" ".join(mutant.place[:3]),
-            position=self._position(mutant),
+            position=self._positions.get(mutant.place),
             written=self._text(mutant),
             texts=self._texts(mutant),
             fate=fate,
@@ -340,19 +338,27 @@ class MutatedRuleset:
             packets=one.packets,
         )
 
-    def _position(self, mutant: Mutant) -> Position | None:
-        places: dict[tuple[str, str, str, int], Position | None] = {
-            (one.family, one.table, one.chain, one.handle): one.position for one in self.structure.rules
+    @cached_property
+    def _rules(self) -> Mapping[Place, Rule]:
+        return {rule.place: rule for rule in self.structure.rules}
+
+    @cached_property
+    def _ids(self) -> Mapping[str, str]:
+        """What pytest calls the scenarios, by their digests."""
+        return {
+            digest: f"{shortened(case.file)}::{case.id}"
+            for digest, case in zip(self._digests, self._cases, strict=True)
         }
-        places |= {(one.family, one.table, one.chain, 0): one.position for one in self.structure.policies}
-        return places.get(mutant.place)
+
+    @cached_property
+    def _positions(self) -> Mapping[Place, Position | None]:
+        rules = {one.place: one.position for one in self.structure.rules}
+        return rules | {one.place: one.position for one in self.structure.policies}
 
     def _text(self, mutant: Mutant) -> str:
         """The rule or policy that a mutant is shown at, as it is written."""
-        for rule in self.structure.rules:
-            if (rule.family, rule.table, rule.chain, rule.handle) == mutant.place:
-                return rule.written or rule.text
-        return ""
+        rule = self._rules.get(mutant.place)
+        return (rule.written or rule.text) if rule else ""
 
     def _texts(self, mutant: Mutant) -> tuple[tuple[str, str], ...]:
         """What a mutant changes, as it was and as it is."""
@@ -363,18 +369,11 @@ class MutatedRuleset:
                 before, after = (f"@{name} {{ {values.text(one)} }}" if one else "" for one in (removed, added))
                 return ((before, after),)
             case Swapped(rule=place, following=following):
-                first, second = (
-                    next(one.text for one in self.structure.rules if one.handle == handle and _chain(one) == place[:3])
-                    for handle in (place[3], following)
-                )
+                first, second = self._rules[place].text, self._rules[(*place[:3], following)].text
                 return ((first, second), (second, first))
             case Deleted():
                 return ((self._text(mutant), ""),)
         return self.known(mutant).texts or ((self._text(mutant), ""),)
-
-
-def _chain(rule: Rule) -> tuple[str, str, str]:
-    return rule.family, rule.table, rule.chain
 
 
 class _Estimate:

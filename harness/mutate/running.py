@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from harness.batch.effects import Measuring, measured, opened
-from harness.batch.messages import Effects, Place
+from harness.batch.messages import Effects
 from harness.batch.remembered import State
 from harness.errors import BrokenMeasurement, HarnessError, ScenarioError, Unsupported
 from harness.judge.expectations import judge
 from harness.model.mismatch import Mismatch
-from harness.model.observation import Observation, Step
+from harness.model.observation import Observation, Place, Step
 from harness.mutate.edits import Edit
 from harness.mutate.messages import AskedApart, AskedMutant, AskedMutants, Baseline, Shown, Tried
 from harness.mutate.stage import Listed, MutatedStage, RefusedError
@@ -227,7 +227,7 @@ def _places(steps: Iterable[Step], ruleset: Ruleset) -> tuple[dict[Place, None],
     """The places that packets with these ``steps`` came to, and those of them that matched or decided."""
     handles: dict[tuple[str, str, str], list[int]] = {}
     for rule in ruleset.rules:
-        handles.setdefault((rule.family, rule.table, rule.chain), []).append(rule.handle)
+        handles.setdefault(rule.place[:3], []).append(rule.handle)
     evaluated: dict[Place, None] = {}
     matched: dict[Place, None] = {}
     for step in steps:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from harness.batch.messages import Place
 from harness.errors import HarnessError
-from harness.model.observation import Observation, Rule, Step
+from harness.model.observation import Observation, Place, Rule, Step
 from harness.mutate.edits import (
     Deleted,
     Edit,
@@ -20,7 +19,6 @@ from harness.mutate.edits import (
     Replaced,
     Swapped,
     commands,
-    key_of,
     order,
     rewritten,
     undone,
@@ -191,10 +189,10 @@ class MutatedStage:
         before = order(edit, self._original.rules) if edit is not None else list(self._original.rules)
         changed = None if edit is None else rewritten(edit)
         pairs = list(zip(before, rules, strict=False))
-        if len(rules) != len(before) or any(one.text != now.text and key_of(one) != changed for one, now in pairs):
+        if len(rules) != len(before) or any(one.text != now.text and one.place != changed for one, now in pairs):
             raise HarnessError("nft lists other rules than the mutant was to have")
         named = [self._named(one, other) for one, other in pairs]
-        self._handles = {key_of(one): other.handle for one, other in pairs if one.handle != other.handle}
+        self._handles = {one.place: other.handle for one, other in pairs if one.handle != other.handle}
         policies = {(one.family, one.table, one.name): one.policy for one in found}
         chains = [
             msgspec.structs.replace(one, policy=policies.get((one.family, one.table, one.name), one.policy))

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from harness.errors import Position
+from harness.model.observation import Place
 
 
 class Chain(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +50,11 @@ class ListedRule(NamedTuple):
     comment: str
     block: str = ""
     """Name of the chain that stands in the rule itself."""
+
+    @property
+    def place(self) -> Place:
+        """As of :attr:`harness.model.observation.Rule.place`."""
+        return self.family, self.table, self.chain, self.handle
 
 
 class Handle(NamedTuple):

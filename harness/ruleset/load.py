@@ -13,7 +13,7 @@ import msgspec
 from harness.errors import Position, ScenarioError
 from harness.lab.lab import Host
 from harness.linux import modules
-from harness.model.observation import Rule
+from harness.model.observation import Place, Rule
 from harness.model.result import Policy
 from harness.nft_syntax import is_change
 from harness.project import Project
@@ -72,7 +72,7 @@ class Ruleset:
         """The handles of the tables by family and name: one that is made anew has another."""
         self._nft = nft
         self._size = size
-        self._rules = {(rule.family, rule.table, rule.chain, rule.handle): rule for rule in self.rules}
+        self._rules = {rule.place: rule for rule in self.rules}
         self._chains = {(chain.family, chain.table, chain.name): chain for chain in self.chains}
 
     @classmethod
@@ -181,10 +181,10 @@ class Ruleset:
         listed = tuple(rule for rule in listed if rule.table != hidden)
         lasting = {key for key, handle in tables.items() if before and before.tables.get(key) == handle}
         kept, policies = _outlasting(before, lasting)
-        fresh = [rule for rule in listed if _key(rule) not in kept or kept[_key(rule)].text != rule.text]
+        fresh = [rule for rule in listed if rule.place not in kept or kept[rule.place].text != rule.text]
         replaced = {place: one for place, one in written.replaced.items() if (*place[0], place[1]) in kept}
-        places = kept | {_key(rule): rule for rule in placed(fresh, written.rules, replaced)}
-        rules = [places[_key(rule)] for rule in listed]
+        places = kept | {rule.place: rule for rule in placed(fresh, written.rules, replaced)}
+        rules = [places[rule.place] for rule in listed]
         _refuse_untraced(rules, whole)
         policies |= written.policies
         return cls(
@@ -213,11 +213,11 @@ class Ruleset:
 
 def _outlasting(
     before: Ruleset | None, lasting: Collection[tuple[str, str]]
-) -> tuple[dict[tuple[str, str, str, int], Rule], dict[source.ChainKey, Position | None]]:
+) -> tuple[dict[Place, Rule], dict[source.ChainKey, Position | None]]:
     """The rules ``before`` and the places of its policies, in the tables that are ``lasting``."""
     if before is None:
         return {}, {}
-    rules = {_key(rule): rule for rule in before.rules if (rule.family, rule.table) in lasting}
+    rules = {rule.place: rule for rule in before.rules if (rule.family, rule.table) in lasting}
     chains = (chain for chain in before.chains if (chain.family, chain.table) in lasting)
     return rules, {_chain_key(chain): chain.position for chain in chains}
 
@@ -296,10 +296,6 @@ def _refuse_untraced(rules: Iterable[Rule], whole: Position) -> None:
 
 def _chain_key(chain: Chain) -> source.ChainKey:
     return chain.family, chain.table, chain.name
-
-
-def _key(rule: Rule | ListedRule) -> tuple[str, str, str, int]:
-    return rule.family, rule.table, rule.chain, rule.handle
 
 
 def _fits(written: source.SourceRule, listed: ListedRule) -> bool:

@@ -11,16 +11,15 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 from harness.lab.required_modules import BRIDGE_NETFILTER
 from harness.linux.modules import Need
 from harness.ruleset import ipset, iptables
-from harness.ruleset.texts import Texts, includes, matching
+from harness.ruleset.texts import Texts, includes
 from harness.ruleset.unsupported import FEATURES
-from harness.untrusted import Unreadable, read_text
+from harness.untrusted import Unreadable
 
 LARGEST: Final = 64 << 20
 """Bytes of a file that is looked into."""
@@ -42,7 +41,7 @@ _SHORT: Final = re.compile(r"-[^-mjgA-Z]*[mjg](.*)")
 
 def of_files(paths: Iterable[Path], allowed: Callable[[Path], bool] | None = None) -> Iterator[Need]:
     """What files of nft, with those that they include, and of iptables-save need; only ``allowed`` ones are read."""
-    texts = Texts(lambda file: read_text(file, LARGEST, allowed=allowed), partial(matching, allowed=allowed))
+    texts = Texts.of_files(LARGEST, allowed)
     for path in paths:
         with suppress(Unreadable):  # reported when it is loaded
             text = texts.text(path.absolute())

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from harness.errors import Position
-from harness.untrusted import Unreadable
+from harness.untrusted import Unreadable, read_text
 
 
 class UnclearError(Exception):
@@ -50,6 +50,11 @@ class Texts:
         self.match = functools.cache(match)
         self.texts: dict[Path, str] = {}
         """Of those that were read."""
+
+    @classmethod
+    def of_files(cls, limit: int, allowed: Callable[[Path], bool] | None) -> Texts:
+        """Files of at most ``limit`` bytes, read and matched without nft; only ``allowed`` ones."""
+        return cls(lambda file: read_text(file, limit, allowed=allowed), functools.partial(matching, allowed=allowed))
 
     def text(self, path: Path) -> str:
         """The text of ``path``. Raises :class:`~harness.untrusted.Unreadable`, also for a NUL character.
