@@ -6,7 +6,7 @@ Whatever shows such text calls the function of its language:
 - lines of a terminal or of a CI job's log: :func:`lines`, :func:`say`
 - Markdown: :func:`markdown`; Mermaid: :func:`mermaid`
 - workflow commands of GitHub: :func:`command`
-- HTML: jinja2's autoescape, of escaped text (:mod:`harness.report.html`)
+- HTML: :func:`html_text`; jinja2's autoescape, of escaped text (:mod:`harness.report.html`)
 - JSON, SARIF and XML: their encoders
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, TextIO
 
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
@@ -72,6 +72,24 @@ def colour(name: str, text: str) -> str:
 def markdown(text: str) -> str:
     """Return ``text`` so that Markdown shows it as it is, on one line and not at the beginning of it."""
     return re.sub(r"([\\`*_{}\[\]<>#|~&$@!])", r"\\\1", escape(text))
+
+
+def html_text(text: str) -> str:
+    """``text`` as it stands in HTML, in an element or an attribute in quotes."""
+    from html import escape as quote  # with a table of 2,200 characters' names, which no guest needs
+
+    return quote(escape(text))
+
+
+def html_page(title: str, style: str, parts: Iterable[str]) -> str:
+    """A page of ``parts``, which are HTML, with ``style`` besides the usual; it has no script and loads nothing."""
+    head = (
+        f"<!DOCTYPE html>\n<html lang=en><meta charset=utf-8><title>{html_text(title)}</title>\n"
+        "<style>body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:72em;padding:0 1em}"
+        "table{border-collapse:collapse;width:100%}td,th{border:1px solid #8884;padding:.3em .6em;text-align:left;"
+        f"vertical-align:top}}code{{overflow-wrap:anywhere}}{style}</style>"
+    )
+    return "\n".join([head, *parts, "</html>\n"])
 
 
 def mermaid(*texts: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from harness.compare.changes import Change, details
 from harness.generate.pool import describe_send
-from harness.text import command, escape, markdown
+from harness.text import command, escape, html_page, html_text, markdown
 
 FUNCTIONS = "functions"
 SHOWN = 10
@@ -160,43 +159,29 @@ def as_markdown(comparisons: Sequence[Comparison]) -> str:
     return "\n".join(lines)
 
 
-_STYLE = (
-    "<style>body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:72em;padding:0 1em}"
-    "table{border-collapse:collapse;width:100%}td,th{border:1px solid #8884;padding:.3em .6em;text-align:left;"
-    "vertical-align:top}code{overflow-wrap:anywhere}.ok{opacity:.6}</style>"
-)
-"""The page has no script and loads nothing."""
-
-
 def as_html(comparisons: Sequence[Comparison]) -> str:
     """One page that needs no network."""
-    parts = [
-        "<!DOCTYPE html>\n<html lang=en><meta charset=utf-8><title>nft-harness diff</title>",
-        _STYLE,
-    ]
+    parts: list[str] = []
     for one in comparisons:
-        parts.append(f"<h2>{_shown(one.title)}</h2><p>{_shown(one.lab)}</p>")
+        parts.append(f"<h2>{html_text(one.title)}</h2><p>{html_text(one.lab)}</p>")
         if one.changes:
             parts.append("<table><tr><th>change<th>packet<th>old<th>new<th>what differs</tr>")
         for change in one.changes:
             rows = "<br>".join(
-                f"{_shown(name)}: <code>{_shown(before)}</code> → <code>{_shown(after)}</code>"
+                f"{html_text(name)}: <code>{html_text(before)}</code> → <code>{html_text(after)}</code>"
                 for name, before, after in details(change.witness.old, change.witness.new)
             )
-            kind = _shown(change.kind) + (" (accepted)" if change.accepted else "")
+            kind = html_text(change.kind) + (" (accepted)" if change.accepted else "")
             parts.append(
-                f"<tr class={'ok' if change.accepted else 'new'}><td>{kind}<td><code>{_shown(change.witness.summary)}"
-                f"</code><br>{change.packets} packets<td><code>{_shown(str(change.old))}</code>"
-                f"<td><code>{_shown(str(change.new))}</code><td>{rows}</tr>"
+                f"<tr class={'ok' if change.accepted else 'new'}><td>{kind}"
+                f"<td><code>{html_text(change.witness.summary)}</code><br>{change.packets} packets"
+                f"<td><code>{html_text(str(change.old))}</code>"
+                f"<td><code>{html_text(str(change.new))}</code><td>{rows}</tr>"
             )
         parts.append(("</table>" if one.changes else "") + "<ul>")
-        parts += [f"<li>{_shown(sentence)}</li>" for sentence in one.left_out]
+        parts += [f"<li>{html_text(sentence)}</li>" for sentence in one.left_out]
         parts.append("</ul>")
-    return "\n".join(parts) + "\n</html>\n"
-
-
-def _shown(text: str) -> str:
-    return html.escape(escape(text))
+    return html_page("nft-harness diff", ".ok{opacity:.6}", parts)
 
 
 def warnings(comparisons: Sequence[Comparison]) -> Iterator[str]:

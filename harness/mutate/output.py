@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
 
 from harness.generate.pool import describe_send
 from harness.mutate.results import MutantResult, RulesetResult, score, shown
-from harness.text import command, escape
+from harness.text import command, escape, html_page, html_text
 
 TITLE = "no scenario guards this rule"
 
@@ -107,25 +106,21 @@ def warnings(results: Sequence[RulesetResult]) -> Iterator[str]:
 
 
 _STYLE = (
-    "<style>body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:72em;padding:0 1em}"
-    "table{border-collapse:collapse;width:100%}td,th{border:1px solid #8884;padding:.3em .6em;text-align:left;"
-    "vertical-align:top}code{overflow-wrap:anywhere}del{background:#f003;text-decoration:none}"
-    "ins{background:#0f03;text-decoration:none}del,ins{display:block}summary{cursor:pointer}</style>"
+    "del{background:#f003;text-decoration:none}ins{background:#0f03;text-decoration:none}del,ins{display:block}"
+    "summary{cursor:pointer}"
 )
-"""The page has no script and loads nothing."""
 
 
 def as_html(results: Sequence[RulesetResult]) -> str:
     """One page that needs no network."""
-    parts = ["<!DOCTYPE html>\n<html lang=en><meta charset=utf-8><title>nft-harness mutate</title>", _STYLE]
-    parts.append(f"<h1>Mutation score {_percent(score(results))}</h1>")
+    parts = [f"<h1>Mutation score {_percent(score(results))}</h1>"]
     parts.append(
         "<table><tr><th>ruleset<th>score<th>killed<th>survived<th>probably equivalent<th>other<th>kernel"
         "<th>seconds</tr>"
     )
     parts += [
-        f"<tr><td>{_shown(one.name)}<td>{_percent(one.score)}<td>{one.count('killed')}<td>{one.count('survived')}"
-        f"<td>{one.count('equivalent')}<td>{one.count('unjudged', 'not run')}<td>{_shown(one.kernel)}"
+        f"<tr><td>{html_text(one.name)}<td>{_percent(one.score)}<td>{one.count('killed')}<td>{one.count('survived')}"
+        f"<td>{one.count('equivalent')}<td>{one.count('unjudged', 'not run')}<td>{html_text(one.kernel)}"
         f"<td>{one.seconds:.1f}</tr>"
         for one in results
     ]
@@ -136,19 +131,17 @@ def as_html(results: Sequence[RulesetResult]) -> str:
         parts.append(f"<details{state}><summary>{title}: {len(found)}</summary><table>")
         parts += [_row(one) for one in found]
         parts.append("</table></details>")
-    parts += [f"<p>{_shown(sentence)}</p>" for one in results for sentence in (*one.unused, *one.left_out)]
-    return "\n".join(parts) + "\n</html>\n"
+    parts += [f"<p>{html_text(sentence)}</p>" for one in results for sentence in (*one.unused, *one.left_out)]
+    return html_page("nft-harness mutate", _STYLE, parts)
 
 
 def _row(one: MutantResult) -> str:
     tags = {"-": "del", "+": "ins"}
-    lines = "".join(f"<{tags[sign]}>{_shown(line)}</{tags[sign]}>" for sign, line in diff(one))
+    lines = "".join(f"<{tags[sign]}>{html_text(line)}</{tags[sign]}>" for sign, line in diff(one))
     if one.witness is not None:
-        about = f"<code>{_shown(one.witness.summary)}</code><br>{_shown(one.witness.difference + _confirmed(one))}"
+        about = (
+            f"<code>{html_text(one.witness.summary)}</code><br>{html_text(one.witness.difference + _confirmed(one))}"
+        )
     else:
-        about = _shown(f"{one.killed_by}: {one.why}" if one.killed_by else f"{one.packets} packets tried")
-    return f"<tr><td>{_shown(_place(one))}<td>{_shown(one.name)}<td><code>{lines}</code><td>{about}</tr>"
-
-
-def _shown(sentence: str) -> str:
-    return html.escape(escape(sentence))
+        about = html_text(f"{one.killed_by}: {one.why}" if one.killed_by else f"{one.packets} packets tried")
+    return f"<tr><td>{html_text(_place(one))}<td>{html_text(one.name)}<td><code>{lines}</code><td>{about}</tr>"

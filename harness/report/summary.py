@@ -5,7 +5,6 @@ GitHub takes up to 1 MiB a step (`GITHUB_STEP_SUMMARY`), of which this leaves so
 
 from __future__ import annotations
 
-import html
 import re
 import textwrap
 from collections import Counter
@@ -18,7 +17,7 @@ from harness.model.result import OutcomeName, PacketResult, Result
 from harness.reading.path import located
 from harness.report.evaluated import covered_rules
 from harness.report.findings import said
-from harness.text import escape, markdown
+from harness.text import escape, html_text, markdown
 from harness.text import mermaid as _label
 
 SIZE = 900_000
@@ -83,11 +82,11 @@ def _facts(results: Sequence[Result]) -> Iterator[str]:
 
 def _failure(result: Result, others: int, *, diagram: bool) -> Iterator[str]:
     where = result.where or result.position
-    kernel = f" on {html.escape(escape(result.kernel))}" if result.kernel else ""
+    kernel = f" on {html_text(result.kernel)}" if result.kernel else ""
     yield (
-        f"<details open><summary><b>{html.escape(escape(result.name))}</b>"
+        f"<details open><summary><b>{html_text(result.name)}</b>"
         f"{f', and {others} more' if others else ''} ({result.outcome}): "
-        f"<code>{html.escape(escape(f'{where.file}:{where.line}'))}</code>{kernel}</summary>\n"
+        f"<code>{html_text(f'{where.file}:{where.line}')}</code>{kernel}</summary>\n"
     )
     sent = next((one for one in result.sent if one.mismatches), None)
     if sent and diagram:
