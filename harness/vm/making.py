@@ -62,9 +62,9 @@ def make(image: Image, accelerator: str, memory: int, progress: Progress = silen
     name = template.key(image, machine.machine(accelerator, memory, 1))
     try:
         with _only_one(progress):
+            _remove_remains()
             with suppress(template.NoTemplate):
                 return template.find(name)
-            _remove_remains()
             for old in template.all_templates()[MOST - 1 :]:
                 template.discard(old)
             with tempfile.TemporaryDirectory(

@@ -108,6 +108,18 @@ def test_one_that_is_killed_leaves_the_next_free(work: Path, start: Callable[[],
     assert entries(work) == [output.splitlines()[-1].rpartition("/")[2]]
 
 
+def test_what_one_left_that_was_killed_when_all_was_saved_is_removed(
+    work: Path, start: Callable[[], subprocess.Popen[str]]
+) -> None:
+    (work / "go").touch()
+    start().communicate(timeout=PATIENCE_S)
+    (name,) = entries(work)
+    (work / "cache/nft-harness/templates" / f"{making._UNFINISHED}left").mkdir()
+    output, _ = start().communicate(timeout=PATIENCE_S)
+    assert entries(work) == [name]
+    assert output.endswith(f"/{name}\n")
+
+
 @pytest.mark.soak
 def test_killed_at_any_instant(work: Path, start: Callable[[], subprocess.Popen[str]], soak: Soak) -> None:
     (work / "go").touch()
