@@ -64,6 +64,7 @@ def run(request: Request, progress: Progress) -> list[RulesetResult]:
     kernel = _kernel(request, selected.kernels)
     subjects = list(_subjects(selected.cases, request))
     found: list[RulesetResult] = []
+    refused: list[str] = []
     with ExitStack() as stack:
         opened: list[Session] = []
 
@@ -74,7 +75,7 @@ def run(request: Request, progress: Progress) -> list[RulesetResult]:
 
         place = _described(kernel, request.tracer)
         for number, subject in enumerate(subjects, 1):
-            name = known.name_of(subject.files, f"{place} {request.tracer}")
+            name = known.name_of(subject.files, f"{place} {request.tracer} {request.sift}")
             kept = known.Known() if request.fresh else known.read(name)
             one = MutatedRuleset(subject, kept, session, progress, sift=request.sift, seed=request.seed)
             started = time.monotonic()
@@ -85,6 +86,12 @@ def run(request: Request, progress: Progress) -> list[RulesetResult]:
                     from harness.mutate import saving
 
                     saving.save(request.save, one, progress)
+            except HarnessError as error:
+                if len(subjects) == 1:
+                    raise
+                refused.append(f"{subject.name}: {error}")
+                progress(f"  not done: {error}")
+                continue
             except KeyboardInterrupt:
                 raise Interrupted(
                     [*found, *([one.result(time.monotonic() - started)] if one.is_begun else [])]
@@ -93,6 +100,8 @@ def run(request: Request, progress: Progress) -> list[RulesetResult]:
                 if one.is_begun:
                     known.write(name, kept)
             found.append(one.result(time.monotonic() - started))
+    if refused and not found:
+        raise HarnessError(f"no ruleset could be mutated; {refused[0]}")
     return found
 
 

@@ -141,6 +141,37 @@ def test_arguments_that_pytest_refuses_and_selections_without_a_ruleset_are_sent
     assert project.is_dir()
 
 
+def test_a_ruleset_that_this_kernel_cannot_load_leaves_the_others(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "scenarios/other.yaml").write_text(SCENARIOS.replace("fw.nft", "other.nft"))
+    (project / "scenarios/other.nft").write_text(RULESET)
+    said: list[str] = []
+
+    class Refusing:
+        is_begun = False
+
+        def __init__(self, subject: Any, *_: Any, **__: Any) -> None:
+            self.subject = subject
+
+        def run(self) -> None:
+            if self.subject.name == "scenarios/fw.nft" or everything:
+                raise HarnessError("the kernel has no flowtables")
+
+        def result(self, _: float) -> str:
+            return str(self.subject.name)
+
+    monkeypatch.setattr(command, "MutatedRuleset", Refusing)
+    monkeypatch.setattr(command, "_described", lambda *_: "a kernel")
+    everything = False
+    found: Any = command.run(Request(selection=("scenarios",), kernel="host"), said.append)
+    assert found == ["scenarios/other.nft"]
+    assert "  not done: the kernel has no flowtables" in said
+    everything = True
+    with pytest.raises(HarnessError, match=r"no ruleset could be mutated; scenarios/fw.nft: the kernel has no"):
+        command.run(Request(selection=("scenarios",), kernel="host"), said.append)
+
+
 def test_pytest_selects_and_broken_scenarios_are_said(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (project / "scenarios/fw.yaml").write_text(SCENARIOS + "  - name: broken\n    send: {}\n    expect: drop\n")
     chosen: list[list[str]] = []
