@@ -14,6 +14,7 @@ from typing import Final
 
 from harness.errors import BrokenMeasurement, HarnessError, Unsupported
 from harness.lab import requests
+from harness.lab.ipsec import protect
 from harness.lab.namespace import Namespace
 from harness.lab.requests import WireEnd
 from harness.lab.required_modules import BRIDGE_NETFILTER
@@ -156,6 +157,7 @@ class Lab:
                 if host.plan.sysctls:
                     host.namespace.sysctl(host.plan.sysctls)
             introduce(hosts)
+            protect(hosts)
             for host in hosts.values():
                 _wait_until_ready(host)
             yield cls(plan, hosts)

@@ -1,4 +1,4 @@
-"""Interfaces other than ends of wires, and what is set at interfaces, as a scenario file describes them."""
+"""Interfaces other than ends of wires, what is set at interfaces, and IPsec, as a scenario file describes them."""
 
 from __future__ import annotations
 
@@ -145,3 +145,49 @@ class PortSpec(Model, frozen=True, kw_only=True):
         VlanNumber | None, Meta(description="The VLAN of untagged frames, in both directions.", examples=[10])
     ] = None
     tagged: Annotated[list[VlanNumber], Meta(description="VLANs whose frames leave tagged.", examples=[[20, 30]])] = []
+
+
+Spi = Annotated[int, Meta(ge=256, le=0xFFFFFFFF)]
+
+
+class IpsecEndSpec(Model, frozen=True, kw_only=True):
+    """One end of IPsec."""
+
+    address: Annotated[AnyAddress, Meta(description="An address of its host.", examples=["203.0.113.1"])]
+    networks: Annotated[
+        list[Prefix],
+        Meta(
+            description="The networks behind it, for tunnel mode. Without networks at both ends it is transport mode, "
+            "for packets between the two addresses.",
+            examples=[["192.168.1.0/24"]],
+        ),
+    ] = []
+    spi: Annotated[
+        Spi | None,
+        Meta(description="The SPI of the packets that it receives; one is chosen unless given.", examples=[0x2001]),
+    ] = None
+
+
+class IpsecSpec(Model, frozen=True, kw_only=True):
+    """ESP between two hosts, as a key exchange daemon would set it up: states and policies of both.
+
+    The algorithm is AES-GCM (RFC 4106); keys are random, made for each run.
+    """
+
+    ends: Annotated[
+        list[IpsecEndSpec],
+        Meta(
+            min_length=2,
+            max_length=2,
+            description="Both ends.",
+            examples=[
+                [
+                    {"address": "203.0.113.1", "networks": ["192.168.1.0/24"]},
+                    {"address": "198.51.100.1", "networks": ["192.168.2.0/24"]},
+                ]
+            ],
+        ),
+    ]
+    reqid: Annotated[
+        int, Meta(ge=1, le=0xFFFFFFFF, description="The number that policies and states share.", examples=[1])
+    ] = 1

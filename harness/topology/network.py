@@ -15,7 +15,7 @@ import msgspec
 
 from harness.bounds import HOSTS, INTERFACES
 from harness.model.problem import Problem, unknown
-from harness.topology import routing, sysctls, tunnels
+from harness.topology import ipsec, routing, sysctls, tunnels
 from harness.topology.ethernet import group_mac, station_mac
 from harness.topology.parts import (
     BROADCAST,
@@ -30,6 +30,7 @@ from harness.topology.parts import (
     End,
     HostPlan,
     Interface,
+    Ipsec,
     Macvlan,
     Made,
     Neighbour,
@@ -82,8 +83,10 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
             raise unknown(spec.device, spec.hosts, "host of the lab, so it cannot be the device under test", "device")
         wiring = Wiring(spec)
         interfaces = _interfaces(wiring)
+        encrypting = ipsec.plan(spec.ipsec, interfaces)
+        loading = {*loading, *encrypting}  # their kernels do it
         return cls(
-            hosts={name: _host(name, wiring, interfaces, loading) for name in spec.hosts},
+            hosts={name: _host(name, wiring, interfaces, loading, encrypting.get(name, ())) for name in spec.hosts},
             device=spec.device,
             resolves=spec.neighbours == "resolved",
         )
@@ -140,7 +143,9 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
         return _next_hop(here, _longest_match(here, address))
 
     def enters_tunnel(self, host: str, address: Address) -> bool:
-        """Whether what ``host`` sends to ``address`` leaves by a tunnel for IP packets, so that its kernel sends it."""
+        """Whether what ``host`` sends to ``address`` leaves by a tunnel for IP, or encrypted: by its kernel."""
+        if any(address in far for one in self.hosts[host].ipsec for _, far in one.selectors):
+            return True
         with suppress(Problem):
             return isinstance(self.hosts[host].made.get(self.route(host, address).interface.name), Tunnel | Wireguard)
         return False
@@ -200,7 +205,13 @@ def _loopback(host: str) -> Interface:
     )
 
 
-def _host(name: str, wiring: Wiring, interfaces: Mapping[End, Interface], loading: Collection[str]) -> HostPlan:
+def _host(
+    name: str,
+    wiring: Wiring,
+    interfaces: Mapping[End, Interface],
+    loading: Collection[str],
+    encrypted: tuple[Ipsec, ...],
+) -> HostPlan:
     spec = wiring.spec
     host = spec.hosts[name]
     for setting in host.sysctls:
@@ -223,6 +234,7 @@ def _host(name: str, wiring: Wiring, interfaces: Mapping[End, Interface], loadin
         silent=silent,
         netem={one: Netem(said.delay, said.loss) for one, said in host.netem.items()},
         speaking=frozenset(speaking),
+        ipsec=encrypted,
         modules=tuple(module.replace("-", "_") for module in host.modules),
     )
 

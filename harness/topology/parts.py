@@ -244,6 +244,23 @@ class Wireguard(NamedTuple):
         return f"WireGuard with {', '.join(peer.end.host for peer in self.peers)}"
 
 
+class Ipsec(NamedTuple):
+    """IPsec as one host has it."""
+
+    local: Address
+    remote: Address
+    spi_in: int
+    spi_out: int
+    reqid: int
+    mode: str
+    """``tunnel`` or ``transport``."""
+    selectors: tuple[tuple[Subnet, Subnet], ...]
+    """Source and destination of what it encrypts."""
+
+    def __str__(self) -> str:
+        return f"IPsec ({self.mode}) to {self.remote}"
+
+
 class Netem(NamedTuple):
     """What becomes of packets that leave by an interface."""
 
@@ -296,6 +313,8 @@ class HostPlan(msgspec.Struct, frozen=True, kw_only=True):
     """By interface."""
     modules: tuple[str, ...] = ()
     """Kernel modules that it needs, by their names with underscores."""
+    ipsec: tuple[Ipsec, ...] = ()
+    """The packets that it encrypts and decrypts."""
     down: frozenset[str] = frozenset()
     """The interfaces that a step has set down."""
 

@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from harness.model.fields import AnyAddress, HostName, InterfaceName, Model, Number32
 from harness.topology.interfaces import (
+    IpsecSpec,
     MacvlanSpec,
     NetemSpec,
     PortSpec,
@@ -255,6 +256,13 @@ class LabSpec(Model, frozen=True, kw_only=True):
     device: Annotated[
         HostName, Meta(description="The device under test: the host that loads `ruleset`.", examples=["gateway"])
     ] = "device"
+    ipsec: Annotated[
+        list[IpsecSpec],
+        Meta(
+            description="IPsec between hosts: ESP by states and policies.",
+            examples=[[{"ends": [{"address": "203.0.113.1"}, {"address": "198.51.100.1"}], "reqid": 7}]],
+        ),
+    ] = []
     anycast: Annotated[
         list[AnyAddress],
         Meta(
