@@ -207,7 +207,9 @@ def _addresses(host: Host) -> Iterator[NetlinkRequest]:
     plan, indexes = host.plan, host.interfaces
     for one in plan.interfaces.values():
         if one.name in plan.speaking:
-            if one.name not in plan.made:  # what others send leaves through one of these
+            if (
+                one.name not in plan.made and one.name not in plan.checksum_offload
+            ):  # what others send leaves through one of these
                 _checksum_in_software(host, one.name)
             yield from (requests.address(own, indexes[one.name]) for own in one.addresses)
     for neighbour in plan.neighbours:

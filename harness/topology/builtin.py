@@ -112,6 +112,7 @@ def rename(spec: LabSpec, names: Mapping[str, str]) -> LabSpec:
         wireguards=keyed(device.wireguards),
         netem=keyed(device.netem),
         dummies=[called(one) for one in device.dummies],
+        checksum_offload=[called(one) for one in device.checksum_offload],
         mtu=keyed(device.mtu),
         routes=[structs.replace(route, dev=maybe(route.dev)) for route in device.routes],
         rules=[structs.replace(rule, iif=maybe(rule.iif), oif=maybe(rule.oif)) for rule in device.rules],

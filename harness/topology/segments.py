@@ -192,6 +192,12 @@ def _check_kinds(name: str, host: HostSpec) -> None:
                 raise Problem(f"{name} has no interface {interface}", *keys, remedy=remedy, about_key=about_key)
             if (other := kind(host, interface)) != key:
                 raise Problem(f"{interface} cannot be a {noun} and a {KINDS[other]}", *keys, about_key=about_key)
+    for index, interface in enumerate(host.checksum_offload):
+        keys = ("hosts", name, "checksum_offload", index)
+        if interface not in host.interfaces:
+            raise unknown(interface, host.interfaces, f"interface of {name}", *keys)
+        if of := kind(host, interface):
+            raise Problem(f"{interface} is a {KINDS[of]}, and not the end of a link", *keys)
     for key in ("mtu", "ports", "netem"):
         for interface in getattr(host, key):
             if interface not in host.interfaces:

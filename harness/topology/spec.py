@@ -194,6 +194,15 @@ class HostSpec(Model, frozen=True, kw_only=True):
         dict[InterfaceName, Annotated[int, Meta(ge=68, le=65535)]],
         Meta(description="MTU of an interface, in bytes; 1500 unless given.", examples=[{"wan0": 1492}]),
     ] = {}
+    checksum_offload: Annotated[
+        list[InterfaceName],
+        Meta(
+            description="Ends of links with TX checksum offload, the kernel's default for a veth: what this host's "
+            "sockets send has only the sum of the pseudo header for a checksum until it leaves, as rules and captures "
+            "then see it. Unless listed, the kernel writes true checksums before any rule.",
+            examples=[["wan0"]],
+        ),
+    ] = []
     routes: Annotated[
         list[RouteSpec],
         Meta(
