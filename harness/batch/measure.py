@@ -174,7 +174,7 @@ def run(cases: Iterable[Case], tracer: BaseTracer) -> Iterator[Seen]:
 def _opened(stack: ExitStack, case: Case, tracer: BaseTracer) -> Experiment:
     from harness.experiment.run import Experiment
 
-    stage = stack.enter_context(Experiment.open(case.network, case.rulesets, tracer))
+    stage = stack.enter_context(Experiment.open(case.network, case.rulesets, tracer, counts=False))
     stage.arm(case.actions)
     return stage
 

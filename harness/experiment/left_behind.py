@@ -28,11 +28,15 @@ Where = Callable[..., Position]
 class LeftBehind:
     """Reads it, in ``lab``, whose hosts have loaded ``rulesets``."""
 
-    def __init__(self, lab: Lab, rulesets: Mapping[str, Ruleset], neighbours: Resolution) -> None:
+    def __init__(
+        self, lab: Lab, rulesets: Mapping[str, Ruleset], neighbours: Resolution, *, counts: bool = True
+    ) -> None:
         self._lab = lab
         self._rulesets = rulesets
         """By host; a step may exchange that of the device under test."""
         self._neighbours = neighbours
+        self._counts = counts
+        """Whether to read what rules have counted, which takes a dump of the ruleset for each packet."""
 
     @property
     def _ruleset(self) -> Ruleset:
@@ -84,6 +88,12 @@ class LeftBehind:
         counted = {name: packets for name in names for packets in self._read(state.counters, name)}
         return self._neighbours.without(counted)
 
+    def _counted(self) -> dict[str, int]:
+        """What the rules of the device have counted."""
+        if not self._counts or not self._ruleset.counts:
+            return {}
+        return self._neighbours.without(state.counts_of_rules(self._lab.device))
+
     def _read(self, read: Callable[[Nft, Iterable[str]], dict[str, T]], name: str) -> Iterator[T]:
         nft, inner = self._nft(name)
         try:
@@ -109,7 +119,7 @@ class LeftBehind:
             return {
                 **found,
                 "counters": self._counters(expect.counters or ()),
-                "counts": self._neighbours.without(state.counts_of_rules(device)) if self._ruleset.counts else {},
+                "counts": self._counted(),
                 "elements": self._elements(expect.elements or ()),
             }
         except state.MissingError as missing:

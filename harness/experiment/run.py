@@ -122,6 +122,8 @@ class Experiment:
         programs: Programs,
         clock: WallClock,
         files: Files,
+        *,
+        counts: bool = True,
     ) -> None:
         self._rulesets = dict(rulesets)
         """By host; steps change that of the device under test."""
@@ -141,7 +143,7 @@ class Experiment:
         self._clock = clock
         self._senders = Senders(lab.hosts)
         self._neighbours = Resolution(lab, self.ruleset)
-        self._left = LeftBehind(lab, self._rulesets, self._neighbours)
+        self._left = LeftBehind(lab, self._rulesets, self._neighbours, counts=counts)
         self._unasked = Unasked(lab, self._rulesets, self._tracing, self._capture)
 
     @property
@@ -151,10 +153,15 @@ class Experiment:
 
     @classmethod
     @contextmanager
-    def open(cls, network: Network, rulesets: Mapping[str, Files], tracer: BaseTracer) -> Iterator[Self]:
-        """Build the lab and load the hosts' ``rulesets``; nothing of either is left after the ``with``."""
+    def open(
+        cls, network: Network, rulesets: Mapping[str, Files], tracer: BaseTracer, *, counts: bool = True
+    ) -> Iterator[Self]:
+        """Build the lab and load the hosts' ``rulesets``; nothing of either is left after the ``with``.
+
+        Without ``counts`` observations lack what the counters of rules show.
+        """
         with built(network, rulesets) as (lab, loaded), Programs(lab) as programs, WallClock() as clock:
-            yield cls(lab, loaded, tracer, programs, clock, rulesets[network.device])
+            yield cls(lab, loaded, tracer, programs, clock, rulesets[network.device], counts=counts)
 
     @property
     def watches_functions(self) -> bool:

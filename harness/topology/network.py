@@ -234,7 +234,7 @@ def _host(
         silent=silent,
         netem={one: Netem(said.delay, said.loss) for one, said in host.netem.items()},
         speaking=frozenset(speaking),
-        checksum_offload=frozenset(host.checksum_offload),
+        checksum_offload=tuple(host.checksum_offload),
         ipsec=encrypted,
         modules=tuple(module.replace("-", "_") for module in host.modules),
     )

@@ -313,7 +313,7 @@ class HostPlan(msgspec.Struct, frozen=True, kw_only=True):
     """By interface."""
     modules: tuple[str, ...] = ()
     """Kernel modules that it needs, by their names with underscores."""
-    checksum_offload: frozenset[str] = frozenset()
+    checksum_offload: tuple[str, ...] = ()
     """The ends of wires that leave checksums of what the host's sockets send to the link."""
     ipsec: tuple[Ipsec, ...] = ()
     """The packets that it encrypts and decrypts."""

@@ -38,7 +38,8 @@ class Symbols:
         self._end = text.rfind(b"\n", 0, of_module) + 1 if of_module >= 0 else len(text)
         """Where the kernel's own symbols end."""
         self._first = next(self._from(0), Function(0, 0)).address
-        self._last = next(self._back_from(self._line_before(self._end)), Function(0, 0)).address
+        self._last = next(self._back_from(self._line_before(self._end)), Function(0, 0))
+        """Behind it stand thousands of lines of data."""
 
     @classmethod
     def read(cls) -> Self:
@@ -59,14 +60,17 @@ class Symbols:
 
     def know(self, address: int) -> bool:
         """Whether ``address`` is in the kernel itself, or no module has come or gone since."""
-        return self._first <= address <= self._last or self._modules == _modules()
+        return self._first <= address <= self._last.address or self._modules == _modules()
 
     def name(self, address: int) -> str:
         """Name of the function that contains ``address``; "" for an address below the first."""
-        found = next(self._back_from(self._line_of(address)), None) if address >= self._first else None
-        if address > self._last and (number := bisect_right(self._of_modules, Function(address, len(self._text)))):
-            found = max(self._of_modules[number - 1], found or Function(0, 0))
-        return self._name(found.place) if found else ""
+        if address < self._first:
+            return ""
+        if address <= self._last.address:
+            return self._name(next(self._back_from(self._line_of(address)), self._last).place)
+        if number := bisect_right(self._of_modules, Function(address, len(self._text))):
+            return self._name(max(self._of_modules[number - 1], self._last).place)
+        return self._name(self._last.place)
 
     @cached_property
     def _of_modules(self) -> list[Function]:
