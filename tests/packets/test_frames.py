@@ -361,3 +361,9 @@ class TestTagsAndTunnels:
         for _ in range(2000):
             packet = self.outer(4, packet)
         assert summarise(bytes(12) + b"\x08\x00" + packet).count("[") == 1
+
+
+def test_frames_prepared_for_one_lab_are_not_those_of_another() -> None:
+    host, send = Network.of(LABS["host"]), msgspec.convert({"from": "client", "to": "device", "icmp": {}}, Send)
+    keys = [next(iter(prepare([(send, lab)]))) for lab in (ROUTER, host, ROUTER, Network.of(LABS["router"]))]
+    assert keys[0] == keys[2] == keys[3] != keys[1]
