@@ -17,6 +17,7 @@ from harness.pytest_plugin.fixtures import nft_run as nft_run
 from harness.pytest_plugin.session import SESSION, Session
 from harness.report import kinds
 from harness.scenario.files import take
+from harness.text import lines
 from harness.tracer import engines
 
 
@@ -188,6 +189,16 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [*(distribution.header() if distribution else foreseen.header(config)), *selection.header(config)]
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Have the controller show which argument names no test: a worker has nowhere to write."""
+    try:
+        return (yield)
+    except pytest.UsageError as error:
+        session.config.stash[SESSION].cannot_use(error)
+        raise
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """In a worker, leave out what does not lead to pytest's arguments.
@@ -233,6 +244,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     run.finish()
     if not distribute.is_worker(session.config) and selection.scenario_files(session.config).files:
         companions.before_the_summary(session.config)
+    if run.unusable:
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
     if run.refused and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         from harness.pytest_plugin.reports import BROKEN  # the controller has it, a worker in a guest does without
 
@@ -240,7 +253,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Show what was traced, and which workers were ended."""
+    """Show what was traced, which arguments name no test, and which workers were ended."""
+    for line in config.stash[SESSION].unusable:
+        terminalreporter.write_line(lines(f"ERROR: {line}"), red=True)
     for line in config.stash[SESSION].refused:
         terminalreporter.write_line(f"nft-harness: {line}", red=True)
     if config.option.verbose >= 0:

@@ -158,6 +158,7 @@ def distribute(config: pytest.Config) -> None:
         return
     if not (config.option.nft_kernel or scenario_files(config).files or _uses_fixtures(config)):
         return
+    _require_paths(config)
     try:
         places = _places(config, asked_kernels(config))
     except HarnessError as error:
@@ -250,6 +251,13 @@ def _runs_tests(options: Any) -> bool:
     """Whether pytest was called to run tests, and not to show something."""
     shown = ("collectonly", "help", "version", "showfixtures", "show_fixtures_per_test", "markers", "cacheshow")
     return not any(getattr(options, name, None) for name in shown)
+
+
+def _require_paths(config: pytest.Config) -> None:
+    """Refuse arguments that name nothing, as pytest does when it collects, before a kernel boots for that."""
+    for argument in () if config.option.pyargs else config.args:
+        if not (config.invocation_params.dir / argument.partition("::")[0]).exists():
+            raise pytest.UsageError(f"file or directory not found: {argument}")
 
 
 def _require_bindings() -> None:

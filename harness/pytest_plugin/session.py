@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from harness.tracer.base import BaseTracer
 
 COLOUR, WANTED, CASES, FRAMES = "nft_colour", "nft_wanted", "nft_cases", "nft_frames"
-LEARNED, ARMED = "nft_learned", "nft_armed"
+LEARNED, ARMED, UNUSABLE = "nft_learned", "nft_armed", "nft_unusable"
 """Keys of what controller and workers send each other."""
 
 
@@ -57,6 +57,8 @@ class Session:
         modules.permit(config.getini("nft_modules"))
         self.refused: list[str] = []
         """Sentences about workers that were ended for what they sent."""
+        self.unusable: dict[str, None] = {}
+        """Why workers could not use the arguments of pytest, each sentence once."""
         if distribute.is_worker(config):
             given: dict[str, Any] = config.workerinput  # type: ignore[attr-defined]
             self._colour: bool | None = given[COLOUR]
@@ -143,6 +145,11 @@ class Session:
             self._armed |= armed
             self._keep(news)
 
+    def cannot_use(self, error: pytest.UsageError) -> None:
+        """In a worker, send to the controller why arguments cannot be used; xdist has no event for that."""
+        if distribute.is_worker(self._config):
+            self._config.workeroutput[UNUSABLE] = list(map(str, error.args))  # type: ignore[attr-defined]
+
     def summary(self) -> list[str]:
         """What was armed on each kernel, one line each."""
         return [escape(f"nft-harness: {armed} on kernel {release}") for release, armed in self._armed.items()]
@@ -175,6 +182,7 @@ class Session:
         """Keep what a worker learned; after a crash show the console of its kernel."""
         self._armed |= output.get(ARMED, {})
         self._keep(output.get(LEARNED, {}))
+        self.unusable |= dict.fromkeys(output.get(UNUSABLE, ()))
         distribution = self._config.stash.get(distribute.DISTRIBUTION, None)
         if error and distribution and (words := distribution.last_words(name)):
             writer = self._config.get_terminal_writer()

@@ -57,6 +57,7 @@ class _Output(msgspec.Struct):
     shouldstop: bool | str
     nft_armed: dict[str, str] = {}
     nft_learned: dict[str, bytes] = {}
+    nft_unusable: list[str] = []
 
 
 class _Error(_Shape):

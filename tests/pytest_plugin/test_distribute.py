@@ -293,6 +293,21 @@ class TestRefused:
             assert f"has no module {module}; run apt-get install {package}" in result.stderr.str()
             assert "created:" not in result.stdout.str()
 
+    @pytest.mark.parametrize("argument", ["scenarios/nothere.yaml", "nothere", "nothere.py::test_x"])
+    def test_a_path_that_names_nothing_before_anything_boots(self, project: pytest.Pytester, argument: str) -> None:
+        result = run(project, "--nft-kernel=6.12", "scenarios/web.yaml", argument)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert f"ERROR: file or directory not found: {argument}" in result.stderr.str()
+        assert "created:" not in result.stdout.str()
+
+    @pytest.mark.parametrize("more", [[], ["-q"], ["-n2"], ["--nft-kernel=6.1"]])
+    def test_a_scenario_that_does_not_exist(self, project: pytest.Pytester, more: list[str]) -> None:
+        result = run(project, "--nft-kernel=6.12", "scenarios/web.yaml::five", *more)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        found = [line for line in result.outlines if line.startswith("ERROR: not found: ")]
+        assert len(found) == 1
+        assert found[0].endswith("scenarios/web.yaml::five")
+
     @pytest.mark.parametrize("option", ["--help", "--version", "--fixtures", "--markers", "--collect-only"])
     def test_nothing_is_chosen_where_nothing_runs(self, pytester: pytest.Pytester, option: str) -> None:
         pytester.makepyfile("def test_x(): pass")
