@@ -152,8 +152,6 @@ def distribute(config: pytest.Config) -> None:
     the command line.
     Raises :class:`pytest.UsageError` when no kernel can be had.
     """
-    if not is_worker(config):  # workers are sent the options
-        config.option.nft_program = asked_nft(config)
     if is_worker(config) or not _runs_tests(config.option):
         return
     if not (config.option.nft_kernel or scenario_files(config).files or _uses_fixtures(config)):
@@ -191,7 +189,7 @@ def _places(config: pytest.Config, kernels: Sequence[str]) -> list[tuple[Placeme
     options = config.option
     interactive = sys.stderr.isatty() and not os.environ.get("CI")
     with shown(sys.stderr) as progress:
-        chosen = placement.choose(kernels, progress, options.nft_tracer, options.nft_program)
+        chosen = placement.choose(kernels, progress, options.nft_tracer, asked_nft(config))
         if any(place.image for place in chosen) and nothing_to_run(config, chosen) and not _uses_fixtures(config):
             return []
         places = [(place, Guest.plan(place.image) if place.image else None) for place in chosen]
@@ -296,7 +294,10 @@ def _send(config: pytest.Config, distribution: Distribution) -> None:
 
 
 def asked_nft(config: pytest.Config) -> str:
-    """Which nft reads rulesets: what the command line names, else the environment, else the settings."""
+    """Which nft reads rulesets: what the command line names, else the environment, else the settings.
+
+    A worker has all of these from the controller; xdist sends it the command line, and no option as it has become.
+    """
     asked = config.option.nft_program or os.environ.get("NFT_PROGRAM") or config.getini("nft_program") or "image"
     return str(asked)
 

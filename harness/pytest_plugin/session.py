@@ -116,7 +116,7 @@ class Session:
             if distribution and distribution.chosen:  # a worker has none
                 raise BrokenMeasurement("this was to run in a worker of pytest-xdist, and runs in the process itself")
             if not in_guest():  # a guest has it from the controller
-                placement.use_nft(self._config.option.nft_program)
+                placement.use_nft(distribute.asked_nft(self._config))
             self._tracer = self._open(self._config.option.nft_tracer)
         return self._tracer
 

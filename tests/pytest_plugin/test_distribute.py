@@ -62,6 +62,20 @@ def pytest_runtest_logreport(report):
             print(report.node.gateway.id, report.nodeid, file=file)
 '''
 
+NATIVE = """
+from types import SimpleNamespace
+from harness.vm import placement
+
+def use_nft(asked):
+    with open("nft.txt", "a") as file:
+        print(asked, file=file)
+
+features.function_probes = features.kprobe_multi = lambda: features.Support(True)
+placement.use_nft = use_nft
+session.Session._open = lambda self, engine: SimpleNamespace(half_armed=False, close=lambda: None)
+session.Session.run = lambda self, case: (self._armed_tracer(), ())[1]
+"""
+
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
@@ -243,6 +257,15 @@ class TestAnotherKernel:
         result = run(project, "--nft-kernel=6.12")
         assert result.ret == reports.BROKEN
         assert "another plugin changed them; nothing was tested" in result.stderr.str()
+
+    @pytest.mark.parametrize(("arguments", "asked"), [([], "image"), (["--nft-program=host"], "host")])
+    def test_workers_on_the_host_read_rulesets_by_the_nft_that_is_asked_for(
+        self, project: pytest.Pytester, arguments: list[str], asked: str
+    ) -> None:
+        ask = distribute.ASK.replace('"""', "")
+        project.makeconftest(f'{PRETENDED}{NATIVE}\ndistribute.ASK = """{ask}"""\n')
+        run(project, "--nft-kernel=host", "-n2", *arguments).assert_outcomes(passed=4)
+        assert set((project.path / "nft.txt").read_text().split()) == {asked}
 
     def test_xdists_own_workers_on_the_host_are_checked(self, project: pytest.Pytester) -> None:
         able = "features.function_probes = features.kprobe_multi = lambda: features.Support(True)\n"
