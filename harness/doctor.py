@@ -18,7 +18,7 @@ from harness.linux.btf import FOLDER as BTF
 from harness.linux.features import Support
 from harness.ruleset.nft import nft_version
 from harness.ruleset.process import BINDINGS
-from harness.vm import debian, images, initramfs
+from harness.vm import debian, images, initramfs, privileged
 from harness.vm.accelerator import accelerator
 from harness.vm.guest import Guest
 
@@ -60,6 +60,8 @@ def examine() -> Iterator[Capability]:
     yield Capability(
         "root", os.geteuid() == 0, f"user id {os.geteuid()}", "not needed: a microVM has a root of its own"
     )
+    if os.geteuid() != 0:
+        yield _sudo()
     yield _of("kprobe.multi", features.kprobe_multi(), "all functions at once")
     yield _of("kprobe", features.kprobe(), "one function each")
     types = BTF / "vmlinux"
@@ -157,6 +159,20 @@ def _qemu(vm: bool) -> Capability:
     version = re.search(r"version (\S+)", said.stdout)
     words = version[1] if version else f"{program} does not run: {said.stderr.strip()}"
     return Capability("QEMU", bool(version), words, "run apt-get install --reinstall qemu-system-x86", needed=vm)
+
+
+def _sudo() -> Capability:
+    """Whether sudo would run a worker as root; it is asked (sudo(8), ``-l``), and runs nothing."""
+    remedy = "not needed; for --nft-kernel host run as root, or have sudo allow it"
+    program = shutil.which("sudo")
+    if program is None:
+        return Capability("sudo", False, "sudo is missing", remedy)
+    asked = subprocess.run(
+        [program, "-n", "-l", privileged.SETPRIV], capture_output=True, stdin=subprocess.DEVNULL, check=False
+    )
+    able = asked.returncode == 0
+    words = f"{program} {'runs' if able else 'does not run'} {privileged.SETPRIV} as root without a password"
+    return Capability("sudo", able, f"{words}{', for --nft-kernel host' if able else ''}", remedy)
 
 
 def _busybox(vm: bool) -> Capability:

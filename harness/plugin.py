@@ -171,14 +171,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> Generator[None, object, object]:
-    """Show the console of a guest that did not come up; xdist starts them in here."""
+    """Say why a worker did not come up, with the console of its guest; xdist starts them in here."""
     distribute.check_plan(session.config)
     distribute.be_quiet(session.config)
     try:
         return (yield)
     except (OSError, EOFError):
         distribution = session.config.stash.get(distribute.DISTRIBUTION, None)
-        if distribution is None or not distribution.guests:
+        if distribution is None or not (distribution.guests or distribution.sudo):
             raise
         raise pytest.UsageError(distribution.not_up()) from None
 

@@ -37,7 +37,7 @@ from harness.batch.messages import (
 from harness.errors import HarnessError
 from harness.generate.facts import Facts
 from harness.text import escape
-from harness.vm import nft, placement
+from harness.vm import nft, placement, privileged
 
 if TYPE_CHECKING:
     from harness.packets.frames import Frame
@@ -70,7 +70,7 @@ class Session:
         with shown(sys.stderr) as progress:
             (place,) = placement.choose([kernel], progress if sys.stderr.isatty() else silent, tracer)
             nft.use(place.nft)  # what is looked at here is read by the same
-            command = [sys.executable]
+            command = privileged.wrapper() if place.sudo else [sys.executable]
             if place.image is not None:
                 from harness.vm.guest import Guest
                 from harness.vm.microvm import wrapper

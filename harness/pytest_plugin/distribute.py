@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,9 +66,14 @@ class Distribution(msgspec.Struct, frozen=True):
         return [guest for _, guest in self.places if guest]
 
     @property
+    def sudo(self) -> bool:
+        """Whether a worker gets root's capabilities from sudo."""
+        return any(place.sudo for place, _ in self.places)
+
+    @property
     def chosen(self) -> bool:
         """Whether the workers are chosen here; if not, this process or xdist's own workers run on the host."""
-        return bool(self.guests) or len(self.places) > 1
+        return bool(self.guests) or len(self.places) > 1 or self.sudo
 
     def header(self) -> list[str]:
         """Lines for pytest's header: where the session runs, and why."""
@@ -98,8 +105,17 @@ class Distribution(msgspec.Struct, frozen=True):
 
     def specs(self) -> list[str]:
         """What xdist's ``--tx`` takes; nothing when this process is the only place."""
-        workers = ((name, self.places[number][1], copy) for name, number, copy in self.workers())
-        return [guest.spec(copy) if guest else f"popen//id={name}" for name, guest, copy in workers]
+        return [self._spec(name, *self.places[number], copy) for name, number, copy in self.workers()]
+
+    @staticmethod
+    def _spec(name: str, place: Placement, guest: Guest | None, copy: int) -> str:
+        if guest:
+            return guest.spec(copy)
+        if not place.sudo:
+            return f"popen//id={name}"
+        from harness.vm import privileged
+
+        return f"popen//id={name}//python={re.sub('/+', '/', shlex.join(privileged.wrapper()))}"
 
     def place(self, worker: str) -> int:
         """The number of the place of a worker, by its name; "" is this process.
@@ -136,7 +152,9 @@ class Distribution(msgspec.Struct, frozen=True):
         return guest.console() if guest else ""
 
     def not_up(self) -> str:
-        """The error when a guest did not come up: the console output of all guests."""
+        """The error when a worker did not come up: the console output of all guests."""
+        if not self.guests:
+            return "nft-harness: a worker did not come up (the reason is above)"
         said = [f"{guest.describe()} said:\n{lines(console)}" for guest in self.guests if (console := guest.console())]
         return "\n".join(["nft-harness: a microVM did not come up (the reason is above)", *said])
 
@@ -271,20 +289,26 @@ def _require_bindings() -> None:
 
 def _send(config: pytest.Config, distribution: Distribution) -> None:
     """Have xdist start the workers of ``distribution``."""
-    where = "a microVM" if distribution.guests else "a worker for each kernel"
+    where = (
+        "a microVM"
+        if distribution.guests
+        else "a worker with root's capabilities"
+        if distribution.sudo
+        else "a worker for each kernel"
+    )
+    here = f"run {'as root ' if distribution.sudo else ''}on the host alone with --nft-kernel host"
     options = config.option
     if not hasattr(options, "tx"):
         raise pytest.UsageError(f"nft-harness: {where} is a worker of pytest-xdist; leave out -p no:xdist")
     if options.usepdb or options.trace:
         name = "--pdb" if options.usepdb else "--trace"
         raise pytest.UsageError(
-            f"nft-harness: {name} debugs this process, but tests run in {where}; leave it out, or run on the host "
-            "alone with --nft-kernel host"
+            f"nft-harness: {name} debugs this process, but tests run in {where}; leave it out, or {here}"
         )
     if options.tx and not options.numprocesses:
         raise pytest.UsageError(
             f"nft-harness: --tx names workers, but tests run in {where}; leave it out and use --nft-kernel and -n, "
-            "or run on the host alone with --nft-kernel host"
+            f"or {here}"
         )
     options.tx = distribution.specs()
     # Each kernel runs every test, so "each" is so already; what is left to xdist is to share them among

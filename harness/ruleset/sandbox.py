@@ -380,7 +380,7 @@ def _drop(*, keep_files: bool, executing: bool, alone: bool) -> None:
     kept = [CAP_NET_ADMIN] + [CAP_DAC_READ_SEARCH] * keep_files + [CAP_NET_RAW] * executing
     mask = sum(1 << one for one in kept)
     _check("prctl", _libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0))
-    if os.geteuid() == 0:  # an ordinary user's namespace has that user alone
+    if not alone or os.geteuid() == 0:  # an ordinary user's own namespace has that user alone
         os.setgroups([])
         os.setresgid(USER, USER, USER)
         os.setresuid(USER, USER, USER)

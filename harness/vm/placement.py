@@ -13,9 +13,11 @@ from collections.abc import Sequence
 import msgspec
 
 from harness.linux import features
-from harness.vm import images, nft
+from harness.linux.features import Support
+from harness.vm import images, nft, privileged
 from harness.vm.images import Image
 from harness.vm.nft import ImageNft
+from harness.vm.privileged import Privileged
 from harness.vm.progress import Progress
 
 AUTO = "auto"
@@ -34,6 +36,8 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """The engine that was asked for."""
     nft: ImageNft | None = None
     """What reads rulesets there; None is this machine's own."""
+    sudo: Privileged | None = None
+    """Where the host's kernel is to be used by a process that gets root's capabilities from sudo: what it can do."""
     why_own: str = ""
     """Why it is this machine's own where that of the image was asked for."""
 
@@ -42,7 +46,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
         if self.tracer == features.TRACEPOINTS:
             return "functions on the stacks at tracepoints, not all of them"
         if self.image is None:
-            many = features.kprobe_multi().able
+            many = self.sudo.many if self.sudo else features.kprobe_multi().able
         elif self.image.config:
             many = "\nCONFIG_FPROBE=y\n" in self.image.config.read_text()
         else:
@@ -56,7 +60,9 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
         return f"nft {own} of this machine" + (f": {self.why_own}" if self.why_own else "")
 
     def __str__(self) -> str:
-        return f"the host's kernel {os.uname().release}" if self.image is None else f"kernel {self.image.release}"
+        if self.image is not None:
+            return f"kernel {self.image.release}"
+        return f"the host's kernel {os.uname().release}" + (", with root's capabilities by sudo" if self.sudo else "")
 
 
 def choose(
@@ -100,10 +106,13 @@ def _choose(request: str, progress: Progress, tracer: str) -> Placement:
     stacks = tracer == features.TRACEPOINTS
     able, reason = host = features.tracepoints() if stacks else features.function_probes()
     if request == HOST:
-        host.require("leave out --nft-kernel host and a microVM is used, or run as root on a kernel with kprobes")
-        return Placement(image=None, reason="asked for", tracer=tracer)
+        sudo = privileged.ask(tracer) if not able and os.geteuid() != 0 else None
+        answer = Support(sudo.able, sudo.reason) if sudo else host
+        answer.require(f"{privileged.OTHERWISE}, or run as root on a kernel with kprobes")
+        return Placement(image=None, reason="asked for", tracer=tracer, sudo=sudo)
     if request == AUTO and able:
         return Placement(image=None, reason=f"it has {'tracepoints' if stacks else 'function probes'}", tracer=tracer)
     if request == AUTO:
-        return Placement(image=images.get(images.DEFAULT, progress), reason=reason, tracer=tracer)
+        image = images.get(images.DEFAULT, progress)
+        return Placement(image=image, reason=f"{reason}{privileged.could()}", tracer=tracer)
     return Placement(image=images.get(request, progress), reason="asked for", tracer=tracer)
