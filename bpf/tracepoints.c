@@ -46,37 +46,56 @@ static __always_inline void visit_at(void *ctx, u8 kind, u64 skb, struct packet 
 	events.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 }
 
-static __always_inline void visit(void *ctx, u64 skb, u8 kind, u64 a, u64 b, bool last)
+/*
+ * Not every allocation is seen: memory also comes from a CPU's own cache of sk_buffs and from page
+ * fragments. What is known by its address and has a device outside the lab is another packet.
+ */
+static __always_inline bool is_in_lab(struct packet *packet)
+{
+	return !packet->netns || namespaces.lookup(&packet->netns);
+}
+
+/* Whether the packet is one of the lab's. */
+static __always_inline bool visit(void *ctx, u64 skb, u8 kind, u64 a, u64 b, bool last)
 {
 	u32 state = recording_state(), *number;
 	struct packet *packet;
 	u64 head;
 
 	if (scope_of(state) == SCOPE_OFF || !skb)
-		return;
+		return 0;
 	packet = packets.lookup(&skb);
 	if (!packet && is_foreign(skb, state))
-		return;
+		return 0;
 	head = read_u64(skb + SKB_HEAD);
 	number = heads.lookup(&head);
 	if (packet && !packet->released) {
 		packet = track_further(skb, packet);
+		if (!is_in_lab(packet)) {
+			packets.delete(&skb);
+			return 0;
+		}
 	} else if (number) {
 		struct packet copy = { .number = *number };
 
 		update_dev(skb, &copy);
+		if (!is_in_lab(&copy)) {
+			heads.delete(&head);
+			return 0;
+		}
 		packet = track(skb, &copy);
 	} else if (kind == EVENT_CONSUMED) {
-		return;
+		return 0;
 	} else {
 		packet = track_new(skb, 0, state);
 	}
 	if (!packet)
-		return;
+		return 0;
 	heads.update(&head, &packet->number);
 	visit_at(ctx, kind, skb, packet, a, b);
 	if (last)
 		packet->released = 1;
+	return 1;
 }
 
 /* For all tracepoints whose first argument is the packet, and which mean nothing special. */
@@ -90,10 +109,10 @@ int netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 skb = ctx->args[0];
 	u32 zero = 0, *known = last_received.lookup(&zero);
+	bool ours = visit(ctx, skb, EVENT_RECEIVED, 0, 0, 0);
 
-	visit(ctx, skb, EVENT_RECEIVED, 0, 0, 0);
 	if (known)
-		*known = packets.lookup(&skb) != 0;
+		*known = ours;
 	return 0;
 }
 
@@ -129,7 +148,8 @@ static __always_inline bool is_skb_cache(u64 cache)
 /*
  * The stack of an allocation for a message of nf_tables' trace says which packet the message is
  * about. It may be a packet in a namespace that is none of the lab's. a: whether the packet that
- * came in last on this CPU is known, b: whether the process that sends the lab's packets runs.
+ * came in last on this CPU is known, b: whether the process that sends the lab's packets runs; of
+ * an evaluation where neither is so there is no event.
  */
 int kmem_cache_alloc(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -137,7 +157,7 @@ int kmem_cache_alloc(struct bpf_raw_tracepoint_args *ctx)
 	u32 *known = last_received.lookup(&first);
 	u64 address = ctx->args[1], near[NEAR_FRAMES] = {}, *begin, *end;
 	struct packet unknown = {};
-	bool found = 0;
+	bool found = 0, own;
 
 	if (scope_of(state) == SCOPE_OFF)
 		return 0;
@@ -152,9 +172,11 @@ int kmem_cache_alloc(struct bpf_raw_tracepoint_args *ctx)
 	for (int i = 0; i < NEAR_FRAMES; i++)
 		found |= near[i] > *begin && near[i] <= *end;
 	sender = sending_process.lookup(&first);
-	if (found && known && sender)
-		visit_at(ctx, EVENT_RULE, 0, &unknown, *known,
-			 !*sender || *sender == process());
+	if (!found || !known || !sender)
+		return 0;
+	own = !*sender || *sender == process();
+	if (*known || own)
+		visit_at(ctx, EVENT_RULE, 0, &unknown, *known, own);
 	return 0;
 }
 

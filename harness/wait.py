@@ -12,17 +12,21 @@ PAUSE_S = 0.0005
 LONGEST_PAUSE_S = 0.02
 
 
+class TimedOut(BrokenMeasurement):
+    """The deadline of :func:`wait_until` has passed."""
+
+
 def wait_until(fact: Callable[[], object], deadline_s: float, what: str) -> None:
     """Return as soon as ``fact()`` is true.
 
-    ``what`` finishes the sentence "waited 2 s for …". Raises
-    :class:`~harness.errors.BrokenMeasurement` when ``deadline_s`` seconds have passed.
+    ``what`` finishes the sentence "timed out after 2 s waiting for …". Raises :class:`TimedOut` when ``deadline_s``
+    seconds have passed.
     """
     give_up = time.monotonic() + deadline_s
     pause = PAUSE_S
     while not fact():
         if time.monotonic() >= give_up:
-            raise BrokenMeasurement(f"timed out after {deadline_s:g} s waiting for {what}")
+            raise TimedOut(f"timed out after {deadline_s:g} s waiting for {what}")
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE_S)
 

@@ -275,8 +275,10 @@ def _steps(
 ) -> tuple[dict[int, list[Step]], dict[int, bytes]]:
     """The steps of each packet, and the headers with which it was first traced, behind an Ethernet header."""
     reported = [event for event in recording.events if event.kind == EventKind.RULE]
-    if len(reported) != len(messages):
-        raise BrokenMeasurement(f"{NOTIFY} was called {len(reported)} times, but {len(messages)} messages arrived")
+    later = sum(event.kind == EventKind.RULE for event in recording.later)
+    if not len(reported) <= len(messages) <= len(reported) + later:
+        called = len(reported) + (later if len(messages) > len(reported) else 0)
+        raise BrokenMeasurement(f"{NOTIFY} was called {called} times, but {len(messages)} messages arrived")
     # Several CPUs may report at once, and then only calls and messages with the same id are in the same order.
     # Before v6.4 the kernel computes the id too late for us to see it.
     has_ids = any(event.b for event in reported)
@@ -312,7 +314,7 @@ def _deliveries(
     scene: JoinContext, recording: TraceData, captured: Iterable[Captured], origin: Mapping[int, Event]
 ) -> tuple[dict[int, list[Delivery]], dict[int, bytes]]:
     """What arrived, and what endpoints sent by themselves, by packet."""
-    calls = _captures(recording) if recording.whole else _receptions(scene, recording)
+    calls, calls_later = (_calls(scene, recording, events) for events in (recording.events, recording.later))
     if not recording.whole:  # no tracepoint reports those that go out
         captured = [frame for frame in captured if not frame.outgoing]
     deliveries: dict[int, list[Delivery]] = defaultdict(list)
@@ -324,12 +326,14 @@ def _deliveries(
     # Calls for foreign sockets, of a tcpdump on the machine for instance, are left over.
     for cookie, (host, device) in sorted({**scene.sockets, **places}.items()):
         arrived = arrivals[cookie]
-        received = calls.get(cookie if recording.whole else (host, device), ())
-        if arrived and not received and not recording.whole:
+        place = cookie if recording.whole else (host, device)
+        received, later = calls.get(place, ()), len(calls_later.get(place, ()))
+        if arrived and not received and not later and not recording.whole:
             raise Unsupported(f"no tracepoint reports what arrives at {device} of {host}", remedy=PROBES)
-        if len(received) != len(arrived):
-            raise BrokenMeasurement(f"{host} received {len(received)} frames at {device}, but captured {len(arrived)}")
-        for event, frame in zip(received, arrived, strict=True):
+        if not len(received) <= len(arrived) <= len(received) + later:
+            called = len(received) + (later if len(arrived) > len(received) else 0)
+            raise BrokenMeasurement(f"{host} received {called} frames at {device}, but captured {len(arrived)}")
+        for event, frame in zip(received, arrived, strict=False):
             if frame.outgoing:
                 sent.setdefault(event.packet, frame.frame)
                 continue
@@ -339,21 +343,17 @@ def _deliveries(
     return deliveries, sent
 
 
-def _captures(recording: TraceData) -> dict[object, list[Event]]:
-    """Calls by which a capturing socket received a frame, by its cookie."""
-    calls: dict[object, list[Event]] = defaultdict(list)
-    for event in recording.events:
-        if event.kind == EventKind.HOP and recording.functions[event.function].name == CAPTURES:
-            calls[event.a].append(event)
-    return calls
+def _calls(scene: JoinContext, recording: TraceData, events: Iterable[Event]) -> dict[object, list[Event]]:
+    """The events by which capturing sockets received frames: calls by a socket's cookie, where functions are watched.
 
-
-def _receptions(scene: JoinContext, recording: TraceData) -> dict[object, list[Event]]:
-    """Packets that came in by an interface, by host and interface: its capturing socket receives each of them."""
+    Else packets that came in by an interface, by host and interface: its capturing socket receives each of them.
+    """
     calls: dict[object, list[Event]] = defaultdict(list)
-    for event in recording.events:
-        if event.kind == EventKind.RECEIVED:
+    for event in events:
+        if not recording.whole and event.kind == EventKind.RECEIVED:
             calls[scene.host(event.netns), scene.interface(event.netns, event.ifindex)].append(event)
+        elif event.kind == EventKind.HOP and recording.functions[event.function].name == CAPTURES:
+            calls[event.a].append(event)
     return calls
 
 

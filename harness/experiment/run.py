@@ -60,7 +60,7 @@ from harness.topology import changes
 from harness.topology.network import Network
 from harness.tracer.base import BaseTracer
 from harness.tracer.session import TraceData, TraceSession
-from harness.wait import wait_for_turn, wait_until
+from harness.wait import TimedOut, wait_for_turn, wait_until
 
 SETTLED_S = 5.0
 """Seconds within which the kernel is done with an ordinary packet. What it then still holds, in a
@@ -439,16 +439,17 @@ class Experiment:
                 return False
             act()  # what reached a program meanwhile may be answered yet
             take()
-            return not watch.alive()
+            return watch.still()
 
         with self._recording(cookies) as watch:
             overruns = sum(tracing.overruns for tracing in self._tracing)
             start(take)
-            with suppress(BrokenMeasurement):
-                wait_until(
-                    settled, SETTLED_S + len(injected or ()) * SETTLED_MORE_S, "the kernel to be done with the packets"
-                )
-            take()
+            deadline = SETTLED_S + len(injected or ()) * SETTLED_MORE_S
+            try:
+                wait_until(settled, deadline, "the kernel to be done with the packets")
+            except TimedOut:
+                watch.end()
+            take()  # every message and frame of what was recorded until the end, and maybe some of later
             recording = reduced(watch.finish())
         scene = JoinContext(
             device=lab.device.name,
@@ -467,7 +468,7 @@ class Experiment:
         return observe(
             scene,
             recording,
-            [*messages, *(message for tracing in self._tracing for message in tracing.read())],
+            messages,
             captured,
             injected=injected,
             sender=host,

@@ -87,6 +87,10 @@ class BaseTracer:
         """The events in the decoded records of the ring buffer."""
         return records
 
+    def bare(self, records: list[Any]) -> list[events.Event]:
+        """The events in the decoded records as they were recorded, without what surrounds them."""
+        return records
+
     @contextmanager
     def watch(self, *, hosts: Iterable[int], senders: Iterable[int]) -> Iterator[TraceSession]:
         """Record the packets of the namespaces ``hosts`` (inode numbers).

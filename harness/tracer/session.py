@@ -57,6 +57,9 @@ class TraceData(msgspec.Struct, frozen=True, kw_only=True):
     symbol: Callable[[int], str]
     """Name of the function that contains a code address, as in ``DROP`` events; the first call may take a second."""
     loss: Loss
+    later: Sequence[Event] = ()
+    """What was recorded when all was still already, such as the first events of a retransmission: messages and frames
+    of these may have been read, or not."""
     whole: bool = True
     """Whether every call of ``functions`` is in ``events``, or only those that were observed."""
 
@@ -69,6 +72,8 @@ class TraceSession:
         self._batches: deque[bytes | memoryview] = deque()
         self._waiting = 0
         self._taken = 0
+        self._end: int | None = None
+        """Bytes of events before :meth:`end`."""
         self._before = tracer.counts()
 
     def drain(self) -> None:
@@ -88,6 +93,19 @@ class TraceSession:
             not contract.PACKET_LAYOUT.unpack(packet)[contract.RELEASED]
             for _, packet in self._tracer.maps["packets"].items()
         )
+
+    def end(self) -> None:
+        """Read the ring buffer; what is recorded after that is *later* (:attr:`TraceData.later`)."""
+        self.drain()
+        self._end = self._waiting
+
+    def still(self) -> bool:
+        """Whether the kernel has released all sk_buffs of this scenario; if so, the recording has its :meth:`end`."""
+        if self.alive():
+            return False
+        known = self._waiting
+        self.end()
+        return self._waiting == known  # else there may be a packet that was born behind alive()'s back
 
     def take(self, most: int) -> Sequence[Event | EventWithBytes]:
         """The next events, at most ``most``, oldest first; for callers that do not wait for the end.
@@ -110,8 +128,12 @@ class TraceSession:
         return taken
 
     def finish(self) -> TraceData:
-        """Stop recording; return everything recorded that was not taken."""
-        seen, loss = self.rest()
+        """Stop recording; return everything recorded, of which nothing was taken."""
+        after = self._stop()
+        recorded = b"".join(self._batches)
+        end = len(recorded) if self._end is None else self._end
+        seen, later = map(self._tracer.ring.decode, (recorded[:end], recorded[end:]))
+        loss = after.since(self._before, received=len(seen) + len(later))
         return TraceData(
             # What is incomplete may not be understood, and nobody needs it.
             events=[] if loss.total else self._tracer.to_events(seen),
@@ -119,17 +141,22 @@ class TraceSession:
             chains=self._tracer.chains(),
             symbol=self._tracer.symbol,
             loss=loss,
+            later=self._tracer.bare(later),
             whole=self._tracer.whole,
         )
 
     def rest(self) -> tuple[list[Any], Loss]:
         """Stop recording; return the records not yet taken, decoded, and what was lost."""
+        after = self._stop()
+        seen = self._tracer.ring.decode(b"".join(self._batches))
+        return seen, after.since(self._before, received=self._taken + len(seen))
+
+    def _stop(self) -> Counts:
+        """Stop recording and read the rest; return what was counted until then."""
         self._tracer.silence()
         while True:
             # A program may still be running on another CPU.
             after = self._tracer.counts()
             self.drain()
             if self._tracer.counts() == after:
-                break
-        seen = self._tracer.ring.decode(b"".join(self._batches))
-        return seen, after.since(self._before, received=self._taken + len(seen))
+                return after

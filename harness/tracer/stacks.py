@@ -46,6 +46,7 @@ ANSWERS: Final = frozenset(
     {"nf_send_reset", "nf_send_reset6", "nf_send_unreach", "nf_send_unreach6", "icmp_send", "__icmp_send", "icmp6_send"}
     | {"nft_reject_netdev_eval", "nft_reject_bridge_eval", "tcp_v4_send_reset", "tcp_v6_send_response", "arp_send_dst"}
     | {"icmp_echo", "icmp_reply", "icmp_timestamp", "icmpv6_echo_reply", "tcp_v4_send_ack"}
+    | {"tcp_v4_send_synack", "tcp_v6_send_synack", "synproxy_send_tcp", "synproxy_send_tcp_ipv6"}
 )
 """Within these the packet is an answer to the one that they were called with."""
 COPIES: Final = frozenset(
@@ -130,6 +131,10 @@ class Stacks(BaseTracer):
     def to_events(self, records: list[Any]) -> list[Event]:
         """See :class:`BaseTracer`."""
         return _StackHistory(self.functions, self.symbol).to_events(records)
+
+    def bare(self, records: list[Any]) -> list[Event]:
+        """See :class:`BaseTracer`."""
+        return [visit.event for visit in records]
 
 
 class _Chain(NamedTuple):

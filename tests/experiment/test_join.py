@@ -113,6 +113,7 @@ def all_joined(
     whole: bool = True,
     failed: str = "",
     sockets: Mapping[int, tuple[str, str]] = MappingProxyType({}),
+    later: Sequence[Event] = (),
 ) -> tuple[Observation, ...]:
     recording = TraceData(
         events=tape.events,
@@ -120,6 +121,7 @@ def all_joined(
         chains=CHAINS,
         symbol=lambda address: {0xABC: "nf_hook_slow"}[address],
         loss=loss or Loss(entered=len(tape.events), received=len(tape.events)),
+        later=later,
         whole=whole,
     )
     more = ({"failed": failed} if failed else {}) | ({"trace_lost": trace_lost} if trace_lost else {})
@@ -381,6 +383,33 @@ class TestSteps:
         with pytest.raises(BrokenMeasurement, match="called 0 times, but 1 messages arrived"):
             joined(tape, [message()])
 
+    @pytest.mark.parametrize("read", [0, 1, 2])
+    def test_messages_of_later_calls_may_have_been_read(self, read: int) -> None:
+        """As of a retransmission that begins when the recording ends."""
+        tape, after = Tape(), Tape()
+        tape.born()
+        notified(tape, 4)
+        notified(after, 5)
+        notified(after, 6)
+        messages = [message(4), message(5), message(6)][: 1 + read]
+        (packet,) = joined(tape, messages, later=after.events).packets
+        assert len(packet.steps) == 1
+
+    def test_a_message_without_its_call_beside_later_ones(self) -> None:
+        tape, after = Tape(), Tape()
+        tape.born()
+        notified(after)
+        with pytest.raises(BrokenMeasurement, match="called 1 times, but 2 messages arrived"):
+            joined(tape, [message(), message()], later=after.events)
+
+    def test_a_message_that_is_missing_beside_later_ones(self) -> None:
+        tape, after = Tape(), Tape()
+        tape.born()
+        notified(tape)
+        notified(after)
+        with pytest.raises(BrokenMeasurement, match="called 1 times, but 0 messages arrived"):
+            joined(tape, later=after.events)
+
     def test_a_message_about_another_rule(self) -> None:
         tape = Tape()
         tape.born()
@@ -441,6 +470,25 @@ class TestDeliveries:
         tape.born()
         with pytest.raises(BrokenMeasurement, match="server received 0 frames at eth0, but captured 1"):
             joined(tape, captured=[captured()])
+
+    @pytest.mark.parametrize("read", [0, 1])
+    def test_frames_of_later_calls_may_have_been_read(self, read: int) -> None:
+        tape, after = Tape(), Tape()
+        tape.born()
+        tape.add(EventKind.HOP, "packet_rcv", a=CAPTURING, netns=SERVER)
+        after.add(EventKind.HOP, "packet_rcv", a=CAPTURING, netns=SERVER)
+        (packet,) = joined(tape, captured=[captured()] * (1 + read), later=after.events).packets
+        assert len(packet.deliveries) == 1
+
+    @pytest.mark.parametrize(("read", "called"), [(0, 1), (3, 2)])
+    def test_frames_that_later_calls_do_not_explain(self, read: int, called: int) -> None:
+        tape, after = Tape(), Tape()
+        tape.born()
+        tape.add(EventKind.HOP, "packet_rcv", a=CAPTURING, netns=SERVER)
+        after.add(EventKind.HOP, "packet_rcv", a=CAPTURING, netns=SERVER)
+        scene = {CAPTURING: ("server", "eth0")}
+        with pytest.raises(BrokenMeasurement, match=f"received {called} frames at eth0, but captured {read}"):
+            joined(tape, captured=[captured()] * read, later=after.events, sockets=scene)
 
     def test_the_device_takes_a_packet_in(self) -> None:
         tape = Tape()

@@ -14,7 +14,16 @@ from harness.tracer.stacks import _StackHistory
 PASSED_ON = (
     *("__dev_queue_xmit", "dev_hard_start_xmit", "veth_xmit", "netif_rx", "__netif_receive_skb_core"),
     *("__netif_receive_skb", "ip_rcv", "nf_hook_slow", "nft_do_chain", "nft_trace_notify", "ip_forward", "ip_output"),
-    *("nf_send_reset", "ip_local_out", "arp_process", "neigh_resolve_output", "ip_do_fragment", "kfree_skb_reason"),
+    *(
+        "nf_send_reset",
+        "tcp_v4_send_synack",
+        "synproxy_send_tcp",
+        "ip_local_out",
+        "arp_process",
+        "neigh_resolve_output",
+        "ip_do_fragment",
+        "kfree_skb_reason",
+    ),
 )
 OTHERS = ("packet_sendmsg", "process_backlog", "handle_softirqs", "neigh_update", "raw_sendmsg", "ip_push_frames")
 NAMES = (*PASSED_ON, *OTHERS)
@@ -106,10 +115,11 @@ def test_what_a_packet_entered_between_two_namespaces_is_no_hop() -> None:
     assert hops(history.events()) == ["__dev_queue_xmit", "netif_rx"]
 
 
-def test_an_answer_has_not_met_what_its_question_is_in() -> None:
+@pytest.mark.parametrize("answers", ["nf_send_reset", "tcp_v4_send_synack", "synproxy_send_tcp"])
+def test_an_answer_has_not_met_what_its_question_is_in(answers: str) -> None:
     history = Tale()
     history.send()
-    inside = ("nf_send_reset", "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN)
+    inside = (answers, "nft_do_chain", "nf_hook_slow", "ip_rcv", *IN)
     history.see(EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_local_out", *inside)
     history.see(EventKind.BIRTH, ANSWER)
     history.see(EventKind.VISIT, ANSWER, "__dev_queue_xmit", "ip_output", *inside)
