@@ -261,7 +261,8 @@ def ask(host: Host, asked: Iterable[NetlinkRequest]) -> None:
     try:
         host.netlink.ask(list(asked))
     except NetlinkError as refused:
-        if refused.errno == errno.EOPNOTSUPP:
+        # qdisc_create() in net/sched/sch_api.c has no other ENOENT for a root qdisc than a kind that it does not know.
+        if refused.errno == errno.EOPNOTSUPP or (refused.errno == errno.ENOENT and refused.what.startswith("netem ")):
             raise Unsupported(
                 f"this kernel can't create {refused.what} of {host.name}: {refused.strerror}",
                 remedy=f"it needs {MODULES.get(refused.what.partition(' ')[0], 'the modules veth and ipv6')}",

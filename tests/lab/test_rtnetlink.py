@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import socket
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address, ip_interface, ip_network
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
+from harness.errors import HarnessError, Unsupported
 from harness.lab import requests, rtnetlink
+from harness.lab.lab import ask
 from harness.topology.parts import Passing, RoutingRule, Tunnel, Vlan
 
 MISSING = 0x7FFFFFFF
@@ -96,3 +101,22 @@ def test_a_vlan_of_a_provider_and_a_tunnel_with_a_key() -> None:
         "OKEY": 7,
     }
     assert found.get_attr("IFLA_ADDRESS") is None
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "what", "lacks"),
+    [
+        (errno.EOPNOTSUPP, "Unknown device type", "vlan s100", "the module 8021q"),
+        (errno.ENOENT, "Specified qdisc kind is unknown", "netem eth0", "the module sch_netem"),
+        (errno.ENOENT, "No such file or directory", "address 10.0.0.1/24", ""),
+    ],
+)
+def test_what_the_kernel_was_not_built_with_is_unsupported(number: int, words: str, what: str, lacks: str) -> None:
+    def refuse(_: object) -> None:
+        raise rtnetlink.NetlinkError(number, words, what=what)
+
+    host: Any = SimpleNamespace(name="core", netlink=SimpleNamespace(ask=refuse))
+    with pytest.raises(HarnessError, match=words) as refused:
+        ask(host, ())
+    assert isinstance(refused.value, Unsupported) is bool(lacks)
+    assert lacks in str(refused.value)
