@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,7 +56,8 @@ class Soak:
     def holds(self, strategy: Any, proposition: Callable[[Any], None], examples: int) -> None:
         """Try ``proposition`` with so many examples of a strategy of hypothesis, or a long time with new seeds.
 
-        An example may take 10 s (:meth:`example`), and the process may grow by 1 GiB.
+        An example may take 10 s (:meth:`example`), and the process may grow by 1 GiB. A failure that does not repeat
+        with the same example is one as well, and is shown as it was the first time.
         """
         import hypothesis  # expensive to import under TCG
 
@@ -68,14 +70,27 @@ class Soak:
             suppress_health_check=list(hypothesis.HealthCheck),
         )
         random.seed()
+        failures: list[str] = []
+
+        def tried(one: Any) -> None:
+            try:
+                proposition(one)
+            except Exception:
+                failures.append(traceback.format_exc())
+                raise
+
         fixed = os.environ.get("NFT_SOAK_SEED")
         with self._bounds():
             for turn in self.turns(1):
                 seed = int(fixed) if fixed else random.getrandbits(32) if self.seconds else 0
                 try:
-                    hypothesis.seed(seed)(settings(hypothesis.given(strategy)(lambda one: proposition(one))))()
+                    hypothesis.seed(seed)(settings(hypothesis.given(strategy)(lambda one: tried(one))))()
                 except BaseException as error:
                     error.add_note(f"NFT_SOAK_SEED={seed} tries it again (turn {turn + 1})")
+                    if isinstance(error, hypothesis.errors.Flaky):
+                        error.add_note(
+                            f"This did not repeat; it failed {len(failures)} times, first so:\n{failures[0]}"
+                        )
                     raise
 
     @contextmanager

@@ -21,7 +21,8 @@ from harness.tracer.base import BaseTracer
 from harness.tracer.kernel_cache import KernelCache
 
 KEPT = Path(__file__).parents[2] / "build/truth"
-"""Where a flow is kept that judges do not agree about; hypothesis ends with the smallest one."""
+"""Where a flow is kept that judges do not agree about; hypothesis ends with the smallest one, the first is in
+``first``."""
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_three_judges_agree(tracer: BaseTracer | None, soak: Any, capsys: pytest
 def _agree(tracer: BaseTracer | None, soak: Any, capsys: pytest.CaptureFixture[str], examples: int) -> None:
     from tests.truth import keeping, strategies, trial  # hypothesis is expensive to import under emulation
 
-    done = {"rulesets": 0, "packets": 0, "compared": 0, "broken": 0}
+    done = {"rulesets": 0, "packets": 0, "compared": 0, "broken": 0, "failed": 0}
 
     def agree(flow: strategies.Flow) -> None:
         try:
@@ -74,6 +75,9 @@ def _agree(tracer: BaseTracer | None, soak: Any, capsys: pytest.CaptureFixture[s
         except Exception as error:
             error.add_note(f"\n{flow.ruleset.text}\n{keeping.scenario(flow)}")
             keeping.keep(flow, KEPT)
+            done["failed"] += 1
+            if done["failed"] == 1:  # it may not repeat
+                keeping.keep(flow, KEPT / "first")
             raise
         done["rulesets"] += 1
         done["packets"] += len(flow.packets)
