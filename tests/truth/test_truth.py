@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from harness.errors import BrokenMeasurement, Unsupported
 from harness.tracer.base import BaseTracer
 from harness.tracer.kernel_cache import KernelCache
 
+Counted = Callable[[Mapping[str, int]], None]
 KEPT = Path(__file__).parents[2] / "build/truth"
 """Where a flow is kept that judges do not agree about; hypothesis ends with the smallest one, the first is in
 ``first``."""
@@ -42,23 +43,37 @@ def tracer(pytestconfig: pytest.Config) -> Iterator[BaseTracer | None]:
             yield functions
 
 
+@pytest.fixture
+def counted(soak: Any, capsys: pytest.CaptureFixture[str], record_property: Callable[[str, object], None]) -> Counted:
+    """Reports what was counted: in the terminal, and as properties, which a microVM sends as well (`--junitxml`)."""
+
+    def report(done: Mapping[str, int]) -> None:
+        for name, count in done.items():
+            record_property(name, count)
+        if soak.seconds:
+            with capsys.disabled():
+                print("\n" + ", ".join(f"{count} {name}" for name, count in done.items()))
+
+    return report
+
+
 @pytest.mark.soak
-def test_three_judges_agree_here(soak: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_three_judges_agree_here(soak: Any, counted: Counted) -> None:
     """On this machine's own kernel, without functions, if it lets us."""
     if os.geteuid():
         pytest.skip("needs root, for network namespaces with nf_tables' trace")
-    _agree(None, soak, capsys, 12)
+    _agree(None, soak, counted, 12)
 
 
 @pytest.mark.kernel
 @pytest.mark.soak
-def test_three_judges_agree(tracer: BaseTracer | None, soak: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_three_judges_agree(tracer: BaseTracer | None, soak: Any, counted: Counted) -> None:
     if not soak.seconds:
         pytest.skip("to make rulesets takes a minute under emulation; ./run soak makes some")
-    _agree(tracer, soak, capsys, 4)
+    _agree(tracer, soak, counted, 4)
 
 
-def _agree(tracer: BaseTracer | None, soak: Any, capsys: pytest.CaptureFixture[str], examples: int) -> None:
+def _agree(tracer: BaseTracer | None, soak: Any, counted: Counted, examples: int) -> None:
     from tests.truth import keeping, strategies, trial  # hypothesis is expensive to import under emulation
 
     done = {"rulesets": 0, "packets": 0, "compared": 0, "broken": 0, "failed": 0}
@@ -85,7 +100,5 @@ def _agree(tracer: BaseTracer | None, soak: Any, capsys: pytest.CaptureFixture[s
     try:
         soak.holds(strategies.flows(), agree, examples)
     finally:
-        if soak.seconds:
-            with capsys.disabled():
-                print("\n" + ", ".join(f"{count} {name}" for name, count in done.items()))
+        counted(done)
     assert done["broken"] <= done["rulesets"] / 50
