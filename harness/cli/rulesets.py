@@ -246,6 +246,7 @@ def init(parser: argparse.ArgumentParser) -> None:
             measure=not options.no_run,
             progress=progress,
             at=options.lab,
+            tracer=options.nft_tracer,
         )
 
     help_ = "an nft file, or several with commas; copied to scenarios/rulesets if it lies elsewhere"
@@ -254,4 +255,6 @@ def init(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: scenarios/NAME.yaml")
     parser.add_argument("--no-run", action="store_true", help="write packets only, for pytest --nft-record")
     parser.add_argument("--kernel", default="auto", help="auto (default), host, a version or a path")
+    help_ = "how functions are traced, as pytest --nft-tracer"
+    parser.add_argument("--nft-tracer", default="auto", choices=TRACERS, help=help_)
     parser.set_defaults(run=run)

@@ -344,8 +344,8 @@ class Candidates:
         if beginner != fields["to"]:
             first["saddr"] = fields["to"]
         answer = fields | {"reply": True}
-        if fields["proto"] == "tcp" and fields["from"] == device:
-            return  # its kernel has reset the connection: no program listens there
+        if fields["proto"] == "tcp" and not self._network.hosts[fields["from"]].silent:
+            return  # its kernel, the device's or a router's, has reset the connection: no program listens there
         if fields["proto"] in _MESSAGES:
             # Our own kernel answers a ping: the second one belongs to what the first began.
             if fields["type"] == "echo-request" and fields["to"] == device:

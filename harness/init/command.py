@@ -47,7 +47,14 @@ Measure = Callable[[Sequence[Case]], Iterator[Seen]]
 
 
 def run(
-    rulesets: Sequence[Path], output: Path | None, *, kernel: str, measure: bool, progress: Progress, at: str = ""
+    rulesets: Sequence[Path],
+    output: Path | None,
+    *,
+    kernel: str,
+    measure: bool,
+    progress: Progress,
+    at: str = "",
+    tracer: str = placement.AUTO,
 ) -> int:
     """Write a scenario file for ``rulesets``, which are loaded in this order, in the lab ``at`` or a chosen one.
 
@@ -64,7 +71,7 @@ def run(
             f"{output} is not called {' or '.join(project.patterns)}, so pytest would not take it",
             remedy=f"name another with -o, or set {FILES} in the project's pytest settings",
         )
-    with Session.open(kernel) if measure else nullcontext() as session:
+    with Session.open(kernel, tracer) if measure else nullcontext() as session:
         # What measures looks at it, too: another nft might give other handles to the rules.
         facts = look(rulesets, _image(kernel)) if session is None else session.look(rulesets)
         rulesets = [_in_project(one, output, project, progress) for one in rulesets]

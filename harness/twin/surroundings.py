@@ -17,6 +17,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 from itertools import chain
 from typing import Any, Final
 
+from harness.topology.parts import Subnet
 from harness.twin.addresses import Addresses, within
 from harness.twin.device import Device
 from harness.twin.machine import Hop, Machine
@@ -147,7 +148,8 @@ class Surroundings:
         if is_first and (networks := addresses.behind(interface)):
             is_internet = any(not one.prefixlen for one in networks)
             far = self._new("internet" if is_internet else name.replace("near", "far", 1))
-            self._behind(name, own, far, addresses.of_hosts(networks), interface, default=True)
+            routed = None if is_internet or len(networks) > ROUTES_AT_MOST else networks
+            self._behind(name, own, far, addresses.of_hosts(networks), interface, routed)
 
     def _facing(self, interface: str) -> dict[int, str]:
         """The address of the machine at an interface that hosts there send to, by IP version."""
@@ -167,12 +169,22 @@ class Surroundings:
             if facing:
                 host["gateway"] = "device"
             return
-        host["routes"] = [{"to": _DEFAULT[version], "via": text, "dev": own} for version, text in facing.items()]
+        host["routes"] = self._to_machine(interface, own)
+
+    def _to_machine(self, interface: str, own: str) -> list[dict[str, Any]]:
+        """Default routes by the machine."""
+        facing = self._facing(interface)
+        return [{"to": _DEFAULT[version], "via": text, "dev": own} for version, text in facing.items()]
 
     # -- hosts behind those -----------------------------------------------------------------------
 
-    def _behind(self, near: str, own: str, name: str, texts: Sequence[str], interface: str, *, default: bool) -> None:
-        """A host ``name`` behind the host ``near``, which becomes a router; by ``default`` for all that is unknown."""
+    def _behind(
+        self, near: str, own: str, name: str, texts: Sequence[str], interface: str, networks: Sequence[Subnet] | None
+    ) -> None:
+        """A host ``name`` behind ``near``, which becomes a router to ``networks``; None is all that is unknown.
+
+        What a router does not know goes to the machine, unless it is the way to all that is unknown.
+        """
         if not texts:
             return
         router = self.hosts[near]
@@ -187,12 +199,13 @@ class Surroundings:
         if not router.get("forwarding"):
             router["forwarding"] = True
             router.pop("gateway", None)
-            router["routes"] = self._to_all_others(interface, own)
-        if default:
-            router["routes"] += [{"to": _DEFAULT[far.version], "via": str(far.ip)} for _, far in ends]
-        else:
-            vias = {far.version: str(far.ip) for _, far in ends}
-            router["routes"] += [{"to": text, "via": vias[ip_interface(text).version]} for text in texts]
+            router["routes"] = [
+                *self._to_all_others(interface, own),
+                *([] if networks is None else self._to_machine(interface, own)),
+            ]
+        vias = {far.version: str(far.ip) for _, far in ends}
+        to = [ip_network(_DEFAULT[version]) for version in vias] if networks is None else networks
+        router["routes"] += [{"to": str(one), "via": vias[one.version]} for one in dict.fromkeys(to)]
         self.links.append([f"{near}:{port}", f"{name}:eth0"])
 
     def _to_all_others(self, interface: str, own: str) -> list[dict[str, Any]]:
@@ -273,7 +286,8 @@ class Surroundings:
             self.hosts[near]["interfaces"][own].append(f"{address}/{network.prefixlen}")
             self._addresses.give(near, [text])
             return near
-        self._behind(near, own, name := self._new(name), [f"{address}/{address.max_prefixlen}"], out, default=False)
+        alone = ip_network(address)
+        self._behind(near, own, name := self._new(name), [str(alone)], out, [alone])
         return name
 
     def _wireguard(self, name: str) -> None:

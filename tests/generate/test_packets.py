@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
+import msgspec
 import pytest
 
 from harness.generate import lab
-from tests.listings import facts, packet, packets
+from harness.generate.device import SimulatedDevice
+from harness.generate.packets import Candidates
+from harness.generate.simulate import SimulatedRuleset
+from tests.listings import facts, key_of, packet, packets
 
 
 @pytest.mark.parametrize(
@@ -102,6 +106,21 @@ def test_an_address_of_loopback_is_the_devices_own() -> None:
 def test_an_answer_of_the_device_is_not_one_of_tcp() -> None:
     """No program listens there: the kernel resets the connection before the device answers."""
     assert "tcp" not in packet("kernel", "output", "ct state established")[-1]
+
+
+def test_nor_is_an_answer_of_a_router() -> None:
+    """Its kernel, which has addresses, resets the connection as well."""
+    found = facts("edge")
+    chosen = lab.choose(found).network
+    routers = {
+        name: plan if name == chosen.device else msgspec.structs.replace(plan, silent=False)
+        for name, plan in chosen.hosts.items()
+    }
+    network = msgspec.structs.replace(chosen, hosts=routers)
+    candidates = Candidates(SimulatedDevice(SimulatedRuleset(found), network))
+    first, answer = next(candidates.of(key_of(found, "input", "ct state established,related"))).sends
+    assert (first["from"], first["to"]) == (answer["to"], answer["from"]) == ("device", "client")
+    assert "tcp" not in answer
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,29 @@ def test_hosts_stand_where_routes_lead() -> None:
     assert hosts["near-lan0"]["interfaces"]["eth0"] == ["192.168.1.254/24", "192.168.1.80/24"]  # rules name the latter
     assert "198.51.100.9/32" in hosts["internet"]["interfaces"]["eth0"]
     assert hosts["far-lan0"]["interfaces"]["eth0"][0].startswith("10.20.")
+    known = {name: {one["to"]: one["via"] for one in hosts[name]["routes"]} for name in ("near-wan0", "near-lan0")}
+    outside, inside = (hosts[name]["interfaces"]["eth0"][-2].partition("/")[0] for name in ("internet", "far-lan0"))
+    assert known["near-wan0"]["0.0.0.0/0"] == outside
+    assert known["near-wan0"]["192.168.1.0/24"] == "203.0.113.2"
+    assert known["near-lan0"]["0.0.0.0/0"] == "192.168.1.1"  # the machine, as for any host there
+    assert known["near-lan0"]["10.20.0.0/16"] == inside
     assert not made.notes
     assert network(made).hosts["device"].neighbours
+
+
+def test_a_router_at_the_end_of_a_tunnel_sends_what_it_does_not_know_to_the_machine() -> None:
+    tunnel = link("gre1", "gre", mtu=1476, data={"local": "192.168.1.1", "remote": "10.99.0.1"})
+    made = twin(
+        links=[link("wan0"), link("lan0"), tunnel],
+        addresses=addresses(wan0=["203.0.113.2/24"], lan0=["192.168.1.1/24"], gre1=["10.8.0.1/30"]),
+        routes4=[
+            {"dst": "default", "gateway": "203.0.113.1", "dev": "wan0", "table": "254"},
+            {"dst": "10.99.0.1", "gateway": "192.168.1.254", "dev": "lan0", "table": "254"},
+        ],
+    )
+    routes = {one["to"]: one["via"] for one in made.lab["hosts"]["near-lan0"]["routes"]}
+    assert routes["0.0.0.0/0"] == "192.168.1.1"
+    assert routes["10.99.0.1/32"].startswith("198.18.")
 
 
 def test_interfaces_are_what_they_are_for_a_packet() -> None:
