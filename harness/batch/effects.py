@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 from harness.batch.messages import Effect, Effects, Listed, Loaded
 from harness.batch.remembered import State
 from harness.errors import BrokenMeasurement, HarnessError
+from harness.lab import neighbours
 from harness.model.observation import Connection, Delivery, Drop, Observation, ObservedPacket, Place, Step, Verdict
 from harness.model.result import PacketResult
 from harness.packets.frames import Frame
@@ -42,8 +43,11 @@ ICMP: Final = {
     "net/ipv4/icmp_msgs_per_sec": "1000000",
     "net/ipv4/icmp_msgs_burst": "1000000",
     "net/ipv6/icmp/ratelimit": "0",
+    "net/ipv4/conf/all/send_redirects": "0",
 }
 """Settings of the kernel by which the answer to a packet does not depend on those before; older kernels lack some."""
+OF_INTERFACE: Final = {"net/ipv4/conf/{}/send_redirects": "0"}
+"""The same, of each interface: redirects have a rate limit that cannot be lifted (ip_rt_send_redirect in route.c)."""
 
 
 def effects(
@@ -114,9 +118,11 @@ def opened(stack: ExitStack, network: Network, files: Files, tracer: Callable[[]
 
         stage = armed = stack.enter_context(Experiment.open(network, {network.device: files}, tracer()))
         armed.arm(())
-    for name, value in ICMP.items():
+    of_interfaces = {key.format(name): one for name in stage.device.interfaces for key, one in OF_INTERFACE.items()}
+    for name, value in (ICMP | of_interfaces).items():
         with suppress(OSError, HarnessError):
             stage.device.namespace.sysctl({name: value})
+    neighbours.hold(stage.device)
     return stage
 
 
@@ -154,6 +160,7 @@ class _Left(NamedTuple):
     """What a step left behind, and where chains decided."""
 
     hooks: tuple[str, ...]
+    came: tuple[Place, ...]
     elements: Mapping[str, tuple[str, ...]]
     connections: tuple[Connection, ...]
 
@@ -218,6 +225,7 @@ class Measuring:
         hooks = (f"{step.hook} {step.verdict}" for step in steps if step.verdict in FINAL)
         return _Left(
             tuple(one for one, _ in groupby(hooks)),
+            tuple(_place(step) for step in steps if step.host == self.stage.device.name),
             elements,
             self._state.connections() if self._state.remembered.of_connections else (),
         )
@@ -236,6 +244,7 @@ class Measuring:
             verdict=str(seen),
             decided=tuple(map(_place, seen.deciding)),
             met=tuple(_place(step) for step in steps if step.kind != "return"),
+            came=tuple(dict.fromkeys([*map(_place, steps), *left.came])),
             arrived=tuple(dict.fromkeys([*arrived, *taken_in])),
             answers=tuple(dict.fromkeys(_frame(one, drawn) for one in observation.replies)),
             mark=marks[-1] if marks else 0,

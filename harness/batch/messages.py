@@ -114,6 +114,8 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
     """What decided, as reports show it: for an accept all, else the last."""
     met: tuple[Place, ...]
     """Rules that matched and policies that decided, in order."""
+    came: tuple[Place, ...] = ()
+    """Where it and its answers left chains: the last rule that each came to, or with handle 0 the chain's end."""
     arrived: tuple[str, ...] = ()
     """Host, interface and headers of each frame that arrived."""
     answers: tuple[str, ...] = ()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -186,7 +185,7 @@ def mutate(parser: argparse.ArgumentParser) -> None:
         try:
             found = command.run(request, lambda line: say(line, sys.stderr))
         except command.Interrupted as interrupted:
-            found, status = interrupted.results, 128 + signal.SIGINT
+            found, status = interrupted.results, interrupted.status
             say("nft-harness: interrupted; what is known by now:", sys.stderr)
         for name, make in (("json", schema.as_json), ("html", output.as_html)):
             if path := getattr(options, name):

@@ -75,6 +75,8 @@ class Traversal(msgspec.Struct):
     verdict: str
     fields: Fields
     """The packet at the end, after NAT."""
+    came: dict[Place, int] = {}
+    """How many rules of each chain it came to, matched or not; chains by the keys of their policies."""
 
 
 class SimulatedRuleset:
@@ -230,7 +232,9 @@ class _Evaluation:
 
     def chain(self, chain: SimulatedChain, depth: int) -> None:
         """Evaluate a chain. Raises :class:`VerdictReached`."""
-        for rule in chain.rules if depth < DEPTH else ():
+        came = self._way.came
+        for number, rule in enumerate(chain.rules if depth < DEPTH else (), 1):
+            came[chain.key] = max(came.get(chain.key, 0), number)
             before = len(self._way.met)
             self._way.met.append(rule.key)
             self._returned = False

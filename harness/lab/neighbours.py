@@ -139,6 +139,18 @@ class Resolver:
         return list(dict.fromkeys([*(query for queries in outer for query in queries), *asked]))
 
 
+def hold(host: Host) -> None:
+    """Stop the kernel of ``host`` from resolving any neighbour: a packet to one that it does not know is dropped.
+
+    Otherwise it would keep the packet while it asks, three times within three seconds, and no second one would show
+    the same: the questions arrive with whatever is sent meanwhile.
+    """
+    for index in host.interfaces.values():
+        for version in (4, 6):
+            with suppress(NetlinkError):  # an interface without IPv6
+                host.netlink.ask([requests.resolution(index, version, probes=0)])
+
+
 def ask_anew(host: Host, query: Query) -> None:
     """Delete the permanent entry of ``host`` for a neighbour and ask for it; does not wait for the answer.
 

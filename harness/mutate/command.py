@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -44,11 +45,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Interrupted(Exception):
-    """Ctrl-C; holds what is known by then."""
+    """Ctrl-C or a signal that asks to end; holds what is known by then."""
 
-    def __init__(self, results: list[RulesetResult]) -> None:
+    def __init__(self, results: list[RulesetResult], status: int) -> None:
         super().__init__("interrupted")
         self.results = results
+        self.status = status
+        """The exit status: 128 + the number of the signal."""
 
 
 def run(request: Request, progress: Progress) -> list[RulesetResult]:
@@ -92,10 +95,10 @@ def run(request: Request, progress: Progress) -> list[RulesetResult]:
                 refused.append(f"{subject.name}: {error}")
                 progress(f"  not done: {error}")
                 continue
-            except KeyboardInterrupt:
-                raise Interrupted(
-                    [*found, *([one.result(time.monotonic() - started)] if one.is_begun else [])]
-                ) from None
+            except (KeyboardInterrupt, SystemExit) as ended:
+                known_by_now = [one.result(time.monotonic() - started)] if one.is_begun else []
+                status = ended.code if isinstance(ended, SystemExit) else 128 + signal.SIGINT
+                raise Interrupted([*found, *known_by_now], int(status or 0)) from None
             finally:
                 if one.is_begun:
                     known.write(name, kept)

@@ -9,6 +9,7 @@ from harness.mutate.results import MutantResult, RulesetResult, score, shown
 from harness.text import command, escape, html_page, html_text
 
 TITLE = "no scenario guards this rule"
+NOT_SEARCHED = "not found yet: the search was interrupted"
 
 
 def text(results: Sequence[RulesetResult]) -> str:
@@ -45,6 +46,12 @@ def _table(results: Sequence[RulesetResult]) -> Iterator[str]:
             f"{escape(one.name):{width}}  {_percent(one.score):>5}  {numbers[0]:6}  {numbers[1]:8}  {numbers[2]:10}  "
             f"{other:5}  {len(one.scenarios):9}  {one.seconds:7.1f}"
         )
+    missing = sum(one.fate == "survived" and one.witness is None for result in results for one in result.mutants)
+    if missing:
+        yield f"{missing} that survived count in the score, and no packet that tells them was found yet"
+    missing = sum(one.fate == "survived" and one.witness is None for result in results for one in result.mutants)
+    if missing:
+        yield f"{missing} that survived count in the score, and no packet that tells them was found yet"
     kernels = ", ".join(dict.fromkeys(one.kernel for one in results))
     watched = ", ".join(dict.fromkeys(one.watched for one in results if one.watched))
     killed, survived = (sum(one.count(fate) for one in results) for fate in ("killed", "survived"))
@@ -84,6 +91,8 @@ def _survivor(one: MutantResult) -> Iterator[str]:
         if "→" not in one.witness.difference:
             for name, before, after in one.witness.details:
                 yield f"    {name:10} {escape(before)}  →  {escape(after)}"
+    else:
+        yield f"    packet  {NOT_SEARCHED}"
     number = len(one.covered_by)
     came = (
         f"packets of {number} scenario{'s' * (number != 1)} come here" if number else "no scenario's packet comes here"
@@ -143,5 +152,6 @@ def _row(one: MutantResult) -> str:
             f"<code>{html_text(one.witness.summary)}</code><br>{html_text(one.witness.difference + _confirmed(one))}"
         )
     else:
-        about = html_text(f"{one.killed_by}: {one.why}" if one.killed_by else f"{one.packets} packets tried")
+        tried = NOT_SEARCHED if one.fate == "survived" else f"{one.packets} packets tried"
+        about = html_text(f"{one.killed_by}: {one.why}" if one.killed_by else tried)
     return f"<tr><td>{html_text(_place(one))}<td>{html_text(one.name)}<td><code>{lines}</code><td>{about}</tr>"

@@ -265,15 +265,19 @@ class MutatedRuleset:
         if not todo:
             return
         self._progress(f"  {len(todo)} survivors: looking for packets that tell them from the original")
+        is_searched = False
         searching = Searching(self.structure, self.network_case, self._session(), self._seed)
-        searching.search(todo, first=True)
-        searching.search([one for one in todo if not searching.found.get(one.key)], first=False)
-        searching.confirm(todo)
-        for mutant in todo:
-            one = self.known(mutant)
-            one.is_searched = True
-            one.packets = searching.packets.get(mutant.key, 0)
-            one.witness = next(iter(searching.found.get(mutant.key, ())), None)
+        try:
+            searching.search(todo, first=True)
+            searching.search([one for one in todo if not searching.found.get(one.key)], first=False)
+            searching.confirm(todo)
+            is_searched = True
+        finally:  # also of a search that is interrupted, what was found by then
+            for mutant in todo:
+                one = self.known(mutant)
+                one.is_searched = is_searched
+                one.packets = searching.packets.get(mutant.key, 0) if is_searched else 0
+                one.witness = next(iter(searching.found.get(mutant.key, ())), None)
 
     def run_alone(self, case: Case, frames: Mapping[str, bytes]) -> Iterator[Seen]:
         """Run a scenario in a lab of its own."""

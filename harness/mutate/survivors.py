@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -17,6 +18,7 @@ from harness.generate.device import SimulatedDevice
 from harness.generate.facts import Facts, with_lists
 from harness.generate.pool import Pool, PooledPacket, cost
 from harness.generate.simulate import SimulatedRuleset
+from harness.model.observation import Place
 from harness.model.problem import Problem
 from harness.mutate.edits import Objects, applied
 from harness.mutate.messages import AskedApart, Shown, Structure, Trial
@@ -37,6 +39,9 @@ ASKED: Final = 24
 """Mutants in one request."""
 MORE: Final = 20
 """Packets that are tried on it where those show none."""
+
+END: Final = sys.maxsize
+"""Number of the end of a chain among its rules."""
 
 
 class Candidate(NamedTuple):
@@ -59,6 +64,8 @@ class Candidates:
         self._network = network
         self._original = self._device(structure.objects)
         self._packets = sorted(Pool([self._original], seed, SIMULATED).packets(POOLED), key=cost)
+        self._came = [self._came_to(packet) for packet in self._packets]
+        self._numbers = numbered(structure)
         self._made: dict[str, Candidate | None] = {}
 
     def of(self, mutant: Mutant) -> Iterator[Candidate]:
@@ -68,9 +75,13 @@ class Candidates:
         ways: list[PooledPacket] = []
         near: list[PooledPacket] = []
         rest: list[PooledPacket] = []
-        for packet in self._packets:
-            went = self._way(device, packet)
+        for packet, came in zip(self._packets, self._came, strict=True):
             before = packet.way[0]
+            comes = any(
+                came.get((*place[:3], 0), 0) > self._numbers.get(place, 0) if place[3] else place in before[0]
+                for place in mutant.touched
+            )
+            went = self._way(device, packet) if comes else before
             if went is None or went[1] != before[1]:
                 yield from self._ready(packet)
             elif went[0] != before[0]:
@@ -88,6 +99,11 @@ class Candidates:
         facts = Facts(objects=listed, chains=structure.chains, rules=structure.rules, defines={})
         return SimulatedDevice(SimulatedRuleset(facts), self._network)
 
+    def _came_to(self, packet: PooledPacket) -> Mapping[Place, int]:
+        """How many rules of each chain ``packet`` comes to."""
+        went = self._original.travel(dict(packet.fields), frozenset())
+        return went.came if went else {}
+
     @staticmethod
     def _way(device: SimulatedDevice, packet: PooledPacket) -> tuple[tuple[Any, ...], str] | None:
         with suppress(LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
@@ -102,6 +118,16 @@ class Candidates:
             self._made[key] = made(packet.sends, self._network)
         if (one := self._made[key]) is not None:
             yield one
+
+
+def numbered(structure: Structure) -> dict[Place, int]:
+    """The number of each rule in its chain."""
+    found: dict[Place, int] = {}
+    counts: dict[tuple[str, str, str], int] = {}
+    for rule in structure.rules:
+        found[rule.place] = counts.get(rule.place[:3], 0)
+        counts[rule.place[:3]] = found[rule.place] + 1
+    return found
 
 
 def made(sends: tuple[dict[str, Any], ...], network: Network) -> Candidate | None:
@@ -136,6 +162,7 @@ class Searching:
         self._session = session
         self._original: dict[str, Effects] = {}
         """What the original does with packets, by their text."""
+        self._numbers = numbered(structure)
         self.found: dict[str, list[Witness]] = {}
         """By the mutant's key, the simplest first."""
         self.packets: dict[str, int] = {}
@@ -153,9 +180,22 @@ class Searching:
             if chosen:
                 trials.append((mutant, chosen))
         self._learn([one for _, packets in trials for one in packets], sift=True)
+        trials = [(mutant, [one for one in packets if self._may_tell(one, mutant)]) for mutant, packets in trials]
+        trials = [(mutant, packets) for mutant, packets in trials if packets]
         for (mutant, packets), effects in zip(trials, self._asked(trials, sift=True), strict=True):
             known = [self._original[repr(one.sends)] for one in packets]
             self.found.setdefault(mutant.key, []).extend(witnesses(packets, known, effects.effects))
+
+    def _may_tell(self, packet: Candidate, mutant: Mutant) -> bool:
+        """Whether ``packet`` comes to a changed place; one that does not under the original never does."""
+        known = self._original[repr(packet.sends)]
+        return not known.error and any(self._is_come_to(place, known) for place in mutant.touched)
+
+    def _is_come_to(self, place: Place, known: Effects) -> bool:
+        """Whether a packet with the effects ``known`` came to a rule, or to the end of its chain."""
+        number = self._numbers.get(place, 0) if place[3] else END
+        came = (one for effect in known.seen for one in effect.came if one[:3] == place[:3])
+        return any(self._numbers.get(one, END) >= number for one in came)
 
     def confirm(self, todo: Sequence[Mutant]) -> None:
         """Keep, of each mutant, the first packet that also tells it with functions watched, if one does."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import pickle
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from harness.batch import measure
-from harness.batch.messages import Seen
+from harness.batch import effects, measure
+from harness.batch.messages import Effect, Effects, Seen
 from harness.cache import cache_dir
+from harness.packets.frames import build
 from harness.scenario.case import Case
 from harness.scenario.load import load_all
+from harness.scenario.models.actions import SendAction
+from harness.tracer.base import BaseTracer
 from harness.tracer.kernel_cache import KernelCache
 from harness.tracer.tracer import Tracer
 
@@ -94,3 +98,39 @@ table inet t {
     seen = list(measure.run(drafts(tmp_path, send, send, ruleset=ruleset), tracer))
     assert [one.error for one in seen] == ["", ""]
     assert met(seen[0]) == met(seen[1]) == ["add @seen { ip saddr }", "policy"]
+
+
+FORWARDING = "table inet t { chain c { type filter hook forward priority 0; ct mark 1 accept; }; }"
+TO_NOBODY = """\
+lab: router
+ruleset: t.nft
+scenarios:
+  - {name: nobody, send: {from: client, to: 10.0.2.77, tcp: {dport: 443}}}
+"""
+
+
+def thrice(folder: Path, tracer: Callable[[], BaseTracer] | None) -> list[Effect]:
+    """What becomes of the same packet three times."""
+    (folder / "pytest.ini").touch()
+    (folder / "t.nft").write_text(FORWARDING)
+    (folder / "t.yaml").write_text(TO_NOBODY)
+    (case,) = load_all(folder / "t.yaml", recording=True).cases
+    assert isinstance(case, Case)
+    (action,) = case.actions
+    assert isinstance(action, SendAction)
+    side = pickle.dumps((case.network, case.rulesets[case.network.device]))
+    packets = [[build(action.send, case.network)]] * 3
+    found = [one for one in effects.effects(side, packets, tracer) if isinstance(one, Effects)]
+    assert [one.error for one in found] == [""] * 3
+    return [effect for one in found for effect in one.seen]
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("is_sifted", [True, False])
+def test_a_packet_that_nobody_has_the_address_of_shows_the_same_each_time(
+    is_sifted: bool, tracer: Tracer, tmp_path: Path
+) -> None:
+    first, *others = thrice(tmp_path, None if is_sifted else lambda: tracer)
+    assert others == [first] * 2
+    # Not even the question for the neighbour.
+    assert (first.verdict, first.arrived, first.answers) == ("accept", (), ())

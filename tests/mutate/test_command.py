@@ -11,7 +11,7 @@ import pytest
 
 from harness.cache import cache_dir
 from harness.errors import HarnessError
-from harness.mutate import command, measure, survivors
+from harness.mutate import command, measure, output, survivors
 from harness.mutate.command import Interrupted, Request
 from harness.mutate.results import RulesetResult
 from harness.scenario.load import load_all
@@ -131,6 +131,32 @@ def test_a_whole_run_tells_what_is_guarded_and_a_second_one_knows_it(here: list[
     assert len(here) == opened, "all is known, so nothing was started"
 
 
+@pytest.mark.kernel
+def test_a_search_that_is_interrupted_keeps_what_it_found_and_is_done_again(
+    here: list[Here], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def confirm(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(survivors.Searching, "confirm", confirm)
+        with pytest.raises(Interrupted) as interrupted:
+            run("scenarios")
+    (found,) = interrupted.value.results
+    (shown,) = (one for one in found.mutants if one.what == "@web without 443")
+    assert shown.witness is not None
+    assert (shown.fate, shown.witness.difference, shown.witness.confirmed) == ("survived", "accept → drop", "")
+    # One that no packet has told yet is not called equivalent.
+    assert fates(found)[6, "rules swapped: swapped with the rule after it"] == "survived"
+    assert "packet  not found yet: the search was interrupted" in output.text([found])
+    again = run("scenarios")
+    (shown,) = (one for one in again.mutants if one.what == "@web without 443")
+    assert shown.witness is not None
+    assert shown.witness.confirmed == "functions"
+    assert fates(again)[6, "rules swapped: swapped with the rule after it"] == "equivalent"
+    assert "AskedMutants" not in here[-1].asked
+
+
 def test_arguments_that_pytest_refuses_and_selections_without_a_ruleset_are_sentences(project: Path) -> None:
     with pytest.raises(HarnessError, match=r"pytest could not collect the scenarios: .*not found"):
         run("scenarios/nothing.yaml")
@@ -172,7 +198,10 @@ def test_a_ruleset_that_this_kernel_cannot_load_leaves_the_others(
         command.run(Request(selection=("scenarios",), kernel="host"), said.append)
 
 
-def test_pytest_selects_and_broken_scenarios_are_said(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("signal", "status"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
+def test_pytest_selects_and_broken_scenarios_are_said(
+    signal: BaseException, status: int, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (project / "scenarios/fw.yaml").write_text(SCENARIOS + "  - name: broken\n    send: {}\n    expect: drop\n")
     chosen: list[list[str]] = []
     said: list[str] = []
@@ -184,12 +213,12 @@ def test_pytest_selects_and_broken_scenarios_are_said(project: Path, monkeypatch
             chosen.append([case.name for case in subject.cases])
 
         def run(self) -> None:
-            raise KeyboardInterrupt
+            raise signal
 
     monkeypatch.setattr(command, "MutatedRuleset", Counting)
     monkeypatch.setattr(command, "_described", lambda *_: "a kernel")
     with pytest.raises(Interrupted) as interrupted:
         command.run(Request(selection=("scenarios", "-k", "ssh or web or broken"), kernel="host"), said.append)
     assert chosen == [["ssh", "web"]]
-    assert interrupted.value.results == []
+    assert (interrupted.value.results, interrupted.value.status) == ([], status)
     assert [one for one in said if one.startswith("not used: scenarios/fw.yaml:17")]
