@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
@@ -14,6 +16,7 @@ from harness.scenario.case import Files
 from harness.topology.builtin import LABS
 from harness.topology.network import Network
 from harness.vm.port import in_guest
+from harness.wait import wait_until
 
 COMPLAINTS = [
     "WARNING: CPU: 0 PID: 1 at net/core/dev.c:3010 skb_warn_bad_offload+0x5d/0x70",
@@ -65,5 +68,51 @@ def test_new_taint_breaks_the_measurement_and_what_was_there_does_not(tmp_path: 
         built(*lab),
     ):
         Path("/proc/sys/kernel/tainted").write_text("512")
+    with built(*lab):
+        pass
+
+
+def block_a_task() -> None:
+    """Have a thread wait, uninterruptibly, for another that reads the same file, until the kernel complains of that.
+
+    Reading /proc/kmsg waits for the next message with the position of the file locked (fdget_pos() in fs/file.c).
+    """
+
+    def read() -> None:
+        while not ended.is_set():
+            os.read(kmsg, health.RECORD)
+
+    ended = Event()
+    log = health.KernelLog()
+    kmsg = os.open("/proc/kmsg", os.O_RDONLY)
+    seconds = Path("/proc/sys/kernel/hung_task_timeout_secs")
+    before = seconds.read_text()
+    readers = [Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    try:
+        seconds.write_text("1")
+        wait_until(log.complaints, 20, "the kernel to notice a task that is blocked")
+    finally:
+        seconds.write_text(before)
+        ended.set()
+        for reader in readers:
+            while reader.is_alive():
+                Path(health.LOG).write_text("the next message\n")
+                reader.join(0.1)
+        os.close(kmsg)
+
+
+@pytest.mark.kernel
+def test_what_the_log_says_while_a_lab_is_up_breaks_the_measurement(tmp_path: Path) -> None:
+    if not in_guest():
+        pytest.skip("the log of this machine's own kernel may be another's")
+    (tmp_path / "pytest.ini").touch()
+    file = tmp_path / "t.nft"
+    file.write_text("table inet t {\n}\n")
+    lab = Network.of(LABS["host"]), {"device": Files((file,), find((file,)))}
+    complaint = "the guest's kernel complained: INFO: task .* blocked for more than"
+    with pytest.raises(BrokenMeasurement, match=complaint), built(*lab):
+        block_a_task()
     with built(*lab):
         pass
