@@ -116,6 +116,13 @@ int netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+/* A program reads the packet from a socket; what is done with it then may not be seen. */
+int skb_copy_datagram_iovec(struct bpf_raw_tracepoint_args *ctx)
+{
+	visit(ctx, ctx->args[0], EVENT_VISIT, 0, 0, 1);
+	return 0;
+}
+
 int consume_skb(struct bpf_raw_tracepoint_args *ctx)
 {
 	visit(ctx, ctx->args[0], EVENT_CONSUMED, 0, 0, 1);

@@ -27,11 +27,14 @@ from harness.tracer.events import Event, EventKind, StackEvent
 from harness.tracer.kernel_cache import KernelCache
 from harness.tracer.traits import NOTIFY
 
-PASSED_ON: Final = ("net_dev_queue", "net_dev_start_xmit", "netif_rx", "skb_copy_datagram_iovec", "icmp_send")
+PASSED_ON: Final = ("net_dev_queue", "net_dev_start_xmit", "netif_rx", "icmp_send")
 """Tracepoints with a packet as first argument and no special meaning; older kernels lack some."""
 ENDS: Final = ("sk_data_ready", "kmem_cache_free")
 """Tracepoints that only mark the end of a packet; older kernels lack the first."""
-SPECIAL: Final = ("netif_receive_skb", "consume_skb", "kfree_skb", "kmem_cache_alloc", "kmalloc")
+SPECIAL: Final = (
+    *("netif_receive_skb", "skb_copy_datagram_iovec", "consume_skb", "kfree_skb"),
+    *("kmem_cache_alloc", "kmalloc"),
+)
 """Tracepoints with a program of their own."""
 NEAR: Final = 6
 """Innermost addresses of a stack among which nft_trace_notify() is searched for."""
