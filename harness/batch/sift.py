@@ -17,6 +17,7 @@ from harness.lab.inject import Senders
 from harness.lab.lab import Host, Lab
 from harness.model.observation import Delivery, Loss, Observation, ObservedPacket, Step
 from harness.packets.frames import Frame
+from harness.reading.words import loss_remedy
 from harness.ruleset.hosts import built
 from harness.ruleset.load import Ruleset
 from harness.ruleset.nftrace import TraceMessage
@@ -95,7 +96,7 @@ class SiftStage:
             if not after(steps):
                 break
         if self._tracing.overruns != overruns:
-            raise BrokenMeasurement("messages of nf_tables' trace were lost")
+            raise BrokenMeasurement("messages of nf_tables' trace were lost", remedy=loss_remedy(Loss(trace=1)))
         return found
 
     def _sent(self, frame: Frame, steps: list[Step]) -> Observation | None:

@@ -23,7 +23,7 @@ from harness.packets.spec import Sees
 from harness.reading.decision import REFUSED, UNDECIDED, arrivals, outcome
 from harness.reading.path import LOGS, hops_on
 from harness.reading.rules import host_of, is_rule_on
-from harness.reading.words import describe_loss, describe_step
+from harness.reading.words import describe_loss, describe_step, loss_remedy
 from harness.scenario.models.expect import Delivered, Dropped, Exactly, Expect
 
 BY_FUNCTION = ("path", "layers", "route", "log")
@@ -67,7 +67,8 @@ def judge(
 def refuse_loss(loss: Loss) -> None:
     """Raise :class:`~harness.errors.BrokenMeasurement` if anything was lost: then no verdict can be trusted."""
     if loss.total:
-        raise BrokenMeasurement(f"lost {describe_loss(loss)}: the ruleset cannot be judged")
+        sentence = f"lost {describe_loss(loss)}: the ruleset cannot be judged"
+        raise BrokenMeasurement(sentence, remedy=loss_remedy(loss))
 
 
 def _beyond_doubt(mismatches: tuple[Mismatch, ...], evidence: Evidence, at: At) -> tuple[Mismatch, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
+from typing import Final
 
 from harness.model.observation import Hop, Loss, Step, Verdict
 from harness.reading.path import parse_entry
@@ -62,6 +64,31 @@ def describe_entry(entry: PathEntry) -> str:
     words += ["device", detail.device] if detail.device else []
     words += ["on", detail.host] if detail.host else []
     return " ".join(word for word in words if word)
+
+
+ROOM: Final = "use a larger buffer (pytest --nft-buffer 32768, in KiB; 8192 is the default)"
+FEWER: Final = "trace fewer functions (--nft-tracer kprobe)"
+"""What a session of scenarios can do about events that found no room."""
+LIVE: Final = (
+    "use a larger buffer (--buffer 32768, in KiB; 8192 is the default)",
+    "trace fewer functions (--max-functions, --functions)",
+)
+"""What ``nft-harness trace`` can do about them."""
+
+
+def loss_remedy(loss: Loss, against_full: Sequence[str] = (ROOM, FEWER)) -> str:
+    """Return what can be done about ``loss``, by the channel; "" where nothing was lost.
+
+    ``against_full`` is what can be done about a ring buffer that is full.
+    """
+    ways: list[str] = []
+    if loss.refused or loss.entered != loss.received + loss.refused:
+        ways += against_full
+    if loss.missed:
+        ways.append("run it in a microVM (--nft-kernel 6.12), where no interrupt's softirq meets a running probe")
+    if loss.untracked or loss.trace:
+        ways.append("send fewer packets at once")
+    return ", or ".join(ways)
 
 
 def describe_loss(loss: Loss) -> str:

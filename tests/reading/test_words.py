@@ -70,3 +70,23 @@ def test_losses_are_listed_by_cpu_where_there_are_several() -> None:
     assert words.describe_loss(Loss(entered=14, received=14, cpus=cpus)) == (
         "0 of 14 events (refused 0, missed 0, trace 0)"
     )
+
+
+@pytest.mark.parametrize(
+    ("loss", "named"),
+    [
+        (Loss(entered=5, received=4, refused=1), ("--nft-buffer", "--nft-tracer kprobe")),
+        (Loss(entered=5, received=4), ("--nft-buffer",)),  # unaccounted
+        (Loss(missed=2), ("microVM",)),
+        (Loss(untracked=1), ("fewer packets",)),
+        (Loss(trace=1), ("fewer packets",)),
+        (Loss(entered=5, received=4, refused=1, trace=1), ("--nft-buffer", "fewer packets")),
+        (Loss(entered=5, received=5), ()),
+    ],
+)
+def test_each_channel_of_loss_has_its_remedy(loss: Loss, named: tuple[str, ...]) -> None:
+    remedy = words.loss_remedy(loss)
+    assert [one for one in ("--nft-buffer", "microVM", "fewer packets") if one in remedy] == [
+        one for one in named if not one.startswith("--nft-tracer")
+    ]
+    assert all(one in remedy for one in named)

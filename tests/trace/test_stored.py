@@ -118,7 +118,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     ("statistics", "said"),
     [
         (None, "the trace has no end: it was cut off"),
-        (msgspec.structs.replace(STATISTICS, loss=Loss(entered=7, received=6)), "lost"),
+        (
+            msgspec.structs.replace(STATISTICS, loss=Loss(entered=7, received=6)),
+            "the trace is incomplete; use a larger buffer (--buffer 32768",
+        ),
     ],
 )
 def test_a_trace_that_is_not_whole_is_3(
