@@ -370,7 +370,7 @@ class MutatedRuleset:
             case Turned(policy=policy):
                 return ((f"policy {'accept' if policy == 'drop' else 'drop'}", f"policy {policy}"),)
             case Elements(removed=removed, added=added, name=name):
-                before, after = (f"@{name} {{ {values.text(one)} }}" if one else "" for one in (removed, added))
+                before, after = (f"@{name} {{ {values.several(one)} }}" if one else "" for one in (removed, added))
                 return ((before, after),)
             case Swapped(rule=place, following=following):
                 first, second = self._rules[place].text, self._rules[(*place[:3], following)].text

@@ -25,7 +25,7 @@ from harness.packets.frames import build
 from harness.packets.headers import summarise
 from harness.reading.decision import decisive
 from harness.ruleset.load import Ruleset
-from harness.scenario.models.actions import SendAction
+from harness.scenario.models.actions import ListenAction, SendAction, SendingAction
 
 if TYPE_CHECKING:
     from harness.batch.stage import Stage
@@ -54,6 +54,15 @@ class Judged(NamedTuple):
 def is_simple(case: Case) -> bool:
     """Whether all that ``case`` leaves behind can be taken back: it sends packets, and that is all."""
     return all(isinstance(action, SendAction) for action in case.actions) and len(case.rulesets) == 1
+
+
+def is_followed(case: Case) -> bool:
+    """Whether a run of ``case`` shows each place that its packets come to.
+
+    Something is expected of all of them, and no step waits or changes the ruleset or the lab.
+    """
+    sending = (action for action in case.actions if not isinstance(action, ListenAction))
+    return len(case.rulesets) == 1 and all(isinstance(one, SendingAction) and one.entries for one in sending)
 
 
 def wanted(case: Case) -> Iterator[str | int]:
@@ -88,7 +97,7 @@ def baselines(cases: Sequence[Case], tracer: BaseTracer) -> Iterator[Baseline]:
                 error="; ".join(judged.differs.values()),
                 evaluated=tuple(evaluated),
                 matched=tuple(matched),
-                is_open=not is_simple(case) or any(not action.entries for action in case.actions),
+                is_open=not is_followed(case),
                 seconds=time.monotonic() - started,
                 watched=judged.watched,
             )

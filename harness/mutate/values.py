@@ -193,6 +193,13 @@ def left(value: Any) -> str:
             return str(value)
 
 
+def several(found: Sequence[Any]) -> str:
+    """Elements of a set or map as nft writes them, as far as that is simple."""
+    return ", ".join(
+        f"{text(bare(one))} : {text(one[1])}" if isinstance(one, list) else text(bare(one)) for one in found
+    )
+
+
 def text(value: Any) -> str:
     """A value as nft writes it, as far as that is simple."""
     match value:
@@ -206,6 +213,8 @@ def text(value: Any) -> str:
             return " . ".join(map(text, parts))
         case {"elem": {"val": inner}}:
             return text(inner)
+        case {"jump": {"target": chain}} | {"goto": {"target": chain}}:
+            return f"{next(iter(value))} {chain}"
         case list():
             return ",".join(map(text, value))
         case dict():

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from harness.mutate import values
 from harness.mutate.edits import Elements, Replaced, applied, commands
 from harness.mutate.operators import Mutant, mutants
 
@@ -172,3 +173,10 @@ def test_the_second_of_two_rules_is_put_before_the_first() -> None:
     assert deleted == {"delete": {"rule": {**WHERE, "chain": "input", "handle": 11}}}
     order = [one["rule"]["handle"] for one in applied(swapped.edit, objects) if "rule" in one]
     assert order == [11, 10]
+
+
+def test_elements_are_shown_as_nft_writes_them() -> None:
+    assert values.several([80, {"range": [1, 3]}]) == "80, 1-3"
+    assert values.several([{"elem": {"val": 22, "timeout": 60}}]) == "22"
+    assert values.several([[81, {"concat": ["10.0.2.2", 8080]}]]) == "81 : 10.0.2.2 . 8080"
+    assert values.several([[22, {"accept": None}], [23, {"jump": {"target": "web"}}]]) == "22 : accept, 23 : jump web"
