@@ -12,7 +12,7 @@ from harness.ask import answer
 from harness.ask.steps import Question, flow
 from harness.batch import drafts, saving
 from harness.batch.messages import Seen
-from harness.batch.session import Session
+from harness.batch.session import BatchSession
 from harness.errors import BrokenMeasurement, HarnessError
 from harness.generate import lab
 from harness.generate.facts import Facts
@@ -30,7 +30,7 @@ from harness.vm import placement
 Print = Callable[[str], None]
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class AskRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line asks for."""
 
     rulesets: tuple[Path, ...]
@@ -47,14 +47,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     colour: bool = False
 
 
-def run(request: Request, show: Print, note: Print) -> None:
+def run(request: AskRequest, show: Print, note: Print) -> None:
     """Answer ``request``: what there is to say goes to ``show``, and what happens meanwhile to ``note``.
 
     Raises :class:`~harness.errors.HarnessError` where there is no answer, of the class
     :class:`~harness.errors.BrokenMeasurement` where something could not be observed.
     """
     given = lab.given(request.lab) if request.lab else None
-    with Session.open(request.kernel, request.tracer) as session:
+    with BatchSession.open(request.kernel, request.tracer) as session:
         chosen = given or lab.choose(_looked(session, request.rulesets, note))
         asked = _Asked(request, chosen, session)
         steps = request.question.steps(chosen.network)
@@ -72,7 +72,7 @@ def run(request: Request, show: Print, note: Print) -> None:
         show(answer.text(title, about, seen, case.network, colour=request.colour))
 
 
-def _looked(session: Session, rulesets: Sequence[Path], note: Print) -> Facts:
+def _looked(session: BatchSession, rulesets: Sequence[Path], note: Print) -> Facts:
     facts = session.look(rulesets)
     if not facts.chains:
         note(f"{rulesets[0]} has no chain: every packet passes it")
@@ -82,9 +82,9 @@ def _looked(session: Session, rulesets: Sequence[Path], note: Print) -> Facts:
 class _Asked(NamedTuple):
     """What questions about one ruleset have in common."""
 
-    request: Request
+    request: AskRequest
     lab: ChosenLab
-    session: Session
+    session: BatchSession
 
     def run(self, steps: Sequence[Node]) -> tuple[Case, Seen]:
         """Run ``steps``, and what became of them."""

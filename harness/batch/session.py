@@ -2,7 +2,7 @@
 
 ::
 
-    Session.open ── starts ──> python -m harness.batch.measure, here or in a microVM
+    BatchSession.open ── starts ──> python -m harness.batch.measure, here or in a microVM
     look, measure, run ── a request ──> it; its answers come back one by one
 """
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 PROGRAM = "harness.batch.measure"
 
 
-class Session:
+class BatchSession:
     """A program, in a microVM if need be, that measures packets as it is asked to."""
 
     def __init__(self, program: subprocess.Popen[bytes], complaints: IO[bytes]) -> None:
@@ -56,7 +56,7 @@ class Session:
 
     @classmethod
     @contextmanager
-    def open(cls, kernel: str, tracer: str = placement.AUTO, program: str = PROGRAM) -> Iterator[Session]:
+    def open(cls, kernel: str, tracer: str = placement.AUTO, program: str = PROGRAM) -> Iterator[BatchSession]:
         """Start it on ``kernel``, ``auto``, ``host`` or an image, to trace by ``tracer``; it ends with the ``with``.
 
         ``program`` is a module that answers what :mod:`harness.batch.measure` answers, and perhaps more.

@@ -34,7 +34,7 @@ def ask(parser: argparse.ArgumentParser) -> None:
             remedy = "ask as in 'client > server tcp dport 22', or by one of --send, --packet and --pcap"
             raise HarnessError("no packet is given" if not any(given) else "several packets are given", remedy=remedy)
         line = " ".join(options.line)
-        request = command.Request(
+        request = command.AskRequest(
             rulesets=rulesets(options.ruleset),
             question=Question(line=line, send=options.send, packet=options.packet, pcap=options.pcap),
             lab=options.lab,
@@ -76,7 +76,7 @@ def diff(parser: argparse.ArgumentParser) -> None:
 
         if options.approve and not options.accept:
             raise HarnessError("--approve needs a file", remedy="name it with --accept")
-        request = command.Request(
+        request = command.DiffRequest(
             rulesets=tuple(options.ruleset),
             base=options.base,
             optimize=options.optimize,
@@ -171,7 +171,7 @@ def mutate(parser: argparse.ArgumentParser) -> None:
         chosen = [*options.path]
         for name, value in (("-k", options.keyword), ("-m", options.markers)):
             chosen += [name, value] if value else []
-        request = command.Request(
+        request = command.MutateRequest(
             selection=tuple(chosen),
             rulesets=tuple(options.ruleset or ()),
             kernel=options.nft_kernel,

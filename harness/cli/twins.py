@@ -19,7 +19,7 @@ def twin(parser: argparse.ArgumentParser) -> None:
         if options.script:
             print(collect.script(), end="")
             return 0
-        request = command.Request(
+        request = command.TwinRequest(
             destination=options.machine,
             file=options.file,
             output=options.output,

@@ -11,7 +11,7 @@ import msgspec
 
 from harness import temporary
 from harness.batch.messages import Effects, Loaded
-from harness.batch.session import Session
+from harness.batch.session import BatchSession
 from harness.compare import accepted, saving, sides
 from harness.compare.changes import HOOKS, Book, Change, Witness, compared, grouped
 from harness.compare.output import FUNCTIONS, Comparison
@@ -45,7 +45,7 @@ KERNEL, HOST, NOWHERE = SIFTS = ("kernel", "host", "no")
 Progress = Callable[[str], None]
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class DiffRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line asks for."""
 
     rulesets: tuple[str, ...]
@@ -82,7 +82,7 @@ class Sent(NamedTuple):
         return self.frames[-1][-1].summary
 
 
-def run(request: Request, progress: Progress) -> list[Comparison]:
+def run(request: DiffRequest, progress: Progress) -> list[Comparison]:
     """Compare what ``request`` names; a comparison for each pair of sides.
 
     Raises :class:`~harness.errors.HarnessError` where that cannot be done.
@@ -96,7 +96,7 @@ def run(request: Request, progress: Progress) -> list[Comparison]:
                 saving.refuse(request.save, given or Side(f"{old.name} by nft --optimize", old.files, is_made=True))
         kernels = request.kernels or (request.kernel,)
         sifting = stack.enter_context(_on_host()) if request.sift == HOST else None
-        sessions = [stack.enter_context(Session.open(kernel, request.tracer)) for kernel in kernels]
+        sessions = [stack.enter_context(BatchSession.open(kernel, request.tracer)) for kernel in kernels]
         found = []
         for old, named in pairs:
             new = named or _optimized(old, folder, sessions[0], request)
@@ -113,15 +113,15 @@ def run(request: Request, progress: Progress) -> list[Comparison]:
     return found
 
 
-def _on_host() -> AbstractContextManager[Session]:
+def _on_host() -> AbstractContextManager[BatchSession]:
     """A session on this machine's own kernel, which watches no functions.
 
     Raises :class:`~harness.errors.HarnessError` where that cannot be had.
     """
-    return Session.open(placement.HOST, features.TRACEPOINTS)
+    return BatchSession.open(placement.HOST, features.TRACEPOINTS)
 
 
-def _pairs(request: Request, folder: Path) -> Iterator[tuple[Side, Side | None]]:
+def _pairs(request: DiffRequest, folder: Path) -> Iterator[tuple[Side, Side | None]]:
     """The sides that are compared with each other; None for what ``nft --optimize`` will make of the first."""
     named = request.rulesets
     modes = [bool(request.base), request.optimize, request.permute, bool(request.kernels)]
@@ -150,7 +150,7 @@ def _pairs(request: Request, folder: Path) -> Iterator[tuple[Side, Side | None]]
         raise HarnessError(f"two rulesets are compared, and {len(named) or 'none'} is named", remedy=remedy)
 
 
-def _optimized(side: Side, folder: Path, session: Session, request: Request) -> Side:
+def _optimized(side: Side, folder: Path, session: BatchSession, request: DiffRequest) -> Side:
     """What ``nft --optimize`` makes of ``side``."""
     facts = session.look(side.files.paths)
     network = _lab(request, facts, facts).network
@@ -159,7 +159,7 @@ def _optimized(side: Side, folder: Path, session: Session, request: Request) -> 
     return Side(f"{side.name} by nft --optimize", sides.of(str(file)).files, is_made=True)
 
 
-def _lab(request: Request, old: Facts, new: Facts) -> ChosenLab:
+def _lab(request: DiffRequest, old: Facts, new: Facts) -> ChosenLab:
     """The lab for both sides: it has the interfaces and addresses that either names."""
     if request.lab:
         return lab.given(request.lab)
@@ -188,10 +188,10 @@ class _Comparing:
 
     def __init__(
         self,
-        request: Request,
+        request: DiffRequest,
         both: tuple[Side, Side],
-        sessions: tuple[Session, Session],
-        sifts: tuple[Session, Session],
+        sessions: tuple[BatchSession, BatchSession],
+        sifts: tuple[BatchSession, BatchSession],
         progress: Progress,
         unpacked: str,
     ) -> None:

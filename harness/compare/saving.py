@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.batch import drafts, saving
-from harness.batch.session import Session
+from harness.batch.session import BatchSession
 from harness.compare.changes import Change
 from harness.compare.sides import Side
 from harness.errors import BrokenMeasurement, HarnessError
@@ -27,7 +27,12 @@ def refuse(file: Path, new: Side) -> None:
 
 
 def save(
-    file: Path, changes: Sequence[Change], new: Side, lab: ChosenLab, session: Session, progress: Callable[[str], None]
+    file: Path,
+    changes: Sequence[Change],
+    new: Side,
+    lab: ChosenLab,
+    session: BatchSession,
+    progress: Callable[[str], None],
 ) -> None:
     """Append a scenario to ``file``, or begin it, for each of ``changes`` that is not accepted; ``progress`` says what
     was done, and why a packet has no scenario.

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from harness.batch.messages import Seen
 from harness.batch.saving import placed, put_schema
-from harness.batch.session import Session
+from harness.batch.session import BatchSession
 from harness.errors import HarnessError
 from harness.generate import file, lab
 from harness.generate.device import SimulatedDevice
@@ -71,7 +71,7 @@ def run(
             f"{output} is not called {' or '.join(project.patterns)}, so pytest would not take it",
             remedy=f"name another with -o, or set {FILES} in the project's pytest settings",
         )
-    with Session.open(kernel, tracer) if measure else nullcontext() as session:
+    with BatchSession.open(kernel, tracer) if measure else nullcontext() as session:
         # What measures looks at it, too: another nft might give other handles to the rules.
         facts = look(rulesets, _image(kernel)) if session is None else session.look(rulesets)
         rulesets = [_in_project(one, output, project, progress) for one in rulesets]
@@ -313,7 +313,7 @@ def _image(kernel: str) -> str:
     return images.DEFAULT if kernel in (placement.AUTO, placement.HOST) else kernel
 
 
-def _measured(session: Session, cases: Sequence[Case]) -> Iterator[Seen]:
+def _measured(session: BatchSession, cases: Sequence[Case]) -> Iterator[Seen]:
     """What became of the packets of ``cases``; they are built here, where that is quicker than in a guest."""
     from harness.packets import frames
 

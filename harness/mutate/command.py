@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from harness.batch.session import Session
+from harness.batch.session import BatchSession
 from harness.errors import HarnessError
 from harness.mutate import known, selection
 from harness.mutate.results import RulesetResult
@@ -25,7 +25,7 @@ PROGRAM = "harness.mutate.measure"
 Progress = Callable[[str], None]
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class MutateRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line asks for."""
 
     selection: tuple[str, ...]
@@ -54,7 +54,7 @@ class Interrupted(Exception):
         """The exit status: 128 + the number of the signal."""
 
 
-def run(request: Request, progress: Progress) -> list[RulesetResult]:
+def run(request: MutateRequest, progress: Progress) -> list[RulesetResult]:
     """Run what ``request`` asks for; what became of the mutants of each ruleset.
 
     Raises :class:`~harness.errors.HarnessError` where that cannot be done, and :class:`Interrupted`.
@@ -69,11 +69,11 @@ def run(request: Request, progress: Progress) -> list[RulesetResult]:
     found: list[RulesetResult] = []
     refused: list[str] = []
     with ExitStack() as stack:
-        opened: list[Session] = []
+        opened: list[BatchSession] = []
 
-        def session() -> Session:
+        def session() -> BatchSession:
             if not opened:
-                opened.append(stack.enter_context(Session.open(kernel, request.tracer, PROGRAM)))
+                opened.append(stack.enter_context(BatchSession.open(kernel, request.tracer, PROGRAM)))
             return opened[0]
 
         place = _described(kernel, request.tracer)
@@ -108,7 +108,7 @@ def run(request: Request, progress: Progress) -> list[RulesetResult]:
     return found
 
 
-def _kernel(request: Request, asked: Sequence[str]) -> str:
+def _kernel(request: MutateRequest, asked: Sequence[str]) -> str:
     """The kernel to run on."""
     kernels = [request.kernel] if request.kernel else list(asked)
     if len(kernels) > 1:
@@ -127,7 +127,7 @@ def _described(kernel: str, tracer: str) -> str:
     return f"{place.image.vmlinuz} {about.st_size} {about.st_mtime_ns} {place.nft}"
 
 
-def _subjects(cases: Sequence[Case], request: Request) -> Iterator[Subject]:
+def _subjects(cases: Sequence[Case], request: MutateRequest) -> Iterator[Subject]:
     """The rulesets of the devices under test, each with the scenarios that load it."""
     found: dict[object, list[Case]] = {}
     for case in cases:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from harness.batch.messages import Seen
-from harness.batch.session import Session
+from harness.batch.session import BatchSession
 from harness.errors import Position
 from harness.model.observation import Place, Rule
 from harness.mutate import known, values
@@ -63,7 +63,7 @@ class MutatedRuleset:
         self,
         subject: Subject,
         kept: Known,
-        session: Callable[[], Session],
+        session: Callable[[], BatchSession],
         progress: Progress,
         *,
         sift: bool,

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from harness.batch.messages import Effects
-from harness.batch.session import Session
+from harness.batch.session import BatchSession
 from harness.compare.changes import details, difference
 from harness.generate.device import SimulatedDevice
 from harness.generate.facts import Facts, with_lists
@@ -154,7 +154,7 @@ def witnesses(packets: Sequence[Candidate], old: Sequence[Effects], new: Sequenc
 class Searching:
     """The search for packets that tell mutants from the original."""
 
-    def __init__(self, structure: Structure, case: Case, session: Session, seed: int) -> None:
+    def __init__(self, structure: Structure, case: Case, session: BatchSession, seed: int) -> None:
         """Packets are sent in the lab of ``case``."""
         self._structure = structure
         self._case = case

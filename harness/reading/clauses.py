@@ -51,7 +51,7 @@ _MAY_FAIL: Final = re.compile(r"(?<!\S)(?:add|update|delete) @")
 """Statements that are no matches and may end a rule all the same: a set is full, or a limit is reached."""
 
 
-class Seen(Value, frozen=True):
+class MatchesHeld(Value, frozen=True):
     """Which matches of a rule held for a packet that came to it."""
 
     held: tuple[str, ...]
@@ -101,7 +101,7 @@ def _begins(word: str, last: Sequence[str]) -> bool:
 
 def passes(
     steps: Sequence[tuple[Step, Step | None]], rules: Mapping[str, Sequence[Rule]]
-) -> Iterator[tuple[Rule, Seen]]:
+) -> Iterator[tuple[Rule, MatchesHeld]]:
     """For each time that a packet with these ``steps`` came to a rule, which of its matches held.
 
     ``rules`` are those of each chain, by its path. With each step comes that which has the headers as the chain saw
@@ -120,7 +120,7 @@ def passes(
         for rule in own[start:number]:
             yield rule, _failing(rule, first)
         if step.rule is not None and number < len(own):
-            yield own[number], Seen(clauses(own[number].text))
+            yield own[number], MatchesHeld(clauses(own[number].text))
         places[step.chain_path] = number + 1
         if step.verdict in FINAL:
             places.clear()
@@ -128,7 +128,7 @@ def passes(
             places.pop(step.chain_path, None)
 
 
-def _failing(rule: Rule, first: Step | None) -> Seen:
+def _failing(rule: Rule, first: Step | None) -> MatchesHeld:
     """What is known of the matches of a ``rule`` that did not match."""
     matches = clauses(rule.text)
     is_match = not _MAY_FAIL.search(rule.text)
@@ -136,10 +136,10 @@ def _failing(rule: Rule, first: Step | None) -> Seen:
     for number, answer in enumerate(answers):
         before = tuple(matches[:number])
         if answer is False or (answer is None and is_match and all(answers[number + 1 :])):
-            return Seen(before, matches[number])
+            return MatchesHeld(before, matches[number])
         if answer is None:
-            return Seen(before, open=tuple(matches[number:]))
-    return Seen(tuple(matches))  # another statement than a match did not let it by
+            return MatchesHeld(before, open=tuple(matches[number:]))
+    return MatchesHeld(tuple(matches))  # another statement than a match did not let it by
 
 
 def holds(match: str, first: Step) -> bool | None:

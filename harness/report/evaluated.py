@@ -14,7 +14,7 @@ import msgspec
 from harness.errors import Position
 from harness.model.observation import ObservedPacket, Rule, Step
 from harness.model.result import PacketResult, Policy, Result, RulesetPlan
-from harness.reading.clauses import Seen, chain_rules, clauses, passes
+from harness.reading.clauses import MatchesHeld, chain_rules, clauses, passes
 from harness.reading.decision import FINAL
 from harness.reading.elements import candidates, changes_headers, lookups
 from harness.reading.reach import unreachable
@@ -141,7 +141,7 @@ def _add(
                 ruleset.count(place, result.name, step, first)
 
 
-def _count_clauses(place: CoveredRule, seen: Seen) -> None:
+def _count_clauses(place: CoveredRule, seen: MatchesHeld) -> None:
     """Put into ``place`` which matches held or failed for a packet that came there."""
     for one in seen.held:
         place.clauses.setdefault(one, SeenClause()).held = True
@@ -169,7 +169,7 @@ class _Ruleset:
         self._believes_headers = not changes_headers(plan.rules)
         self._of_chains = chain_rules(plan.rules)
 
-    def passes(self, sent: Iterable[PacketResult]) -> Iterator[tuple[Rule, Seen]]:
+    def passes(self, sent: Iterable[PacketResult]) -> Iterator[tuple[Rule, MatchesHeld]]:
         """For each time that a packet came to a rule, which matches of that held."""
         for one in sent:
             for packet in one.observation.packets:

@@ -23,7 +23,7 @@ from harness.twin.project import Twin
 Print = Callable[[str], None]
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class TwinRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line asks for."""
 
     destination: str = ""
@@ -36,7 +36,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     anonymize: bool = False
 
 
-def run(request: Request, show: Print, note: Print) -> bool:
+def run(request: TwinRequest, show: Print, note: Print) -> bool:
     """Make or compare a twin; whether the machine is as its twin says.
 
     Raises :class:`~harness.errors.HarnessError` where that cannot be done.
@@ -64,7 +64,7 @@ def run(request: Request, show: Print, note: Print) -> bool:
     return True
 
 
-def _read(request: Request) -> Machine:
+def _read(request: TwinRequest) -> Machine:
     if request.file and request.destination:
         raise HarnessError("--from and a machine exclude each other", remedy="give one")
     if request.file:

@@ -2,7 +2,7 @@
 
 ::
 
-    execnet, or batch.Session
+    execnet, or BatchSession
       └ python -m harness.vm.privileged       the user; whoever started it can end it
           └ sudo -n -- setpriv …               root; no Python
               └ keeper.py                      the user, with root's capabilities

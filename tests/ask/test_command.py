@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.ask import command
-from harness.ask.command import Request
+from harness.ask.command import AskRequest
 from harness.ask.steps import Question
 from harness.batch import measure
 from harness.batch.messages import Seen
@@ -64,7 +64,7 @@ def ask(tracer: Tracer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def here(*_: str) -> Iterator[Here]:
         yield Here(tracer)
 
-    monkeypatch.setattr("harness.batch.session.Session.open", here)
+    monkeypatch.setattr("harness.batch.session.BatchSession.open", here)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pytest.ini").touch()
@@ -73,7 +73,7 @@ def ask(tracer: Tracer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def answer(line: str = "", question: Question | None = None, **options: Any) -> str:
         shown: list[str] = []
         given = question or Question(line=line)
-        command.run(Request(rulesets=(Path("fw.nft"),), question=given, **options), shown.append, lambda _: None)
+        command.run(AskRequest(rulesets=(Path("fw.nft"),), question=given, **options), shown.append, lambda _: None)
         return "\n".join(shown)
 
     return answer

@@ -15,7 +15,7 @@ from harness.batch.messages import Effect, Effects, Loaded
 from harness.cache import cache_dir
 from harness.compare import command, sides
 from harness.compare.changes import HOOKS, Change, Decider, Witness
-from harness.compare.command import Request, Sent
+from harness.compare.command import DiffRequest, Sent
 from harness.compare.output import Comparison
 from harness.compare.sides import Side
 from harness.generate import facts, lab, pool
@@ -80,7 +80,7 @@ def diff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         def here(*_: str) -> Iterator[Here]:
             yield Here(tracer)
 
-        monkeypatch.setattr("harness.batch.session.Session.open", here)
+        monkeypatch.setattr("harness.batch.session.BatchSession.open", here)
         monkeypatch.setattr(command, "ROUNDS", 1)  # each measures more packets
         monkeypatch.setattr(pool, "TRIED_AT_MOST", 50)  # the controller's work, which is slow in a guest
         monkeypatch.chdir(tmp_path)
@@ -89,7 +89,7 @@ def diff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
         def compare(new: str, *, sift: str = command.KERNEL) -> Comparison:
             (tmp_path / "new.nft").write_text(new)
-            request = Request(rulesets=("old.nft", "new.nft"), packets=12, sift=sift)
+            request = DiffRequest(rulesets=("old.nft", "new.nft"), packets=12, sift=sift)
             (found,) = command.run(request, lambda _: None)
             assert not found.broken
             assert not found.disagreements
@@ -153,7 +153,7 @@ def test_what_functions_do_not_show_is_no_change_and_is_said(monkeypatch: pytest
     side = Side("a.nft", Files((tmp_path,), Project(root=tmp_path)))
     nothing: Any = None
     comparing = command._Comparing(
-        Request(rulesets=()), (side, side), (nothing, nothing), (nothing, nothing), lambda _: None, ""
+        DiffRequest(rulesets=()), (side, side), (nothing, nothing), (nothing, nothing), lambda _: None, ""
     )
     monkeypatch.setattr(comparing, "_changes", functions)
     sifted = [change(1), change(21, 22, 23), change(31, 32, 33), change(41, kind=HOOKS)]

@@ -12,7 +12,7 @@ import pytest
 from harness.cache import cache_dir
 from harness.errors import HarnessError
 from harness.mutate import command, measure, output, survivors
-from harness.mutate.command import Interrupted, Request
+from harness.mutate.command import Interrupted, MutateRequest
 from harness.mutate.results import RulesetResult
 from harness.scenario.load import load_all
 from harness.tracer.kernel_cache import KernelCache
@@ -90,12 +90,12 @@ def here(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Here]]
             opened.append(Here(tracer))
             yield opened[-1]
 
-        monkeypatch.setattr("harness.batch.session.Session.open", session)
+        monkeypatch.setattr("harness.batch.session.BatchSession.open", session)
         yield opened
 
 
 def run(*arguments: str, **more: Any) -> RulesetResult:
-    (found,) = command.run(Request(selection=arguments or ("scenarios",), kernel="host", **more), lambda _: None)
+    (found,) = command.run(MutateRequest(selection=arguments or ("scenarios",), kernel="host", **more), lambda _: None)
     return found
 
 
@@ -190,12 +190,12 @@ def test_a_ruleset_that_this_kernel_cannot_load_leaves_the_others(
     monkeypatch.setattr(command, "MutatedRuleset", Refusing)
     monkeypatch.setattr(command, "_described", lambda *_: "a kernel")
     everything = False
-    found: Any = command.run(Request(selection=("scenarios",), kernel="host"), said.append)
+    found: Any = command.run(MutateRequest(selection=("scenarios",), kernel="host"), said.append)
     assert found == ["scenarios/other.nft"]
     assert "  not done: the kernel has no flowtables" in said
     everything = True
     with pytest.raises(HarnessError, match=r"no ruleset could be mutated; scenarios/fw.nft: the kernel has no"):
-        command.run(Request(selection=("scenarios",), kernel="host"), said.append)
+        command.run(MutateRequest(selection=("scenarios",), kernel="host"), said.append)
 
 
 @pytest.mark.parametrize(("signal", "status"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
@@ -218,7 +218,7 @@ def test_pytest_selects_and_broken_scenarios_are_said(
     monkeypatch.setattr(command, "MutatedRuleset", Counting)
     monkeypatch.setattr(command, "_described", lambda *_: "a kernel")
     with pytest.raises(Interrupted) as interrupted:
-        command.run(Request(selection=("scenarios", "-k", "ssh or web or broken"), kernel="host"), said.append)
+        command.run(MutateRequest(selection=("scenarios", "-k", "ssh or web or broken"), kernel="host"), said.append)
     assert chosen == [["ssh", "web"]]
     assert (interrupted.value.results, interrupted.value.status) == ([], status)
     assert [one for one in said if one.startswith("not used: scenarios/fw.yaml:17")]

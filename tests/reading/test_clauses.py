@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import pytest
 
 from harness.model.observation import Rule, Step, Verdict
-from harness.reading.clauses import Seen, chain_rules, clauses, holds, passes
+from harness.reading.clauses import MatchesHeld, chain_rules, clauses, holds, passes
 
 
 @pytest.mark.parametrize(
@@ -101,18 +101,18 @@ INNER = rule(5, "udp dport 22 accept", chain="more")
 RULES = chain_rules([SSH, STATE, NEW, JUMP, INNER])
 
 
-def seen(*steps: Step, believed: bool = True) -> dict[int, Seen]:
+def seen(*steps: Step, believed: bool = True) -> dict[int, MatchesHeld]:
     first = steps[0]
     return {one.handle: found for one, found in passes([(s, first if believed else None) for s in steps], RULES)}
 
 
 def test_of_a_rule_that_did_not_match_the_first_match_that_fails_is_known() -> None:
     found = seen(step(JUMP, Verdict.JUMP, sent=headers()), step(INNER, Verdict.ACCEPT))
-    assert found[1] == Seen(("iifname wan0",), "tcp dport 23")
-    assert found[2] == Seen((), "ct state established"), "it has no other"
-    assert found[3] == Seen((), open=("ct state new", "ct mark 1", "tcp dport 22"))
-    assert found[4] == Seen(("iifname wan0",))
-    assert found[5] == Seen(("udp dport 22",))
+    assert found[1] == MatchesHeld(("iifname wan0",), "tcp dport 23")
+    assert found[2] == MatchesHeld((), "ct state established"), "it has no other"
+    assert found[3] == MatchesHeld((), open=("ct state new", "ct mark 1", "tcp dport 22"))
+    assert found[4] == MatchesHeld(("iifname wan0",))
+    assert found[5] == MatchesHeld(("udp dport 22",))
 
 
 def test_a_chain_that_ends_was_evaluated_once() -> None:
@@ -124,18 +124,18 @@ def test_a_chain_that_ends_was_evaluated_once() -> None:
     )
     found = [(one.handle, what) for one, what in passes([(s, ended[0]) for s in ended], RULES)]
     assert [handle for handle, _ in found] == [1, 2, 3, 4, 5]
-    assert dict(found)[4] == Seen(("iifname wan0",)), "it matched"
-    assert dict(found)[5] == Seen((), "udp dport 22")
+    assert dict(found)[4] == MatchesHeld(("iifname wan0",)), "it matched"
+    assert dict(found)[5] == MatchesHeld((), "udp dport 22")
 
 
 def test_a_statement_that_may_end_a_rule_leaves_open_what_its_match_did() -> None:
     counted = rule(1, "ct state new add @seen { ip saddr ct count over 2 } drop")
     ended = step(None, Verdict.CONTINUE, kind="return", sent=headers())
     ((_, found),) = passes([(ended, ended)], chain_rules([counted]))
-    assert found == Seen((), open=("ct state new",))
+    assert found == MatchesHeld((), open=("ct state new",))
 
 
 def test_without_headers_only_the_only_match_is_known_to_fail() -> None:
     found = seen(step(JUMP, Verdict.JUMP, sent=headers()), believed=False)
-    assert found[1] == Seen((), open=("iifname wan0", "tcp dport 23"))
+    assert found[1] == MatchesHeld((), open=("iifname wan0", "tcp dport 23"))
     assert found[2].failed == "ct state established"
