@@ -5,7 +5,6 @@ Nothing is fetched and nothing is booted.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -16,11 +15,8 @@ from harness.project import Project
 from harness.vm import images
 from harness.vm.images import Image
 from harness.vm.nft import ImageNft
-from harness.vm.placement import AUTO, NFT_PROGRAM
+from harness.vm.placement import AUTO, asked_kernels, asked_nft
 from harness.vm.placement import HOST as HOST_KERNEL
-
-KERNELS = "NFT_KERNEL"
-"""Environment variable: as the option --nft-kernel of pytest."""
 
 
 class Planned(NamedTuple):
@@ -42,8 +38,8 @@ def planned(project: Project, kernels: Sequence[str] = (), nft_program: str = ""
 
     Raises :class:`~harness.errors.Unsupported` for a kernel image that is damaged.
     """
-    asked = kernels or os.environ.get(KERNELS, "").split() or project.kernels or (AUTO,)
-    program = nft_program or os.environ.get(NFT_PROGRAM) or project.nft_program or images.IMAGE
+    asked = asked_kernels(kernels, project.kernels)
+    program = asked_nft(nft_program, project.nft_program)
     natively = HOST_KERNEL in asked or (AUTO in asked and features.function_probes().able)
     found = _images(asked, natively=natively)
     there = tuple(filter(None, found.values()))

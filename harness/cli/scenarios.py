@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
 from harness.cli.statuses import NO
@@ -152,7 +151,6 @@ def lab(parser: argparse.ArgumentParser) -> None:
     )
     action.add_argument(
         "--nft-program",
-        default=os.environ.get("NFT_PROGRAM", "image"),
         metavar="WHICH",
         help="the nft that loads rulesets, as pytest --nft-program",
     )

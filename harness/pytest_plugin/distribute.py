@@ -318,15 +318,17 @@ def _send(config: pytest.Config, distribution: Distribution) -> None:
 
 
 def asked_nft(config: pytest.Config) -> str:
-    """Which nft reads rulesets: what the command line names, else the environment, else the settings.
+    """Which nft reads rulesets.
 
-    A worker has all of these from the controller; xdist sends it the command line, and no option as it has become.
+    A worker decides the same: xdist sends it the command line, and no option as it has become.
     """
-    asked = config.option.nft_program or os.environ.get("NFT_PROGRAM") or config.getini("nft_program") or "image"
-    return str(asked)
+    from harness.vm import placement
+
+    return placement.asked_nft(config.option.nft_program, config.getini("nft_program"))
 
 
-def asked_kernels(config: pytest.Config) -> list[str]:
-    """The kernels to run on: what the command line names, else the environment, else the settings."""
-    asked: list[str] = config.option.nft_kernel or os.environ.get("NFT_KERNEL", "").split()
-    return asked or config.getini("nft_kernel") or ["auto"]
+def asked_kernels(config: pytest.Config) -> tuple[str, ...]:
+    """The kernels to run on."""
+    from harness.vm import placement
+
+    return placement.asked_kernels(config.option.nft_kernel or (), config.getini("nft_kernel"))

@@ -22,6 +22,8 @@ from harness.vm.progress import Progress
 
 AUTO = "auto"
 HOST = "host"
+KERNELS = "NFT_KERNEL"
+"""Environment variable: as the option --nft-kernel, several separated by spaces."""
 NFT_PROGRAM = "NFT_PROGRAM"
 """Environment variable: as the option --nft-program."""
 
@@ -78,9 +80,14 @@ def choose(
     return [_with_nft(place, asked, progress) for place in places]
 
 
-def asked_nft() -> str:
-    """The nft that the environment asks for, see :func:`harness.vm.images.nft_called`."""
-    return os.environ.get(NFT_PROGRAM) or images.IMAGE
+def asked_kernels(given: Sequence[str] = (), settings: Sequence[str] = ()) -> tuple[str, ...]:
+    """The kernels that are ``given`` on the command line, else by the environment, else by the project's settings."""
+    return tuple(given or os.environ.get(KERNELS, "").split() or settings or (AUTO,))
+
+
+def asked_nft(given: str | None = None, settings: str = "") -> str:
+    """The nft that is asked for in the same order, see :func:`harness.vm.images.nft_called`."""
+    return given or os.environ.get(NFT_PROGRAM) or settings or images.IMAGE
 
 
 def use_nft(asked: str) -> None:
