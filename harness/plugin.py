@@ -37,6 +37,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="boot microVMs, also where they could be restored from a template (see nft-harness kernels warm)",
     )
     group.addoption(
+        "--nft-fresh-labs",
+        action="store_true",
+        help="build a lab for every scenario, also where that of the one before could be kept",
+    )
+    group.addoption(
         "--nft-tracer",
         choices=(*engines.NAMES, engines.TRACEPOINTS),
         default=engines.AUTO,

@@ -26,7 +26,7 @@ from harness.lab.calls import Call
 from harness.lab.capture import Capture, Captured
 from harness.lab.clock import WallClock
 from harness.lab.inject import Senders
-from harness.lab.lab import Host, Lab
+from harness.lab.lab import Host, Lab, renew_neighbours
 from harness.lab.neighbours import Query
 from harness.lab.sockets import Bound, Programs
 from harness.model.fields import Keys
@@ -34,6 +34,7 @@ from harness.model.observation import Observation, ObservedPacket, Step, Value
 from harness.packets.frames import Frame, build
 from harness.reading.decision import Outcome, decisive, outcome
 from harness.reading.path import functions
+from harness.ruleset import conntrack
 from harness.ruleset.changes import RulesetChange, apply
 from harness.ruleset.hosts import built
 from harness.ruleset.load import Ruleset
@@ -105,10 +106,15 @@ def run(case: Case, tracer: BaseTracer) -> tuple[Measurement, ...]:
     Raises :class:`~harness.errors.HarnessError` when that cannot be done or not be believed.
     """
     with Experiment.open(case.network, case.rulesets, tracer) as stage:
-        stage.arm(case.actions)
-        seen = [stage.act(action, number, partial(case.where, number)) for number, action in enumerate(case.actions)]
-        measurements = [one for several in seen for one in several if case.actions[one.action].entries]
-        return tuple(stage.noted(measurements))
+        return perform(stage, case)
+
+
+def perform(stage: Experiment, case: Case) -> tuple[Measurement, ...]:
+    """Run the steps of ``case`` on ``stage``, which has its lab and rulesets; as :func:`run`."""
+    stage.arm(case.actions)
+    seen = [stage.act(action, number, partial(case.where, number)) for number, action in enumerate(case.actions)]
+    measurements = [one for several in seen for one in several if case.actions[one.action].entries]
+    return tuple(stage.noted(measurements))
 
 
 class Experiment:
@@ -145,6 +151,9 @@ class Experiment:
         self._neighbours = Resolution(lab, self.ruleset)
         self._left = LeftBehind(lab, self._rulesets, self._neighbours, counts=counts)
         self._unasked = Unasked(lab, self._rulesets, self._tracing, self._capture)
+        self.sent: list[bytes] = []
+        """The frames that steps have sent."""
+        self._entries: frozenset[bytes] = frozenset()
 
     @property
     def ruleset(self) -> Ruleset:
@@ -304,6 +313,26 @@ class Experiment:
         self._rulesets[self._lab.network.device] = ruleset
         self._device_tracing.rename(ruleset)
 
+    def remember(self) -> None:
+        """Note what is there before the first packet, for :meth:`restore`."""
+        self._entries = self._lab.device.netlink.neighbours()
+
+    def restore(self) -> bool:
+        """Take back what packets have changed on the device under test, as :mod:`harness.experiment.kept` lists it.
+
+        Whether it is again as at first. If not, nothing is as it was.
+        """
+        self.sent.clear()
+        self._named.clear()
+        device = self._lab.device
+        if self._unasked.spoiled or device.netlink.neighbours() - self._entries:
+            return False
+        renew_neighbours(device)
+        with suppress(Unsupported):
+            conntrack.flush(device)
+            return self.renew() and self.ruleset.is_as_loaded(hidden=self._device_tracing.table)
+        return False
+
     def noted(self, measurements: Iterable[Measurement]) -> Iterator[Measurement]:
         """Add to each measurement what the neighbour entries of the lab hide, once; nothing is measured after that."""
         said: dict[str, None] = {}
@@ -333,6 +362,7 @@ class Experiment:
         ways = {frame.way: self._senders.of(frame) for frame in frames}
         for frame in frames:
             self._neighbours.of_frame(frame)
+        self.sent += (frame.data for frame in frames)
 
         def start(meanwhile: Callable[[], object]) -> None:
             turn = 0.0

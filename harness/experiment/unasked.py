@@ -62,6 +62,8 @@ class Unasked:
         self._capture = capture
         self.changed = False
         """Whether a step has changed a ruleset, which then differs from its files."""
+        self.spoiled = False
+        """Whether a host of the lab has other neighbour entries or addresses than planned, because it was asked."""
 
     def notes(self, observation: Observation, packet: ObservedPacket) -> Iterator[str]:
         """A sentence for each hop of ``packet`` that it could not have made without a neighbour entry.
@@ -139,6 +141,7 @@ class Unasked:
         refused.clear()
         resolved = False
         if asks:
+            self.spoiled = True
             neighbours.ask_anew(asking, query)
         else:
             Wire(asking, hop.asking.name).send(question)

@@ -221,6 +221,14 @@ def _addresses(host: Host) -> Iterator[NetlinkRequest]:
             yield requests.address(link_local(plan.interfaces[name].mac), indexes[name])
 
 
+def renew_neighbours(host: Host) -> None:
+    """Put new neighbour entries in place of those planned: a used one has kept the Ethernet header that it wrote."""
+    plan, indexes = host.plan, host.interfaces
+    known = [(one, indexes[one.interface]) for one in plan.neighbours if one.interface in plan.speaking and one.known]
+    gone = [requests.forget_neighbour(one.address, index) for one, index in known]
+    ask(host, [*gone, *(requests.neighbour(one, index) for one, index in known)])
+
+
 def _routes(host: Host) -> Iterator[NetlinkRequest]:
     """Routes and routing rules."""
     plan = host.plan

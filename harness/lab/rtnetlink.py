@@ -18,7 +18,9 @@ from typing import Any, Final, NamedTuple, Self
 from pyroute2 import IPBatch
 from pyroute2.netlink import (
     NETLINK_EXT_ACK,
+    NLM_F_DUMP,
     NLM_F_REQUEST,
+    NLMSG_DONE,
     NLMSG_ERROR,
     SOL_NETLINK,
     nlmsg,
@@ -27,12 +29,16 @@ from pyroute2.netlink.rtnl import RTM_GETLINK, RTM_GETNEIGH, ndmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
+from harness.linux.netlink import attributes, messages
 from harness.topology.parts import Address
 
 LOOPBACK: Final = 1
 """Index of ``lo`` in every namespace (``LOOPBACK_IFINDEX`` in include/net/flow.h)."""
 KNOWN: Final = sum(ndmsg.states[state] for state in ("permanent", "noarp", "reachable", "stale", "delay", "probe"))
 """States of neighbour entries that have an Ethernet address (``NUD_VALID`` in include/net/neighbour.h)."""
+NDMSG: Final = 12
+"""Bytes of ``struct ndmsg`` in linux/neighbour.h."""
+NDA_DST: Final = 1
 RTEXT_FILTER_SKIP_STATS: Final = 8  # linux/rtnetlink.h
 
 BATCH: Final = 64
@@ -117,6 +123,19 @@ class RouteSocket:
                 found.add(one)
         return found
 
+    def neighbours(self) -> frozenset[bytes]:
+        """All neighbour entries, each as the kernel identifies it: interface, state and address.
+
+        Of the answers only that is read: pyroute2 takes 10 ms for each under emulation.
+        """
+        self._socket.send(_every_neighbour())
+        found: set[bytes] = set()
+        while True:
+            for answer in messages(self._socket.recv(RECEIVE)):
+                if answer.type in (NLMSG_DONE, NLMSG_ERROR):
+                    return frozenset(found)
+                found.add(bytes(answer.body[:NDMSG]) + bytes(dict(attributes(answer.body[NDMSG:])).get(NDA_DST, b"")))
+
     def _answers(self, count: int) -> list[Any]:
         received = self._received()
         return [next(received) for _ in range(count)]
@@ -185,6 +204,11 @@ def message(form: type[nlmsg], kind: int, flags: int, **fields: Any) -> bytes:
 @lru_cache(REMEMBERED)
 def _link_query(index: int) -> bytes:
     return message(ifinfmsg, RTM_GETLINK, 0, index=index, attrs=[["IFLA_EXT_MASK", RTEXT_FILTER_SKIP_STATS]])
+
+
+@cache
+def _every_neighbour() -> bytes:
+    return message(ndmsg.ndmsg, RTM_GETNEIGH, NLM_F_DUMP)
 
 
 @lru_cache(REMEMBERED)

@@ -23,7 +23,7 @@ class Selected(NamedTuple):
     """Scenarios that are wrong: sentences."""
     others: int
     """Tests that are no scenarios of a file."""
-    kernels: list[str]
+    kernels: Sequence[str]
 
 
 class _Collecting:
@@ -31,7 +31,7 @@ class _Collecting:
 
     def __init__(self) -> None:
         self.items: list[pytest.Item] = []
-        self.kernels: list[str] = []
+        self.kernels: Sequence[str] = ()
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.items = list(session.items)

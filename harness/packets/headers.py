@@ -20,7 +20,8 @@ VLAN_TAG = 4
 _FLAGS = "FSRPAUECN"
 # Extension headers of IPv6 that may stand before the upper layer: hop-by-hop, routing, fragment,
 # destination options, mobility, host identity, shim6 (RFC 7045).
-_EXTENSIONS = frozenset({0, 43, 44, 60, 135, 139, 140})
+_FRAGMENT = 44
+_EXTENSIONS = frozenset({0, 43, _FRAGMENT, 60, 135, 139, 140})
 
 
 def fields(frame: bytes) -> Mapping[str, str | int]:
@@ -54,6 +55,20 @@ def vlan_tags(frame: bytes) -> tuple[int, ...]:
         tags.append(int.from_bytes(frame[at + 2 : at + 4], "big") & 0xFFF)
         at += VLAN_TAG
     return tuple(tags)
+
+
+def is_fragment(frame: bytes) -> bool:
+    """Whether ``frame`` carries a fragment of an IP packet: one that is not the whole of it."""
+    found = fields(frame)
+    at = ETHERNET + VLAN_TAG * len(vlan_tags(frame))
+    if found.get("family") == 4:
+        return bool(int.from_bytes(frame[at + 6 : at + 8], "big") & 0x3FFF)
+    proto, at = frame[at + 6] if found.get("family") == 6 else 0, at + 40
+    while found.get("family") == 6 and proto in _EXTENSIONS and len(frame) >= at + 8:
+        if proto == _FRAGMENT:
+            return bool(int.from_bytes(frame[at + 2 : at + 4], "big") & 0xFFF9)
+        proto, at = frame[at], at + 8 * (frame[at + 1] + 1)
+    return False
 
 
 def summarise(frame: bytes) -> str:
@@ -95,9 +110,9 @@ def _read_ipv6(packet: bytes, found: dict[str, str | int]) -> None:
     at, first_fragment = 40, True
     while proto in _EXTENSIONS and first_fragment:
         header, (proto, size) = proto, struct.unpack_from(">BB", packet, at)
-        if header == 44:
+        if header == _FRAGMENT:
             first_fragment = not struct.unpack_from(">H", packet, at + 2)[0] & 0xFFF8
-        at += 8 if header == 44 else 8 * (size + 1)
+        at += 8 if header == _FRAGMENT else 8 * (size + 1)
     _read_transport(proto, packet[at : length + 40], found, first_fragment=first_fragment)
 
 

@@ -32,6 +32,7 @@ from harness.vm import placement, preload
 from harness.vm.port import in_guest
 
 if TYPE_CHECKING:
+    from harness.experiment.kept import KeptLab
     from harness.experiment.run import Experiment, Measurement
     from harness.scenario.case import Files
     from harness.topology.network import Network
@@ -50,6 +51,7 @@ class Session:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="nft-harness")
         self._kept = kernel_cache.KernelCache(cache_dir())
         self._tracer: BaseTracer | None = None
+        self._lab: KeptLab | None = None
         self._loaded: dict[Path, LoadedFile] = {}
         self._prepared: Future[dict[str, bytes]] | None = None
         self._armed: dict[str, str] = {}
@@ -96,18 +98,22 @@ class Session:
 
     def run(self, case: Case) -> tuple[Measurement, ...]:
         """Run a scenario on this process's kernel; what was seen of each step that expects something."""
-        from harness.experiment.run import run
+        if self._lab is None:
+            from harness.experiment.kept import KeptLab
 
-        return run(case, self._armed_tracer())
+            self._lab = KeptLab(fresh=self._config.option.nft_fresh_labs)
+        return self._lab.run(case, self._armed_tracer())
 
     def open(self, network: Network, rulesets: Mapping[str, Files]) -> AbstractContextManager[Experiment]:
         """Open a stage on this process's kernel, for steps that come one by one."""
         from harness.experiment.run import Experiment
 
+        self._remove_lab()
         return Experiment.open(network, rulesets, self._armed_tracer())
 
     def _armed_tracer(self) -> BaseTracer:
         if self._tracer and self._tracer.half_armed:  # interrupted, as by pytest-timeout
+            self._remove_lab()
             armed.discard(self._tracer)
             self._tracer.close()
             self._tracer = None
@@ -119,6 +125,10 @@ class Session:
                 placement.use_nft(distribute.asked_nft(self._config))
             self._tracer = self._open(self._config.option.nft_tracer)
         return self._tracer
+
+    def _remove_lab(self) -> None:
+        if self._lab:
+            self._lab.close()
 
     def _open(self, engine: str) -> BaseTracer:
         from harness.tracer import program
@@ -157,6 +167,7 @@ class Session:
     def close(self) -> None:
         """Disarm and free everything."""
         self._thread.shutdown()
+        self._remove_lab()
         if self._tracer and not armed.holds(self._tracer):
             self._tracer.close()
 

@@ -103,11 +103,11 @@ def _refused(
 
 def load_files(
     host: Host, paths: Iterable[Path], defines: Mapping[str, str], home: Project | None, *, again: bool = False
-) -> tuple[Nft, source.Source, int]:
+) -> tuple[Nft, source.Source, Mapping[Path, str]]:
     """Load ``paths`` as :meth:`harness.ruleset.load.Ruleset.load` describes.
 
-    With ``again`` they are loaded in addition to what is there. What has loaded them, what is written where, and how
-    large they are, in characters.
+    With ``again`` they are loaded in addition to what is there. What has loaded them, what is written where, and the
+    text of each file that was read.
     """
     mains = {path.absolute(): path for path in paths}
     for path in mains.values():
@@ -131,7 +131,7 @@ def load_files(
         written = _written(files)
     except UnclearError:
         written = _with_iptables(source.Source({}, {}), files)
-    return nft, written, sum(map(len, texts.texts.values()))
+    return nft, written, texts.texts
 
 
 def _written(files: _Files) -> source.Source:

@@ -72,6 +72,7 @@ ANONYMOUS: Final = re.compile(r"__chain(\d+)$")
 _HANDLE = re.compile(r" # handle (\d+)$")
 _TABLE = re.compile(r"^table (\S+) (\S+) \{")
 _TABLE_HANDLE = re.compile(r"^table (\S+) (\S+) \{ # handle (\d+)$", re.MULTILINE)
+_TABLES = re.compile(r"^(?=table )", re.MULTILINE)
 _CHAIN = re.compile(r"^\tchain (\S+) \{")
 _BASE = re.compile(
     r"^\t\ttype (?P<type>\S+) hook (?P<hook>\S+)(?: devices? (?:= )?(?P<devices>\{[^}]*\}|\S+))?"
@@ -86,6 +87,17 @@ _OPENS_BLOCK = re.compile(r"(?:^|\s)(?:jump|goto) \{$")
 def tables(listing: str) -> dict[tuple[str, str], int]:
     """The handles of the tables in ``listing``, by family and name. A table that is made anew has another one."""
     return {(found[1], found[2]): int(found[3]) for found in _TABLE_HANDLE.finditer(listing)}
+
+
+def without_table(listing: str, name: str) -> str:
+    """``listing`` without the tables called ``name``, and without the handles of tables."""
+    kept = (one for one in _TABLES.split(listing) if one and _named(one) != name)
+    return "".join(_TABLE_HANDLE.sub(r"table \1 \2 {", one) for one in kept)
+
+
+def _named(table: str) -> str:
+    found = _TABLE.match(table)
+    return found[2] if found else ""
 
 
 def read(listing: str, handles: Iterable[Handle] = ()) -> tuple[tuple[Chain, ...], tuple[ListedRule, ...]]:

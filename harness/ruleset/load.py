@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -46,6 +47,8 @@ class Ruleset:
         nft: Nft | None = None,
         tables: Mapping[tuple[str, str], int] | None = None,
         size: int = 0,
+        listed: str = "",
+        stamps: Mapping[Path, FileStamp | None] | None = None,
     ) -> None:
         self.chains = tuple(chains)
         self.rules = tuple(rules)
@@ -72,6 +75,10 @@ class Ruleset:
         """The handles of the tables by family and name: one that is made anew has another."""
         self._nft = nft
         self._size = size
+        self._listed = listed
+        """As nft has listed it."""
+        self._stamps = stamps or {}
+        """Of the files that it was loaded from."""
         self._rules = {rule.place: rule for rule in self.rules}
         self._chains = {(chain.family, chain.table, chain.name): chain for chain in self.chains}
 
@@ -90,8 +97,8 @@ class Ruleset:
         Raises :class:`~harness.errors.ScenarioError` at the place that nft complains of, and
         :class:`~harness.errors.Unsupported` for what this kernel lacks.
         """
-        nft, written, size = load_files(host, paths, defines or {}, home)
-        return cls._read(host, nft, written, Position(str(paths[0])), size=size)
+        nft, written, texts = load_files(host, paths, defines or {}, home)
+        return cls._read(host, nft, written, Position(str(paths[0])), texts=texts)
 
     def reloaded(
         self, host: Host, *paths: Path, defines: Mapping[str, str], home: Project, hidden: str = ""
@@ -100,9 +107,8 @@ class Ruleset:
 
         Rules that are still there keep their positions. Tables named ``hidden`` are left out. Raises as :meth:`load`.
         """
-        _, written, size = load_files(host, paths, defines, home, again=True)
-        whole = Position(str(paths[0]))
-        return self._read(host, self.nft, written, whole, size=max(size, self._size), before=self, hidden=hidden)
+        _, written, texts = load_files(host, paths, defines, home, again=True)
+        return self._read(host, self.nft, written, Position(str(paths[0])), texts=texts, before=self, hidden=hidden)
 
     def changed(
         self,
@@ -141,16 +147,17 @@ class Ruleset:
             written = source.read_commands(text, texts_of(self.nft, {text: commands}), at)
         except UnclearError:
             written = source.Source({}, {})
-        return self._read(host, self.nft, written, place(1, 1), size=self._size, before=self, hidden=hidden)
+        return self._read(host, self.nft, written, place(1, 1), before=self, hidden=hidden)
 
     def renew(self, paths: Sequence[Path], defines: Mapping[str, str], then: str = "") -> bool:
         """Load ``paths``, which this ruleset is of, in place of its tables, and run ``then``, in one transaction.
 
         Rules get the handles that they had, as a table counts from 1 (nf_tables_alloc_handle in
-        net/netfilter/nf_tables_api.c). Whether that could be done: not for files of several folders, or of iptables.
+        net/netfilter/nf_tables_api.c). Whether that could be done: not for files of several folders, or of iptables,
+        and not with chains in rules, which get other names (nf_tables_addchain).
         """
         folders = {path.parent for path in paths}
-        if len(folders) != 1:
+        if len(folders) != 1 or any(listing.ANONYMOUS.match(chain) for _, _, chain, _ in self._rules):
             return False
         tables = "".join(f"add table {family} {name}\ndelete table {family} {name}\n" for family, name in self.tables)
         variables = "".join(f"define {name} = {value}\n" for name, value in defines.items())
@@ -169,11 +176,16 @@ class Ruleset:
         written: source.Source,
         whole: Position,
         *,
-        size: int,
+        texts: Mapping[Path, str] = MappingProxyType({}),
         before: Ruleset | None = None,
         hidden: str = "",
     ) -> Ruleset:
-        """The ruleset that ``host`` has, with the places where its rules are ``written``, or were ``before``."""
+        """The ruleset that ``host`` has, with the places where its rules are ``written``, or were ``before``.
+
+        ``texts`` are those of the files that were read.
+        """
+        stamps = {path: _stamp(path) for path in texts}
+        size = max(sum(map(len, texts.values())), before._size if before else 0)
         text = nft.ruleset()
         tables = {key: handle for key, handle in listing.tables(text).items() if key[1] != hidden}
         chains, listed = listing.read(text, host.namespace.call(handles_in_blocks))
@@ -194,7 +206,17 @@ class Ruleset:
             nft,
             tables,
             size,
+            text,
+            stamps,
         )
+
+    def is_as_loaded(self, *, hidden: str) -> bool:
+        """Whether :meth:`renew` has loaded the same: it is listed as before, handles included, and its files were not
+        written meanwhile. Tables named ``hidden`` are left out.
+        """
+        return all(_stamp(path) == stamp for path, stamp in self._stamps.items()) and listing.without_table(
+            self.nft.ruleset(), hidden
+        ) == listing.without_table(self._listed, hidden)
 
     @property
     def nft(self) -> Nft:
@@ -220,6 +242,23 @@ def _outlasting(
     rules = {rule.place: rule for rule in before.rules if (rule.family, rule.table) in lasting}
     chains = (chain for chain in before.chains if (chain.family, chain.table) in lasting)
     return rules, {_chain_key(chain): chain.position for chain in chains}
+
+
+class FileStamp(NamedTuple):
+    """By what a file that was written shows it; see inode(7)."""
+
+    inode: int
+    size: int
+    modified: int
+    """Nanoseconds."""
+
+
+def _stamp(path: Path) -> FileStamp | None:
+    """That of the file ``path``; None where there is none."""
+    with suppress(OSError):
+        found = path.stat()
+        return FileStamp(found.st_ino, found.st_size, found.st_mtime_ns)
+    return None
 
 
 LISTED: Final = 1 << 16

@@ -59,8 +59,8 @@ def test_a_tracer_whose_arming_was_interrupted_is_replaced(monkeypatch: pytest.M
         return opened[-1]
 
     monkeypatch.setattr(Session, "_open", open_)
-    monkeypatch.setattr("harness.experiment.run.run", lambda case, tracer: tracer)
-    session = Session(config(options={"nft_tracer": "auto", "nft_program": "host"}))
+    monkeypatch.setattr("harness.experiment.kept.KeptLab.run", lambda lab, case, tracer: tracer)
+    session = Session(config(options={"nft_tracer": "auto", "nft_program": "host", "nft_fresh_labs": False}))
     one: Any = session.run(None)  # type: ignore[arg-type]
     assert session.run(None) is one  # type: ignore[arg-type]
     one.half_armed = True
