@@ -124,8 +124,9 @@ def test_every_scenario_begins_as_in_a_new_lab(folder: Path, tracer: Tracer, ope
     try:
         for case in [one for one in cases(folder / "a.yaml") for _ in range(2)]:
             assert is_as_expected(lab, case, tracer), case.name
-        # One is spoiled by the question whether a neighbour could have been resolved.
-        assert 1 <= len(opened) <= 2
+        # Of twelve. One is spoiled by the question whether a neighbour could have been resolved, others by what an
+        # interface that has just come up sends of itself.
+        assert 1 <= len(opened) <= 4
     finally:
         lab.close()
 
