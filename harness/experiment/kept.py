@@ -16,6 +16,7 @@ TCP metrics, sockets, ports in use     no program ran
 limits of ICMP errors, per peer too    off; not in labs that set them
 a bridge's forwarding database         not in labs with bridges or VXLANs
 a queue of delayed packets             not in labs with a delay or loss
+IPsec's sequence numbers               not in labs with IPsec
 modules                                not where a lab asks for one, or where one was loaded
 what a step has changed                no step but packets that are sent
 what other hosts know                  they are silent: their kernels answer nothing
@@ -110,9 +111,8 @@ def stays(network: Network) -> bool:
 
 
 def _stays(host: HostPlan, *, under_test: bool) -> bool:
-    remembers = (
-        host.netem or host.modules or host.down or not all(isinstance(one, _PLAIN) for one in host.made.values())
-    )
+    plain = all(isinstance(one, _PLAIN) for one in host.made.values())
+    remembers = host.netem or host.modules or host.down or host.ipsec or not plain
     limits = any("icmp" in name for name in host.sysctls)
     resolves = any(not one.known for one in host.neighbours)
     return not (remembers or limits or resolves) and (under_test or (host.silent and not host.speaking))
