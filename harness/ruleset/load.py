@@ -36,6 +36,20 @@ _STRING: Final = re.compile(r'"[^"]*"')
 _TRACE_OFF: Final = re.compile(r"\bmeta nftrace set 0\b")
 
 
+_KERNEL_PRIORITIES: Final = frozenset({-400, -200, -100, 100, 2**31 - 2, 2**31 - 1})
+"""Of the hooks that a rule has the kernel register: defragmentation, connection tracking and its confirmation, NAT,
+SYNPROXY (enum nf_ip_hook_priorities in include/uapi/linux/netfilter_ipv4.h)."""
+
+
+def _may_change_places(chain: Chain) -> bool:
+    """Whether a hook of the kernel may have the priority of ``chain``.
+
+    Of hooks with one priority the first registered is called first (nf_hook_entries_grow in net/netfilter/core.c),
+    and those of the kernel stay registered when a chain is made anew. NAT chains are called by one of them.
+    """
+    return chain.is_base and chain.type != "nat" and chain.priority in _KERNEL_PRIORITIES
+
+
 class Ruleset:
     """A loaded ruleset: what the kernel has, as nft lists it, and where it was written."""
 
@@ -154,10 +168,13 @@ class Ruleset:
 
         Rules get the handles that they had, as a table counts from 1 (nf_tables_alloc_handle in
         net/netfilter/nf_tables_api.c). Whether that could be done: not for files of several folders, or of iptables,
-        and not with chains in rules, which get other names (nf_tables_addchain).
+        not with chains in rules, which get other names (nf_tables_addchain), and not with chains that could change
+        places with a hook of the kernel, see :func:`_may_change_places`.
         """
         folders = {path.parent for path in paths}
         if len(folders) != 1 or any(listing.ANONYMOUS.match(chain) for _, _, chain, _ in self._rules):
+            return False
+        if any(map(_may_change_places, self.chains)):
             return False
         tables = "".join(f"add table {family} {name}\ndelete table {family} {name}\n" for family, name in self.tables)
         variables = "".join(f"define {name} = {value}\n" for name, value in defines.items())

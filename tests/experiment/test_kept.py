@@ -187,6 +187,30 @@ def test_a_lab_in_which_something_failed_is_not_kept(
         lab.close()
 
 
+def first_functions(lab: KeptLab, case: Case, tracer: Tracer) -> list[str]:
+    """Of netfilter's functions at the first hook those that the first packet met, in their order."""
+    one, *_ = lab.run(case, tracer)
+    named = [hop.function for hop in one.observation.packets[0].hops]
+    return [name for name in named if name in ("ipv4_conntrack_defrag", "nft_do_chain_inet", "ipv4_conntrack_in")]
+
+
+@pytest.mark.kernel
+def test_a_chain_does_not_change_places_with_a_hook_of_the_kernel(
+    folder: Path, tracer: Tracer, opened: list[Network]
+) -> None:
+    early = "chain early { type filter hook prerouting priority -400; }\n"
+    (folder / "rules.nft").write_text(RULES.replace("  chain input", f"  {early}  chain input"))
+    silent = cases(folder / "a.yaml")[2]
+    lab = KeptLab()
+    try:
+        first, second = (first_functions(lab, silent, tracer) for _ in range(2))
+    finally:
+        lab.close()
+    assert {"ipv4_conntrack_defrag", "ipv4_conntrack_in"} <= set(first)
+    assert first == second
+    assert len(opened) == 2
+
+
 HOSTS = {"client": {"interfaces": {"eth0": ["192.0.2.5/24"]}}, "device": {"interfaces": {"eth0": ["192.0.2.10/24"]}}}
 
 
