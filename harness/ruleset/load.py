@@ -210,10 +210,7 @@ class Ruleset:
         listed = tuple(rule for rule in listed if rule.table != hidden)
         lasting = {key for key, handle in tables.items() if before and before.tables.get(key) == handle}
         kept, policies = _outlasting(before, lasting)
-        fresh = [rule for rule in listed if rule.place not in kept or kept[rule.place].text != rule.text]
-        replaced = {place: one for place, one in written.replaced.items() if (*place[0], place[1]) in kept}
-        places = kept | {rule.place: rule for rule in placed(fresh, written.rules, replaced)}
-        rules = [places[rule.place] for rule in listed]
+        rules = _with_positions(listed, kept, written)
         _refuse_untraced(rules, whole)
         policies |= written.policies
         return cls(
@@ -259,6 +256,14 @@ def _outlasting(
     rules = {rule.place: rule for rule in before.rules if (rule.family, rule.table) in lasting}
     chains = (chain for chain in before.chains if (chain.family, chain.table) in lasting)
     return rules, {_chain_key(chain): chain.position for chain in chains}
+
+
+def _with_positions(listed: Iterable[ListedRule], kept: Mapping[Place, Rule], written: source.Source) -> list[Rule]:
+    """The rules ``listed``, with where they are written, or were if they are among those ``kept``."""
+    fresh = [rule for rule in listed if rule.place not in kept or kept[rule.place].text != rule.text]
+    replaced = {place: one for place, one in written.replaced.items() if (*place[0], place[1]) in kept}
+    places = {**kept, **{rule.place: rule for rule in placed(fresh, written.rules, replaced)}}
+    return [places[rule.place] for rule in listed]
 
 
 class FileStamp(NamedTuple):
