@@ -15,6 +15,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parent.parent
+RULESET = """\
+table inet edge {
+	chain forward {
+		type filter hook forward priority filter; policy drop;
+	}
+}
+"""
 SCENARIO = """\
   - name: Port {port} of the server is closed
     send: {{from: client, to: server, tcp: {{dport: {port}, flags: S}}}}
@@ -47,7 +54,7 @@ def main() -> int:
     with TemporaryDirectory() as name:
         folder = Path(name) / "scenarios"
         folder.mkdir()
-        (folder / "edge.nft").touch()
+        (folder / "edge.nft").write_text(RULESET)
         head, ports = "ruleset: edge.nft\nscenarios:\n", range(1, 1001)
         (written := folder / "written.yaml").write_text(head + "".join(SCENARIO.format(port=port) for port in ports))
         one = SCENARIO.format(port="$port").replace("    send", f"    matrix: {{port: {list(ports)}}}\n    send", 1)
