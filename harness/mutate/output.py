@@ -48,10 +48,7 @@ def _table(results: Sequence[RulesetResult]) -> Iterator[str]:
         )
     missing = sum(one.fate == "survived" and one.witness is None for result in results for one in result.mutants)
     if missing:
-        yield f"{missing} that survived count in the score, and no packet that tells them was found yet"
-    missing = sum(one.fate == "survived" and one.witness is None for result in results for one in result.mutants)
-    if missing:
-        yield f"{missing} that survived count in the score, and no packet that tells them was found yet"
+        yield f"no packet was found yet for {missing} of those that survived: they count in the score"
     kernels = ", ".join(dict.fromkeys(one.kernel for one in results))
     watched = ", ".join(dict.fromkeys(one.watched for one in results if one.watched))
     killed, survived = (sum(one.count(fate) for one in results) for fate in ("killed", "survived"))

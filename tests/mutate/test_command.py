@@ -148,7 +148,9 @@ def test_a_search_that_is_interrupted_keeps_what_it_found_and_is_done_again(
     assert (shown.fate, shown.witness.difference, shown.witness.confirmed) == ("survived", "accept → drop", "")
     # One that no packet has told yet is not called equivalent.
     assert fates(found)[6, "rules swapped: swapped with the rule after it"] == "survived"
-    assert "packet  not found yet: the search was interrupted" in output.text([found])
+    said = output.text([found])
+    assert "packet  not found yet: the search was interrupted" in said
+    assert said.count("no packet was found yet for ") == 1
     again = run("scenarios")
     (shown,) = (one for one in again.mutants if one.what == "@web without 443")
     assert shown.witness is not None

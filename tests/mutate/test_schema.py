@@ -114,3 +114,12 @@ def test_pages_and_annotations_escape_what_strangers_wrote() -> None:
     (line,) = output.warnings([result(odd)])
     assert line.startswith("::warning file=fw.nft,line=3,")
     assert "\n" not in line
+
+
+def test_a_survivor_that_no_packet_was_found_for_is_said_once() -> None:
+    missing = result(mutant("survived"), mutant("survived", witness=WITNESS))
+    text = output.text([missing])
+    assert text.count("packet  not found yet: the search was interrupted") == 1
+    assert text.count("no packet was found yet for 1 of those that survived: they count in the score") == 1
+    assert output.as_html([missing]).count("not found yet: the search was interrupted") == 1
+    assert "not found yet" not in output.text([result(mutant("survived", witness=WITNESS), mutant("equivalent"))])
