@@ -146,6 +146,8 @@ class _Chain(NamedTuple):
     names: tuple[str, ...]
     border: str
     """The function that called the outermost of them."""
+    beneath_reception: bool
+    """Whether further out a packet was received, of which this one may be an answer."""
 
     @property
     def received(self) -> bool:
@@ -229,7 +231,8 @@ class _StackHistory:
     def _evaluation(self, visit: StackEvent) -> None:
         event, chain = visit.event._replace(a=0, b=0), self._chain(visit)
         received, own = visit.event.a, visit.event.b
-        if not (received or (own and not chain.received)):
+        # A softirq that receives may run on top of our process, and answer a packet of others there.
+        if not (received or (own and not chain.beneath_reception)):
             return  # of a packet outside the lab: others on this machine may trace rulesets as well
         packet = self._received.get(event.cpu)
         if packet is None or not chain.received or ANSWERS.intersection(chain.names):
@@ -250,7 +253,7 @@ class _StackHistory:
         first = next((place for place, name in enumerate(names) if name in self._numbers), len(names))
         chain = tuple(takewhile(self._numbers.__contains__, names[first:]))
         rest = names[first + len(chain) :]
-        return _Chain(chain, rest[0] if rest else "")
+        return _Chain(chain, rest[0] if rest else "", bool(RECEPTION.intersection(rest)))
 
     def _hops(self, event: Event, packet: int, names: tuple[str, ...], *, fresh: bool = False) -> None:
         """Add a hop for each function that the packet has entered since it was last seen."""

@@ -51,9 +51,11 @@ class Tale:
         a: int = 0,
         ifindex: int = 1,
         ours: bool = True,
+        on_ours: bool = False,
     ) -> None:
-        """``ours``: of an evaluation, whether the packet that came in last and the process that runs are ours."""
-        words = (int(ours), int(ours)) if kind == EventKind.RULE else (a, 0)
+        """``ours``: of an evaluation, whether the packet that came in last and the process that runs are ours;
+        ``on_ours``: only the process is."""
+        words = (int(ours), int(ours or on_ours)) if kind == EventKind.RULE else (a, 0)
         event = Event(1000 * len(self.visits), 0xF0 + packet, *words, packet, netns, ifindex, 0, kind, 0)
         self.visits.append(StackEvent(event.time, event, tuple(NAMES.index(name) * 16 + 8 for name in stack)))
 
@@ -83,6 +85,16 @@ def test_evaluations_of_others_are_left_out() -> None:
     assert [(event.packet, event.a, event.b) for event in history.events() if event.kind == EventKind.RULE] == [
         (OURS, 0, 0)
     ]
+
+
+def test_answers_to_others_on_top_of_our_process_are_left_out() -> None:
+    history = Tale()
+    history.send()
+    within = ("nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_local_out", "ip_push_frames", "ip_rcv")
+    history.see(EventKind.RULE, 0, *within, *IN, ours=False, on_ours=True)
+    history.see(EventKind.BIRTH, ANSWER)
+    history.see(EventKind.VISIT, ANSWER, "__dev_queue_xmit", "ip_output", "ip_push_frames", "ip_rcv", *IN)
+    assert not [event for event in history.events() if event.kind == EventKind.RULE]
 
 
 def test_what_stands_on_the_stack_was_entered_once() -> None:
