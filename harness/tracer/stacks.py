@@ -43,6 +43,8 @@ SOFTIRQ: Final = frozenset({"handle_softirqs", "__do_softirq", "do_softirq", "__
 """Callers of these were interrupted, and have nothing to do with what these call."""
 RECEPTION: Final = frozenset({"process_backlog", "__napi_poll", "napi_poll", "net_rx_action"})
 """These pass on one packet at a time, through the tracepoint netif_receive_skb."""
+SYSTEM_CALL: Final = frozenset({"do_syscall_64", "invoke_syscall", "el0_svc"})
+"""Outermost of what a process calls the kernel for (arch/x86/entry, arch/arm64/kernel/syscall.c)."""
 CORE: Final = "__netif_receive_skb_core"
 """The function with that tracepoint."""
 ANSWERS: Final = frozenset(
@@ -148,6 +150,8 @@ class _Chain(NamedTuple):
     """The function that called the outermost of them."""
     beneath_reception: bool
     """Whether further out a packet was received, of which this one may be an answer."""
+    in_system_call: bool
+    """Whether the process that runs has called the kernel for this."""
 
     @property
     def received(self) -> bool:
@@ -231,8 +235,13 @@ class _StackHistory:
     def _evaluation(self, visit: StackEvent) -> None:
         event, chain = visit.event._replace(a=0, b=0), self._chain(visit)
         received, own = visit.event.a, visit.event.b
-        # A softirq that receives may run on top of our process, and answer a packet of others there.
-        if not (received or (own and not chain.beneath_reception)):
+        if chain.beneath_reception:  # by a softirq, which runs on top of any process
+            ours = received
+        elif chain.in_system_call:
+            ours = own
+        else:  # by a timer or a thread of the kernel
+            ours = received or own
+        if not ours:
             return  # of a packet outside the lab: others on this machine may trace rulesets as well
         packet = self._received.get(event.cpu)
         if packet is None or not chain.received or ANSWERS.intersection(chain.names):
@@ -253,7 +262,8 @@ class _StackHistory:
         first = next((place for place, name in enumerate(names) if name in self._numbers), len(names))
         chain = tuple(takewhile(self._numbers.__contains__, names[first:]))
         rest = names[first + len(chain) :]
-        return _Chain(chain, rest[0] if rest else "", bool(RECEPTION.intersection(rest)))
+        border = rest[0] if rest else ""
+        return _Chain(chain, border, bool(RECEPTION.intersection(rest)), bool(SYSTEM_CALL.intersection(rest)))
 
     def _hops(self, event: Event, packet: int, names: tuple[str, ...], *, fresh: bool = False) -> None:
         """Add a hop for each function that the packet has entered since it was last seen."""

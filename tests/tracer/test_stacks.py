@@ -25,7 +25,15 @@ PASSED_ON = (
         "kfree_skb_reason",
     ),
 )
-OTHERS = ("packet_sendmsg", "process_backlog", "handle_softirqs", "neigh_update", "raw_sendmsg", "ip_push_frames")
+OTHERS = (
+    "packet_sendmsg",
+    "process_backlog",
+    "handle_softirqs",
+    "neigh_update",
+    "raw_sendmsg",
+    "ip_push_frames",
+    "do_syscall_64",
+)
 NAMES = (*PASSED_ON, *OTHERS)
 FUNCTIONS = [
     Function(name=name, kernel_name=name, position=0, carries="sk_buff", layer="IPv4", priority=0) for name in PASSED_ON
@@ -52,10 +60,11 @@ class Tale:
         ifindex: int = 1,
         ours: bool = True,
         on_ours: bool = False,
+        after_ours: bool = False,
     ) -> None:
         """``ours``: of an evaluation, whether the packet that came in last and the process that runs are ours;
-        ``on_ours``: only the process is."""
-        words = (int(ours), int(ours or on_ours)) if kind == EventKind.RULE else (a, 0)
+        ``on_ours``: only the process is; ``after_ours``: only the packet is."""
+        words = (int(ours or after_ours), int(ours or on_ours)) if kind == EventKind.RULE else (a, 0)
         event = Event(1000 * len(self.visits), 0xF0 + packet, *words, packet, netns, ifindex, 0, kind, 0)
         self.visits.append(StackEvent(event.time, event, tuple(NAMES.index(name) * 16 + 8 for name in stack)))
 
@@ -94,6 +103,14 @@ def test_answers_to_others_on_top_of_our_process_are_left_out() -> None:
     history.see(EventKind.RULE, 0, *within, *IN, ours=False, on_ours=True)
     history.see(EventKind.BIRTH, ANSWER)
     history.see(EventKind.VISIT, ANSWER, "__dev_queue_xmit", "ip_output", "ip_push_frames", "ip_rcv", *IN)
+    assert not [event for event in history.events() if event.kind == EventKind.RULE]
+
+
+def test_what_another_process_sends_after_our_packet_was_received_is_left_out() -> None:
+    history = Tale()
+    history.send()
+    sending = ("nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_local_out", "raw_sendmsg", "do_syscall_64")
+    history.see(EventKind.RULE, 0, *sending, after_ours=True, ours=False)
     assert not [event for event in history.events() if event.kind == EventKind.RULE]
 
 
