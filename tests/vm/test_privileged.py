@@ -114,6 +114,10 @@ def home() -> Iterator[Path]:
     """A folder of an ordinary user's, with a program ``bin/sudo`` that asks for no password."""
     if os.geteuid():
         pytest.skip("needs root, to have something to give")
+    if "NoNewPrivs:\t1" in Path("/proc/self/status").read_text():
+        pytest.skip("no program gets privileges here (PR_SET_NO_NEW_PRIVS)")
+    if os.statvfs(tempfile.gettempdir()).f_flag & (os.ST_NOSUID | os.ST_NOEXEC):
+        pytest.skip("the temporary folder is mounted without set-user-ID programs")
     with tempfile.TemporaryDirectory(prefix="nft-harness-test-") as name:
         folder = Path(name)
         os.chown(folder, NOBODY, NOBODY)
