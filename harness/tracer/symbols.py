@@ -34,6 +34,8 @@ class Symbols:
     def __init__(self, text: bytes, modules: Sequence[str] = ()) -> None:
         self._text = text
         self._modules = list(modules)
+        self._names: dict[int, str] = {}
+        """Of the addresses that were asked for: the same ones are on most stacks."""
         of_module = text.find(b"\t[")
         self._end = text.rfind(b"\n", 0, of_module) + 1 if of_module >= 0 else len(text)
         """Where the kernel's own symbols end."""
@@ -53,7 +55,7 @@ class Symbols:
             address = self._address(min(found))
             return address, next((one.address for one in self._from(min(found)) if one.address > address), LAST)
         for number, one in enumerate(self._of_modules):
-            if self._name(one.place) == name:
+            if self._name_of_line(one.place) == name:
                 later = (after.address for after in self._of_modules[number:] if after.address > one.address)
                 return one.address, next(later, LAST)
         return 0, 0
@@ -64,13 +66,19 @@ class Symbols:
 
     def name(self, address: int) -> str:
         """Name of the function that contains ``address``; "" for an address below the first."""
+        name = self._names.get(address)
+        if name is None:
+            name = self._names[address] = self._name_at(address)
+        return name
+
+    def _name_at(self, address: int) -> str:
         if address < self._first:
             return ""
         if address <= self._last.address:
-            return self._name(next(self._back_from(self._line_of(address)), self._last).place)
+            return self._name_of_line(next(self._back_from(self._line_of(address)), self._last).place)
         if number := bisect_right(self._of_modules, Function(address, len(self._text))):
-            return self._name(max(self._of_modules[number - 1], self._last).place)
-        return self._name(self._last.place)
+            return self._name_of_line(max(self._of_modules[number - 1], self._last).place)
+        return self._name_of_line(self._last.place)
 
     @cached_property
     def _of_modules(self) -> list[Function]:
@@ -111,7 +119,7 @@ class Symbols:
     def _address(self, place: int) -> int:
         return int(self._text[place : place + DIGITS], 16)
 
-    def _name(self, place: int) -> str:
+    def _name_of_line(self, place: int) -> str:
         line = self._text[place : self._text.find(b"\n", place)]
         return line[DIGITS + 3 :].partition(b"\t")[0].decode()
 
