@@ -276,8 +276,7 @@ def _steps(
     """The steps of each packet, and the headers with which it was first traced, behind an Ethernet header."""
     reported = [event for event in recording.events if event.kind == EventKind.RULE]
     later = sum(event.kind == EventKind.RULE for event in recording.later)
-    if not len(reported) <= len(messages) <= len(reported) + later:
-        called = len(reported) + (later if len(messages) > len(reported) else 0)
+    if (called := _called(len(messages), len(reported), later)) != len(messages):
         raise BrokenMeasurement(f"{NOTIFY} was called {called} times, but {len(messages)} messages arrived")
     # Several CPUs may report at once, and then only calls and messages with the same id are in the same order.
     # Before v6.4 the kernel computes the id too late for us to see it.
@@ -330,8 +329,7 @@ def _deliveries(
         received, later = calls.get(place, ()), len(calls_later.get(place, ()))
         if arrived and not received and not later and not recording.whole:
             raise Unsupported(f"no tracepoint reports what arrives at {device} of {host}", remedy=PROBES)
-        if not len(received) <= len(arrived) <= len(received) + later:
-            called = len(received) + (later if len(arrived) > len(received) else 0)
+        if (called := _called(len(arrived), len(received), later)) != len(arrived):
             raise BrokenMeasurement(f"{host} received {called} frames at {device}, but captured {len(arrived)}")
         for event, frame in zip(received, arrived, strict=False):
             if frame.outgoing:
@@ -341,6 +339,11 @@ def _deliveries(
             delivery = Delivery(time=event.time - birth.time, host=frame.host, device=frame.device, frame=frame.frame)
             deliveries[event.packet].append(delivery)
     return deliveries, sent
+
+
+def _called(arrived: int, recorded: int, later: int) -> int:
+    """How many calls account for what has ``arrived``: all ``recorded`` ones, and as many ``later`` ones as needed."""
+    return min(max(arrived, recorded), recorded + later)
 
 
 def _calls(scene: JoinContext, recording: TraceData, events: Iterable[Event]) -> dict[object, list[Event]]:

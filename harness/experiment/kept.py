@@ -34,7 +34,6 @@ from typing import TYPE_CHECKING, Final
 from harness.experiment.run import Experiment, Measurement, perform
 from harness.linux import health, modules
 from harness.packets.headers import fields, is_fragment
-from harness.scenario.models.actions import SendAction
 from harness.topology.parts import Dummy, HostPlan, Macvlan, Vlan, Vrf
 from harness.vm.port import in_guest
 
@@ -120,8 +119,7 @@ def _stays(host: HostPlan, *, under_test: bool) -> bool:
 
 def leaves_nothing(case: Case, sent: Iterable[bytes]) -> bool:
     """Whether ``case``, in which the frames ``sent`` were sent, leaves nothing behind that cannot be taken back."""
-    only_sends = all(isinstance(action, SendAction) for action in case.actions)
-    return only_sends and len(case.rulesets) == 1 and all(map(is_harmless, sent))
+    return case.only_sends and all(map(is_harmless, sent))
 
 
 def is_harmless(frame: bytes) -> bool:

@@ -30,9 +30,8 @@ def needs(network: Network) -> Iterator[Need]:
     for host in network.hosts.values():
         for name, made in host.made.items():
             yield Need(f"rtnl-link-{_kind(made)}", f"the {_kind(made)} {name} of {host.name}")
-        if host.ipsec:
-            for one in host.ipsec:
-                yield Need(f"esp{one.local.version}", f"IPsec of {host.name}")
+        for one in host.ipsec:
+            yield Need(f"esp{one.local.version}", f"IPsec of {host.name}")
         if host.netem:
             yield Need("sch_netem", f"netem of {host.name}")
         for setting, value in host.sysctls.items():

@@ -34,7 +34,6 @@ from harness.mutate.messages import (
 )
 from harness.mutate.operators import Mutant, mutants
 from harness.mutate.results import Fate, MutantResult, RulesetResult
-from harness.mutate.running import is_simple
 from harness.mutate.survivors import Searching
 from harness.pytest_plugin import kept_frames
 from harness.scenario.case import Case, Files
@@ -163,7 +162,7 @@ class MutatedRuleset:
 
     def _order(self, number: int, touched: set[Place]) -> tuple[bool, bool, float]:
         one = self._baseline(number)
-        return not is_simple(self._cases[number]), not touched & set(one.matched), one.seconds
+        return not self._cases[number].only_sends, not touched & set(one.matched), one.seconds
 
     def _run(self, *, sift: bool) -> None:
         """Run scenarios under mutants that none has killed yet."""
@@ -195,7 +194,7 @@ class MutatedRuleset:
     def _is_left(self, one: KnownMutant, number: int, *, sift: bool) -> bool:
         verdict = one.verdicts.get(self._digests[number])
         if sift:
-            return verdict is None and is_simple(self._cases[number])
+            return verdict is None and self._cases[number].only_sends
         return verdict is None or verdict == SIFTED
 
     def _tried(

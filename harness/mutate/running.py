@@ -51,11 +51,6 @@ class Judged(NamedTuple):
     """What happened to each packet, as far as sifting shows it: rules and verdicts, marks, and what arrived."""
 
 
-def is_simple(case: Case) -> bool:
-    """Whether all that ``case`` leaves behind can be taken back: it sends packets, and that is all."""
-    return all(isinstance(action, SendAction) for action in case.actions) and len(case.rulesets) == 1
-
-
 def is_followed(case: Case) -> bool:
     """Whether a run of ``case`` shows each place that its packets come to.
 
@@ -80,13 +75,13 @@ def baselines(cases: Sequence[Case], tracer: BaseTracer) -> Iterator[Baseline]:
             started = time.monotonic()
             lab = lab or _Lab(stack, case, tracer)
             try:
-                judged, ruleset = (lab if is_simple(case) else _Lab(stack, case, tracer)).judged(case)
+                judged, ruleset = (lab if case.only_sends else _Lab(stack, case, tracer)).judged(case)
             except HarnessError as error:
                 yield Baseline(error=str(error).splitlines()[0])
                 lab = None
                 stack.close()
                 continue
-            if not is_simple(case):
+            if not case.only_sends:
                 lab = None
                 stack.close()
             if any(isinstance(one, int) for one in wanted(case)):
@@ -144,7 +139,7 @@ class _Lab:
         else:
             self.stage.inner.arm(case.actions)  # type: ignore[attr-defined]
             judged = _acted(case, self.stage.inner)
-        if not is_simple(case) or not self._state.forget(judged.steps):
+        if not case.only_sends or not self._state.forget(judged.steps):
             self.stage.is_known = False
         return judged, self.stage.ruleset
 
@@ -332,7 +327,7 @@ class _Trying:
 
     def _judged(self, number: int, mutant: AskedMutant) -> Judged:
         case = self._cases[number]
-        if is_simple(case):
+        if case.only_sends:
             return self.lab.judged(case)[0]
         with ExitStack() as stack:
             alone = _Lab(stack, case, self._tracer, self._request)

@@ -58,6 +58,11 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
             elif isinstance(action, ChangeAction):
                 network = changes.plan(action.change, network).network
 
+    @property
+    def only_sends(self) -> bool:
+        """Whether it sends packets, and that is all: no other step, and no other host loads a ruleset."""
+        return all(isinstance(action, SendAction) for action in self.actions) and len(self.rulesets) == 1
+
     def where(self, action: int, *keys: str | int, at: tuple[int, int] | None = None) -> Position:
         """The place of a value, e.g. ``where(0, "expect", "path", 2)``; else of what is around it.
 
