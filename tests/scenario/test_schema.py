@@ -9,7 +9,7 @@ import pytest
 from jsonschema import Draft7Validator
 from ruamel.yaml import YAML
 
-from harness.scenario import reference, schema
+from harness.scenario import schema
 
 REPOSITORY = Path(__file__).parents[2]
 SHIPPED = sorted((REPOSITORY / "scenarios").glob("*.yaml"))
@@ -22,12 +22,6 @@ def read(text: str) -> Any:
 def test_the_committed_schema_is_fresh() -> None:
     assert (REPOSITORY / "harness/scenario.schema.json").read_text("utf-8") == schema.as_json(), (
         "run: nft-harness schema > harness/scenario.schema.json"
-    )
-
-
-def test_the_committed_reference_is_fresh() -> None:
-    assert (REPOSITORY / "docs/scenarios.md").read_text("utf-8") == reference.reference(), (
-        "run: nft-harness schema --markdown > docs/scenarios.md"
     )
 
 
@@ -58,10 +52,6 @@ def test_it_is_a_schema_of_draft_7() -> None:
     assert "null" not in json.dumps(schema.schema())
 
 
-def test_the_example_of_the_reference_is_valid() -> None:
-    Draft7Validator(schema.schema()).validate(read(reference.EXAMPLE))
-
-
 @pytest.mark.parametrize("path", SHIPPED, ids=[path.stem for path in SHIPPED])
 def test_the_shipped_scenarios_are_valid(path: Path) -> None:
     Draft7Validator(schema.schema()).validate(read(path.read_text("utf-8")))
@@ -71,10 +61,3 @@ def test_the_shipped_scenarios_are_valid(path: Path) -> None:
 def test_what_an_editor_can_know_is_wrong(name: str) -> None:
     text = (Path(__file__).with_name("broken") / f"{name}.yaml").read_text("utf-8")
     assert not Draft7Validator(schema.schema()).is_valid(read(text))
-
-
-@pytest.mark.parametrize(
-    "value", ["client", "10.0.2.1/24", "client:eth0", "02:00:00:00:00:01", "443", "1.5", "a: b", "é"]
-)
-def test_the_reference_writes_values_as_yaml(value: str) -> None:
-    assert read(f"[{reference._flow(value)}]") == [value]

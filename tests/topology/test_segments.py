@@ -11,9 +11,8 @@ import pytest
 
 from harness.model.problem import Problem
 from harness.scenario.load import load_lab
-from harness.topology.builtin import rename
 from harness.topology.network import Network
-from harness.topology.parts import Bridge, End, Macvlan, Station, Vlan, Vxlan
+from harness.topology.parts import Bridge, End, Macvlan, Station
 from harness.topology.spec import LabSpec
 
 LABS = Path(__file__).parents[2] / "scenarios/labs"
@@ -145,31 +144,6 @@ def test_the_next_hop_of_a_sender() -> None:
         TRUNK.route("gateway", next(iter(PROVIDER.hosts["admin"].interfaces["eth0"].addresses)).ip)
 
 
-def test_new_names_reach_all_that_is_made_of_an_interface() -> None:
-    spec = msgspec.convert(
-        {
-            "hosts": {
-                "client": {"interfaces": {"eth0": ["192.0.2.5/24"]}},
-                "device": {
-                    "interfaces": {"eth0": ["192.0.2.1/24"], "eth0.7": [], "red": []},
-                    "vlans": {"eth0.7": {"link": "eth0", "id": 7}},
-                    "vrfs": {"red": {"table": 7, "interfaces": ["eth0.7"]}},
-                    "mtu": {"eth0": 1400},
-                    "rules": [{"iif": "eth0", "table": "main"}],
-                },
-            },
-            "links": [["client:eth0", "device:eth0"]],
-        },
-        LabSpec,
-    )
-    device = Network.of(rename(spec, {"eth0": "wan0", "eth0.7": "wan0.7"})).hosts["device"]
-    assert device.made["wan0.7"] == Vlan("wan0", 7)
-    assert str(device.made["red"]) == "VRF of wan0.7, table 7"
-    assert [device.interfaces[name].mtu for name in ("wan0", "wan0.7")] == [1400, 1400]
-    assert [rule.iif for rule in device.rules] == ["wan0", "wan0"]
-    assert isinstance(TRUNK.hosts["gateway"].made["vx0"], Vxlan)
-
-
 def _lab(hosts: dict[str, object], links: list[list[str]], **more: object) -> Network:
     return Network.of(msgspec.convert({"hosts": hosts, "links": links, **more}, LabSpec))
 
@@ -253,22 +227,3 @@ def test_a_macvlan_may_carry_a_vlan_and_be_carried_by_one() -> None:
     network = planned({"device": device, "far": far}, ("device:eth0", "far:eth0"))
     assert reaches(network, "device", "m0.8") == ["far:b"]
     assert list(network.hosts["device"].made) == ["eth0.7", "m0", "m0.8"]
-
-
-def test_new_names_reach_all_that_names_an_interface() -> None:
-    device = {
-        "interfaces": {"eth0": ["192.0.2.1/24"], "m0": ["198.51.100.1/24"], "t0": ["10.9.0.1/24"]},
-        "macvlans": {"m0": {"link": "eth0"}},
-        "tunnels": {"t0": {"kind": "gre", "local": "192.0.2.1", "remote": "192.0.2.2"}},
-        "netem": {"m0": {"delay": 0.1}},
-        "routes": [{"to": "10.10.0.0/16", "dev": "t0"}],
-        "forwarding": True,
-    }
-    far = {"interfaces": {"eth0": ["192.0.2.2/24"]}}
-    hosts = {"hosts": {"device": device, "far": far}, "links": [["device:eth0", "far:eth0"]]}
-    names = {"eth0": "wan0", "m0": "vrrp0", "t0": "vpn0"}
-    plan = Network.of(rename(msgspec.convert(hosts, LabSpec), names)).hosts["device"]
-    assert list(plan.interfaces) == ["wan0", "vrrp0", "vpn0"]
-    assert plan.made["vrrp0"] == Macvlan("wan0")
-    assert list(plan.netem) == ["vrrp0"]
-    assert [hop.interface for route in plan.routes for hop in route.hops] == ["vpn0"]
