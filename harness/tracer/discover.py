@@ -33,6 +33,13 @@ ELSEWHERE = ("sk_buff **", "nf_hook_state *")
 """Types of arguments by which it is not."""
 STRUCTS = (*PACKETS.values(), "nf_hook_state")
 
+TRACING = ("__traceiter_", "__probestub_", "__bpf_trace_")
+"""Functions of tracepoints begin like this (include/linux/tracepoint.h, include/trace/bpf_probe.h). The kernel calls
+them for those who trace: ``__traceiter_kfree_skb`` stands between a function and its tracepoint as soon as two
+programs are attached there, of whomever. They are no part of a packet's path."""
+EDITION = 2
+"""Raised whenever other functions of the same kernel are found."""
+
 _OF_LISTS = re.compile(r"_(?:sub)?list(?:_|$)")
 """``ip_list_rcv``, ``netif_receive_skb_list_internal``, …: known by name only, as the type does not say of what."""
 
@@ -155,6 +162,8 @@ def takes_packet(module: str, arguments: Iterable[Argument]) -> Iterator[Functio
     carriers = {**PACKETS, ELSEWHERE[0]: "sk_buff"}
     known = set()
     for argument in arguments:
+        if argument.function.startswith(TRACING):
+            continue
         if argument.type in carriers and argument.function not in known:
             known.add(argument.function)
             place = layers.classify(argument.function)
@@ -177,6 +186,8 @@ def sort_out(
     elsewhere: dict[str, Argument] = {}
     order = list(PACKETS)
     for argument in arguments:
+        if argument.function.startswith(TRACING):
+            continue
         if argument.type in PACKETS:
             best = packets.setdefault(argument.function, argument)
             if (order.index(argument.type), argument.position) < (order.index(best.type), best.position):

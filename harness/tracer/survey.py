@@ -16,6 +16,7 @@ from harness.errors import Unsupported
 from harness.linux.btf import Btf
 from harness.model import layers
 from harness.tracer.discover import (
+    EDITION,
     KERNEL,
     STRUCTS,
     Function,
@@ -176,7 +177,7 @@ class Survey:
         except OSError:
             notes = b""
         build = zlib.crc32(notes, zlib.crc32(name.version.encode()))
-        return f"{name.release} {build:08x} {layers.EDITION}"
+        return f"{name.release} {build:08x} {layers.EDITION} {EDITION}"
 
     def _module_identity(self, module: str) -> str:
         try:

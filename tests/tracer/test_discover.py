@@ -8,7 +8,7 @@ from harness.cli import main
 from harness.errors import HarnessError
 from harness.linux.btf import Argument
 from harness.tracer import listing
-from harness.tracer.discover import KERNEL, Function, Functions, Stops, Untraceable, sort_out
+from harness.tracer.discover import KERNEL, Function, Functions, Stops, Untraceable, sort_out, takes_packet
 from harness.tracer.survey import Survey
 
 AVAILABLE = b"""\
@@ -54,6 +54,14 @@ def test_a_module_s_functions_are_looked_for_in_the_module() -> None:
         ("nft_meta_get_eval", "nf_tables", "nft_pktinfo"),
     ]
     assert found(*arguments)[0] == {}
+
+
+@pytest.mark.parametrize("name", ["__traceiter_kfree_skb", "__probestub_kfree_skb", "__bpf_trace_kfree_skb"])
+def test_what_stands_between_a_function_and_its_tracepoint_is_no_function_of_a_path(name: str) -> None:
+    arguments = (name, 1, "sk_buff *"), ("ip_rcv", 0, "sk_buff *")
+    traceable, untraceable = found(*arguments)
+    assert ([*traceable], untraceable) == (["ip_rcv"], {})
+    assert [one.name for one in takes_packet(KERNEL, [Argument(*one) for one in arguments])] == ["ip_rcv"]
 
 
 def test_an_sk_buff_goes_before_a_pktinfo_and_the_first_before_the_second() -> None:
