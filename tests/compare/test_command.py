@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -161,3 +161,40 @@ def test_what_functions_do_not_show_is_no_change_and_is_said(monkeypatch: pytest
     assert found == [("drop → reject", 1, 9), ("drop → reject", 22, 9)]
     assert measured == [[1, 21, 31, 41], [22, 32], [33]]
     assert comparing.disagreements == ["drop → accept: tcp 33"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["a.nft"], "two rulesets are compared, and 1 is named"),
+        (["a.nft", "none.nft"], "none.nft is neither a file nor a folder"),
+        (["a.nft", "empty"], "empty has no file NAME.nft"),
+        (["a.nft", "--permute"], "--permute is about several files"),
+        (["a.nft", "--optimize", "--permute"], "--base, --optimize, --permute and --kernels are about different sides"),
+        (["a.nft", "--approve"], "--approve needs a file"),
+        (["a.nft", "--base", "main"], "git rev-parse: not a git repository"),
+        (["a.nft", "a.nft", "--accept", "a.yaml"], "a.yaml:1:1: has no list accepted:"),
+        (["a.nft", "a.nft", "--save", "a.yaml"], "a.yaml is not called scenarios/*.yaml"),
+        (
+            ["a.nft", "--optimize", "--save", "scenarios/a.yaml"],
+            "--save writes scenarios of a ruleset that is one file",
+        ),
+        (
+            ["a.nft", "--kernels", "6.1", "7.2", "--sift", "host"],
+            "--kernels compares two kernels, and this machine has",
+        ),
+    ],
+)
+def test_a_wrong_command_line_is_one_sentence(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refuses: Callable[[Sequence[str], str], None],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    (tmp_path / "a.nft").touch()
+    (tmp_path / "a.yaml").write_text("x: 1\n")
+    (tmp_path / "empty").mkdir()
+    refuses(["diff", *arguments], words)

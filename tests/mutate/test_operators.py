@@ -6,45 +6,16 @@ from typing import Any
 
 import pytest
 
-from harness.mutate import values
-from harness.mutate.edits import Elements, Replaced, applied, commands
-from harness.mutate.operators import Mutant, mutants
-
-WHERE = {"family": "inet", "table": "fw"}
-
-
-def match(left: Any, right: Any, op: str = "==") -> dict[str, Any]:
-    return {"match": {"op": op, "left": left, "right": right}}
-
-
-def payload(protocol: str, field: str) -> dict[str, Any]:
-    return {"payload": {"protocol": protocol, "field": field}}
+from harness.mutate.edits import Elements
+from tests.mutate.builders import SSH, WHERE, match, of, payload, ruleset
 
 
 def vmap(key: Any, data: Any) -> dict[str, Any]:
     return {"vmap": {"key": key, "data": data}}
 
 
-def ruleset(
-    *expressions: list[Any], policy: str = "drop", more: tuple[dict[str, Any], ...] = ()
-) -> list[dict[str, Any]]:
-    chain = {"name": "input", "handle": 1, "type": "filter", "hook": "input", "prio": 0, "policy": policy}
-    rules = [
-        {"rule": {**WHERE, "chain": "input", "handle": 10 + number, "expr": expression}}
-        for number, expression in enumerate(expressions)
-    ]
-    return [{"table": {"family": "inet", "name": "fw"}}, *more, {"chain": {**WHERE, **chain}}, *rules]
-
-
-def of(operator: str, objects: list[dict[str, Any]], *interfaces: str) -> list[Mutant]:
-    return [one for one in mutants(objects, interfaces) if one.operator == operator]
-
-
 def whats(operator: str, objects: list[dict[str, Any]], *interfaces: str) -> list[str]:
     return [one.what for one in of(operator, objects, *interfaces)]
-
-
-SSH = [match(payload("tcp", "dport"), 22), {"accept": None}]
 
 
 @pytest.mark.parametrize(
@@ -149,34 +120,3 @@ def test_what_a_block_holds_is_left_alone() -> None:
     assert whats("port off by one", objects) == ["tcp dport 22 → 23"]
     assert len(of("rule deleted", objects)) == 2
     assert not of("rules swapped", objects)
-
-
-def test_each_mutant_has_a_key_of_its_own_and_leaves_all_else_as_it_is() -> None:
-    objects = ruleset(SSH, [match(payload("tcp", "dport"), {"set": [80, 443]}), {"drop": None}])
-    found = mutants(objects)
-    assert len({one.key for one in found}) == len(found)
-    for one in found:
-        after = applied(one.edit, objects)
-        changed = [other for other in objects if other not in after]
-        assert len(changed) <= 1, one
-        assert after != objects, one
-        if isinstance(one.edit, Replaced):
-            assert changed == [other for other in objects if other.get("rule", {}).get("handle") == one.place[3]]
-
-
-def test_the_second_of_two_rules_is_put_before_the_first() -> None:
-    objects = ruleset(SSH, [{"drop": None}])
-    (swapped,) = of("rules swapped", objects)
-    inserted, deleted = commands(swapped.edit, objects)
-    assert inserted["insert"]["rule"]["handle"] == 10
-    assert inserted["insert"]["rule"]["expr"] == [{"drop": None}]
-    assert deleted == {"delete": {"rule": {**WHERE, "chain": "input", "handle": 11}}}
-    order = [one["rule"]["handle"] for one in applied(swapped.edit, objects) if "rule" in one]
-    assert order == [11, 10]
-
-
-def test_elements_are_shown_as_nft_writes_them() -> None:
-    assert values.several([80, {"range": [1, 3]}]) == "80, 1-3"
-    assert values.several([{"elem": {"val": 22, "timeout": 60}}]) == "22"
-    assert values.several([[81, {"concat": ["10.0.2.2", 8080]}]]) == "81 : 10.0.2.2 . 8080"
-    assert values.several([[22, {"accept": None}], [23, {"jump": {"target": "web"}}]]) == "22 : accept, 23 : jump web"

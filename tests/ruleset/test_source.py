@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.ruleset import source
-from harness.ruleset.texts import Texts, includes
+from harness.ruleset.texts import Texts
 
 
 def local() -> Texts:
@@ -97,22 +97,6 @@ def test_several_files_are_read_one_after_the_other(tmp_path: Path) -> None:
     assert {" ".join(key): [str(rule.position) for rule in rules] for key, rules in found.items()} == {
         "ip t c": ["a/more.nft:2:1", "b/more.nft:2:1"]
     }
-
-
-def test_every_include_is_known_before_nft_reads_it(tmp_path: Path) -> None:
-    (tmp_path / "parts").mkdir()
-    (tmp_path / "parts/a.nft").write_text('include "parts/b.nft"\ninclude "main.nft"\n')
-    (tmp_path / "parts/b.nft").write_text('table t { chain c { include "/etc/no[n]e/x" } }\nlog prefix "never closed')
-    main = tmp_path / "main.nft"
-    main.write_text('# include "x"\ninclude "parts/[a]*.nft"; include "not-there.nft"\n')
-    found = [(str(one.position), one.name) for one in includes(main, local(), lambda path: path.name)]
-    assert found == [
-        ("main.nft:2:1", f"{tmp_path}/parts/[a]*.nft"),
-        ("main.nft:2:27", f"{tmp_path}/not-there.nft"),
-        ("a.nft:1:1", f"{tmp_path}/parts/b.nft"),
-        ("a.nft:2:1", f"{tmp_path}/main.nft"),
-        ("b.nft:1:21", "/etc/no[n]e/x"),
-    ]
 
 
 def test_a_block_in_a_rule_is_part_of_it(tmp_path: Path) -> None:

@@ -1,15 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from harness.cli import main
-from harness.errors import HarnessError
 from harness.linux.btf import Argument
-from harness.tracer import listing
-from harness.tracer.discover import KERNEL, Function, Functions, Stops, Untraceable, sort_out, takes_packet
-from harness.tracer.survey import Survey
+from harness.tracer.discover import KERNEL, Function, Stops, sort_out, takes_packet
+from tests.tracer.builders import functions
 
 AVAILABLE = b"""\
 ip_rcv
@@ -87,13 +82,6 @@ def test_what_cannot_be_traced_says_why(argument: tuple[str, int, str], module: 
     assert untraceable == {argument[0]: reason}
 
 
-def functions(*names: str) -> Functions:
-    traceable, _ = sort_out(
-        KERNEL, [Argument(name, 0, "sk_buff *") for name in names], Stops("\n".join(names).encode())
-    )
-    return Functions(traceable, (Untraceable(name="dst_output", reason="it is inlined"),))
-
-
 def test_names_are_explained() -> None:
     known = functions("ip_rcv", "ipv6_rcv", "ip_forward", "nft_do_chain")
     assert known.why_not("ip_rcv") == ""
@@ -106,48 +94,3 @@ def test_names_are_explained() -> None:
 
 
 # -- the list -----------------------------------------------------------------------------------
-
-
-def test_selection_and_table() -> None:
-    known = functions("ip_rcv", "ipv6_rcv", "ip_forward", "nft_do_chain", "skb_push")
-    chosen = listing.select(known, layer="IPv4", priority=0, match="ip_*")
-    assert list(listing.to_lines(chosen)) == [
-        "LAYER       PRIORITY  ARGUMENT          MODULE            FUNCTION",
-        "IPv4        0         1: sk_buff        vmlinux           ip_forward",
-        "IPv4        0         1: sk_buff        vmlinux           ip_rcv",
-        "2 functions can be traced, 0 can't",
-    ]
-    less = functions("ip_rcv", "ip_send_check", "ip_rcv_finish")
-    numbers = [len(listing.select(less, layer=None, priority=number, match=None)) for number in (0, 1, 2)]
-    assert numbers[0] < numbers[1] <= numbers[2] == len(less)
-    everything = list(listing.to_lines(listing.select(known, layer=None, priority=None, match=None)))
-    assert everything[-2:] == ["not traceable: dst_output: it is inlined", "5 functions can be traced, 1 can't"]
-    assert b'"kernel_name": "nft_do_chain"' in listing.to_json(known)
-
-
-@pytest.mark.parametrize(
-    ("selection", "sentence"),
-    [
-        ({"layer": "netfiltr"}, "there is no layer 'netfiltr'; use Netfilter"),
-        ({"match": "ip_rvc*"}, "no function that takes a packet matches 'ip_rvc*'; did you mean ip_rcv"),
-        (
-            {"layer": "SCTP"},
-            "no function that takes a packet is of this layer and priority; nft-harness discover lists all",
-        ),
-    ],
-)
-def test_an_empty_selection_is_said(selection: dict[str, str], sentence: str) -> None:
-    wanted = {"layer": None, "priority": None, "match": None} | selection
-    with pytest.raises(HarnessError) as caught:
-        listing.select(functions("ip_rcv", "ip_forward"), **wanted)  # type: ignore[arg-type]
-    assert str(caught.value).startswith(sentence)
-
-
-def test_a_file_that_cannot_be_written_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(Survey, "functions", lambda _: functions("ip_rcv"))
-    assert main(["discover", "--output", str(tmp_path / "absent" / "functions.json")]) == 2
-    assert "functions.json can't be written: No such file or directory" in capsys.readouterr().err
-    assert main(["discover", "--output", str(tmp_path / "functions.json")]) == 0
-    assert b"ip_rcv" in (tmp_path / "functions.json").read_bytes()

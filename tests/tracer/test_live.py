@@ -8,7 +8,6 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from harness.cache import cache_dir
@@ -16,31 +15,17 @@ from harness.errors import HarnessError
 from harness.lab.namespace import Namespace
 from harness.trace.formatter import EventFormatter
 from harness.tracer import live
-from harness.tracer.discover import Function, Functions
+from harness.tracer.discover import Functions
 from harness.tracer.kernel_cache import KernelCache
-from harness.tracer.listing import most_informative
+from tests.tracer.builders import function
 
 LOOPBACK = 1
-
-
-def function(name: str, priority: int = 1) -> Function:
-    return Function(name=name, kernel_name=name, position=0, carries="sk_buff", layer="IPv4", priority=priority)
 
 
 def test_the_most_informative_functions_are_left() -> None:
     known = Functions((function("b", 2), function("a", 0)))
     chosen = live.select_functions(known, live.Selection(max_functions=1), everything=True)
     assert [one.name for one in chosen] == ["a"]
-
-
-def test_of_the_most_informative_functions_netfilter_and_every_layer_has_some() -> None:
-    def of(layer: str, *names: str) -> list[Function]:
-        return [msgspec.structs.replace(function(name, 0), layer=layer) for name in names]
-
-    ip = of("IPv4", "__ip_local_out", "ip_protocol_deliver_rcu", "ip_rcv", "ip_forward")
-    others = [*of("TCP", "tcp_v4_rcv", "tcp_v4_do_rcv"), *of("Netfilter", "nft_do_chain", "nf_hook_slow")]
-    chosen = [one.name for one in most_informative([*ip, *others], 5)]
-    assert chosen == ["nft_do_chain", "nf_hook_slow", "ip_rcv", "tcp_v4_rcv", "ip_forward"]
 
 
 def test_a_glob_without_a_match_is_refused_with_similar_names() -> None:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from harness.errors import Unsupported
-from harness.vm import accelerator, microvm
+from harness.vm import microvm
 from harness.vm.guest import Guest
 from harness.vm.images import Image
-from harness.vm.initramfs import initramfs
-from harness.vm.vmlinux import vmlinux
 from harness.wait import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -277,35 +274,6 @@ def test_the_process_beside_a_guest_imports_little() -> None:
     assert int(number) <= 220
 
 
-class TestAccelerator:
-    IMAGE = Image(release="6.12.107+deb13-amd64", vmlinuz=Path("/x y//vmlinuz"), modules=Path("/x"), config=None)
-
-    @pytest.fixture(autouse=True)
-    def with_qemu(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(accelerator, "qemu", lambda: "/usr/bin/qemu-system-x86_64")
-
-    def test_without_kvm_it_is_emulated(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(accelerator, "_KVM", tmp_path / "kvm")
-        assert accelerator.accelerator(self.IMAGE) == ("tcg", f"there is no {tmp_path}/kvm")
-
-    @pytest.mark.parametrize(("status", "name"), [(0, "kvm"), (125, "tcg")])
-    def test_kvm_is_tried_once(self, status: int, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        (tmp_path / "kvm").touch()
-        monkeypatch.setattr(accelerator, "_KVM", tmp_path / "kvm")
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        trials = []
-
-        def trial(command: Sequence[str], **_: object) -> subprocess.CompletedProcess[bytes]:
-            trials.append(command)
-            return subprocess.CompletedProcess(command, status)
-
-        monkeypatch.setattr(subprocess, "run", trial)
-        first = accelerator.accelerator(self.IMAGE)
-        assert first.name == name
-        assert accelerator.accelerator(self.IMAGE) == first
-        assert len(trials) == 1
-
-
 class TestMissing:
     @pytest.fixture(autouse=True)
     def bare(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,33 +282,3 @@ class TestMissing:
     def test_qemu(self, image: Image) -> None:
         with pytest.raises(Unsupported, match="qemu-system-x86_64 is missing; run apt-get install qemu-system-x86"):
             Guest.plan(image)
-
-    def test_busybox(self, image: Image) -> None:
-        with pytest.raises(Unsupported, match="busybox is missing; run apt-get install busybox-static"):
-            initramfs(image, "")
-
-    def test_a_busybox_that_needs_libraries(self, image: Image, tmp_path: Path) -> None:
-        shutil.copy("/bin/true", tmp_path / "busybox")
-        with pytest.raises(Unsupported, match="needs shared libraries; run apt-get install busybox-static"):
-            initramfs(image, "")
-
-
-def test_a_kernel_packed_in_an_unknown_way_unpacks_itself(image: Image, tmp_path: Path) -> None:
-    packed = bytearray(image.vmlinuz.read_bytes())
-    at = (packed[0x1F1] + 1) * 512 + int.from_bytes(packed[0x248:0x24C], "little")
-    packed[at : at + 4] = b"what"
-    other = tmp_path / "vmlinuz"
-    other.write_bytes(packed)
-    assert vmlinux(Image(release="1", vmlinuz=other, modules=image.modules, config=None)) == other
-
-
-def test_a_kernel_without_a_needed_module_is_refused(image: Image, tmp_path: Path) -> None:
-    modules = tmp_path / "lib/modules/6.6.6"
-    modules.mkdir(parents=True)
-    (modules / "modules.dep").write_text("")
-    (modules / "modules.builtin").write_text(
-        "kernel/drivers/virtio/virtio_pci.ko\nkernel/drivers/char/virtio_console.ko\n"
-    )
-    bare = Image(release="6.6.6", vmlinuz=image.vmlinuz, modules=tmp_path, config=None)
-    with pytest.raises(Unsupported, match=r"Linux 6\.6\.6 has no module 9pnet_virtio"):
-        initramfs(bare, "")
