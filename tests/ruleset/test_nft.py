@@ -44,23 +44,3 @@ def test_a_syntax_error_names_the_version_of_nft_that_has_read_it(monkeypatch: p
     said = "r.nft:1:1-7: Error: syntax error, unexpected string\nfrobnicate table inet t\n^^^^^^^"
     found = complaint(NftError(said), Path("/p/r.nft"), Path("r.nft"))
     assert found.remedy.startswith("nft 1.0.6 of this machine has read it")
-
-
-@pytest.mark.parametrize(
-    ("version", "line", "remedy"),
-    [
-        (
-            "1.0.6",
-            "destroy table inet fw",
-            "nft 1.0.6 of this machine is older than this syntax, which nft 1.1.3 reads",
-        ),
-        ("1.0.6", "chain o { type nat hook output priority dstnat; };", "which nft 1.1.3 reads: --nft-program 6.12"),
-        ("1.1.3", "fib saddr . mark . iif check missing drop", "which nft 1.1.7 reads: --nft-program 7.2"),
-        ("1.1.3", "destroy table inet fw extra", "nft 1.1.3 of this machine has read it"),
-        ("1.1.7", "fib saddr . mark . iif check missing drop", "nft 1.1.7 of this machine has read it"),
-    ],
-)
-def test_what_a_later_nft_reads_is_said(monkeypatch: pytest.MonkeyPatch, version: str, line: str, remedy: str) -> None:
-    monkeypatch.setattr(nft, "own_version", lambda: version)
-    said = f"r.nft:1:1-7: Error: syntax error, unexpected table\n{line}\n^^^^^^^"
-    assert remedy in complaint(NftError(said), Path("/p/r.nft"), Path("r.nft")).remedy
