@@ -2,81 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import socket
 from collections.abc import Iterator
 
 import pytest
-from scapy.utils import RawPcapNgReader
 
 from harness.model.observation import Loss
-from harness.trace.capture import EventCapture
 from harness.trace.formatter import EventFormatter
 from harness.trace.lines import REMEMBERED, Line, grouped
-from harness.tracer.discover import Function
-from harness.tracer.events import SNAP, Event, EventKind, EventWithBytes
+from harness.tracer.events import Event, EventKind
+from tests.trace.builders import BORN, CHAIN_ADDRESS, OTHER_CHAIN, Known, address, event, lines
 
-CHAIN_ADDRESS, OTHER_CHAIN = 0xFFFF0001, 0xFFFF0002
-
-
-def function(name: str) -> Function:
-    return Function(name=name, kernel_name=name, position=0, carries="sk_buff", layer="IPv4", priority=1)
-
-
-FUNCTIONS = [
-    function(name)
-    for name in (
-        *("ip_rcv", "nft_do_chain", "nft_immediate_eval", "nf_hook_slow", "ipv4_conntrack_in"),
-        *("ip_route_input_noref", "nft_lookup_eval", "ip6_route_input"),
-    )
-]
 IP_RCV, DO_CHAIN, IMMEDIATE, HOOKS, CONNTRACK, ROUTE, LOOKUP, ROUTE6 = range(8)
 FORWARD = 2 | 2 << 8
 """NF_INET_FORWARD of NFPROTO_IPV4."""
-
-
-def event(kind: EventKind, number: int = 0, *, a: int = 0, b: int = 0, packet: int = 1, ifindex: int = 2) -> Event:
-    return Event(0, 0xAA, a, b, packet, 4026531840, ifindex, number, kind, 0)
-
-
-def address(kind: EventKind, text: str, port: int, protocol: int, packet: int = 1) -> Event:
-    six = ":" in text
-    raw = socket.inet_pton(socket.AF_INET6 if six else socket.AF_INET, text).ljust(16, b"\0")
-    words = [int.from_bytes(raw[at : at + 8], "little") for at in (0, 8)]
-    ethertype = 0x86DD if six else 0x0800
-    return event(kind, ethertype, a=words[0], b=words[1], packet=packet, ifindex=port | protocol << 16)
-
-
-BORN = [event(EventKind.BIRTH), address(EventKind.FROM, "10.0.0.1", 1234, 6), address(EventKind.TO, "10.0.0.2", 80, 6)]
-
-
-class Known:
-    """Names of what events refer to by number."""
-
-    functions = FUNCTIONS
-    reasons = {7: "NETFILTER_DROP"}
-
-    def __init__(self) -> None:
-        self.chains = {CHAIN_ADDRESS: "inet filter forward", OTHER_CHAIN: "inet filter services"}
-
-    def chain(self, address: int) -> str:
-        return self.chains.get(address, "")
-
-    def renamed(self, address: int) -> None:
-        self.chains[address] = "inet filter renamed"
-
-    def symbol(self, _: int) -> str:
-        return "tcp_v4_rcv"
-
-    def stack(self, number: int) -> tuple[str, ...]:
-        return (f"stack{number}",)
-
-    def device(self, _: int, index: int) -> str:
-        return f"eth{index}"
-
-
-def lines(*events: Event) -> list[Line]:
-    return [one.line for one in EventFormatter(Known()).format_batch([*BORN, *events])]
 
 
 def test_a_line_has_the_format_of_the_tool_that_this_one_replaces() -> None:
@@ -221,22 +160,3 @@ def test_a_group_is_printed_when_its_packet_was_freed() -> None:
     printed = grouped(stream := entries(), finished)
     assert next(printed).startswith("packet 0.1")
     assert next(stream, None), "the other lines have not been read yet"
-
-
-def test_a_capture_shows_whether_there_is_an_ethernet_header() -> None:
-    def record(protocol: int, data: bytes) -> None:
-        hop = event(EventKind.HOP)
-        (line,) = lines(hop)
-        capture.add(line, EventWithBytes(*hop, 100, len(data), protocol, data.ljust(SNAP, b"?")))
-
-    capture = EventCapture(file := io.BytesIO(), epoch=5)
-    record(0, bytes(12) + b"\x08\x00" + b"E...")
-    record(0x0800, b"E...")
-    file.seek(0)
-    (whole, first), (bare, other) = RawPcapNgReader(file)
-    assert (first.linktype, whole) == (1, bytes(12) + b"\x08\x00E...")
-    assert (other.linktype, bare[-6:]) == (113, b"\x08\x00E...")
-    assert (first.wirelen, other.wirelen) == (100, 116)
-    assert first.ifname == other.ifname == b"eth2"
-    assert first.comments == [b"packet 0.1: FUNC ip_rcv\nlayer IPv4"]
-    assert first.tshigh << 32 | first.tslow == 5
