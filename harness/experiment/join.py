@@ -90,7 +90,7 @@ def observe(
     Raises :class:`BrokenMeasurement` when something was lost, or the oracles do not fit together.
     """
     loss = msgspec.structs.replace(recording.loss, trace=trace_lost)
-    refuse_loss(loss)
+    refuse_loss(loss, scene.engine)
     births = [event for event in recording.events if event.kind == EventKind.BIRTH]
     origin = {event.packet: event for event in births}
     steps, headers = _steps(scene, recording, messages, origin)

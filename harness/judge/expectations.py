@@ -23,7 +23,7 @@ from harness.packets.spec import Sees
 from harness.reading.decision import REFUSED, UNDECIDED, arrivals, outcome
 from harness.reading.path import LOGS, hops_on
 from harness.reading.rules import host_of, is_rule_on
-from harness.reading.words import describe_loss, describe_step, loss_remedy
+from harness.reading.words import against_full, describe_loss, describe_step, loss_remedy
 from harness.scenario.models.expect import Delivered, Dropped, Exactly, Expect
 
 BY_FUNCTION = ("path", "layers", "route", "log")
@@ -52,7 +52,7 @@ def judge(
     :class:`~harness.errors.Unsupported` when functions are expected and none were traced, or when what
     was traced cannot decide.
     """
-    refuse_loss(observation.loss)
+    refuse_loss(observation.loss, observation.engine)
     if observation.whole:
         require_traced(expect, observation, at)
     evidence = Evidence(expect, outcome(packet, observation.device), observation, packet, rules, policies)
@@ -64,11 +64,14 @@ def judge(
     return mismatches if observation.whole else _beyond_doubt(mismatches, evidence, at)
 
 
-def refuse_loss(loss: Loss) -> None:
-    """Raise :class:`~harness.errors.BrokenMeasurement` if anything was lost: then no verdict can be trusted."""
+def refuse_loss(loss: Loss, engine: str) -> None:
+    """Raise :class:`~harness.errors.BrokenMeasurement` if anything was lost: then no verdict can be trusted.
+
+    ``engine`` is what traced functions; what can be done about the loss depends on it.
+    """
     if loss.total:
         sentence = f"lost {describe_loss(loss)}: the ruleset cannot be judged"
-        raise BrokenMeasurement(sentence, remedy=loss_remedy(loss))
+        raise BrokenMeasurement(sentence, remedy=loss_remedy(loss, against_full(engine)))
 
 
 def _beyond_doubt(mismatches: tuple[Mismatch, ...], evidence: Evidence, at: At) -> tuple[Mismatch, ...]:

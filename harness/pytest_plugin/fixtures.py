@@ -189,7 +189,7 @@ class SentPacket:
         self._number = number
         self._case = case
         self._trial = trial
-        refuse_loss(measurement.observation.loss)
+        refuse_loss(measurement.observation.loss, measurement.observation.engine)
         self._outcome = outcome(measurement.packet, measurement.observation.device)
 
     def __repr__(self) -> str:

@@ -68,7 +68,6 @@ def describe_entry(entry: PathEntry) -> str:
 
 ROOM: Final = "use a larger buffer (pytest --nft-buffer 32768, in KiB; 8192 is the default)"
 FEWER: Final = "trace fewer functions (--nft-tracer kprobe)"
-"""What a session of scenarios can do about events that found no room."""
 LIVE: Final = (
     "use a larger buffer (--buffer 32768, in KiB; 8192 is the default)",
     "trace fewer functions (--max-functions, --functions)",
@@ -76,14 +75,19 @@ LIVE: Final = (
 """What ``nft-harness trace`` can do about them."""
 
 
-def loss_remedy(loss: Loss, against_full: Sequence[str] = (ROOM, FEWER)) -> str:
+def against_full(engine: str) -> tuple[str, ...]:
+    """Return what a session of scenarios can do about events that found no room; ``engine`` traced functions."""
+    return (ROOM, FEWER) if engine == "kprobe.multi" else (ROOM,)  # the others trace few functions, or none
+
+
+def loss_remedy(loss: Loss, full: Sequence[str] = ()) -> str:
     """Return what can be done about ``loss``, by the channel; "" where nothing was lost.
 
-    ``against_full`` is what can be done about a ring buffer that is full.
+    ``full`` is what can be done about a ring buffer that is full.
     """
     ways: list[str] = []
     if loss.refused or loss.entered != loss.received + loss.refused:
-        ways += against_full
+        ways += full
     if loss.missed:
         ways.append("run it in a microVM (--nft-kernel 6.12), where no interrupt's softirq meets a running probe")
     if loss.untracked or loss.trace:

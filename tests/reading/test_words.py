@@ -85,8 +85,10 @@ def test_losses_are_listed_by_cpu_where_there_are_several() -> None:
     ],
 )
 def test_each_channel_of_loss_has_its_remedy(loss: Loss, named: tuple[str, ...]) -> None:
-    remedy = words.loss_remedy(loss)
+    remedy = words.loss_remedy(loss, words.against_full("kprobe.multi"))
     assert [one for one in ("--nft-buffer", "microVM", "fewer packets") if one in remedy] == [
         one for one in named if not one.startswith("--nft-tracer")
     ]
     assert all(one in remedy for one in named)
+    for engine in ("kprobe", "fentry", "tracepoints"):  # those trace few functions already, or none
+        assert "--nft-tracer" not in words.loss_remedy(loss, words.against_full(engine))
