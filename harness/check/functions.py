@@ -52,13 +52,17 @@ class Surveyed(NamedTuple):
         if name in self.functions:
             return False
         family = _family(name)
-        return any(_family(one) == family for one in self.near(name)) or not any(
-            other.replace("_", "").startswith(family) for other in self.others
-        )
+        if any(other.replace("_", "").startswith(family) for other in self.others):  # it may be in one of these
+            return bool(_close(name, (one for one in self.functions if _family(one) == family)))
+        return True
 
     def near(self, name: str) -> list[str]:
         """Names that ``name`` may be a typo of, the closest first."""
-        return difflib.get_close_matches(name, sorted(self.functions), 3, 0.8)
+        return _close(name, self.functions)
+
+
+def _close(name: str, known: Iterable[str]) -> list[str]:
+    return difflib.get_close_matches(name, sorted(known), 3, 0.8)
 
 
 def _family(name: str) -> str:

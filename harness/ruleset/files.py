@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from harness.bounds import RULESET_BYTES
 from harness.errors import HarnessError, Position, ScenarioError, Unsupported
-from harness.lab.lab import Host
 from harness.lab.namespace import Namespace
 from harness.linux import modules
 from harness.project import ALLOW, Project, find
@@ -23,6 +22,9 @@ from harness.ruleset.process import LostError, Reach
 from harness.ruleset.texts import Texts, UnclearError, fixed, has_magic, includes
 from harness.ruleset.unsupported import missing
 from harness.untrusted import Unreadable, read_text
+
+if TYPE_CHECKING:
+    from harness.lab.lab import Host  # its libraries take longer to import than most rulesets to be read
 
 _OSF: Final = re.compile(r"\bosf\b")
 

@@ -1,8 +1,7 @@
 """A YAML 1.2 text as plain values, each knowing its place.
 
-ruamel.yaml finds the structure; values and places are taken from its events in one walk, which
-costs half of its round-trip loader and lets nothing in that a scenario has no use for: tags,
-merge keys, nulls and keys that are not text.
+Values and places are taken from the events of a parser in one walk, which lets nothing in that a scenario has no use
+for: tags, merge keys, nulls and keys that are not text.
 """
 
 from __future__ import annotations
@@ -10,25 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
-from ruamel.yaml.events import (
-    AliasEvent,
-    DocumentStartEvent,
-    MappingEndEvent,
-    ScalarEvent,
-    SequenceEndEvent,
-    SequenceStartEvent,
-)
-from ruamel.yaml.scanner import Scanner, ScannerError
 
 from harness import untrusted
 from harness.bounds import SCENARIO_BYTES, YAML_DEPTH, YAML_VALUES
 from harness.errors import Position, ScenarioError
 from harness.model.node import LineColumn, Node
 from harness.project import Project
+from harness.scenario.events import Event, Kind, YamlSyntaxError, walk
 
 
 def read(path: Path, project: Project) -> Node:
@@ -53,28 +40,11 @@ def parse(text: str, file: str) -> Node:
         before = text[: found.start()]
         place = Position(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
         raise ScenarioError(f"has the character U+{ord(found[0]):04X}, which is not allowed in a text", place)
+    lines = text.splitlines()
     try:
-        return _Walk(file, events(text), text.splitlines()).document()
-    except MarkedYAMLError as error:
+        return walk(text, lambda events: _Walk(file, events, lines).document())
+    except YamlSyntaxError as error:
         raise _syntax_error(error, file) from None
-
-
-def events(text: str) -> Iterator[Any]:
-    """The events of a YAML text, in order; raises :class:`~ruamel.yaml.error.YAMLError` among them."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.Scanner = _Scanner
-    found: Iterator[Any] = yaml.parse(text)
-    return found
-
-
-class _Scanner(Scanner):
-    """ruamel.yaml's, which takes minutes for a few thousand brackets in one another."""
-
-    def fetch_flow_collection_start(self, token: Any, to_push: str) -> None:
-        # It reads ahead of the walk below, and must not stop behind the place where that would.
-        if len(self.indents) + len(self.flow_context) >= YAML_DEPTH:
-            raise ScannerError(None, None, _TOO_DEEP, self.reader.get_mark())
-        super().fetch_flow_collection_start(token, to_push)
 
 
 _TOO_DEEP = f"is nested more than {YAML_DEPTH} deep"
@@ -83,7 +53,7 @@ _TOO_DEEP = f"is nested more than {YAML_DEPTH} deep"
 class _Walk:
     """From events to nodes."""
 
-    def __init__(self, file: str, events: Iterator[Any], lines: Sequence[str]) -> None:
+    def __init__(self, file: str, events: Iterator[Event], lines: Sequence[str]) -> None:
         self.file = file
         self.lines = lines
         self.events = events
@@ -93,7 +63,7 @@ class _Walk:
     def document(self) -> Node:
         root: Node | None = None
         for event in self.events:
-            if isinstance(event, DocumentStartEvent):
+            if event.kind is Kind.DOCUMENT:
                 if root is not None:
                     raise self.error("a second document begins", event, "keep one document in a file")
                 root = self.node(next(self.events), "the file", 1)
@@ -101,17 +71,17 @@ class _Walk:
             raise ScenarioError("is empty", Position(self.file), remedy="write ruleset: and scenarios:")
         return root
 
-    def node(self, event: Any, name: str, depth: int) -> Node:
+    def node(self, event: Event, name: str, depth: int) -> Node:
         """The value that begins with ``event``; ``name`` is what a sentence calls it."""
-        if isinstance(event, AliasEvent):
+        if event.kind is Kind.ALIAS:
             node = self.anchored(event)
         else:
-            if event.ctag is not None:
+            if event.tag:
                 raise self.error(f"the tag '{event.tag}' has no meaning here", event, "write the value alone")
             if event.anchor:
                 self.anchors[event.anchor] = None
-            if isinstance(event, ScalarEvent):
-                node = Node(_scalar(event), _place(event))
+            if event.kind is Kind.SCALAR:
+                node = Node(_scalar(event), event.place)
                 node.text = _verbatim(event)
                 if event.style == "|":
                     node.text, node.is_block = self.block(event), True
@@ -119,48 +89,48 @@ class _Walk:
                     # Below the keys of the file are headers, which have defaults.
                     remedy = "give one" if depth <= 2 else "give one, or {} where its defaults will do"
                     raise self.error(f"{name} has no value", event, remedy)
-                if "\0" in event.value and name != "'payload'":
+                if "\0" in event.text and name != "'payload'":
                     raise self.error(f"{name} has a NUL character", event, "leave it out")
-                if half := _SURROGATE.search(event.value):
+                if half := _SURROGATE.search(event.text):
                     raise self.error(
                         f"'\\u{ord(half[0]):x}' is half a character", event, "write the whole, as \\UXXXXXXXX"
                     )
             elif depth > YAML_DEPTH:
-                raise self.error(f"is nested more than {YAML_DEPTH} deep", event)
-            elif isinstance(event, SequenceStartEvent):
+                raise self.error(_TOO_DEEP, event)
+            elif event.kind is Kind.SEQUENCE:
                 node = self.sequence(event, depth)
             else:
                 node = self.mapping(event, depth)
             if event.anchor:
                 self.anchors[event.anchor] = node
         # An alias counts as all that it stands for, so that a bomb is found before it is lit.
-        self.count += node.count if isinstance(event, AliasEvent) else 1
+        self.count += node.count if event.kind is Kind.ALIAS else 1
         if self.count > YAML_VALUES:
             raise self.error(f"the file has more than {YAML_VALUES:,} values", event, "split it")
         return node
 
-    def anchored(self, event: Any) -> Node:
+    def anchored(self, event: Event) -> Node:
         if event.anchor not in self.anchors:
             raise self.error(f"'*{event.anchor}' repeats something that no '&{event.anchor}' names", event)
         node = self.anchors[event.anchor]
         if node is None:
             raise self.error(f"'*{event.anchor}' stands inside of what it repeats", event)
-        return node.used_at(_place(event))
+        return node.used_at(event.place)
 
-    def sequence(self, start: Any, depth: int) -> Node:
-        node = Node([], _place(start))
-        while not isinstance(event := next(self.events), SequenceEndEvent):
+    def sequence(self, start: Event, depth: int) -> Node:
+        node = Node([], start.place)
+        while (event := next(self.events)).kind is not Kind.SEQUENCE_END:
             child = self.node(event, "an entry of this list", depth + 1)
             node.put(len(node.children), child.place, child)
         return node
 
-    def mapping(self, start: Any, depth: int) -> Node:
-        node = Node({}, _place(start))
+    def mapping(self, start: Event, depth: int) -> Node:
+        node = Node({}, start.place)
         last = ""
-        while not isinstance(event := next(self.events), MappingEndEvent):
-            if not isinstance(event, ScalarEvent) or event.ctag is not None or event.anchor:
+        while (event := next(self.events)).kind is not Kind.MAPPING_END:
+            if event.kind is not Kind.SCALAR or event.tag or event.anchor:
                 raise self.error("a key must be plain text", event)
-            key = event.value
+            key = event.text
             if "\0" in key:
                 raise self.error("a key cannot hold a NUL character", event)
             if "`" in key:  # msgspec's messages set keys in these, unescaped
@@ -171,32 +141,28 @@ class _Walk:
                 first = node.children[key].key
                 raise self.error(f"'{key}' occurs twice in this mapping, first in line {first.line}", event)
             value = next(self.events)
-            if start.flow_style and _is_nothing(value) and node.children and _is_cut(node.children[last]):
+            if start.style and _is_nothing(value) and node.children and _is_cut(node.children[last]):
                 sentence = f"'{key}' is cut off from the text before it"
                 raise self.error(sentence, event, "quote the text: a comma inside { } ends it")
-            node.put(key, _place(event), self.node(value, f"'{key}'", depth + 1))
+            node.put(key, event.place, self.node(value, f"'{key}'", depth + 1))
             last = key
         return node
 
-    def block(self, event: ScalarEvent) -> LineColumn | None:
+    def block(self, event: Event) -> LineColumn | None:
         """Where the text of a literal block begins; None when its first line is empty or indented further."""
-        first = event.start_mark.line + 1
-        lines = self.lines[first : event.end_mark.line + 1]
-        texts = event.value.splitlines()
+        first = event.place.line  # counted from 1: the line after the '|'
+        lines = self.lines[first : event.end.line]
+        texts = event.text.splitlines()
         if not lines or not texts or not texts[0] or not lines[0].endswith(texts[0]):
             return None
         return LineColumn(first + 1, len(lines[0]) - len(texts[0]) + 1)
 
-    def error(self, sentence: str, event: Any, remedy: str = "") -> ScenarioError:
-        return ScenarioError(sentence, Position(self.file, *_place(event)), remedy=remedy)
+    def error(self, sentence: str, event: Event, remedy: str = "") -> ScenarioError:
+        return ScenarioError(sentence, Position(self.file, *event.place), remedy=remedy)
 
 
-def _place(event: Any) -> LineColumn:
-    return LineColumn(event.start_mark.line + 1, event.start_mark.column + 1)
-
-
-def _is_nothing(event: Any) -> bool:
-    return isinstance(event, ScalarEvent) and not event.style and not event.value
+def _is_nothing(event: Event) -> bool:
+    return event.kind is Kind.SCALAR and not event.style and not event.text
 
 
 def _is_cut(node: Node) -> bool:
@@ -208,12 +174,12 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 """An escape may name one; no file can hold it."""
 
 
-def _verbatim(event: ScalarEvent) -> LineColumn | None:
+def _verbatim(event: Event) -> LineColumn | None:
     """Where a scalar's text begins, if its characters stand in one line as they are."""
-    start, end, quote = event.start_mark, event.end_mark, event.style in ("'", '"')
-    if start.line != end.line or end.column - start.column - 2 * quote != len(event.value):
+    start, end, quote = event.place, event.end, event.style in ("'", '"')
+    if start.line != end.line or end.column - start.column - 2 * quote != len(event.text):
         return None
-    return LineColumn(start.line + 1, start.column + 1 + quote)
+    return LineColumn(start.line, start.column + quote)
 
 
 # What YAML 1.2 (section 10.3.2) takes a plain scalar for; everything else is text. Infinity and
@@ -227,8 +193,8 @@ _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
 
-def _scalar(event: Any) -> str | int | float | bool | None:
-    text: str = event.value
+def _scalar(event: Event) -> str | int | float | bool | None:
+    text: str = event.text
     if event.style:
         return text
     if text in _CONSTANTS:
@@ -256,7 +222,7 @@ _UNPRINTABLE = re.compile(r"[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U
 
 # The parser's words for common mistakes, the sentence to show instead, and the remedy.
 _SYNTAX = (
-    (re.escape(_TOO_DEEP), _TOO_DEEP, ""),
+    (r"nested too deep", _TOO_DEEP, ""),
     (r"found character '\\t'", "a tab cannot indent", "use spaces"),
     (r"found character '(.)' that cannot start any token", "'{0}' cannot begin a value", "put it in quotes"),
     (
@@ -278,16 +244,12 @@ _SYNTAX = (
 )
 
 
-def _syntax_error(error: MarkedYAMLError, file: str) -> ScenarioError:
-    mark = error.problem_mark or error.context_mark
-    reason = error.problem or error.context or "no reason given"
+def _syntax_error(error: YamlSyntaxError, file: str) -> ScenarioError:
     for pattern, own, what_to_do in _SYNTAX:
-        if found := re.search(pattern, reason):
+        if found := re.search(pattern, error.reason):
             sentence, remedy = own.format(*found.groups()), what_to_do
             break
     else:
-        sentence, remedy = f"is not YAML: {reason}", ""
-    if "close" in sentence:
-        mark = error.context_mark or mark
-    place = Position(file, mark.line + 1, mark.column + 1) if mark else Position(file)
-    return ScenarioError(sentence, place, remedy=remedy)
+        sentence, remedy = f"is not YAML: {error.reason}", ""
+    place = error.context if "close" in sentence else error.place
+    return ScenarioError(sentence, Position(file, *place) if place else Position(file), remedy=remedy)

@@ -12,23 +12,12 @@ import re
 from collections.abc import Iterator
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any, Final
-
-from ruamel.yaml.error import YAMLError
-from ruamel.yaml.events import (
-    AliasEvent,
-    DocumentStartEvent,
-    MappingEndEvent,
-    MappingStartEvent,
-    ScalarEvent,
-    SequenceEndEvent,
-    SequenceStartEvent,
-)
+from typing import Final
 
 from harness import untrusted
 from harness.bounds import SCENARIO_BYTES
 from harness.project import Project
-from harness.scenario.document import events as parsed
+from harness.scenario.events import Event, Kind, YamlSyntaxError, walk
 from harness.scenario.models.file import ScenarioFile
 
 KEYS: Final = ScenarioFile.__struct_encode_fields__
@@ -58,14 +47,18 @@ def is_something_else(path: Path, project: Project) -> bool:
 
 def is_other_yaml(text: str) -> bool:
     """Whether ``text`` is YAML, and of another kind than scenario files."""
-    documents = 0
     try:
-        for path in _paths(parsed(text)):
-            documents += path == ()
-            if _is_ours(path):
-                return False
-    except (YAMLError, RecursionError, ValueError):
+        return walk(text, _is_other)
+    except (YamlSyntaxError, RecursionError, ValueError):
         return False
+
+
+def _is_other(events: Iterator[Event]) -> bool:
+    documents = 0
+    for path in _paths(events):
+        documents += path == ()
+        if _is_ours(path):
+            return False
     return documents > 0
 
 
@@ -86,28 +79,27 @@ def _is_near(key: str, known: str) -> bool:
     )
 
 
-def _paths(events: Iterator[Any]) -> Iterator[tuple[str | int | None, ...]]:
+def _paths(events: Iterator[Event]) -> Iterator[tuple[str | int | None, ...]]:
     """Where the keys of mappings stand, down to the third level: ``("a", 0, "b")``.
 
     Each document that is a mapping or a list gives ``()`` as well, and one that is neither ``(None,)``.
     """
     stack: list[_Open] = []
     for event in events:
-        if isinstance(event, DocumentStartEvent):
+        begins_one = event.kind in (Kind.MAPPING, Kind.SEQUENCE)
+        if event.kind is Kind.DOCUMENT:
             stack = []
-        elif isinstance(event, MappingEndEvent | SequenceEndEvent):
+        elif event.kind in (Kind.MAPPING_END, Kind.SEQUENCE_END):
             stack.pop()
-        elif isinstance(event, MappingStartEvent | SequenceStartEvent | ScalarEvent | AliasEvent):
-            text = event.value if isinstance(event, ScalarEvent) else ""
-            if not stack and isinstance(event, ScalarEvent | AliasEvent):
-                if text:  # an empty document is none
-                    yield (None,)
-            elif not stack:
-                yield ()
-            elif stack[-1].take(text) and len(stack) <= _DEPTH:
-                yield tuple(one.at for one in stack)
-            if isinstance(event, MappingStartEvent | SequenceStartEvent):
-                stack.append(_Open(isinstance(event, MappingStartEvent)))
+        elif not stack and not begins_one:
+            if event.text:  # an empty document is none
+                yield (None,)
+        elif not stack:
+            yield ()
+        elif stack[-1].take(event.text) and len(stack) <= _DEPTH:
+            yield tuple(one.at for one in stack)
+        if begins_one:
+            stack.append(_Open(event.kind is Kind.MAPPING))
 
 
 class _Open:
