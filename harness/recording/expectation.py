@@ -53,10 +53,11 @@ def whole(measurements: Sequence[Sample]) -> dict[str, Written]:
     written = {key: value for key, part in parts.items() if (value := _agreed(key, part, measurements)) is not None}
     if all(reasons := [_given_up(seen) for seen in measurements]):  # kernels differ in words only
         written["dropped"] = " | ".join(dict.fromkeys(filter(None, reasons)))
-    if passed := common([telling_layers(seen) for seen in measurements]):
-        written["layers"] = list(passed)
-    if path := common_path(measurements):
-        written["path"] = list(path)
+    if all(seen.sent.observation.whole for seen in measurements):  # stacks may show less the next time
+        if passed := common([telling_layers(seen) for seen in measurements]):
+            written["layers"] = list(passed)
+        if path := common_path(measurements):
+            written["path"] = list(path)
     return written
 
 

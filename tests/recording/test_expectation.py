@@ -40,6 +40,13 @@ def test_everything_worth_expecting_holds_for_what_was_seen(make_result: Make) -
         assert judged(msgspec.convert(written, Expect), seen) == ()
 
 
+def test_functions_are_not_recorded_where_the_next_run_may_see_fewer(make_result: Make) -> None:
+    seen = sample(make_result(), whole=False)  # the stacks at tracepoints
+    assert {"verdict", "rule", "delivered"} <= whole([seen]).keys()
+    assert not {"layers", "path"} & whole([seen]).keys()
+    assert not {"layers", "path"} & whole([sample(make_result()), seen]).keys()
+
+
 @pytest.mark.parametrize(
     ("expect", "changes"),
     [
