@@ -262,7 +262,7 @@ class Measuring:
         )
 
     def _drawn(self, frame: Frame, observation: Observation, packet: ObservedPacket) -> tuple[frozenset[str], str]:
-        """The ports that chance has drawn, and why chance decides about the packet; "" if it does not."""
+        """The ports and addresses that chance has drawn, and why chance decides about the packet; "" if it does not."""
         sample = Sample(
             sent=PacketResult(action=0, summary=frame.summary, packet=packet.number, observation=observation),
             rules=self.stage.ruleset.rules,
@@ -299,7 +299,8 @@ def _frame(one: Delivery, drawn: frozenset[str]) -> str:
     found = fields(one.frame)
     if drawn:
         ports = {name: "*" if name in drawn else found.get(name, "") for name in ("sport", "dport")}
-        ends = f"{found.get('src')}:{ports['sport']} → {found.get('dst')}:{ports['dport']} {found.get('protocol')}"
+        source = "*" if "src" in drawn else found.get("src")
+        ends = f"{source}:{ports['sport']} → {found.get('dst')}:{ports['dport']} {found.get('protocol')}"
     else:
         ends = summarise(one.frame)
     more = [f"{name} {found[name]}" for name in ("ttl", "tos", "mss", "vlan") if found.get(name)]

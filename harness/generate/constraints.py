@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_network
 from typing import Any, Final
 
-from harness.generate import names
-from harness.generate.expressions import BITWISE, REQUESTS, element, field, unpacked
+from harness.generate import headers, names
+from harness.generate.expressions import BITWISE, REQUESTS, contains, element, field, unpacked
 from harness.generate.simulate import SimulatedRule, SimulatedRuleset
 from harness.packets import icmp
 from harness.topology.parts import EVERYBODY
@@ -24,6 +24,10 @@ MEMBERS_AT_MOST: Final = 6
 OUTSIDERS: Final = {4: "198.51.100.77", 6: "2001:db8:77::77"}
 """Addresses of nobody in a lab."""
 IMPOSSIBLE: Final[Constraints] = {"impossible": True}
+_EXISTENCE: Final = ("exthdr ", "ip option ", "chunk ")
+"""What fields begin with that a packet has or not; see :mod:`harness.generate.headers`."""
+_BY_EXISTENCE: Final[Mapping[str, Constraints]] = {"tcp option maxseg": {"mss": 1460}}
+"""The field that gives a packet what another field asks for."""
 _NUMBERS: Final[Mapping[str, int]] = {
     "sport": 65535,
     "dport": 65535,
@@ -32,6 +36,8 @@ _NUMBERS: Final[Mapping[str, int]] = {
     "vlan": 4095,
     "code": 255,
     "frag": 8191,
+    "dscp": 63,
+    **headers.HIGHEST,
 }
 """Fields that are numbers, and the highest of each."""
 
@@ -108,8 +114,10 @@ def _others(left: Any, members: list[Any]) -> Iterator[Constraints]:
         yield from ({"state": one} for one in ("new", "established", "invalid") if one not in excluded)
     elif name == "flags":
         yield from (protocol | {"flags": flags} for flags in (("ack",), ("syn",), ("fin", "ack")))
-    elif name in ("sport", "dport", "proto", "family", "mark", "type") or not name:
-        yield from ([protocol] if name != "proto" else [{"proto": one} for one in ("udp", "tcp", "icmp")])
+    elif name in ("proto", *_NUMBERS) or _is_there_or_not(name):
+        yield from _other_values(left, members)
+    elif name in ("family", "mark", "type") or not name:
+        yield protocol
     elif name == "saddr":
         members_family = 6 if any(":" in str(one) for one in members) else 4
         yield protocol
@@ -120,30 +128,69 @@ def _others(left: Any, members: list[Any]) -> Iterator[Constraints]:
         yield protocol
 
 
+def _is_there_or_not(name: str) -> bool:
+    """Whether a field is true or false."""
+    return name in _BY_EXISTENCE or name.startswith(_EXISTENCE)
+
+
+def _other_values(left: Any, members: list[Any]) -> Iterator[Constraints]:
+    """Other protocols, or numbers, than ``members``; or that there is what is said to be missing."""
+    name = field(left)
+    if name == "proto":
+        yield from ({"proto": one} for one in ("udp", "tcp", "icmp", "ipv6-icmp", "sctp", "gre"))
+    elif name in _NUMBERS:
+        yield implied(left)
+        yield from _numbers(left, members)
+    else:
+        yield from (constraints(left, one) for one in (True, False) if one not in members)
+
+
+def _numbers(left: Any, members: list[Any]) -> Iterator[Constraints]:
+    """Values of a numeric field that are none of ``members``."""
+    name = field(left)
+    edges = [names.number(edge, name) for one in members for edge in _edges(unpacked(element(one))[1])]
+    near = [edge + step for edge in edges if edge is not None for step in (-1, 1)]
+    tried = (one for one in dict.fromkeys([*near, 1, 0, _NUMBERS[name]]) if 0 <= one <= _NUMBERS[name])
+    others = (one for one in tried if not any(contains(left, one, member, {}) for member in members))
+    yield from (constraints(left, one) for one in itertools.islice(others, 2))
+
+
+def _edges(what: Any) -> list[Any]:
+    return what if isinstance(what, list) else [what]
+
+
 def constraints(left: Any, member: Any) -> Constraints:
     """What a packet must have so that the expression ``left`` is ``member``."""
     member = element(member)
     kind, what = unpacked(left)
     if kind == "concat":
-        values = member.get("concat", []) if isinstance(member, Mapping) else []
-        both = merged(constraints(one, part) for one, part in zip(what, values, strict=False))
-        return IMPOSSIBLE if both is None else both
-    found = implied(left)
-    name = field(left)
+        return _of_concat(what, member)
+    found, name = implied(left), field(left)
     value: Any = _one_of(member)
     if value is None or isinstance(value, Mapping) or (isinstance(value, list) and name != "flags"):
         return found
+    if _is_there_or_not(name):
+        return found | {**_BY_EXISTENCE.get(name, {}), name: True} if value else found | {name: False}
     if kind in ("|", "^", "<<", ">>") and name != "flags":
         return found  # a packet whose field becomes that value is not looked for
+    if kind == "payload" and (place := headers.CARRIED.get((what.get("protocol"), what.get("field")))):
+        return found | _carried(place, names.number(names.IGMP.get(value, value)))
     if name in _ASKED:
         asked = _ASKED[name](name, value, found)
         return found if asked is None else IMPOSSIBLE if (both := merged([found, asked])) is None else both
     if kind == "payload" and "base" in what:
         return found | _raw(what, value)
-    number = names.number(value, name, found.get("proto"))
-    if name in _NUMBERS and number is not None:
-        return found | {name: number} if 0 <= number <= _NUMBERS[name] else IMPOSSIBLE
-    return found
+    number = names.number(value, name, found.get("proto")) if name in _NUMBERS else None
+    if number is None:
+        return found
+    return found | {name: number} if 0 <= number <= _NUMBERS[name] else IMPOSSIBLE
+
+
+def _of_concat(parts: list[Any], member: Any) -> Constraints:
+    """What a packet must have so that the concatenation of ``parts`` is ``member``."""
+    values = member.get("concat", []) if isinstance(member, Mapping) else []
+    both = merged(constraints(one, part) for one, part in zip(parts, values, strict=False))
+    return IMPOSSIBLE if both is None else both
 
 
 def _one_of(member: Any) -> Any:
@@ -169,6 +216,10 @@ def implied(left: Any) -> Constraints:
         return implied(what[0])
     if kind == "tcp option":
         return {"proto": "tcp"}
+    if kind == "sctp chunk":
+        return {"proto": "sctp"}
+    if kind in ("exthdr", "ip option"):
+        return {"family": 6 if kind == "exthdr" else 4}
     if kind != "payload" or not isinstance(what, Mapping):
         return {}
     protocol = str(what.get("protocol", ""))
@@ -182,6 +233,7 @@ _OF_PROTOCOL: Final[Mapping[str, Constraints]] = {
     "ip6": {"family": 6},
     "icmp": {"proto": "icmp", "family": 4},
     "icmpv6": {"proto": "ipv6-icmp", "family": 6},
+    **{protocol: {"proto": protocol} for protocol, _ in headers.CARRIED},
     "arp": {"proto": "arp", "ether_type": names.ETHER_TYPES["arp"]},
 }
 
@@ -271,6 +323,27 @@ def _dscp(name: str, value: Any, _: Constraints) -> Constraints | None:
     return {name: number} if number is not None and 0 <= number <= 63 else None
 
 
+def _version(_: str, value: Any, found: Constraints) -> Constraints:
+    """Of ``ip version``, the first field of the header."""
+    return {} if value == found.get("family") else IMPOSSIBLE
+
+
+def _header_length(_: str, value: Any, __: Constraints) -> Constraints:
+    """Of ``ip hdrlength``: options make the header longer."""
+    asked = headers.options_of(value) if isinstance(value, int) else None
+    return IMPOSSIBLE if asked is None else asked
+
+
+def _data_offset(_: str, value: Any, __: Constraints) -> Constraints:
+    """Of ``tcp doff``: with the option for the maximum segment size it is 6."""
+    return {5: {}, 6: {"mss": 1460}}.get(value, IMPOSSIBLE)
+
+
+def _status(_: str, value: Any, __: Constraints) -> Constraints | None:
+    """Of ``ct status``: what is seen of an answer."""
+    return {"state": "established"} if value in ("confirmed", "seen-reply") else None
+
+
 _ASKED: Final[Mapping[str, Callable[[str, Any, Constraints], Constraints | None]]] = {
     **dict.fromkeys(("saddr", "daddr"), _address),
     **dict.fromkeys(("iif", "oif"), _interface),
@@ -285,6 +358,10 @@ _ASKED: Final[Mapping[str, Callable[[str, Any, Constraints], Constraints | None]
     "pkttype": _packet_type,
     "path": lambda name, value, _: {name: int(value)} if str(value) in ("0", "False", "1", "True") else None,
     "dscp": _dscp,
+    "version": _version,
+    "hdrlength": _header_length,
+    "doff": _data_offset,
+    "status": _status,
     "op": lambda name, value, _: {name: value} if value in names.ARP_OPERATIONS else None,
 }
 
@@ -294,6 +371,14 @@ def called(pattern: str) -> str:
     if pattern.endswith("\\*"):
         return f"{pattern[:-2]}*"
     return f"{pattern[:-1]}0" if pattern.endswith("*") else pattern
+
+
+def _carried(place: tuple[int, int], value: int | None) -> Constraints:
+    """A payload that begins with a header that has ``value`` at ``place``."""
+    offset, length = place
+    if value is None or value >> (8 * length):
+        return {}
+    return {"payload": (bytes(offset) + value.to_bytes(length, "big")).ljust(headers.CARRIED_BYTES, b"\0").hex()}
 
 
 def _raw(payload: Mapping[str, Any], value: Any) -> Constraints:

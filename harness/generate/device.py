@@ -42,7 +42,9 @@ class SimulatedDevice:
         }
         """The host at the other end of each of the device's links."""
         self._hooks: dict[tuple[str, str], list[SimulatedChain]] = defaultdict(list)
-        for chain in ruleset.chains.values():
+        self._registered: dict[Place, int] = {}
+        for number, chain in enumerate(ruleset.chains.values()):
+            self._registered[chain.key] = number
             if chain.hook:
                 self._hooks[chain.family, chain.hook].append(chain)
 
@@ -195,7 +197,8 @@ class SimulatedDevice:
     ) -> bool:
         """Whether the packet ended at ``hook``."""
         chains = [one for family in families for one in self._hooks.get((family, hook), ())]
-        for chain in sorted(chains, key=lambda one: one.priority):
+        # Of one priority, the one that was registered last is first: nf_hook_entries_grow() in net/netfilter/core.c.
+        for chain in sorted(chains, key=lambda one: (one.priority, -self._registered[one.key])):
             if device and device not in chain.devices:
                 continue
             if chain.kind == "nat" and not self._is_translated(chain, way.fields):
@@ -212,7 +215,7 @@ class SimulatedDevice:
         Only the first packet of a connection is seen, and of the families inet and ip, which have a hook function
         each, only by the one that was there first: it binds the connection, to itself where no rule does.
         """
-        if state(fields) != "new" or fields.get("reply"):
+        if state(fields) != "new" or fields.get("reply") or not self.ruleset.is_tracked(chain.family):
             return False
         return chain.family == self.first_with_nat(names.IP_FAMILIES[fields["family"]])
 

@@ -6,16 +6,17 @@ See libnftables-json(5) for their form. What is not understood is :data:`UNKNOWN
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any, Final
 
-from harness.generate import names
+from harness.generate import headers, names
 from harness.topology.parts import EVERYBODY
 
 Fields = dict[str, Any]
 """A packet as expressions see it: ``iif oif family proto saddr daddr sport dport flags type code
-ether_saddr ether_daddr ether_type vlan ttl length dscp state status mark local mss``."""
+ether_saddr ether_daddr ether_type vlan ttl dscp state status mark local mss``, and those of
+:mod:`harness.generate.headers`."""
 
 UNKNOWN: Final = object()
 
@@ -40,6 +41,15 @@ _PAYLOAD: Final = {
     "saddr ip": "saddr",
     "daddr ip": "daddr",
 }
+_ORIGINAL: Final = {
+    "ip saddr": "saddr",
+    "ip daddr": "daddr",
+    "ip6 saddr": "saddr",
+    "ip6 daddr": "daddr",
+    "proto-src": "sport",
+    "proto-dst": "dport",
+}
+"""What a connection remembers of its first packet."""
 _TRANSPORTS: Final = names.WITH_PORTS | {"th"}
 BITWISE: Final = ("&", "|", "^", "<<", ">>")
 """Operators of expressions."""
@@ -65,15 +75,22 @@ def field(left: Any) -> str:
     if kind == "payload":
         return _payload_field(str(what.get("protocol", "")), str(what.get("field", "")))
     if kind == "ct":
-        return str(what.get("key", ""))
+        key = str(what.get("key", ""))
+        return _ORIGINAL.get(key, key) if what.get("dir") == "original" else key
     if kind == "fib":
         if what.get("result") != "type":
             return "path" if _is_reverse_path(what) else ""
         return "origin" if "saddr" in what.get("flags", ()) else "local"
-    return "mss" if kind == "tcp option" and what.get("name") == "maxseg" else ""
+    if kind == "sctp chunk":
+        return f"chunk {what.get('name')}" if "field" not in what and what.get("name") in headers.CHUNKS else ""
+    if kind == "tcp option" and what.get("name") == "maxseg":
+        return "mss" if "field" in what else "tcp option maxseg"
+    return headers.existing(kind, what)
 
 
 def _payload_field(protocol: str, name: str) -> str:
+    if (own := headers.FIELDS.get((protocol, name))) is not None:
+        return own.name
     if protocol == "ether":
         return f"ether_{name}"
     if protocol == "vlan":
@@ -118,7 +135,7 @@ def _meta(what: Mapping[str, Any], fields: Fields) -> Any:
     if name in ("mark", "priority"):
         return fields.get(name, 0)
     if name == "length":
-        return fields.get("length", UNKNOWN)
+        return fields.get("length", headers.measured(fields, "length"))
     return fields.get(name) if key in _META else UNKNOWN
 
 
@@ -134,6 +151,10 @@ def _packet_type(destination: Any) -> Any:
 def _payload(what: Mapping[str, Any], fields: Fields) -> Any:
     protocol, name = what.get("protocol"), str(what.get("field", ""))
     own = _payload_field(str(protocol), name)
+    if (known := headers.FIELDS.get((str(protocol), name))) is not None and own not in fields:
+        if implied_proto(str(protocol), fields):
+            return known.usual if known.usual is not None else _computed(fields, own)
+        return None
     if protocol in ("ip", "ip6"):
         if fields.get("family") != names.FAMILIES[protocol] or fields.get("proto") == "arp":
             return None
@@ -153,6 +174,17 @@ def _payload(what: Mapping[str, Any], fields: Fields) -> Any:
     return UNKNOWN
 
 
+def implied_proto(protocol: str, fields: Fields) -> bool:
+    """Whether a packet has the header that nft calls ``protocol``."""
+    if protocol in ("ip", "ip6"):
+        return bool(fields.get("family") == names.FAMILIES[protocol] and fields.get("proto") != "arp")
+    return bool(fields.get("proto") == names.protocol(protocol))
+
+
+def _computed(fields: Fields, name: str) -> Any:
+    return UNKNOWN if name == "checksum" else headers.measured(fields, name)
+
+
 REQUESTS: Final = ("echo-request", "timestamp-request", "info-request", "address-mask-request")
 """ICMP messages that begin a connection: valid_new[] of nf_conntrack_proto_icmp.c and nf_conntrack_proto_icmpv6.c."""
 _UNTRACKED: Final = {
@@ -164,12 +196,21 @@ _UNTRACKED: Final = {
 
 def state(fields: Fields) -> str:
     """The state that conntrack gives a packet of which nothing else is known than its ``fields``."""
-    if "state" in fields:
+    shows = "flags" in fields and not fields.get("reply")
+    if "state" in fields and not (shows and fields["state"] in ("new", "invalid")):
         return str(fields["state"])
     if fields.get("proto") in ("icmp", "ipv6-icmp") and "type" in fields:
         kind = fields["type"]
         return "new" if kind in REQUESTS else "untracked" if kind in _UNTRACKED else "invalid"
+    if shows and fields.get("proto") == "tcp":
+        return "new" if _begins(frozenset(fields["flags"])) else "invalid"
     return "new"
+
+
+def _begins(flags: frozenset[str]) -> bool:
+    """Whether conntrack takes a TCP packet of no known connection for the first of one: tcp_valid_flags[] and the
+    column of TCP_CONNTRACK_NONE in tcp_conntracks[] of nf_conntrack_proto_tcp.c, with nf_conntrack_tcp_loose."""
+    return flags & {"syn", "ack", "fin", "rst"} in ({"syn"}, {"ack"})
 
 
 def _conntrack(what: Mapping[str, Any], fields: Fields) -> Any:
@@ -177,7 +218,8 @@ def _conntrack(what: Mapping[str, Any], fields: Fields) -> Any:
     if key == "state":
         return frozenset({state(fields)})
     if key == "status":
-        return fields.get("status", frozenset())
+        seen = frozenset({"confirmed", "seen-reply"}) if fields.get("reply") else frozenset()
+        return frozenset(fields.get("status", ())) | seen
     if key == "mark":
         return fields.get("ct_mark", 0)
     if key == "direction":
@@ -212,7 +254,32 @@ def _fib(what: Mapping[str, Any], fields: Fields) -> Any:
 
 
 def _option(what: Mapping[str, Any], fields: Fields) -> Any:
-    return fields.get("mss") if what.get("name") == "maxseg" else UNKNOWN
+    if what.get("name") != "maxseg":
+        return UNKNOWN
+    return fields.get("mss") if "field" in what else "mss" in fields
+
+
+def _existing(kind: str) -> Callable[[Mapping[str, Any], Fields], Any]:
+    """Whether a packet has an extension header or an option; of a routing header, its type."""
+
+    def found(what: Mapping[str, Any], fields: Fields) -> Any:
+        name = headers.existing(kind, what)
+        if name == "rt_type":
+            return fields.get(name, 0 if fields.get("exthdr rt") else None)
+        return bool(fields.get(name)) if name else UNKNOWN
+
+    return found
+
+
+def _chunk(what: Mapping[str, Any], fields: Fields) -> Any:
+    if fields.get("proto") != "sctp" or "field" in what:
+        return UNKNOWN if "field" in what else None
+    return bool(fields.get(f"chunk {what.get('name')}", what.get("name") == "init" and not _chunk_of(fields)))
+
+
+def _chunk_of(fields: Fields) -> str:
+    """The chunk that a packet is asked to have; "" for none."""
+    return next((name for name in headers.CHUNKS if fields.get(f"chunk {name}")), "")
 
 
 def _numgen(what: Mapping[str, Any], _: Fields) -> Any:
@@ -225,6 +292,9 @@ _VALUES: Final = {
     "ct": _conntrack,
     "fib": _fib,
     "tcp option": _option,
+    "exthdr": _existing("exthdr"),
+    "ip option": _existing("ip option"),
+    "sctp chunk": _chunk,
     "numgen": _numgen,
 }
 

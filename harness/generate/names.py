@@ -16,7 +16,15 @@ PROTOCOLS: Mapping[str, int] = {
     "ipencap": 4,
     "ipip": 4,
     "ipv6": 41,
+    "hopopt": 0,
+    "ipv6-route": 43,
+    "ipv6-frag": 44,
+    "ipv6-nonxt": 59,
+    "ipv6-opts": 60,
+    "rsvp": 46,
+    "eigrp": 88,
     "ospf": 89,
+    "ospfigp": 89,
     "pim": 103,
     "comp": 108,
     "vrrp": 112,
@@ -44,6 +52,14 @@ DSCP: Mapping[str, int] = {
     "ef": 46,
 }
 """See RFC 2474, RFC 2597 and nft(8), "DSCP TYPE"."""
+ECN: Mapping[str, int] = {"not-ect": 0, "ect1": 1, "ect0": 2, "ce": 3}
+IGMP: Mapping[str, int] = {
+    "membership-query": 0x11,
+    "membership-report-v1": 0x12,
+    "membership-report-v2": 0x16,
+    "leave-group": 0x17,
+    "membership-report-v3": 0x22,
+}
 ARP_OPERATIONS: Mapping[str, int] = {"request": 1, "reply": 2}
 
 _BY_FIELD: Mapping[str, tuple[Mapping[str, int], ...]] = {
@@ -51,8 +67,9 @@ _BY_FIELD: Mapping[str, tuple[Mapping[str, int], ...]] = {
     "flags": (FLAGS,),
     "ether_type": (ETHER_TYPES,),
     "dscp": (DSCP,),
+    "ecn": (ECN,),
+    "priority": ({"none": 0},),
     "op": (ARP_OPERATIONS,),
-    "code": (icmp.CODES, icmp.CODES_V6),
 }
 
 
@@ -71,8 +88,11 @@ def number(value: Any, field: str = "", protocol: Any = None) -> int | None:
         return value
     if isinstance(value, str):
         tables = _BY_FIELD.get(field, ())
+        is_six = protocol == "ipv6-icmp"
         if field == "type":
-            tables = (icmp.TYPES_V6,) if protocol == "ipv6-icmp" else (icmp.TYPES,)
+            tables = (icmp.TYPES_V6,) if is_six else (icmp.TYPES,)
+        if field == "code":
+            tables = (icmp.CODES_V6, icmp.CODES) if is_six else (icmp.CODES, icmp.CODES_V6)
         for table in tables:
             if value in table:
                 return table[value]

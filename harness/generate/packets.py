@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any, Final, NamedTuple
 
-from harness.generate import names
+from harness.generate import headers, names
 from harness.generate.constraints import (
     ADDRESSES,
     IMPOSSIBLE,
@@ -18,12 +19,12 @@ from harness.generate.constraints import (
     merged,
 )
 from harness.generate.device import SimulatedDevice
+from harness.generate.ends import Ends
 from harness.generate.expressions import Fields
 from harness.generate.sends import REPLY_PORT, send_of
 from harness.generate.simulate import SimulatedChain, SimulatedRule, Traversal, answered, excess, jumps
 from harness.model.observation import Place
 from harness.packets import icmp
-from harness.topology.parts import LOOPBACK
 
 ASKED_AT_MOST: Final = 96
 """Combinations of what the rules on one way to a rule ask for."""
@@ -35,6 +36,8 @@ TRAVELS_AT_MOST: Final = 400
 REPEATED_AT_MOST: Final = 12
 NAMED_AT_MOST: Final = 24
 """Addresses of other rules that are tried for a rule."""
+BEGINNINGS: Final = ("ingress", "prerouting", "output")
+"""Hooks that come before others."""
 FREE_PORTS: Final = (4711, 9999, 40404, 4096, 7777)
 COMMON_PORTS: Final = (53, 443)
 _MESSAGES: Final = {
@@ -65,6 +68,7 @@ class Candidates:
         self._ruleset = device.ruleset
         self._network = device.network
         self._hosts = list(self._network.hosts)
+        self._ends = Ends(device)
         rules = [rule for chain in self._ruleset.chains.values() for rule in chain.rules]
         asked = [one for rule in rules for one in itertools.islice(self._asked_by(rule, None), 8)]
         used = {port for one in asked for key in ("dport", "sport") if isinstance(port := one.get(key), int)}
@@ -83,6 +87,13 @@ class Candidates:
         named = {repr(one): one for one in self._named(asked)}
         self._donors += itertools.islice(named.values(), NAMED_AT_MOST)
         self._left: dict[Place, int] = {}
+        self._decided: dict[Place, Counter[Place]] = {}
+
+    def decided_before(self, key: Place) -> list[Place]:
+        """The rules and policies that decided about all packets tried for ``key`` before these came to it, the most
+        frequent first; none where a packet came to it."""
+        found = self._decided.get(key, Counter())
+        return [] if key in found else [place for place, _ in found.most_common()]
 
     @staticmethod
     def _named(several: Iterable[Constraints]) -> Iterator[Constraints]:
@@ -172,6 +183,21 @@ class Candidates:
             met = self._travel(key, dict(fields), way | {key})
             if met and key in met.met:
                 yield from self._repeated(fields, self._times(way | {key}))
+            elif met and met.met:
+                self._note(key, met)
+
+    def _note(self, key: Place, met: Traversal) -> None:
+        """Note what decided about a packet that did not meet ``key``."""
+        chain = self._ruleset.chains[key[:3]]
+        behind = next((at for at, rule in enumerate(chain.rules, 1) if rule.key == key), 0)
+        came = behind and met.came.get(chain.key, 0) >= behind
+        on_way = {chain.key[:3], *self._ruleset.callers_of(chain)}
+        hooks = {one: found.hook for one, found in self._ruleset.chains.items()}
+        ended = [
+            one for one in met.met if one[:3] in on_way or (met.verdict != "accept" and hooks[one[:3]] in BEGINNINGS)
+        ]
+        if came or ended:
+            self._decided.setdefault(key, Counter())[key if came else ended[-1]] += 1
 
     def _travel(self, key: Place, fields: Fields, wanted: frozenset[Place]) -> Traversal | None:
         self._left[key] -= 1
@@ -236,19 +262,16 @@ class Candidates:
         for family, protocol in combined:
             if family == _OTHER_FAMILY.get(str(protocol)):
                 continue
-            ends = ({"from": sender, "to": receiver} for sender, receiver in self._ends(asked, family))
-            for whose in itertools.chain(self._turned(asked, family), ends):
+            for whose in self._ends.of(asked, family):
                 fields = {**whose, "family": family, "proto": protocol}
                 fields |= self._defaults(protocol, family, invalid=asked.get("state") == "invalid")
-                for message in _MESSAGES.get(str(protocol), ()):
-                    yield fields | {"type": message, "code": 0} | own
-                    if "type" in own:
-                        break
-                if protocol in _MESSAGES:
-                    continue
-                yield fields | own
-                if "dport" in fields and "dport" not in own:
-                    yield fields | {"dport": self._ports[0] if self._ports else 443} | own
+                several = [{"type": message, "code": 0} for message in _MESSAGES.get(str(protocol), ())]
+                if "type" in own:
+                    several = several[:1]
+                elif "dport" in fields and "dport" not in own:
+                    several = [{}, {"dport": self._ports[0] if self._ports else 443}]
+                whole = (headers.filled(fields | one | own) for one in several or [{}])
+                yield from (one for one in whole if one is not None)
 
     def _defaults(self, protocol: str | int, family: int, *, invalid: bool) -> Fields:
         """The fields that a packet of ``protocol`` has besides its ends, where no rule asks for others."""
@@ -261,62 +284,6 @@ class Candidates:
         if protocol == "arp":
             fields["op"] = "request"
         return fields
-
-    def _ends(self, asked: Constraints, family: int) -> Iterator[tuple[str, str]]:
-        """Who may send the packet, and to whom."""
-        device = self._network.device
-        for sender, receiver in itertools.product(self._senders(asked), self._receivers(asked, family)):
-            if sender != receiver or (sender == device and asked.get("oif") in (None, LOOPBACK)):
-                yield sender, receiver
-
-    def _turned(self, asked: Constraints, family: int) -> Iterator[Fields]:
-        """Ends of a packet that leaves the device by the interface that it came by.
-
-        A host sends it to the device's Ethernet address, from an address that nobody has to its own.
-        """
-        name = asked.get("iif")
-        if name is None or name != asked.get("oif") or name not in self._device.host.interfaces:
-            return
-        interface = self._device.host.interfaces[name]
-        for sender in self._senders(asked)[:1]:
-            network = next((one.network for one in interface.addresses if one.version == family), None)
-            own = self._network.address(sender, family, towards=self._network.device)
-            if network is None or own is None or sender == self._network.device:
-                continue
-            numbers = range(1, min(network.num_addresses - 1, 250))
-            free = next((one for n in numbers if self._network.owner(one := network[n]) is None), None)
-            if free is not None:
-                destination = str(asked.get("daddr", own))
-                yield {"from": sender, "to": destination, "saddr": str(free), "ether_daddr": interface.mac}
-
-    def _senders(self, asked: Constraints) -> list[str]:
-        device, facing, iif = self._network.device, self._device.facing, asked.get("iif")
-        if iif is None:
-            return [*(name for name in self._hosts if name != device), *([] if asked.get("group") else [device])]
-        return [facing[iif]] if iif in facing else self._behind(iif) or [device] * (iif == LOOPBACK)
-
-    def _receivers(self, asked: Constraints, family: int) -> list[str]:
-        device, facing = self._network.device, self._device.facing
-        others = [name for name in self._hosts if name != device]
-        if asked.get("group"):
-            return ["224.0.0.1" if family == 4 else "ff02::1"]
-        if "daddr" in asked:
-            address = ip_address(str(asked["daddr"]))
-            if address.version != family:
-                return []
-            owner = self._network.owner(address)
-            usual = self._network.address(owner, family, towards=device) if owner in others else None
-            return [owner] if owner is not None and usual == address else [str(address)]
-        if (oif := asked.get("oif")) is not None:
-            # A packet to the device may be sent on by a rule that translates its destination.
-            towards = [facing[oif]] if oif in facing else self._behind(oif)
-            return [*towards, device] if oif != LOOPBACK else [device]
-        return [*([device] if asked.get("local") else []), *others[1:], others[0], device]
-
-    def _behind(self, bridge: str) -> list[str]:
-        """The hosts at the ports of a bridge."""
-        ports = self._device.host.bridges[bridge].ports if bridge in self._device.host.bridges else ()
-        return [self._device.facing[port] for port in ports if port in self._device.facing]
 
     def _replies(self, key: Place, fields: Fields, way: frozenset[Place]) -> Iterator[Candidate]:
         """A packet that is let in, and the answer to it that meets ``key``."""
@@ -383,6 +350,8 @@ def _protocols(asked: Constraints) -> Sequence[str | int]:
         return ("arp",)
     if "proto" in asked:
         return (asked["proto"],)
+    if "echo_id" in asked or "echo_seq" in asked:
+        return ("icmp", "ipv6-icmp")
     if asked.get("state") == "invalid" or "flags" in asked or "mss" in asked:
         return ("tcp",)
     if "type" in asked:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from harness.generate import names
+from harness.generate import headers, names
 from harness.generate.expressions import Fields
 
 REPLY_PORT: Final = 40000
@@ -20,7 +20,8 @@ def send_of(fields: Fields) -> dict[str, Any]:
         send["ether"] = ether
     protocol, family = fields["proto"], fields["family"]
     if protocol == "arp":
-        return send | {"arp": {"op": fields["op"]} if fields["op"] != "request" else {}}
+        message = {"op": fields["op"]} if fields["op"] != "request" else {}
+        return send | {"arp": message | ({"src": str(fields["saddr"])} if "saddr" in fields else {})}
     header = _ip_header(fields)
     if "frag" in fields:
         return send | {"ip": header | {"frag": fields["frag"], "proto": 17}, "payload": "later"}
@@ -32,12 +33,19 @@ def send_of(fields: Fields) -> dict[str, Any]:
     if protocol in _UPPER:
         key, upper = _UPPER[protocol]
         send[key] = upper(fields)
-    if protocol in ("dccp", "udplite"):
-        ports = b"".join(fields[port].to_bytes(2, "big") for port in ("sport", "dport"))
-        send["payload"] = {"hex": (ports + bytes(12)).hex()}  # as much of a header as rules read
+    return send | _payload(fields)
+
+
+def _payload(fields: Fields) -> dict[str, Any]:
+    """What a packet carries behind the headers that have keys of their own."""
+    if size := fields.get("size"):
+        return {"payload": "x" * size}
     if "payload" in fields:
-        send["payload"] = {"hex": fields["payload"]}
-    return send
+        return {"payload": {"hex": fields["payload"]}}
+    if fields["proto"] in ("dccp", "udplite"):
+        ports = b"".join(fields[port].to_bytes(2, "big") for port in ("sport", "dport"))
+        return {"payload": {"hex": (ports + bytes(12)).hex()}}  # as much of a header as rules read
+    return {}
 
 
 def _ip_header(fields: Fields) -> dict[str, Any]:
@@ -47,9 +55,23 @@ def _ip_header(fields: Fields) -> dict[str, Any]:
         header["src"] = str(fields["saddr"])
     if "ttl" in fields:
         header["ttl" if fields["family"] == 4 else "hlim"] = fields["ttl"]
-    if fields.get("dscp"):
-        header["tos" if fields["family"] == 4 else "tc"] = fields["dscp"] << 2
-    return header
+    if service := (fields.get("dscp", 0) << 2) | fields.get("ecn", 0):
+        header["tos" if fields["family"] == 4 else "tc"] = service
+    if fields["family"] == 4:
+        header |= _given(fields, {"ip_id": "id"})
+        if options := headers.held(fields, "ip option"):
+            header["options"] = options
+        return header
+    header |= _given(fields, {"flow": "fl"})
+    extensions: list[Any] = list(headers.held(fields, "exthdr"))
+    if "rt_type" in fields:
+        extensions = [*(one for one in extensions if one != "rt"), {"rt": {"type": fields["rt_type"]}}]
+    return header | ({"headers": extensions} if extensions else {})
+
+
+def _given(fields: Fields, keys: Mapping[str, str]) -> dict[str, Any]:
+    """Those of ``fields`` that are given, as the keys that a header has for them."""
+    return {key: fields[name] for name, key in keys.items() if name in fields}
 
 
 def _ports(fields: Fields) -> dict[str, Any]:
@@ -61,20 +83,28 @@ def _tcp_header(fields: Fields) -> dict[str, Any]:
     letters = "".join(letter for name, letter in zip(names.FLAGS, "FSRPAUEC", strict=True) if name in fields["flags"])
     if letters != "S":
         header["flags"] = letters
-    if "mss" in fields:
-        header["mss"] = fields["mss"]
-    return header
+    return header | _given(fields, {name: name for name in ("seq", "ack", "window", "mss", "checksum")})
 
 
 def _icmp_header(fields: Fields) -> dict[str, Any]:
     header = {"type": fields["type"]} if fields["type"] != "echo-request" else {}
-    return header | ({"code": fields["code"]} if fields["code"] else {})
+    header |= {"code": fields["code"]} if fields["code"] else {}
+    return header | _given(fields, {"echo_id": "id", "echo_seq": "seq"})
+
+
+def _udp_header(fields: Fields) -> dict[str, Any]:
+    return _ports(fields) | _given(fields, {"checksum": "checksum"})
+
+
+def _sctp_header(fields: Fields) -> dict[str, Any]:
+    chunk = next((name for name in headers.CHUNKS if fields.get(f"chunk {name}")), "init")
+    return _ports(fields) | _given(fields, {"tag": "tag"}) | ({"chunk": chunk} if chunk != "init" else {})
 
 
 _UPPER: Final[Mapping[str, tuple[str, Callable[[Fields], dict[str, Any]]]]] = {
     "tcp": ("tcp", _tcp_header),
-    "udp": ("udp", _ports),
-    "sctp": ("sctp", _ports),
+    "udp": ("udp", _udp_header),
+    "sctp": ("sctp", _sctp_header),
     "icmp": ("icmp", _icmp_header),
     "ipv6-icmp": ("icmpv6", _icmp_header),
 }

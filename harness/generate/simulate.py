@@ -30,6 +30,7 @@ DEPTH: Final = 16
 """Chains that call one another: NFT_JUMP_STACK_SIZE."""
 FINAL: Final = ("accept", "drop", "reject", "queue")
 NAT: Final = ("dnat", "snat", "masquerade", "redirect")
+_TRACKING: Final = (*NAT, "flow", "synproxy", "ct count", "ct helper", "ct timeout", "ct expectation")
 
 
 class SimulatedRule(NamedTuple):
@@ -113,23 +114,34 @@ class SimulatedRuleset:
                 for target in dict.fromkeys(self.targets(rule)):
                     self._callers[chain.family, chain.table, target].append(rule)
 
+    def is_tracked(self, family: str) -> bool:
+        """Whether connections are tracked for packets of chains of ``family``: the kernel begins that for a rule that
+        needs it (``nf_ct_netns_get()``), which a chain of type nat alone does not."""
+        families = {"inet": ("inet", "ip", "ip6")}.get(family, (family, "inet"))
+        return any(
+            chain.family in families and any(map(_tracks, rule.statements))
+            for chain in self.chains.values()
+            for rule in chain.rules
+        )
+
     def callers(self, chain: SimulatedChain) -> Sequence[SimulatedRule]:
         """The rules that lead into ``chain``."""
         return self._callers.get((chain.family, chain.table, chain.name), ())
 
     def is_reached(self, chain: SimulatedChain) -> bool:
         """Whether rules lead from a base chain to ``chain``, or it is one."""
+        return bool(chain.hook) or any(self.chains[key].hook for key in self.callers_of(chain))
+
+    def callers_of(self, chain: SimulatedChain) -> set[ChainKey]:
+        """The chains from which rules lead to ``chain``, by others or directly."""
         seen: set[ChainKey] = set()
         waiting = [chain]
         while waiting:
-            one = waiting.pop()
-            if one.hook:
-                return True
-            for rule in self.callers(one):
+            for rule in self.callers(waiting.pop()):
                 if rule.key[:3] not in seen:
                     seen.add(rule.key[:3])
                     waiting.append(self.chains[rule.key[:3]])
-        return False
+        return seen
 
     def targets(self, rule: SimulatedRule) -> Iterator[str]:
         """The chains that ``rule`` may jump to."""
@@ -212,6 +224,12 @@ def jumps(verdict: Any) -> Iterator[str]:
     word, what = unpacked(verdict)
     if word in ("jump", "goto") and isinstance(what, Mapping) and isinstance(what.get("target"), str):
         yield what["target"]
+
+
+def _tracks(statement: tuple[str, Any]) -> bool:
+    """Whether a statement needs connection tracking."""
+    word, what = statement
+    return word in _TRACKING or "'ct'" in repr(what) or "'ct " in repr(what)
 
 
 def _statement(statement: Any) -> tuple[str, Any]:

@@ -98,8 +98,8 @@ def _held(facts: Facts) -> dict[ChainKey, list[Rule]]:
     return found
 
 
-def why_none(device: SimulatedDevice, key: Place) -> str:
-    """Why no packet was made for a rule or policy."""
+def why_none(device: SimulatedDevice, key: Place, before: Sequence[str] = ()) -> str:
+    """Why no packet was made for a rule or policy; ``before`` names those that decided about all that were tried."""
     ruleset = device.ruleset
     chain = ruleset.chains.get(key[:3])
     if chain is None:
@@ -115,33 +115,56 @@ def why_none(device: SimulatedDevice, key: Place) -> str:
         return f"a lab sends nothing through the {chain.hook} hook of family {chain.family}"
     if chain.hook and chain.devices and not {LOOPBACK, *device.facing} & set(chain.devices):
         return f"the lab has no interface {' or '.join(chain.devices)}"
-    if rule and (refused := _refused(device, chain, rule)):
+    if refused := _refused(device, chain, rule):
         return refused
     if _is_shadowed(ruleset, chain, key):
         return "an earlier rule decides every packet"
-    return "no packet was found: earlier rules decide, or it matches on what init does not understand"
+    if before:
+        return f"every packet tried for it is decided before by {' or by '.join(before[:2])}"
+    return "no packet was found: its matches exclude one another, or init does not understand them"
 
 
-def _refused(device: SimulatedDevice, chain: SimulatedChain, rule: SimulatedRule) -> str:
-    """Why the kernel lets no packet come to ``rule``; "" where nothing is known of that."""
+def _refused(device: SimulatedDevice, chain: SimulatedChain, rule: SimulatedRule | None) -> str:
+    """Why the kernel lets no packet come to ``rule``, or to a policy; "" where nothing is known of that."""
     ruleset = device.ruleset
+    if chain.kind == "nat" and not ruleset.is_tracked(chain.family):
+        return "no rule needs connection tracking, and without it chains of type nat see no packet"
     if chain.kind == "nat" and (first := _other_nat(device, chain)):
         return f"the nat chains of family {first} were registered first, and only those see a new connection"
+    if rule is None:
+        return ""
     for word, what in rule.statements:
-        if word != "match" or what["op"] not in ("==", "in"):
-            continue
-        name, members = field(what["left"]), ruleset.members(rule, what["right"])
-        if name == "status" and choices("dnat", members) and not _translates(ruleset):
-            return "no rule performs destination NAT"
-        networks = [network for member in members if (network := _network(member)) is not None]
-        if chain.hook not in ("input", "forward") or name not in ADDRESSES or len(networks) < len(members):
-            continue
-        if all(one.is_loopback for one in networks):
-            return f"the kernel drops packets from other hosts with the address {networks[0]} before this hook"
-        if name == "daddr" and all(one.is_multicast and not is_joined(one.network_address) for one in networks):
-            return (
-                f"no program of the lab has joined the group {_shown(networks[0])}, so the device does not receive it"
-            )
+        if word == "tproxy":
+            return "tproxy matches only where a program listens, and init starts none"
+        if word == "match" and what["op"] in ("==", "in"):
+            members = ruleset.members(rule, what["right"])
+            if refused := _of_state(ruleset, what["left"], members) or _of_addresses(chain, what["left"], members):
+                return refused
+    return ""
+
+
+def _of_state(ruleset: SimulatedRuleset, left: Any, members: Sequence[Any]) -> str:
+    """Why no packet has a mark or a status of ``members``; "" where nothing is known of that."""
+    name, kind = field(left), unpacked(left)[0]
+    if name == "mark" and kind in ("meta", "ct") and 0 not in members and not _sets(ruleset, kind):
+        return "no rule sets a mark, and packets are sent without" if kind == "meta" else "no rule sets such a mark"
+    if name == "status" and choices("dnat", members) and not _translates(ruleset):
+        return "no rule performs destination NAT"
+    return ""
+
+
+def _of_addresses(chain: SimulatedChain, left: Any, members: Sequence[Any]) -> str:
+    """Why no packet with an address of ``members`` comes to the hook of ``chain``; "" where that is not known."""
+    name = field(left)
+    networks = [network for member in members if (network := _network(member)) is not None]
+    if chain.hook not in ("input", "forward") or name not in ADDRESSES or len(networks) < len(members):
+        return ""
+    if networks and all(one.is_link_local for one in networks) and networks[0].version == 6:
+        return "the device of a lab has no link-local address, and forwards none"
+    if networks and all(one.is_loopback for one in networks):
+        return f"the kernel drops packets from other hosts with the address {networks[0]} before this hook"
+    if name == "daddr" and all(one.is_multicast and not is_joined(one.network_address) for one in networks):
+        return f"no program of the lab has joined the group {_shown(networks[0])}, so the device does not receive it"
     return ""
 
 
@@ -150,6 +173,18 @@ def _other_nat(device: SimulatedDevice, chain: SimulatedChain) -> str:
     families = {"inet": ("ip", "ip6")}.get(chain.family, (chain.family,))
     first = {device.first_with_nat(family) for family in families}
     return "" if chain.family in first else " and ".join(sorted(first))
+
+
+def _sets(ruleset: SimulatedRuleset, kind: str) -> bool:
+    """Whether a rule sets a mark: that of a packet (``meta``), or of a connection (``ct``)."""
+    mangled = [
+        what.get("key")
+        for chain in ruleset.chains.values()
+        for rule in chain.rules
+        for word, what in rule.statements
+        if word == "mangle" and isinstance(what, dict)
+    ]
+    return {kind: {"key": "mark"}} in mangled
 
 
 def _translates(ruleset: SimulatedRuleset) -> bool:

@@ -75,6 +75,11 @@ def run(
         # What measures looks at it, too: another nft might give other handles to the rules.
         facts = look(rulesets, _image(kernel)) if session is None else session.look(rulesets)
         rulesets = [_in_project(one, output, project, progress) for one in rulesets]
+        if not any(one.is_base for one in facts.chains):
+            raise HarnessError(
+                f"{', '.join(map(str, rulesets))} has no base chain, so no packet comes to a rule of it",
+                remedy="name a file that has one or includes it, such as the one that the firewall loads",
+            )
         chosen = placed(lab.given(at), output) if at else lab.choose(facts)
         progress(f"lab: {chosen.described}")
         about = list(targets(facts))
@@ -85,14 +90,14 @@ def run(
         if session is not None:
             work.measure(partial(_measured, session), progress)
     found = work.scenarios(measured=measure)
-    if not found:
-        raise HarnessError(
-            "no packet was found that meets any of the rules or policies", remedy="write scenarios by hand"
-        )
     missed = [(one, work.reason(one)) for one in about if one.key not in found]
     comments = [escape(f"{one.located}: {why}") for one, why in missed]
     for comment in comments:
         progress(f"no scenario for {comment}")
+    if not found:
+        raise HarnessError(
+            "no packet was found that meets any of the rules or policies", remedy="write scenarios by hand"
+        )
     try:
         save(output, writer.text(_once(found.values()), comments))
         put_schema(output.parent)
@@ -170,8 +175,8 @@ class _Work:
         self._reasons: dict[Place, str] = {}
         self._measured: list[MeasuredPackets] = []
         self._tried: dict[Place, list[int]] = {}
-        packets = Candidates(device)
-        self._search = {one.key: packets.of(one.key) for one in about}
+        self._packets = Candidates(device)
+        self._search = {one.key: self._packets.of(one.key) for one in about}
         self.candidates: dict[Place, list[Candidate]] = {one.key: [] for one in about}
         """The packets that have been made for a rule or policy so far."""
         self._cases: dict[str, Case | str] = {}
@@ -293,7 +298,9 @@ class _Work:
             return self._reasons[target.key]
         if numbers := self._tried.get(target.key):
             return self._measured[numbers[0]].missed()
-        return why_none(self._device, target.key)
+        names = {one.key: one.located for one in self._targets}
+        before = [names[place] for place in self._packets.decided_before(target.key) if place in names]
+        return why_none(self._device, target.key, before)
 
 
 def _once(drafts: Iterable[ScenarioDraft]) -> list[ScenarioDraft]:

@@ -11,6 +11,7 @@ from harness.generate.targets import Target, joined
 from harness.model.observation import Place, Rule, Step
 from harness.model.result import PacketResult
 from harness.recording import expectation
+from harness.recording.chance import matches_by
 from harness.recording.naming import name_of
 from harness.recording.sample import NotRecordableError, Sample
 
@@ -86,9 +87,11 @@ def drafts(
     for number, keys in met.items():
         for key in keys:
             by_key.setdefault(key, []).append(number)
+    by_chance = _by_chance(measured)
     expected: dict[int, dict[int, dict[str, object]] | str] = {}
     chosen: dict[int, list[Target]] = {}
-    for target in targets:
+    reasons |= {key: f"{cause} decides whether it matches" for key, cause in by_chance.items()}
+    for target in (one for one in targets if one.key not in by_chance):
         own = [number for number in tried.get(target.key, ()) if target.key in met[number]]
         for number in dict.fromkeys([*own, *by_key.get(target.key, ())]):
             if number not in expected:
@@ -108,6 +111,12 @@ def drafts(
         draft = _draft(first[number], met[number], values, about)
         found |= dict.fromkeys((one.key for one in about), draft)
     return found
+
+
+def _by_chance(measured: Sequence[MeasuredPackets]) -> dict[Place, str]:
+    """The rules of which chance or the time decides whether they match; with which of them does."""
+    rules = {rule for one in measured for rule in one.rules}
+    return {rule.place: cause for rule in rules if (cause := matches_by(rule))}
 
 
 def _draft(

@@ -2,7 +2,8 @@
 
 nf_tables draws random numbers for ``numgen random`` and ``meta random`` (net/netfilter/nft_numgen.c, nft_meta.c), and
 a seed for ``jhash`` without one (nft_hash.c); that of ``symhash`` is the kernel's (net/core/flow_dissector.c). NAT
-draws ports for ``random`` and ``fully-random``, and from a range for the source (nf_nat_core.c).
+draws ports for ``random`` and ``fully-random``, and from a range for the source (nf_nat_core.c). A source that is
+drawn, ``snat to jhash ip saddr mod 2 map { … }``, leaves open only which address a packet gets.
 """
 
 from __future__ import annotations
@@ -23,11 +24,22 @@ _DRAWN: Final = re.compile(
     r"|\bmeta random\b"
     r"|\bsymhash\b"
     r"|\bjhash\b(?:(?!\bmod\b).)*\bmod \d+(?! seed\b)"
-    r"|\bmeta (?:time|hour|day)\b"
+    r"|\bmeta (?:time|hour|day|cpu)\b"
     r"|\bct (?:id|expiration)\b"
 )
 _CLOCK: Final = re.compile(r"meta (?:time|hour|day)|ct expiration")
 _NAT: Final = re.compile(r"\b(?P<kind>masquerade|snat|dnat|redirect)\b(?P<rest>.*)")
+_DRAWN_SOURCE: Final = re.compile(
+    r"\b(?P<kind>snat|redirect|masquerade)\b(?: ip6?)?(?: addr \. port)? to :?(?P<drawn>.*\bmod (?P<mod>\d+).*)"
+    r"\bmap \{(?P<elements>[^}]*)\}"
+)
+"""A translation that ends in the same place whichever element of its map is drawn."""
+_ELEMENT: Final = re.compile(r"(?:^|, )\s*(?P<low>\d+)(?:-(?P<high>\d+))? : ")
+_EFFECTS: Final = re.compile(
+    r"\b(?:accept|drop|reject|queue|jump|goto|return|continue|v?map|limit|quota|ct count|meter|dnat|snat|masquerade)\b"
+    r"|\b(?:redirect|tproxy|synproxy|notrack|dup|fwd|set|flow|add|update|delete|xt)\b|@"
+)
+"""Statements after which a packet, or what comes after it, is another; more words do no harm."""
 _PORT_RANGE: Final = re.compile(r":\d+-\d+")
 _PORTS: Final = re.compile(r"\b(?P<protocol>tcp|udp|sctp|dccp|udplite) (?P<field>[sd]port) (?P<value>\{[^}]*\}|\S+)")
 _ADDRESS: Final = re.compile(r"\bip6? (?P<field>[sd])addr (?P<value>\{[^}]*\}|\S+)")
@@ -40,20 +52,31 @@ def decides(rules: Iterable[Rule]) -> bool:
     return any(_DRAWN.search(text) or _NAT.search(text) for text in (_STRING.sub('""', rule.text) for rule in rules))
 
 
+def matches_by(rule: Rule) -> str:
+    """What decides whether ``rule`` matches, "chance" or "the time"; "" for neither."""
+    text = _STRING.sub('""', rule.text)
+    drawn = None if _source_is_drawn(text) else _DRAWN.search(text)
+    return "" if drawn is None else "the time" if _CLOCK.match(drawn[0]) else "chance"
+
+
 def refuse(seen: Sample) -> None:
     """Refuse to record what the next run may not see: raise :class:`NotRecordableError` if chance or time decides."""
     for rule in evaluated(_steps(seen), seen.rules):
         text = _STRING.sub('""', rule.text)
-        if (drawn := _DRAWN.search(text)) and not _excludes(text[: drawn.start()], seen):
+        if not _EFFECTS.search(text):
+            continue  # it counts or logs
+        if (drawn := _DRAWN.search(text)) and not (_source_is_drawn(text) or _excludes(text[: drawn.start()], seen)):
             cause = "the time" if _CLOCK.match(drawn[0]) else "chance"
             place = f" ({rule.position.file.rpartition('/')[2]}:{rule.position.line})" if rule.position else ""
             raise NotRecordableError(f"{cause} decides about the packet: {drawn[0].strip()} in {rule.text}{place}")
 
 
 def random_fields(seen: Sample) -> frozenset[str]:
-    """The ports that NAT has drawn for the packet, ``sport`` and ``dport``."""
+    """The ports and addresses that NAT has drawn for the packet: ``sport``, ``dport``, ``src``."""
     found = set()
     for step in _steps(seen):
+        if step.rule and _source_is_drawn(_STRING.sub('""', step.rule.text)):
+            found |= {"dport"} if "redirect" in step.rule.text else {"src", "sport"}
         nat = _NAT.search(_STRING.sub('""', step.rule.text)) if step.rule else None
         if nat is None:
             continue
@@ -61,6 +84,20 @@ def random_fields(seen: Sample) -> frozenset[str]:
         if "random" in nat["rest"] or (is_source and _PORT_RANGE.search(nat["rest"])):
             found.add("sport" if is_source else "dport")
     return frozenset(found)
+
+
+def _source_is_drawn(text: str) -> bool:
+    """Whether all that chance decides in a rule is the source, or the device's own port, that a packet gets.
+
+    Each number that may be drawn must have an element, since without one the rule does not match.
+    """
+    found = _DRAWN_SOURCE.search(text)
+    if found is None or not _DRAWN.search(found["drawn"]) or _DRAWN.search(text[: found.start()]):
+        return False
+    keys: set[int] = set()
+    for one in _ELEMENT.finditer(found["elements"]):
+        keys.update(range(int(one["low"]), min(int(one["high"] or one["low"]), int(found["mod"])) + 1))
+    return set(range(int(found["mod"]))) <= keys
 
 
 def _steps(seen: Sample) -> Iterator[Step]:

@@ -11,7 +11,7 @@ from harness.generate import lab
 from harness.generate.device import SimulatedDevice
 from harness.generate.packets import Candidates
 from harness.generate.simulate import SimulatedRuleset
-from tests.listings import facts, key_of, packet, packets
+from tests.listings import facts, key_of, packet, packets, table
 
 
 @pytest.mark.parametrize(
@@ -141,3 +141,74 @@ def test_names_blocks_and_maps_are_understood(text: str, header: tuple[str, dict
         assert send["ip"]["proto"] in (2, 47, 89)
     else:
         assert send[key] == values
+
+
+@pytest.mark.parametrize(
+    ("text", "header"),
+    [
+        ("ip hdrlength > 5", {"ip": {"options": ["ra"]}}),
+        ("ip id != 1", {"ip": {"id": 0}}),
+        ("ip dscp != cs0", {"ip": {"tos": 4}}),
+        ("ip ecn ce", {"ip": {"tos": 3}}),
+        ("ip ttl != 64", {"ip": {"ttl": 63}}),
+        ("ip option rr exists", {"ip": {"options": ["rr"]}}),
+        ("ip length 100", {"tcp": {"dport": 4711}, "payload": "x" * 60}),
+        ("meta length 400-500", {"tcp": {"dport": 4711}, "payload": "x" * 360}),
+        ("udp length 200", {"udp": {"dport": 4711}, "payload": "x" * 192}),
+        ("udp checksum 0", {"udp": {"dport": 4711, "checksum": 0}}),
+        ("tcp window < 1024", {"tcp": {"dport": 4711, "window": 1023}}),
+        ("tcp ackseq > 100", {"tcp": {"dport": 4711, "ack": 101}}),
+        ("tcp doff > 5", {"tcp": {"dport": 4711, "mss": 1460}}),
+        ("tcp option maxseg exists", {"tcp": {"dport": 4711, "mss": 1460}}),
+        ("tcp option maxseg missing", {"tcp": {"dport": 4711}}),
+        ("icmp sequence > 9", {"icmp": {"type": "echo-reply", "seq": 10}}),
+        ("sctp chunk data exists", {"sctp": {"dport": 4711, "chunk": "data"}}),
+        ("esp spi 256", {"ip": {"proto": 50}, "payload": {"hex": "00000100" + "00" * 12}}),
+        ("igmp type membership-query", {"ip": {"proto": 2}, "payload": {"hex": "11" + "00" * 15}}),
+        ("meta l4proto != {", {"sctp": {"dport": 4711}}),
+        ("ct original proto-dst", {"tcp": {"dport": 80}}),
+        ("ip6 flowlabel != 0", {"ip6": {"fl": 1}}),
+        ("ip6 length 100", {"ip6": {}, "tcp": {"dport": 4711}, "payload": "x" * 80}),
+        ("hbh exists", {"ip6": {"headers": ["hbh"]}}),
+        ("rt type 0", {"ip6": {"headers": [{"rt": {"type": 0}}]}}),
+        ("icmpv6 code port-unreachable", {"icmpv6": {"code": 4}}),
+        ("arp saddr ip", {"arp": {"src": "10.0.0.9"}}),
+    ],
+)
+def test_a_packet_has_the_fields_of_headers_that_a_rule_looks_at(text: str, header: dict[str, object]) -> None:
+    found = facts("matches")
+    rule = next(one for one in found.rules if one.text.startswith(text) or f" {text}" in one.text)
+    (send,) = next(packets("matches").of(rule.place)).sends
+    assert {key: send.get(key) for key in header} == header
+
+
+def test_an_answer_has_the_status_of_a_connection_that_both_have_sent_on() -> None:
+    found = facts("matches")
+    for text in ("ct status confirmed", "ct status seen-reply"):
+        rule = next(one for one in found.rules if one.text.startswith(text))
+        first, answer = next(packets("matches").of(rule.place)).sends
+        assert (first["from"], first["to"]) == (answer["to"], answer["from"])
+
+
+def test_rules_that_decide_first_are_named() -> None:
+    syn = {"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": 22}}
+    found = table([syn, {"drop": None}], [syn, {"accept": None}])
+    made = Candidates(SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network))
+    key = ("inet", "t", "forward", 3)
+    assert next(made.of(key), None) is None
+    assert made.decided_before(key) == [("inet", "t", "forward", 2)]
+    assert not made.decided_before(("inet", "t", "forward", 2))
+
+
+def test_a_packet_that_the_device_sends_itself_may_have_loopbacks_address() -> None:
+    """`iif lo ip saddr != 127.0.0.0/8 drop` in input, where output lets only packets to 127.0.0.0/8 out."""
+    lo = {"match": {"op": "==", "left": {"meta": {"key": "oifname"}}, "right": "lo"}}
+    loopback = {"prefix": {"addr": "127.0.0.0", "len": 8}}
+    daddr = {"payload": {"protocol": "ip", "field": "daddr"}}
+    found = table([{"match": {"op": "!=", "left": daddr, "right": loopback}}, {"drop": None}], [lo, {"accept": None}])
+    chain = {**found.objects[0]["chain"], "hook": "output", "family": "ip"}
+    objects = [{"chain": chain}, *({"rule": one["rule"] | {"family": "ip"}} for one in found.objects[1:])]
+    found = msgspec.structs.replace(found, objects=objects)
+    made = Candidates(SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network))
+    (send,) = next(made.of(("ip", "t", "forward", 3))).sends
+    assert (send["from"], send["to"], send["ip"]) == ("device", "127.0.0.1", {"src": "127.0.0.1"})

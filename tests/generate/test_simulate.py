@@ -1,10 +1,14 @@
-"""How many packets a rule takes."""
+"""What the simulation knows of limits, of conntrack and of the order of chains."""
 
 from __future__ import annotations
 
 import pytest
 
-from harness.generate.simulate import MANY, excess
+from harness.generate import lab
+from harness.generate.device import SimulatedDevice
+from harness.generate.expressions import state
+from harness.generate.simulate import MANY, SimulatedRuleset, excess
+from tests.listings import table
 
 
 @pytest.mark.parametrize(
@@ -22,3 +26,44 @@ from harness.generate.simulate import MANY, excess
 def test_packets_that_exceed_a_limit(limit: dict[str, object], packets: int) -> None:
     assert excess("limit", limit) == packets
     assert excess("set", {"op": "add", "stmt": [{"limit": limit}]}) == packets
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (("syn",), "new"),
+        (("syn", "psh"), "new"),
+        (("ack",), "new"),
+        (("psh", "ack"), "new"),
+        (("syn", "ack"), "invalid"),
+        (("fin", "ack"), "invalid"),
+        (("fin", "syn"), "invalid"),
+        (("rst",), "invalid"),
+        ((), "invalid"),
+    ],
+)
+def test_the_state_of_the_first_packet_of_tcp_that_is_seen(flags: tuple[str, ...], expected: str) -> None:
+    assert state({"proto": "tcp", "flags": flags}) == expected
+    assert state({"proto": "tcp", "flags": flags, "state": "new"}) == expected
+    assert state({"proto": "tcp", "flags": flags, "state": "established", "reply": True}) == "established"
+
+
+def test_chains_of_type_nat_see_nothing_where_no_rule_needs_conntrack() -> None:
+    found = table([{"accept": None}])
+    assert not SimulatedRuleset(found).is_tracked("inet")
+    state_new = {"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": "new"}}
+    for statement in (state_new, {"masquerade": None}, {"dnat": {"addr": "10.0.0.1"}}):
+        assert SimulatedRuleset(table([statement])).is_tracked("inet")
+        assert SimulatedRuleset(table([statement])).is_tracked("ip6")
+
+
+def test_of_chains_with_the_same_priority_the_last_one_is_first() -> None:
+    found = table([{"counter": None}])
+    second = {**found.objects[0]["chain"], "name": "later"}
+    found.objects.append({"chain": second})
+    ruleset = SimulatedRuleset(found)
+    device = SimulatedDevice(ruleset, lab.choose(found).network)
+    packet = {"from": "client", "to": "server", "family": 4, "proto": "udp", "sport": 1, "dport": 2}
+    way = device.travel(packet, frozenset())
+    assert way is not None
+    assert way.met == [("inet", "t", "later", 0)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from harness.batch.saving import put_schema
@@ -37,9 +38,20 @@ def test_a_rule_without_a_packet_is_named_once(tmp_path: Path, monkeypatch: pyte
     missing = [line for line in said if line.startswith("no scenario for ")]
     assert missing
     for line in missing:
-        assert line.count("gateway.nft:") == 1, line
+        place, _, reason = line.removeprefix("no scenario for ").partition(": ")
+        assert f"{place}:" not in reason, line
     written = (tmp_path / "scenarios/gateway.yaml").read_text()
     assert all(f"#   {line.removeprefix('no scenario for ')}\n" in written for line in missing)
+
+
+def test_a_file_without_a_base_chain_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = facts("gateway")
+    chains = tuple(one for one in found.chains if not one.is_base)
+    monkeypatch.setattr("harness.init.command.look", lambda *_: msgspec.structs.replace(found, chains=chains))
+    (tmp_path / "part.nft").touch()
+    with pytest.raises(HarnessError, match=r"part\.nft has no base chain, so no packet comes to a rule of it"):
+        run([Path("part.nft")], None, kernel="6.12", measure=False, progress=print)
 
 
 def test_the_schema_is_beside_a_new_file_and_named_by_its_first_line(

@@ -49,6 +49,9 @@ def sample(*texts: str, met: tuple[int, ...] = (), ended: bool = True) -> Sample
         ("symhash mod 2 0 accept", "chance decides"),
         ("dnat to numgen random mod 2 map { 0 : 10.0.0.1, 1 : 10.0.0.2 }", "chance decides"),
         ("meta mark set jhash ip saddr mod 4", "chance decides"),
+        ("snat to jhash ip saddr mod 3 map { 0 : 10.0.0.1, 1 : 10.0.0.2 }", "chance decides"),
+        ("numgen random mod 2 0 snat to jhash ip saddr mod 1 map { 0 : 10.0.0.1 }", "chance decides"),
+        ("snat to jhash ip saddr mod 2 map @addresses", "chance decides"),
         ('meta hour "08:00"-"17:00" accept', "the time decides"),
         ('ip saddr 203.0.113.0/24 meta day "Monday" drop', "the time decides"),
     ],
@@ -71,6 +74,9 @@ def test_a_rule_that_draws_is_not_recorded(text: str, cause: str) -> None:
         "tcp dport { 22, 8000-9000 } numgen random mod 2 0 drop",
         'ip daddr 10.0.0.0/8 meta hour "08:00"-"17:00" accept',
         "meta l4proto { udp, icmp } numgen random mod 2 0 drop",
+        "ip saddr 203.0.113.0/24 snat to jhash ip saddr . tcp sport mod 2 map { 0 : 10.0.0.1, 1 : 10.0.0.2 }",
+        "snat ip to symhash mod 5 map { 0-3 : 10.0.0.1, 4 : 10.0.0.2 }",
+        "redirect to :numgen random mod 2 map { 0 : 80, 1 : 81 }",
     ],
 )
 def test_what_draws_nothing_for_the_packet_is_recorded(text: str) -> None:
@@ -93,8 +99,11 @@ def test_rules_behind_the_one_that_decided_do_not_matter() -> None:
         ("dnat to 10.0.0.1:80", set()),
         ("dnat to 10.0.0.1-10.0.0.9 random", {"dport"}),
         ("redirect to :1000-2000 random", {"dport"}),
+        ("redirect to :numgen random mod 2 map { 0 : 80, 1 : 81 }", {"dport"}),
+        ("snat to numgen random mod 2 map { 0 : 10.0.0.1, 1 : 10.0.0.2 }", {"src", "sport"}),
+        ("snat to numgen inc mod 2 map { 0 : 10.0.0.1, 1 : 10.0.0.2 }", set()),
         ('masquerade comment "not random"', set()),
     ],
 )
-def test_ports_that_nat_draws(text: str, fields: set[str]) -> None:
+def test_ports_and_addresses_that_nat_draws(text: str, fields: set[str]) -> None:
     assert chance.random_fields(sample(text, met=(0,))) == fields
