@@ -192,12 +192,12 @@ class Candidates:
         behind = next((at for at, rule in enumerate(chain.rules, 1) if rule.key == key), 0)
         came = behind and met.came.get(chain.key, 0) >= behind
         on_way = {chain.key[:3], *self._ruleset.callers_of(chain)}
-        hooks = {one: found.hook for one, found in self._ruleset.chains.items()}
-        ended = [
-            one for one in met.met if one[:3] in on_way or (met.verdict != "accept" and hooks[one[:3]] in BEGINNINGS)
-        ]
+        last = met.met[-1]
+        ended = last[:3] in on_way
+        if met.verdict != "accept":  # then it has ended the packet, if not at a hook behind
+            ended = ended or self._ruleset.chains[last[:3]].hook in ("", *BEGINNINGS)
         if came or ended:
-            self._decided.setdefault(key, Counter())[key if came else ended[-1]] += 1
+            self._decided.setdefault(key, Counter())[key if came else last] += 1
 
     def _travel(self, key: Place, fields: Fields, wanted: frozenset[Place]) -> Traversal | None:
         self._left[key] -= 1
