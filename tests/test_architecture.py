@@ -10,6 +10,44 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 
+MODELS = "a model of the language: tests/scenario/test_schema.py and the files of tests/scenario/broken/"
+IN_A_LAB = "needs a kernel: "
+WITHOUT_TESTS_OF_THEIR_OWN = {
+    "scenario/models/actions.py": MODELS,
+    "scenario/models/expect.py": MODELS,
+    "scenario/models/file.py": MODELS,
+    "scenario/models/sockets.py": MODELS,
+    "packets/spec.py": MODELS,
+    "topology/interfaces.py": MODELS,
+    "topology/spec.py": MODELS,
+    "scenario/check.py": "each refusal is a file of tests/scenario/broken/, which test_problems.py reads",
+    "scenario/check_expect.py": "as check.py",
+    "scenario/validate.py": "as check.py",
+    "batch/messages.py": "plain values",
+    "batch/stage.py": "a protocol",
+    "mutate/messages.py": "plain values",
+    "recording/sample.py": "plain values",
+    "cli/statuses.py": "constants",
+    "cli/rulesets.py": "arguments, passed on: the commands' own tests call main()",
+    "cli/twins.py": "as cli/rulesets.py: tests/twin/test_command.py",
+    "linux/btf_types.py": "read through its questions: tests/linux/test_btf.py",
+    "vm/debian.py": "called by images.fetch(): tests/vm/test_images.py has an archive for it",
+    "lab/changes.py": IN_A_LAB + "scenarios/failover.yaml, and what is planned: tests/topology/test_changes.py",
+    "lab/wireguard.py": IN_A_LAB + "scenarios/wireguard.yaml, and what is planned: tests/topology/test_tunnels.py",
+    "tracer/tracer.py": IN_A_LAB + "tests/tracer/test_identity.py",
+    "tracer/base.py": IN_A_LAB + "tests/tracer/test_identity.py and test_engines.py",
+    "batch/effects.py": IN_A_LAB + "tests/batch/test_measure.py",
+    "batch/sift.py": IN_A_LAB + "tests/mutate/test_stage.py and tests/truth/test_truth.py",
+    "mutate/fixed.py": IN_A_LAB + "tests/mutate/test_stage.py",
+    "mutate/measure.py": IN_A_LAB + "tests/mutate/test_command.py",
+    "mutate/ruleset.py": IN_A_LAB + "tests/mutate/test_command.py",
+    "mutate/saving.py": IN_A_LAB + "tests/mutate/test_command.py",
+    "warm/learning.py": IN_A_LAB + "tests/vm/test_making.py",
+    "warm/listing.py": IN_A_LAB + "tests/vm/test_template.py",
+    "warm/program.py": IN_A_LAB + "tests/vm/test_template.py",
+}
+"""Modules of which no test file has the name, and the reason."""
+
 
 def test_the_table_of_rooms_is_the_contract_of_layers() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
@@ -49,6 +87,19 @@ def test_every_folder_of_tests_is_a_room() -> None:
     folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
     folders -= {Path("truth")}  # tests all rooms at once
     assert not [folder for folder in folders if not (ROOT / "harness" / folder).is_dir()]
+
+
+def test_every_module_has_its_tests_beside_it_or_a_reason() -> None:
+    harness = ROOT / "harness"
+    modules = {path.relative_to(harness) for path in harness.rglob("*.py") if not path.name.startswith("__")}
+    untested = {str(path) for path in modules if not (ROOT / "tests" / path.with_name(f"test_{path.name}")).exists()}
+    assert untested == WITHOUT_TESTS_OF_THEIR_OWN.keys()
+
+
+def test_the_reasons_name_what_is_there() -> None:
+    for reason in WITHOUT_TESTS_OF_THEIR_OWN.values():
+        for name in re.findall(r"(?:tests|scenarios)/[\w./]+\w", reason):
+            assert (ROOT / name).exists(), name
 
 
 def test_what_mutmut_changes_and_runs_is_there() -> None:

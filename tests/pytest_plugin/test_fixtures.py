@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from harness.errors import BrokenMeasurement, Unsupported
@@ -19,12 +18,11 @@ from harness.model.observation import Loss
 from harness.model.result import Result
 from harness.packets.spec import TCP, Send
 from harness.pytest_plugin.session import Session
-from harness.ruleset.load import Ruleset
 from harness.scenario.files import fixture_users
 from harness.scenario.models.actions import Action, NftAction, SendAction
-from harness.scenario.models.expect import Expect
 from harness.topology.builtin import LABS
 from harness.topology.network import Network
+from tests.pytest_plugin.builders import measurement
 
 pytest_plugins = ["pytester"]
 
@@ -51,24 +49,9 @@ class Acting:
             raise BrokenMeasurement("two oracles disagree")
         if port == 8:
             raise Unsupported("this kernel has no VRF", remedy="modprobe vrf")
-        (sent,) = self._make(accepted=port == 443).sent
-        observation = msgspec.structs.replace(
-            sent.observation,
-            loss=Loss(entered=7, received=6) if port == 9 else sent.observation.loss,
-            traced=frozenset({"ip_rcv", "ip_forward", "nft_do_chain"}),
-        )
-        return (
-            Measurement(
-                action=number,
-                expect=action.expect if isinstance(action.expect, Expect) else Expect(),
-                keys=("expect",),
-                summary=sent.summary,
-                observation=observation,
-                packet=observation.packets[0],
-                ruleset=Ruleset([], []),
-                network=self.network,
-            ),
-        )
+        lossy = Loss(entered=7, received=6) if port == 9 else None
+        made = self._make(accepted=port == 443)
+        return (measurement(made, action.expect, action=number, loss=lossy),)
 
 
 @pytest.fixture

@@ -1,0 +1,72 @@
+"""Which measured packets become scenarios, and what these expect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from harness.generate.targets import Target
+from harness.init.scenarios import MeasuredPackets, drafts
+from harness.model.observation import Place
+from harness.model.result import Result
+
+Make = Callable[..., Result]
+CHAIN = ("inet", "edge", "forward")
+HTTPS, POLICY = (*CHAIN, 4), (*CHAIN, 0)
+
+
+def measured(make_result: Make, *accepted: bool) -> MeasuredPackets:
+    """One packet after the other, each accepted by the rule for HTTPS or dropped by the policy."""
+    results = [make_result(accepted=one) for one in accepted]
+    assert results[0].ruleset is not None
+    sent = []
+    for number, result in enumerate(results):
+        (one,) = result.sent
+        sent.append(msgspec.structs.replace(one, action=number))
+    sends = tuple({"from": "client", "to": "server", "tcp": {"dport": 443 if one else 23}} for one in accepted)
+    return MeasuredPackets(sends, tuple(sent), results[0].ruleset.rules, "6.12")
+
+
+def target(key: Place, title: str) -> Target:
+    return Target(key, title, title, "")
+
+
+def test_a_packet_is_for_what_it_met(make_result: Make) -> None:
+    one = measured(make_result, True)
+    assert one.met == {HTTPS: 0}
+    assert measured(make_result, False).met == {POLICY: 0}
+    assert one.missed().endswith("met tcp dport 443 accept")
+
+
+def test_each_target_gets_the_scenario_of_a_packet_that_met_it(make_result: Make) -> None:
+    packets = [measured(make_result, True), measured(make_result, False)]
+    targets = [target(HTTPS, "HTTPS"), target(POLICY, "the policy"), target((*CHAIN, 9), "nobody")]
+    reasons: dict[Place, str] = {}
+    found = drafts(targets, packets, {HTTPS: [0], POLICY: [0]}, reasons)
+    assert {key: draft.name for key, draft in found.items()} == {HTTPS: "HTTPS", POLICY: "the policy"}
+    assert found[HTTPS].expected[0]["rule"] == "tcp dport 443 accept"
+    assert found[POLICY].expected[0]["verdict"] == "drop"
+    assert reasons == {}
+
+
+def test_a_packet_that_sets_the_stage_is_expected_to_come_through_and_no_more(make_result: Make) -> None:
+    one = measured(make_result, True, False)
+    assert [len(start.sends) for start in one.beginnings] == [1]
+    found = drafts([target(POLICY, "the policy")], [one], {POLICY: [0]}, {})
+    assert found[POLICY].expected[0] == {"verdict": "accept", "delivered": "server"}
+    assert found[POLICY].expected[1]["verdict"] == "drop"
+
+
+def test_the_beginning_of_several_packets_serves_what_it_meets(make_result: Make) -> None:
+    found = drafts([target(HTTPS, "HTTPS")], [measured(make_result, True, False)], {}, {})
+    assert len(found[HTTPS].sends) == 1
+
+
+def test_what_cannot_be_recorded_is_the_reason(make_result: Make) -> None:
+    one = measured(make_result, True)
+    by_chance = [msgspec.structs.replace(rule, text="numgen random mod 2 0 accept") for rule in one.rules]
+    reasons: dict[Place, str] = {}
+    assert drafts([target(HTTPS, "HTTPS")], [one._replace(rules=tuple(by_chance))], {HTTPS: [0]}, reasons) == {}
+    assert list(reasons) == [HTTPS]
+    assert "numgen" in reasons[HTTPS]

@@ -1,0 +1,48 @@
+"""The scenarios that pytest would run with the same arguments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.mutate.selection import select
+
+SEND = "send: {from: client, to: server, tcp: {dport: 22}}"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "scenarios").mkdir()
+    (tmp_path / "scenarios/edge.nft").touch()
+    (tmp_path / "scenarios/edge.yaml").write_text(
+        "ruleset: edge.nft\nscenarios:\n"
+        f"- {{name: one, {SEND}, expect: {{verdict: drop}}}}\n"
+        f"- {{name: two, {SEND}, expect: {{verdict: drop}}}}\n"
+        "- {name: wrong, send: {from: clint, to: server, icmp: {}}, expect: {verdict: drop}}\n"
+    )
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_cases_broken_scenarios_and_other_tests_are_told_apart(project: Path) -> None:
+    (project / "test_other.py").write_text("def test_other(): pass\n")
+    found = select(["--nft-kernel", "host"])
+    assert [case.name for case in found.cases] == ["one", "two"]
+    assert len(found.broken) == 1
+    assert "'clint' is not a host of the lab" in found.broken[0]
+    assert (found.others, list(found.kernels)) == (1, ["host"])
+
+
+def test_pytests_options_select(project: Path) -> None:
+    found = select(["scenarios", "-k", "two", "--nft-kernel", "host"])
+    assert ([case.name for case in found.cases], found.broken, found.others) == (["two"], [], 0)
+    assert select(["-k", "nothing_at_all", "--nft-kernel", "host"]).cases == []
+
+
+def test_what_pytest_refuses_is_a_sentence(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(HarnessError, match=r"pytest could not collect the scenarios: .*unrecognized arguments"):
+        select(["--no-such-option"])
+    assert capsys.readouterr() == ("", "")

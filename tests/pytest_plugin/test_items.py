@@ -1,0 +1,51 @@
+"""Each bad outcome of a scenario has its own word in pytest, and is shown without a traceback."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+pytest_plugins = ["pytester"]
+Run = Callable[..., pytest.RunResult]
+
+RIGHT = "expect: {verdict: accept}"
+
+
+def test_outcomes(scenarios: Run) -> None:
+    ran = scenarios((443, RIGHT), (23, RIGHT), (7, RIGHT), (8, RIGHT), (22, "expect: {verdct: accept}"))
+    ran.assert_outcomes(passed=1, failed=1, errors=2, skipped=1)
+    text = ran.stdout.str()
+    assert re.search(r"^scenarios/edge\.yaml:8:\d+: port 23$", text, re.M)
+    assert "two oracles disagree" in text
+    assert "'verdct' is not a valid key here; did you mean 'verdict'?" in text
+    assert (
+        "unsupported here: this kernel has no VRF; modprobe vrf"
+        in scenarios((8, RIGHT), arguments=("-rs",)).stdout.str()
+    )
+    assert "Traceback" not in text
+
+
+def test_what_the_kernel_lacks_is_an_error_where_everything_is_required(scenarios: Run) -> None:
+    scenarios((8, RIGHT), arguments=("--nft-require",)).assert_outcomes(errors=1)
+
+
+def test_a_file_that_is_wrong_as_a_whole_is_an_item(scenarios: Run, pytester: pytest.Pytester) -> None:
+    scenarios((443, RIGHT))
+    (pytester.path / "scenarios/edge.yaml").write_text("rulset: edge.nft\nscenarios: []\n")
+    ran = pytester.runpytest_inprocess("-p", "no:cacheprovider", "--nft-kernel", "host", "-v")
+    ran.stdout.fnmatch_lines(["scenarios/edge.yaml::file ERROR*"])
+
+
+def test_turns_have_names_of_their_own(scenarios: Run) -> None:
+    ran = scenarios((443, RIGHT), arguments=("--nft-repeat", "2", "-v"))
+    ran.assert_outcomes(passed=2)
+    ran.stdout.fnmatch_lines(["*::port-443[[]1] PASSED*", "*::port-443[[]2] PASSED*"])
+
+
+def test_marks_with_and_without_arguments(scenarios: Run, pytester: pytest.Pytester) -> None:
+    marks = "marks: [slow, skip(reason='not yet')]\n  expect: {verdict: accept}"
+    ran = scenarios((443, marks), (23, RIGHT), arguments=("-m", "slow", "-rs", "-W", "ignore"))
+    ran.assert_outcomes(skipped=1, deselected=1)
+    ran.stdout.fnmatch_lines(["*not yet*"])
