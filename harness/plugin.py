@@ -28,7 +28,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--nft-kernel",
         action="append",
         metavar="KERNEL",
-        help="kernel to run on: auto (default), host, a version such as 6.12, or a folder with vmlinuz and modules; "
+        help="kernel to run on: auto (default), host, a version such as 6.12, installed, or a folder with vmlinuz and "
+        "modules; "
         "several times for several kernels (environment: NFT_KERNEL)",
     )
     group.addoption(

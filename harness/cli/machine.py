@@ -17,13 +17,16 @@ def kernels(parser: argparse.ArgumentParser) -> None:
     from harness.vm import images, progress, template
 
     def show(_: argparse.Namespace) -> int:
-        rows = [(image.series, image.release, str(image.vmlinuz)) for image in images.images()]
-        fetched = {series for series, _, _ in rows}
-        rows += [
-            (series, "-", f"nft-harness kernels fetch {series}") for series in images.SERIES if series not in fetched
-        ]
-        for series, release, place in sorted(rows, key=lambda row: [int(number) for number in row[0].split(".")]):
-            print(f"{series:6}{'default' if series == images.DEFAULT else '':9}{release:24}{place}")
+        rows = []
+        for image in images.images():
+            how = images.ADDED if image.is_added else "default" if image.series == images.DEFAULT else ""
+            rows.append((image.series, how, image.release, str(image.vmlinuz)))
+        fetched = {series for series, how, _, _ in rows if how != images.ADDED}
+        for series in images.SERIES.keys() - fetched:
+            how = "default" if series == images.DEFAULT else ""
+            rows.append((series, how, "-", f"nft-harness kernels fetch {series}"))
+        for series, how, release, place in sorted(rows, key=lambda row: [int(number) for number in row[0].split(".")]):
+            print(f"{series:6}{how:9}{release:24}{place}")
         for one in template.all_templates():
             print(f"template  {one.name}  {one.bytes >> 20} MiB")
         return 0
@@ -32,6 +35,14 @@ def kernels(parser: argparse.ArgumentParser) -> None:
         with progress.shown(sys.stderr) as report:
             for version in options.version:
                 images.fetch(version, report)
+        return 0
+
+    def add(options: argparse.Namespace) -> int:
+        from harness.vm import packages
+
+        with progress.shown(sys.stderr) as report:
+            image = packages.add(options.package, report)
+        print(f"pytest --nft-kernel {image.release}")
         return 0
 
     def remove(options: argparse.Namespace) -> int:
@@ -62,6 +73,15 @@ def kernels(parser: argparse.ArgumentParser) -> None:
         "version", nargs="*", default=[images.DEFAULT], help=f"{', '.join(images.SERIES)}; default: {images.DEFAULT}"
     )
     action.set_defaults(run=fetch)
+    action = actions.add_parser(
+        "add", help="unpack a kernel of packages, for --nft-kernel RELEASE; nothing is installed"
+    )
+    action.add_argument(
+        "package",
+        nargs="+",
+        help="FILE.deb, or a name that this machine's apt knows, such as linux-image-generic; several make one kernel",
+    )
+    action.set_defaults(run=add)
     action = actions.add_parser(
         "warm", help="make templates: guests saved when ready to run, restored in a second or two"
     )

@@ -15,7 +15,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.errors import Unsupported
@@ -46,6 +46,40 @@ def download(suite: str, package: str, folder: Path, progress: Progress) -> Path
 def download_with_libraries(suite: str, package: str, *more: str, folder: Path, progress: Progress) -> list[Path]:
     """Download ``package`` with all that it depends on, and ``more`` without; see :func:`download`."""
     return _download(suite, lambda apt: [*_closure(apt, package), *more], folder, progress)
+
+
+def download_own(names: Sequence[str], parts: re.Pattern[str], folder: Path, progress: Progress) -> list[Path]:
+    """Download packages by this machine's own apt, from its own sources: ``names``, and those that they depend on,
+    directly or not, whose names match ``parts``.
+
+    ``folder`` must exist; the packages are put there. Raises :class:`Unsupported` when this machine has no apt, or apt
+    knows no such package or cannot fetch it.
+    """
+    _require_tools()
+    wanted = list(dict.fromkeys(names))
+    for name in wanted:
+        depends = (
+            "--no-pre-depends",
+            "--no-recommends",
+            "--no-suggests",
+            "--no-conflicts",
+            "--no-breaks",
+            "--no-replaces",
+        )
+        try:
+            listed = _run(["apt-cache", "depends", *depends, "--no-enhances", name])
+        except Unsupported:
+            raise Unsupported(f"apt knows no package {name!r}", remedy="run apt-get update, or give a file") from None
+        for needed in re.findall(r"Depends: (\S+)", listed):
+            if parts.fullmatch(needed) and needed not in wanted:
+                wanted.append(needed)  # its own come next
+    # As root apt would give its downloads to the user _apt, who can't enter root's cache folder.
+    as_caller = ("-o", "APT::Sandbox::User=root")
+    _run(
+        ["apt-get", "-qq", *as_caller, "download", *wanted],
+        cwd=folder, step=f"downloading {', '.join(wanted)}", progress=progress,
+    )  # fmt: skip
+    return sorted(folder.glob("*.deb"))
 
 
 def named(package: Path) -> tuple[str, str]:
@@ -80,17 +114,21 @@ def require() -> None:
     """Raise :class:`Unsupported` unless this machine can fetch and verify Debian's kernels."""
     if platform.machine() != "x86_64":
         raise Unsupported(f"kernel images are for x86_64, and this machine is {platform.machine()}")
+    _require_tools()
+    if not KEYRING.exists():
+        raise Unsupported(
+            f"{KEYRING} is missing, so that no download could be verified",
+            remedy="run apt-get install debian-archive-keyring",
+        )
+
+
+def _require_tools() -> None:
     for tool in ("apt-get", "dpkg-deb"):
         if shutil.which(tool) is None:
             raise Unsupported(
                 f"{tool} is missing, and Debian's kernels come through it",
                 remedy="install it, or give a kernel of your own: --nft-kernel FOLDER with vmlinuz and lib/modules",
             )
-    if not KEYRING.exists():
-        raise Unsupported(
-            f"{KEYRING} is missing, so that no download could be verified",
-            remedy="run apt-get install debian-archive-keyring",
-        )
 
 
 def _archives() -> list[str]:
@@ -110,7 +148,8 @@ def _archives() -> list[str]:
     if not archives:
         raise Unsupported(
             "the apt sources of this machine name no Debian archive",
-            remedy=f"set {MIRROR_VARIABLE} to the address of one",
+            remedy=f"set {MIRROR_VARIABLE} to the address of one, use --nft-kernel installed, or a kernel of packages: "
+            "nft-harness kernels add",
         )
     return archives
 
@@ -235,7 +274,7 @@ def _first_error(program: str, text: str) -> str:
 
 def _remedy(program: str) -> str:
     if program == "dpkg-deb":
-        return "is the disk full? then make room and run the command again"
+        return "is it a whole package, and is there room on the disk?"
     return (
         f"check the network, the free disk space and the machine's apt settings, or set {MIRROR_VARIABLE} to a mirror"
     )

@@ -1,37 +1,32 @@
-"""Kernels to boot: Debian's, kept in the user's cache folder, or any other one given by its path.
+"""Kernels to boot: Debian's, kept in the user's cache folder, this machine's own, or any other one given by its path.
 
 ::
 
     $XDG_CACHE_HOME/nft-harness/kernels/
         6.12.107+deb13-amd64/     a whole image: it gets this name when nothing is missing
             nft/                  nft of the same release, see harness.vm.nft
-        .6.12.107+deb13-amd64.nft why that could not be fetched
-        .6.12.lock                held by the one who fetches or removes a 6.12
-        .6.12.x7k2m1/             unfinished work, deleted by the next who holds the lock
+            added                 the packages that a user gave for it, see harness.vm.packages
+        .6.12.107+deb13-amd64.nft why its nft could not be fetched
 
 Packages are unpacked, never installed: that would build an initramfs and change the boot menu.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from harness import untrusted
 from harness.bounds import KERNEL_BYTES
-from harness.cache import REMEDY, cache_dir, why_not
+from harness.cache import why_not
 from harness.errors import Unsupported
-from harness.vm import debian, nft
+from harness.vm import debian, image_cache, nft
 from harness.vm.progress import Progress, silent
 
 SERIES = {"6.1": "bookworm", "6.12": "trixie", "7.2": "sid"}
@@ -42,6 +37,12 @@ IMAGE, HOST = "image", "host"
 
 DEFAULT = "6.12"
 """The series that is booted by default."""
+
+INSTALLED = "installed"
+"""The name of the kernel that is installed on this machine."""
+
+ADDED = "added"
+"""File of an image that was not fetched: the packages that it is of."""
 
 RETRY_S = 24 * 3600.0
 """Seconds after which what could not be fetched is fetched again without an explicit request."""
@@ -65,6 +66,11 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
         return str(self.nft.folder) if self.nft else HOST
 
     @property
+    def is_added(self) -> bool:
+        """Whether it is of packages that a user gave, and not the project's choice for its series."""
+        return (self.modules / ADDED).exists()
+
+    @property
     def series(self) -> str:
         """The first two numbers of the release, e.g. ``6.12``."""
         return ".".join(re.findall(r"\d+", self.release)[:2])
@@ -76,7 +82,7 @@ def images() -> tuple[Image, ...]:
     Raises :class:`Unsupported` when one of them was damaged since it was fetched, or is not to be read.
     """
     found = []
-    for folder in _kernels().glob("[!.]*"):
+    for folder in image_cache.folder().glob("[!.]*"):
         try:
             found.append(read(folder))
         except OSError as error:
@@ -88,14 +94,21 @@ def images() -> tuple[Image, ...]:
 
 
 def find(version_or_path: str) -> Image | None:
-    """The image called ``6.12`` (the newest of that series), ``6.12.107+deb13-amd64`` or ``path/to/it``.
+    """The image called ``6.12`` (the newest fetched of that series), ``6.12.107+deb13-amd64``, ``installed`` or
+    ``path/to/it``.
 
     What contains a slash is a path, see :func:`read`. None when the cache has no such version.
-    Raises :class:`Unsupported` when there is no kernel image at the path.
+    Raises :class:`Unsupported` when there is no kernel image at the path, or none that can be read is installed.
     """
+    if version_or_path == INSTALLED:
+        return installed()
     if "/" in version_or_path:
         return read(Path(version_or_path).expanduser().absolute())
-    fitting = [image for image in images() if version_or_path in (image.series, image.release)]
+    fitting = [
+        image
+        for image in images()
+        if version_or_path == image.release or (version_or_path == image.series and not image.is_added)
+    ]
     return fitting[-1] if fitting else None
 
 
@@ -147,6 +160,32 @@ def read(path: Path) -> Image:
     )
 
 
+def installed(root: Path = Path("/")) -> Image:
+    """The kernel that is installed on the machine with the root folder ``root``: the one that runs, if it is among
+    them, else the newest.
+
+    Debian and Ubuntu have it in ``/boot/vmlinuz-<release>``, others in ``/lib/modules/<release>/vmlinuz``.
+    Raises :class:`Unsupported` when there is none, or it may be read by root only, as on Ubuntu.
+    """
+    modules = sorted((root / "lib/modules").glob("*/"), key=lambda folder: _numbers(folder.name))
+    places = [file for folder in modules for file in (root / f"boot/vmlinuz-{folder.name}", folder / "vmlinuz")]
+    found = [file for file in places if file.exists()]
+    running = os.uname().release
+    best = [file for file in found if running in (file.name.removeprefix("vmlinuz-"), file.parent.name)] or found
+    if not best:
+        raise Unsupported(
+            "no kernel is installed here: no /boot/vmlinuz-RELEASE has its modules in /lib/modules/RELEASE",
+            remedy=f"use one of {', '.join(SERIES)}, or nft-harness kernels add linux-image-RELEASE",
+        )
+    if not os.access(best[-1], os.R_OK):
+        release = best[-1].name.removeprefix("vmlinuz-")
+        raise Unsupported(
+            f"{best[-1]} may be read by root only",
+            remedy=f"run nft-harness kernels add linux-image-{release}, then use --nft-kernel {release}",
+        )
+    return read(best[-1])
+
+
 def release_of(vmlinuz: Path) -> str:
     """The release that a kernel file carries in its header, as ``uname -r`` prints it.
 
@@ -183,19 +222,20 @@ def fetch(series: str, progress: Progress = silent) -> Image:
     if series not in SERIES:
         raise Unsupported(
             f"there is no kernel image {series!r}",
-            remedy=f"use one of {', '.join(SERIES)}, or the path of a kernel of your own (with a slash in it)",
+            remedy=f"use one of {', '.join(SERIES)}, {INSTALLED}, or the path of a kernel of your own (with a slash in "
+            "it)",
         )
-    with _written_to(), _lock(series, progress):
+    with image_cache.written_to(), image_cache.lock(series, progress):
         if image := find(series):
             return image if image.nft else _add_nft(image, progress)
-        with _workplace(series) as work:
+        with image_cache.workplace(series) as work:
             packages = debian.download_kernel(SERIES[series], series, work, progress)
             tree = work / "tree"
             progress(f"unpacking Linux {series}", None)
             for package in packages:
                 debian.unpack(package, tree)
-            image = _complete(tree)
-            place = _kernels() / image.release
+            image = complete(tree)
+            place = image_cache.folder() / image.release
             tree.rename(place)
         progress(f"Linux {image.release} is in {place}", None)
         return _add_nft(read(place), progress)
@@ -205,13 +245,13 @@ def with_nft(image: Image, progress: Progress = silent) -> tuple[Image, str]:
     """``image`` with nft of its release, fetched if it is not there; if it has none, also the reason."""
     if image.nft:
         return image, ""
-    if image.modules.parent != _kernels() or image.series not in SERIES:
+    if image.modules.parent != image_cache.folder() or image.series not in SERIES or image.is_added:
         return image, "the image has none"
     try:
-        with _written_to():
+        with image_cache.written_to():
             note = _note(image)
             if not note.exists() or note.stat().st_mtime < time.time() - RETRY_S:
-                with _lock(image.series, progress):
+                with image_cache.lock(image.series, progress):
                     image = read(image.modules)  # another process may have fetched it
                     image = image if image.nft else _add_nft(image, progress)
             return image, "" if image.nft else note.read_text().strip()
@@ -226,7 +266,7 @@ def _add_nft(image: Image, progress: Progress) -> Image:
     """
     place = image.modules / nft.FOLDER
     try:
-        with _workplace(image.series) as work:
+        with image_cache.workplace(image.series) as work:
             packages = debian.download_with_libraries(
                 SERIES[image.series], nft.PACKAGE, nft.EXTENSIONS, folder=work, progress=progress
             )
@@ -250,7 +290,7 @@ def _add_nft(image: Image, progress: Progress) -> Image:
 
 
 def _note(image: Image) -> Path:
-    return _kernels() / f".{image.release}.nft"
+    return image_cache.folder() / f".{image.release}.nft"
 
 
 def remove(version: str) -> Image:
@@ -262,23 +302,22 @@ def remove(version: str) -> Image:
     if image is None:
         have = ", ".join(image.release for image in images()) or "none"
         raise Unsupported(f"no kernel image {version!r} is in the cache", remedy=f"there are: {have}")
-    with _written_to(), _lock(image.series, silent), _workplace(image.series) as work:
-        (_kernels() / image.release).rename(work / "removed")
+    with image_cache.written_to(), image_cache.lock(image.series, silent), image_cache.workplace(image.series) as work:
+        (image_cache.folder() / image.release).rename(work / "removed")
     return image
 
 
-def _kernels() -> Path:
-    return cache_dir() / "kernels"
-
-
 def _age(image: Image) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", image.release)]
+    return _numbers(image.release)
+
+
+def _numbers(release: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", release)]
 
 
 def _kernel_file(folder: Path) -> Path:
     """The one kernel file in a folder that looks like an unpacked kernel package, or is flat."""
-    places = ("vmlinuz*", "boot/vmlinuz*", "lib/modules/*/vmlinuz", "usr/lib/modules/*/vmlinuz")
-    files = sorted({file.resolve() for place in places for file in folder.glob(place)})
+    files = kernel_files(folder)
     if not files:
         raise Unsupported(f"{folder} holds no kernel image: it has no vmlinuz")
     if len(files) > 1:
@@ -287,8 +326,17 @@ def _kernel_file(folder: Path) -> Path:
     return files[0]
 
 
-def _complete(tree: Path) -> Image:
-    """Make unpacked kernel packages bootable: modules in one place, and their index."""
+def kernel_files(folder: Path) -> list[Path]:
+    """The kernel files in such a folder."""
+    places = ("vmlinuz*", "boot/vmlinuz*", "lib/modules/*/vmlinuz", "usr/lib/modules/*/vmlinuz")
+    return sorted({file.resolve() for place in places for file in folder.glob(place)})
+
+
+def complete(tree: Path) -> Image:
+    """Make unpacked kernel packages bootable: modules in one place, and their index.
+
+    Raises :class:`Unsupported` where the kernel file or its modules are missing.
+    """
     # Packages from 6.16 on have usr/lib/modules. depmod looks in lib/modules or in usr/lib/modules,
     # as it was built: after this they are the same.
     if (tree / "usr/lib/modules").is_dir():
@@ -305,36 +353,3 @@ def _complete(tree: Path) -> Image:
         said = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[0]
         raise Unsupported(f"depmod failed: {said}", remedy="is the disk full? then make room and run the command again")
     return read(tree)
-
-
-@contextmanager
-def _written_to() -> Iterator[None]:
-    """Say in a sentence that the cache folder, the only place for an image, can't be written to."""
-    try:
-        yield
-    except OSError as error:
-        raise Unsupported(why_not(error), remedy=REMEDY) from None
-
-
-@contextmanager
-def _lock(series: str, progress: Progress) -> Iterator[None]:
-    """Be the only one who changes the images of ``series``; the kernel frees the lock of a dead process."""
-    _kernels().mkdir(parents=True, exist_ok=True)
-    with (_kernels() / f".{series}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress(f"waiting for another process that fetches Linux {series}", None)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def _workplace(series: str) -> Iterator[Path]:
-    """A fresh folder on the cache's file system, gone at the end; also what a killed process left."""
-    prefix = f".{series}."
-    for left in _kernels().glob(f"{prefix}*"):
-        if left.is_dir():
-            shutil.rmtree(left)
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=_kernels(), ignore_cleanup_errors=True) as work:
-        yield Path(work)

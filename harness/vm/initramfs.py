@@ -19,15 +19,17 @@ Source: Linux Documentation/driver-api/early-userspace/buffer-format.rst.
 
 from __future__ import annotations
 
-import lzma
 import re
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from harness import untrusted
+from harness.bounds import VMLINUX_BYTES
 from harness.errors import Unsupported
 from harness.linux.modules import USUAL
+from harness.vm import compression
 from harness.vm.images import Image
 
 SCRIPTS = Path(__file__).parent
@@ -160,6 +162,9 @@ def busybox() -> Path:
     return Path(found)
 
 
+_REMEDY = "use a kernel for ordinary machines: those for clouds leave such modules out"
+
+
 def _with_dependencies(modules: Path, names: Iterable[str], *, optional: bool = False) -> list[Path]:
     """The files of the modules ``names`` and of all they need, needed ones first.
 
@@ -175,7 +180,9 @@ def _with_dependencies(modules: Path, names: Iterable[str], *, optional: bool = 
             # modules.dep lists the nearest need first: the last one needs nothing.
             order |= dict.fromkeys([*reversed(needed), path])
         elif name not in built_in and not optional:
-            raise Unsupported(f"Linux {modules.name} has no module {name}, so it can't boot in a microVM")
+            raise Unsupported(
+                f"Linux {modules.name} has no module {name}, so it can't boot in a microVM", remedy=_REMEDY
+            )
     return [modules / path for path in order]
 
 
@@ -186,6 +193,12 @@ def _name(path: str) -> str:
 def _unpacked(folder: str, modules: Iterable[Path]) -> Iterator[bytes]:
     for number, path in enumerate(modules):
         content = path.read_bytes()
-        if path.suffix == ".xz":
-            content = lzma.decompress(content)
+        if path.suffix != ".ko":
+            with untrusted.boundary(f"{path} is no packed module"):
+                plain = compression.unpacked(content, VMLINUX_BYTES)
+            if plain is None:
+                raise Unsupported(
+                    f"{path} is packed in a way that cannot be read here", remedy="unpack it, and run depmod"
+                )
+            content = plain
         yield _entry(f"{folder}/{number:02}.ko", stat.S_IFREG | 0o644, content)

@@ -7,18 +7,15 @@ Source: Linux Documentation/arch/x86/boot.rst, "payload_offset"; QEMU hw/i386/x8
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
-import lzma
 import struct
-import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 from harness import untrusted
 from harness.bounds import KERNEL_BYTES, VMLINUX_BYTES
 from harness.cache import cache_dir, keep
 from harness.errors import Unsupported
+from harness.vm import compression
 from harness.vm.images import Image
 
 _PVH_NOTE = struct.pack("<III", 4, 8, 18) + b"Xen\0"
@@ -67,32 +64,5 @@ def _payload(packed: bytes) -> bytes | None:
     if start + length > len(packed):
         raise EOFError("the file ends within its payload")
     payload = packed[start : start + length]
-    for magic, unpacker in _UNPACKERS.items():
-        if payload.startswith(magic):
-            return unpacker(payload)
-    return None
-
-
-def _zstd(payload: bytes) -> bytes | None:
-    # Python has no zstd before 3.14; dpkg needs the library, so it is there on any Debian.
-    try:
-        library = ctypes.CDLL("libzstd.so.1")
-    except OSError:
-        return None
-    decompress = library.ZSTD_decompress
-    decompress.restype = ctypes.c_size_t
-    decompress.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t]
-    # The kernel's build writes the unpacked size behind the payload.
-    size = int.from_bytes(payload[-4:], "little")
-    if size > VMLINUX_BYTES:
-        raise ValueError(f"unpacked it would have {size} bytes")
-    content = bytearray(size)
-    written = decompress((ctypes.c_char * size).from_buffer(content), size, payload[:-4], len(payload) - 4)
-    return bytes(content) if written == size else None
-
-
-_UNPACKERS: dict[bytes, Callable[[bytes], bytes | None]] = {
-    b"\x28\xb5\x2f\xfd": _zstd,
-    b"\xfd7zXZ\0": lambda payload: lzma.LZMADecompressor(memlimit=VMLINUX_BYTES).decompress(payload, VMLINUX_BYTES),
-    b"\x1f\x8b": lambda payload: zlib.decompressobj(wbits=31).decompress(payload, VMLINUX_BYTES),
-}
+    # The kernel's build writes the unpacked size behind what zstd has packed.
+    return compression.unpacked(payload, VMLINUX_BYTES, size=int.from_bytes(payload[-4:], "little"))

@@ -31,7 +31,7 @@ def kernel(release: str) -> bytes:
 def install(folder: Path, release: str = RELEASE, vmlinuz: str = "vmlinuz", modules: str = "lib/modules") -> Path:
     (folder / vmlinuz).parent.mkdir(parents=True, exist_ok=True)
     (folder / vmlinuz).write_bytes(kernel(release))
-    (folder / modules / release).mkdir(parents=True)
+    (folder / modules / release).mkdir(parents=True, exist_ok=True)
     (folder / modules / release / "modules.dep").touch()
     return folder
 
@@ -138,6 +138,41 @@ case "$*" in
 	cp {package} linux.deb ;;
 esac
 """
+
+
+class TestInstalled:
+    def kernels(self, root: Path, *releases: str, place: str = "boot/vmlinuz-{}") -> None:
+        for release in releases:
+            install(root, release, place.format(release))
+
+    def test_the_newest_one(self, tmp_path: Path) -> None:
+        self.kernels(tmp_path, "6.9.3-amd64", "6.12.1-amd64")
+        assert images.installed(tmp_path).release == "6.12.1-amd64"
+
+    def test_the_one_that_runs_is_preferred(self, tmp_path: Path) -> None:
+        running = os.uname().release
+        self.kernels(tmp_path, "99.1-amd64", running)
+        assert images.installed(tmp_path).release == running
+
+    def test_beside_its_modules_as_other_distributions_have_it(self, tmp_path: Path) -> None:
+        self.kernels(tmp_path, "6.12.1-200.fc41", place="lib/modules/{}/vmlinuz")
+        image = images.installed(tmp_path)
+        assert (image.release, image.modules) == ("6.12.1-200.fc41", tmp_path)
+
+    def test_modules_without_a_kernel_are_none(self, tmp_path: Path) -> None:
+        (tmp_path / "lib/modules/6.12.1").mkdir(parents=True)
+        with pytest.raises(Unsupported, match=r"no kernel is installed here: .*use one of 6\.1, .*kernels add"):
+            images.installed(tmp_path)
+
+    def test_one_for_root_only_names_the_way_around(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.kernels(tmp_path, "6.8.0-45-generic")
+        monkeypatch.setattr(os, "access", lambda path, mode: False)  # as root, everything may be read
+        with pytest.raises(
+            Unsupported, match=r"may be read by root only; run nft-harness kernels add linux-image-6.8.0-45"
+        ):
+            images.installed(tmp_path)
+
+
 APT_CACHE = """\
 case "$*" in
 *pkgnames*)
