@@ -50,6 +50,7 @@ DIAGNOSES: Sequence[Callable[[Evidence], Iterator[str]]] = (
     bypass.flowtable_took_it,
     hooks.rule_at_another_hook,
     matches.rule_did_not_match,
+    matches.accepting_rule_was_used_up,
     environment.tagged_twice,
     environment.tag_was_taken_off,
     environment.other_vlan,

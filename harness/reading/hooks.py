@@ -2,8 +2,8 @@
 
 A base chain that saw the packet proves that its hook was passed. That a hook was not passed follows from the way that
 the packet took instead (NF_HOOK in net/ipv4/ip_input.c, ip_forward.c and ip_output.c): what is forwarded does not pass
-input, what is for the host itself does not pass forward, what a host receives does not pass output, and nothing passes
-a hook behind the one that dropped it.
+input, what is for the host itself passes neither forward nor postrouting, what a host receives does not pass output,
+what it sends to others does not pass prerouting, and nothing passes a hook behind the one that dropped it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ from harness.netfilter import IP_FAMILIES
 from harness.reading.decision import FORWARDING, REFUSED, arrivals
 from harness.reading.path import hops_on
 
+_OUTPUT = frozenset(
+    {"ip_output", "ip_finish_output", "ip_finish_output2", "ip6_output", "ip6_finish_output", "ip6_finish_output2"}
+)
+"""By these a host sends IP packets, its own and those that it forwards; what a bridge passes on does not meet them."""
 _BEHIND = {
     "ingress": ("prerouting", "input", "forward", "postrouting"),
     "prerouting": ("input", "forward", "postrouting"),
@@ -45,7 +49,10 @@ def passed(packet: ObservedPacket, device: str) -> set[str]:
 
 def is_forwarded(packet: ObservedPacket, device: str) -> bool:
     """Whether ``device`` routed ``packet`` on to another host."""
-    return "forward" in passed(packet, device) or any(hop.function in FORWARDING for hop in hops_on(packet, device))
+    functions = {hop.function for hop in hops_on(packet, device)}
+    if "forward" in passed(packet, device) or functions & set(FORWARDING):
+        return True
+    return packet.sender != device and bool(functions & _OUTPUT)
 
 
 def is_taken(packet: ObservedPacket, device: str) -> bool:
@@ -71,4 +78,8 @@ def _is_missed(hook: str, packet: ObservedPacket, device: str) -> bool:
             return is_taken(packet, device) and not is_forwarded(packet, device)
         case "output":
             return packet.sender != device and (is_forwarded(packet, device) or is_taken(packet, device))
+        case "postrouting":
+            return packet.sender != device and is_taken(packet, device) and not is_forwarded(packet, device)
+        case "prerouting":
+            return packet.sender == device and bool(arrivals(packet)) and not is_taken(packet, device)
     return False

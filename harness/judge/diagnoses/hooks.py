@@ -34,3 +34,7 @@ def rule_at_another_hook(evidence: Evidence) -> Iterator[str]:
         yield f"{where}, and the packet was forwarded{why}: a rule for it belongs at hook forward"
     elif hook == "forward":
         yield f"{where}, and the packet was for {device} itself: a rule for it belongs at hook input"
+    elif hook == "postrouting":
+        yield f"{where}, which what is for {device} itself does not pass: a rule for it belongs at hook input"
+    elif hook == "prerouting":
+        yield f"{where}, which what {device} itself sends to others does not pass: a rule for it belongs at hook output"

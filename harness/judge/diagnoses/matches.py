@@ -10,11 +10,13 @@ from harness.judge.evidence import Evidence
 from harness.judge.unmet import evaluations_of, place
 from harness.model.observation import Rule, Step
 from harness.reading.elements import changes_headers, key_of, without_what_holds
+from harness.reading.rules import bare
 
 _PART = (
     r"(?:[io]if(?:name|group|type)?|(?:ip6?|tcp|udp|udplite|sctp|dccp|th|ether|meta|ct|icmp|icmpv6|vlan|arp|rt|socket)"
     r" [a-z\d-]+(?: (?!vmap\b)[a-z\d-]+)?)"
 )
+_ACCEPT = re.compile(r"(?<!\S)accept\b")
 _LIMIT = re.compile(r"(?<!\S)limit rate (?P<over>over )?\d+(?: \w+)?/\w+(?: burst \d+ \w+)?")
 _QUOTA = re.compile(r"(?<!\S)quota (?P<over>over )?(?:until )?\d+ \w+(?: used \d+ \w+)?")
 _COUNT = re.compile(r"(?<!\S)ct count (?P<over>over )?\d+")
@@ -61,11 +63,11 @@ def _lookup(found: re.Match[str], first: Step, rule: Rule, sets: Mapping[str, Se
     return f"{name} has no {what}"
 
 
-SUSPECTS: Final[tuple[tuple[re.Pattern[str], Callable[..., str]], ...]] = (
-    (_CHANGE, _change),
-    (_LIMIT, _limit),
-    (_QUOTA, _quota),
-    (_COUNT, _count),
+Suspects = Sequence[tuple[re.Pattern[str], Callable[..., str]]]
+USED_UP: Final[Suspects] = ((_CHANGE, _change), (_LIMIT, _limit), (_QUOTA, _quota), (_COUNT, _count))
+"""What ends after some packets."""
+SUSPECTS: Final[Suspects] = (
+    *USED_UP,
     (_TPROXY, _tproxy),
     (_LOOKUP, _lookup),
 )
@@ -90,13 +92,31 @@ def rule_did_not_match(evidence: Evidence) -> Iterator[str]:
     yield f"{place(rule)}, the expected rule, did not match because {', or '.join(reasons)}"
 
 
-def _reasons(rule: Rule, first: Step, sets: Mapping[str, Sequence[str]]) -> tuple[list[str], str]:
+def accepting_rule_was_used_up(evidence: Evidence) -> Iterator[str]:
+    """The policy refused a packet that a rule before it accepts up to a limit, a quota, or the size of a set."""
+    last = evidence.last
+    if not (evidence.is_refused and evidence.should_pass and last and last.kind == "policy") or evidence.unmet:
+        return
+    if changes_headers(evidence.rules):
+        return
+    for rule in evidence.rules:
+        if rule.chain_path != last.chain_path or not _ACCEPT.search(bare(rule.text)):
+            continue
+        firsts = list(dict.fromkeys(evaluations_of(rule, evidence.rules, evidence.packet, evidence.device)))
+        found, rest = _reasons(rule, firsts[0], evidence.sets, USED_UP) if len(firsts) == 1 else ([], "")
+        if found and not rest:
+            yield f"{place(rule)} accepts such packets, but did not match this one because {' or '.join(found)}"
+
+
+def _reasons(
+    rule: Rule, first: Step, sets: Mapping[str, Sequence[str]], suspects: Suspects = SUSPECTS
+) -> tuple[list[str], str]:
     """Each part of ``rule`` that may not have matched, and what else is left of its text."""
     left = without_what_holds(rule, first)
     if left is None:
         return [], ""
     reasons = []
-    for pattern, why in SUSPECTS:
+    for pattern, why in suspects:
         for found in pattern.finditer(left):
             reasons.append(f"{why(found, first, rule, sets)} (`{found[0]}`)")
         left = pattern.sub("", left)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 
 from harness.judge.evidence import Evidence
 from harness.judge.flow import belongs, describe_connection, same
@@ -26,6 +27,7 @@ _ERRORS = frozenset({3, 4, 5, 11, 12})
 """Types of ICMP that quote a packet: icmp_is_err() in include/linux/icmp.h."""
 _REPLIES, _REPLIES_V6 = frozenset({0, 14, 16, 18}), frozenset({129, 140})
 _NAT_DONE = {"SRC_NAT", "DST_NAT"}
+_DNAT = re.compile(r"(?<!\S)dnat (?:ip6? )?to \[?(?P<address>(?:\d{1,3}\.){3}\d{1,3}|[\da-f]*:[\da-f:]+)(?![\w.])")
 _NAT = re.compile(r"(?<!\S)(?:dnat|snat|masquerade|redirect|netmap)\b")
 
 
@@ -48,7 +50,8 @@ def needs_connections(evidence: Evidence) -> bool:
 
 def not_translated(evidence: Evidence) -> Iterator[str]:
     """What conntrack does not track is not translated: nf_nat_inet_fn() in net/netfilter/nf_nat_core.c."""
-    if not should_be_translated(evidence):
+    is_asked = should_be_translated(evidence)
+    if not is_asked and not _would_be_sent_on(evidence):
         return
     packet, device = evidence.packet, evidence.device
     steps = [step for step in packet.steps if step.host == device and step.rule]
@@ -61,7 +64,7 @@ def not_translated(evidence: Evidence) -> Iterator[str]:
         yield f"{place(step.rule)} exempts the packet from connection tracking (notrack), {without}"
     elif untracked and untracked.rule:
         yield f"the packet is untracked ({place(untracked.rule)}), {without}"
-    else:
+    elif is_asked:
         yield from _by_connections(evidence, without)
 
 
@@ -94,6 +97,15 @@ def should_be_translated(evidence: Evidence) -> bool:
         if wanted and _differs(sent, key, wanted) and all(_differs(one, key, wanted) for one in arrived):
             return True
     return False
+
+
+def _would_be_sent_on(evidence: Evidence) -> bool:
+    """Whether the packet is expected at a host, did not come there, and a rule translates to that host's address."""
+    host, network = evidence.expected_host, evidence.network
+    if network is None or host in ("", "nowhere", evidence.device) or host in arrivals(evidence.packet):
+        return False
+    targets = [found["address"] for rule in evidence.rules if (found := _DNAT.search(bare(rule.text)))]
+    return any(network.owner(ip_address(one)) == host for one in targets)
 
 
 def _frames(packet: ObservedPacket) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ from harness.judge.expectations import judge
 from harness.model.observation import ObservedPacket, Rule, Step
 from harness.model.result import Policy
 from harness.scenario.models.expect import Expect
-from tests.builders import advice, base, changed, dropped, observation, place, rule, step
+from tests.builders import advice, base, changed, dropped, hop, observation, place, rule, step
 
 BAN = rule("ip saddr 203.0.113.5 drop", line=5, handle=5, chain="inet f input", comment="ban")
 FORWARDED = step("accept", chain="inet f forward")
@@ -60,6 +60,38 @@ def test_a_hook_behind_the_one_that_dropped() -> None:
         "rulesets/edge.nft:8, the expected rule, is evaluated at hook postrouting, and the packet ended at hook "
         "forward before it"
     )
+
+
+def test_postrouting_does_not_see_what_is_for_the_device() -> None:
+    wanted = rule("tcp dport 24 drop", line=8, handle=8, chain="inet f post")
+    assert said(dropped(TAKEN), wanted, bases=(base("inet f post", "postrouting"), INPUT)) == (
+        "rulesets/edge.nft:8, the expected rule, is evaluated at hook postrouting, which what is for device itself "
+        "does not pass: a rule for it belongs at hook input"
+    )
+
+
+def test_prerouting_does_not_see_what_the_device_sends() -> None:
+    wanted = rule("tcp dport 80 dnat to 10.0.2.2", line=3, handle=3, chain="ip n pre")
+    packet = changed(sender="device", steps=(step("accept", chain="inet f output", hook="output"),), hops=())
+    bases = (base("ip n pre", "prerouting"), base("inet f output"))
+    assert said(packet, wanted, bases=bases) == (
+        "rulesets/edge.nft:3, the expected rule, is evaluated at hook prerouting, which what device itself sends to "
+        "others does not pass: a rule for it belongs at hook output"
+    )
+    out = step("accept", chain="inet f output", hook="output")
+    assert said(dropped(out, sender="device"), wanted, bases=bases) == ""  # it may have come back by lo
+
+
+def test_a_packet_of_another_host_that_the_device_sends_was_forwarded() -> None:
+    """Where not all functions were traced, and no chain stands at hook forward."""
+    assert "and the packet was forwarded" in said(
+        changed(steps=(DNAT,), hops=(hop("ip6_finish_output2"),)), bases=(INPUT,)
+    )
+    assert said(changed(steps=(DNAT,), hops=(hop("__dev_queue_xmit"),)), bases=(INPUT,)) == ""  # perhaps by a bridge
+    elsewhere = hop("ip_output", host="edge")
+    assert said(changed(steps=(DNAT,), hops=(elsewhere,)), bases=(INPUT,)) == ""
+    own = changed(steps=(DNAT,), hops=(hop("ip_output"),), sender="device")
+    assert said(own, bases=(INPUT,)) == ""
 
 
 def test_a_called_chain_is_at_the_hooks_of_those_that_call_it() -> None:

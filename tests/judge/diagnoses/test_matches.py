@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.model.observation import ObservedPacket, Rule
-from tests.builders import advice, at, changed, headers, rule, step
+from tests.builders import advice, at, changed, dropped, headers, rule, step
 
 END = at(step("continue", chain="inet filter forward"), kind="return", headers=headers(), iif="wan0")
 
@@ -116,3 +116,47 @@ def test_an_element_of_a_map_that_expired() -> None:
         "ways no longer has the element 203.0.113.5 that was loaded"
     )
     assert said("ip saddr vmap @ways", ways=("192.0.2.1 : accept",)).startswith("ways has no element for 203.0.113.5")
+
+
+REFUSED = dropped(END, step("drop"))
+"""A packet from 203.0.113.5 to port 443 that the policy dropped."""
+
+
+def used_up(text: str, packet: ObservedPacket = REFUSED, **expect: object) -> list[str]:
+    one = rule(text, line=5, handle=3)
+    return advice({"verdict": "accept", **expect}, packet, rules=(one,))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("tcp dport 443 limit rate 3/minute accept", "its limit was used up (`limit rate 3/minute`)"),
+        ("tcp dport 443 quota 20 bytes counter accept", "its quota was used up (`quota 20 bytes`)"),
+        ("tcp dport 443 ct count 1 accept", "there were more connections (`ct count 1`)"),
+        (
+            "tcp dport 443 add @small { ip saddr } accept",
+            "set small took no new element 203.0.113.5, as when it is full (`add @small { ip saddr }`)",
+        ),
+    ],
+)
+def test_a_policy_decides_where_a_rule_that_accepts_is_used_up(text: str, reason: str) -> None:
+    assert used_up(text) == [f"rulesets/edge.nft:5 accepts such packets, but did not match this one because {reason}"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tcp dport 22 limit rate 3/minute accept",  # it is about others
+        "tcp dport 443 limit rate 3/minute",  # it would not have accepted it
+        "tcp dport 443 limit rate 3/minute drop",
+        "tcp dport 443 ct state established limit rate 3/minute accept",  # perhaps that did not hold
+        "tcp dport 443 ip saddr @good accept",  # it is not used up
+    ],
+)
+def test_the_policy_decides_for_want_of_a_rule(text: str) -> None:
+    (found,) = used_up(text)
+    assert found.startswith("no rule of inet filter forward decided, so its policy did")
+
+
+def test_an_expected_drop_needs_no_cause() -> None:
+    assert advice({"verdict": "drop", "rule": "policy"}, REFUSED, rules=(rule("limit rate 1/hour accept"),)) == []

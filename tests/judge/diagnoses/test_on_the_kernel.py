@@ -29,6 +29,13 @@ table inet f {
 		ip saddr @bad drop comment "bad"
 		ip saddr 203.0.113.5 drop comment "ban"
 	}
+	chain up_to {
+		type filter hook input priority 1; policy drop
+		udp dport != 78 accept
+		meta l4proto != udp accept
+		udp dport 78 quota 30 bytes accept
+	}
+	chain leaving { type filter hook postrouting priority filter; policy accept; udp dport 99 drop comment "leaves"; }
 	chain output { type filter hook output priority filter; policy accept; tcp flags rst drop; }
 	chain forward {
 		type filter hook forward priority filter; policy accept
@@ -65,6 +72,14 @@ scenarios:
       - send: {from: client, to: server, tcp: {dport: 21, flags: S}}
       - send: {from: server, to: client, tcp: {sport: 20, dport: 30001, flags: S}}
         expect: {verdict: accept}
+  - name: used up
+    steps:
+      - send: {from: server, to: device, udp: {dport: 78}}
+      - send: {from: server, to: device, udp: {dport: 78}}
+        expect: {verdict: accept}
+  - name: leaves
+    send: {from: server, to: device, udp: {dport: 99}}
+    expect: {verdict: drop, rule: leaves}
   - name: as expected
     send: {from: client, to: server, tcp: {dport: 80}}
     expect: {verdict: accept, delivered: server}
@@ -76,6 +91,8 @@ CAUSES = {
     "no element": "did not match because bad has no element for 10.0.2.2",
     "invalid": "the device has seen the SYN but not the SYN-ACK",
     "no helper": "has no helper, so nothing is related to it, and the kernel assigns none by itself: declare",
+    "used up": "accepts such packets, but did not match this one because its quota was used up (`quota 30 bytes`)",
+    "leaves": "is evaluated at hook postrouting, which what is for device itself does not pass",
     "as expected": "",
 }
 

@@ -340,3 +340,22 @@ class TestShouldBeTranslated:
         counted = step("continue", rule("ct state invalid counter", line=9))
         assert needs_connections(evidence({"verdict": "drop"}, went(counted, FORWARDED)))
         assert not needs_connections(evidence({"verdict": "drop"}, went(FORWARDED)))
+
+
+def sent_on(one: ObservedPacket, target: str = "10.0.2.2") -> str:
+    """What is said of a packet that should arrive at the router's server, where a rule translates to ``target``."""
+    dnat = rule(f"udp dport 53 dnat to {target}", line=4, handle=4, chain="ip n pre")
+    network = Network.of(LABS["router"])
+    return "; ".join(advice({"delivered": "server"}, one, rules=(dnat,), network=network))
+
+
+def test_what_is_not_tracked_is_not_sent_on_either() -> None:
+    untracked = step("continue", rule("ct state untracked counter", line=3))
+    expected = f"rulesets/edge.nft:2 exempts the packet from connection tracking (notrack), {WITHOUT}"
+    taken = step("accept", chain="ip n input", hook="input")
+    lost = dropped(NOTRACK, untracked, FORWARDED, taken)
+    assert expected in sent_on(lost)
+    assert expected in sent_on(lost, "10.0.2.2:5353")
+    assert expected not in sent_on(lost, "10.0.2.9")  # that is nobody's
+    assert expected not in sent_on(dropped(NOTRACK, taken))  # perhaps it was tracked before
+    assert sent_on(went(NOTRACK, untracked, FORWARDED)) == ""  # it arrived there
