@@ -210,6 +210,7 @@ def test_the_tracing_table_has_a_name_of_its_own() -> None:
     assert unused_table([Ruleset(taken, [])]) == "nft_harness__"
 
 
+@pytest.mark.kernel
 def test_the_first_step_of_each_base_chain_has_the_headers(edge: Edge) -> None:
     edge.inject(443)
     steps = [step for _, step in edge.messages("forward: from_wan 8 accept") if step]
@@ -221,6 +222,7 @@ def test_the_first_step_of_each_base_chain_has_the_headers(edge: Edge) -> None:
     ]
 
 
+@pytest.mark.kernel
 def test_a_policy_is_known_by_its_place(edge: Edge) -> None:
     edge.inject(80)
     policy = [step for _, step in edge.messages("forward: forward policy drop") if step][-1]
