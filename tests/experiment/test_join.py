@@ -271,6 +271,19 @@ class TestReturns:
         whole, last = joined(tape, injected=None).packets
         assert ([hop.detail for hop in last.hops], whole.hops) == ([{"result": "1"}], ())
 
+    def test_a_call_at_an_address_that_is_used_again_is_of_the_packet_that_has_it_now(self) -> None:
+        tape = Tape()
+        tape.born(5)
+        tape.born(6, cookie=0)
+        for packet in (5, 6):  # of the first nothing returns: it was queued, or stolen
+            tape.add(EventKind.HOP, "nf_hook_slow", packet=packet)
+            tape.events[-1] = tape.events[-1]._replace(skb=0xDDDD)
+        tape.add(EventKind.RETURN, "nf_hook_slow", a=1, packet=6)
+        tape.events[-1] = tape.events[-1]._replace(skb=0xDDDD)
+        first, second = joined(tape).packets
+        assert [hop.detail for hop in first.hops] == [{}]
+        assert [hop.detail for hop in second.hops] == [{"result": "1"}]
+
     def test_a_drop_with_a_reason_of_its_own_is_a_drop(self) -> None:
         tape = Tape()
         tape.born()

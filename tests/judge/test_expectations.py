@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from harness.errors import BrokenMeasurement, Position, Unsupported
-from harness.judge.expectations import COMPARISONS, judge
+from harness.judge.expectations import COMPARISONS, judge, same_elements
 from harness.model.observation import (
     Counted,
     Delivery,
@@ -536,3 +536,33 @@ def test_what_was_not_seen_is_left_open(expect: dict[str, object], packet: Obser
         f"{place(('expect', key.split()[0]))}: the engine tracepoints sees part of the functions only, "
         f"which leaves open {key}; use a kernel with probes on functions: --nft-tracer auto"
     )
+
+
+def test_what_is_left_open_is_named_where_it_stands() -> None:
+    seen = msgspec.structs.replace(observation(PASSED), whole=False, traced=frozenset())
+    with pytest.raises(Unsupported, match=r"^expect\.path:1: "):
+        judge(Expect(path=["udp_rcv"]), seen, PASSED, at=lambda keys: Position(".".join(map(str, keys)), 1))
+
+
+def test_of_frames_that_fit_equally_well_the_first_is_shown() -> None:
+    frames = frame("203.0.113.5", "10.0.2.9"), frame("203.0.113.5", "10.0.2.8")
+    twice = changed(deliveries=tuple(arrival("server", one) for one in frames))
+    assert complaints({"delivered": {"to": "server", "sees": {"dst": "10.0.2.2"}}}, twice) == [
+        "expect.delivered.sees.dst: 10.0.2.2 / 10.0.2.9"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "same"),
+    [
+        ({"inet t s": [22, "80"]}, {"inet t s": ("80", "22")}, True),
+        ({"inet t s": [22]}, {"inet t s": ("80", "22")}, False),
+        ({"inet t s": [22], "inet t r": []}, {"inet t s": ("22",)}, True),
+        ({"inet t s": [22]}, {}, False),
+        ({}, {"inet t s": ("22",)}, True),
+    ],
+)
+def test_whether_sets_have_the_elements_that_are_waited_for(
+    wanted: dict[str, list[str | int]], found: dict[str, tuple[str, ...]], same: bool
+) -> None:
+    assert same_elements(wanted, found) is same

@@ -9,10 +9,10 @@ import pytest
 
 from harness.errors import BrokenMeasurement
 from harness.judge.expectations import judge
-from harness.judge.flow import describe_connection, refuse_contradiction
+from harness.judge.flow import describe_connection, fits, refuse_contradiction
 from harness.model.observation import Connection, Delivery, Direction, Drop, Flow, Observation, ObservedPacket, Verdict
 from harness.reading.decision import decisive, ended, outcome
-from harness.scenario.models.expect import Expect
+from harness.scenario.models.expect import Expect, Tracked
 from tests.builders import PASSED, changed, dropped, frame, hop, observation, place, rule, step
 
 CONNECTED = Flow(result="connected", host="client", by="server", src="10.0.2.1", sport=40000, dst="10.0.2.2", dport=443)
@@ -445,3 +445,21 @@ class TestConnections:
             "expect.conntrack.helper: none / ftp",
             "expect.conntrack.timeout: 30 to 60 s / 20 s",
         ]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "is_it"),
+    [
+        ({"state": "ESTABLISHED"}, True),
+        ({"state": "ESTABLISHED", "mark": 16, "status": ["ASSURED"]}, True),
+        ({"state": "ESTABLISHED", "mark": 17}, False),
+        ({"status": ["!ASSURED"]}, False),
+    ],
+)
+def test_whether_an_entry_is_as_it_is_waited_for(wanted: dict[str, object], is_it: bool) -> None:
+    assert fits(msgspec.convert(wanted, Tracked), ENTRY) is is_it
+
+
+def test_a_host_of_which_no_connections_were_listed_has_none() -> None:
+    assert said({"connections": {"server": 1}}, connections=(ENTRY,)) == ["expect.connections.server: 1 / 0"]
+    assert said({"connections": {"server": 0}}, connections=(ENTRY,)) == []
