@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -90,9 +90,9 @@ class Change(msgspec.Struct, kw_only=True):
     """``drop → accept``; of packets with the same verdict what differs besides."""
     old: Decider
     new: Decider
-    witness: Any
-    """The simplest :class:`Witness`."""
-    spare: list[Any] = []
+    witness: Witness
+    """The simplest."""
+    spare: list[Witness] = []
     """Some more of them, the next simplest first."""
     packets: int = 1
     accepted: bool = False
@@ -178,7 +178,7 @@ def compared(
     return None
 
 
-def grouped(changes: Sequence[Change], cost: Any) -> list[Change]:
+def grouped(changes: Sequence[Change], cost: Callable[[Witness], tuple[int, ...]]) -> list[Change]:
     """One change for those in which the same has changed by the same rules, with the cheapest witness."""
     found: dict[tuple[str, str, str], list[Change]] = {}
     for one in changes:

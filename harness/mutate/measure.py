@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -51,7 +51,7 @@ def answers(request: Any, tracer: Callable[[], BaseTracer]) -> Iterator[msgspec.
             yield from measure.answers(request, tracer)
 
 
-def _use(prepared: Any) -> None:
+def _use(prepared: Mapping[str, bytes]) -> None:
     from harness.packets import frames
 
     frames.use(prepared)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -29,6 +29,7 @@ from harness.scenario.models.actions import ListenAction, SendAction, SendingAct
 
 if TYPE_CHECKING:
     from harness.batch.stage import Stage
+    from harness.experiment.run import Experiment
     from harness.scenario.case import Case
     from harness.scenario.models.expect import Expect
     from harness.tracer.base import BaseTracer
@@ -47,7 +48,7 @@ class Judged(NamedTuple):
     steps: tuple[Step, ...]
     """Of all packets of which something is expected, on the device."""
     watched: str = ""
-    shape: tuple[Any, ...] = ()
+    shape: tuple[object, ...] = ()
     """What happened to each packet, as far as sifting shows it: rules and verdicts, marks, and what arrived."""
 
 
@@ -104,7 +105,9 @@ class _Lab:
     def __init__(
         self, stack: ExitStack, case: Case, tracer: BaseTracer | None, request: AskedMutants | None = None
     ) -> None:
-        stage: Any
+        self._experiment: Experiment | None = None
+        """None where no functions are watched."""
+        stage: Stage
         if tracer is None:
             from harness.batch.sift import SiftStage
 
@@ -112,8 +115,7 @@ class _Lab:
         else:
             from harness.experiment.run import Experiment
 
-            stage = stack.enter_context(Experiment.open(case.network, case.rulesets, tracer))
-        self.is_sifting = tracer is None
+            stage = self._experiment = stack.enter_context(Experiment.open(case.network, case.rulesets, tracer))
         if request is None:
             self.stage = MutatedStage(stage, ())
         else:
@@ -134,17 +136,17 @@ class _Lab:
 
     def judged(self, case: Case) -> tuple[Judged, Ruleset]:
         """Run ``case``; what differs, and the ruleset."""
-        if self.is_sifting:
+        if self._experiment is None:
             judged = _sifted(case, self.stage)
         else:
-            self.stage.inner.arm(case.actions)  # type: ignore[attr-defined]
-            judged = _acted(case, self.stage.inner)
+            self._experiment.arm(case.actions)
+            judged = _acted(case, self._experiment)
         if not case.only_sends or not self._state.forget(judged.steps):
             self.stage.is_known = False
         return judged, self.stage.ruleset
 
 
-def _acted(case: Case, stage: Any) -> Judged:
+def _acted(case: Case, stage: Experiment) -> Judged:
     """Run ``case`` step by step, up to the first in which something differs."""
     steps: list[Step] = []
     is_open, watched = False, ""
@@ -178,7 +180,7 @@ def _sifted(case: Case, stage: Stage) -> Judged:
         return True
 
     is_open = False
-    shape: list[Any] = []
+    shape: list[object] = []
     for (number, action), observations in zip(sends, stage.inject_each(groups, after), strict=True):
         if observations is None:
             raise BrokenMeasurement("messages of nf_tables' trace are not those of the packet")
@@ -191,7 +193,7 @@ def _sifted(case: Case, stage: Stage) -> Judged:
     return Judged(differs, is_open, tuple(steps), "none", tuple(shape))
 
 
-def _shape(observation: Observation) -> Iterator[Any]:
+def _shape(observation: Observation) -> Iterator[object]:
     """What happened to the packets of ``observation``; mutated rules are known by their places."""
     for packet in observation.packets:
         for step in packet.steps:

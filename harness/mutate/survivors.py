@@ -105,7 +105,7 @@ class Candidates:
         return went.came if went else {}
 
     @staticmethod
-    def _way(device: SimulatedDevice, packet: PooledPacket) -> tuple[tuple[Any, ...], str] | None:
+    def _way(device: SimulatedDevice, packet: PooledPacket) -> tuple[tuple[Place, ...], str] | None:
         with suppress(LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
             went = device.travel(dict(packet.fields), frozenset())
             return (tuple(went.met), went.verdict) if went else ((), "")

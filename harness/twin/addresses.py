@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address, ip_interface, ip_network
 from itertools import chain, islice
-from typing import Any, Final
+from typing import Final
 
-from harness.topology.parts import Address, Subnet
+from harness.topology.parts import Address, AddressOnLink, Subnet
 from harness.twin.device import Device
 from harness.twin.machine import Hop, KernelRoute, Machine
 
@@ -43,7 +43,7 @@ class Addresses:
         for text in texts:
             self.owners.setdefault(ip_interface(text).ip, set()).add(host)
 
-    def transit(self, version: int) -> tuple[Any, Any]:
+    def transit(self, version: int) -> tuple[AddressOnLink, AddressOnLink]:
         """Both ends of a network that nobody has."""
         self._transits += 1
         network = _TRANSIT[version == 6]
