@@ -111,7 +111,7 @@ def lab(parser: argparse.ArgumentParser) -> None:
         from harness.shell import enter
 
         file, _, scenario = options.scenario.partition("::")
-        wish = enter.ShellRequest(
+        request = enter.ShellRequest(
             file=Path(file),
             scenario=scenario,
             host=options.host,
@@ -121,7 +121,7 @@ def lab(parser: argparse.ArgumentParser) -> None:
             modules=options.modules,
             nft_program=options.nft_program,
         )
-        return enter.enter(wish)
+        return enter.enter(request)
 
     def remove(_: argparse.Namespace) -> int:
         from harness.lab import named

@@ -4,5 +4,5 @@
 
     pytest's selection ─> cases ── baseline (as pytest runs them) ──> places that packets came to
     ruleset as JSON ── operators ──> mutants ── measure: one lab, a mutant after the other ──> killed, survived
-    survivors ── generate: a packet that tells both apart ──> output, saving (a scenario)
+    survivors ── generate: a packet that distinguishes them ──> output, saving (a scenario)
 """

@@ -46,7 +46,7 @@ class KnownMutant(msgspec.Struct, kw_only=True):
     verdicts: dict[str, str] = {}
     """By the digest of a scenario."""
     is_searched: bool = False
-    """Whether a packet was looked for that tells it from the original."""
+    """Whether a packet was looked for that distinguishes it from the original."""
     witness: Witness | None = None
     packets: int = 0
 

@@ -36,7 +36,7 @@ class Mutant(msgspec.Struct, frozen=True, kw_only=True):
     place: Place
     """The rule, or with handle 0 the policy, that it is shown at."""
     touched: tuple[Place, ...]
-    """A packet that came to none of these cannot tell the mutant from the original."""
+    """A packet that came to none of these cannot distinguish the mutant from the original."""
     edit: Edit
 
     @property

@@ -19,7 +19,7 @@ def text(results: Sequence[RulesetResult]) -> str:
         lines += [*_survivor(one), ""]
     equivalent = list(shown(results, "equivalent"))
     if equivalent:
-        lines.append("probably equivalent: no packet that was tried tells these from the original")
+        lines.append("probably equivalent: no packet that was tried distinguishes these from the original")
         lines += [f"  {_place(one)}: {escape(one.name)} ({one.packets} packets tried)" for _, one in equivalent]
         lines.append("")
     for fate, words in (("unjudged", "no scenario could be run under these"), ("not run", "not run")):
@@ -53,8 +53,8 @@ def _table(results: Sequence[RulesetResult]) -> Iterator[str]:
     watched = ", ".join(dict.fromkeys(one.watched for one in results if one.watched))
     killed, survived = (sum(one.count(fate) for one in results) for fate in ("killed", "survived"))
     yield (
-        f"mutation score {_percent(score(results))}: {killed} of {killed + survived} mutants that some packet tells "
-        f"apart were killed (kernel {kernels}; {watched})"
+        f"mutation score {_percent(score(results))}: {killed} of {killed + survived} mutants that some packet "
+        f"distinguishes from the original were killed (kernel {kernels}; {watched})"
     )
 
 

@@ -10,8 +10,8 @@ import msgspec
 from harness.errors import Position
 
 Fate = Literal["killed", "survived", "equivalent", "unjudged", "not run"]
-"""``survived``: no scenario noticed, and some packet tells it from the original, or none was looked for yet;
-``equivalent``: probably, as no packet that was tried tells them apart; ``unjudged``: no scenario could be run under
+"""``survived``: no scenario noticed, and some packet distinguishes it from the original, or none was looked for yet;
+``equivalent``: probably, as no packet that was tried distinguishes them; ``unjudged``: no scenario could be run under
 it."""
 
 FATES: Final = ("survived", "equivalent", "unjudged", "not run", "killed")
@@ -19,7 +19,7 @@ FATES: Final = ("survived", "equivalent", "unjudged", "not run", "killed")
 
 
 class Witness(msgspec.Struct, frozen=True, kw_only=True):
-    """A packet that tells a mutant from the original."""
+    """A packet that distinguishes a mutant from the original."""
 
     sends: tuple[dict[str, Any], ...]
     """As ``send`` in a scenario; the last one after those that it needs."""
@@ -55,7 +55,7 @@ class MutantResult(msgspec.Struct, frozen=True, kw_only=True):
     """Those that could not be judged under it."""
     witness: Witness | None = None
     packets: int = 0
-    """How many were tried to tell it from the original."""
+    """How many were tried to distinguish it from the original."""
 
     @property
     def name(self) -> str:
@@ -92,7 +92,7 @@ class RulesetResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def score(self) -> float | None:
-        """Percent of the mutants that some packet tells apart that were killed; None where there are none."""
+        """Percent killed of the mutants that some packet distinguishes from the original; None where there are none."""
         return score([self])
 
 

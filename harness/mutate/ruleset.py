@@ -259,11 +259,11 @@ class MutatedRuleset:
         return self._kept.mutant(mutant.key)
 
     def _search(self) -> None:
-        """Look for a packet that tells each survivor from the original."""
+        """Look for a packet that distinguishes each survivor from the original."""
         todo = [mutant for mutant in self.survivors() if not self.known(mutant).is_searched]
         if not todo:
             return
-        self._progress(f"  {len(todo)} survivors: looking for packets that tell them from the original")
+        self._progress(f"  {len(todo)} survivors: looking for packets that distinguish them from the original")
         is_searched = False
         searching = Searching(self.structure, self.network_case, self._session(), self._seed)
         try:

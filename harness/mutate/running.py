@@ -337,7 +337,7 @@ class _Trying:
             return alone.judged(case)[0]
 
 
-# --- packets that tell a mutant from the original ------------------------------------------------
+# --- packets that distinguish a mutant from the original -----------------------------------------
 
 
 def apart(request: AskedApart, tracer: Callable[[], BaseTracer] | None) -> Iterator[Shown]:

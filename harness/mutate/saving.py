@@ -1,4 +1,4 @@
-"""``mutate --save``: a scenario for each packet that tells a survivor, with what the ruleset does as expectation."""
+"""``mutate --save``: a scenario for each packet that distinguishes a survivor; it expects what the ruleset does."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from harness.topology.spec import LabSpec
 
 
 def save(file: Path, ruleset: MutatedRuleset, progress: Callable[[str], None]) -> None:
-    """Append a scenario to ``file``, or begin it, for each survivor of ``ruleset`` that a packet tells.
+    """Append a scenario to ``file``, or begin it, for each survivor of ``ruleset`` that a packet distinguishes.
 
-    Survivors that the same packet tells have one scenario. Raises :class:`~harness.errors.HarnessError` where none can
-    be written.
+    Survivors that the same packet distinguishes have one scenario. Raises :class:`~harness.errors.HarnessError` where
+    none can be written.
     """
     if len(ruleset.subject.files.paths) != 1 or ruleset.subject.files.defines:
         raise HarnessError(f"--save writes scenarios of a ruleset that is one file, and {ruleset.subject.name} is not")

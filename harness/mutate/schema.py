@@ -90,7 +90,7 @@ def _reason(one: MutantResult) -> str:
     if one.witness is not None:
         return f"{question(one.witness.sends)}: {one.witness.difference}"
     if one.fate == "equivalent":
-        return f"probably equivalent: none of {one.packets} packets that were tried tells it from the original"
+        return f"probably equivalent: none of {one.packets} packets that were tried distinguishes it from the original"
     return "no scenario could be run under it" if one.fate == "unjudged" else ""
 
 

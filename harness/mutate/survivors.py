@@ -1,4 +1,4 @@
-"""Packets that tell a mutant from the original: candidates by simulation, and what the kernel says of them."""
+"""Packets that distinguish a mutant from the original: candidates by simulation, and what the kernel says of them."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def witnesses(packets: Sequence[Candidate], old: Sequence[Effects], new: Sequenc
 
 
 class Searching:
-    """The search for packets that tell mutants from the original."""
+    """The search for packets that distinguish mutants from the original."""
 
     def __init__(self, structure: Structure, case: Case, session: BatchSession, seed: int) -> None:
         """Packets are sent in the lab of ``case``."""
@@ -198,7 +198,7 @@ class Searching:
         return any(self._numbers.get(one, END) >= number for one in came)
 
     def confirm(self, todo: Sequence[Mutant]) -> None:
-        """Keep, of each mutant, the first packet that also tells it with functions watched, if one does."""
+        """Keep, of each mutant, the first packet that also distinguishes it with functions watched, if one does."""
         trials = [
             (mutant, [one for seen in self.found.get(mutant.key, [])[:1] if (one := self._made(seen)) is not None])
             for mutant in todo

@@ -4,5 +4,5 @@
 
     collect.sh ── its output ──> machine ──> device, neighbourhood (the lab), rulesets ──> project (files)
 
-Everything behind ``collect.sh`` works on text that a stranger may have written.
+Everything behind ``collect.sh`` works on untrusted text.
 """

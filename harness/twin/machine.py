@@ -1,6 +1,6 @@
 """What ``collect.sh`` has read of a machine, checked: plain values.
 
-The text is a stranger's: it has a size, a shape and names that can be written into a lab, or it is refused.
+The text is untrusted: it has a size, a shape and names that can be written into a lab, or it is refused.
 """
 
 from __future__ import annotations
