@@ -222,14 +222,26 @@ def _check(kind: Any, name: str, given: FieldValue, value: Any, beside: Mapping[
 
     ``beside`` are values of the layer's fields: some say what others hold.
     """
-    from scapy import fields
-    from scapy.layers.inet6 import IP6ListField
     from scapy.packet import Packet
 
     if value is None:
         return
     field = _field(kind, name)
     what = f"{kind.__name__}.{name}"
+    _check_addresses(field, value, given)
+    if isinstance(value, Packet) and not field.holds_packets:
+        raise Problem(f"{what} holds no layer", offset=given.offset)
+    if isinstance(value, int) and (bits := _bits(field)) and not 0 <= value < 1 << bits:
+        raise Problem(f"{what} goes from 0 to {(1 << bits) - 1}, and {value} is given", offset=given.offset)
+    if not any(_fits(kind, name, value, others) for others in ({}, beside)):
+        raise Problem(f"scapy cannot put {value!r:.60} into {what}", offset=given.offset)
+
+
+def _check_addresses(field: Any, value: Any, given: FieldValue) -> None:
+    """Refuse a text that scapy would take for a host's name, where ``field`` holds addresses."""
+    from scapy import fields
+    from scapy.layers.inet6 import IP6ListField
+
     if _is_address(field):
         _check_text(isinstance(value, str) and _is_ip(value), "an address", value, given)
     elif isinstance(field, IP6ListField):  # which has a resolver of its own
@@ -240,12 +252,6 @@ def _check(kind: Any, name: str, given: FieldValue, value: Any, beside: Mapping[
     elif isinstance(field, fields.MultipleTypeField) and isinstance(value, str) and not _MAC.fullmatch(value):
         # Another field determines what this one holds. Bytes are used as they are, a text may be a host's name.
         _check_text(_is_ip(value), f"an address; write b{value!r} for bytes", value, given)
-    if isinstance(value, Packet) and not field.holds_packets:
-        raise Problem(f"{what} holds no layer", offset=given.offset)
-    if isinstance(value, int) and (bits := _bits(field)) and not 0 <= value < 1 << bits:
-        raise Problem(f"{what} goes from 0 to {(1 << bits) - 1}, and {value} is given", offset=given.offset)
-    if not any(_fits(kind, name, value, others) for others in ({}, beside)):
-        raise Problem(f"scapy cannot put {value!r:.60} into {what}", offset=given.offset)
 
 
 def _fits(kind: Any, name: str, value: Any, beside: Mapping[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 try:
@@ -104,17 +104,8 @@ class RuleCoverage:
         contexts: dict[str, dict[str, list[TArc]]] = defaultdict(lambda: defaultdict(list))
         for name, by_line in lines.items():
             for line, met in by_line.items():
-                if not all(place.matched for place in met):
-                    continue
-                for context, scenario in _contexts(met):
-                    contexts[context][files[name]] += [
-                        (-1, line),
-                        *(
-                            (line, _exit(number))
-                            for number, names in enumerate(branches[name][line].values())
-                            if scenario in names
-                        ),
-                    ]
+                for context, arcs in _arcs(line, met, branches[name][line]):
+                    contexts[context][files[name]] += arcs
         data.add_arcs({file: [] for file in reporters})  # so that it knows to be about branches, where none was met
         for context, covered in contexts.items():
             data.set_context(context)
@@ -242,6 +233,16 @@ def _branches(places: Iterable[CoveredRule]) -> dict[str, set[str]]:
     if missed:
         branches[", ".join(missed)] = set()
     return branches if len(branches) > 1 else {}
+
+
+def _arcs(
+    line: int, places: Sequence[CoveredRule], branches: Mapping[str, Collection[str]]
+) -> Iterator[tuple[str, list[TArc]]]:
+    """What each scenario has executed of a line, in coverage.py's terms; nothing unless all its rules matched."""
+    if all(place.matched for place in places):
+        for context, scenario in _contexts(places):
+            met = (number for number, names in enumerate(branches.values()) if scenario in names)
+            yield context, [(-1, line), *((line, _exit(number)) for number in met)]
 
 
 def _contexts(places: Iterable[CoveredRule]) -> set[tuple[str, str]]:

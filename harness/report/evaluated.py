@@ -112,12 +112,9 @@ def _add(
     for rule in plan.rules:
         place = _place(found, rule, rule.text, of_steps)
         chains[rule.chain_path].append(place)
-        if place and not place.elements:
-            place.is_reachable = (rule.chain_path, rule.handle) not in ruleset.unreachable
-            place.elements = {element: {} for element in ruleset.elements(rule)}
-        if place and not place.clauses:
-            place.clauses = {one: SeenClause() for one in clauses(rule.text)}
         handles[rule.chain_path].append(rule.handle)
+        if place:
+            _fill(place, rule, ruleset)
     policies = {one.chain_path: _place(found, one, f"policy {one.verdict}", of_steps) for one in plan.policies}
     for rule, seen in ruleset.passes(sent):
         if place := chains[rule.chain_path][handles[rule.chain_path].index(rule.handle)]:
@@ -139,6 +136,15 @@ def _add(
                 place.decided[result.name] = None
             if step.rule:
                 ruleset.count(place, result.name, step, first)
+
+
+def _fill(place: CoveredRule, rule: Rule, ruleset: _Ruleset) -> None:
+    """Enter into ``place`` what there is to see of ``rule``: its elements and its matches."""
+    if not place.elements:
+        place.is_reachable = (rule.chain_path, rule.handle) not in ruleset.unreachable
+        place.elements = {element: {} for element in ruleset.elements(rule)}
+    if not place.clauses:
+        place.clauses = {one: SeenClause() for one in clauses(rule.text)}
 
 
 def _count_clauses(place: CoveredRule, seen: MatchesHeld) -> None:
