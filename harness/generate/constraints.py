@@ -11,7 +11,7 @@ from harness.generate import headers, names
 from harness.generate.expressions import BITWISE, REQUESTS, contains, element, field, unpacked
 from harness.generate.simulate import SimulatedRule, SimulatedRuleset
 from harness.packets import icmp
-from harness.topology.parts import EVERYBODY
+from harness.topology.parts import EVERYBODY, LOOPBACK
 
 Constraints = dict[str, Any]
 """Values that fields of a packet must have; see :data:`~harness.generate.expressions.Fields`.
@@ -174,7 +174,7 @@ def constraints(left: Any, member: Any) -> Constraints:
     if kind in ("|", "^", "<<", ">>") and name != "flags":
         return found  # a packet whose field becomes that value is not looked for
     if kind == "payload" and (place := headers.CARRIED.get((what.get("protocol"), what.get("field")))):
-        return found | _carried(place, names.number(names.IGMP.get(value, value)))
+        return found | headers.carried(place, names.number(names.IGMP.get(value, value)))
     if name in _ASKED:
         asked = _ASKED[name](name, value, found)
         return found if asked is None else IMPOSSIBLE if (both := merged([found, asked])) is None else both
@@ -328,6 +328,16 @@ def _version(_: str, value: Any, found: Constraints) -> Constraints:
     return {} if value == found.get("family") else IMPOSSIBLE
 
 
+def _interface_type(name: str, value: Any, _: Constraints) -> Constraints | None:
+    """Of ``meta iiftype``: links of a lab are Ethernet."""
+    return {name.removesuffix("type"): LOOPBACK} if value == "loopback" else None
+
+
+def _interface_group(_: str, value: Any, __: Constraints) -> Constraints:
+    """Of ``meta iifgroup``: interfaces of a lab are in none but the default group."""
+    return {} if value in (0, "default") else IMPOSSIBLE
+
+
 def _header_length(_: str, value: Any, __: Constraints) -> Constraints:
     """Of ``ip hdrlength``: options make the header longer."""
     asked = headers.options_of(value) if isinstance(value, int) else None
@@ -359,6 +369,10 @@ _ASKED: Final[Mapping[str, Callable[[str, Any, Constraints], Constraints | None]
     "path": lambda name, value, _: {name: int(value)} if str(value) in ("0", "False", "1", "True") else None,
     "dscp": _dscp,
     "version": _version,
+    "iiftype": _interface_type,
+    "oiftype": _interface_type,
+    "iifgroup": _interface_group,
+    "oifgroup": _interface_group,
     "hdrlength": _header_length,
     "doff": _data_offset,
     "status": _status,
@@ -371,14 +385,6 @@ def called(pattern: str) -> str:
     if pattern.endswith("\\*"):
         return f"{pattern[:-2]}*"
     return f"{pattern[:-1]}0" if pattern.endswith("*") else pattern
-
-
-def _carried(place: tuple[int, int], value: int | None) -> Constraints:
-    """A payload that begins with a header that has ``value`` at ``place``."""
-    offset, length = place
-    if value is None or value >> (8 * length):
-        return {}
-    return {"payload": (bytes(offset) + value.to_bytes(length, "big")).ljust(headers.CARRIED_BYTES, b"\0").hex()}
 
 
 def _raw(payload: Mapping[str, Any], value: Any) -> Constraints:

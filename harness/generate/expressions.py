@@ -11,7 +11,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any, Final
 
 from harness.generate import headers, names
-from harness.topology.parts import EVERYBODY
+from harness.topology.parts import EVERYBODY, LOOPBACK
 
 Fields = dict[str, Any]
 """A packet as expressions see it: ``iif oif family proto saddr daddr sport dport flags type code
@@ -134,6 +134,9 @@ def _meta(what: Mapping[str, Any], fields: Fields) -> Any:
         return _packet_type(fields.get("daddr"))
     if name in ("mark", "priority"):
         return fields.get(name, 0)
+    if name in ("iiftype", "oiftype"):
+        interface = fields.get(name.removesuffix("type"))
+        return None if interface is None else "loopback" if interface == LOOPBACK else "ether"
     if name == "length":
         return fields.get("length", headers.measured(fields, "length"))
     return fields.get(name) if key in _META else UNKNOWN

@@ -112,6 +112,14 @@ def measured(fields: Mapping[str, Any], name: str) -> int | None:
     return found[name]
 
 
+def carried(place: tuple[int, int], value: int | None) -> dict[str, Any]:
+    """A payload that begins with a header that has ``value`` at ``place``, see :data:`CARRIED`."""
+    offset, length = place
+    if value is None or value >> (8 * length):
+        return {}
+    return {"payload": (bytes(offset) + value.to_bytes(length, "big")).ljust(CARRIED_BYTES, b"\0").hex()}
+
+
 def filled(fields: dict[str, Any]) -> dict[str, Any] | None:
     """``fields`` with a payload of the size that a length asks for; None where the headers alone are longer."""
     for name in LENGTHS:

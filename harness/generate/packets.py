@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any, Final, NamedTuple
 
@@ -36,8 +36,19 @@ TRAVELS_AT_MOST: Final = 400
 REPEATED_AT_MOST: Final = 12
 NAMED_AT_MOST: Final = 24
 """Addresses of other rules that are tried for a rule."""
-BEGINNINGS: Final = ("ingress", "prerouting", "output")
-"""Hooks that come before others."""
+BEFORE: Final[Mapping[str, Sequence[str]]] = {
+    "prerouting": ("ingress", "output"),
+    "input": ("ingress", "prerouting", "output"),
+    "forward": ("ingress", "prerouting"),
+    "postrouting": ("ingress", "prerouting", "forward", "output"),
+    "egress": ("ingress", "prerouting", "forward", "output", "postrouting"),
+}
+"""Hooks that a packet passes before another; what the device sends to itself passes output first."""
+PUBLIC: Final[Sequence[Constraints]] = (
+    {"saddr": "93.184.216.34", "family": 4},
+    {"saddr": "2606:2800:220:1::34", "family": 6},
+)
+"""Sources where rules refuse those of labs, which are private or for documentation (bogons)."""
 FREE_PORTS: Final = (4711, 9999, 40404, 4096, 7777)
 COMMON_PORTS: Final = (53, 443)
 _MESSAGES: Final = {
@@ -85,7 +96,7 @@ class Candidates:
         """What other rules ask for: a packet may need a mark, or an address translated, before it comes to a rule."""
         # Of addresses, other rules may name those that the rules before one let by.
         named = {repr(one): one for one in self._named(asked)}
-        self._donors += itertools.islice(named.values(), NAMED_AT_MOST)
+        self._donors += [*PUBLIC, *itertools.islice(named.values(), NAMED_AT_MOST)]
         self._left: dict[Place, int] = {}
         self._decided: dict[Place, Counter[Place]] = {}
 
@@ -191,13 +202,21 @@ class Candidates:
         chain = self._ruleset.chains[key[:3]]
         behind = next((at for at, rule in enumerate(chain.rules, 1) if rule.key == key), 0)
         came = behind and met.came.get(chain.key, 0) >= behind
+        if came or self._is_before(met, chain):
+            self._decided.setdefault(key, Counter())[key if came else met.met[-1]] += 1
+
+    def _is_before(self, met: Traversal, chain: SimulatedChain) -> bool:
+        """Whether the last rule or policy that a packet met kept it from ``chain``."""
+        last, chains = met.met[-1], self._ruleset.chains
         on_way = {chain.key[:3], *self._ruleset.callers_of(chain)}
-        last = met.met[-1]
-        ended = last[:3] in on_way
-        if met.verdict != "accept":  # then it has ended the packet, if not at a hook behind
-            ended = ended or self._ruleset.chains[last[:3]].hook in ("", *BEGINNINGS)
-        if came or ended:
-            self._decided.setdefault(key, Counter())[key if came else last] += 1
+        if met.verdict == "accept":
+            return last[:3] in on_way  # it ends only the base chain
+        if not last[3] and chains[last[:3]].policy == "accept":
+            return False  # the kernel has dropped the packet, by its routes or addresses
+        hooks = {chains[key].hook for key in on_way}
+        ended = {chains[key].hook for key in {last[:3], *self._ruleset.callers_of(chains[last[:3]])}}
+        before = {one for hook in hooks for one in (hook, *BEFORE.get(hook, ()))}
+        return bool(before & ended - {""})
 
     def _travel(self, key: Place, fields: Fields, wanted: frozenset[Place]) -> Traversal | None:
         self._left[key] -= 1

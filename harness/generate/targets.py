@@ -148,6 +148,8 @@ def _of_state(ruleset: SimulatedRuleset, left: Any, members: Sequence[Any]) -> s
     name, kind = field(left), unpacked(left)[0]
     if name == "mark" and kind in ("meta", "ct") and 0 not in members and not _sets(ruleset, kind):
         return "no rule sets a mark, and packets are sent without" if kind == "meta" else "no rule sets such a mark"
+    if name in ("iifgroup", "oifgroup") and not {"0", "default"} & {str(one) for one in members}:
+        return "interfaces of a lab are in no group but the default one"
     if name == "status" and choices("dnat", members) and not _translates(ruleset):
         return "no rule performs destination NAT"
     return ""

@@ -244,7 +244,8 @@ class _Work:
                 self._refuse(text, seen.error or "nothing was observed of its packet")
                 continue
             found[text] = len(self._measured)
-            self._measured.append(MeasuredPackets(waiting[text].sends, seen.sent, rules, seen.kernel))
+            names = scenarios.blocks(self._targets, rules)
+            self._measured.append(MeasuredPackets(waiting[text].sends, seen.sent, rules, seen.kernel, names))
         return found
 
     def _refuse(self, packet: str, why: str) -> None:

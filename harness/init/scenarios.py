@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from harness.errors import BrokenMeasurement
@@ -14,6 +14,7 @@ from harness.recording import expectation
 from harness.recording.chance import matches_by
 from harness.recording.naming import name_of
 from harness.recording.sample import NotRecordableError, Sample
+from harness.ruleset.listing import ANONYMOUS
 
 SHOWN: Final = 6
 """Rules that a sentence lists."""
@@ -26,13 +27,16 @@ class MeasuredPackets(NamedTuple):
     sent: tuple[PacketResult, ...]
     rules: tuple[Rule, ...]
     kernel: str
+    blocks: Mapping[str, str] = {}
+    """What the chains of blocks, ``jump { … }``, are called where the targets come from, see :func:`blocks`."""
 
     @property
     def met(self) -> dict[Place, int]:
         """The rules and policies that the last packet met, with where on its way it did first."""
         found: dict[Place, int] = {}
         for at, step in enumerate(_steps(self.sent[-1]) if self.sent else ()):
-            found.setdefault((step.family, step.table, step.chain, step.rule.handle if step.rule else 0), at)
+            chain = self.blocks.get(step.chain, step.chain)
+            found.setdefault((step.family, step.table, chain, step.rule.handle if step.rule else 0), at)
         return found
 
     @property
@@ -62,6 +66,20 @@ class MeasuredPackets(NamedTuple):
                 values = {key: values[key] for key in ("verdict", "delivered") if key in values}
             expected[one.action] = values
         return expected
+
+
+def blocks(targets: Iterable[Target], rules: Iterable[Rule]) -> dict[str, str]:
+    """The names that chains of blocks have among ``targets``, by those that they have among ``rules``.
+
+    The kernel numbers them anew whenever the ruleset is loaded (nf_tables_addchain() in net/netfilter/nf_tables_api.c),
+    in the same order.
+    """
+
+    def found(chains: Iterable[str]) -> list[str]:
+        return sorted({one for one in chains if ANONYMOUS.match(one)}, key=lambda one: int(ANONYMOUS.sub(r"\1", one)))
+
+    ours, theirs = found(one.key[2] for one in targets), found(rule.chain for rule in rules)
+    return dict(zip(theirs, ours, strict=True)) if len(ours) == len(theirs) else {}
 
 
 def _steps(sent: PacketResult) -> list[Step]:
@@ -115,8 +133,10 @@ def drafts(
 
 def _by_chance(measured: Sequence[MeasuredPackets]) -> dict[Place, str]:
     """The rules of which chance or the time decides whether they match; with which of them does."""
-    rules = {rule for one in measured for rule in one.rules}
-    return {rule.place: cause for rule in rules if (cause := matches_by(rule))}
+    rules = {(rule, one.blocks.get(rule.chain, rule.chain)) for one in measured for rule in one.rules}
+    return {
+        (rule.family, rule.table, chain, rule.handle): cause for rule, chain in rules if (cause := matches_by(rule))
+    }
 
 
 def _draft(

@@ -212,3 +212,44 @@ def test_a_packet_that_the_device_sends_itself_may_have_loopbacks_address() -> N
     made = Candidates(SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network))
     (send,) = next(made.of(("ip", "t", "forward", 3))).sends
     assert (send["from"], send["to"], send["ip"]) == ("device", "127.0.0.1", {"src": "127.0.0.1"})
+
+
+def match(left: dict[str, object], right: object, op: str = "==") -> dict[str, object]:
+    return {"match": {"op": op, "left": left, "right": right}}
+
+
+def test_a_public_source_gets_by_a_filter_of_bogons() -> None:
+    """Which drops what labs have: networks that are private or for documentation."""
+    bogons = [("10.0.0.0", 8), ("172.16.0.0", 12), ("192.168.0.0", 16), ("198.51.100.0", 24), ("203.0.113.0", 24)]
+    saddr = {"payload": {"protocol": "ip", "field": "saddr"}}
+    members = {"set": [{"prefix": {"addr": address, "len": length}} for address, length in bogons]}
+    port = match({"payload": {"protocol": "tcp", "field": "dport"}}, 22)
+    found = table(
+        [match({"meta": {"key": "nfproto"}}, "ipv6"), {"drop": None}],
+        [match(saddr, members), {"drop": None}],
+        [port, {"accept": None}],
+    )
+    made = Candidates(SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network))
+    (send,) = next(made.of(("inet", "t", "forward", 4))).sends
+    assert send["ip"] == {"src": "93.184.216.34"}
+
+
+def test_a_rule_about_the_type_or_group_of_interfaces() -> None:
+    own, group = {"meta": {"key": "oiftype"}}, {"meta": {"key": "iifgroup"}}
+    found = table([match(own, "loopback"), {"accept": None}], [match(group, 2), {"drop": None}])
+    chain = {**found.objects[0]["chain"], "hook": "output"}
+    found = msgspec.structs.replace(found, objects=[{"chain": chain}, *found.objects[1:]])
+    made = Candidates(SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network))
+    (send,) = next(made.of(("inet", "t", "forward", 2))).sends
+    assert (send["from"], send["to"]) == ("device", "device")
+    assert next(made.of(("inet", "t", "forward", 3)), None) is None
+
+
+def test_what_refuses_a_packet_at_another_hook_is_not_before_a_rule() -> None:
+    """A packet that the device sends passes output, and never forward."""
+    found = table([match({"meta": {"key": "mark"}}, 7), {"accept": None}], policy="accept")
+    output = {**found.objects[0]["chain"], "name": "output", "hook": "output", "policy": "drop"}
+    found = msgspec.structs.replace(found, objects=[*found.objects, {"chain": output}])
+    made = Candidates(SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network))
+    assert next(made.of(("inet", "t", "forward", 2)), None) is None
+    assert ("inet", "t", "output", 0) not in made.decided_before(("inet", "t", "forward", 2))

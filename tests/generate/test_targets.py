@@ -9,7 +9,7 @@ from harness.generate.device import SimulatedDevice
 from harness.generate.packets import Candidates
 from harness.generate.simulate import SimulatedRuleset
 from harness.generate.targets import why_none
-from tests.listings import facts, key_of
+from tests.listings import facts, key_of, table
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,32 @@ def test_no_rule_translates_what_a_rule_asks_for() -> None:
     device = SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network)
     device.ruleset.chains.pop(("ip", "nat", "prerouting"))
     assert why_none(device, key_of(found, "forward", "ct status dnat")) == ("no rule performs destination NAT")
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "reason"),
+    [
+        ({"meta": {"key": "mark"}}, 7, "no rule sets a mark, and packets are sent without"),
+        ({"ct": {"key": "mark"}}, 7, "no rule sets such a mark"),
+        ({"meta": {"key": "iifgroup"}}, 2, "interfaces of a lab are in no group but the default one"),
+        (
+            {"payload": {"protocol": "ip6", "field": "saddr"}},
+            {"prefix": {"addr": "fe80::", "len": 10}},
+            "the device of a lab has no link-local address, and forwards none",
+        ),
+    ],
+)
+def test_what_no_packet_of_a_lab_has(left: dict[str, object], right: object, reason: str) -> None:
+    found = table([{"match": {"op": "==", "left": left, "right": right}}, {"accept": None}])
+    device = SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network)
+    assert why_none(device, ("inet", "t", "forward", 2)) == reason
+
+
+def test_what_decides_before_is_named() -> None:
+    found = table([{"match": {"op": "==", "left": {"meta": {"key": "length"}}, "right": 5}}, {"accept": None}])
+    device = SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network)
+    key = ("inet", "t", "forward", 2)
+    assert why_none(device, key, ["a.nft:3: drop", "a.nft:4: reject", "a.nft:5: accept"]) == (
+        "every packet tried for it is decided before by a.nft:3: drop or by a.nft:4: reject"
+    )
+    assert why_none(device, key).startswith("no packet was found: its matches exclude one another")

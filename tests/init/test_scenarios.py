@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from harness.generate.targets import Target
-from harness.init.scenarios import MeasuredPackets, drafts
+from harness.init.scenarios import MeasuredPackets, blocks, drafts
 from harness.model.observation import Place
 from harness.model.result import Result
 
@@ -72,3 +72,27 @@ def test_a_rule_that_matches_by_chance_has_no_scenario_but_a_reason(make_result:
     reasons: dict[Place, str] = {}
     assert drafts([target(HTTPS, "HTTPS")], [one._replace(rules=tuple(drawn))], {HTTPS: [0]}, reasons) == {}
     assert reasons == {HTTPS: "chance decides whether it matches"}
+
+
+def test_chains_of_blocks_are_called_otherwise_each_time(make_result: Make) -> None:
+    one = measured(make_result, True)
+    rules = tuple(msgspec.structs.replace(rule, chain="__chain17") for rule in one.rules)
+    (sent,) = one.sent
+    (packet,) = sent.observation.packets
+    steps = tuple(msgspec.structs.replace(step, chain="__chain17") for step in packet.steps)
+    packet = msgspec.structs.replace(packet, steps=steps)
+    observation = msgspec.structs.replace(sent.observation, packets=(packet,))
+    sent = msgspec.structs.replace(sent, observation=observation)
+    block = ("inet", "edge", "__chain9", 4)
+    names = blocks([target(block, "HTTPS"), target(POLICY, "the policy")], rules)
+    assert names == {"__chain17": "__chain9"}
+    assert one._replace(sent=(sent,), rules=rules, blocks=names).met == {block: 0}
+    assert blocks([target(POLICY, "the policy")], rules) == {}
+
+
+def test_blocks_are_in_the_order_of_their_numbers(make_result: Make) -> None:
+    rules = [
+        msgspec.structs.replace(measured(make_result, True).rules[0], chain=f"__chain{one}") for one in (100, 99, 8)
+    ]
+    targets = [target((*CHAIN[:2], name, 4), name) for name in ("__chain1", "__chain20", "__chain3")]
+    assert blocks(targets, rules) == {"__chain8": "__chain1", "__chain99": "__chain3", "__chain100": "__chain20"}
