@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from harness.errors import ScenarioError, Unsupported
+from harness.errors import Position, ScenarioError, Unsupported
 from harness.judge.expectations import judge
 from harness.scenario.models.expect import Expect
 from tests.builders import (
@@ -133,3 +133,33 @@ def test_functions_expected_but_none_traced() -> None:
     expect = Expect(verdict="accept", layers=["IPv4"])
     with pytest.raises(Unsupported, match=r"edge.yaml:31:1: path, layers, never and route need function tracing"):
         judge(expect, untraced, PASSED, at=place)
+
+
+def where(keys: tuple[str | int, ...]) -> Position:
+    return Position(".".join(map(str, keys)), 1)
+
+
+def test_without_function_tracing_the_place_and_the_remedy_are_named() -> None:
+    untraced = msgspec.structs.replace(observation(PASSED), traced=frozenset())
+    with pytest.raises(Unsupported, match=r"^expect:1: path, layers.*; run with --nft-kernel auto$"):
+        judge(Expect(layers=["IPv4"]), untraced, PASSED, at=where)
+
+
+@pytest.mark.parametrize(
+    ("expect", "place"),
+    [
+        ({"path": ["ip_rcv", "qqq"]}, "expect.path.1"),
+        ({"path": {"exactly": ["ip_rcv", "qqq"]}}, "expect.path.exactly.1"),
+        ({"path": {"exactly": ["ip_rcv"]}, "never": ["qqq"]}, "expect.never.0"),
+    ],
+)
+def test_a_function_that_cannot_be_traced_is_named_where_it_is_written(expect: dict[str, object], place: str) -> None:
+    with pytest.raises(ScenarioError) as error:
+        judge(msgspec.convert(expect, Expect), observation(PASSED), PASSED, at=where)
+    assert error.value.position.file == place
+
+
+def test_a_packet_that_passed_no_layer() -> None:
+    assert complaints({"layers": ["IPv4"]}, changed(hops=())) == [
+        "expect.layers[0]: IPv4 / no layer at all / not passed at all"
+    ]

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from harness.errors import Position
-from harness.judge.unmet import describe_unmet, evaluations_of, is_met
+from harness.judge.unmet import describe_unmet, evaluations_of, is_met, named
 from harness.model.observation import ObservedPacket, Rule, Step, Verdict
 
 
@@ -112,7 +112,8 @@ def test_of_rules_that_read_alike_the_first_three() -> None:
 def test_the_headers_are_those_with_which_the_packet_came_into_the_chain() -> None:
     seen = packet()
     later = msgspec.structs.replace(seen.steps[0], headers=b"", iif="", oif="eth1")
-    for first in (later, msgspec.structs.replace(later, iif="eth0")):
+    others = {"iif": "eth0"}, {"iif": "eth0", "oif": ""}, {"headers": b"x", "oif": ""}
+    for first in (later, *(msgspec.structs.replace(later, **one) for one in others)):
         both = msgspec.structs.replace(seen, steps=(seen.steps[0], first))
         assert list(evaluations_of(SSH, RULES, both, "device")) == [seen.steps[0], first]
 
@@ -122,3 +123,15 @@ def test_whether_a_rule_was_met_on_the_host() -> None:
     assert is_met(LAN.text, seen, "device")
     assert not is_met(LAN.text, seen, "edge")
     assert not is_met(SSH.text, seen, "device")
+
+
+def test_a_rule_that_matched_is_not_among_those_that_did_not() -> None:
+    assert list(evaluations_of(LAN, RULES, packet(LAN, kind="return"), "device"))[1:] == []
+    matched = packet(LAN)
+    assert list(evaluations_of(LAN, RULES, msgspec.structs.replace(matched, steps=matched.steps[:1]), "device")) == []
+
+
+def test_a_policy_is_no_rule_whatever_a_comment_says() -> None:
+    odd = rule(10, "tcp dport 22 accept", comment="inet t forward policy")
+    assert named("inet t forward policy", (odd,)) == []
+    assert named("tcp dport 22 accept", (odd,)) == [odd]
