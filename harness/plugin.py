@@ -13,7 +13,9 @@ import pytest
 from harness import project
 from harness.pytest_plugin import companions, distribute, fixtures, foreseen, items, selection
 from harness.pytest_plugin.fixtures import nft_lab as nft_lab
+from harness.pytest_plugin.fixtures import nft_module_lab as nft_module_lab
 from harness.pytest_plugin.fixtures import nft_run as nft_run
+from harness.pytest_plugin.fixtures import nft_session_lab as nft_session_lab
 from harness.pytest_plugin.session import SESSION, Session
 from harness.report import kinds
 from harness.scenario.files import take
@@ -229,11 +231,18 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     return None
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Note for which test the fixtures work."""
+    fixtures.begin(item)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show the user's errors as sentences, and send with the report what the reports read."""
+    fixtures.add_properties(item, call)
     report = yield
     if isinstance(item, items.ScenarioItem):
         if call.excinfo and report.failed:

@@ -111,6 +111,11 @@ class Session:
         self._remove_lab()
         return Experiment.open(network, rulesets, self._armed_tracer())
 
+    @property
+    def tracer(self) -> BaseTracer | None:
+        """What traces in this process; None before the first lab, and where a test was interrupted while it began."""
+        return None if self._tracer and self._tracer.half_armed else self._tracer
+
     def _armed_tracer(self) -> BaseTracer:
         if self._tracer and self._tracer.half_armed:  # interrupted, as by pytest-timeout
             self._remove_lab()

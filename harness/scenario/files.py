@@ -20,7 +20,7 @@ LABS = "labs"
 """In a folder of this name lie labs, which scenario files name, and no scenarios."""
 SUFFIXES = (".yaml", ".yml")
 
-FIXTURES = frozenset({"nft_run", "nft_lab"})
+FIXTURES = frozenset({"nft_run", "nft_lab", "nft_module_lab", "nft_session_lab"})
 """Of :mod:`harness.pytest_plugin.fixtures`."""
 
 _NOT_INTO = (".*", "*.egg", "_darcs", "build", "CVS", "dist", "node_modules", "venv", "{arch}")

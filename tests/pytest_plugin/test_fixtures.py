@@ -4,129 +4,19 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
-from harness.errors import BrokenMeasurement, Unsupported
-from harness.experiment.run import Measurement
-from harness.linux import features
 from harness.model import result
-from harness.model.observation import Loss
-from harness.model.result import Result
 from harness.packets.spec import TCP, Send
-from harness.pytest_plugin.session import Session
 from harness.scenario.files import fixture_users
-from harness.scenario.models.actions import Action, NftAction, SendAction
-from harness.topology.builtin import LABS
-from harness.topology.network import Network
-from tests.pytest_plugin.builders import measurement
+from harness.scenario.models.actions import NftAction, SendAction
+from tests.pytest_plugin.conftest import Acting
 
 pytest_plugins = ["pytester"]
-
-
-class Acting:
-    """A stage that shows what it was given for a port, on no kernel."""
-
-    def __init__(self, make_result: Callable[..., Result]) -> None:
-        self._make = make_result
-        self.done: list[Action] = []
-        self.network = Network.of(LABS["router"])
-
-    def arm(self, actions: object) -> None:
-        pass
-
-    def act(self, action: Action, number: int, where: object) -> tuple[Measurement, ...]:
-        self.done.append(action)
-        if isinstance(action, NftAction):
-            return ()
-        assert isinstance(action, SendAction)
-        assert action.send.tcp
-        port = action.send.tcp.dport
-        if port == 7:
-            raise BrokenMeasurement("two oracles disagree")
-        if port == 8:
-            raise Unsupported("this kernel has no VRF", remedy="modprobe vrf")
-        lossy = Loss(entered=7, received=6) if port == 9 else None
-        made = self._make(accepted=port == 443)
-        return (measurement(made, action.expect, action=number, loss=lossy),)
-
-
-@pytest.fixture
-def stage(make_result: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> Acting:
-    acting = Acting(make_result)
-
-    @contextmanager
-    def open_it(*_: object) -> Iterator[Acting]:
-        yield acting
-
-    monkeypatch.setattr(Session, "open", open_it)
-    monkeypatch.setattr(features, "function_probes", lambda: features.Support(True))
-    monkeypatch.setattr(features, "kprobe_multi", lambda: features.Support(True))
-    monkeypatch.delenv("NFT_KERNEL", raising=False)
-    return acting
-
-
-PACKET = '{"from": "client", "to": "server", "tcp": {"dport": %d}}'
-
-
-@pytest.fixture
-def run(stage: Acting, pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
-    """Runs the body of a test that has ``nft_run``, ``nft_lab`` and some packets; here and on no kernel."""
-    (pytester.path / "edge.nft").touch()
-
-    def run(body: str, *arguments: str, head: str = "") -> pytest.RunResult:
-        packets = "\n".join(
-            f"{name} = {PACKET % port}"
-            for name, port in {"HTTPS": 443, "SSH": 22, "ODD": 7, "VRF": 8, "LOST": 9}.items()
-        )
-        lines = "".join(f"    {line}\n" for line in body.splitlines())
-        pytester.makepyfile(
-            f"import pytest\nimport harness.scenario.models as m\nRULES = {{'ruleset': 'edge.nft'}}\n{packets}\n"
-            f"{head}\ndef test_it(nft_run, nft_lab, tmp_path):\n{lines}"
-        )
-        return pytester.runpytest_inprocess("-p", "no:cacheprovider", *arguments)
-
-    return run
-
-
-class TestWhatIsSeen:
-    def test_has_the_words_of_a_scenario(self, run: Callable[..., pytest.RunResult]) -> None:
-        run(
-            "seen = nft_run(**RULES, send=HTTPS)\n"
-            "assert (seen.verdict, seen.with_, seen.delivered) == ('accept', '', 'server')\n"
-            "assert seen.rule.text == 'tcp dport 443 accept' and seen.rule.position.line == 5\n"
-            "assert [step.verdict for step in seen.steps] == ['accept']\n"
-            "assert seen.layers == ('Device', 'IPv4', 'Netfilter', 'IPv4', 'Xmit')\n"
-            "assert list(seen.path)[:2] == ['netif_receive_skb', 'ip_rcv'] and len(seen.path) == 5\n"
-            "assert seen.dropped is None and seen.replies == () and seen.sees['ether_type'] == 0\n"
-            "assert repr(seen).endswith(': delivered to server>')\n"
-        ).assert_outcomes(passed=1)
-
-    def test_a_policy_is_no_rule(self, run: Callable[..., pytest.RunResult]) -> None:
-        run(
-            "seen = nft_run(**RULES, send=SSH)\n"
-            "assert (seen.verdict, seen.rule, seen.delivered, seen.sees) == ('drop', None, 'nowhere', {})\n"
-        ).assert_outcomes(passed=1)
-
-    def test_a_function_that_could_not_be_traced_is_not_called_unmet(
-        self, run: Callable[..., pytest.RunResult]
-    ) -> None:
-        result = run(
-            "seen = nft_run(**RULES, send=SSH)\nassert 'ip_forward' not in seen.path\n'ip_forwrad' in seen.path"
-        )
-        result.assert_outcomes(errors=1)
-        result.stdout.fnmatch_lines(["*cannot trace ip_forwrad*did you mean ip_forward?"])
-
-    def test_expectations_of_a_scenario(self, run: Callable[..., pytest.RunResult]) -> None:
-        run(
-            "seen = nft_run(**RULES, send=SSH, expect={'verdict': 'drop', 'rule': 'policy'})\n"
-            "seen.expect(verdict='drop', delivered='nowhere', never=['ip_forward'])\n"
-            "with pytest.raises(AssertionError, match='expect.verdict +reject +seen +drop'):\n"
-            "    seen.expect(verdict='reject', with_='tcp reset')\n"
-        ).assert_outcomes(passed=1)
 
 
 class TestWhatIsWritten:
@@ -219,6 +109,63 @@ class TestReports:
 
     def test_the_way_with_v(self, run: Callable[..., pytest.RunResult]) -> None:
         run("nft_run(**RULES, send=HTTPS)", "-v").stdout.fnmatch_lines(["*ended *delivered to server"])
+
+
+class TestLabsThatTestsShare:
+    TESTS = """
+        import pytest
+        SEND = {"from": "client", "to": "server", "tcp": {"dport": 443}}
+
+        @pytest.fixture(scope="SCOPE")
+        def gate(FIXTURE):
+            return FIXTURE(ruleset=RULESET)
+
+        def test_first(gate):
+            assert gate.send(SEND).verdict == "accept"
+
+        def test_second(gate):
+            assert gate.send(SEND | {"tcp": {"dport": 22}}).verdict == "accept"
+
+        def test_third(gate):
+            pass
+    """
+
+    @pytest.fixture
+    def share(self, stage: Acting, pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
+        def share(scope: str, *arguments: str, ruleset: str = "edge.nft") -> pytest.RunResult:
+            (pytester.path / "edge.nft").touch()
+            text = self.TESTS.replace("SCOPE", scope).replace("FIXTURE", f"nft_{scope}_lab")
+            pytester.makepyfile(test_gate=text.replace("RULESET", repr(ruleset)))
+            return pytester.runpytest_inprocess("-p", "no:cacheprovider", *arguments)
+
+        return share
+
+    @pytest.mark.parametrize("scope", ["module", "session"])
+    def test_one_lab_serves_them_and_each_has_its_own_packets_in_reports(
+        self, share: Callable[..., pytest.RunResult], stage: Acting, pytester: pytest.Pytester, scope: str
+    ) -> None:
+        run = share(scope, "--nft-results", "stored", "--junitxml", "junit.xml")
+        run.assert_outcomes(passed=2, failed=1)
+        assert stage.opened == 1
+        stored = {one.name: one for one in result.load([pytester.path / "stored"])}
+        assert {name: (one.outcome, len(one.sent)) for name, one in stored.items()} == {
+            "test_first": ("passed", 1),
+            "test_second": ("failed", 1),
+        }
+        cases = ElementTree.parse(pytester.path / "junit.xml").iter("testcase")
+        counts = {one.get("name"): len(one.findall("properties/property[@name='nft.loss']")) for one in cases}
+        assert counts == {"test_first": 1, "test_second": 1, "test_third": 0}
+
+    def test_a_lab_that_cannot_be_built_is_an_error_of_each_test(self, share: Callable[..., pytest.RunResult]) -> None:
+        run = share("module", ruleset="nothing.nft")
+        run.assert_outcomes(errors=3)
+        run.stdout.fnmatch_lines(["*test_gate.py:6:*nothing.nft*"])
+        run.stdout.no_fnmatch_line("*fixtures.py*")
+
+    def test_their_users_are_known_before_they_run(self, tmp_path: Path) -> None:
+        for scope in ("module", "session"):
+            (tmp_path / "test_a.py").write_text(f"def gate(nft_{scope}_lab): ...")
+            assert any(fixture_users([str(tmp_path)], ["test_*.py"]))
 
 
 def test_the_examples_of_the_documentation(pytester: pytest.Pytester, kernel: str) -> None:
