@@ -209,10 +209,10 @@ class Candidates:
         """Whether the last rule or policy that a packet met kept it from ``chain``."""
         last, chains = met.met[-1], self._ruleset.chains
         on_way = {chain.key[:3], *self._ruleset.callers_of(chain)}
+        if not last[3] and (last[:3] in on_way or chains[last[:3]].policy == "accept"):
+            return False  # no rule has led it there, or the kernel has dropped it by its routes or addresses
         if met.verdict == "accept":
             return last[:3] in on_way  # it ends only the base chain
-        if not last[3] and chains[last[:3]].policy == "accept":
-            return False  # the kernel has dropped the packet, by its routes or addresses
         hooks = {chains[key].hook for key in on_way}
         ended = {chains[key].hook for key in {last[:3], *self._ruleset.callers_of(chains[last[:3]])}}
         before = {one for hook in hooks for one in (hook, *BEFORE.get(hook, ()))}

@@ -253,3 +253,15 @@ def test_what_refuses_a_packet_at_another_hook_is_not_before_a_rule() -> None:
     made = Candidates(SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network))
     assert next(made.of(("inet", "t", "forward", 2)), None) is None
     assert ("inet", "t", "output", 0) not in made.decided_before(("inet", "t", "forward", 2))
+
+
+def test_the_policy_of_a_chain_is_not_before_a_rule_of_one_that_it_calls() -> None:
+    """No packet has come there: what leads there did not match."""
+    mark = match({"meta": {"key": "mark"}}, 7)
+    found = table([mark, {"jump": {"target": "marked"}}], policy="accept")
+    marked = {"chain": {"family": "inet", "table": "t", "name": "marked"}}
+    rule = {"family": "inet", "table": "t", "chain": "marked", "handle": 9, "expr": [{"accept": None}]}
+    found = msgspec.structs.replace(found, objects=[*found.objects, marked, {"rule": rule}])
+    made = Candidates(SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network))
+    assert next(made.of(("inet", "t", "marked", 9)), None) is None
+    assert made.decided_before(("inet", "t", "marked", 9)) == []
