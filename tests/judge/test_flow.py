@@ -463,3 +463,8 @@ def test_whether_an_entry_is_as_it_is_waited_for(wanted: dict[str, object], is_i
 def test_a_host_of_which_no_connections_were_listed_has_none() -> None:
     assert said({"connections": {"server": 1}}, connections=(ENTRY,)) == ["expect.connections.server: 1 / 0"]
     assert said({"connections": {"server": 0}}, connections=(ENTRY,)) == []
+
+
+def test_what_was_sent_as_packets_has_no_flow_to_compare() -> None:
+    assert said({"flow": "connected"}) == []
+    assert said({"verdict": "accept"}, flow=CONNECTED) == []

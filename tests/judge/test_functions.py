@@ -163,3 +163,10 @@ def test_a_packet_that_passed_no_layer() -> None:
     assert complaints({"layers": ["IPv4"]}, changed(hops=())) == [
         "expect.layers[0]: IPv4 / no layer at all / not passed at all"
     ]
+
+
+def test_each_function_that_must_not_be_met_is_judged_by_itself() -> None:
+    assert complaints({"never": [{"dev_queue_xmit": {"host": "client"}}, "ip_local_deliver", "ip_rcv"]}) == [
+        "expect.never[0]: never dev_queue_xmit on client / dev_queue_xmit met on client",
+        "expect.never[2]: never ip_rcv / ip_rcv met on device, after netif_receive_skb",
+    ]
