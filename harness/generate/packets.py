@@ -124,6 +124,8 @@ class Candidates:
         seen: set[str] = set()
         self._left[key] = TRAVELS_AT_MOST
         for donor in (None, *self._donors):
+            if donor in PUBLIC and seen:
+                continue  # another source adds nothing where one has come through
             for way, asked in self._asked(chain, target, ()):
                 if self._left[key] <= 0:
                     return

@@ -232,6 +232,8 @@ def test_a_public_source_gets_by_a_filter_of_bogons() -> None:
     made = Candidates(SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network))
     (send,) = next(made.of(("inet", "t", "forward", 4))).sends
     assert send["ip"] == {"src": "93.184.216.34"}
+    without = Candidates(SimulatedDevice(SimulatedRuleset(table([port, {"accept": None}])), lab.choose(found).network))
+    assert all("93.184" not in repr(one.sends) for one in without.of(("inet", "t", "forward", 2)))
 
 
 def test_a_rule_about_the_type_or_group_of_interfaces() -> None:
