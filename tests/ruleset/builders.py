@@ -1,4 +1,4 @@
-"""Messages of nfnetlink as the kernel packs them."""
+"""Messages of nfnetlink as the kernel packs them, and a ruleset that no reader may find."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import struct
 from harness.linux.netlink import Message
 
 NESTED = 0x8000
+CANARY = "add table ip canary"
+"""In a folder beside that of the project."""
 
 
 def attribute(kind: int, payload: bytes) -> bytes:

@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,27 +28,6 @@ from harness.vm import nft as nft_of_images
 from harness.wait import wait_until
 
 pytestmark = pytest.mark.kernel
-
-CANARY = "add table ip canary"
-
-
-@pytest.fixture
-def device() -> Iterator[Host]:
-    with Lab.build(Network.of(LABS["host"])) as lab:
-        yield lab.device
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A project, beside a folder with a canary."""
-    (tmp_path / "p").mkdir()
-    (tmp_path / "secret").mkdir()
-    (tmp_path / "secret/plain").write_text(f"{CANARY}\nTOPSECRET\n")
-    (tmp_path / "p/file").symlink_to(tmp_path / "secret/plain")
-    (tmp_path / "p/folder").symlink_to("../secret")
-    (tmp_path / "p/inside.nft").write_text("add table ip inside\n")
-    (tmp_path / "p/link.nft").symlink_to("inside.nft")
-    return tmp_path / "p"
 
 
 CRASHES = {

@@ -5,21 +5,8 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
-import pytest
-
 from harness.scenario.case import Case
 from harness.scenario.load import load
-from harness.scenario.reference import EXAMPLE
-
-
-@pytest.fixture
-def example(tmp_path: Path) -> Path:
-    """The file that the reference begins with."""
-    (tmp_path / "rulesets").mkdir()
-    (tmp_path / "rulesets/edge.nft").touch()
-    path = tmp_path / "edge.yaml"
-    path.write_text(EXAMPLE)
-    return path
 
 
 def test_where(example: Path) -> None:

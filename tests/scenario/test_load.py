@@ -8,19 +8,8 @@ from msgspec import UNSET
 
 from harness.scenario.case import Broken, Case
 from harness.scenario.load import load
-from harness.scenario.reference import EXAMPLE
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def example(tmp_path: Path) -> Path:
-    """The file that the reference begins with."""
-    (tmp_path / "rulesets").mkdir()
-    (tmp_path / "rulesets/edge.nft").touch()
-    path = tmp_path / "edge.yaml"
-    path.write_text(EXAMPLE)
-    return path
 
 
 def test_the_example_of_the_reference(example: Path) -> None:
