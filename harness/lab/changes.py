@@ -82,7 +82,7 @@ def _restored(host: Host, names: Collection[str]) -> Iterator[NetlinkRequest]:
             near = [neighbour for neighbour in plan.neighbours if neighbour.interface == name]
             yield from (requests.address(own, index, "replace") for own in one.addresses if own.version == 6)
             if any(not one.known and one.address.version == 6 for one in near):
-                yield requests.address(link_local(one.mac), index, "replace")
+                yield requests.address(link_local(one), index, "replace")
             yield from (requests.neighbour(one, index) for one in near if one.known)
 
 

@@ -22,7 +22,7 @@ from harness.lab.rtnetlink import LOOPBACK, NetlinkError, NetlinkRequest, RouteS
 from harness.lab.wireguard import introduce
 from harness.packets.resolving import solicited
 from harness.topology import network, parts
-from harness.topology.parts import Bridge, Macvlan, Vlan, Vrf
+from harness.topology.parts import Bridge, Interface, Macvlan, Vlan, Vrf, is_on_link_only
 from harness.wait import wait_until
 
 READY_S: Final = 10.0
@@ -217,8 +217,9 @@ def _addresses(host: Host) -> Iterator[NetlinkRequest]:
             yield requests.neighbour(neighbour, indexes[neighbour.interface])
     for name, version in {(one.interface, one.address.version): None for one in plan.neighbours if not one.known}:
         yield requests.resolution(indexes[name], version, probes=requests.PROBES)
-        if version == 6:
-            yield requests.address(link_local(plan.interfaces[name].mac), indexes[name])
+        one = plan.interfaces[name]
+        if version == 6 and (own := link_local(one)) not in one.addresses:
+            yield requests.address(own, indexes[name])
 
 
 def renew_neighbours(host: Host) -> None:
@@ -253,9 +254,12 @@ def _checksum_in_software(host: Host, interface: str) -> None:
     fcntl.ioctl(host.netlink, SIOCETHTOOL, struct.pack("16sP16x", interface.encode(), value.buffer_info()[0]))
 
 
-def link_local(mac: str) -> IPv6Interface:
-    """The link-local address of an interface with the Ethernet address ``mac`` (RFC 4291 appendix A)."""
-    octets = bytes.fromhex(mac.replace(":", ""))
+def link_local(interface: Interface) -> IPv6Interface:
+    """The link-local address of an interface: the one given, else by its Ethernet address (RFC 4291 appendix A)."""
+    for own in interface.addresses:
+        if isinstance(own, IPv6Interface) and is_on_link_only(own.ip):
+            return own
+    octets = bytes.fromhex(interface.mac.replace(":", ""))
     identifier = bytes([octets[0] ^ 0x02, *octets[1:3], 0xFF, 0xFE, *octets[3:]])
     return IPv6Interface((b"\xfe\x80" + bytes(6) + identifier, 64))
 

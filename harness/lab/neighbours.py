@@ -117,7 +117,7 @@ class Resolver:
     def _source(self, name: str, destination: Address) -> Address | None:
         """The source address of a host towards ``destination``, by its main table."""
         with suppress(Problem):
-            return self._lab.network.route(name, destination).interface.address(destination.version)
+            return self._lab.network.route(name, destination).interface.address(destination.version, destination)
         return None
 
     def _queries(
@@ -158,7 +158,7 @@ def ask_anew(host: Host, query: Query) -> None:
     """
     index = host.interfaces[query.interface]
     if query.source is not None and query.source.is_link_local:
-        own = link_local(host.plan.interfaces[query.interface].mac)
+        own = link_local(host.plan.interfaces[query.interface])
         with suppress(NetlinkError):  # it has that address
             host.netlink.ask([requests.address(own, index)])
         local = f"{own.ip} to be an address of {host.name}"
@@ -190,8 +190,8 @@ def source(interface: Interface, target: Address, own: bool) -> IPv6Address | No
     """
     if target.version == 4:
         return None
-    found = interface.address(6) if own else None
-    return found if isinstance(found, IPv6Address) else link_local(interface.mac).ip
+    found = interface.address(6, target) if own else None
+    return found if isinstance(found, IPv6Address) else link_local(interface).ip
 
 
 def _hold(host: Host) -> None:

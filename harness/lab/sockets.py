@@ -17,8 +17,10 @@ from harness.errors import HarnessError, Unsupported
 from harness.lab.calls import Call, ConnectCall, DatagramExchange, SocketAddress, SocketPair, StreamExchange
 from harness.lab.lab import Host, Lab
 from harness.lab.socket_errors import ANCILLARY, RECEIVE, queue_errors
+from harness.model.problem import Problem
 from harness.scenario.flow import FlowPlan
 from harness.scenario.models.sockets import Connect, Exchange, Listen, Queue
+from harness.topology.parts import is_on_link_only
 
 if TYPE_CHECKING:
     from harness.lab.queues import QueueReader
@@ -148,11 +150,18 @@ class Programs:
         opened = self._socket(host, family, socket.SOCK_STREAM if plan.protocol == "tcp" else socket.SOCK_DGRAM)
         if plan.protocol == "tcp":
             queue_errors(opened, on=True)
-        _to_device(opened, bound.device)
+        _to_device(opened, bound.device or self._link_of(plan))
         if bound.mark is not None:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, bound.mark)
         _bind(opened, plan.sport, host)
         return opened
+
+    def _link_of(self, plan: FlowPlan) -> str | None:
+        """The interface by which a link-local IPv6 address is called: without one it means nothing (RFC 4007)."""
+        if is_on_link_only(plan.destination):
+            with suppress(Problem):  # the call says that there is no way
+                return self._lab.network.route(plan.host, plan.destination).interface.name
+        return None
 
     def _socket(self, host: Host, family: int, kind: int) -> socket.socket:
         if host.plan.silent:

@@ -57,7 +57,7 @@ def plan_endpoints(send: Send, network: Network) -> Endpoints:
     _check_size(send, family, interface)
     if send.arp is not None and send.arp.op == "request":
         next_mac = BROADCAST
-    source = given_source or (destination if interface.name == LOOPBACK else interface.address(family))
+    source = given_source or (destination if interface.name == LOOPBACK else interface.address(family, destination))
     if source is None:
         raise Problem(f"{interface.end} has no IPv{family} address to send from", remedy="give a source address")
     return Endpoints(

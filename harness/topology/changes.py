@@ -10,7 +10,8 @@ from msgspec import Meta, structs
 from harness.model.fields import HostName, InterfaceName, Model
 from harness.model.problem import Problem, unknown
 from harness.topology import routing, sysctls
-from harness.topology.network import Network, address_on_link, below, neighbours
+from harness.topology.addressing import address_on_link, neighbours
+from harness.topology.network import Network, below
 from harness.topology.parts import (
     AddressOnLink,
     End,

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_address
 from typing import NamedTuple
 
 import msgspec
 
 from harness.bounds import HOSTS, INTERFACES
 from harness.model.problem import Problem, unknown
-from harness.topology import ipsec, routing, sysctls, tunnels
-from harness.topology.ethernet import group_mac, station_mac
+from harness.topology import addressing, ipsec, routing, sysctls, tunnels
+from harness.topology.ethernet import group_mac
 from harness.topology.parts import (
     BROADCAST,
     EVERYBODY,
@@ -24,7 +24,6 @@ from harness.topology.parts import (
     MAIN,
     NO_MAC,
     Address,
-    AddressOnLink,
     Bridge,
     Dummy,
     End,
@@ -33,7 +32,6 @@ from harness.topology.parts import (
     Ipsec,
     Macvlan,
     Made,
-    Neighbour,
     Netem,
     Passing,
     Route,
@@ -43,6 +41,7 @@ from harness.topology.parts import (
     Vlan,
     Vrf,
     Wireguard,
+    is_on_link_only,
 )
 from harness.topology.segments import LAYER_3, Wiring, creation, kind, knows_vlans
 from harness.topology.spec import HostSpec, LabSpec
@@ -82,7 +81,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
         if spec.device not in spec.hosts:
             raise unknown(spec.device, spec.hosts, "host of the lab, so it cannot be the device under test", "device")
         wiring = Wiring(spec)
-        interfaces = _interfaces(wiring)
+        interfaces = addressing.interfaces(wiring)
         encrypting = ipsec.plan(spec.ipsec, interfaces)
         loading = {*loading, *encrypting}  # their kernels do it
         return cls(
@@ -140,6 +139,9 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
                 if one.address(address.version) is not None:
                     return NextHop(one, group_mac(address))
             raise Problem(f"{host} has no IPv{address.version} address")
+        for neighbour in here.neighbours if is_on_link_only(address) else ():
+            if neighbour.address == address:
+                return NextHop(here.interfaces[neighbour.interface], neighbour.mac, address)
         return _next_hop(here, _longest_match(here, address))
 
     def enters_tunnel(self, host: str, address: Address) -> bool:
@@ -228,7 +230,9 @@ def _host(
         made={one: _made(name, one, wiring, interfaces) for one in creation(host)},
         routes=routes,
         rules=tuple(_rules(host, place, routes)),
-        neighbours=tuple(one for one in neighbours(name, interfaces) if kind(host, one.interface) not in LAYER_3),
+        neighbours=tuple(
+            one for one in addressing.neighbours(name, interfaces) if kind(host, one.interface) not in LAYER_3
+        ),
         forwarding=host.forwarding,
         sysctls={key: str(value) for key, value in host.sysctls.items()},
         silent=silent,
@@ -297,105 +301,3 @@ def _made(name: str, interface: str, wiring: Wiring, interfaces: Mapping[End, In
             return Vrf(host.vrfs[interface].table, tuple(host.vrfs[interface].interfaces))
         case _:
             return Dummy()
-
-
-def _interfaces(wiring: Wiring) -> dict[End, Interface]:
-    """Every interface of the lab by its end, in the order of the file."""
-    spec = wiring.spec
-    owners: dict[Address, End] = {}
-    anycast = frozenset(_anycast(spec))
-    interfaces = {}
-    for number, (name, host) in enumerate(spec.hosts.items(), 1):
-        numbers = {interface: index for index, interface in enumerate(host.interfaces, 1)}
-        subnets: dict[Subnet, str] = {}
-        for interface, texts in host.interfaces.items():
-            end = End(name, interface)
-            if not kind(host, interface) and end not in wiring.peers:
-                keys = ("hosts", name, "interfaces", interface)
-                raise Problem(f"{end} is not linked to anything", *keys, remedy="add it to links:")
-            addresses = []
-            for place, text in enumerate(texts):
-                where = ("hosts", name, "interfaces", interface, place)
-                address = address_on_link(text, *where)
-                if address.ip in owners and (
-                    address.ip not in anycast
-                    or owners[address.ip].host == name
-                    or end in wiring.reached(owners[address.ip])
-                ):
-                    raise Problem(f"{address.ip} is also the address of {owners[address.ip]}", *where)
-                owners[address.ip] = end
-                for subnet, other in subnets.items():
-                    if other == interface or _domain(host, other) != _domain(host, interface):
-                        continue
-                    if subnet.version == address.version and subnet.overlaps(address.network):
-                        raise Problem(f"{address.network} overlaps {subnet} of {name}:{other}", *where)
-                subnets[address.network] = interface
-                addresses.append(address)
-            carrier, wire = _carrier(host, interface), _carrier(host, interface, macvlans=True)
-            interfaces[end] = Interface(
-                host=name,
-                name=interface,
-                mac=station_mac(number, numbers[carrier]),
-                addresses=tuple(addresses),
-                peer=wiring.peers.get(end) or End(name, _under(host, interface)),
-                reaches=tuple(one for one in wiring.reached(end) if spec.hosts[one.host].interfaces[one.interface]),
-                mtu=host.mtu.get(interface, host.mtu.get(wire, 1500)),
-                given_mtu=host.mtu.get(interface),
-            )
-    return interfaces
-
-
-def _anycast(spec: LabSpec) -> Iterator[Address]:
-    """The addresses that several hosts may have."""
-    for place, text in enumerate(spec.anycast):
-        try:
-            yield ip_address(text)
-        except ValueError:
-            raise Problem(f"'{text}' is not an address", "anycast", place) from None
-
-
-def _domain(host: HostSpec, interface: str) -> str:
-    """The VRF that an interface is in; "" for none."""
-    return next((name for name, vrf in host.vrfs.items() if interface in vrf.interfaces), "")
-
-
-def _carrier(host: HostSpec, interface: str, *, macvlans: bool = False) -> str:
-    """The interface whose Ethernet address it has: a VLAN interface has that of the one below.
-
-    With ``macvlans`` the one below these, too, whose MTU they have.
-    """
-    while below := host.vlans.get(interface) or (host.macvlans.get(interface) if macvlans else None):
-        interface = below.link
-    return interface
-
-
-def _under(host: HostSpec, interface: str) -> str:
-    """The first interface below one; itself for a tunnel or a dummy."""
-    if interface in host.bridges:
-        return host.bridges[interface][0]
-    if interface in host.vrfs:
-        return host.vrfs[interface].interfaces[0]
-    below = host.vlans.get(interface) or host.macvlans.get(interface)
-    return below.link if below else interface
-
-
-def address_on_link(text: str, *keys: str | int) -> AddressOnLink:
-    """An address with prefix length. Raises :class:`~harness.model.problem.Problem` with ``keys``."""
-    try:
-        address = ip_interface(text)
-    except ValueError:
-        raise Problem(f"'{text}' is not an address with prefix length, such as 10.0.2.1/24", *keys) from None
-    if "/" not in text:
-        raise Problem(
-            f"'{text}' has no prefix length", *keys, remedy=f"write {text}/{24 if address.version == 4 else 64}"
-        )
-    return address
-
-
-def neighbours(host: str, interfaces: Mapping[End, Interface]) -> Iterator[Neighbour]:
-    """The neighbours of ``host``: all addresses that it reaches without a gateway."""
-    for one in interfaces.values():
-        if one.host == host and one.addresses:
-            for end in one.reaches:
-                for address in interfaces[end].addresses:
-                    yield Neighbour(one.name, address.ip, interfaces[end].mac)

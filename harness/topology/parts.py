@@ -61,9 +61,20 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True):
         """This interface as an end of its link."""
         return End(self.host, self.name)
 
-    def address(self, family: int) -> Address | None:
-        """The first address of IP version ``family``, 4 or 6."""
-        return next((one.ip for one in self.addresses if one.version == family), None)
+    def address(self, family: int, towards: Address | None = None) -> Address | None:
+        """The first address of IP version ``family``, 4 or 6, for packets to ``towards``.
+
+        A link-local IPv6 address serves for others, and others for them, only where there is none of the same scope
+        (RFC 6724, rule 2).
+        """
+        own = (one.ip for one in self.addresses if one.version == family)
+        wanted = towards is not None and is_on_link_only(towards)
+        return min(own, key=lambda ip: is_on_link_only(ip) is not wanted, default=None)
+
+
+def is_on_link_only(address: Address) -> bool:
+    """Whether it is a link-local IPv6 address, which means something else on each link (RFC 4007)."""
+    return address.version == 6 and address.is_link_local
 
 
 MAIN: Final = 254

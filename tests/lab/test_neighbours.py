@@ -9,6 +9,7 @@ from ipaddress import IPv6Interface, ip_address
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from harness.lab.lab import Lab, link_local
@@ -17,6 +18,7 @@ from harness.scenario.flow import speaking
 from harness.topology.builtin import LABS
 from harness.topology.interfaces import VlanSpec, VrfSpec, VxlanSpec
 from harness.topology.network import Network
+from harness.topology.parts import End, Interface
 from harness.topology.spec import HostSpec, LabSpec
 
 pytestmark = pytest.mark.kernel
@@ -218,4 +220,10 @@ def test_a_host_that_only_a_frame_has_reached(tmp_path: Path) -> None:
 
 
 def test_link_local_addresses() -> None:
-    assert link_local("02:00:00:00:01:01") == IPv6Interface("fe80::ff:fe00:101/64")
+    own = IPv6Interface("2001:db8::1/64")
+    plan = Interface(
+        host="a", name="eth0", mac="02:00:00:00:01:01", addresses=(own,), peer=End("b", "eth0"), reaches=()
+    )
+    assert link_local(plan) == IPv6Interface("fe80::ff:fe00:101/64")
+    given = IPv6Interface("fe80::1/64")
+    assert link_local(msgspec.structs.replace(plan, addresses=(own, given))) == given

@@ -1,0 +1,132 @@
+"""The interfaces of a lab with their addresses, and which hosts see which of them on their links."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from ipaddress import ip_address, ip_interface
+
+from harness.model.problem import Problem
+from harness.topology.ethernet import station_mac
+from harness.topology.parts import Address, AddressOnLink, End, Interface, Neighbour, Subnet, is_on_link_only
+from harness.topology.segments import Wiring, kind
+from harness.topology.spec import HostSpec, LabSpec
+
+
+def interfaces(wiring: Wiring) -> dict[End, Interface]:
+    """Every interface of the lab by its end, in the order of the file."""
+    spec = wiring.spec
+    owners: dict[Address, list[End]] = {}
+    anycast = frozenset(_anycast(spec))
+    made = {}
+    for number, (name, host) in enumerate(spec.hosts.items(), 1):
+        numbers = {interface: index for index, interface in enumerate(host.interfaces, 1)}
+        subnets: dict[Subnet, str] = {}
+        for interface, texts in host.interfaces.items():
+            end = End(name, interface)
+            if not kind(host, interface) and end not in wiring.peers:
+                keys = ("hosts", name, "interfaces", interface)
+                raise Problem(f"{end} is not linked to anything", *keys, remedy="add it to links:")
+            addresses = []
+            for place, text in enumerate(texts):
+                where = ("hosts", name, "interfaces", interface, place)
+                address = address_on_link(text, *where)
+                others = owners.setdefault(address.ip, [])
+                for other in others:
+                    if _excludes(other, end, address.ip, wiring, anycast):
+                        raise Problem(f"{address.ip} is also the address of {other}", *where)
+                others.append(end)
+                if (found := _overlapping(host, interface, address, subnets)) is not None:
+                    raise Problem(f"{address.network} overlaps {found} of {name}:{subnets[found]}", *where)
+                subnets[address.network] = interface
+                addresses.append(address)
+            carrier, wire = _carrier(host, interface), _carrier(host, interface, macvlans=True)
+            made[end] = Interface(
+                host=name,
+                name=interface,
+                mac=station_mac(number, numbers[carrier]),
+                addresses=tuple(addresses),
+                peer=wiring.peers.get(end) or End(name, _under(host, interface)),
+                reaches=tuple(one for one in wiring.reached(end) if spec.hosts[one.host].interfaces[one.interface]),
+                mtu=host.mtu.get(interface, host.mtu.get(wire, 1500)),
+                given_mtu=host.mtu.get(interface),
+            )
+    return made
+
+
+def _excludes(other: End, end: End, address: Address, wiring: Wiring, anycast: Collection[Address]) -> bool:
+    """Whether ``end`` cannot have the ``address`` since ``other`` has it."""
+    if end in wiring.reached(other):
+        return True
+    if is_on_link_only(address):
+        return end.host != other.host
+    return address not in anycast or end.host == other.host
+
+
+def _overlapping(
+    host: HostSpec, interface: str, address: AddressOnLink, subnets: Mapping[Subnet, str]
+) -> Subnet | None:
+    """The subnet of another interface, by which the kernel might send what is for that of ``address``."""
+    if is_on_link_only(address.ip):
+        return None
+    for subnet, other in subnets.items():
+        if other == interface or _domain(host, other) != _domain(host, interface):
+            continue
+        if subnet.version == address.version and subnet.overlaps(address.network):
+            return subnet
+    return None
+
+
+def _anycast(spec: LabSpec) -> Iterator[Address]:
+    """The addresses that several hosts may have."""
+    for place, text in enumerate(spec.anycast):
+        try:
+            yield ip_address(text)
+        except ValueError:
+            raise Problem(f"'{text}' is not an address", "anycast", place) from None
+
+
+def _domain(host: HostSpec, interface: str) -> str:
+    """The VRF that an interface is in; "" for none."""
+    return next((name for name, vrf in host.vrfs.items() if interface in vrf.interfaces), "")
+
+
+def _carrier(host: HostSpec, interface: str, *, macvlans: bool = False) -> str:
+    """The interface whose Ethernet address it has: a VLAN interface has that of the one below.
+
+    With ``macvlans`` the one below these, too, whose MTU they have.
+    """
+    while below := host.vlans.get(interface) or (host.macvlans.get(interface) if macvlans else None):
+        interface = below.link
+    return interface
+
+
+def _under(host: HostSpec, interface: str) -> str:
+    """The first interface below one; itself for a tunnel or a dummy."""
+    if interface in host.bridges:
+        return host.bridges[interface][0]
+    if interface in host.vrfs:
+        return host.vrfs[interface].interfaces[0]
+    below = host.vlans.get(interface) or host.macvlans.get(interface)
+    return below.link if below else interface
+
+
+def address_on_link(text: str, *keys: str | int) -> AddressOnLink:
+    """An address with prefix length. Raises :class:`~harness.model.problem.Problem` with ``keys``."""
+    try:
+        address = ip_interface(text)
+    except ValueError:
+        raise Problem(f"'{text}' is not an address with prefix length, such as 10.0.2.1/24", *keys) from None
+    if "/" not in text:
+        raise Problem(
+            f"'{text}' has no prefix length", *keys, remedy=f"write {text}/{24 if address.version == 4 else 64}"
+        )
+    return address
+
+
+def neighbours(host: str, interfaces: Mapping[End, Interface]) -> Iterator[Neighbour]:
+    """The neighbours of ``host``: all addresses that it reaches without a gateway."""
+    for one in interfaces.values():
+        if one.host == host and one.addresses:
+            for end in one.reaches:
+                for address in interfaces[end].addresses:
+                    yield Neighbour(one.name, address.ip, interfaces[end].mac)
