@@ -293,14 +293,25 @@ class TestMicrovm:
         assert [one.kernel for one in stored] == [image.release] * 2
         assert qemus(project) == []
 
+    def test_a_kernel_whose_payload_is_damaged_is_not_booted(self, project: pytest.Pytester, kernel: str) -> None:
+        image = images.find(kernel)
+        assert image
+        project.mkdir("lib").joinpath("modules").symlink_to(image.modules / "lib/modules")
+        whole = image.vmlinuz.read_bytes()
+        (project.path / "vmlinuz").write_bytes(whole[:0x8000] + bytes(len(whole) - 0x8000))
+        result = run(project, "--nft-kernel", "./vmlinuz")
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert "vmlinuz is not a complete kernel image; fetch it again, or give another one" in result.stderr.str()
+
     def test_a_guest_that_does_not_come_up(self, project: pytest.Pytester, kernel: str) -> None:
         image = images.find(kernel)
         assert image
         modules = project.mkdir("lib") / "modules"
         modules.symlink_to(image.modules / "lib/modules")
         whole = image.vmlinuz.read_bytes()
-        # ud2 in place of all code: three faults and it ends
-        (project.path / "vmlinuz").write_bytes((whole[:0x8000] + b"\x0f\x0b" * len(whole))[: len(whole)])
+        # ud2 in place of all code behind the real-mode part: three faults and it ends
+        kept = 512 * (whole[0x1F1] + 1)
+        (project.path / "vmlinuz").write_bytes((whole[:kept] + b"\x0f\x0b" * len(whole))[: len(whole)])
         result = run(project, "--nft-kernel", "./vmlinuz")
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         assert "the guest ended before it was up" in result.stdout.str() + result.stderr.str()
