@@ -43,6 +43,9 @@ mount --move /sys $root/sys
 mount -t tmpfs -o mode=755 run $root/run
 mkdir -p $root/run/guest $root/run/lock $root/run/netns $root/dev/pts $root/dev/shm
 ln -s /proc/self/fd $root/dev/fd
+ln -s /proc/self/fd/0 $root/dev/stdin
+ln -s /proc/self/fd/1 $root/dev/stdout
+ln -s /proc/self/fd/2 $root/dev/stderr
 mount -t devpts -o ptmxmode=666 devpts $root/dev/pts
 mount -t tmpfs shm $root/dev/shm
 mount -t bpf bpf $root/sys/fs/bpf

@@ -128,10 +128,11 @@ def test_much_output_arrives_whole(image: Image) -> None:
 
 
 def test_runs_any_program(image: Image) -> None:
-    program = ["sh", "-c", "uname -r; sleep 1000 & kill -9 $$"]
+    program = ["sh", "-c", "uname -r | cat /dev/stdin >/dev/stdout; echo said >/dev/stderr; sleep 1000 & kill -9 $$"]
     command = [sys.executable, "-m", "harness.cli", "vm", "--kernel", str(image.vmlinuz), "--", *program]
     result = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=PATIENCE)
     assert result.stdout == f"{image.release}\n"
+    assert "said\n" in result.stderr
     assert result.returncode == 128 + signal.SIGKILL
 
 
