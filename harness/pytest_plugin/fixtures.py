@@ -52,22 +52,24 @@ def nft_run(request: pytest.FixtureRequest) -> Runner:
 @pytest.fixture
 def nft_lab(request: pytest.FixtureRequest) -> Iterator[Builder]:
     """Build labs for several steps; they live until the test ends."""
-    with ExitStack() as labs:
-        yield Builder(request.config, labs)
+    yield from _builder(request.config)
 
 
 @pytest.fixture(scope="module")
 def nft_module_lab(request: pytest.FixtureRequest) -> Iterator[Builder]:
     """Build labs that the tests of a module share; they live until the last of them ends."""
-    with ExitStack() as labs:
-        yield Builder(request.config, labs)
+    yield from _builder(request.config)
 
 
 @pytest.fixture(scope="session")
 def nft_session_lab(request: pytest.FixtureRequest) -> Iterator[Builder]:
     """Build labs that all tests share; they live until the session ends."""
+    yield from _builder(request.config)
+
+
+def _builder(config: pytest.Config) -> Iterator[Builder]:
     with ExitStack() as labs:
-        yield Builder(request.config, labs)
+        yield Builder(config, labs)
 
 
 class Runner:
@@ -229,8 +231,9 @@ def running(config: pytest.Config) -> pytest.Item:
 
 def add_properties(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     """Before the report of the ``call``: JUnit properties of what a test has sent through its labs."""
-    if call.when == "call" or (call.when == "setup" and call.excinfo):
-        for trial in item.stash.get(TRIALS, ()):
+    if TRIALS in item.stash and (call.when == "call" or (call.when == "setup" and call.excinfo)):
+        items.forget_properties(item)  # of an earlier turn, whose trials are still there
+        for trial in item.stash[TRIALS]:
             item.user_properties += properties(trial.measurements)
 
 

@@ -104,7 +104,7 @@ class ScenarioItem(pytest.Item):
     def _forget(self) -> None:
         """What an earlier turn has seen, where pytest-rerunfailures has a test run again."""
         self.trial.failure, self.trial.measurements, self.trial.mismatches = None, (), []
-        self.user_properties = [one for one in self.user_properties if not one[0].startswith("nft.")]
+        forget_properties(self)
 
     def _traceback_filter(self, excinfo: ExceptionInfo[BaseException]) -> Traceback:
         """Show only frames of nft-harness: printing those of pytest takes a minute under emulation."""
@@ -156,6 +156,11 @@ def representation(item: ScenarioItem, excinfo: ExceptionInfo[BaseException]) ->
         reprtraceback=ReprTraceback([ReprEntryNative([f"{shown}\n"])], None, style="native"),
         reprcrash=ReprFileLocation(escape(place.file), place.line, summary),
     )
+
+
+def forget_properties(item: pytest.Item) -> None:
+    """Drop the JUnit properties of an earlier turn, where pytest-rerunfailures has a test run again."""
+    item.user_properties = [one for one in item.user_properties if not one[0].startswith("nft.")]
 
 
 def attach(item: pytest.Item, trials: Sequence[Trial], report: pytest.TestReport) -> None:

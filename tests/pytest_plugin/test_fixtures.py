@@ -162,6 +162,18 @@ class TestLabsThatTestsShare:
         run.stdout.fnmatch_lines(["*test_gate.py:6:*nothing.nft*"])
         run.stdout.no_fnmatch_line("*fixtures.py*")
 
+    def test_a_test_that_runs_again_has_each_property_once_for_a_lab(
+        self, share: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+    ) -> None:
+        pytester.makeconftest(
+            "from _pytest.runner import runtestprotocol\n"
+            "def pytest_runtest_protocol(item, nextitem):\n"
+            "    runtestprotocol(item, nextitem=nextitem, log=False)\n"
+        )
+        share("module", "-k", "first or third", "--junitxml", "junit.xml").assert_outcomes(passed=2)
+        properties = ElementTree.parse(pytester.path / "junit.xml").iter("property")
+        assert [one.get("name") for one in properties].count("nft.loss") == 1
+
     def test_their_users_are_known_before_they_run(self, tmp_path: Path) -> None:
         for scope in ("module", "session"):
             (tmp_path / "test_a.py").write_text(f"def gate(nft_{scope}_lab): ...")

@@ -18,6 +18,8 @@ from harness.vm import nft as nft_of_images
 
 pytestmark = pytest.mark.kernel
 
+ITSELF = "/proc/self"
+
 
 @pytest.mark.parametrize(
     "name",
@@ -36,8 +38,8 @@ pytestmark = pytest.mark.kernel
         "./folder/plain",
         "./folder/*",
         "/proc/1/root{out}/secret/plain",
-        "/proc/self/cwd/../secret/plain",
-        "/proc/self/root/etc/hostname",
+        f"{ITSELF}/cwd/../secret/plain",
+        f"{ITSELF}/root/etc/hostname",
         "/etc/hostname",
         "/dev/zero",
         "/home/*",

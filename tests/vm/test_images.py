@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -17,15 +16,9 @@ from harness.cache import cache_dir
 from harness.errors import Unsupported
 from harness.vm import debian, images
 from harness.wait import wait_until
+from tests.vm.builders import kernel
 
 RELEASE = "6.12.107+deb13-amd64"
-
-
-def kernel(release: str) -> bytes:
-    """What Linux Documentation/arch/x86/boot.rst asks of a kernel image's first bytes, as far as it is read."""
-    text = f"{release} (builder@host) #1 SMP".encode() + b"\0"
-    head = b"\0" * 0x1FE + b"\x55\xaa" + b"\xeb\x6a" + b"HdrS" + struct.pack("<HIHH", 0x20F, 0, 0, 0x100)
-    return head.ljust(0x300, b"\0") + text
 
 
 def install(folder: Path, release: str = RELEASE, vmlinuz: str = "vmlinuz", modules: str = "lib/modules") -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from harness.errors import Unsupported
 from harness.vm import images, packages
+from tests.vm import builders
 
 RELEASE = "6.8.0-45-generic"
 Build = Callable[..., Path]
@@ -65,9 +65,7 @@ def build(tmp_path: Path) -> Build:
 
 
 def kernel(release: str = RELEASE) -> dict[str, bytes]:
-    """As in test_images.py, what Linux Documentation/arch/x86/boot.rst asks of a kernel image's first bytes."""
-    head = b"\0" * 0x1FE + b"\x55\xaa" + b"\xeb\x6a" + b"HdrS" + struct.pack("<HIHH", 0x20F, 0, 0, 0x100)
-    return {f"boot/vmlinuz-{release}": head.ljust(0x300, b"\0") + f"{release} (x) #1".encode() + b"\0"}
+    return {f"boot/vmlinuz-{release}": builders.kernel(release)}
 
 
 def modules(release: str = RELEASE, base: str = "lib") -> dict[str, bytes]:
