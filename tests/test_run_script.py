@@ -143,3 +143,19 @@ def test_the_second_call_needs_no_network_and_says_nothing(machine: Machine) -> 
     if "packages are missing" in done.stderr:
         pytest.skip(f"this machine lacks what ./run would have installed: {done.stderr}")
     assert (done.stdout, done.stderr) == ("started\n", "")
+
+
+def test_pytest_has_the_interpreter_settings_of_the_shell(tmp_path: Path) -> None:
+    # A template of a guest belongs to them: were they others in each run, each would boot.
+    file = tmp_path / "test_settings.py"
+    file.write_text("""
+import os
+def test_settings():
+    print("settings", sorted(name for name in os.environ if name in ("PYTHONHASHSEED", "PYTHONIOENCODING")))
+""")
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST", "TOX"))
+    }
+    command = [ROOT / "run", "scenarios", str(file), "-s", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert "settings []" in done.stdout, done.stdout + done.stderr

@@ -30,7 +30,7 @@ from harness.vm.images import Image
 from harness.vm.initramfs import TEMPLATE, initramfs
 from harness.vm.progress import Progress, silent
 from harness.vm.qmp import Monitor, MonitorError
-from harness.vm.template import About, Stamp, Template
+from harness.vm.template import About, Key, Stamp, Template
 from harness.vm.vmlinux import vmlinux
 
 MOST = 6
@@ -59,27 +59,27 @@ def make(image: Image, accelerator: str, memory: int, progress: Progress = silen
 
     Raises :class:`~harness.errors.HarnessError` when the guest cannot be saved, with the reason.
     """
-    name = template.key(image, machine.machine(accelerator, memory, 1))
+    key = template.key(image, machine.machine(accelerator, memory, 1))
     try:
         with _only_one(progress):
             _remove_remains()
             with suppress(template.NoTemplate):
-                return template.find(name)
+                return template.find(key)
             for old in template.all_templates()[MOST - 1 :]:
                 template.discard(old)
             with tempfile.TemporaryDirectory(
                 prefix=_UNFINISHED, dir=template.folder(), ignore_cleanup_errors=True
             ) as work:
-                new = Template(folder=Path(work, name))
+                new = Template(folder=Path(work, key.name))
                 new.folder.mkdir()
                 progress(f"saving a template of Linux {image.release}, from which guests start in seconds", None)
-                _fill(new, image, accelerator, memory, progress)
-                new.folder.rename(template.folder() / name)
+                _fill(new, key, image, accelerator, memory, progress)
+                new.folder.rename(template.folder() / key.name)
     except OSError as error:
         if error.errno in _NOT_WRITABLE:
             raise HarnessError(why_not(error), remedy=REMEDY) from None
         raise HarnessError(f"{error.filename or 'the system'}: {error.strerror}") from None
-    return template.named(name)
+    return template.named(key.name)
 
 
 @contextmanager
@@ -102,7 +102,7 @@ def _remove_remains() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _fill(new: Template, image: Image, accelerator: str, memory: int, progress: Progress) -> None:
+def _fill(new: Template, key: Key, image: Image, accelerator: str, memory: int, progress: Progress) -> None:
     """Write the files of the template ``new``, on the disk before ``about.json``, which vouches for the others."""
     used = _used(new.folder.parent) | {str(file): Stamp.of(file) for file in (image.nft.files if image.nft else ())}
     try:
@@ -111,7 +111,9 @@ def _fill(new: Template, image: Image, accelerator: str, memory: int, progress: 
         progress(f"compiling the tracer for Linux {image.release}", None)
         _learn(image, accelerator)
         _save(image, accelerator, memory, new, list(used))
-    about = About(ram=_synced(new.ram), state=_synced(new.state), digest=template.digest_of(new), used=used)
+    about = About(
+        ram=_synced(new.ram), state=_synced(new.state), digest=template.digest_of(new), used=used, parts=key.parts
+    )
     (new.folder / "about.json").write_bytes(msgspec.json.encode(about))
 
 

@@ -21,6 +21,7 @@ import json
 import os
 import re
 import shutil
+import site
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,15 @@ FORMAT = 1
 
 NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 """Set in every guest, whatever it is here: what is compiled there would be written into memory and vanish."""
+
+HASH_SEED = "PYTHONHASHSEED"
+"""Part of the key, as the interpreter of a template has a seed already."""
+
+NO_USER_SITE = "PYTHONNOUSERSITE"
+"""Part of the key by its effect only, which it has where the user has packages; ``./run`` sets it, a shell does not."""
+
+_NO_PART = ("dont_write_bytecode", "no_user_site")
+"""Options of Python that are no part of a key, as the two variables."""
 
 
 class Stamp(msgspec.Struct, frozen=True, array_like=True):
@@ -70,6 +80,8 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     """SHA-256 of both, for a template whose files were copied elsewhere."""
     used: dict[str, Stamp | None]
     """The files that it holds copies of, the folders that modules are looked for in, and libraries."""
+    parts: dict[str, str] = {}
+    """Those of its key."""
 
 
 class Template(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,22 +110,41 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
         return sum(file.stat().st_blocks * 512 for file in self.folder.iterdir())
 
 
-def key(image: Image, machine: Sequence[str]) -> str:
-    """The name of the template for ``image`` on the virtual ``machine`` (QEMU and its arguments), here and now."""
+class Key(msgspec.Struct, frozen=True, kw_only=True):
+    """What a template depends on, beside the files that it holds copies of."""
+
+    release: str
+    """Of its kernel."""
+    parts: dict[str, str]
+    """A digest of each part, by what the part is."""
+
+    @property
+    def name(self) -> str:
+        """The template's: the release, and a digest of all parts."""
+        return f"{self.release}-{_digest(self.parts)}"
+
+
+def key(image: Image, machine: Sequence[str]) -> Key:
+    """What a template for ``image`` on the virtual ``machine`` (QEMU and its arguments) depends on, here and now."""
     qemu = shutil.which(machine[0]) or machine[0]
-    flags = [getattr(sys.flags, name) for name in sys.flags.__match_args__ if name != "dont_write_bytecode"]
-    parts = [
-        FORMAT,
-        [str(image.vmlinuz), Stamp.of(image.vmlinuz)],
-        [str(image.nft.folder.resolve()), Stamp.of(image.nft.folder / "about.json")] if image.nft else [],
-        [qemu, Stamp.of(qemu), *machine[1:]],
-        _processor(),
-        [sys.executable, sys.version, *flags],
-        sorted(
-            (name, value) for name, value in os.environ.items() if name.startswith("PYTHON") and name != NO_BYTECODE
-        ),
-    ]
-    return f"{image.release}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
+    flags = [getattr(sys.flags, name) for name in sys.flags.__match_args__ if name not in _NO_PART]
+    parts: dict[str, object] = {
+        "format": FORMAT,
+        "kernel image": [str(image.vmlinuz), Stamp.of(image.vmlinuz)],
+        "nft": [str(image.nft.folder.resolve()), Stamp.of(image.nft.folder / "about.json")] if image.nft else [],
+        "QEMU": [qemu, Stamp.of(qemu), *machine[1:]],
+        "processor": _processor(),
+        "Python": [sys.executable, sys.version],
+        "options of Python": flags,
+        "user site-packages": site.getusersitepackages() in sys.path,
+    }
+    variables = {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
+    parts |= {name: value for name, value in variables.items() if name not in (NO_BYTECODE, NO_USER_SITE)}
+    return Key(release=image.release, parts={name: _digest(parts[name]) for name in sorted(parts)})
+
+
+def _digest(of: object) -> str:
+    return hashlib.sha256(repr(of).encode()).hexdigest()[:16]
 
 
 class NoTemplate(HarnessError):
@@ -125,16 +156,16 @@ def named(name: str) -> Template:
     return Template(folder=folder() / name)
 
 
-def find(name: str) -> Template:
-    """The template called ``name``; it counts as used now.
+def find(key: Key) -> Template:
+    """The template of ``key``; it counts as used now.
 
     Raises :class:`NoTemplate` when there is none, or when it cannot be trusted and is deleted.
     """
-    template = named(name)
+    template = named(key.name)
     try:
-        about = msgspec.json.decode((template.folder / "about.json").read_bytes(), type=About)
+        about = _about(template)
     except FileNotFoundError:
-        raise NoTemplate("there is no template; nft-harness kernels warm makes one") from None
+        raise NoTemplate(_why_none(key)) from None
     except (OSError, msgspec.DecodeError):
         about = None
     if about is None or not _is_whole(template, about):
@@ -147,6 +178,27 @@ def find(name: str) -> Template:
     with suppress(OSError):
         os.utime(template.folder)
     return template
+
+
+def _about(template: Template) -> About:
+    return msgspec.json.decode((template.folder / "about.json").read_bytes(), type=About)
+
+
+def _why_none(key: Key) -> str:
+    """Why there is none of ``key``: in what the template of the same kernel that is most like it differs."""
+    differing: list[list[str]] = []
+    for other in all_templates():
+        with suppress(OSError, msgspec.DecodeError):
+            if other.name.rpartition("-")[0] == key.release:
+                parts = _about(other).parts
+                names = sorted(parts.keys() | key.parts.keys())
+                differing.append([name for name in names if parts.get(name) != key.parts.get(name)])
+    why, remedy = "there is no template", "nft-harness kernels warm makes one"
+    if least := min(differing, key=len, default=[]):
+        why = f"no template of this kernel was made with the same {' and '.join(least)}"
+    if HASH_SEED in least:
+        remedy = "unset it, under tox by --hashseed notset"
+    return f"{why}; {remedy}"
 
 
 def discard(template: Template) -> None:

@@ -38,6 +38,7 @@ class TestDecision:
         monkeypatch.setattr(accelerator, "qemu", lambda: "/usr/bin/qemu-system-x86_64")
         monkeypatch.setattr("harness.vm.machine.qemu", lambda: "/usr/bin/qemu-system-x86_64")
         monkeypatch.setattr(template, "key", lambda *_: "6.12-abc")
+        monkeypatch.delenv("PYTHONHASHSEED", raising=False)
 
     @pytest.fixture
     def none(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +71,13 @@ class TestDecision:
         guest = Guest(IMAGE, "tcg")
         guest.decide(cold=False, progress=silent)
         assert "--start 6.12-new" in guest.spec()
+
+    def test_none_is_made_for_a_hash_seed(self, none: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(making, "make", lambda *_: pytest.fail("a template that no other run can use"))
+        monkeypatch.setenv("PYTHONHASHSEED", "4711")
+        guest = Guest(IMAGE, "tcg")
+        guest.decide(cold=False, progress=silent)
+        assert guest.start == "it boots: there is no template"
 
     def test_booted_when_none_can_be_made(self, none: None, monkeypatch: pytest.MonkeyPatch) -> None:
         def make(*_: object) -> Template:

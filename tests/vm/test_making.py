@@ -17,7 +17,7 @@ import pytest
 
 from harness.cache import GUESTS, REMEDY, cache_dir
 from harness.errors import HarnessError
-from harness.vm import images, making, microvm, template
+from harness.vm import images, machine, making, microvm, template
 from harness.vm.images import Image
 from harness.vm.template import Template
 from harness.wait import wait_until
@@ -93,7 +93,7 @@ def test_two_at_once_make_one(work: Path, start: Callable[[], subprocess.Popen[s
     (name,) = entries(work)
     assert [output.splitlines()[-1].rpartition("/")[2] for output in outputs] == [name, name]
     assert (work / "saves").read_text() == "x"
-    assert template.find(name) == Template(folder=work / "cache/nft-harness/templates" / name)
+    assert template.all_templates() == [Template(folder=work / "cache/nft-harness/templates" / name)]
 
 
 def test_one_that_is_killed_leaves_the_next_free(work: Path, start: Callable[[], subprocess.Popen[str]]) -> None:
@@ -136,7 +136,7 @@ def test_killed_at_any_instant(work: Path, start: Callable[[], subprocess.Popen[
         output, _ = start().communicate(timeout=PATIENCE_S)
         (name,) = entries(work)
         assert output.endswith(f"/{name}\n")
-        template.discard(template.find(name))
+        template.discard(template.named(name))
         assert entries(work) == []
 
 
@@ -157,6 +157,7 @@ def test_a_real_one_killed_at_any_instant(
     started = time.monotonic()
     subprocess.run(make, check=True, capture_output=True, timeout=2 * PATIENCE_S)
     (whole,) = template.all_templates()
+    key = template.key(image, machine.machine("tcg", microvm.MEMORY, microvm.CPUS))
     took = time.monotonic() - started
     kills = 0
     for _ in soak.turns(0):
@@ -168,8 +169,8 @@ def test_a_real_one_killed_at_any_instant(
         process.kill()
         process.wait()
         wait_until(lambda: not processes_with(str(tmp_path)), PATIENCE_S, "all processes to end")
-        for left in template.all_templates():
-            assert template.find(left.name) == whole
+        for _ in template.all_templates():
+            assert template.find(key) == whole
     print(f"killed {kills} times")
     subprocess.run(make, check=True, capture_output=True, timeout=2 * PATIENCE_S)
     assert {path.name for path in folder.iterdir()} == {".lock", whole.name}

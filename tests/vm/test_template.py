@@ -20,10 +20,13 @@ import pytest
 from harness.vm import images, machine, making, microvm, template
 from harness.vm.images import Image
 from harness.vm.qmp import Monitor
-from harness.vm.template import About, NoTemplate, Stamp, Template
+from harness.vm.template import About, Key, NoTemplate, Stamp, Template
 from tests.conftest import Soak
 
 PATIENCE_S = 300.0
+
+
+KEY = Key(release="6.12.1", parts={"QEMU": "1", "processor": "2"})
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def stored(cache: Path, tmp_path: Path) -> Template:
     """A template as :func:`template.make` leaves it, of a few bytes, that holds a copy of the file ``used``."""
     used = tmp_path / "used"
     used.write_text("as it was")
-    folder = cache / "6.12.1-abc"
+    folder = cache / KEY.name
     folder.mkdir(parents=True)
     made = Template(folder=folder)
     made.ram.write_bytes(b"memory")
@@ -51,17 +54,17 @@ def write_about(of: Template, *, digest: str, used: dict[str, Stamp | None]) -> 
     ram, state = Stamp.of(of.ram), Stamp.of(of.state)
     assert ram
     assert state
-    about = About(ram=ram, state=state, digest=digest, used=used)
+    about = About(ram=ram, state=state, digest=digest, used=used, parts=KEY.parts)
     (of.folder / "about.json").write_bytes(msgspec.json.encode(about))
 
 
 class TestTrust:
     def test_one_as_it_was_made_is_found(self, stored: Template) -> None:
-        assert template.find("6.12.1-abc") == stored
+        assert template.find(KEY) == stored
 
     def test_none_is_no_error_of_the_machine(self, cache: Path) -> None:
         with pytest.raises(NoTemplate, match="kernels warm"):
-            template.find("6.12.1-abc")
+            template.find(KEY)
 
     @pytest.mark.parametrize("change", ["byte", "cut", "grown", "missing", "state", "about"])
     def test_a_damaged_one_is_deleted(self, stored: Template, change: str) -> None:
@@ -81,8 +84,27 @@ class TestTrust:
             case "about":
                 (stored.folder / "about.json").write_bytes(b'{"ram": 1}')
         with pytest.raises(NoTemplate, match="damaged"):
-            template.find("6.12.1-abc")
+            template.find(KEY)
         assert not stored.folder.exists()
+
+    @pytest.mark.parametrize(
+        ("parts", "words"),
+        [
+            ({"QEMU": "9"}, "no template of this kernel was made with the same QEMU; nft-harness kernels warm"),
+            ({"QEMU": "9", "PYTHONPATH": "3"}, "with the same PYTHONPATH and QEMU; nft-harness kernels warm"),
+            ({"PYTHONHASHSEED": "9"}, "with the same PYTHONHASHSEED; unset it, under tox by --hashseed notset"),
+        ],
+    )
+    def test_what_differs_in_the_one_that_is_there_is_named(
+        self, stored: Template, parts: dict[str, str], words: str
+    ) -> None:
+        with pytest.raises(NoTemplate, match=words):
+            template.find(Key(release="6.12.1", parts=KEY.parts | parts))
+        assert stored.folder.exists()
+
+    def test_one_of_another_kernel_is_not_compared(self, stored: Template) -> None:
+        with pytest.raises(NoTemplate, match="there is no template;"):
+            template.find(Key(release="6.1.1", parts=stored and KEY.parts))
 
     def test_looking_at_one_takes_one_look_at_each_file(
         self, stored: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -90,7 +112,7 @@ class TestTrust:
         looked_at: list[str] = []
         of = Stamp.of
         monkeypatch.setattr(Stamp, "of", lambda path: (looked_at.append(str(path)), of(path))[1])
-        template.find("6.12.1-abc")
+        template.find(KEY)
         assert sorted(looked_at) == sorted(map(str, (stored.ram, stored.state, tmp_path / "used")))
 
     def test_one_that_was_made_before_the_clock_was_set_back_is_trusted(self, stored: Template) -> None:
@@ -100,14 +122,14 @@ class TestTrust:
             os.utime(path, (tomorrow, tomorrow))
         write_about(stored, digest=about.digest, used=about.used)
         os.utime(stored.folder, (tomorrow, tomorrow))
-        assert template.find("6.12.1-abc") == stored
+        assert template.find(KEY) == stored
 
     def test_a_faithful_copy_is_trusted(self, stored: Template) -> None:
         for path in (stored.ram, stored.state):
             copy = path.with_suffix(".copy")
             shutil.copy2(path, copy)
             copy.replace(path)
-        assert template.find("6.12.1-abc") == stored
+        assert template.find(KEY) == stored
 
     @pytest.mark.parametrize("change", ["content", "time", "gone"])
     def test_a_changed_file_of_the_environment_outdates_it(self, stored: Template, tmp_path: Path, change: str) -> None:
@@ -122,7 +144,7 @@ class TestTrust:
             case "gone":
                 used.unlink()
         with pytest.raises(NoTemplate, match=f"{used} has changed"):
-            template.find("6.12.1-abc")
+            template.find(KEY)
         assert not stored.folder.exists()
 
     def test_the_key_has_all_that_a_template_depends_on(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,9 +154,11 @@ class TestTrust:
         qemu = tmp_path / "qemu"
         qemu.write_bytes(b"a QEMU")
         qemu.chmod(0o755)
+        monkeypatch.delenv("PYTHONHASHSEED", raising=False)
         keys = [template.key(image, [str(qemu), "-m", "1"])]
         assert template.key(image, [str(qemu), "-m", "1"]) == keys[0]
         monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "other")  # it is the same in every guest
+        monkeypatch.setenv("PYTHONNOUSERSITE", "1")  # counts by what it does to the path
         assert template.key(image, [str(qemu), "-m", "1"]) == keys[0]
         keys.append(template.key(image, [str(qemu), "-m", "2"]))
         monkeypatch.setenv("PYTHONHASHSEED", "7")
@@ -143,13 +167,13 @@ class TestTrust:
         keys.append(template.key(image, [str(qemu), "-m", "1"]))
         kernel.write_bytes(b"another kernel")
         keys.append(template.key(image, [str(qemu), "-m", "1"]))
-        assert len(set(keys)) == len(keys)
+        assert len({key.name for key in keys}) == len(keys)
 
     def test_the_last_used_come_first(self, stored: Template, cache: Path) -> None:
         older = cache / "6.1.1-def"
         shutil.copytree(stored.folder, older)
         os.utime(older, (1, 1))
-        assert [one.folder.name for one in template.all_templates()] == ["6.12.1-abc", "6.1.1-def"]
+        assert [one.folder.name for one in template.all_templates()] == [KEY.name, "6.1.1-def"]
 
 
 def test_a_guest_is_restored_by_three_commands() -> None:
@@ -279,8 +303,8 @@ class TestRestored:
         place = tmp_path / "nft-harness/templates"
         place.mkdir(parents=True)
         (tmp_path / "nft-harness/kernels").symlink_to(image.vmlinuz.parents[2])
-        name = template.key(image, machine.machine("tcg", microvm.MEMORY, microvm.CPUS))
-        bad = Template(folder=place / name)
+        key = template.key(image, machine.machine("tcg", microvm.MEMORY, microvm.CPUS))
+        bad = Template(folder=place / key.name)
         bad.folder.mkdir()
         bad.ram.touch()
         os.truncate(bad.ram, microvm.MEMORY << 20)
