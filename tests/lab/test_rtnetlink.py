@@ -35,6 +35,13 @@ def test_of_many_requests_the_first_refused_is_named_and_every_answer_read() -> 
         assert netlink.alias(rtnetlink.LOOPBACK) == ""
 
 
+def test_the_answers_about_many_interfaces_are_all_read() -> None:
+    with rtnetlink.RouteSocket() as netlink:
+        # An answer about an interface that is there is larger than an acknowledgement.
+        assert netlink.links_up([rtnetlink.LOOPBACK] * 250) == []
+        assert netlink.alias(rtnetlink.LOOPBACK) == ""
+
+
 def test_an_interface_without_an_alias_or_without_existing() -> None:
     with rtnetlink.RouteSocket() as netlink:
         assert netlink.alias(MISSING) == ""
