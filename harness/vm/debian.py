@@ -144,6 +144,8 @@ def _archives() -> list[str]:
             known.append(address)
         elif origin == "$(ORIGIN)":  # apt has not read that archive yet; its signature decides
             unknown.append(address)
+    if not listing:
+        unknown = _unread()
     archives = [address for address in dict.fromkeys(known + unknown) if not address.startswith("cdrom:")]
     if not archives:
         raise Unsupported(
@@ -152,6 +154,15 @@ def _archives() -> list[str]:
             "nft-harness kernels add",
         )
     return archives
+
+
+def _unread() -> list[str]:
+    """Addresses of this machine's apt sources where it has no lists, as in most container images."""
+    # Not indextargets: that has only those whose lists are there.
+    targets = re.findall(
+        r"^'(\S+?)dists/\S+/(?:In)?Release' ", _run(["apt-get", "update", "--print-uris"]), re.MULTILINE
+    )
+    return list(dict.fromkeys(targets))
 
 
 class _Apt:

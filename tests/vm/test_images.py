@@ -214,12 +214,12 @@ class Archive:
         path.write_text(f"#!/bin/sh\n{script}")
         path.chmod(0o755)
 
-    def on_download(self, script: str, of_nft: str = "") -> None:
+    def on_download(self, script: str, of_nft: str = "", before: str = "") -> None:
         package = self.folder / "linux.package"
         script = APT_GET.format(
             log=self.log, folder=self.folder, package=package, on_download=script or ":", on_nft=of_nft or ":"
         )
-        self.program("apt-get", script)
+        self.program("apt-get", before + script)
 
     def downloads(self, what: str = "linux-image") -> int:
         return self.log.read_text().count(f"download {what}")
@@ -307,6 +307,20 @@ class TestFetch:
         monkeypatch.setenv(debian.MIRROR_VARIABLE, "http://mirror.invalid/mine")
         images.fetch("6.12")
         assert "indextargets" not in archive.log.read_text()
+
+    def test_sources_whose_lists_were_removed(self, archive: Archive) -> None:
+        # As in images of containers: apt lists no index then, and would still fetch from its sources.
+        uris = """\
+case "$*" in
+*indextargets*) exit ;;
+"update --print-uris")
+	echo "'http://mirror.invalid/debian/dists/bookworm/InRelease' mirror.invalid_debian_dists_bookworm_InRelease 0 "
+	echo "'http://mirror.invalid/debian/dists/bookworm/main/binary-amd64/Packages.xz' mirror.invalid_Packages 0 "
+	exit ;;
+esac
+"""
+        archive.on_download("", before=uris)
+        images.fetch("6.12")
 
     def test_what_nobody_signed_is_not_believed(
         self, archive: Archive, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
