@@ -4,7 +4,9 @@ Tests marked ``kernel`` need root and a kernel that can trace functions; pytest 
 by ``--nft-kernel auto``. The others stay here. A choice such as ``-k name`` may leave one of the
 two without a test: that is no failure, nothing in both is.
 
-The tests here are shared among a few workers of pytest-xdist, one for each CPU; ``-n 0`` keeps them in one process.
+The tests here are shared among a few workers of pytest-xdist, one for each CPU, and those marked ``kernel`` among as
+many microVMs; ``-n 0`` keeps them in one process and one microVM. On this machine's own kernel, where it can trace, one
+process runs them: some look at what the whole kernel has.
 With ``--soak`` only tests that have a long form (marked ``soak``), in that form: N minutes each.
 """
 
@@ -18,10 +20,12 @@ import sys
 
 import pytest
 
+from harness.linux import features
+
 HERE = "not kernel"
 ON_A_TRACING_KERNEL = "kernel"
 SHARED = ["-n", "auto", "--maxprocesses", "4"]
-"""Arguments for tests that need nothing of the machine for themselves; ``auto`` gives way to ``--pdb``."""
+"""Arguments for tests that need nothing of their kernel for themselves; ``auto`` gives way to ``--pdb``."""
 MINUTES = "NFT_SOAK_MINUTES"
 """The environment variable by which tests/conftest.py knows that the long form is wanted."""
 GOOD = {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}
@@ -36,7 +40,8 @@ def main(arguments: list[str]) -> int:
     # Interrupted, or a wrong argument: the other half would only say it again.
     if statuses[0] in GOOD | {pytest.ExitCode.TESTS_FAILED}:
         # A kernel takes seconds to boot: first see whether there is something to do on it.
-        there = [*arguments, "-m", only + ON_A_TRACING_KERNEL]
+        guests = [] if features.function_probes().able else shared
+        there = [*guests, *arguments, "-m", only + ON_A_TRACING_KERNEL]
         found = run([*there, "--collect-only"], stdout=subprocess.DEVNULL)
         nothing = found == pytest.ExitCode.NO_TESTS_COLLECTED
         statuses.append(found if nothing else run([*there, "--nft-kernel", "auto"]))
