@@ -30,7 +30,9 @@ SCENARIOS_OF_ONE: Final = 1000
 TWIN_BYTES: Final = 64 << 20
 """What a machine prints of which a twin is made. A router with ten interfaces prints 30 KB."""
 RESULT_BYTES: Final = 128 << 20
-"""Size of a file of stored results. A scenario takes about 100 KB."""
+"""Size of a stored result. A scenario takes about 100 KB."""
+RESULTS_BYTES: Final = 16 << 30
+"""Size of a file with a stored result on each line, of which one at a time is in memory."""
 EXPRESSION_BYTES: Final = 1 << 20
 """Texts and bytes in a packet expression together, repeated as often as they say."""
 PACKETS_BYTES: Final = 16 << 20

@@ -248,8 +248,12 @@ def pytest_runtest_makereport(
         if call.excinfo and report.failed:
             report.longrepr = items.representation(item, call.excinfo) or report.longrepr
         items.attach(item, [item.trial], report)
+        if call.when == "teardown":
+            item.trial.forget()
     elif fixtures.TRIALS in item.stash:
         fixtures.conclude(item, call, report)
+        if call.when == "teardown":
+            item.stash[fixtures.TRIALS] = []  # pytest keeps its items until the session ends
     return report
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,16 +28,22 @@ def save(path: Path, content: str | bytes, *, durable: bool = False) -> None:
     is written to as it is. Raises :class:`OSError`.
     """
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
+    save_parts(path, (data,), durable=durable)
+
+
+def save_parts(path: Path, parts: Iterable[bytes], *, durable: bool = False) -> None:
+    """Write ``parts`` one behind the other, as :func:`save` does; in memory is one at a time."""
     path = place(path)
     with suppress(FileExistsError):  # a file where the folder should be is reported better by what follows
         path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.is_file():
-        path.write_bytes(data)
+        with path.open("wb") as file:
+            file.writelines(parts)
         return
     new = path.with_name(f".{path.name[:200]}.{os.getpid()}")
     try:
         with new.open("wb") as file:
-            file.write(data)
+            file.writelines(parts)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())

@@ -88,6 +88,21 @@ def read(path: Path, limit: int, *, allowed: Callable[[Path], bool] | None = Non
     return data
 
 
+def read_lines(path: Path, limit: int, whole: int) -> Iterator[bytes]:
+    """The lines of the regular file ``path``, each of ``limit`` bytes at most and ``whole`` together; in memory is one.
+
+    Raises :class:`Unreadable`.
+    """
+    with opened(path, whole) as file:
+        try:
+            while line := file.readline(limit + 1):
+                if len(line) > limit:
+                    raise TooLarge(f"has a line that {_too_large(limit)}")
+                yield line
+        except OSError as error:
+            raise Unreadable(_reason(error)) from None
+
+
 def read_text(path: Path, limit: int, *, allowed: Callable[[Path], bool] | None = None) -> str:
     """The same as text; bytes that are not UTF-8 become surrogates, which :func:`os.fsencode` turns back."""
     return read(path, limit, allowed=allowed).decode(errors="surrogateescape")

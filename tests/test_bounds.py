@@ -14,7 +14,7 @@ import pytest
 from harness import bounds, project
 from harness.errors import HarnessError, Unsupported
 from harness.linux.btf import Btf
-from harness.model import result
+from harness.model import stored_results
 from harness.model.problem import Problem
 from harness.packets.long import packets
 from harness.packets.replay import _chosen as chosen
@@ -86,7 +86,7 @@ def test_a_lab_of_many_interfaces_is_refused(tmp_path: Path) -> None:
 
 
 READERS: dict[str, tuple[str, int, Callable[[Path], object]]] = {
-    "results": ("a.nft.json", bounds.RESULT_BYTES, lambda file: result.load([file])),
+    "results": ("a.nft.json", bounds.RESULT_BYTES, lambda file: stored_results.load([file])),
     "settings": ("pytest.ini", bounds.SETTINGS_BYTES, lambda file: project.find([file], file.parent)),
     "kernel": ("vmlinuz", bounds.KERNEL_BYTES, images.release_of),
     "kernel-to-unpack": (

@@ -21,7 +21,7 @@ from harness import untrusted
 from harness.bounds import RULESET_BYTES
 from harness.errors import HarnessError
 from harness.linux import btf, nfnetlink
-from harness.model import layers, result
+from harness.model import layers, result, stored_results
 from harness.packets import frames, headers, long, replay
 from harness.packets.spec import Pcap, Send
 from harness.pytest_plugin import wire
@@ -175,7 +175,7 @@ def capture(data: bytes, folder: Path) -> None:
 
 def stored(data: bytes, folder: Path) -> None:
     (folder / "a.jsonl").write_bytes(data)
-    results = result.load([folder / "a.jsonl"])
+    results = stored_results.load([folder / "a.jsonl"])
     html.render(results)
     summary.render(results)
     findings.findings(results)

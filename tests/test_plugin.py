@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.linux import features
-from harness.model import result as stored_results
+from harness.model import stored_results
 from harness.pytest_plugin import reports
 from harness.vm import images
 from harness.wait import wait_until

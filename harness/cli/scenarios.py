@@ -54,9 +54,9 @@ def report(parser: argparse.ArgumentParser) -> None:
             return reported(options)
 
     def reported(options: argparse.Namespace) -> int:
-        from harness.model import result
+        from harness.model import result, stored_results
 
-        results = result.load(options.results)
+        results = stored_results.load(options.results)
         if changed := result.changed(results, Path()):
             names = escape(", ".join(changed))
             say(

@@ -16,7 +16,7 @@ from typing import Literal
 import msgspec
 
 from harness import untrusted
-from harness.bounds import RESULT_BYTES, RULESET_BYTES
+from harness.bounds import RESULT_BYTES, RESULTS_BYTES, RULESET_BYTES
 from harness.errors import HarnessError, Position
 from harness.model.mismatch import Mismatch
 from harness.model.observation import InChain, Observation, ObservedPacket, Place, Rule, Step, Value, Verdict
@@ -288,26 +288,24 @@ def file_stem(result: Result) -> str:
     return f"{readable[:180]}-{zlib.crc32(whole.encode()):08x}"
 
 
-def load(paths: Iterable[Path]) -> list[Result]:
-    """Read stored results from files and folders, in the order of their scenario files.
+def read(paths: Iterable[Path]) -> Iterator[Result]:
+    """Read stored results from files and folders.
 
     Raises :class:`~harness.errors.HarnessError` for a file that is none, and when there is nothing.
     """
-    results = []
     for path in paths:
         files = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
         if not files:
             raise HarnessError(f"{path} holds no stored results (*{SUFFIX})", remedy="pytest --nft-results makes them")
         for file in files:
             try:
-                text = untrusted.read(file, RESULT_BYTES)
+                if file.suffix == LINES:
+                    for number, line in enumerate(untrusted.read_lines(file, RESULT_BYTES, RESULTS_BYTES), 1):
+                        yield decode(line, f"{file}:{number}")
+                else:
+                    yield decode(untrusted.read(file, RESULT_BYTES), str(file))
             except untrusted.Unreadable as error:
                 raise HarnessError(f"{file} {error}") from None
-            if file.suffix == LINES:
-                results += [decode(line, f"{file}:{number}") for number, line in enumerate(text.splitlines(), 1)]
-            else:
-                results.append(decode(text, str(file)))
-    return sorted(results, key=order)
 
 
 def changed(results: Iterable[Result], folder: Path) -> list[str]:

@@ -114,8 +114,7 @@ class OpenLab:
 
         self._setup = load.set_up(*document(setup), layers=layers.NAMES)
         self._config = config
-        self._item = running(config)
-        self._trial = _trial(self._item, self._setup)
+        self._trial = _trial(running(config), self._setup)
         self._steps = 0
         self._stack = ExitStack()
         session = config.stash[SESSION]
@@ -174,9 +173,10 @@ class OpenLab:
         return seen
 
     def _current_trial(self) -> Trial:
-        """The trial of the test that runs; each test that shares the lab has one of its own."""
-        if (item := running(self._config)) is not self._item:
-            self._item, self._trial = item, _trial(item, self._setup)
+        """The trial of the test that runs; each test that shares the lab has one, and each turn of it."""
+        item = running(self._config)
+        if all(one is not self._trial for one in item.stash[TRIALS]):
+            self._trial = _trial(item, self._setup)
         return self._trial
 
 

@@ -103,7 +103,7 @@ class ScenarioItem(pytest.Item):
 
     def _forget(self) -> None:
         """What an earlier turn has seen, where pytest-rerunfailures has a test run again."""
-        self.trial.failure, self.trial.measurements, self.trial.mismatches = None, (), []
+        self.trial.forget()
         forget_properties(self)
 
     def _traceback_filter(self, excinfo: ExceptionInfo[BaseException]) -> Traceback:

@@ -9,6 +9,7 @@ import pytest
 
 from harness.errors import HarnessError
 from harness.model import result
+from harness.model.stored_results import StoredResults
 from harness.pytest_plugin.reports import BROKEN
 from harness.pytest_plugin.selection import project
 from harness.recording.files import RecordingOutcome, record
@@ -21,14 +22,18 @@ class RecordingPlugin:
 
     def __init__(self) -> None:
         self._begun = time.time_ns()
-        self._results: list[result.Result] = []
+        self._results = StoredResults()
         self._outcomes: list[RecordingOutcome] = []
         self._error = ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what a scenario's report carries."""
-        results = map(result.decode, getattr(report, "nft_results", ()))
-        self._results += [one for one in results if one.position.file.endswith(SUFFIXES)]  # and no test in Python
+        for one in map(result.decode, getattr(report, "nft_results", ())):
+            if one.position.file.endswith(SUFFIXES):  # and no test in Python
+                try:
+                    self._results.add(one)
+                except HarnessError as error:
+                    self._error = str(error)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
@@ -38,10 +43,10 @@ class RecordingPlugin:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the files; what could not be recorded is no success."""
+        folder = Path(session.config.invocation_params.dir)
         try:
-            self._outcomes = record(
-                self._results, Path(session.config.invocation_params.dir), self._begun, project(session.config)
-            )
+            if not self._error:  # of some scenarios not all is known
+                self._outcomes = record(self._results, folder, self._begun, project(session.config))
         except HarnessError as error:
             self._error = str(error)
         refused = [outcome for outcome in self._outcomes if not outcome.written]

@@ -9,6 +9,7 @@ import pytest
 
 from harness.errors import HarnessError, Position
 from harness.model import result
+from harness.model.stored_results import StoredResults
 from harness.pytest_plugin.selection import project
 from harness.report import kinds
 from harness.text import lines
@@ -26,7 +27,7 @@ class Reports:
         self._folder = config.invocation_params.dir
         self._project = project(config)
         self._plugins = config.pluginmanager
-        self._results: list[result.Result] = []
+        self._results = StoredResults()
         self._texts: dict[str, str | None] = {}
         self._broken = 0
         self._said: list[tuple[str, bool]] = []
@@ -44,6 +45,7 @@ class Reports:
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what a scenario's report carries; with ``-v``, show the way of its packets."""
+        texts = vars(report).pop("nft_results", ())  # pytest keeps its reports until the session ends
         if (
             getattr(report, "outcome", "") == "rerun"
         ):  # pytest-rerunfailures: the test runs once more, and that is what counts
@@ -52,9 +54,8 @@ class Reports:
         self._broken += broken
         for file, sentence in getattr(report, "nft_notes", ()):
             self._notes.setdefault(file, {})[sentence] = None
-        texts = getattr(report, "nft_results", ())
         for text in texts:
-            self._results.append(result.with_texts(result.decode(text), self._folder, self._texts, self._project))
+            self._keep(result.with_texts(result.decode(text), self._folder, self._texts, self._project))
         if not texts and broken:
             self.missed(report)
         terminal = self._plugins.get_plugin("terminalreporter")
@@ -65,11 +66,18 @@ class Reports:
     def missed(self, report: pytest.TestReport) -> None:
         """Keep a test without an outcome of its own: its kernel crashed, or it never ran."""
         if kinds.wanted(self._options):
-            self._results.append(_crashed(report))
+            self._keep(_crashed(report))
+
+    def _keep(self, one: result.Result) -> None:
+        try:
+            self._results.add(one)
+        except HarnessError as error:
+            self._broken += 1
+            self._say(str(error), bad=True)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the requested reports; a broken run has an exit status of its own."""
-        self._results.sort(key=result.order)
+        self._results.sort()
         for write in (self._store, *map(self._writer, kinds.asked(self._options)), self._annotate):
             self._attempt(write)
         if not self._attempt(self._cover) and session.exitstatus == pytest.ExitCode.OK:
@@ -97,20 +105,25 @@ class Reports:
             return write()
         except HarnessError as error:
             self._broken += 1
-            self._said.append((str(error), True))
+            self._say(str(error), bad=True)
             return True
+
+    def _say(self, line: str, *, bad: bool = False) -> None:
+        """Have the summary say ``line``, once."""
+        if (line, bad) not in self._said:
+            self._said.append((line, bad))
 
     def _store(self) -> bool:
         if self._options.nft_results:
             result.store(self._results, folder := Path(self._options.nft_results))
-            self._said.append((f"{len(self._results)} results are in {folder}", False))
+            self._say(f"{len(self._results)} results are in {folder}")
         return True
 
     def _writer(self, asked: tuple[kinds.ReportKind, str]) -> Callable[[], bool]:
         kind, path = asked
 
         def write() -> bool:
-            self._said.append((kinds.write(kind, self._results, Path(path), self._folder), False))
+            self._say(kinds.write(kind, self._results, Path(path), self._folder))
             return True
 
         return write
@@ -135,7 +148,7 @@ class Reports:
         if self._options.nft_cov:
             self._table = list(covered.lines())
         if shortfall := covered.shortfall(least):
-            self._said.append((shortfall, True))
+            self._say(shortfall, bad=True)
         return not shortfall
 
 

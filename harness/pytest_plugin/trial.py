@@ -57,6 +57,10 @@ class Trial:
     seconds: float = 0.0
     """From its lab to its judgement."""
 
+    def forget(self) -> None:
+        """Forget what became of it: pytest keeps its items until the session ends."""
+        self.failure, self.measurements, self.mismatches = None, (), []
+
 
 def differing(case: Case, measurement: Measurement) -> tuple[Mismatch, ...]:
     """Everything in which a packet of ``case`` differs from what is expected of it."""

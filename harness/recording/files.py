@@ -76,7 +76,7 @@ class _Recorded(NamedTuple):
 
 
 def record(
-    results: Iterable[Result], folder: Path, begun: int, project: Project | None = None
+    results: Sequence[Result], folder: Path, begun: int, project: Project | None = None
 ) -> list[RecordingOutcome]:
     """Write into the scenario files below ``folder`` what ``results`` show; what was done, scenario by scenario.
 
@@ -86,11 +86,13 @@ def record(
     Raises :class:`~harness.errors.HarnessError` when a file can't be written.
     """
     project = project or find([], folder)
-    files: dict[str, list[Result]] = {}
-    for result in results:
-        files.setdefault(result.position.file, []).append(result)
+    files: dict[str, list[int]] = {}
+    for number, result in enumerate(results):
+        files.setdefault(result.position.file, []).append(number)
     return [
-        outcome for name, found in files.items() for outcome in _record_file(folder / name, name, found, begun, project)
+        outcome
+        for name, found in files.items()
+        for outcome in _record_file(folder / name, name, [results[number] for number in found], begun, project)
     ]
 
 

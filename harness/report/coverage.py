@@ -76,12 +76,11 @@ class _Rulesets(CoveragePlugin):
 class RuleCoverage:
     """The coverage of some results."""
 
-    def __init__(self, results: Iterable[Result], folder: Path) -> None:
+    def __init__(self, results: Sequence[Result], folder: Path) -> None:
         """``folder`` is the one that the files' names are relative to.
 
         Raises :class:`~harness.errors.HarnessError` when a file changed from one result to the other.
         """
-        results = list(results)
         self.places = covered_rules(results)
         texts = _texts(results)
         lines: dict[str, dict[int, list[CoveredRule]]] = defaultdict(lambda: defaultdict(list))

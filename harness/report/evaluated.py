@@ -90,52 +90,72 @@ class CoveredRule(msgspec.Struct, kw_only=True):
 def covered_rules(results: Iterable[Result]) -> list[CoveredRule]:
     """Return every rule and policy that stands in a file, in the order of files and lines."""
     found: dict[tuple[Position, str], CoveredRule] = {}
-    known: dict[tuple[Rule, ...], _Ruleset] = {}
+    last: RulesetPlan | None = None
+    known: dict[tuple[Rule, ...], dict[str, _Places]] = {}
     for result in results:
         for plan, sent in result.by_ruleset():
-            ruleset = known.get(plan.rules) or known.setdefault(plan.rules, _Ruleset(plan))
-            _add(found, result, plan, ruleset, sent)
+            if plan is not last:  # scenarios with one ruleset stand together, and to compare large ones takes long
+                last, of_plan = plan, known.setdefault(plan.rules, {})
+            file = result.position.file
+            places = of_plan.get(file) or of_plan.setdefault(file, _Places(found, plan, file))
+            places.add(result.name, sent)
     return sorted(found.values(), key=lambda place: place.position)
 
 
-def _add(
-    found: dict[tuple[Position, str], CoveredRule],
-    result: Result,
-    plan: RulesetPlan,
-    ruleset: _Ruleset,
-    sent: Sequence[PacketResult],
-) -> None:
-    """Add to ``found`` the rules of ``plan`` that stand in its files, and what of them the packets ``sent`` met."""
-    of_steps = result.position.file
-    chains: dict[str, list[CoveredRule | None]] = defaultdict(list)
-    handles: dict[str, list[int]] = defaultdict(list)
-    for rule in plan.rules:
-        place = _place(found, rule, rule.text, of_steps)
-        chains[rule.chain_path].append(place)
-        handles[rule.chain_path].append(rule.handle)
-        if place:
-            _fill(place, rule, ruleset)
-    policies = {one.chain_path: _place(found, one, f"policy {one.verdict}", of_steps) for one in plan.policies}
-    for rule, seen in ruleset.passes(sent):
-        if place := chains[rule.chain_path][handles[rule.chain_path].index(rule.handle)]:
-            _count_clauses(place, seen)
-    deciding = [step for one in sent for step in one.decided]
-    for step, first in _steps(sent):
-        rules = chains[step.chain_path]
+class _Places:
+    """The rules and policies of a ruleset that stand in its files, and what scenarios of one file met of them."""
+
+    def __init__(self, found: dict[tuple[Position, str], CoveredRule], plan: RulesetPlan, of_steps: str) -> None:
+        self._ruleset = ruleset = _Ruleset(plan)
+        self._chains: dict[str, list[CoveredRule | None]] = defaultdict(list)
+        self._numbers: dict[tuple[str, int], int] = {}
+        """Of rules in their chains, by chain and handle."""
+        self._evaluated: dict[str, int] = defaultdict(int)
+        """How many rules of a chain are marked."""
+        for rule in plan.rules:
+            place = _place(found, rule, rule.text, of_steps)
+            chain = self._chains[rule.chain_path]
+            self._numbers[rule.chain_path, rule.handle] = len(chain)
+            chain.append(place)
+            if place:
+                _fill(place, rule, ruleset)
+        self._policies = {
+            one.chain_path: _place(found, one, f"policy {one.verdict}", of_steps) for one in plan.policies
+        }
+
+    def add(self, name: str, sent: Sequence[PacketResult]) -> None:
+        """Count what the packets ``sent`` by the scenario ``name`` met."""
+        for rule, seen in self._ruleset.passes(sent):
+            if place := self._chains[rule.chain_path][self._numbers[rule.chain_path, rule.handle]]:
+                _count_clauses(place, seen)
+        for one in sent:
+            for packet in one.observation.packets:
+                for step, first in _of_packet(packet, one.observation.device):
+                    self._count(name, step, first, decided=step in one.decided)
+
+    def _count(self, name: str, step: Step, first: Step | None, *, decided: bool) -> None:
+        chain = step.chain_path
         if step.rule is None:
-            _mark_evaluated(rules)
-            place = policies.get(step.chain_path) if step.kind == "policy" else None
+            self._mark_evaluated(chain, len(self._chains[chain]))
+            place = self._policies.get(chain) if step.kind == "policy" else None
         else:
-            number = handles[step.chain_path].index(step.rule.handle)
-            _mark_evaluated(rules[: number + 1])
-            place = rules[number]
+            number = self._numbers[chain, step.rule.handle]
+            self._mark_evaluated(chain, number + 1)
+            place = self._chains[chain][number]
         if place:
             place.evaluated = True
-            place.matched[result.name] = None
-            if step in deciding:
-                place.decided[result.name] = None
+            place.matched[name] = None
+            if decided:
+                place.decided[name] = None
             if step.rule:
-                ruleset.count(place, result.name, step, first)
+                self._ruleset.count(place, name, step, first)
+
+    def _mark_evaluated(self, chain: str, count: int) -> None:
+        """Mark the first ``count`` rules of ``chain``."""
+        for place in self._chains[chain][self._evaluated[chain] : count]:
+            if place:
+                place.evaluated = True
+        self._evaluated[chain] = max(self._evaluated[chain], count)
 
 
 def _fill(place: CoveredRule, rule: Rule, ruleset: _Ruleset) -> None:
@@ -198,23 +218,11 @@ class _Ruleset:
                 place.unclear.update(fit)
 
 
-def _steps(sent: Iterable[PacketResult]) -> Iterator[tuple[Step, Step | None]]:
-    """What happened on the device to any packet, replies included; each step with that which has the headers."""
-    for one in sent:
-        for packet in one.observation.packets:
-            yield from _of_packet(packet, one.observation.device)
-
-
 def _of_packet(packet: ObservedPacket, device: str) -> Iterator[tuple[Step, Step | None]]:
+    """What happened on the device to a packet, replies included; each step with that which has the headers."""
     first = None
     for step in packet.steps:
         if step.host == device:
             first = step if step.headers or step.iif or step.oif else first
             yield step, first
             first = None if step.verdict in FINAL else first
-
-
-def _mark_evaluated(rules: Iterable[CoveredRule | None]) -> None:
-    for place in rules:
-        if place:
-            place.evaluated = True

@@ -39,9 +39,8 @@ class Finding(Value, frozen=True, kw_only=True):
     """Of a ``failed`` one: where it was decided."""
 
 
-def findings(results: Iterable[Result]) -> list[Finding]:
+def findings(results: Sequence[Result]) -> list[Finding]:
     """Return all that ``results`` give, what is bad first, each once however many kernels saw it."""
-    results = list(results)
     return [*_failed(results), *_errors(results), *_decided(results), *_never_met(results)]
 
 

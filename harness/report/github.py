@@ -5,7 +5,7 @@ https://docs.github.com/actions/reference/workflows-and-actions/workflow-command
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.model.result import Result
@@ -17,7 +17,7 @@ _COMMANDS = {"failed": "error", "error": "error", "decided": "warning"}
 that nothing met are no news in every run; SARIF has them."""
 
 
-def commands(results: Iterable[Result], folder: Path, *, failed: bool = True) -> Iterator[str]:
+def commands(results: Sequence[Result], folder: Path, *, failed: bool = True) -> Iterator[str]:
     """Yield a workflow command for each place to be pointed at.
 
     ``failed`` is False where another plugin annotates scenarios that failed.

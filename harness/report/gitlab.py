@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from harness.report.findings import Finding, findings, in_repository
 _SEVERITIES = {"failed": "critical", "error": "blocker", "decided": "major", "never-met": "info"}
 
 
-def render(results: Iterable[Result], folder: Path) -> bytes:
+def render(results: Sequence[Result], folder: Path) -> bytes:
     """Return the report, JSON."""
     seen: Counter[str] = Counter()
     return msgspec.json.format(msgspec.json.encode([_issue(one, folder, seen) for one in findings(results)]))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, Literal
@@ -26,15 +27,20 @@ from harness.report.picture import HEIGHT, LINE, WIDTH, draw
 from harness.text import escape
 
 OUTCOMES = ("failed", "error", "skipped", "passed")
+BAD = ("failed", "error")
+PACKETS = 2000
+"""Packets whose way is in the page, at most: a browser then shows it within two seconds."""
+NAMES = 20
+"""Scenarios that a rule names which met it, at most."""
 
 
-def render(results: Iterable[Result]) -> str:
+def render(results: Sequence[Result]) -> str:
     """Return the whole page about ``results``."""
-    results = list(results)
     texts: dict[tuple[str, str], int] = {}  # a file may differ from one stored run to the other
     for result in results:
         for name, text in result.ruleset.texts.items() if result.ruleset else ():
             texts.setdefault((name, text), len(texts))
+    covered = covered_rules(results)
     environment = Environment(
         loader=PackageLoader("harness", "report"),
         autoescape=True,
@@ -45,23 +51,24 @@ def render(results: Iterable[Result]) -> str:
     )
     environment.globals.update(box_width=WIDTH, box_height=HEIGHT, line=LINE, causes=PAGE)
     kernels = sorted({result.kernel for result in results if result.kernel})
-    ways = _Ways()
-    cards = [_card(number, result, texts, ways) for number, result in enumerate(results)]
+    ways, room = _Ways(), _room(results)
+    cards = [_card(number, result, texts, ways, room[number]) for number, result in enumerate(results)]
     same: dict[str, list[dict[str, Any]]] = {}
     for card in cards:
         card["elsewhere"] = same.setdefault(card["result"].id, [])
         card["elsewhere"].append(card)
     return environment.get_template("page.html.jinja").render(
         version=__version__,
-        facts=_facts(results, kernels),
+        facts=_facts(results, kernels, covered),
         outcomes=OUTCOMES,
         counts=Counter(result.outcome for result in results),
         kernels=kernels,
         files=[(file, list(cards)) for file, cards in groupby(cards, lambda card: card["result"].position.file)],
-        bad=[card for card in cards if card["result"].outcome in ("failed", "error")],
+        bad=[card for card in cards if card["result"].outcome in BAD],
         count=len(cards),
-        matrix=_matrix(results, kernels) if len(kernels) > 1 else [],
-        sources=_sources(results, texts),
+        packets=PACKETS,
+        matrix=_matrix(cards, kernels) if len(kernels) > 1 else [],
+        sources=_sources(results, texts, covered),
         ways=ways.as_json(),
     )
 
@@ -112,9 +119,9 @@ def _number(word: str, known: dict[str, int]) -> int:
     return known.setdefault(escape(word), len(known))
 
 
-def _facts(results: Sequence[Result], kernels: Sequence[str]) -> list[str]:
+def _facts(results: Iterable[Result], kernels: Sequence[str], covered: Iterable[CoveredRule]) -> list[str]:
     """What is to be known of the run as a whole."""
-    rules = [place for place in covered_rules(results) if not place.is_policy]
+    rules = [place for place in covered if not place.is_policy]
     facts = [f"on Linux {', '.join(kernels)}"] if kernels else []
     if versions := sorted({result.nft for result in results if result.nft}):
         facts.append(f"rulesets read by nft {', '.join(versions)}")
@@ -124,17 +131,37 @@ def _facts(results: Sequence[Result], kernels: Sequence[str]) -> list[str]:
     return [*facts, f"nft-harness {__version__}"]
 
 
-def _card(number: int, result: Result, texts: dict[tuple[str, str], int], ways: _Ways) -> dict[str, Any]:
+def _room(results: Iterable[Result]) -> dict[int, int]:
+    """How many packets of each result are in the page, by its number; those of what went wrong are chosen first."""
+    sizes = [(one.outcome not in BAD, number, len(one.sent)) for number, one in enumerate(results)]
+    room, left = {}, PACKETS
+    for _, number, size in sorted(sizes):
+        room[number] = min(size, left)
+        left -= room[number]
+    return room
+
+
+def _shown(sent: Sequence[PacketResult], room: int) -> tuple[PacketResult, ...]:
+    """As many of the packets ``sent`` as there is ``room`` for, in their order: those that differ, then the first."""
+    first = sorted(range(len(sent)), key=lambda number: not sent[number].mismatches)[:room]
+    return tuple(sent[number] for number in sorted(first))
+
+
+def _card(number: int, result: Result, texts: dict[tuple[str, str], int], ways: _Ways, room: int) -> dict[str, Any]:
+    """What the page has of ``result``, with ``room`` for so many packets."""
+
     def anchor(position: Position | None) -> str:
         text = result.ruleset.texts.get(position.file) if result.ruleset and position else None
         return f"s{texts[position.file, text]}-{position.line}" if position and text is not None else ""
 
+    shown = _shown(result.sent, room)
     return {
         "anchor": f"r{number}",
-        "result": result,
+        "result": msgspec.structs.replace(result, sent=shown, ruleset=None, lab=None),
         "message": result.message.splitlines(),
         "verdicts": _verdicts(result),
-        "steps": [_step(result, sent, anchor, ways) for sent in result.sent],
+        "steps": [_step(result, sent, anchor, ways) for sent in shown],
+        "more": len(result.sent) - len(shown),
     }
 
 
@@ -185,15 +212,16 @@ class Row(Value, frozen=True):
         return len({cell[:2] for cell in self.cells}) > 1
 
 
-def _matrix(results: Sequence[Result], kernels: Sequence[str]) -> list[Row]:
+def _matrix(cards: Iterable[dict[str, Any]], kernels: Sequence[str]) -> list[Row]:
     """One row per scenario, those that differ first."""
     rows: dict[str, dict[str, tuple[str, str, str]]] = {}
     names: dict[str, str] = {}
-    for number, result in enumerate(results):
+    for card in cards:
+        result: Result = card["result"]
         if not result.kernel:
             continue  # a mistake in its file is no kernel's
         names[result.id] = result.name
-        rows.setdefault(result.id, {})[result.kernel] = (result.outcome, _verdicts(result), f"r{number}")
+        rows.setdefault(result.id, {})[result.kernel] = (result.outcome, card["verdicts"], card["anchor"])
     table = [Row(names[key], tuple(row.get(kernel, ("", "", "")) for kernel in kernels)) for key, row in rows.items()]
     return sorted(table, key=lambda row: not row.differs)
 
@@ -202,15 +230,21 @@ def _verdicts(result: Result) -> str:
     return ", ".join(dict.fromkeys(f"{one.verdict or 'undecided'}" for one in result.sent))
 
 
-def _sources(results: Sequence[Result], texts: dict[tuple[str, str], int]) -> list[dict[str, Any]]:
+def _sources(
+    results: Iterable[Result], texts: dict[tuple[str, str], int], covered: Sequence[CoveredRule]
+) -> list[dict[str, Any]]:
     """The rulesets' files, each line with what the scenarios made of it."""
     sources = []
+    versions = Counter(name for name, _ in texts)
+    by_file = _by_file(covered)
     for (name, text), number in texts.items():
-        same = [one for one in results if one.ruleset and one.ruleset.texts.get(name) == text]
+        found = by_file.get(name, [])
+        if versions[name] > 1:
+            same = (one for one in results if one.ruleset and one.ruleset.texts.get(name) == text)
+            found = _by_file(covered_rules(same)).get(name, [])
         by_line: dict[int, list[CoveredRule]] = {}
-        for place in covered_rules(same):
-            if place.position.file == name:
-                by_line.setdefault(place.position.line, []).append(place)
+        for place in found:
+            by_line.setdefault(place.position.line, []).append(place)
         lines = [
             (line, content.expandtabs(4), _mark(by_line[line]) if line in by_line else None)
             for line, content in enumerate(text.splitlines(), 1)
@@ -219,6 +253,13 @@ def _sources(results: Sequence[Result], texts: dict[tuple[str, str], int]) -> li
         met = f"{sum(bool(place.matched) for place in rules)} of {len(rules)} rules met"
         sources.append({"name": name, "anchor": f"s{number}", "lines": lines, "met": met})
     return sources
+
+
+def _by_file(covered: Iterable[CoveredRule]) -> dict[str, list[CoveredRule]]:
+    found: dict[str, list[CoveredRule]] = {}
+    for place in covered:
+        found.setdefault(place.position.file, []).append(place)
+    return found
 
 
 class Mark(Value, frozen=True):
@@ -233,7 +274,13 @@ class Mark(Value, frozen=True):
 def _mark(places: Sequence[CoveredRule]) -> Mark:
     names = {name for place in places for name in place.matched}
     whole = all(place.matched and not place.missed for place in places)
-    words = [f"{place.text}: {'; '.join([place.status, *place.matched])}" for place in places]
+    words = [f"{place.text}: {'; '.join([place.status, *_some(place.matched)])}" for place in places]
     if missed := [element for place in places if place.matched for element in place.missed]:
         words.append(f"never met: {', '.join(missed)}")
     return Mark(len(names), "met" if whole else "part" if names else "unmet", " | ".join(words))
+
+
+def _some(names: Collection[str]) -> list[str]:
+    """The first of ``names``, and how many more there are."""
+    more = len(names) - NAMES
+    return [*itertools.islice(names, NAMES), *([f"and {more} more"] if more > 0 else [])]

@@ -43,9 +43,9 @@ def _html(results: Sequence[Result], path: Path, _: Path) -> None:
 
 def _jsonl(results: Sequence[Result], path: Path, _: Path) -> None:
     from harness.model.result import encode
-    from harness.save import save
+    from harness.save import save_parts
 
-    save(path, b"".join(encode(result) + b"\n" for result in results))
+    save_parts(path, (encode(result) + b"\n" for result in results))
 
 
 def _pcapng(results: Sequence[Result], path: Path, _: Path) -> None:

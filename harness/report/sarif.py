@@ -6,7 +6,7 @@ https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html; the sections a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,7 +28,7 @@ _RULES = {
 """By kind of finding: level (3.27.10) and what it stands for."""
 
 
-def render(results: Iterable[Result], folder: Path) -> bytes:
+def render(results: Sequence[Result], folder: Path) -> bytes:
     """Return the report, JSON."""
     return of_findings(findings(results), folder)
 

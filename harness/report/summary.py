@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 
+from harness.errors import Position
 from harness.model.observation import Step, Verdict
 from harness.model.result import OutcomeName, PacketResult, Result
 from harness.reading.path import located
@@ -30,17 +31,26 @@ _LABEL = 40
 
 def render(results: Sequence[Result]) -> str:
     """Return the summary of ``results``."""
-    counts = Counter(result.outcome for result in results)
+    counts: Counter[OutcomeName] = Counter()
+    mistakes: Counter[tuple[Position | None, str]] = Counter()
+    failed: list[int] = []
+    errors: list[int] = []
+    reasons: Counter[str] = Counter()
+    for number, result in enumerate(results):  # which are not all in memory
+        counts[result.outcome] += 1
+        if result.outcome == "failed":
+            failed.append(number)
+        elif result.outcome == "skipped":
+            reasons[result.message] += 1
+        elif result.outcome == "error":
+            if not mistakes[result.where, result.message]:  # one in a ruleset stops every scenario that loads it
+                errors.append(number)
+            mistakes[result.where, result.message] += 1
     ends = ", ".join(f"{counts[one]} {one}" for one in ("failed", "error", "skipped", "passed") if counts[one])
     parts = [f"## {_icon(counts)} {ends or 'no scenario ran'}\n", *_facts(results)]
-    bad = [result for result in results if result.outcome == "failed"]
-    mistakes = Counter((result.where, result.message) for result in results if result.outcome == "error")
-    unnamed = dict(mistakes)  # one in a ruleset stops every scenario that loads it
-    bad += [
-        result for result in results if result.outcome == "error" and unnamed.pop((result.where, result.message), 0)
-    ]
+    bad = [*failed, *errors]
     size = sum(len(part.encode()) for part in parts)
-    for number, result in enumerate(bad):
+    for number, result in enumerate(map(results.__getitem__, bad)):
         others = mistakes[result.where, result.message] - 1 if result.outcome == "error" else 0
         part = "\n".join(_failure(result, others, diagram=number < DIAGRAMS))
         size += len(part.encode(errors="replace"))
@@ -48,7 +58,6 @@ def render(results: Sequence[Result]) -> str:
             parts.append(f"… and {len(bad) - number} more\n")
             break
         parts.append(part)
-    reasons = Counter(result.message for result in results if result.outcome == "skipped")
     parts += [f"- {count} skipped: {markdown(reason)}" for reason, count in reasons.most_common(10)]
     parts += [f"- note: {markdown(f'{file}: {sentence}')}" for file, sentence in _notes(results)[:10]]
     return "\n".join(parts) + "\n"

@@ -14,7 +14,7 @@ import pytest
 
 from harness.cli import main
 from harness.errors import HarnessError, Position
-from harness.model import result
+from harness.model import result, stored_results
 from harness.model.result import Result
 
 Make = Callable[..., Result]
@@ -23,7 +23,7 @@ Make = Callable[..., Result]
 def test_a_result_is_read_as_it_was_stored(tmp_path: Path, make_result: Make) -> None:
     stored = [make_result("one"), make_result("two", accepted=False, outcome="failed", line=9)]
     result.store(stored, tmp_path / "new" / "folder")
-    assert result.load([tmp_path / "new" / "folder"]) == stored
+    assert list(stored_results.load([tmp_path / "new" / "folder"])) == stored
 
 
 def test_every_scenario_and_kernel_has_a_file_of_its_own(tmp_path: Path, make_result: Make) -> None:
@@ -36,7 +36,7 @@ def test_every_scenario_and_kernel_has_a_file_of_its_own(tmp_path: Path, make_re
 def test_a_second_run_replaces_what_the_first_stored(tmp_path: Path, make_result: Make) -> None:
     result.store([make_result()], tmp_path)
     result.store([make_result(outcome="failed")], tmp_path)
-    assert [one.outcome for one in result.load([tmp_path])] == ["failed"]
+    assert [one.outcome for one in stored_results.load([tmp_path])] == ["failed"]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_what_is_no_result_is_refused(tmp_path: Path, text: bytes) -> None:
     file = tmp_path / "broken.json"
     file.write_bytes(text)
     with pytest.raises(HarnessError, match=r"broken\.json is not a stored result: .*; run the scenarios again"):
-        result.load([file])
+        stored_results.load([file])
 
 
 def test_another_version_is_refused(make_result: Make) -> None:
@@ -104,9 +104,9 @@ def test_a_result_that_contradicts_itself_is_refused(
 
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="holds no stored results"):
-        result.load([tmp_path])
+        stored_results.load([tmp_path])
     with pytest.raises(HarnessError, match="cannot be read: no such file or directory"):
-        result.load([tmp_path / "missing"])
+        stored_results.load([tmp_path / "missing"])
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, make_result: Make) -> None:

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from harness.model import result
+from harness.model import stored_results
 from harness.packets.spec import TCP, Send
 from harness.scenario.files import fixture_users
 from harness.scenario.models.actions import NftAction, SendAction
@@ -96,7 +96,7 @@ class TestReports:
             "nft_run(**RULES, send=SSH, expect={'verdict': 'accept'})",
             "--nft-results=seen",
         )
-        first, second = sorted(result.load([pytester.path / "seen"]), key=lambda one: one.id)
+        first, second = sorted(stored_results.load([pytester.path / "seen"]), key=lambda one: one.id)
         assert second.id == f"{first.id} (2)"
         assert [sent.verdict for sent in first.sent] == ["accept", "drop"]
         assert second.outcome == "failed"
@@ -147,7 +147,7 @@ class TestLabsThatTestsShare:
         run = share(scope, "--nft-results", "stored", "--junitxml", "junit.xml")
         run.assert_outcomes(passed=2, failed=1)
         assert stage.opened == 1
-        stored = {one.name: one for one in result.load([pytester.path / "stored"])}
+        stored = {one.name: one for one in stored_results.load([pytester.path / "stored"])}
         assert {name: (one.outcome, len(one.sent)) for name, one in stored.items()} == {
             "test_first": ("passed", 1),
             "test_second": ("failed", 1),

@@ -49,3 +49,29 @@ def test_marks_with_and_without_arguments(scenarios: Run, pytester: pytest.Pytes
     ran = scenarios((443, marks), (23, RIGHT), arguments=("-m", "slow", "-rs", "-W", "ignore"))
     ran.assert_outcomes(skipped=1, deselected=1)
     ran.stdout.fnmatch_lines(["*not yet*"])
+
+
+COUNTING = """
+import gc
+from harness.experiment.run import Measurement
+from harness.model.result import Result
+
+held = {Measurement: 0, Result: 0}
+
+def pytest_runtest_logfinish():
+    for kind in held:
+        held[kind] = max(held[kind], sum(isinstance(one, kind) for one in gc.get_objects()))
+
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.write_line(f"held: {held[Measurement]} {held[Result]}")
+"""
+
+
+def test_memory_holds_nothing_of_scenarios_that_have_ended(scenarios: Run, pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(COUNTING)
+    reports = ("--nft-results=results", "--nft-jsonl=results.jsonl", "--nft-record")
+    ran = scenarios((443, RIGHT), (23, RIGHT), arguments=("--nft-repeat", "10", *reports))
+    ran.assert_outcomes(passed=10)
+    found = re.search(r"^held: (\d+) (\d+)$", ran.stdout.str(), re.M)
+    assert found
+    assert max(map(int, found.groups())) <= 6, found[0]

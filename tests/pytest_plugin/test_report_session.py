@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import cache
-from harness.model.result import load
+from harness.model.stored_results import load
 from harness.pytest_plugin.reports import BROKEN
 from harness.vm import images
 

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from harness.cli import main
-from harness.model import result
+from harness.model import result, stored_results
 from harness.model.result import Result
 from harness.pytest_plugin.reports import BROKEN, Reports
 from harness.report import html, kinds, summary
@@ -77,7 +77,7 @@ def test_results_are_stored(tmp_path: Path, make_result: Make) -> None:
     run = Run(nft_results=str(tmp_path))
     run.receive(make_result("two", line=9), make_result("one"))
     assert run.finish() == 0
-    assert [one.name for one in result.load([tmp_path])] == ["one", "two"]
+    assert [one.name for one in stored_results.load([tmp_path])] == ["one", "two"]
     assert run.said == [f"nft-harness: 2 results are in {tmp_path}"]
 
 
@@ -94,7 +94,7 @@ def test_every_outcome_is_stored(tmp_path: Path, make_result: Make, outcome: str
     run = Run(nft_results=str(tmp_path))
     run.receive(make_result(outcome=outcome))
     run.finish()
-    assert [one.outcome for one in result.load([tmp_path])] == [outcome]
+    assert [one.outcome for one in stored_results.load([tmp_path])] == [outcome]
 
 
 def test_too_little_rule_coverage_fails_the_run(
@@ -226,7 +226,7 @@ def test_a_scenario_whose_kernel_died_is_in_every_report(tmp_path: Path) -> None
     died = {"nodeid": "s/a.yaml::x", "location": ("s/a.yaml", 4, "x"), "longrepr": "worker 'vm' crashed"}
     run.receive(nft_broken=True, outcome="failed", **died)
     assert run.finish() == BROKEN
-    (one,) = result.load([tmp_path])
+    (one,) = stored_results.load([tmp_path])
     assert (one.outcome, str(one.position), one.message) == ("error", "s/a.yaml:5", "worker 'vm' crashed")
 
 

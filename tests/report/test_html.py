@@ -208,3 +208,30 @@ def test_a_line_that_was_met_in_part_says_so(make_result: Make) -> None:
     ]
     page = html.render([msgspec.structs.replace(one, ruleset=msgspec.structs.replace(one.ruleset, rules=tuple(rules)))])
     assert re.search(r'<span class="part" title="[^"]*">1. in part<', page)
+
+
+def test_a_page_has_the_packets_of_what_went_wrong_first(make_result: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(html, "PACKETS", 3)
+    several = msgspec.structs.replace(make_result("several", line=1), sent=make_result().sent * 3)
+    failed = make_result("failed", outcome="failed", accepted=False, line=9)
+    page = Page(text := html.render([several, make_result("hidden", line=5), failed]))
+    assert text.count("data-way=") == 3
+    assert text.count("1 more packets of this scenario: this page has 3 packets at most") == 1
+    assert text.count("1 packets of this scenario: this page has 3 packets at most") == 1
+    assert "expect.verdict" in page.text
+    assert {link[1:] for link in page.links} <= set(page.ids)
+
+
+def test_of_many_packets_those_that_differ_are_shown(make_result: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(html, "PACKETS", 2)
+    (met,), (unmet,) = make_result().sent, make_result(accepted=False, outcome="failed").sent
+    sent = (*[met] * 9, msgspec.structs.replace(unmet, action=9))
+    page = Page(html.render([msgspec.structs.replace(make_result(outcome="failed"), sent=sent)]))
+    assert "Step 1: " in page.text
+    assert "Step 10: " in page.text
+    assert "expect.verdict" in page.text
+
+
+def test_a_rule_names_some_of_the_scenarios_that_met_it(make_result: Make) -> None:
+    page = html.render([make_result(f"scenario {number:02}", line=number) for number in range(50)])
+    assert re.search(r'title="[^"]*scenario 19; and 30 more"', page)
