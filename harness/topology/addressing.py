@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from ipaddress import ip_address, ip_interface
+from typing import NamedTuple
 
 from harness.model.problem import Problem
 from harness.topology.ethernet import station_mac
@@ -20,7 +22,8 @@ def interfaces(wiring: Wiring) -> dict[End, Interface]:
     made = {}
     for number, (name, host) in enumerate(spec.hosts.items(), 1):
         numbers = {interface: index for index, interface in enumerate(host.interfaces, 1)}
-        subnets: dict[Subnet, str] = {}
+        domains = {interface: vrf for vrf, of in host.vrfs.items() for interface in of.interfaces}
+        subnets = _Subnets()
         for interface, texts in host.interfaces.items():
             end = End(name, interface)
             if not kind(host, interface) and end not in wiring.peers:
@@ -35,9 +38,11 @@ def interfaces(wiring: Wiring) -> dict[End, Interface]:
                     if _excludes(other, end, address.ip, wiring, anycast):
                         raise Problem(f"{address.ip} is also the address of {other}", *where)
                 others.append(end)
-                if (found := _overlapping(host, interface, address, subnets)) is not None:
-                    raise Problem(f"{address.network} overlaps {found} of {name}:{subnets[found]}", *where)
-                subnets[address.network] = interface
+                if not is_on_link_only(address.ip):
+                    domain = domains.get(interface, "")
+                    if found := subnets.overlapping(address.network, interface, domain):
+                        raise Problem(f"{address.network} overlaps {found.subnet} of {name}:{found.interface}", *where)
+                    subnets.add(address.network, interface, domain)
                 addresses.append(address)
             carrier, wire = _carrier(host, interface), _carrier(host, interface, macvlans=True)
             made[end] = Interface(
@@ -62,18 +67,47 @@ def _excludes(other: End, end: End, address: Address, wiring: Wiring, anycast: C
     return address not in anycast or end.host == other.host
 
 
-def _overlapping(
-    host: HostSpec, interface: str, address: AddressOnLink, subnets: Mapping[Subnet, str]
-) -> Subnet | None:
-    """The subnet of another interface, by which the kernel might send what is for that of ``address``."""
-    if is_on_link_only(address.ip):
-        return None
-    for subnet, other in subnets.items():
-        if other == interface or _domain(host, other) != _domain(host, interface):
-            continue
-        if subnet.version == address.version and subnet.overlaps(address.network):
-            return subnet
-    return None
+class _OwnSubnet(NamedTuple):
+    """A subnet, and the interface that has it."""
+
+    subnet: Subnet
+    interface: str
+
+
+class _Subnets:
+    """The subnets of a host, found by the prefixes of their addresses: a router may have two thousand."""
+
+    def __init__(self) -> None:
+        self._with: dict[_Prefix, list[_OwnSubnet]] = defaultdict(list)
+        """By each of its prefixes, its own too: of the first two interfaces, which is enough to find another."""
+        self._own: dict[_Prefix, list[_OwnSubnet]] = defaultdict(list)
+        """By its own."""
+
+    def add(self, subnet: Subnet, interface: str, domain: str) -> None:
+        """Add one that ``interface`` has in the VRF ``domain``, "" for none."""
+        one = _OwnSubnet(subnet, interface)
+        prefixes = list(_prefixes(subnet, domain))
+        for known in (*(self._with[prefix] for prefix in prefixes), self._own[prefixes[-1]]):
+            if len(known) < 2 and all(other.interface != interface for other in known):
+                known.append(one)
+
+    def overlapping(self, subnet: Subnet, interface: str, domain: str) -> _OwnSubnet | None:
+        """One of another interface, by which the kernel might send what is for ``subnet``."""
+        prefixes = list(_prefixes(subnet, domain))
+        inside = self._with.get(prefixes[-1], [])
+        around = (one for prefix in prefixes for one in self._own.get(prefix, ()))
+        return next((one for one in (*inside, *around) if one.interface != interface), None)
+
+
+_Prefix = tuple[str, int, int, int]
+"""VRF, version of IP, length and bits."""
+
+
+def _prefixes(subnet: Subnet, domain: str) -> Iterator[_Prefix]:
+    """The prefixes that all addresses of ``subnet`` have, the longest last."""
+    bits = int(subnet.network_address)
+    for length in range(subnet.prefixlen + 1):
+        yield domain, subnet.version, length, bits >> subnet.max_prefixlen - length
 
 
 def _anycast(spec: LabSpec) -> Iterator[Address]:
@@ -83,11 +117,6 @@ def _anycast(spec: LabSpec) -> Iterator[Address]:
             yield ip_address(text)
         except ValueError:
             raise Problem(f"'{text}' is not an address", "anycast", place) from None
-
-
-def _domain(host: HostSpec, interface: str) -> str:
-    """The VRF that an interface is in; "" for none."""
-    return next((name for name, vrf in host.vrfs.items() if interface in vrf.interfaces), "")
 
 
 def _carrier(host: HostSpec, interface: str, *, macvlans: bool = False) -> str:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.model.problem import Problem
+from harness.topology.addressing import _Subnets
 from harness.topology.network import Network
+from harness.topology.parts import Subnet
 from harness.topology.spec import HostSpec, LabSpec
 
 
@@ -58,3 +62,28 @@ class TestLinkLocalAddresses:
         lan = self.network().hosts["device"].interfaces["lan0"]
         assert str(lan.address(6, ip_address("2001:db8::9"))) == "fe80::1"  # it has no other
         assert lan.address(4) is None
+
+
+SUBNETS = st.builds(
+    lambda bits, length, version: ip_network(
+        (f"10.0.{bits >> 8}.{bits & 255}/{length}") if version == 4 else f"2001:db8::{bits:x}/{length + 96}",
+        strict=False,
+    ),
+    st.integers(0, 0xFFFF),
+    st.integers(16, 32),
+    st.sampled_from((4, 6)),
+)
+
+
+@given(st.lists(st.tuples(SUBNETS, st.sampled_from("abc"), st.sampled_from(("", "red"))), max_size=30))
+def test_subnets_overlap_as_when_each_is_compared_with_each(several: list[tuple[Subnet, str, str]]) -> None:
+    known = _Subnets()
+    for number, (subnet, interface, domain) in enumerate(several):
+        found = known.overlapping(subnet, interface, domain)
+        overlapping = [
+            (other, of)
+            for other, of, within in several[:number]
+            if within == domain and of != interface and other.version == subnet.version and other.overlaps(subnet)
+        ]
+        assert (found in overlapping) if overlapping else found is None
+        known.add(subnet, interface, domain)
