@@ -29,8 +29,9 @@ SCENARIOS_OF_ONE: Final = 1000
 """Scenarios that ``each`` or ``matrix`` makes of one."""
 TWIN_BYTES: Final = 64 << 20
 """What a machine prints of which a twin is made. A router with ten interfaces prints 30 KB."""
-RESULT_BYTES: Final = 128 << 20
-"""Size of a stored result. A scenario takes about 100 KB."""
+RESULT_BYTES: Final = 60 << 20
+"""Size of a stored result, a little less than of a message from a worker. A scenario takes about 100 KB, and one with
+1,000 packets 7 MB with functions."""
 RESULTS_BYTES: Final = 16 << 30
 """Size of a file with a stored result on each line, of which one at a time is in memory."""
 EXPRESSION_BYTES: Final = 1 << 20

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 from _pytest._code.code import ReprEntryNative, ReprExceptionInfo, ReprFileLocation, ReprTraceback
 
+from harness.bounds import RESULT_BYTES
 from harness.errors import HarnessError, Position, ScenarioError, Unsupported
 from harness.pytest_plugin import companions
 from harness.pytest_plugin.session import SESSION
@@ -143,13 +144,13 @@ class ScenariosBroken(HarnessError):
         return self.sentence  # several lines, each escaped
 
 
-def representation(item: ScenarioItem, excinfo: ExceptionInfo[BaseException]) -> ReprExceptionInfo | None:
+def representation(item: pytest.Item, excinfo: ExceptionInfo[BaseException]) -> ReprExceptionInfo | None:
     """What the user reads about an error, without a traceback; None for a bug in nft-harness."""
     error = excinfo.value
     if not isinstance(error, HarnessError | Failed):
         return None
     path, line, _ = item.reportinfo()
-    place: Position = getattr(error, "position", Position(str(path), line + 1))
+    place: Position = getattr(error, "position", Position(str(path), (line or 0) + 1))
     summary = error.summary if isinstance(error, Failed) else str(error).splitlines()[0]
     shown = lines(str(error), colour=True)  # of the text of a failure
     return ReprExceptionInfo(
@@ -167,6 +168,10 @@ def attach(item: pytest.Item, trials: Sequence[Trial], report: pytest.TestReport
     """Put what was seen into the report in which ``item`` ends; xdist carries it to the controller."""
     if report.when == "call" or (report.when == "setup" and not report.passed):
         options = item.config.option
+        results = _recorded(trials, report) if item.config.stash[SESSION].wants_results else []
+        if (size := sum(map(len, results))) > RESULT_BYTES:
+            _refuse(item, trials, report, size)
+            results = _recorded(trials, report)
         if report.failed and (failure := next((one.failure for one in trials if one.failure), None)):
             # Readers of pytest's reports, such as a plugin for annotations, then point at the expectation.
             file, _, name = report.location
@@ -178,8 +183,22 @@ def attach(item: pytest.Item, trials: Sequence[Trial], report: pytest.TestReport
             nft_moved=isinstance(item, ScenarioItem) and bool(item.trial.failure) and options.nft_record,
             nft_paths="\n".join(map(paths, trials)) if options.verbose > 0 and report.passed else "",
             nft_notes=[note for trial in trials for note in notes(trial)],
-            nft_results=_recorded(trials, report) if item.config.stash[SESSION].wants_results else [],
+            nft_results=results,
         )
+
+
+def _refuse(item: pytest.Item, trials: Sequence[Trial], report: pytest.TestReport, size: int) -> None:
+    """Make ``report`` that of an error: of a test of which so much was seen that no reader of results would take it."""
+    for trial in trials:
+        trial.forget()
+    try:
+        raise HarnessError(
+            f"what was seen of its packets takes {size >> 20} MiB, and {RESULT_BYTES >> 20} MiB is a result's limit",
+            remedy="send fewer packets, in several scenarios, or run it without reports",
+        )
+    except HarnessError:
+        report.longrepr = representation(item, pytest.ExceptionInfo.from_current())
+    report.outcome, report.when = "failed", "setup"
 
 
 def _declared(item: pytest.Item, report: pytest.TestReport) -> bool:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+
+from harness.model import stored_results
+from harness.pytest_plugin import items
 
 pytest_plugins = ["pytester"]
 Run = Callable[..., pytest.RunResult]
@@ -75,3 +79,13 @@ def test_memory_holds_nothing_of_scenarios_that_have_ended(scenarios: Run, pytes
     found = re.search(r"^held: (\d+) (\d+)$", ran.stdout.str(), re.M)
     assert found
     assert max(map(int, found.groups())) <= 6, found[0]
+
+
+def test_a_scenario_of_which_too_much_was_seen_is_an_error(scenarios: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(items, "RESULT_BYTES", 1 << 10)
+    scenarios((443, RIGHT)).assert_outcomes(passed=1)
+    ran = scenarios((443, RIGHT), (23, RIGHT), arguments=("--nft-results=results",))
+    ran.assert_outcomes(errors=2)
+    assert ran.ret == 6
+    ran.stdout.fnmatch_lines(["*what was seen of its packets takes 0 MiB*limit; send fewer packets*"])
+    assert [one.outcome for one in stored_results.load([Path("results")])] == ["error", "error"]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import msgspec
 
@@ -69,29 +68,3 @@ def test_results_add_up_over_scenarios_and_kernels(make_result: Make) -> None:
     results = [make_result("one", kernel="6.1"), make_result("one", kernel="7.2"), make_result("two", accepted=False)]
     found = {place.position.line: list(place.matched) for place in covered_rules(results)}
     assert found == {3: ["two"], 4: [], 5: ["one"], 6: []}
-
-
-def operations(results: Sequence[Result]) -> int:
-    """How many calls of functions it takes to find what ``results`` cover."""
-    count = 0
-
-    def called(*_: object) -> None:
-        nonlocal count
-        count += 1
-
-    sys.setprofile(called)
-    try:
-        covered_rules(results)
-    finally:
-        sys.setprofile(None)
-    return count
-
-
-def test_scenarios_share_what_is_read_off_their_ruleset(make_result: Make) -> None:
-    one = make_result()
-    assert one.ruleset is not None
-    many = tuple(msgspec.structs.replace(one.ruleset.rules[0], chain="other", handle=n) for n in range(1000))
-    one = msgspec.structs.replace(one, ruleset=msgspec.structs.replace(one.ruleset, rules=one.ruleset.rules + many))
-    alone, ten, twenty = operations([one]), operations([one] * 10), operations([one] * 20)
-    assert ten < 1.5 * alone
-    assert twenty - ten < 1.2 * (ten - alone) * 10 / 9
