@@ -174,12 +174,14 @@ class Measuring:
         """Whether the state is that of the ruleset just loaded."""
         self._state = State(stage)
         self._is_drawn = chance.decides(stage.ruleset.rules)
+        self._may_be_refused = chance.may_refuse(stage.ruleset.rules)
 
     def follow(self) -> None:
         """Know the stage's ruleset, which is another one and as just loaded."""
         self.is_fresh = True
         self._state.follow()
         self._is_drawn = chance.decides(self.stage.ruleset.rules)
+        self._may_be_refused = chance.may_refuse(self.stage.ruleset.rules)
 
     def measure(self, packets: Sequence[Packet]) -> list[Effects | None]:
         """The effects of the first of ``packets``: as many as could be sent from a fresh state, at least of one.
@@ -269,7 +271,8 @@ class Measuring:
             where="",
         )
         try:
-            chance.refuse(sample)
+            if self._may_be_refused:
+                chance.refuse(sample)
         except NotRecordableError as refused:
             return chance.random_fields(sample), str(refused)
         return chance.random_fields(sample), ""

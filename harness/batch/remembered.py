@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from harness.errors import Unsupported
 from harness.model.observation import Connection, Place, Step
@@ -30,7 +30,22 @@ _OF_CONNECTION: Final = re.compile(
     r"\b(?:ct (?:mark|helper|label|zone|timeout|expectation)|notrack|[sd]nat|masquerade|redirect)\b"
 )
 
+_SHOWN: Final = re.compile(r"flow add @\S+\s*")
+"""A statement at the end of its rule that remembers nothing where it does not match: the trace shows the rule if it did
+(nft_flow_offload_eval in net/netfilter/nft_flow_offload.c). Others count a packet and then let it by."""
+
 ChainKey = tuple[str, str, str]
+
+
+class _Statement(NamedTuple):
+    """A statement that remembers."""
+
+    number: int
+    """The place of its rule in the chain."""
+    before: str
+    """The matches before it."""
+    shown: int | None
+    """The rule's handle where the trace shows whether it has remembered a packet."""
 
 
 class Remembered:
@@ -39,8 +54,7 @@ class Remembered:
     def __init__(self, ruleset: Ruleset) -> None:
         self._numbers: dict[Place, int] = {}
         """Of each rule, its place in its chain."""
-        self._statements: dict[ChainKey, list[tuple[int, str]]] = defaultdict(list)
-        """Of each chain: the place of a rule that remembers, and the matches before the statement."""
+        self._statements: dict[ChainKey, list[_Statement]] = defaultdict(list)
         self._sets: dict[Place, tuple[str, ...]] = {}
         counts: dict[ChainKey, int] = defaultdict(int)
         self.of_connections = False
@@ -51,9 +65,10 @@ class Remembered:
             counts[chain] += 1
             text = bare(rule.text)
             if found := REMEMBERS.search(text):
-                self._statements[chain].append((number, text[: found.start()]))
+                shown = rule.handle if _SHOWN.fullmatch(text, found.start()) else None
+                self._statements[chain].append(_Statement(number, text[: found.start()], shown))
             elif _OF_XT.search(rule.written):
-                self._statements[chain].append((number, ""))
+                self._statements[chain].append(_Statement(number, "", None))
             if names := _CHANGED.findall(text):
                 self._sets[rule.place] = tuple(f"{rule.family} {rule.table} {name}" for name in names)
             self.of_connections = self.of_connections or bool(_OF_CONNECTION.search(text))
@@ -63,6 +78,8 @@ class Remembered:
         if not self._statements:
             return False
         headers = b""
+        steps = list(steps)
+        came = {(step.family, step.table, step.chain, step.rule.handle) for step in steps if step.rule}
         for step in steps:
             headers = step.headers or headers
             chain = (step.family, step.table, step.chain)
@@ -71,8 +88,10 @@ class Remembered:
                 continue
             last = self._numbers.get((*chain, step.rule.handle)) if step.rule else None
             packet: Mapping[str, str | int] = fields(framed(headers)) if headers else {}
-            for number, before in statements:
-                if (last is None or number <= last) and not (packet and excludes(before, packet)):
+            for one in statements:
+                if one.shown is not None and (*chain, one.shown) not in came:
+                    continue
+                if (last is None or one.number <= last) and not (packet and excludes(one.before, packet)):
                     return True
         return False
 

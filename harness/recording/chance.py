@@ -52,6 +52,11 @@ def decides(rules: Iterable[Rule]) -> bool:
     return any(_DRAWN.search(text) or _NAT.search(text) for text in (_STRING.sub('""', rule.text) for rule in rules))
 
 
+def may_refuse(rules: Iterable[Rule]) -> bool:
+    """Whether :func:`refuse` may refuse what packets do there: chance or the clock may decide by one of ``rules``."""
+    return any(_DRAWN.search(_STRING.sub('""', rule.text)) for rule in rules)
+
+
 def matches_by(rule: Rule) -> str:
     """What decides whether ``rule`` matches, "chance" or "the time"; "" for neither."""
     text = _STRING.sub('""', rule.text)

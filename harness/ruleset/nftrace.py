@@ -39,6 +39,10 @@ _OF_PACKET: Final = frozenset({ID, NETWORK_HEADER, TRANSPORT_HEADER, IIF, OIF, M
 """Attributes that differ from packet to packet; 7 is the link layer's header, 11 and 13 are types of interfaces."""
 
 _ATTRIBUTE = struct.Struct("=HH")
+_ID_SIZE: Final = 4
+_ID_HEADER: Final = _ATTRIBUTE.pack(_ATTRIBUTE.size + _ID_SIZE, ID)
+_AT_ID: Final = HEADER.size + 3 * _ATTRIBUTE.size + 2 * 4
+"""Of the id's value in a message: behind two attributes of 4 bytes each."""
 _S32 = struct.Struct(">i")
 _CONTINUE = _S32.pack(-1)
 _NOTHING = memoryview(b"")
@@ -122,6 +126,17 @@ def decoded(datagram: bytes, host: str) -> list[TraceMessage]:
 def decode(message: Message, host: str) -> TraceMessage:
     """The trace message in a netlink message that was received on ``host``."""
     body = bytes(message.body)
+    # Where the kernel writes it (nft_trace_notify in net/netfilter/nf_tables_trace.c). All else is the same each time
+    # that the same packet comes to the same rule, and without headers for all packets.
+    if body[_AT_ID - _ATTRIBUTE.size : _AT_ID] != _ID_HEADER:
+        return _decoded(body, host)
+    end = _AT_ID + _ID_SIZE
+    known = _decoded(body[:_AT_ID] + bytes(_ID_SIZE) + body[end:], host)
+    return msgspec.structs.replace(known, id=number(body[_AT_ID:end]))
+
+
+@functools.lru_cache(4096)
+def _decoded(body: bytes, host: str) -> TraceMessage:
     found: dict[int, bytes] = {}
     at, fixed = HEADER.size, bytearray(body[: HEADER.size])
     while at + _ATTRIBUTE.size <= len(body):

@@ -112,7 +112,7 @@ def commands(ruleset: Ruleset, table: str) -> str:
         f"add table {family} {table}\n"
         f"add chain {family} {table} {hook}{number} "
         f"{{ type filter hook {hook}{device} priority {FIRST}; policy accept; }}\n"
-        f"add rule {family} {table} {hook}{number} meta nftrace set 1"
+        f"add rule {family} {table} {hook}{number} meta nftrace set 1 accept"
         for number, (family, hook, device) in enumerate(places)
     )
 

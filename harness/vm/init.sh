@@ -72,6 +72,10 @@ for module in /usual/*; do
 	insmod "$module"
 done 2>/dev/null
 
+# Listing connections walks the whole table, which has a bucket for each 32 KiB of memory: emulated, 4 ms each time.
+# This way it takes a tenth of that, and as many connections as before find room (nf_conntrack_max stays).
+echo 4096 2>/dev/null >$root/proc/sys/net/netfilter/nf_conntrack_buckets
+
 if [ $root = /template ]; then
 	exec 9</
 	. /command

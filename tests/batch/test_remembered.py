@@ -60,3 +60,14 @@ def test_the_sets_that_a_packet_changes_are_those_of_the_rules_it_met() -> None:
     remembered = Remembered(Ruleset((), RULES))
     assert list(remembered.sets([builders.step("accept", RULES[2])])) == ["inet filter seen"]
     assert not list(remembered.sets([builders.step("accept", RULES[4])]))
+
+
+def test_a_flow_that_is_offloaded_is_shown_by_its_rule() -> None:
+    offloads = builders.rule('ct state established flow add @quick comment "fast"', handle=7)
+    remembered = Remembered(Ruleset((), [offloads]))
+    policy = builders.step("accept")
+    assert not remembered.is_changed([policy])
+    assert remembered.is_changed([builders.step("continue", offloads), policy])
+    # What comes behind it may not match after that.
+    then = builders.rule("flow add @quick tcp dport 443 accept", handle=8)
+    assert Remembered(Ruleset((), [then])).is_changed([policy])

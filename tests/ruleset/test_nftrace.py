@@ -71,6 +71,16 @@ def test_the_packet_is_that_of_each_message_although_the_rule_is_remembered() ->
         assert (found.network, found.transport, found.packet_family) == (network, network[::-1], "ip")
 
 
+def test_each_message_has_its_own_id_although_all_else_is_remembered() -> None:
+    def of(number: int) -> nftrace.TraceMessage:
+        attributes = (attribute(nftrace.NFPROTO, u32(IPV4)), kind(RULE), attribute(nftrace.ID, u32(number)))
+        return decode(message(NFT_MSG_TRACE, INET, *attributes, *WHERE[:2], handle(9), verdict(1)), "device")
+
+    for number in (1, 2):
+        found = of(number)
+        assert (found.id, found.handle, found.chain, found.packet_family) == (number, 9, "forward", "ip")
+
+
 def test_a_message_that_is_cut_off_says_what_is_left() -> None:
     whole = message(NFT_MSG_TRACE, INET, *WHERE, kind(RULE), handle(9))
     found = decode(whole._replace(body=whole.body[:-6]), "device")
