@@ -123,6 +123,14 @@ def rewritten(edit: Edit) -> Place | None:
     return None
 
 
+def chain_of(edit: Edit) -> tuple[str, str, str] | None:
+    """Family, table and name of the chain that ``edit`` changes; None for elements."""
+    match edit:
+        case Replaced(rule=place) | Deleted(rule=place) | Swapped(rule=place) | Turned(chain=place):
+            return place[:3]
+    return None
+
+
 def applied(edit: Edit, objects: Objects) -> list[dict[str, Any]]:
     """``objects`` as nft would list them after ``edit``; replaced and swapped rules keep their handles."""
     found: list[dict[str, Any]] = []

@@ -16,6 +16,7 @@ from harness.batch.messages import Effects
 from harness.batch.remembered import State
 from harness.errors import BrokenMeasurement, HarnessError, ScenarioError, Unsupported
 from harness.judge.expectations import judge
+from harness.lab import neighbours
 from harness.model.mismatch import Mismatch
 from harness.model.observation import Observation, Place, Step
 from harness.mutate.edits import Edit
@@ -112,6 +113,8 @@ class _Lab:
             from harness.batch.sift import SiftStage
 
             stage = stack.enter_context(SiftStage.open(case.network, case.rulesets[case.network.device]))
+            # Questions for one that nobody answers come for three seconds, with whatever is sent meanwhile.
+            neighbours.hold(stage.device)
         else:
             from harness.experiment.run import Experiment
 
