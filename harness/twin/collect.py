@@ -13,6 +13,8 @@ from harness.text import escape
 
 COLLECT_S: Final = 300
 """Seconds that a machine may take."""
+SSH_FAILED: Final = 255
+"""The exit status of ssh(1) where it failed itself; others are those of what ran on the machine."""
 _AS_ROOT: Final = 'if [ "$(id -u)" = 0 ]; then exec sh -s; else exec sudo -n sh -s; fi'
 """What runs on the machine; the script is its standard input, so nothing is written there."""
 
@@ -56,10 +58,12 @@ def _run(command: list[str], named: str) -> str:
         raise HarnessError(f"{command[0]} is missing", remedy="install openssh-client") from None
     if program.returncode or not said:
         why = (complaints.strip().splitlines() or [f"it ended with {program.returncode}"])[-1]
-        raise HarnessError(
-            f"{named} could not be read: {escape(why)}",
-            remedy="the script runs as root or by sudo -n; or print it with --script, run it there, and use --from",
-        )
+        remedy = "the script runs as root or by sudo -n; or print it with --script, run it there, and use --from"
+        if command[0] == "ssh" and program.returncode == SSH_FAILED:
+            remedy = (
+                f"make ssh {named} true work first; or print the script with --script, run it there, and use --from"
+            )
+        raise HarnessError(f"{named} could not be read: {escape(why).rstrip('.')}", remedy=remedy)
     return said
 
 
