@@ -22,6 +22,7 @@ import os
 import re
 import shutil
 import site
+import stat
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,7 @@ from harness.vm import machine
 from harness.vm.images import Image
 from harness.vm.qmp import Monitor
 
-FORMAT = 1
+FORMAT = 2
 """Of the templates; raised when older ones cannot be used any more."""
 
 
@@ -54,11 +55,13 @@ _NO_PART = ("dont_write_bytecode", "no_user_site")
 
 
 class Stamp(msgspec.Struct, frozen=True, array_like=True):
-    """By what a file is recognised as unchanged. The change time cannot be set, other than by the clock."""
+    """By what a file or folder is recognised as unchanged."""
 
     size: int
     modified: int
     changed: int
+    """The change time of a file, which cannot be set, other than by the clock. Of a folder 0: overlayfs changes it when
+    something below the folder is written for the first time, as in each new container of an image."""
     inode: int
 
     @classmethod
@@ -68,7 +71,8 @@ class Stamp(msgspec.Struct, frozen=True, array_like=True):
             about = Path(path).stat()
         except OSError:
             return None
-        return cls(about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino)
+        changed = 0 if stat.S_ISDIR(about.st_mode) else about.st_ctime_ns
+        return cls(about.st_size, about.st_mtime_ns, changed, about.st_ino)
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True):

@@ -97,7 +97,7 @@ def test_by_ssh_the_script_is_standard_input(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(HarnessError, match="'-oProxyCommand=x' is no destination"):
         collect.by_ssh("-oProxyCommand=x")
     ssh.write_text("#!/bin/sh\necho 'sudo: a password is required' >&2\nexit 1\n")
-    with pytest.raises(HarnessError, match="admin@fw1 could not be read: sudo: a password is required; .*sudo -n"):
+    with pytest.raises(HarnessError, match=r"admin@fw1 could not be read: sudo: a password is required; .*sudo -n"):
         collect.by_ssh("admin@fw1")
     ssh.write_text("#!/bin/sh\necho 'admin@fw1: Permission denied (publickey).' >&2\nexit 255\n")
     with pytest.raises(HarnessError, match=r"denied \(publickey\); make ssh admin@fw1 true work first"):

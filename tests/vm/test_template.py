@@ -147,6 +147,18 @@ class TestTrust:
             template.find(KEY)
         assert not stored.folder.exists()
 
+    def test_a_folder_that_was_only_copied_up_does_not_outdate_it(self, stored: Template, tmp_path: Path) -> None:
+        # overlayfs gives it another change time then.
+        (folder := tmp_path / "site-packages").mkdir()
+        about = folder.stat()
+        write_about(stored, digest="", used={str(folder): Stamp.of(folder)})
+        os.utime(folder, ns=(about.st_atime_ns, about.st_mtime_ns))
+        assert folder.stat().st_ctime_ns > about.st_ctime_ns
+        assert template.find(KEY) == stored
+        (folder / "module.py").touch()
+        with pytest.raises(NoTemplate, match="site-packages has changed"):
+            template.find(KEY)
+
     def test_the_key_has_all_that_a_template_depends_on(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         kernel = tmp_path / "vmlinuz"
         kernel.write_bytes(b"a kernel")
