@@ -53,7 +53,9 @@ def main(arguments: list[str]) -> int:
         Path(folder, "first_verdict_stages.py").write_text("\n".join(plugin()))
         start = time.monotonic()
         # Not PYTHONPATH: a template of a guest belongs to the values of such variables.
-        program = f"import sys; sys.path.insert(0, {folder!r}); import marks; marks.reached('Python started'); import pytest"
+        program = (
+            f"import sys; sys.path.insert(0, {folder!r}); import marks; marks.reached('Python started'); import pytest"
+        )
         process = subprocess.Popen(
             [sys.executable, "-c", f"{program}; sys.exit(pytest.main())", "-p", "first_verdict_stages", *arguments],
             stdout=subprocess.DEVNULL,

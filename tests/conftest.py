@@ -316,3 +316,32 @@ def make_result() -> Callable[..., Result]:
         return Result(**{**result, **more})
 
     return make
+
+
+FORWARD = """\
+table inet filter {
+	chain forward {
+		type filter hook forward priority filter; policy drop;
+		tcp dport 443 accept
+	}
+}
+"""
+ONE_OF_TWO_PASSES = """\
+ruleset: edge.nft
+scenarios:
+  - name: HTTPS passes
+    send: {from: client, to: server, tcp: {dport: 443}}
+    expect: {verdict: accept}
+  - name: HTTPS is refused
+    send: {from: client, to: server, tcp: {dport: 443}}
+    expect: {verdict: drop}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A repository with scenarios of its own: one passes, one fails."""
+    (folder := tmp_path / "project" / "scenarios").mkdir(parents=True)
+    (folder / "edge.nft").write_text(FORWARD)
+    (folder / "edge.yaml").write_text(ONE_OF_TWO_PASSES)
+    return tmp_path / "project"

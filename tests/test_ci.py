@@ -20,24 +20,6 @@ from harness import cache
 from harness.vm import images
 
 ROOT = Path(__file__).parent.parent
-RULESET = """\
-table inet filter {
-	chain forward {
-		type filter hook forward priority filter; policy drop;
-		tcp dport 443 accept
-	}
-}
-"""
-SCENARIOS = """\
-ruleset: edge.nft
-scenarios:
-  - name: HTTPS passes
-    send: {from: client, to: server, tcp: {dport: 443}}
-    expect: {verdict: accept}
-  - name: HTTPS is refused
-    send: {from: client, to: server, tcp: {dport: 443}}
-    expect: {verdict: drop}
-"""
 
 
 @pytest.mark.parametrize(
@@ -77,15 +59,6 @@ def harness(tmp_path: Path) -> Path:
     for arguments in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", "x"]):
         subprocess.run([*git, *arguments], check=True)
     return tmp_path / "harness"
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A repository with scenarios of its own."""
-    (folder := tmp_path / "project" / "scenarios").mkdir(parents=True)
-    (folder / "edge.nft").write_text(RULESET)
-    (folder / "edge.yaml").write_text(SCENARIOS)
-    return tmp_path / "project"
 
 
 def bash(script: str, folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -156,15 +129,12 @@ def test_the_job_sets_up_and_finds_the_scenarios_of_another_repository(
     assert "NFT_HARNESS_REPOSITORY: set it to the address of nft-harness" in unset.stderr
 
 
-def test_the_hook_for_pre_commit_is_a_command(tmp_path: Path) -> None:
+def test_the_hook_for_pre_commit_is_a_command(project: Path) -> None:
     (hook,) = YAML(typ="safe").load(ROOT / ".pre-commit-hooks.yaml")
     assert {"id", "name", "entry", "language"} <= hook.keys()
     names = ("scenarios/edge.yaml", "scenarios/rulesets/edge.nft", "fw/scenarios/a.yml", "other/edge.yaml")
     assert [bool(re.search(hook["files"], name)) for name in names] == [True, True, True, False]
-    (tmp_path / "scenarios").mkdir()
-    (tmp_path / "scenarios/edge.nft").write_text(RULESET)
-    (tmp_path / "scenarios/edge.yaml").write_text(SCENARIOS)
     program, *arguments = hook["entry"].split()
     command = [str(Path(sys.executable).parent / program), *arguments, *hook["args"]]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    run = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout) == (0, "1 file, 2 scenarios OK\n")
