@@ -11,7 +11,6 @@ machine, or the first time after files changed, it takes longer: run it three ti
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
