@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
-from harness.cli.statuses import NO
+from harness.cli.statuses import BROKEN, NO
 from harness.text import escape, say
+
+if TYPE_CHECKING:
+    from harness.model.stored_results import StoredResults
 
 # Imports of a subcommand's own modules stand in its functions: the others need not wait for them.
 
@@ -57,6 +61,7 @@ def report(parser: argparse.ArgumentParser) -> None:
         from harness.model import result, stored_results
 
         results = stored_results.load(options.results)
+        absent = _missing(results, options)
         if changed := result.changed(results, Path()):
             names = escape(", ".join(changed))
             say(
@@ -76,7 +81,7 @@ def report(parser: argparse.ArgumentParser) -> None:
                 for one in results:
                     kernel = f" ({one.kernel})" if one.kernel else ""
                     say(escape(f"{one.outcome:8}{one.position}: {one.name}{kernel}"))
-            return 0
+            return BROKEN if absent else 0
         from harness.report.coverage import RuleCoverage
 
         covered = RuleCoverage(results, Path())
@@ -84,10 +89,23 @@ def report(parser: argparse.ArgumentParser) -> None:
             say("\n".join(covered.lines()))
         if shortfall := covered.shortfall(options.nft_cov_fail_under):
             say(f"nft-harness: {shortfall}", sys.stderr)
-        return NO if shortfall else 0
+        return BROKEN if absent else NO if shortfall else 0
 
     parser.add_argument(
         "results", nargs="+", type=Path, help="what pytest --nft-results or --nft-jsonl stored: folders or files"
+    )
+    parser.add_argument(
+        "--scenarios",
+        action="append",
+        type=Path,
+        metavar="PATH",
+        help="scenarios that should have results, a file or folder: exit status 3 and an error for each that has none",
+    )
+    parser.add_argument(
+        "--kernel",
+        action="append",
+        metavar="RELEASE",
+        help="where they should have run, as 6.12; several times for several (default: the kernels of the results)",
     )
     for kind in kinds.KINDS:
         parser.add_argument(f"--{kind.name}", dest=kind.option, metavar=kind.path, help=f"write {kind.what}")
@@ -101,6 +119,23 @@ def report(parser: argparse.ArgumentParser) -> None:
         help="exit with status 1 if coverage is below PERCENT",
     )
     parser.set_defaults(run=run)
+
+
+def _missing(results: StoredResults, options: argparse.Namespace) -> bool:
+    """Add an error for each scenario that should have a result, and report the first; whether there are any."""
+    if not options.scenarios:
+        return False
+    from harness.report.missing import missing
+
+    found = missing(results, options.scenarios, options.kernel or ())
+    for one in found:
+        results.add(one)
+    results.sort()
+    if found:
+        of = "1 scenario" if len(found) == 1 else f"{len(found)} scenarios"
+        kernel = f" on {found[0].kernel}" if found[0].kernel else ""
+        say(f"nft-harness: no result of {of}; the first is {escape(found[0].id)}{kernel}", sys.stderr)
+    return bool(found)
 
 
 def lab(parser: argparse.ArgumentParser) -> None:
