@@ -24,6 +24,7 @@ PLUGINS = {
     "pytest-randomly": "randomly",
     "pytest-repeat": "repeat",
     "pytest-rerunfailures": "rerunfailures",
+    "pytest-split": "pytest-split",
     "pytest-sugar": "sugar",
     "pytest-timeout": "timeout",
 }
@@ -144,6 +145,21 @@ def test_scenarios_are_repeated_as_tests_are(project: Path) -> None:
     ran = Ran(project, ["pytest-repeat"], "--count=2", "-k", "dropped or where")
     assert sorted(ran.cases) == ["dropped[1]", "dropped[2]", "test_where[1-2]", "test_where[2-2]"]
     assert set(ran.outcomes.values()) == {"passed"}
+
+
+@installed
+def test_what_is_split_over_jobs_is_joined_and_a_lost_job_is_seen(project: Path) -> None:
+    for group, outcomes in ("1", {"accepted", "dropped"}), ("2", {"failing", "broken"}):
+        split = ["--splits=2", f"--group={group}", f"--nft-jsonl={group}.jsonl", "scenarios"]
+        assert Ran(project, ["pytest-split"], *split).outcomes.keys() == outcomes
+
+    def report(*stored: str) -> tuple[int, int]:
+        command = [sys.executable, "-m", "harness.cli", "report", *stored, "--scenarios=scenarios", "--jsonl=all.jsonl"]
+        status = subprocess.run(command, cwd=project, capture_output=True, check=False).returncode
+        return status, (project / "all.jsonl").read_text().count("not run")
+
+    assert report("1.jsonl", "2.jsonl") == (0, 0)
+    assert report("2.jsonl") == (3, 2)
 
 
 @installed
