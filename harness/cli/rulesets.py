@@ -180,6 +180,7 @@ def mutate(parser: argparse.ArgumentParser) -> None:
             seed=options.seed,
             fresh=options.fresh,
             save=options.save,
+            mutants=options.mutants,
         )
         status = 0
         try:
@@ -214,11 +215,19 @@ def mutate(parser: argparse.ArgumentParser) -> None:
     add("--html", type=Path, metavar="FILE", help="write a page there; - likewise")
     add("--github", action="store_true", help="print annotations for GitHub Actions")
     add("--fresh", action="store_true", help="run everything again, whatever is known of earlier runs")
-    add("--seed", type=int, default=1, metavar="N", help="of the packets made at random; default: 1")
+    add("--mutants", type=_mutants, default=1000, metavar="N", help="mutants of a ruleset at most; default: 1000")
+    add("--seed", type=int, default=1, metavar="N", help="of what is drawn at random; default: 1")
     add("--sift", default="kernel", choices=("kernel", "no"), help=SIFTED)
     add("--nft-kernel", default="", metavar="KERNEL", help="as of pytest; default: what its settings say")
     add("--nft-tracer", default="auto", choices=TRACERS, help="how functions are traced, as pytest --nft-tracer")
     parser.set_defaults(run=run)
+
+
+def _mutants(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("is not 1 or more")
+    return number
 
 
 SIFTED = (

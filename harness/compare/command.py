@@ -36,6 +36,9 @@ from harness.vm import placement
 
 REPORTED: Final = 200
 """Packets from one line about the progress to the next."""
+EXPLAINED: Final = 200
+"""Rules and policies that no packet met of which the reason is looked for: that takes long in a chain of thousands."""
+LEFT_OUT: Final = "no packet was made for it, as the rulesets are large"
 ROUNDS: Final = 4
 """Times that witnesses are made simpler."""
 
@@ -247,13 +250,9 @@ class _Comparing:
             packets=len(packets),
             changes=sorted(changes, key=lambda one: one.witness.number),
             met=tuple((len(book.met & set(book.places)), len(book.places)) for book in books),
-            unmet=tuple(
-                f"{book.named(place)}: {why_none(device, place)}"
-                for book, device in zip(books, devices, strict=True)
-                for place in book.places
-                if place not in book.met
-            ),
+            unmet=tuple(_unmet(books, devices, generator)),
             beyond=tuple(sorted(generator.boundaries.beyond)),
+            too_many=len(generator.left_out),
             broken=tuple(f"{number} packets: {why}" for why, number in self.broken.items()),
             by_chance=self.by_chance,
             disagreements=tuple(self.disagreements),
@@ -372,6 +371,20 @@ class _Comparing:
                 witness = other.witness._replace(number=known.witness.number)
                 keys[other.key] = msgspec.structs.replace(known, witness=witness)
         return list(keys.values())
+
+
+def _unmet(books: Sequence[Book], devices: Sequence[SimulatedDevice], generator: Pool) -> Iterator[str]:
+    """The rules and policies that no packet met, with the reason; of many, that there are more."""
+    places = [
+        (book, device, place)
+        for book, device in zip(books, devices, strict=True)
+        for place in book.places
+        if place not in book.met
+    ]
+    for book, device, place in places[:EXPLAINED]:
+        why = LEFT_OUT if place in generator.left_out else why_none(device, place)
+        yield f"{book.named(place)}: {why}"
+    yield from (str(book.named(place)) for book, _, place in places[EXPLAINED:])
 
 
 def _cost(witness: Witness) -> tuple[int, int, int]:

@@ -40,6 +40,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """Packets about which chance or the clock decides; they are not compared."""
     sifted: tuple[str, ...] = ()
     """The kernels that sifted; empty where functions were watched for each packet."""
+    too_many: int = 0
+    """Rules and policies that no packet was made for, as the rulesets are large."""
     disagreements: tuple[str, ...] = ()
     """Changes that sifting found and functions did not confirm."""
 
@@ -67,6 +69,11 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         """What the comparison says nothing about: sentences."""
         if self.beyond:
             yield f"no packet is made for: {', '.join(self.beyond)}"
+        if self.too_many:
+            yield (
+                f"no packet was made for {self.too_many:,} rules and policies, as the rulesets are large: those that "
+                "only one of them has come first"
+            )
         if self.by_chance:
             yield f"{self.by_chance} packets are not compared, as chance or the clock decides about them"
         for one in self.disagreements:
@@ -116,6 +123,7 @@ def as_json(comparisons: Sequence[Comparison]) -> str:
             "changes": [_plain(change) for change in one.changes],
             "left_out": list(one.left_out),
             "unmet": one.unmet,
+            "too_many": one.too_many,
         }
         for one in comparisons
     ]

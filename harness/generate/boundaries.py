@@ -38,6 +38,7 @@ class Boundaries:
     def __init__(self, *rulesets: SimulatedRuleset) -> None:
         self.values: dict[str, list[Any]] = {}
         """For packets, by the names of :data:`~harness.generate.expressions.Fields`, each once."""
+        self._known: dict[str, set[Any]] = {}
         self.beyond: set[str] = set()
         """Expressions that no packet is made for, as nft's JSON has them."""
         for ruleset in rulesets:
@@ -57,8 +58,10 @@ class Boundaries:
         if not name or (name not in UNKNOWN_FIELDS and name not in _KNOWN):
             self.beyond.add(_words(left))
             return
-        known = self.values.setdefault(name, [])
-        known += [one for one in dict.fromkeys(_around(name, member)) if one not in known]
+        known = self._known.setdefault(name, set())
+        fresh = [one for one in dict.fromkeys(_around(name, member)) if one not in known]
+        known.update(fresh)
+        self.values.setdefault(name, []).extend(fresh)
 
 
 def _looked_at(ruleset: SimulatedRuleset, rule: SimulatedRule) -> Iterator[tuple[Any, Any]]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
@@ -30,8 +31,13 @@ from harness.model.observation import Place
 
 PER_RULE: Final = 2
 """Packets for each rule and policy."""
+MANY: Final = 500
+"""Rules and policies of rulesets that count as large."""
 TRIED_AT_MOST: Final = 6_000
 """Packets tried on the simulated rulesets, of each kind."""
+EVALUATED_AT_MOST: Final = 1_200_000
+"""Rules that packets are compared with in simulations, of all rulesets together: some 25 s. Up to half of that is for
+packets for each rule and policy, and a third of what is left for each other kind."""
 SHARE: Final = 4
 """The part of the budget, one in so many, that ways through the rules seen already get before all others."""
 _OF_PROTOCOL: Final = ("sport", "dport", "flags", "type", "code", "op", "mss", "frag", "payload")
@@ -56,7 +62,10 @@ class Pool:
     def __init__(self, devices: Sequence[SimulatedDevice], seed: int, tried: int | None = None) -> None:
         """``tried`` packets of each kind are simulated at most, by default :data:`TRIED_AT_MOST`."""
         self._devices = devices
+        self.left_out: set[Place] = set()
+        """Rules and policies that no packet was made for, as :data:`EVALUATED_AT_MOST` was reached."""
         self._tried_at_most = TRIED_AT_MOST if tried is None else tried
+        self._before = sum(device.ruleset.evaluated for device in devices)
         self._random = random.Random(seed)
         self._network = devices[0].network
         self.boundaries = Boundaries(*(one.ruleset for one in devices))
@@ -67,31 +76,60 @@ class Pool:
         seeds = list(self._seeds())
         found: dict[str, PooledPacket] = {repr(one.sends): one for one in seeds}
         simple = [one.fields for one in seeds if len(one.sends) == 1]
-        for made in (self._neighbours(simple), self._pairs(simple), self._at_random(simple)):
+        kinds = [self._neighbours(simple), self._pairs(simple), self._at_random(simple)]
+        for number, made in enumerate(kinds):
+            until = self._evaluated + (EVALUATED_AT_MOST - self._evaluated) // (len(kinds) - number)
             for fields in itertools.islice(made, self._tried_at_most):
+                if self._evaluated >= until:
+                    break
                 if (packet := self._tried(fields)) is not None:
                     found.setdefault(repr(packet.sends), packet)
         return self._chosen(list(found.values()), len(seeds), budget)
 
     def _seeds(self) -> Iterator[PooledPacket]:
+        """Packets for each rule and policy; of large rulesets first for those that only one of them has."""
         seen: set[str] = set()
-        for device in self._devices:
-            makers = Candidates(device)
-            for chain in device.ruleset.chains.values():
-                bursts = {rule.key: _burst(rule) for rule in chain.rules}
-                for key in [*bursts, *([chain.key] if chain.hook else [])]:
-                    for one in self._of(makers, key):
-                        for sends in _with_burst(one.sends, bursts.get(key, 0)):
-                            if (text := repr(sends)) not in seen:
-                                seen.add(text)
-                                yield PooledPacket(sends, one.fields, self._way(one.fields))
+        makers = {id(device): Candidates(device) for device in self._devices}
+        places = self._places()
+        wanted = PER_RULE if len(places) <= MANY else 1  # to find that there is no second one costs the most
+        for device, key, burst in places:
+            if self._evaluated >= EVALUATED_AT_MOST // 2:
+                self.left_out.add(key)
+                continue
+            for one in self._of(makers[id(device)], key, wanted):
+                for sends in _with_burst(one.sends, burst):
+                    if (text := repr(sends)) not in seen:
+                        seen.add(text)
+                        yield PooledPacket(sends, one.fields, self._way(one.fields))
+
+    @property
+    def _evaluated(self) -> int:
+        return sum(device.ruleset.evaluated for device in self._devices) - self._before
+
+    def _places(self) -> list[tuple[SimulatedDevice, Place, int]]:
+        """The rules and policies of all rulesets, each with the number of packets that a limit lets by."""
+        found = [
+            (
+                device,
+                rule.key if rule else chain.key,
+                _burst(rule) if rule else 0,
+                repr(rule.statements) if rule else "",
+            )
+            for device in self._devices
+            for chain in device.ruleset.chains.values()
+            for rule in (*chain.rules, *([None] if chain.hook else []))
+        ]
+        if len(found) > MANY:
+            count = Counter((key[:3], text) for _, key, _, text in found)
+            found.sort(key=lambda one: count[one[1][:3], one[3]] >= len(self._devices) > 1)
+        return [(device, key, burst) for device, key, burst, _ in found]
 
     @staticmethod
-    def _of(makers: Candidates, key: Place) -> list[Candidate]:
+    def _of(makers: Candidates, key: Place, wanted: int) -> list[Candidate]:
         found: list[Candidate] = []
         # An expression of a form that the simulation does not know: the rule is reported as not met.
         with suppress(LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
-            found.extend(itertools.islice(makers.of(key), PER_RULE))
+            found.extend(itertools.islice(makers.of(key), wanted))
         return found
 
     # -- changes ----------------------------------------------------------------------------------
@@ -112,11 +150,13 @@ class Pool:
 
     def _neighbours(self, seeds: Sequence[Fields]) -> Iterator[Fields]:
         """Each seed with each field changed to each value; a sample where those are too many."""
-        pairs = list(itertools.product(seeds, self._changes()))
-        if len(pairs) > self._tried_at_most:
-            pairs = self._random.sample(pairs, self._tried_at_most)
-        for seed, (name, value) in pairs:
-            yield self._changed(seed, name, value)
+        changes = self._changes()
+        numbers: Sequence[int] = range(len(seeds) * len(changes))
+        if len(numbers) > self._tried_at_most:
+            numbers = self._random.sample(numbers, self._tried_at_most)
+        for number in numbers:
+            name, value = changes[number % len(changes)]
+            yield self._changed(seeds[number // len(changes)], name, value)
 
     def _pairs(self, seeds: Sequence[Fields]) -> Iterator[Fields]:
         changes = self._changes()

@@ -108,6 +108,8 @@ class SimulatedRuleset:
             )
             for what in (one["chain"] for one in facts.objects if "chain" in one)
         }
+        self.evaluated = 0
+        """How many rules packets were compared with until now: what simulations cost."""
         self._callers: dict[ChainKey, list[SimulatedRule]] = defaultdict(list)
         for chain in self.chains.values():
             for rule in chain.rules:
@@ -253,6 +255,7 @@ class _Evaluation:
         came = self._way.came
         for number, rule in enumerate(chain.rules if depth < DEPTH else (), 1):
             came[chain.key] = max(came.get(chain.key, 0), number)
+            self._ruleset.evaluated += 1
             before = len(self._way.met)
             self._way.met.append(rule.key)
             self._returned = False

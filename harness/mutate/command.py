@@ -15,7 +15,7 @@ from harness.batch.session import BatchSession
 from harness.errors import HarnessError
 from harness.mutate import known, selection
 from harness.mutate.results import RulesetResult
-from harness.mutate.ruleset import MutatedRuleset, Subject
+from harness.mutate.ruleset import MUTANTS, MutatedRuleset, Subject
 from harness.scenario.case import Case
 from harness.scenario.files import shortened
 from harness.vm import placement
@@ -38,6 +38,8 @@ class MutateRequest(msgspec.Struct, frozen=True, kw_only=True):
     sift: bool = True
     """Whether scenarios are first run without watching functions, where these decide nothing."""
     seed: int = 1
+    mutants: int = MUTANTS
+    """Of each ruleset at most; which, the seed decides."""
     fresh: bool = False
     """Whether nothing that is known of earlier runs counts."""
     save: Path | None = None
@@ -80,7 +82,9 @@ def run(request: MutateRequest, progress: Progress) -> list[RulesetResult]:
         for number, subject in enumerate(subjects, 1):
             name = known.name_of(subject.files, f"{place} {request.tracer} {request.sift}")
             kept = known.Known() if request.fresh else known.read(name)
-            one = MutatedRuleset(subject, kept, session, progress, sift=request.sift, seed=request.seed)
+            one = MutatedRuleset(
+                *(subject, kept, session, progress), sift=request.sift, seed=request.seed, budget=request.mutants
+            )
             started = time.monotonic()
             try:
                 progress(f"{subject.name} ({number} of {len(subjects)}): {len(subject.cases)} scenarios")

@@ -8,10 +8,11 @@
 from __future__ import annotations
 
 import pickle
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -41,6 +42,8 @@ from harness.scenario.files import shortened
 
 REPORTED_S = 5.0
 """Seconds from one line about the progress to the next."""
+MUTANTS: Final = 1_000
+"""Mutants of a ruleset at most, unless another number is asked for."""
 ASKED: int = 24
 """Mutants in one request."""
 
@@ -67,14 +70,19 @@ class MutatedRuleset:
         *,
         sift: bool,
         seed: int,
+        budget: int = MUTANTS,
     ) -> None:
-        """What is found is added to ``kept``; ``session`` opens the session when it is first needed."""
+        """What is found is added to ``kept``; ``session`` opens the session when it is first needed; ``budget`` are
+        the mutants at most."""
         self.subject = subject
         self._kept = kept
         self._session = session
         self._progress = progress
         self._sift = sift
         self._seed = seed
+        self._budget = budget
+        self._possible = 0
+        """Mutants that could be made."""
         self._cases = subject.cases
         self._digests = [known.digest(case) for case in subject.cases]
         self._labs: dict[str, list[int]] = {}
@@ -122,6 +130,10 @@ class MutatedRuleset:
         for one in mutants(self.structure.objects, sorted(device.interfaces)):
             if isinstance(one.edit, Deleted) or rewritten(one.edit) not in fixed:
                 found.append(one)
+        self._possible = len(found)
+        if len(found) > self._budget:
+            chosen = sorted(random.Random(self._seed).sample(range(len(found)), self._budget))
+            found = [found[number] for number in chosen]
         return found
 
     def _is_known(self, mutant: Mutant) -> bool:
@@ -292,6 +304,9 @@ class MutatedRuleset:
         ids = [f"{shortened(case.file)}::{case.id}" for case in self._cases]
         unused = [f"{name}: {one.error}" for name, one in zip(ids, baselines, strict=True) if one and one.error]
         left_out = []
+        if self._possible > len(self._mutants):
+            drawn = f"{len(self._mutants):,} of {self._possible:,} mutants, drawn by seed {self._seed}"
+            left_out.append(f"{drawn}; the others are left out (--mutants)")
         if structure.fixed:
             left_out.append(f"{len(structure.fixed)} rules that nft's JSON cannot express were only deleted")
         texts = {str(shortened(path)): text for path, text in known.texts(self.subject.files).items()}

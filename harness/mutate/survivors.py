@@ -33,6 +33,8 @@ POOLED: Final = 600
 """Packets that are made for a ruleset."""
 SIMULATED: Final = 1_500
 """Packets of each kind that are simulated for that."""
+EVALUATED_AT_MOST: Final = 4_000_000
+"""Rules that packets are compared with in simulations of all mutants of a ruleset: some 80 s."""
 FIRST: Final = 3
 """Packets that are tried on a mutant first: those on which a simulation sees a difference."""
 ASKED: Final = 24
@@ -67,10 +69,13 @@ class Candidates:
         self._came = [self._came_to(packet) for packet in self._packets]
         self._numbers = numbered(structure)
         self._made: dict[str, Candidate | None] = {}
+        self._evaluated = 0
 
     def of(self, mutant: Mutant) -> Iterator[Candidate]:
         """Packets on which a simulation sees a difference, the simplest first; then others that may show one."""
-        device = self._device(applied(mutant.edit, self._structure.objects))
+        is_simulated = self._evaluated < EVALUATED_AT_MOST
+        device = self._device(applied(mutant.edit, self._structure.objects)) if is_simulated else self._original
+        counted = device.ruleset.evaluated
         chains = {place[:3] for place in mutant.touched}
         ways: list[PooledPacket] = []
         near: list[PooledPacket] = []
@@ -81,7 +86,9 @@ class Candidates:
                 came.get((*place[:3], 0), 0) > self._numbers.get(place, 0) if place[3] else place in before[0]
                 for place in mutant.touched
             )
-            went = self._way(device, packet) if comes else before
+            went = self._way(device, packet) if comes and is_simulated else before
+            self._evaluated += device.ruleset.evaluated - counted
+            counted = device.ruleset.evaluated
             if went is None or went[1] != before[1]:
                 yield from self._ready(packet)
             elif went[0] != before[0]:

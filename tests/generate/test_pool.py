@@ -70,3 +70,28 @@ def test_a_simpler_packet_says_one_thing_less() -> None:
         {"from": "client", "to": "server", "tcp": {"sport": 1, "dport": 22}},
         {"from": "client", "to": "server", "ip": {"src": "198.51.100.7"}, "tcp": {"dport": 22}},
     ]
+
+
+def test_of_large_rulesets_what_only_one_has_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    same = [[match("tcp", "dport", port), ACCEPT] for port in range(1, 40)]
+    monkeypatch.setattr(pool, "MANY", 20)
+    monkeypatch.setattr(pool, "EVALUATED_AT_MOST", 6000)
+    network = Network.of(LABS["router"])
+    sides = table(*same), table(*same, [match("tcp", "dport", 999), ACCEPT])
+    devices = [SimulatedDevice(SimulatedRuleset(one), network) for one in sides]
+    generator = Pool(devices, 1)
+    packets = generator.packets(60)
+    assert 999 in {one.fields.get("dport") for one in packets}
+    assert 0 < len(generator.left_out) < 40
+    # The one that differs has a packet, whatever comes before it.
+    (own,) = (rule.key for rule in devices[1].ruleset.chains["inet", "t", "forward"].rules[-1:])
+    assert own not in generator.left_out
+    # A packet more is simulated at most.
+    assert sum(one.ruleset.evaluated for one in devices) < 6000 + 3 * 80
+
+
+def test_of_small_rulesets_nothing_is_left_out() -> None:
+    device = SimulatedDevice(SimulatedRuleset(table([match("tcp", "dport", 80), ACCEPT])), Network.of(LABS["router"]))
+    generator = Pool([device], 1)
+    generator.packets(60)
+    assert not generator.left_out

@@ -159,6 +159,14 @@ def test_a_search_that_is_interrupted_keeps_what_it_found_and_is_done_again(
     assert "AskedMutants" not in here[-1].asked
 
 
+@pytest.mark.kernel
+def test_of_more_mutants_than_asked_for_some_are_drawn_and_that_is_said(here: list[Here]) -> None:
+    found = run("scenarios", mutants=5)
+    assert len(found.mutants) + found.none == 5
+    assert [one for one in found.left_out if one.startswith("5 of ") and "drawn by seed 1" in one]
+    assert len(here) == 1
+
+
 def test_arguments_that_pytest_refuses_and_selections_without_a_ruleset_are_sentences(project: Path) -> None:
     with pytest.raises(HarnessError, match=r"pytest could not collect the scenarios: .*not found"):
         run("scenarios/nothing.yaml")
