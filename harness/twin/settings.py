@@ -1,4 +1,4 @@
-"""Settings of the kernel that a twin has: those of a namespace by which packets fare differently."""
+"""Settings of the kernel that a twin has: those of a namespace that change what becomes of packets."""
 
 from __future__ import annotations
 
