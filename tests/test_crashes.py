@@ -1,0 +1,165 @@
+"""Commands killed at random instants on the machine's own kernel: files are whole or absent, and nothing runs on.
+
+Each is ended by SIGKILL, SIGTERM or Ctrl-C (``tests/test_interrupts.py`` does the latter two to commands that boot a
+microVM). ``./run soak -k killed --minutes 10`` does it for ten minutes each, and prints how often.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+from tests.vm.archive import Archive
+
+from harness.model import layers, result
+from harness.scenario.load import load_all
+from harness.vm import debian, images
+from tests.trials import HARNESS, STATUSES, WAYS, Trial, trial
+
+if TYPE_CHECKING:
+    from conftest import Soak
+
+RULESET = """table inet t {
+	chain f {
+		type filter hook forward priority 0; policy drop;
+		tcp dport { 80, 443 } accept
+		udp dport 53 accept
+	}
+}
+"""
+SCENARIO = (
+    "  - {{name: {name}, send: {{from: client, to: server, tcp: {{dport: {port}}}}}, expect: {{verdict: {verdict}}}}}\n"
+)
+BEGUN = "lab: router\nruleset: ../t.nft\nscenarios:\n"
+TRACER = ("--nft-tracer", "tracepoints")
+PYTEST = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--nft-kernel", "host", *TRACER, "-n", "0")
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "run": (*PYTEST, "--nft-repeat", "5", "--nft-results=results", "--nft-html=r.html", "--nft-sarif=r.sarif"),
+    "record": (*PYTEST, "--nft-record"),
+    "init": (*HARNESS, "init", "t.nft", "-o", "scenarios/new.yaml", "--kernel", "host", *TRACER),
+    "diff": (*HARNESS, "diff", "t.nft", "u.nft", "--save", "scenarios/new.yaml", "--kernel", "host", *TRACER),
+    "mutate": (*HARNESS, "mutate", "scenarios", "--save", "scenarios/new.yaml", "--nft-kernel", "host", *TRACER),
+}
+KILLED: dict[str, tuple[int, ...]] = {**STATUSES, "SIGKILL": (-signal.SIGKILL,)}
+SENDS = {**WAYS, "SIGKILL": lambda process, _: process.kill()}
+SPANS_S = (0.5, 1.5, 4.0)
+"""An instant lies within one of these, each as often as the others: imports, the beginning and the work itself."""
+
+
+def make_project(folder: Path) -> Path:
+    """A project with two rulesets, and scenarios of which one is to be recorded anew."""
+    (folder / "scenarios").mkdir(parents=True)
+    (folder / "t.nft").write_text(RULESET)
+    (folder / "u.nft").write_text(RULESET.replace("443", "8443"))
+    lines = [SCENARIO.format(name=f"s{port}", port=port, verdict="accept") for port in (80, 443, 22)]
+    (folder / "scenarios/t.yaml").write_text(BEGUN + "".join(lines))
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    return folder
+
+
+def torn(project: Path) -> str:
+    """What of the files of a ``project`` is neither as it was nor whole; "" where all are."""
+    for file in sorted((project / "scenarios").glob("*.yaml")):
+        loaded = load_all(file, layers=layers.NAMES)
+        if loaded.errors or not loaded.cases:
+            return f"{file.name}: {loaded.errors}\n{file.read_text()}"
+    if len(load_all(project / "scenarios/t.yaml").cases) != 3:
+        return "t.yaml has lost scenarios"
+    for file in (project / "results").glob(f"*{result.SUFFIX}"):
+        result.decode(file.read_bytes(), file.name)
+    if (page := project / "r.html").exists() and not page.read_text().rstrip().endswith("</html>"):
+        return "r.html has no end"
+    if (log := project / "r.sarif").exists():
+        msgspec.json.decode(log.read_bytes())
+    return ""
+
+
+def wrong_with(one: Trial, way: str) -> str:
+    """What is wrong with a trial; what a killed process leaves in the folder for temporary files is let pass."""
+    if way == "SIGKILL":
+        one = one._replace(left=tuple(name for name in one.left if not name.startswith("nft-harness-")))
+    return one.wrong({*KILLED[way], 0, 1, 6})
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", COMMANDS)
+def test_files_of_a_command_that_is_killed_are_whole_or_absent(name: str, soak: Soak, tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("root meets the machine's own kernel")
+    chance = random.Random(seed := random.randrange(1 << 32))
+    ends = Counter[str]()
+    for turn in soak.turns(2):
+        way, after = chance.choice(list(SENDS)), chance.random() * chance.choice(SPANS_S)
+        project = make_project(tmp_path / str(turn))
+        one = trial(list(COMMANDS[name]), SENDS[way], after, project, XDG_CACHE_HOME=str(tmp_path / "cache"))
+        wrong = wrong_with(one, way) or torn(project)
+        assert not wrong, f"{name}, {way} after {after:.2f} s (seed {seed}): {wrong}\n{one.output}"
+        ends[f"{way} {one.status}"] += 1
+        shutil.rmtree(project)
+    print(f"{name}: {ends.total()} trials, {dict(ends)}")
+
+
+FETCH = """
+import sys
+from pathlib import Path
+from harness.vm import debian, images
+debian.KEYRING = Path(sys.argv[1])
+images.fetch("6.12")
+"""
+
+
+@pytest.mark.soak
+def test_a_download_that_is_killed_leaves_a_kernel_whole_or_none(
+    soak: Soak, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for tool in ("dpkg-deb", "setpriv"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is missing")
+    (tmp_path / "archive").mkdir()
+    archive = Archive(tmp_path / "archive")
+    monkeypatch.setattr(debian, "KEYRING", tmp_path / "keyring")
+    debian.KEYRING.touch()
+    monkeypatch.setenv("PATH", f"{archive.folder}/bin:{os.environ['PATH']}")
+    chance = random.Random(seed := random.randrange(1 << 32))
+    command = [sys.executable, "-c", FETCH, str(debian.KEYRING)]
+    ends = Counter[str]()
+    for turn in soak.turns(3):
+        way, after = chance.choice(list(SENDS)), chance.random() * chance.choice((0.3, 1.0))
+        cache = tmp_path / str(turn)
+        one = trial(command, SENDS[way], after, tmp_path, XDG_CACHE_HOME=str(cache))
+        assert one.status is not None, f"{way} after {after:.2f} s (seed {seed})"
+        assert not [name for name in one.left if not name.startswith("nft-harness-")], one.left
+        monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+        before = archive.downloads() if archive.log.exists() else 0
+        there = images.find("6.12") if any(cache.glob("*/kernels/6.12*")) else None
+        image = images.fetch("6.12")
+        assert (image.modules / "lib/modules" / image.release / "modules.dep").exists()
+        assert image.vmlinuz.exists()
+        assert image.nft is not None
+        if there is not None:  # maybe without its nft, which comes after it
+            assert (there.release, there.vmlinuz, there.modules) == (image.release, image.vmlinuz, image.modules)
+            assert archive.downloads() == before
+        assert not [path.name for path in image.modules.parent.iterdir() if path.name.startswith(".") and path.is_dir()]
+        ends[f"{way} {one.status}"] += 1
+    print(f"fetch: {ends.total()} trials, {dict(ends)}")
+
+
+def test_a_file_that_is_torn_is_found(tmp_path: Path) -> None:
+    spoil: dict[str, Callable[[Path], object]] = {
+        "scenarios/t.yaml": lambda file: file.write_text(file.read_text()[:-9]),
+        "r.html": lambda file: file.write_text("<html>"),
+    }
+    for number, (name, change) in enumerate(spoil.items()):
+        project = make_project(tmp_path / str(number))
+        assert torn(project) == ""
+        change(project / name)
+        assert torn(project) != ""

@@ -1,0 +1,155 @@
+"""A command that is run on a terminal of its own, and ended at some instant: what becomes of it, and what it leaves."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import termios
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+DEADLINE_S = 60.0
+"""From the signal to the end of the command; a quiet machine needs less than one."""
+GONE_S = 20.0
+"""From the end of the command to the end of all that it started."""
+MARK = "NFT_INTERRUPT_TRIAL"
+"""Environment variable by which all that a trial started is found."""
+
+HARNESS = [sys.executable, "-m", "harness.cli"]
+OURS = re.compile(r'/harness/[\w/]+\.py", line \d+, in (?!<module>)')
+"""Line of a traceback: a function of this project ran."""
+IMPORTS = "<frozen importlib._bootstrap>"
+"""In a line of a traceback: Python imports a module."""
+
+STATUSES = {"Ctrl-C": (130, 2, -2), "SIGINT": (130, 2, -2), "SIGTERM": (143, -15)}
+"""Exit statuses of those that a signal has ended; 2 is pytest's."""
+
+Send = Callable[[subprocess.Popen[bytes], int], object]
+WAYS: dict[str, Send] = {
+    "Ctrl-C": lambda _, terminal: os.write(terminal, b"\x03"),
+    "SIGINT": lambda process, _: process.send_signal(signal.SIGINT),
+    "SIGTERM": lambda process, _: process.send_signal(signal.SIGTERM),
+}
+
+
+class Trial(NamedTuple):
+    """What became of one."""
+
+    after_s: float
+    """The instant of the signal."""
+    took_s: float
+    """From then to the end."""
+    status: int | None
+    """None when it had to be killed."""
+    left: tuple[str, ...]
+    """Processes and files."""
+    output: str
+
+    def wrong(self, good: Collection[int]) -> str:
+        """What must not be; "" for a good end."""
+        if self.status is None:
+            return f"did not end within {DEADLINE_S:g} s"
+        if self.left:
+            return f"left {', '.join(self.left)}"
+        if "Traceback" in self.output:
+            return "printed a traceback" if any(map(could_catch, self.output.split("Traceback")[1:])) else ""
+        return "" if self.status in good else f"ended with status {self.status}"
+
+
+def could_catch(traceback: str) -> bool:
+    """Whether a function of this project ran, and not only since a module of it was being imported.
+
+    Until a program is imported it has no say in what Python prints: pytest lets an exception from the import of a
+    plugin through, also when a module of that plugin calls a function to make one of its constants.
+    """
+    ours = OURS.search(traceback)
+    return ours is not None and IMPORTS not in traceback[: ours.start()]
+
+
+def trial(command: list[str], send: Send, after_s: float, project: Path, **variables: str) -> Trial:
+    """Run ``command`` in ``project`` on a terminal and send the signal after ``after_s`` seconds."""
+    mark = uuid.uuid4().hex
+    with tempfile.TemporaryDirectory() as temporary:
+        environment = {
+            **os.environ,
+            **variables,
+            MARK: mark,
+            "TMPDIR": temporary,
+            "PYTEST_ADDOPTS": "",
+            "PYTHONFAULTHANDLER": "1",
+        }
+        master, slave = os.openpty()
+
+        def on_terminal() -> None:
+            fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+
+        process = subprocess.Popen(
+            command,
+            cwd=project,
+            env=environment,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=on_terminal,
+        )
+        os.close(slave)
+        parts: list[bytes] = []
+        reader = threading.Thread(target=drain, args=(master, parts), daemon=True)
+        reader.start()
+        try:
+            process.wait(after_s)
+        except subprocess.TimeoutExpired:
+            send(process, master)
+        sent, status = time.monotonic(), None
+        try:
+            with suppress(subprocess.TimeoutExpired):
+                status = process.wait(DEADLINE_S)
+            took = time.monotonic() - sent
+            if status is None:
+                process.send_signal(signal.SIGABRT)  # Python says where it is
+                process.wait()
+            while (left := alive(mark)) and status is not None and time.monotonic() - sent - took < GONE_S:
+                time.sleep(0.05)
+        finally:
+            for pid in alive(mark):
+                os.kill(pid, signal.SIGKILL)
+            process.wait()
+            os.close(master)
+        left = () if status is None else (*left.values(), *files(Path(temporary)))
+        return Trial(after_s, took, status, left, b"".join(parts).decode(errors="replace"))
+
+
+def drain(terminal: int, parts: list[bytes]) -> None:
+    try:
+        while data := os.read(terminal, 1 << 16):
+            parts.append(data)
+    except OSError:  # EIO: nobody has it open any more
+        pass
+
+
+def alive(mark: str) -> dict[int, str]:
+    """The processes of a trial, by their numbers."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes():
+                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:100]
+        except OSError:
+            continue  # it has ended
+    return found
+
+
+def files(folder: Path) -> list[str]:
+    """What is left in the folder for temporary files; pytest keeps those of the last sessions itself."""
+    return [str(path.relative_to(folder)) for path in folder.iterdir() if not path.name.startswith("pytest-of-")]
