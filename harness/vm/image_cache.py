@@ -37,7 +37,10 @@ def written_to() -> Iterator[None]:
 
 @contextmanager
 def lock(name: str, progress: Progress) -> Iterator[None]:
-    """Be the only one who changes the images called ``name``; the kernel frees the lock of a dead process."""
+    """Be the only one who changes the images called ``name``; the kernel frees the lock of a dead process.
+
+    The unfinished work of one that was killed is deleted.
+    """
     folder().mkdir(parents=True, exist_ok=True)
     with (folder() / f".{name}.lock").open("w") as file:
         try:
@@ -45,18 +48,14 @@ def lock(name: str, progress: Progress) -> Iterator[None]:
         except BlockingIOError:
             progress(f"waiting for another process that fetches Linux {name}", None)
             fcntl.flock(file, fcntl.LOCK_EX)
+        for left in folder().glob(f".{name}.*"):
+            if left.is_dir():
+                shutil.rmtree(left)
         yield
 
 
 @contextmanager
 def workplace(name: str) -> Iterator[Path]:
-    """A fresh folder on the cache's file system, gone at the end; also what a killed process left.
-
-    The caller holds the lock of that ``name``.
-    """
-    prefix = f".{name}."
-    for left in folder().glob(f"{prefix}*"):
-        if left.is_dir():
-            shutil.rmtree(left)
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder(), ignore_cleanup_errors=True) as work:
+    """A fresh folder on the cache's file system, gone at the end. The caller holds the lock of that ``name``."""
+    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder(), ignore_cleanup_errors=True) as work:
         yield Path(work)
