@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
+from harness import ending
 from harness.errors import HarnessError
 from harness.pytest_plugin.distribute import asked_kernels
 from harness.pytest_plugin.items import ScenarioItem
@@ -47,6 +48,7 @@ def select(arguments: Sequence[str]) -> Selected:
     said = io.StringIO()
     with redirect_stdout(said), redirect_stderr(said):
         status = pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", *arguments], plugins=[collecting])
+    ending.check()  # pytest takes a signal for the end of its session
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         lines = [line for line in said.getvalue().splitlines() if line.strip()] or ["pytest printed nothing"]
         found = next((line for line in lines if "rror" in line), lines[-1])
