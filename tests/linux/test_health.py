@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 
@@ -103,16 +109,87 @@ def block_a_task() -> None:
         os.close(kmsg)
 
 
+def allocate_too_much() -> None:
+    """Have the kernel allocate more at once than it can, of which it warns once: 16 MiB of ancillary data.
+
+    sock_kmalloc() in net/core/sock.c looks at net.core.optmem_max only, and __alloc_pages() in mm/page_alloc.c has a
+    WARN_ON_ONCE for what is larger than the largest block.
+    """
+    with (
+        written({"/proc/sys/net/core/optmem_max": str(64 << 20)}),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending,
+        pytest.raises(OSError, match="No buffer space available"),
+    ):
+        sending.sendmsg([b""], [(socket.SOL_SOCKET, 1, bytes(16 << 20))], 0, ("127.0.0.1", 9))
+
+
+STALL = {
+    "/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout": "3",
+    "/proc/sys/kernel/sched_rt_runtime_us": "-1",
+    "/sys/kernel/debug/sched/fair_server/cpu0/runtime": "0",  # from Linux 6.12 on
+}
+
+
+def starve_rcu() -> None:
+    """Have no thread of the kernel run for six seconds, so that RCU's grace period does not end.
+
+    See Documentation/RCU/stallwarn.rst: "A CPU-bound real-time task".
+    """
+    if not os.path.ismount("/sys/kernel/debug"):
+        subprocess.run(["mount", "-t", "debugfs", "none", "/sys/kernel/debug"], check=True)
+    log = health.KernelLog()
+    with written(STALL):
+        if not (child := os.fork()):
+            while True:  # grace periods are wanted all the time
+                socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
+        try:
+            time.sleep(0.3)
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(99))
+            end = time.monotonic() + 6
+            while time.monotonic() < end:
+                pass
+        finally:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    if not log.complaints():
+        pytest.skip("this kernel's RCU was not starved by a real-time task")
+
+
+@contextmanager
+def written(settings: dict[str, str]) -> Iterator[None]:
+    """Within, the files of the kernel that are there have this content."""
+    there = {Path(name): text for name, text in settings.items() if Path(name).exists()}
+    before = {path: path.read_text() for path in there}
+    try:
+        for path, text in there.items():
+            path.write_text(text)
+        yield
+    finally:
+        for path, text in reversed(before.items()):  # real-time tasks may have all only without the fair server
+            path.write_text(text)
+
+
 @pytest.mark.kernel
-def test_what_the_log_says_while_a_lab_is_up_breaks_the_measurement(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("provoke", "complaint"),
+    [
+        (block_a_task, "INFO: task .* blocked for more than"),
+        (allocate_too_much, r"WARNING: .*mm/page_alloc\.c"),
+        (starve_rcu, r"rcu: INFO: rcu_\w+ (?:self-)?detected"),
+    ],
+)
+def test_what_the_log_says_while_a_lab_is_up_breaks_the_measurement(
+    provoke: Callable[[], None], complaint: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     if not in_guest():
         pytest.skip("the log of this machine's own kernel may be another's")
     (tmp_path / "pytest.ini").touch()
     file = tmp_path / "t.nft"
     file.write_text("table inet t {\n}\n")
     lab = Network.of(LABS["host"]), {"device": Files((file,), find((file,)))}
-    complaint = "the guest's kernel complained: INFO: task .* blocked for more than"
-    with pytest.raises(BrokenMeasurement, match=complaint), built(*lab):
-        block_a_task()
+    with pytest.raises(BrokenMeasurement, match=f"the guest's kernel complained: {complaint}"), built(*lab):
+        provoke()
+    assert "the kernel's log:" in capfd.readouterr().err
     with built(*lab):
         pass
