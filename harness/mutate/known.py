@@ -37,12 +37,12 @@ not be run; killed it, with the reason behind the sign."""
 class KnownMutant(msgspec.Struct, kw_only=True):
     """What is known of a mutant."""
 
-    fate: str = ""
+    outcome: str = ""
     """``refused`` or ``same`` for one that is none."""
     why: str = ""
     texts: tuple[tuple[str, str], ...] = ()
     is_listed: bool = False
-    """Whether fate and texts are known."""
+    """Whether outcome and texts are known."""
     verdicts: dict[str, str] = {}
     """By the digest of a scenario."""
     is_searched: bool = False

@@ -19,7 +19,7 @@ from harness.ruleset.listing import Chain
 if TYPE_CHECKING:
     from harness.scenario.case import Case
 
-Fate = Literal["killed", "survived", "refused", "same"]
+Outcome = Literal["killed", "survived", "refused", "same"]
 """``refused``: by nft; ``same``: it is listed as the original is."""
 
 
@@ -94,7 +94,7 @@ class AskedMutants(msgspec.Struct, frozen=True, kw_only=True, tag="mutants"):
 class Tried(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a mutant."""
 
-    fate: Fate
+    outcome: Outcome
     by: int = -1
     """The number of the scenario that killed it."""
     why: str = ""

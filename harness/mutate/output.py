@@ -22,8 +22,8 @@ def text(results: Sequence[RulesetResult]) -> str:
         lines.append("probably equivalent: no packet that was tried distinguishes these from the original")
         lines += [f"  {_place(one)}: {escape(one.name)} ({one.packets} packets tried)" for _, one in equivalent]
         lines.append("")
-    for fate, words in (("unjudged", "no scenario could be run under these"), ("not run", "not run")):
-        found = list(shown(results, fate))
+    for status, words in (("unjudged", "no scenario could be run under these"), ("not run", "not run")):
+        found = list(shown(results, status))
         if found:
             lines.append(f"{words}:")
             lines += [f"  {_place(one)}: {escape(one.name)}" for _, one in found[:10]]
@@ -46,12 +46,12 @@ def _table(results: Sequence[RulesetResult]) -> Iterator[str]:
             f"{escape(one.name):{width}}  {_percent(one.score):>5}  {numbers[0]:6}  {numbers[1]:8}  {numbers[2]:10}  "
             f"{other:5}  {len(one.scenarios):9}  {one.seconds:7.1f}"
         )
-    missing = sum(one.fate == "survived" and one.witness is None for result in results for one in result.mutants)
+    missing = sum(one.status == "survived" and one.witness is None for result in results for one in result.mutants)
     if missing:
         yield f"no packet was found yet for {missing} of those that survived: they count in the score"
     kernels = ", ".join(dict.fromkeys(one.kernel for one in results))
     watched = ", ".join(dict.fromkeys(one.watched for one in results if one.watched))
-    killed, survived = (sum(one.count(fate) for one in results) for fate in ("killed", "survived"))
+    killed, survived = (sum(one.count(status) for one in results) for status in ("killed", "survived"))
     yield (
         f"mutation score {_percent(score(results))}: {killed} of {killed + survived} mutants that some packet "
         f"distinguishes from the original were killed (kernel {kernels}; {watched})"
@@ -131,9 +131,9 @@ def as_html(results: Sequence[RulesetResult]) -> str:
         for one in results
     ]
     parts.append("</table>")
-    for fate, title in (("survived", "Survived"), ("equivalent", "Probably equivalent"), ("killed", "Killed")):
-        found = [one for _, one in shown(results, fate)]
-        state = " open" if fate == "survived" else ""
+    for status, title in (("survived", "Survived"), ("equivalent", "Probably equivalent"), ("killed", "Killed")):
+        found = [one for _, one in shown(results, status)]
+        state = " open" if status == "survived" else ""
         parts.append(f"<details{state}><summary>{title}: {len(found)}</summary><table>")
         parts += [_row(one) for one in found]
         parts.append("</table></details>")
@@ -149,6 +149,6 @@ def _row(one: MutantResult) -> str:
             f"<code>{html_text(one.witness.summary)}</code><br>{html_text(one.witness.difference + _confirmed(one))}"
         )
     else:
-        tried = NOT_SEARCHED if one.fate == "survived" else f"{one.packets} packets tried"
+        tried = NOT_SEARCHED if one.status == "survived" else f"{one.packets} packets tried"
         about = html_text(f"{one.killed_by}: {one.why}" if one.killed_by else tried)
     return f"<tr><td>{html_text(_place(one))}<td>{html_text(one.name)}<td><code>{lines}</code><td>{about}</tr>"

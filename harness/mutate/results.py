@@ -9,12 +9,12 @@ import msgspec
 
 from harness.errors import Position
 
-Fate = Literal["killed", "survived", "equivalent", "unjudged", "not run"]
+Status = Literal["killed", "survived", "equivalent", "unjudged", "not run"]
 """``survived``: no scenario noticed, and some packet distinguishes it from the original, or none was looked for yet;
 ``equivalent``: probably, as no packet that was tried distinguishes them; ``unjudged``: no scenario could be run under
 it."""
 
-FATES: Final = ("survived", "equivalent", "unjudged", "not run", "killed")
+STATUSES: Final = ("survived", "equivalent", "unjudged", "not run", "killed")
 """In the order in which they are shown."""
 
 
@@ -44,7 +44,7 @@ class MutantResult(msgspec.Struct, frozen=True, kw_only=True):
     """What stands there."""
     texts: tuple[tuple[str, str], ...]
     """What has changed, as it was and as it is, in nft's words; "" for none."""
-    fate: Fate
+    status: Status
     killed_by: str = ""
     """The scenario's id, ``FILE::NAME``."""
     why: str = ""
@@ -86,9 +86,9 @@ class RulesetResult(msgspec.Struct, frozen=True, kw_only=True):
     cached: int = 0
     """Mutants of which all was known from a run before."""
 
-    def count(self, *fates: str) -> int:
-        """How many mutants had one of these fates."""
-        return sum(one.fate in fates for one in self.mutants)
+    def count(self, *statuses: str) -> int:
+        """How many mutants had one of these statuses."""
+        return sum(one.status in statuses for one in self.mutants)
 
     @property
     def score(self) -> float | None:
@@ -99,13 +99,13 @@ class RulesetResult(msgspec.Struct, frozen=True, kw_only=True):
 def score(results: Iterable[RulesetResult]) -> float | None:
     """As :attr:`RulesetResult.score`, of several rulesets."""
     several = list(results)
-    killed, survived = (sum(one.count(fate) for one in several) for fate in ("killed", "survived"))
+    killed, survived = (sum(one.count(status) for one in several) for status in ("killed", "survived"))
     return 100 * killed / (killed + survived) if killed + survived else None
 
 
-def shown(results: Sequence[RulesetResult], fate: str) -> Iterator[tuple[RulesetResult, MutantResult]]:
-    """The mutants with a fate, in the order of files and lines."""
+def shown(results: Sequence[RulesetResult], status: str) -> Iterator[tuple[RulesetResult, MutantResult]]:
+    """The mutants with a status, in the order of files and lines."""
     for result in results:
-        found = [one for one in result.mutants if one.fate == fate]
+        found = [one for one in result.mutants if one.status == status]
         for one in sorted(found, key=lambda one: (one.position is None, one.position or (), one.chain)):
             yield result, one

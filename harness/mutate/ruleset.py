@@ -34,7 +34,7 @@ from harness.mutate.messages import (
     pickled,
 )
 from harness.mutate.operators import Mutant, mutants
-from harness.mutate.results import Fate, MutantResult, RulesetResult
+from harness.mutate.results import MutantResult, RulesetResult, Status
 from harness.mutate.survivors import Searching
 from harness.pytest_plugin import kept_frames
 from harness.scenario.case import Case, Files
@@ -140,7 +140,7 @@ class MutatedRuleset:
         one = self._kept.mutants.get(mutant.key)
         if one is None or not one.is_listed:
             return False
-        return bool(one.fate or one.killed(self._digests) or one.is_searched)
+        return bool(one.outcome or one.killed(self._digests) or one.is_searched)
 
     # -- scenarios --------------------------------------------------------------------------------
 
@@ -195,7 +195,7 @@ class MutatedRuleset:
         """
         for mutant in self._mutants:
             one = self.known(mutant)
-            if one.fate or one.killed(self._digests):
+            if one.outcome or one.killed(self._digests):
                 continue
             covering = self.covering(mutant)
             own = [number for number in covering if number in self._labs[lab]]
@@ -240,8 +240,8 @@ class MutatedRuleset:
         """Keep what became of a mutant."""
         one.is_listed = True
         one.texts = found.texts or one.texts
-        if found.fate in ("refused", "same"):
-            one.fate, one.why = found.fate, found.why
+        if found.outcome in ("refused", "same"):
+            one.outcome, one.why = found.outcome, found.why
             return
         for number in own:
             digest = self._digests[number]
@@ -262,7 +262,7 @@ class MutatedRuleset:
         found = []
         for mutant in self._mutants:
             one = self._kept.mutant(mutant.key)
-            if one.is_listed and not one.fate and not one.killed(self._digests):
+            if one.is_listed and not one.outcome and not one.killed(self._digests):
                 found.append(mutant)
         return found
 
@@ -298,7 +298,7 @@ class MutatedRuleset:
 
     def result(self, seconds: float) -> RulesetResult:
         """What is known by now."""
-        found = [self._result(mutant) for mutant in self._mutants if not self.known(mutant).fate]
+        found = [self._result(mutant) for mutant in self._mutants if not self.known(mutant).outcome]
         structure = self.structure
         baselines = [self._kept.baselines.get(digest) for digest in self._digests]
         ids = [f"{shortened(case.file)}::{case.id}" for case in self._cases]
@@ -331,15 +331,15 @@ class MutatedRuleset:
         killer = one.killed(self._digests)
         covering = [self._digests[number] for number in self.covering(mutant)]
         left = [digest for digest in covering if one.verdicts.get(digest) in (OPEN, BROKEN)]
-        fate: Fate = "survived" if one.witness else "equivalent"
+        status: Status = "survived" if one.witness else "equivalent"
         if killer:
-            fate = "killed"
+            status = "killed"
         elif covering and all(one.verdicts.get(digest) == BROKEN for digest in covering):
-            fate = "unjudged"
+            status = "unjudged"
         elif not one.is_listed or any(one.verdicts.get(digest, SIFTED) == SIFTED for digest in covering):
-            fate = "not run"
+            status = "not run"
         elif not one.is_searched:
-            fate = "survived"
+            status = "survived"
         return MutantResult(
             operator=mutant.operator,
             what=mutant.what,
@@ -347,7 +347,7 @@ class MutatedRuleset:
             position=self._positions.get(mutant.place),
             written=self._text(mutant),
             texts=self._texts(mutant),
-            fate=fate,
+            status=status,
             killed_by=ids.get(killer, ""),
             why=one.verdicts.get(killer, "")[1:] if killer else "",
             covered_by=tuple(ids[digest] for digest in covering),

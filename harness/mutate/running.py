@@ -295,16 +295,16 @@ class _Trying:
         try:
             texts, is_same = self.lab.become(mutant)
         except RefusedError as refused:
-            return Tried(fate="refused", why=str(refused))
+            return Tried(outcome="refused", why=str(refused))
         if is_same:
-            return Tried(fate="same")
+            return Tried(outcome="same")
         left: list[int] = []
         broken: list[int] = []
         for number in mutant.cases:
             try:
                 judged = self._judged(number, mutant)
             except ScenarioError as error:
-                found = Tried(fate="killed", by=number, why=str(error).splitlines()[0], texts=texts)
+                found = Tried(outcome="killed", by=number, why=str(error).splitlines()[0], texts=texts)
                 return msgspec.structs.replace(found, open=tuple(left), broken=tuple(broken))
             except (HarnessError, RefusedError):
                 broken.append(number)
@@ -313,13 +313,13 @@ class _Trying:
             before = self._known.get(number)
             new = [words for key, words in judged.differs.items() if before is None or key not in before.differs]
             if new:
-                found = Tried(fate="killed", by=number, why=new[0], texts=texts)
+                found = Tried(outcome="killed", by=number, why=new[0], texts=texts)
                 return msgspec.structs.replace(found, open=tuple(left), broken=tuple(broken))
             if before is not None and before.shape == judged.shape:
                 continue  # nothing that functions could show is another either
             if judged.is_open or (before is not None and before.differs):
                 left.append(number)
-        return Tried(fate="survived", open=tuple(left), broken=tuple(broken), texts=texts)
+        return Tried(outcome="survived", open=tuple(left), broken=tuple(broken), texts=texts)
 
     def _learn(self, numbers: Iterable[int]) -> None:
         for number in numbers:

@@ -17,7 +17,7 @@ from harness.errors import Position
 from harness.mutate.output import diff, question
 from harness.mutate.results import MutantResult, RulesetResult
 
-STATUSES: Final = {
+STRYKER: Final = {
     "killed": "Killed",
     "survived": "Survived",
     "equivalent": "Ignored",
@@ -65,8 +65,8 @@ def _file(name: str, source: str, mutants: Sequence[tuple[str, MutantResult]]) -
 
 
 def _mutant(name: str, source: str, one: MutantResult) -> dict[str, Any]:
-    status = STATUSES[one.fate]
-    if one.fate == "survived" and not one.covered_by:
+    status = STRYKER[one.status]
+    if one.status == "survived" and not one.covered_by:
         status = "NoCoverage"
     found: dict[str, Any] = {
         "id": name,
@@ -85,13 +85,13 @@ def _mutant(name: str, source: str, one: MutantResult) -> dict[str, Any]:
 
 
 def _reason(one: MutantResult) -> str:
-    if one.fate == "killed":
+    if one.status == "killed":
         return one.why
     if one.witness is not None:
         return f"{question(one.witness.sends)}: {one.witness.difference}"
-    if one.fate == "equivalent":
+    if one.status == "equivalent":
         return f"probably equivalent: none of {one.packets} packets that were tried distinguishes it from the original"
-    return "no scenario could be run under it" if one.fate == "unjudged" else ""
+    return "no scenario could be run under it" if one.status == "unjudged" else ""
 
 
 def _location(source: str, one: MutantResult) -> dict[str, Any]:

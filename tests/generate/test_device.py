@@ -40,7 +40,7 @@ def travelled(**more: Any) -> tuple[str, int] | None:
 
 
 @pytest.mark.parametrize(
-    ("more", "fate"),
+    ("more", "becomes"),
     [
         ({}, ("accept", 1)),
         ({"dport": 23}, ("drop", 1)),
@@ -53,8 +53,8 @@ def travelled(**more: Any) -> tuple[str, int] | None:
         ({"to": "nowhere"}, None),
     ],
 )
-def test_what_becomes_of_a_packet(more: dict[str, Any], fate: tuple[str, int] | None) -> None:
-    assert travelled(**more) == fate
+def test_what_becomes_of_a_packet(more: dict[str, Any], becomes: tuple[str, int] | None) -> None:
+    assert travelled(**more) == becomes
 
 
 def test_the_interfaces_and_addresses_are_those_of_the_lab() -> None:

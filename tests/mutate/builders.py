@@ -18,7 +18,7 @@ WITNESS = Witness(
 )
 
 
-def mutant(fate: Any, **more: Any) -> MutantResult:
+def mutant(status: Any, **more: Any) -> MutantResult:
     given: dict[str, Any] = {
         "operator": "port off by one",
         "what": "tcp dport 22 → 23",
@@ -26,7 +26,7 @@ def mutant(fate: Any, **more: Any) -> MutantResult:
         "position": Position("fw.nft", 3, 3),
         "written": "tcp dport 22 accept",
         "texts": (("tcp dport 22 accept", "tcp dport 23 accept"),),
-        "fate": fate,
+        "status": status,
     }
     return MutantResult(**given | more)
 

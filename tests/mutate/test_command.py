@@ -99,14 +99,14 @@ def run(*arguments: str, **more: Any) -> RulesetResult:
     return found
 
 
-def fates(found: RulesetResult) -> dict[tuple[int, str], str]:
-    return {(one.position.line if one.position else 0, one.name): one.fate for one in found.mutants}
+def statuses(found: RulesetResult) -> dict[tuple[int, str], str]:
+    return {(one.position.line if one.position else 0, one.name): one.status for one in found.mutants}
 
 
 @pytest.mark.kernel
 def test_a_whole_run_tells_what_is_guarded_and_a_second_one_knows_it(here: list[Here], project: Path) -> None:
     found = run("scenarios", save=project / "scenarios/more.yaml")
-    seen = fates(found)
+    seen = statuses(found)
     assert seen[6, "rule deleted"] == "killed"
     assert seen[6, "port off by one: tcp dport 22 → 23"] == "killed"
     assert seen[4, "policy turned: policy drop → accept"] == "killed"
@@ -124,10 +124,10 @@ def test_a_whole_run_tells_what_is_guarded_and_a_second_one_knows_it(here: list[
     saved = [case.name for case in load_all(project / "scenarios/more.yaml").cases]
     assert any("dport 443" in name for name in saved)
     again = run("scenarios")
-    assert fates(again)[7, "element removed: @web without 443"] == "killed"
+    assert statuses(again)[7, "element removed: @web without 443"] == "killed"
     assert "AskedStructure" not in here[-1].asked
     opened = len(here)
-    assert fates(run("scenarios")) == fates(again)
+    assert statuses(run("scenarios")) == statuses(again)
     assert len(here) == opened, "all is known, so nothing was started"
 
 
@@ -145,9 +145,9 @@ def test_a_search_that_is_interrupted_keeps_what_it_found_and_is_done_again(
     (found,) = interrupted.value.results
     (shown,) = (one for one in found.mutants if one.what == "@web without 443")
     assert shown.witness is not None
-    assert (shown.fate, shown.witness.difference, shown.witness.confirmed) == ("survived", "accept → drop", "")
+    assert (shown.status, shown.witness.difference, shown.witness.confirmed) == ("survived", "accept → drop", "")
     # One that no packet has told yet is not called equivalent.
-    assert fates(found)[6, "rules swapped: swapped with the rule after it"] == "survived"
+    assert statuses(found)[6, "rules swapped: swapped with the rule after it"] == "survived"
     said = output.text([found])
     assert "packet  not found yet: the search was interrupted" in said
     assert said.count("no packet was found yet for ") == 1
@@ -155,7 +155,7 @@ def test_a_search_that_is_interrupted_keeps_what_it_found_and_is_done_again(
     (shown,) = (one for one in again.mutants if one.what == "@web without 443")
     assert shown.witness is not None
     assert shown.witness.confirmed == "functions"
-    assert fates(again)[6, "rules swapped: swapped with the rule after it"] == "equivalent"
+    assert statuses(again)[6, "rules swapped: swapped with the rule after it"] == "equivalent"
     assert "AskedMutants" not in here[-1].asked
 
 

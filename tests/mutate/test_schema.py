@@ -10,7 +10,7 @@ from harness.mutate import schema
 from tests.mutate.builders import EVERY, SOURCE, mutant, result
 
 
-def test_every_fate_has_a_status() -> None:
+def test_every_status_has_one_of_strykers() -> None:
     report = json.loads(schema.as_json([result(*EVERY)]))
     found = report["files"]["fw.nft"]["mutants"]
     assert [one["status"] for one in found] == [
