@@ -91,13 +91,16 @@ def text(one: Comparison) -> str:
         accepted = "  (accepted)" if change.accepted else ""
         many = f"  and {change.packets - 1} more packets" if change.packets > 1 else ""
         lines.append(f"  {escape(change.kind)}{accepted}")
-        lines.append(f"      packet  {escape(change.witness.summary)}{many}")
-        lines.append(f"      ask     {escape(_question(change))}")
-        lines.append(f"      old     {escape(str(change.old))}")
-        lines.append(f"      new     {escape(str(change.new))}")
+        rows = [
+            ("packet", f"{escape(change.witness.summary)}{many}"),
+            ("ask", escape(_question(change))),
+            ("old", escape(str(change.old))),
+            ("new", escape(str(change.new))),
+        ]
         for name, before, after in details(change.witness.old, change.witness.new):
             if name != "verdict":
-                lines.append(f"      {name:8}{escape(before)}  →  {escape(after)}")
+                rows.append((name, f"{escape(before)}  →  {escape(after)}"))
+        lines += [f"      {name:12}{value}" for name, value in rows]
     lines += [f"  {escape(sentence)}" for sentence in one.left_out]
     return "\n".join(lines)
 

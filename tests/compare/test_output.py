@@ -9,7 +9,7 @@ import msgspec
 from harness.compare import output
 from harness.compare.changes import Change
 from harness.compare.output import Comparison
-from tests.compare.builders import DROPPED, change, effect, sure
+from tests.compare.builders import DROPPED, POLICY, change, effect, sure
 
 
 def comparison(*changes: Change) -> Comparison:
@@ -37,6 +37,14 @@ def test_the_text_says_what_changed_and_what_is_not_known() -> None:
     assert "no packet is made for: meta cgroup" in shown
     assert "not met: old.nft:9: drop: no packet was found" in shown
     assert output.text(comparison()).startswith("no change was found in 1,412 packets")
+
+
+def test_each_row_has_its_label_apart_from_its_value() -> None:
+    others = effect(verdict="drop", decided=(POLICY,), met=(POLICY,), connections=("a connection",), ended="by nobody")
+    shown = output.text(comparison(sure(change(0, others, effect()))))
+    rows = [line for line in shown.splitlines() if line.startswith("      ")]
+    labels = [row.strip().split("  ")[0] for row in rows]
+    assert labels == ["packet", "ask", "old", "new", "given up", "connection"]
 
 
 def test_the_text_names_who_sifted_and_what_was_not_confirmed() -> None:
