@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness import project
+from harness.numbers import percent, whole
 from harness.pytest_plugin import companions, distribute, fixtures, foreseen, items, selection
 from harness.pytest_plugin.fixtures import nft_lab as nft_lab
 from harness.pytest_plugin.fixtures import nft_module_lab as nft_module_lab
@@ -97,7 +97,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--nft-repeat",
-        type=_count,
+        type=whole(1),
         default=1,
         metavar="N",
         help="run every scenario N times, to find those whose outcome varies; -x stops at the first that fails",
@@ -113,7 +113,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--nft-cov", action="store_true", help="show which rules, policies and matches the scenarios met")
     group.addoption(
-        "--nft-cov-fail-under", type=float, metavar="PERCENT", help="fail when less of the rules and policies is met"
+        "--nft-cov-fail-under", type=percent, metavar="PERCENT", help="fail when less of the rules and policies is met"
     )
     parser.addini("nft_kernel", "kernels to run on, as --nft-kernel", type="args", default=[])
     parser.addini("nft_program", "the nft that reads rulesets, as --nft-program", default="")
@@ -121,12 +121,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     # Read by harness.project as well, for nft-harness check and others.
     parser.addini(project.ALLOW, "files and folders that scenarios may name outside of their project", type="paths")
     parser.addini(project.FILES, "patterns of scenario files' names", type="args", default=list(project.PATTERNS))
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of repetitions")
-    return int(text)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -136,7 +136,7 @@ class TestCollection:
         result = run(anywhere, "--nft-repeat=2", "--collect-only", "-q")
         result.stdout.fnmatch_lines(["*::HTTPS-passes[[]1]", "*::SSH-is-dropped[[]1]", "*::HTTPS-passes[[]2]"])
         result = run(anywhere, "--nft-repeat=0")
-        result.stderr.fnmatch_lines(["*--nft-repeat: 0 is not a number of repetitions"])
+        result.stderr.fnmatch_lines(["*--nft-repeat: '0' is not a whole number of 1 or more"])
 
     def test_python_tests_run_beside_them(self, anywhere: pytest.Pytester) -> None:
         anywhere.makepyfile(test_x="def test_x(): pass")

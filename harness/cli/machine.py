@@ -7,6 +7,7 @@ import sys
 
 from harness.cli.statuses import NO
 from harness.errors import HarnessError
+from harness.numbers import whole
 from harness.text import colour, in_colour, lines
 
 # Imports of a subcommand's own modules stand in its functions: the others need not wait for them.
@@ -127,7 +128,7 @@ def discover(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="write JSON there instead of a table")
     parser.add_argument("--config", type=Path, metavar="FILE", help="write a file for nft-harness trace --config")
     parser.add_argument(
-        "--max-trace", type=int, metavar="N", help="write only the N most informative ones to that file"
+        "--max-trace", type=whole(1), metavar="N", help="write only the N most informative ones to that file"
     )
     parser.add_argument(
         "--kernel", default=DEFAULT, help=f"of the microVM, where this machine's cannot be asked; default: {DEFAULT}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from harness.cli.statuses import BROKEN, NO
 from harness.errors import BrokenMeasurement, HarnessError
+from harness.numbers import percent, whole
 from harness.text import say
 
 if TYPE_CHECKING:
@@ -117,8 +118,14 @@ def diff(parser: argparse.ArgumentParser) -> None:
     add("--optimize", action="store_true", help="compare a ruleset with what nft --optimize makes of it")
     add("--kernels", nargs=2, metavar="KERNEL", help="compare what two kernels do with one ruleset")
     add("--permute", action="store_true", help="compare the same files loaded in other orders")
-    add("--packets", type=_budget, default=500, metavar="N", help="generated packets at most; default: 500")
-    add("--seed", type=int, default=1, metavar="N", help="of the packets made at random; default: 1")
+    add(
+        "--packets",
+        type=whole(1, PACKETS_AT_MOST),
+        default=500,
+        metavar="N",
+        help="generated packets at most; default: 500",
+    )
+    add("--seed", type=whole(0), default=1, metavar="N", help="of the packets made at random; default: 1")
     add("--scenarios", type=Path, action="append", metavar="FILE", help="send the packets of a scenario file as well")
     add("--pcap", type=Path, metavar="FILE", help="send the packets of a capture as well")
     add("--lab", default="", metavar="LAB", help="a built-in lab or the file of one; default: one for both rulesets")
@@ -140,13 +147,6 @@ SIFT = (
     "where packets are sifted by nf_tables' trace and what arrives, before functions confirm what changes: on the "
     "kernel that confirms (default), on this machine's own (needs root, loads modules of nf_tables), or not"
 )
-
-
-def _budget(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= PACKETS_AT_MOST:
-        raise argparse.ArgumentTypeError(f"is not in 1…{PACKETS_AT_MOST:,}")
-    return number
 
 
 def _write(path: Path, text: str) -> None:
@@ -209,25 +209,18 @@ def mutate(parser: argparse.ArgumentParser) -> None:
     add("-k", dest="keyword", default="", metavar="EXPR", help="scenarios by name, as pytest -k")
     add("-m", dest="markers", default="", metavar="EXPR", help="scenarios by mark, as pytest -m")
     add("--ruleset", action="append", metavar="FILE", help="only this one of their rulesets; can be given repeatedly")
-    add("--fail-under", type=float, metavar="PERCENT", help="exit with 1 when the score of all is less")
+    add("--fail-under", type=percent, metavar="PERCENT", help="exit with 1 when the score of all is less")
     add("--save", type=Path, metavar="FILE", help="append a scenario for each survivor, with what the ruleset does")
     add("--json", type=Path, metavar="FILE", help="write a report for viewers of mutants; - for standard output")
     add("--html", type=Path, metavar="FILE", help="write a page there; - likewise")
     add("--github", action="store_true", help="print annotations for GitHub Actions")
     add("--fresh", action="store_true", help="run everything again, whatever is known of earlier runs")
-    add("--mutants", type=_mutants, default=1000, metavar="N", help="mutants of a ruleset at most; default: 1000")
-    add("--seed", type=int, default=1, metavar="N", help="of what is drawn at random; default: 1")
+    add("--mutants", type=whole(1), default=1000, metavar="N", help="mutants of a ruleset at most; default: 1000")
+    add("--seed", type=whole(0), default=1, metavar="N", help="of what is drawn at random; default: 1")
     add("--sift", default="kernel", choices=("kernel", "no"), help=SIFTED)
     add("--nft-kernel", default="", metavar="KERNEL", help="as of pytest; default: what its settings say")
     add("--nft-tracer", default="auto", choices=TRACERS, help="how functions are traced, as pytest --nft-tracer")
     parser.set_defaults(run=run)
-
-
-def _mutants(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("is not 1 or more")
-    return number
 
 
 SIFTED = (

@@ -7,6 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from harness.cli.statuses import BROKEN, NO
+from harness.errors import HarnessError
+from harness.numbers import percent
 from harness.text import escape, say
 
 if TYPE_CHECKING:
@@ -60,8 +62,14 @@ def report(parser: argparse.ArgumentParser) -> None:
     def reported(options: argparse.Namespace) -> int:
         from harness.model import result, stored_results
 
+        if options.kernel and not options.scenarios:
+            raise HarnessError("--kernel says where scenarios should have run", remedy="name them with --scenarios")
         results = stored_results.load(options.results)
         absent = _missing(results, options)
+        if not results:
+            named = ", ".join(map(str, options.results))
+            remedy = "pytest --nft-results or --nft-jsonl stores those of the scenarios that it runs"
+            raise HarnessError(f"{named}: there are no stored results", remedy=remedy)
         if changed := result.changed(results, Path()):
             names = escape(", ".join(changed))
             say(
@@ -114,7 +122,7 @@ def report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cov-fail-under",
         dest="nft_cov_fail_under",
-        type=float,
+        type=percent,
         metavar="PERCENT",
         help="exit with status 1 if coverage is below PERCENT",
     )

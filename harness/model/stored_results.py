@@ -21,7 +21,7 @@ from harness.model.result import Result, RulesetPlan, order, read
 def load(paths: Iterable[Path]) -> StoredResults:
     """Read stored results from files and folders, in the order of their scenario files.
 
-    Raises :class:`~harness.errors.HarnessError` for a file that is none, when there is nothing, and for a full disk.
+    Raises :class:`~harness.errors.HarnessError` for a file that is none, for a folder without any, and for a full disk.
     """
     results = StoredResults(read(paths))
     results.sort()

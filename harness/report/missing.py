@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from harness import project
-from harness.errors import Position
+from harness.errors import Position, ScenarioError
 from harness.model.layers import NAMES
 from harness.model.result import Result
 from harness.scenario.case import Broken
 from harness.scenario.files import choose, shortened
 from harness.scenario.load import load_all
+from harness.scenario.problems import without_scenarios
 
 REASON = "not run: no stored result is of this scenario"
 
@@ -23,7 +24,8 @@ def missing(results: Iterable[Result], paths: Sequence[Path], kernels: Sequence[
     A kernel is the beginning of a release, as ``6.12``; default: all that ``results`` name. Names of files are
     compared as pytest writes them where its root folder is the current one. Tests in Python are not looked for.
 
-    Raises :class:`~harness.errors.ScenarioError` for settings of pytest that cannot be read.
+    Raises :class:`~harness.errors.ScenarioError` for settings of pytest that cannot be read, and for a path that is not
+    there or holds no scenarios.
     """
     there = {(test, one.kernel) for one in results for test in (one.id, _without_turn(one.id))}
     releases = sorted({kernel for _, kernel in there if kernel})
@@ -45,6 +47,12 @@ def missing(results: Iterable[Result], paths: Sequence[Path], kernels: Sequence[
 def _scenarios(paths: Sequence[Path]) -> Iterator[tuple[str, str, Position]]:
     """Node id, name and place of each scenario."""
     settings = project.find(paths)
+    for named in paths:
+        if not named.exists():
+            raise ScenarioError("cannot be read: no such file or directory", Position(str(named)))
+        if not choose([str(named)], settings).files:
+            wrong = ScenarioError("is not a scenario file", Position(str(named)), remedy="name a YAML file or a folder")
+            raise without_scenarios(named, settings) if named.is_dir() else wrong
     for path in choose(map(str, paths), settings).files:
         file = shortened(path)
         loaded = load_all(file, layers=NAMES, project=settings)

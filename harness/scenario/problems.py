@@ -49,13 +49,18 @@ def checked(paths: Iterable[Path], *, layers: Collection[str] | None = None, pro
     )
 
 
+def without_scenarios(folder: Path, project: Project) -> ScenarioError:
+    """What is wrong with a folder without a scenario file."""
+    patterns = " ".join(project.patterns)
+    error = ScenarioError(f"has no scenario file, that is, none that matches {patterns}", Position(str(folder)))
+    error.remedy = f"name the file, or set {FILES} in the project's pytest settings"
+    return error
+
+
 def _checked(path: Path, layers: Collection[str] | None, project: Project) -> Checked:
     chosen = choose([str(path)], project)
     if path.is_dir() and not chosen.files:
-        patterns = " ".join(project.patterns)
-        error = ScenarioError(f"has no scenario file, that is, none that matches {patterns}", Position(str(path)))
-        error.remedy = f"name the file, or set {FILES} in the project's pytest settings"
-        return Checked(0, 0, chosen.left_alone, (error,))
+        return Checked(0, 0, chosen.left_alone, (without_scenarios(path, project),))
     errors: list[ScenarioError] = []
     cases: list[Case] = []
     scenarios = 0

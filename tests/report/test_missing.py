@@ -84,3 +84,40 @@ def test_a_file_that_is_wrong_needs_a_result_as_well(report: Report, project: Pa
 def test_nothing_is_looked_for_unasked(report: Report) -> None:
     status, results = report((PASSES, K6), arguments=())
     assert (status, len(results)) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("scenarois", "scenarois: cannot be read: no such file or directory"),
+        ("scenarios/edge.yaml::HTTPS-passes", "scenarios/edge.yaml::HTTPS-passes: cannot be read: no such file"),
+        ("scenarios/rulesets/edge.nft", "scenarios/rulesets/edge.nft: is not a scenario file; name a YAML file or"),
+        ("scenarios/rulesets", "scenarios/rulesets: has no scenario file"),
+    ],
+)
+def test_a_path_without_scenarios_is_wrong(
+    path: str, sentence: str, project: Path, report: Report, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "all.jsonl").touch()
+    rulesets = project / "scenarios/rulesets"
+    rulesets.mkdir(exist_ok=True)
+    (rulesets / "edge.nft").write_text("table inet edge { }\n")
+    assert report((PASSES, K6), arguments=("--scenarios", "scenarios", "--scenarios", path))[0] == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_kernel_without_scenarios_says_nothing(
+    project: Path, report: Report, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "all.jsonl").touch()
+    assert report((PASSES, K6), arguments=("--kernel", "6.12"))[0] == 2
+    assert "name them with --scenarios" in capsys.readouterr().err
+
+
+def test_no_results_at_all(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(project)
+    (project / "none.jsonl").touch()
+    assert main(["report", "none.jsonl", "--cov-fail-under", "90"]) == 2
+    assert "none.jsonl: there are no stored results" in capsys.readouterr().err
+    assert main(["report", "none.jsonl", "--scenarios", "scenarios"]) == 3
+    assert "no result of 2 scenarios" in capsys.readouterr().err
