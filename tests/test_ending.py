@@ -159,3 +159,25 @@ def test_the_first_signal_asks_and_the_second_ends(number: signal.Signals) -> No
 
 def test_statuses_of_programs_are_a_shells() -> None:
     assert [exit_status(code) for code in (0, 7, -9)] == [0, 7, 137]
+
+
+DATETIME = """
+import sys
+
+def interrupt(frame, event, argument):
+    if event == "call" and frame.f_code.co_filename.endswith("datetime.py"):
+        sys.setprofile(None)
+        raise KeyboardInterrupt
+
+sys.setprofile(interrupt)
+try:
+    import harness.model.observation
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_signal_in_the_import_that_msgspec_does_by_itself_is_not_lost() -> None:
+    # Its C code would go on without datetime, and crash later.
+    done = subprocess.run([sys.executable, "-c", DATETIME], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
