@@ -33,6 +33,11 @@ def escape(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return ``number`` with ``noun``, which takes an s in the plural: ``1 packet``, ``2 more packets``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def lines(text: str, *, colour: bool = False) -> str:
     """Return the lines of ``text`` as a terminal may show them: nothing moves the cursor or is a workflow command.
 

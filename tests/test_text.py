@@ -148,3 +148,10 @@ def test_report_shows_no_command(
     assert main(["report", str(tmp_path)]) == 0
     said = capsys.readouterr()
     assert is_harmless(said.out + said.err)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(0, "0 packets"), (1, "1 packet"), (2, "2 packets"), (1200, "1,200 packets")]
+)
+def test_a_noun_agrees_with_its_number(number: int, said: str) -> None:
+    assert text.counted(number, "packet") == said

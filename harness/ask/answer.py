@@ -15,7 +15,7 @@ from harness.pytest_plugin.results import lab_plan
 from harness.reading.decision import outcome
 from harness.report.terminal import story
 from harness.scenario.models.expect import Expect
-from harness.text import escape
+from harness.text import counted, escape
 from harness.topology.network import Network
 
 SHOWN = 20
@@ -37,7 +37,7 @@ def text(title: str, about: str, seen: Seen, network: Network, *, colour: bool) 
         parts.append(story(sent.summary, evidence, colour=colour))
         parts += [f"  {faint}{'note':10}{plain}{escape(note)}" for note in sent.notes]
     if len(seen.sent) > SHOWN:
-        parts.append(f"  and {len(seen.sent) - SHOWN} more packets, which --json shows")
+        parts.append(f"  and {counted(len(seen.sent) - SHOWN, 'more packet')}, which --json shows")
     return parts[0] + "\n" + "\n\n".join(parts[1:])
 
 

@@ -66,7 +66,7 @@ def save(path: Path, name: str, case: Case, seen: Seen, lab: ChosenLab) -> str:
             put_schema(path.parent)
     except OSError as error:
         raise HarnessError(f"{path} can't be written: {error.strerror}") from None
-    return f"{path}: {'begun with' if before is None else 'has'} the scenario '{named}'"
+    return f"{path}: {'begun with' if before is None else 'now has'} the scenario '{named}'"
 
 
 def put_schema(folder: Path) -> None:

@@ -56,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _write_no_more()
         return 128 + signal.SIGPIPE
     except OSError as error:  # such as a full disk, wherever that is met
-        say(f"nft-harness: error: {error}", sys.stderr)
+        named = f"{error.filename}: " if error.filename else ""
+        say(f"nft-harness: error: {named}{(error.strerror or str(error)).lower()}", sys.stderr)
         _write_no_more()
         return UNABLE
     except Exception:

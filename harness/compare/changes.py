@@ -115,16 +115,16 @@ def difference(old: Effect, new: Effect, *, rules: tuple[Decider, Decider] | Non
     if old.verdict != new.verdict:
         return f"{old.verdict} → {new.verdict}"
     for name, before, after in (
-        ("arrives", old.arrived, new.arrived),
-        ("is given up", (old.ended,), (new.ended,)),
-        ("is answered", old.answers, new.answers),
-        ("mark", (str(old.mark),), (str(new.mark),)),
-        ("logs", old.logs, new.logs),
-        ("sets", tuple(_held(old.elements)), tuple(_held(new.elements))),
-        ("connection", old.connections, new.connections),
+        ("arrives differently", old.arrived, new.arrived),
+        ("is given up differently", (old.ended,), (new.ended,)),
+        ("is answered differently", old.answers, new.answers),
+        ("another mark", (str(old.mark),), (str(new.mark),)),
+        ("logs differently", old.logs, new.logs),
+        ("other elements", tuple(_held(old.elements)), tuple(_held(new.elements))),
+        ("another entry of conntrack", old.connections, new.connections),
     ):
         if before != after:
-            return f"{old.verdict}, {name} differently"
+            return f"{old.verdict}, {name}"
     if rules and (rules[0].chain, rules[0].text) != (rules[1].chain, rules[1].text):
         return f"{old.verdict}, by another rule"
     if hooks and old.hooks != new.hooks:

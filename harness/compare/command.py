@@ -31,6 +31,7 @@ from harness.packets.spec import Send
 from harness.scenario.case import Case
 from harness.scenario.load import load_all
 from harness.scenario.models.actions import SendAction
+from harness.text import counted
 from harness.topology.network import Network
 from harness.vm import placement
 
@@ -39,6 +40,7 @@ REPORTED: Final = 200
 EXPLAINED: Final = 200
 """Rules and policies that no packet met of which the reason is looked for: that takes long in a chain of thousands."""
 LEFT_OUT: Final = "no packet was made for it, as the rulesets are large"
+NOT_SENT: Final = "packets were made for it, and none of those that --packets left met it"
 ROUNDS: Final = 4
 """Times that witnesses are made simpler."""
 
@@ -220,7 +222,7 @@ class _Comparing:
         devices = [SimulatedDevice(SimulatedRuleset(one), chosen.network) for one in facts]
         packets, generator = self._packets(devices, chosen.network)
         old, new = (side.name for side in self._sides)
-        self._progress(f"{old}, {new}: {len(packets)} packets; the lab: {chosen.described}")
+        self._progress(f"{old}, {new}: {counted(len(packets), 'packet')}; the lab: {chosen.described}")
         unclear: list[Sent] = []
         changes = grouped(list(self._changes(packets, chosen.network, sift=self._is_sifted, unclear=unclear)), _cost)
         for _ in range(ROUNDS):
@@ -230,7 +232,7 @@ class _Comparing:
         if self._is_sifted:
             changes = [*self._confirmed(changes, chosen.network)]
             if unclear:
-                self._progress(f"  {len(unclear)} packets that sifting leaves open are measured one by one")
+                self._progress(f"  measured one by one, as sifting leaves them open: {counted(len(unclear), 'packet')}")
                 changes += self._changes(unclear, chosen.network, sift=False)
             changes = grouped(changes, _cost)
         if len(packets) == sum(self.broken.values()):
@@ -253,7 +255,7 @@ class _Comparing:
             unmet=tuple(_unmet(books, devices, generator)),
             beyond=tuple(sorted(generator.boundaries.beyond)),
             too_many=len(generator.left_out),
-            broken=tuple(f"{number} packets: {why}" for why, number in self.broken.items()),
+            broken=tuple(f"{counted(number, 'packet')}: {why}" for why, number in self.broken.items()),
             by_chance=self.by_chance,
             disagreements=tuple(self.disagreements),
         )
@@ -382,7 +384,10 @@ def _unmet(books: Sequence[Book], devices: Sequence[SimulatedDevice], generator:
         if place not in book.met
     ]
     for book, device, place in places[:EXPLAINED]:
-        why = LEFT_OUT if place in generator.left_out else why_none(device, place)
+        if place in generator.left_out:
+            why = LEFT_OUT
+        else:
+            why = NOT_SENT if (id(device), place) in generator.made else why_none(device, place)
         yield f"{book.named(place)}: {why}"
     yield from (str(book.named(place)) for book, _, place in places[EXPLAINED:])
 

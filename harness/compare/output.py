@@ -8,7 +8,7 @@ import msgspec
 
 from harness.compare.changes import Change, details
 from harness.generate.pool import describe_send
-from harness.text import command, escape, html_page, html_text, markdown
+from harness.text import command, counted, escape, html_page, html_text, markdown
 
 FUNCTIONS = "functions"
 SHOWN = 10
@@ -75,7 +75,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
                 "only one of them has come first"
             )
         if self.by_chance:
-            yield f"{self.by_chance} packets are not compared, as chance or the clock decides about them"
+            yield f"not compared, as chance or the clock decides: {counted(self.by_chance, 'packet')}"
         for one in self.disagreements:
             yield f"seen by nf_tables' trace or by what arrived, and not confirmed with {self.watched}: {one}"
         yield from (f"not measured: {one}" for one in self.broken)
@@ -89,7 +89,7 @@ def text(one: Comparison) -> str:
     lines = [escape(one.title)]
     for change in one.changes:
         accepted = "  (accepted)" if change.accepted else ""
-        many = f"  and {change.packets - 1} more packets" if change.packets > 1 else ""
+        many = f"  and {counted(change.packets - 1, 'more packet')}" if change.packets > 1 else ""
         lines.append(f"  {escape(change.kind)}{accepted}")
         rows = [
             ("packet", f"{escape(change.witness.summary)}{many}"),
@@ -185,7 +185,7 @@ def as_html(comparisons: Sequence[Comparison]) -> str:
             kind = html_text(change.kind) + (" (accepted)" if change.accepted else "")
             parts.append(
                 f"<tr class={'ok' if change.accepted else 'new'}><td>{kind}"
-                f"<td><code>{html_text(change.witness.summary)}</code><br>{change.packets} packets"
+                f"<td><code>{html_text(change.witness.summary)}</code><br>{counted(change.packets, 'packet')}"
                 f"<td><code>{html_text(str(change.old))}</code>"
                 f"<td><code>{html_text(str(change.new))}</code><td>{rows}</tr>"
             )

@@ -64,6 +64,8 @@ class Pool:
         self._devices = devices
         self.left_out: set[Place] = set()
         """Rules and policies that no packet was made for, as :data:`EVALUATED_AT_MOST` was reached."""
+        self.made: set[tuple[int, Place]] = set()
+        """Rules and policies that packets were made for, behind the ``id`` of the device."""
         self._tried_at_most = TRIED_AT_MOST if tried is None else tried
         self._before = sum(device.ruleset.evaluated for device in devices)
         self._random = random.Random(seed)
@@ -97,6 +99,7 @@ class Pool:
                 self.left_out.add(key)
                 continue
             for one in self._of(makers[id(device)], key, wanted):
+                self.made.add((id(device), key))
                 for sends in _with_burst(one.sends, burst):
                     if (text := repr(sends)) not in seen:
                         seen.add(text)

@@ -121,7 +121,7 @@ def why_none(device: SimulatedDevice, key: Place, before: Sequence[str] = ()) ->
         return "an earlier rule decides every packet"
     if before:
         return f"every packet tried for it is decided before by {' or by '.join(before[:2])}"
-    return "no packet was found: its matches exclude one another, or init does not understand them"
+    return "no packet was found: its matches exclude one another, or packets cannot be made for one of them"
 
 
 def _refused(device: SimulatedDevice, chain: SimulatedChain, rule: SimulatedRule | None) -> str:

@@ -30,7 +30,7 @@ from harness.save import save
 from harness.scenario.case import Broken, Case
 from harness.scenario.files import is_called_so
 from harness.scenario.load import load_all
-from harness.text import escape
+from harness.text import counted, escape
 from harness.vm import images, placement
 
 SAVES: Final = (".v4", ".v6", ".ipset")
@@ -233,7 +233,7 @@ class _Work:
         found: dict[str, int | None] = dict.fromkeys(waiting)
         if not waiting:
             return found
-        progress(f"sending {len(waiting)} packets")
+        progress(f"sending {counted(len(waiting), 'packet')}")
         rules: tuple[Rule, ...] = ()
         cases = {text: case for text in waiting if isinstance(case := self._cases[text], Case)}
         for done, (text, seen) in enumerate(zip(cases, send(list(cases.values())), strict=True)):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from harness.generate.pool import describe_send
 from harness.mutate.results import MutantResult, RulesetResult, score, shown
-from harness.text import command, escape, html_page, html_text
+from harness.text import command, counted, escape, html_page, html_text
 
 TITLE = "no scenario guards this rule"
 NOT_SEARCHED = "not found yet: the search was interrupted"
@@ -20,7 +20,9 @@ def text(results: Sequence[RulesetResult]) -> str:
     equivalent = list(shown(results, "equivalent"))
     if equivalent:
         lines.append("probably equivalent: no packet that was tried distinguishes these from the original")
-        lines += [f"  {_place(one)}: {escape(one.name)} ({one.packets} packets tried)" for _, one in equivalent]
+        lines += [
+            f"  {_place(one)}: {escape(one.name)} ({counted(one.packets, 'packet')} tried)" for _, one in equivalent
+        ]
         lines.append("")
     for status, words in (("unjudged", "no scenario could be run under these"), ("not run", "not run")):
         found = list(shown(results, status))
@@ -149,6 +151,6 @@ def _row(one: MutantResult) -> str:
             f"<code>{html_text(one.witness.summary)}</code><br>{html_text(one.witness.difference + _confirmed(one))}"
         )
     else:
-        tried = NOT_SEARCHED if one.status == "survived" else f"{one.packets} packets tried"
+        tried = NOT_SEARCHED if one.status == "survived" else f"{counted(one.packets, 'packet')} tried"
         about = html_text(f"{one.killed_by}: {one.why}" if one.killed_by else tried)
     return f"<tr><td>{html_text(_place(one))}<td>{html_text(one.name)}<td><code>{lines}</code><td>{about}</tr>"

@@ -39,6 +39,7 @@ from harness.mutate.survivors import Searching
 from harness.pytest_plugin import kept_frames
 from harness.scenario.case import Case, Files
 from harness.scenario.files import shortened
+from harness.text import counted
 
 REPORTED_S = 5.0
 """Seconds from one line about the progress to the next."""
@@ -275,7 +276,9 @@ class MutatedRuleset:
         todo = [mutant for mutant in self.survivors() if not self.known(mutant).is_searched]
         if not todo:
             return
-        self._progress(f"  {len(todo)} survivors: looking for packets that distinguish them from the original")
+        self._progress(
+            f"  {counted(len(todo), 'survivor')}: looking for packets that distinguish them from the original"
+        )
         is_searched = False
         searching = Searching(self.structure, self.network_case, self._session(), self._seed)
         try:

@@ -16,6 +16,7 @@ from harness import __version__
 from harness.errors import Position
 from harness.mutate.output import diff, question
 from harness.mutate.results import MutantResult, RulesetResult
+from harness.text import counted
 
 STRYKER: Final = {
     "killed": "Killed",
@@ -90,7 +91,9 @@ def _reason(one: MutantResult) -> str:
     if one.witness is not None:
         return f"{question(one.witness.sends)}: {one.witness.difference}"
     if one.status == "equivalent":
-        return f"probably equivalent: none of {one.packets} packets that were tried distinguishes it from the original"
+        return (
+            f"probably equivalent: {counted(one.packets, 'packet')} tried, and none distinguishes it from the original"
+        )
     return "no scenario could be run under it" if one.status == "unjudged" else ""
 
 

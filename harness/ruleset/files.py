@@ -167,7 +167,9 @@ class _Files:
         try:
             return self.texts.text(file)
         except Unreadable as reason:
-            raise ScenarioError(f"{self.shown(file)} {reason.sentence}", position, remedy=reason.remedy) from None
+            itself = position == Position(self.shown(file))  # a main file, which no other one names
+            sentence = reason.sentence if itself else f"{self.shown(file)} {reason.sentence}"
+            raise ScenarioError(sentence, position, remedy=reason.remedy) from None
 
     def shown(self, file: Path) -> str:
         """The user's name of ``file``: of a main file as given, else by the main file whose folder it lies in."""

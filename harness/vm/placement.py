@@ -115,7 +115,8 @@ def _choose(request: str, progress: Progress, tracer: str) -> Placement:
     if request == HOST:
         sudo = privileged.ask(tracer) if not able and os.geteuid() != 0 else None
         answer = Support(sudo.able, sudo.reason) if sudo else host
-        answer.require(f"{privileged.OTHERWISE}, or run as root on a kernel with kprobes")
+        without = "" if stacks else ", or have --nft-tracer tracepoints show a part of the path"
+        answer.require(f"{privileged.OTHERWISE}{without}, or run as root on a kernel with kprobes")
         return Placement(image=None, reason="asked for", tracer=tracer, sudo=sudo)
     if request == AUTO and able:
         return Placement(image=None, reason=f"it has {'tracepoints' if stacks else 'function probes'}", tracer=tracer)

@@ -29,7 +29,7 @@ from harness.linux import features
 from harness.linux.features import Support
 from harness.vm import keeper, machine
 
-OTHERWISE = "leave out --nft-kernel host and a microVM is used"
+OTHERWISE = "leave out --nft-kernel host (--kernel host) and a microVM is used"
 
 SETPRIV = "/usr/bin/setpriv"
 """What sudo runs, of util-linux, which Debian always has."""

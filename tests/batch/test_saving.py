@@ -60,7 +60,7 @@ def test_a_file_is_begun_with_its_schema_beside_it(folder: Path, make_result: Ma
 def test_another_is_appended_under_a_name_of_its_own(folder: Path, make_result: Make) -> None:
     save(make_result)
     before = (folder / "scenarios/edge.yaml").read_text()
-    assert save(make_result) == "scenarios/edge.yaml: has the scenario 'HTTPS (2)'"
+    assert save(make_result) == "scenarios/edge.yaml: now has the scenario 'HTTPS (2)'"
     text = (folder / "scenarios/edge.yaml").read_text()
     assert text.startswith(before)
     assert [case.name for case in load(folder / "scenarios/edge.yaml")] == ["HTTPS", "HTTPS (2)"]

@@ -40,6 +40,17 @@ def test_packets_on_which_the_rulesets_differ_are_among_them(
     assert sent <= differing
 
 
+def test_what_packets_were_made_for_is_known_however_few_are_sent() -> None:
+    network = Network.of(LABS["router"])
+    side = table([match("tcp", "dport", 80), ACCEPT], [match("tcp", "dport", 81), match("tcp", "dport", 82), ACCEPT])
+    device = SimulatedDevice(SimulatedRuleset(side), network)
+    generator = Pool([device], 1)
+    assert len(generator.packets(1)) == 1
+    (first, never) = (rule.key for chain in device.ruleset.chains.values() for rule in chain.rules)
+    assert (id(device), first) in generator.made
+    assert (id(device), never) not in generator.made
+
+
 def test_a_limit_gets_as_many_packets_as_are_over_it() -> None:
     limited = [match("tcp", "dport", 25), {"limit": {"rate": 1, "per": "second", "burst": 3}}, ACCEPT]
     assert 4 in {send.get("count") for one in made(table(limited)) for send in one.sends}

@@ -102,6 +102,14 @@ def test_a_ruleset_that_cannot_be_used_is_refused_at_its_place(device: Host, nam
     assert str(refused.value.position) == f"{ZOO / 'broken'}/{place}"
 
 
+def test_a_ruleset_that_is_no_text_is_named_once(device: Host, tmp_path: Path) -> None:
+    file = tmp_path / "binary.nft"
+    file.write_bytes(b"table ip t { }\n\0\n")
+    with pytest.raises(ScenarioError) as refused:
+        Ruleset.load(device, file)
+    assert str(refused.value) == f"{file}: has a NUL character in line 2; remove it: a ruleset is text"
+
+
 def test_a_comment_may_speak_of_the_trace(device: Host, tmp_path: Path) -> None:
     file = tmp_path / "comment.nft"
     file.write_text('table ip t { chain c { accept comment "not meta nftrace set 0"; }; }\n')
