@@ -321,12 +321,19 @@ class TestMicrovm:
     def test_a_panic_is_an_error_with_the_last_words(self, project: pytest.Pytester, kernel: str) -> None:
         project.makeconftest(
             """
+            import os
             from pathlib import Path
             import pytest
+            from harness.wait import wait_until
+
+            def pytest_runtest_logreport(report):
+                if hasattr(report, "node") and report.when == "teardown":  # it has arrived here
+                    Path("arrived").touch()
 
             @pytest.hookimpl(tryfirst=True)
             def pytest_runtest_setup(item):
                 if "SSH" in item.name:
+                    wait_until(lambda: "arrived" in os.listdir(), 30, "the report of the other to arrive")
                     Path("/proc/sysrq-trigger").write_text("c")
             """
         )
