@@ -152,6 +152,7 @@ def lab(parser: argparse.ArgumentParser) -> None:
 
     def enter(options: argparse.Namespace) -> int:
         from harness.shell import enter
+        from harness.vm.placement import asked_nft
 
         file, _, scenario = options.scenario.partition("::")
         request = enter.ShellRequest(
@@ -162,7 +163,7 @@ def lab(parser: argparse.ArgumentParser) -> None:
             send=not options.fresh,
             kernel=options.kernel,
             modules=options.modules,
-            nft_program=options.nft_program,
+            nft_program=asked_nft(options.nft_program),
         )
         return enter.enter(request)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli import main
 from harness.errors import HarnessError, ScenarioError
 from harness.shell import enter
 from harness.shell.enter import ShellRequest
@@ -31,6 +32,21 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
         enter.enter(ShellRequest(file=EDGE, host="pc"))
     with pytest.raises(ScenarioError, match="cannot be read"):
         enter.find(tmp_path / "none.yaml", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variable", "asked"),
+    [([], "", "image"), ([], "host", "host"), (["--nft-program", "6.12"], "host", "6.12")],
+)
+def test_the_nft_on_the_host_is_the_one_asked_for(
+    arguments: list[str], variable: str, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+    monkeypatch.setenv("NFT_PROGRAM", variable)
+    monkeypatch.setattr("harness.vm.placement.use_nft", used.append)
+    monkeypatch.setattr(enter, "_here", lambda *_: 7)
+    assert main(["lab", "enter", str(EDGE), "--kernel", "host", *arguments]) == 7
+    assert used == [asked]
 
 
 def lab(*arguments: str) -> subprocess.CompletedProcess[str]:
