@@ -178,7 +178,7 @@ def _listed(
 def _clauses(places: Sequence[CoveredRule]) -> Iterator[str]:
     """How many matches, policies, jumps and elements were seen to decide; and the matches that were not."""
     matches = [one for place in places for one in place.clauses.values()]
-    both = sum(one.held and one.failed for one in matches)
+    both = sum(bool(one.held and one.failed) for one in matches)
     open_ = sum(bool(one.missing) and one.is_open for one in matches)
     policies = [place for place in places if place.is_policy]
     jumps = [place for place in places if not place.is_policy and _JUMPS.search(place.text)]

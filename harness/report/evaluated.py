@@ -6,6 +6,7 @@ follows from it: a chain is evaluated from its first rule on.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -23,8 +24,10 @@ from harness.reading.reach import unreachable
 class SeenClause(msgspec.Struct, kw_only=True):
     """A match of a rule, and what packets have shown of it."""
 
-    held: bool = False
-    failed: bool = False
+    held: dict[str, None] = {}
+    """Names of the scenarios in which it held, in order."""
+    failed: dict[str, None] = {}
+    """Names of those in which it failed."""
     is_open: bool = False
     """Whether it may have failed for a packet."""
 
@@ -127,7 +130,7 @@ class _Places:
         """Count what the packets ``sent`` by the scenario ``name`` met."""
         for rule, seen in self._ruleset.passes(sent):
             if place := self._chains[rule.chain_path][self._numbers[rule.chain_path, rule.handle]]:
-                _count_clauses(place, seen)
+                _count_clauses(place, name, seen)
         for one in sent:
             for packet in one.observation.packets:
                 for step, first in _of_packet(packet, one.observation.device):
@@ -167,12 +170,12 @@ def _fill(place: CoveredRule, rule: Rule, ruleset: _Ruleset) -> None:
         place.clauses = {one: SeenClause() for one in clauses(rule.text)}
 
 
-def _count_clauses(place: CoveredRule, seen: MatchesHeld) -> None:
-    """Put into ``place`` which matches held or failed for a packet that came there."""
+def _count_clauses(place: CoveredRule, name: str, seen: MatchesHeld) -> None:
+    """Put into ``place`` which matches held or failed for a packet of the scenario ``name`` that came there."""
     for one in seen.held:
-        place.clauses.setdefault(one, SeenClause()).held = True
+        place.clauses.setdefault(one, SeenClause()).held[name] = None
     if seen.failed:
-        place.clauses.setdefault(seen.failed, SeenClause()).failed = True
+        place.clauses.setdefault(seen.failed, SeenClause()).failed[name] = None
     for one in seen.open:
         place.clauses.setdefault(one, SeenClause()).is_open = True
 
@@ -182,8 +185,14 @@ def _place(
 ) -> CoveredRule | None:
     if one.position is None or one.position.file == of_steps:
         return None
-    new = CoveredRule(position=one.position, chain_path=one.chain_path, text=text, is_policy=isinstance(one, Policy))
-    return found.setdefault((one.position, one.chain_path), new)
+    path = _OF_BLOCK.sub("__chain", one.chain_path)
+    new = CoveredRule(position=one.position, chain_path=path, text=text, is_policy=isinstance(one, Policy))
+    return found.setdefault((one.position, path), new)
+
+
+_OF_BLOCK = re.compile(r"__chain\d+$")
+"""The name of a block in braces, numbered anew whenever a ruleset is loaded (nf_tables_addchain() in
+net/netfilter/nf_tables_api.c)."""
 
 
 class _Ruleset:

@@ -68,3 +68,19 @@ def test_results_add_up_over_scenarios_and_kernels(make_result: Make) -> None:
     results = [make_result("one", kernel="6.1"), make_result("one", kernel="7.2"), make_result("two", accepted=False)]
     found = {place.position.line: list(place.matched) for place in covered_rules(results)}
     assert found == {3: ["two"], 4: [], 5: ["one"], 6: []}
+
+
+def in_block(result: Result, number: int) -> Result:
+    """``result`` with its rules in a block in braces, which the kernel gave a number."""
+    text = msgspec.json.encode(result).replace(b'"chain":"forward"', b'"chain":"__chain%d"' % number)
+    return msgspec.json.decode(text, type=Result)
+
+
+def test_a_rule_in_a_block_is_one_however_often_the_ruleset_was_loaded(make_result: Make) -> None:
+    results = [in_block(make_result("one"), 3), in_block(make_result("two", accepted=False), 17)]
+    assert results[0].ruleset is not None
+    assert results[0].ruleset.rules[0].chain == "__chain3"
+    plain = covered_rules([make_result("one"), make_result("two", accepted=False)])
+    found = covered_rules(results)
+    assert [(one.position, list(one.matched)) for one in found] == [(one.position, list(one.matched)) for one in plain]
+    assert [one.clauses for one in found] == [one.clauses for one in plain]
