@@ -10,9 +10,14 @@ import msgspec
 
 from harness.generate.lab import ChosenLab
 from harness.model.node import LineColumn, Node
+from harness.packets.spec import Send
 from harness.project import find
+from harness.scenario import resolve
 from harness.scenario.case import Broken, Case
 from harness.scenario.load import load_all
+from harness.scenario.models.actions import SendAction
+from harness.scenario.models.expect import Expect
+from harness.topology.spec import LabSpec
 
 
 def case(
@@ -51,3 +56,32 @@ def document(lab: Mapping[str, Any], ruleset: Sequence[Path], name: str, steps: 
     scenarios.put(0, nowhere, scenario)
     root.put("scenarios", nowhere, scenarios)
     return root
+
+
+def like(case: Case, sends: Sequence[Mapping[str, Any]]) -> Case:
+    """A scenario of packets, each written as ``send``, in the lab and with the rulesets of ``case``.
+
+    Raises :class:`msgspec.ValidationError` for what is no packet.
+    """
+    nowhere = LineColumn(1, 1)
+    steps = [{"send": send} for send in sends]
+    return msgspec.structs.replace(
+        case,
+        name="packet",
+        id="packet",
+        marks=(),
+        actions=tuple(SendAction(send=msgspec.convert(send, Send), expect=Expect()) for send in sends),
+        places=Node.of({"name": "packet", **(steps[0] if len(steps) == 1 else {"steps": steps})}, nowhere),
+    )
+
+
+def lab_of(case: Case) -> ChosenLab:
+    """The lab of a scenario as its file has it."""
+    root = resolve.document(case.file, case.rulesets[case.network.device].project)
+    written = {**root.value, **case.places.value}
+    lab = written.get("lab")
+    if isinstance(lab, dict):
+        return ChosenLab(msgspec.convert(lab, LabSpec), dict(written.get("interfaces") or {}), case.network)
+    near = case.file.parent / str(lab)
+    named = str(near) if near.is_file() else str(lab)
+    return ChosenLab(named, dict(written.get("interfaces") or {}), case.network)

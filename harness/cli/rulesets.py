@@ -240,6 +240,21 @@ def init(parser: argparse.ArgumentParser) -> None:
         def progress(line: str) -> None:
             say(line, sys.stderr)
 
+        if options.complete:
+            from harness.init import complete
+
+            if options.lab or options.no_run:
+                raise HarnessError(
+                    "--complete sends packets in the lab of the scenarios that are there",
+                    remedy="leave out --lab and --no-run",
+                )
+            return complete.run(
+                rulesets(options.ruleset),
+                options.output,
+                kernel=options.kernel,
+                progress=progress,
+                tracer=options.nft_tracer,
+            )
         return command.run(
             rulesets(options.ruleset),
             options.output,
@@ -255,6 +270,8 @@ def init(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lab", default="", metavar="LAB", help="a built-in lab or the file of one; default: chosen")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: scenarios/NAME.yaml")
     parser.add_argument("--no-run", action="store_true", help="write packets only, for pytest --nft-record")
+    help_ = "add scenarios to the file for rules, policies, elements and matches that its own leave open"
+    parser.add_argument("--complete", action="store_true", help=help_)
     parser.add_argument("--kernel", default="auto", help="auto (default), host, a version or a path")
     help_ = "how functions are traced, as pytest --nft-tracer"
     parser.add_argument("--nft-tracer", default="auto", choices=TRACERS, help=help_)

@@ -4,4 +4,6 @@ The packets come from :mod:`harness.generate`; only what the kernel has shown to
 scenario::
 
     generate: a lab, packets ──> batch.measure ──> scenarios ──> file, command
+
+With ``--complete`` the file is there already, see :mod:`harness.init.complete`.
 """

@@ -62,10 +62,11 @@ def run(
 
     Raises :class:`~harness.errors.HarnessError` for a ruleset that cannot be loaded, and for a file that exists.
     """
-    output = output or Path("scenarios", f"{rulesets[0].stem}.yaml")
+    output = output or usual(rulesets)
     project = find([output])
     if output.exists():
-        raise HarnessError(f"{output} already exists", remedy="remove it, or name another with -o")
+        remedy = "remove it, name another with -o, or add --complete for scenarios of what it leaves open"
+        raise HarnessError(f"{output} already exists", remedy=remedy)
     if not is_called_so(output.absolute(), project):
         raise HarnessError(
             f"{output} is not called {' or '.join(project.patterns)}, so pytest would not take it",
@@ -115,7 +116,7 @@ def _in_project(ruleset: Path, output: Path, project: Project, progress: Progres
     if re.search(r'^\s*include\s+"(?!/)', full.read_text(errors="replace"), re.MULTILINE):
         remedy = "copy it there, together with the files it includes"
         raise HarnessError(f"{ruleset} lies outside of the project, and includes other files", remedy=remedy)
-    copy = output.parent / "rulesets" / (ruleset.name if ruleset.suffix in SAVES else f"{ruleset.stem}.nft")
+    copy = copied(ruleset, output)
     if copy.exists():
         if copy.read_bytes() == full.read_bytes():
             return copy
@@ -126,6 +127,16 @@ def _in_project(ruleset: Path, output: Path, project: Project, progress: Progres
         raise HarnessError(f"{copy} can't be written: {error.strerror}") from None
     progress(f"{ruleset} lies outside of the project: copied to {copy}")
     return copy
+
+
+def usual(rulesets: Sequence[Path]) -> Path:
+    """The scenario file for ``rulesets`` where none is named."""
+    return Path("scenarios", f"{rulesets[0].stem}.yaml")
+
+
+def copied(ruleset: Path, output: Path) -> Path:
+    """Where a ruleset that lies elsewhere is copied to."""
+    return output.parent / "rulesets" / (ruleset.name if ruleset.suffix in SAVES else f"{ruleset.stem}.nft")
 
 
 class _Writer(NamedTuple):
