@@ -252,14 +252,14 @@ def pytest_runtest_makereport(
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Keep what was learned of the kernel; a worker that was ended for what it sent breaks the run."""
+    """Keep what was learned of the kernel; a worker that was ended for what it sent breaks the run, or a complaint."""
     run = session.config.stash[SESSION]
     run.finish()
     if not distribute.is_worker(session.config) and selection.scenario_files(session.config).files:
         companions.before_the_summary(session.config)
     if run.unusable:
         session.exitstatus = pytest.ExitCode.USAGE_ERROR
-    if run.refused and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+    if run.broken and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         from harness.pytest_plugin.reports import BROKEN  # the controller has it, a worker in a guest does without
 
         session.exitstatus = BROKEN
@@ -269,7 +269,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Show what was traced, which arguments name no test, and which workers were ended."""
     for line in config.stash[SESSION].unusable:
         terminalreporter.write_line(lines(f"ERROR: {line}"), red=True)
-    for line in config.stash[SESSION].refused:
+    for line in config.stash[SESSION].broken:
         terminalreporter.write_line(f"nft-harness: {line}", red=True)
     if config.option.verbose >= 0:
         for line in config.stash[SESSION].summary():

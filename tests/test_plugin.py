@@ -347,6 +347,30 @@ class TestMicrovm:
         assert result.duration - float(died[1]) < 30, "seconds after its death"
         assert qemus(project) == []
 
+    @pytest.mark.parametrize("hook", ["runtest_logstart(nodeid)", "sessionfinish(session)"])
+    def test_what_the_kernel_complains_of_between_scenarios_breaks_the_run(
+        self, project: pytest.Pytester, kernel: str, hook: str
+    ) -> None:
+        # A warning of mm/page_alloc.c: 16 MiB of ancillary data, see tests/linux/test_health.py.
+        project.makeconftest(
+            f"""
+            import os, socket
+            from pathlib import Path
+            import pytest
+
+            @pytest.hookimpl(tryfirst=True)
+            def pytest_{hook}:
+                if os.uname().nodename == "nft-harness" and "SSH" in str(locals().get("nodeid", "SSH")):
+                    Path("/proc/sys/net/core/optmem_max").write_text(str(64 << 20))
+                    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending, pytest.raises(OSError):
+                        sending.sendmsg([b""], [(socket.SOL_SOCKET, 1, bytes(16 << 20))], 0, ("127.0.0.1", 9))
+            """
+        )
+        result = run(project, "--nft-kernel", kernel)
+        assert result.ret == reports.BROKEN
+        result.assert_outcomes(passed=2)
+        result.stdout.fnmatch_lines(["nft-harness: a kernel complained when no scenario ran: WARNING: *page_alloc*"])
+
     @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
     def test_a_killed_run_leaves_no_guest(self, project: pytest.Pytester, kernel: str, end: signal.Signals) -> None:
         process = subprocess.Popen(

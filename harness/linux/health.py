@@ -83,6 +83,8 @@ def _tainted() -> int:
 
 
 _log: KernelLog | None = None
+_between: list[str] = []
+"""Complaints that came outside of all blocks of :func:`watched`, after the first."""
 
 
 @contextmanager
@@ -97,13 +99,18 @@ def watched() -> Iterator[None]:
         return
     if _log is None:
         _log = KernelLog()
-    _log.complaints()  # those of before are nobody's
+    _between.extend(_log.complaints())  # of no scenario, such as while a kept lab was removed
     try:
         yield
     except HarnessError as error:
         _refuse(_log.complaints(), f"{error}; ")
         raise
     _refuse(_log.complaints())
+
+
+def between() -> list[str]:
+    """What the kernel complained of outside of all blocks of :func:`watched` since the first, as the log has it."""
+    return [*_between, *(_log.complaints() if _log else ())]
 
 
 def _refuse(complaints: list[str], before: str = "") -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from harness.tracer.base import BaseTracer
 
 COLOUR, WANTED, CASES, FRAMES = "nft_colour", "nft_wanted", "nft_cases", "nft_frames"
-LEARNED, ARMED, UNUSABLE = "nft_learned", "nft_armed", "nft_unusable"
+LEARNED, ARMED, UNUSABLE, COMPLAINTS = "nft_learned", "nft_armed", "nft_unusable", "nft_complaints"
 """Keys of what controller and workers send each other."""
 
 
@@ -57,8 +57,8 @@ class Session:
         self._armed: dict[str, str] = {}
         modules.permit(name for words in config.option.nft_modules for name in words.split(","))
         modules.permit(config.getini("nft_modules"))
-        self.refused: list[str] = []
-        """Sentences about workers that were ended for what they sent."""
+        self.broken: list[str] = []
+        """What breaks the run beside its tests: workers that were ended for what they sent, and kernels' complaints."""
         self.unusable: dict[str, None] = {}
         """Why workers could not use the arguments of pytest, each sentence once."""
         if distribute.is_worker(config):
@@ -150,15 +150,31 @@ class Session:
         return Tracer(self._kept, engine=engine, ring_bytes=room)
 
     def finish(self) -> None:
-        """Hand on what was learned of this kernel, or keep it if that can be done from here."""
+        """Remove the last lab; hand on what was learned of this kernel, or keep it if that can be done from here."""
+        self._remove_lab()
+        complaints = self._complaints()
         news = self._kept.news()
         armed = {os.uname().release: str(self._tracer)} if self._tracer else {}
         if distribute.is_worker(self._config):
             self._config.workeroutput[ARMED] = armed  # type: ignore[attr-defined]
             self._config.workeroutput[LEARNED] = news | preload.news()  # type: ignore[attr-defined]
+            self._config.workeroutput[COMPLAINTS] = complaints  # type: ignore[attr-defined]
         else:
             self._armed |= armed
             self._keep(news)
+            self._note_complaints(complaints)
+
+    def _complaints(self) -> list[str]:
+        """What this kernel complained of while no scenario ran."""
+        if self._tracer is None:
+            return []
+        from harness.linux import health  # a controller does without
+
+        return health.between()
+
+    def _note_complaints(self, complaints: Sequence[str]) -> None:
+        if complaints:
+            self.broken.append(f"a kernel complained when no scenario ran: {escape(complaints[0])}")
 
     def cannot_use(self, error: pytest.UsageError) -> None:
         """In a worker, send to the controller why arguments cannot be used; xdist has no event for that."""
@@ -172,7 +188,7 @@ class Session:
     def close(self) -> None:
         """Disarm and free everything."""
         self._thread.shutdown()
-        self._remove_lab()
+        self._remove_lab()  # of a session that did not come to its finish
         if self._tracer and not armed.holds(self._tracer):
             self._tracer.close()
 
@@ -192,12 +208,13 @@ class Session:
             from harness.pytest_plugin.workers import Watch
 
             files = frozenset(str(shortened(path)) for path in scenario_files(self._config).files)
-            Watch(node, guest.image.release, files, self.refused.append)
+            Watch(node, guest.image.release, files, self.broken.append)
 
     def worker_ended(self, name: str, output: dict[str, Any], error: object) -> None:
         """Keep what a worker learned; after a crash show the console of its kernel."""
         self._armed |= output.get(ARMED, {})
         self._keep(output.get(LEARNED, {}))
+        self._note_complaints(output.get(COMPLAINTS, ()))
         self.unusable |= dict.fromkeys(output.get(UNUSABLE, ()))
         distribution = self._config.stash.get(distribute.DISTRIBUTION, None)
         if error and distribution and (words := distribution.last_words(name)):

@@ -58,6 +58,7 @@ class _Output(msgspec.Struct):
     nft_armed: dict[str, str] = {}
     nft_learned: dict[str, bytes] = {}
     nft_unusable: list[str] = []
+    nft_complaints: list[str] = []
 
 
 class _Error(_Shape):

@@ -164,7 +164,8 @@ def test_of_the_output_only_what_is_known_is_passed_on(worker: Worker) -> None:
     worker.ends(nft_learned=dict.fromkeys(names, b""), evil_pickle=b"x", metadata={"Platform": "<script>"})
     ((_, arguments),) = [event for event in worker.node.passed if event[0] == "workerfinished"]
     output = arguments["workeroutput"]
-    known = ["exitstatus", "metadata", "nft_armed", "nft_learned", "nft_unusable", "shouldfail", "shouldstop"]
+    known = ["exitstatus", "metadata", "nft_armed", "nft_complaints", "nft_learned", "nft_unusable"]
+    known += ["shouldfail", "shouldstop"]
     assert sorted(output) == known
     assert output["metadata"] == {}, "pytest-metadata looks for it, and believes it"
     assert list(output["nft_learned"]) == ["guests/6.12.1/survey.json"]
@@ -189,7 +190,7 @@ from harness.pytest_plugin.workers import Watch
 
 @pytest.hookimpl(trylast=True, optionalhook=True)
 def pytest_configure_node(node):
-    Watch(node, "6.12.1", {"scenarios/a.yaml"}, node.config.stash[SESSION].refused.append)
+    Watch(node, "6.12.1", {"scenarios/a.yaml"}, node.config.stash[SESSION].broken.append)
 
 
 def pytest_runtest_teardown(item):
