@@ -40,7 +40,7 @@ REPORTED: Final = 200
 EXPLAINED: Final = 200
 """Rules and policies that no packet met of which the reason is looked for: that takes long in a chain of thousands."""
 LEFT_OUT: Final = "no packet was made for it, as the rulesets are large"
-NOT_SENT: Final = "packets were made for it, and none of those that --packets left met it"
+UNSEEN: Final = "packets were made for it; none of those that were sent was seen to meet it (--packets sends more)"
 ROUNDS: Final = 4
 """Times that witnesses are made simpler."""
 
@@ -387,7 +387,7 @@ def _unmet(books: Sequence[Book], devices: Sequence[SimulatedDevice], generator:
         if place in generator.left_out:
             why = LEFT_OUT
         else:
-            why = NOT_SENT if (id(device), place) in generator.made else why_none(device, place)
+            why = UNSEEN if (id(device), place) in generator.made else why_none(device, place)
         yield f"{book.named(place)}: {why}"
     yield from (str(book.named(place)) for book, _, place in places[EXPLAINED:])
 

@@ -6,7 +6,8 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -14,16 +15,22 @@ from harness.batch.effects import effects, optimized
 from harness.batch.messages import Effect, Effects, Loaded
 from harness.cache import cache_dir
 from harness.compare import command, sides
-from harness.compare.changes import HOOKS, Change, Decider, Witness
+from harness.compare.changes import HOOKS, Book, Change, Decider, Witness
 from harness.compare.command import DiffRequest, Sent
 from harness.compare.output import Comparison
 from harness.compare.sides import Side
 from harness.generate import facts, lab, pool
+from harness.generate.device import SimulatedDevice
 from harness.generate.facts import Facts
+from harness.generate.pool import Pool
+from harness.generate.simulate import SimulatedRuleset
 from harness.project import Project
 from harness.scenario.case import Files
+from harness.topology.builtin import LABS
+from harness.topology.network import Network
 from harness.tracer.kernel_cache import KernelCache
 from harness.tracer.tracer import Tracer
+from tests.listings import match, table
 
 OLD = """\
 table inet fw {
@@ -203,3 +210,18 @@ def test_a_wrong_command_line_is_one_sentence(
     (tmp_path / "a.yaml").write_text("x: 1\n")
     (tmp_path / "empty").mkdir()
     refuses(["diff", *arguments], words)
+
+
+def test_a_rule_whose_packets_were_not_sent_is_not_said_to_have_none() -> None:
+    never = [match("tcp", "dport", 81), match("tcp", "dport", 82), {"accept": None}]
+    ruleset = SimulatedRuleset(table([match("tcp", "dport", 80), {"accept": None}], never))
+    device = SimulatedDevice(ruleset, Network.of(LABS["router"]))
+    generator = Pool([device], 1)
+    generator.packets(1)
+    rules = [rule.key for chain in ruleset.chains.values() for rule in chain.rules]
+    book = SimpleNamespace(places=rules, met=set(), named=lambda place: place[3])
+    sent, none = command._unmet([cast("Book", book)], [device], generator)
+    assert (
+        sent == "2: packets were made for it; none of those that were sent was seen to meet it (--packets sends more)"
+    )
+    assert none.startswith("3: no packet was found")
