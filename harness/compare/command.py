@@ -331,7 +331,8 @@ class _Comparing:
                 books.setdefault(side, Book(answer, self._unpacked))
                 continue
             found.append(answer)
-            books[side].met |= {place for one in answer.seen for place in one.met}
+            # What a packet meets on its way back by the loopback is, when it is sifted, only in what it came to.
+            books[side].met |= {place for one in answer.seen for place in (*one.met, *(one.came if sift else ()))}
             if len(found) % REPORTED == 0 and len(found) < len(packets):
                 self._progress(f"  {len(found)} of {len(packets)} through {self._sides[side].name}")
         return found

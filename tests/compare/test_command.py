@@ -225,3 +225,15 @@ def test_a_rule_whose_packets_were_not_sent_is_not_said_to_have_none() -> None:
         sent == "2: packets were made for it; none of those that were sent was seen to meet it (--packets sends more)"
     )
     assert none.startswith("3: no packet was found")
+
+
+@pytest.mark.kernel
+def test_what_a_packet_meets_behind_the_loopback_is_met(diff: Any, tmp_path: Path) -> None:
+    ruleset = (
+        "table ip t {\n chain out { type filter hook postrouting priority 0; }\n"
+        " chain in { type filter hook input priority 0; policy drop; iif lo accept; tcp dport 22 accept; }\n}\n"
+    )
+    (tmp_path / "old.nft").write_text(ruleset)
+    found = diff(ruleset)
+    assert not found.changes
+    assert not any("iif lo" in one for one in found.unmet)
