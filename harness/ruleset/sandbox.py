@@ -67,10 +67,11 @@ PROGRAMS = ("/usr/lib", "/usr/lib64", "/usr/sbin", "/usr/bin", "/etc/alternative
 """What a program needs to run; none of it is a project's."""
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
-# mount(2), umount2(2), mount_setattr(2)
+# mount(2), umount2(2), mount_setattr(2), open_tree(2), move_mount(2)
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 32, 4096, 16384, 1 << 18
 MNT_DETACH = 2
 SYS_MOUNT_SETATTR, SYS_PIVOT_ROOT = 442, 155
+SYS_OPEN_TREE, SYS_MOVE_MOUNT, OPEN_TREE_CLONE, MOVE_MOUNT_F_EMPTY_PATH = 428, 429, 1, 4
 AT_FDCWD, AT_RECURSIVE = -100, 0x8000
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, ATTR_NOEXEC = 1, 2, 4, 8
 # prctl(2)
@@ -234,7 +235,7 @@ def confine(roots: list[str], *, executable: bool) -> None:
     places: dict[str, int] = {}
     for one in kept:
         try:
-            places[one] = os.open(one, os.O_PATH | os.O_CLOEXEC)
+            places[one] = _tree(one)
         except FileNotFoundError:
             continue  # allowed, and on another machine
     links = {entry.name: os.readlink(entry) for entry in os.scandir("/") if entry.is_symlink()}
@@ -265,7 +266,7 @@ def _furnish(places: dict[str, int], attributes: int, links: dict[str, str], con
     own = os.environ.get("XTABLES_LIBDIR")
     for extension in [own] if own else glob.glob("/usr/lib/*/xtables"):
         if os.path.isdir(extension) and not any(_is_below(extension, one) for one in places):
-            place = os.open(extension, os.O_PATH | os.O_CLOEXEC)
+            place = _tree(extension)
             _make(BASE + extension)
             _bind(place, BASE + extension, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV)
     for name, content in contents.items():
@@ -312,8 +313,21 @@ def _make(path: str, content: bytes | None = None) -> None:
         os.close(place)
 
 
+def _tree(path: str) -> int:
+    """A copy of the mounts at ``path`` and below, mounted nowhere yet: without what is mounted there later, as the new
+    root is at :data:`BASE`. See open_tree(2)."""
+    flags = OPEN_TREE_CLONE | os.O_CLOEXEC | AT_RECURSIVE
+    arguments = (ctypes.c_int(AT_FDCWD), os.fsencode(path), ctypes.c_uint(flags))
+    place: int = _libc.syscall(ctypes.c_long(SYS_OPEN_TREE), *arguments)
+    _check("open_tree", min(place, 0))
+    return place
+
+
 def _bind(place: int, target: str, attributes: int) -> None:
-    _mount(f"/proc/self/fd/{place}", target, None, MS_BIND | MS_REC)
+    """Mount the copy ``place`` of :func:`_tree` at ``target``. See move_mount(2), mount_setattr(2)."""
+    arguments: tuple[object, ...] = (ctypes.c_int(place), b"", ctypes.c_int(AT_FDCWD), os.fsencode(target))
+    empty = ctypes.c_uint(MOVE_MOUNT_F_EMPTY_PATH)
+    _check("move_mount", _libc.syscall(ctypes.c_long(SYS_MOVE_MOUNT), *arguments, empty))
     value = struct.pack("=QQQQ", attributes, 0, 0, 0)
     arguments = (ctypes.c_int(AT_FDCWD), os.fsencode(target), ctypes.c_uint(AT_RECURSIVE), value, ctypes.c_size_t(32))
     _check("mount_setattr", _libc.syscall(ctypes.c_long(SYS_MOUNT_SETATTR), *arguments))

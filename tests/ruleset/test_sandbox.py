@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from harness.errors import ScenarioError
 from harness.lab.lab import Host
 from harness.project import Project
+from harness.ruleset import sandbox
 from harness.ruleset.load import Ruleset
 from harness.ruleset.nft import Nft, NftError
 from harness.ruleset.process import PROGRAMS, Child, Reach
@@ -59,6 +61,16 @@ def test_nothing_outside_of_the_project_is_opened(device: Host, project: Path, n
 def test_what_lies_in_the_project_is_read(device: Host, project: Path, name: str) -> None:
     nft = Nft(device.namespace, Reach((project,)))
     nft.run(f'include "{name.format(here=project)}"\n', folder=project)
+    assert nft.run("list tables") == "table ip inside\n"
+
+
+def test_a_project_that_lies_where_the_new_root_is_mounted_is_read(device: Host) -> None:
+    folder = Path(sandbox.BASE)
+    with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".nft") as file:
+        file.write("table ip inside\n")
+        file.flush()
+        nft = Nft(device.namespace, Reach((folder,)))
+        nft.run(f'include "./{Path(file.name).name}"\n', folder=folder)
     assert nft.run("list tables") == "table ip inside\n"
 
 
