@@ -19,6 +19,7 @@ package. See pivot_root(2), mount_setattr(2), capabilities(7), seccomp(2).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import glob
 import json
@@ -232,19 +233,17 @@ def confine(roots: list[str], *, executable: bool) -> None:
     _check("unshare", _libc.unshare(CLONE_NEWNS))
     _mount(None, "/", None, MS_REC | MS_PRIVATE)
     kept = [one for one in sorted(set(roots)) if not any(_is_below(one, other) for other in roots if other != one)]
-    places: dict[str, int] = {}
-    for one in kept:
-        try:
-            places[one] = _tree(one)
-        except FileNotFoundError:
-            continue  # allowed, and on another machine
+    places = _trees(kept)
+    own = os.environ.get("XTABLES_LIBDIR")
+    extensions = [own] if own else glob.glob("/usr/lib/*/xtables")
+    libraries = _trees([one for one in extensions if not any(_is_below(one, place) for place in places)])
     links = {entry.name: os.readlink(entry) for entry in os.scandir("/") if entry.is_symlink()}
     attributes = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | (0 if executable else ATTR_NOEXEC)
     if "/" in places:
         _bind(places["/"], BASE, attributes)
     else:
-        _furnish(places, attributes, links, contents)
-    for place in places.values():
+        _furnish(places, libraries, attributes, links, contents)
+    for place in (*places.values(), *libraries.values()):
         os.close(place)
     os.chdir(BASE)
     _check("pivot_root", _libc.syscall(SYS_PIVOT_ROOT, b".", b"."))
@@ -254,21 +253,24 @@ def confine(roots: list[str], *, executable: bool) -> None:
         _mount(None, "/", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
 
 
-def _furnish(places: dict[str, int], attributes: int, links: dict[str, str], contents: dict[str, bytes | None]) -> None:
-    """Mount a file system at :data:`BASE` that has the folders and files ``places``, given as open descriptors, and
-    beside them only ``links``, files with ``contents`` and the extensions of xtables."""
+def _furnish(
+    places: dict[str, int],
+    libraries: dict[str, int],
+    attributes: int,
+    links: dict[str, str],
+    contents: dict[str, bytes | None],
+) -> None:
+    """Mount a file system at :data:`BASE` that has the folders and files ``places``, copies of :func:`_trees`, and
+    beside them only ``links``, files with ``contents`` and the ``libraries``, extensions of xtables."""
     _mount("tmpfs", BASE, "tmpfs", MS_NOSUID | MS_NODEV, "size=16m,mode=755")
     for name, link in links.items():
         os.symlink(link, f"{BASE}/{name}")
     for one, place in places.items():
         _make(BASE + one, None if os.path.isdir(f"/proc/self/fd/{place}") else b"")
         _bind(place, BASE + one, attributes)
-    own = os.environ.get("XTABLES_LIBDIR")
-    for extension in [own] if own else glob.glob("/usr/lib/*/xtables"):
-        if os.path.isdir(extension) and not any(_is_below(extension, one) for one in places):
-            place = _tree(extension)
-            _make(BASE + extension)
-            _bind(place, BASE + extension, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV)
+    for one, place in libraries.items():
+        _make(BASE + one)
+        _bind(place, BASE + one, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV)
     for name, content in contents.items():
         if content is not None and not any(_is_below(name, one) for one in places):
             _make(BASE + name, content)
@@ -311,6 +313,15 @@ def _make(path: str, content: bytes | None = None) -> None:
         while content:
             content = content[os.write(place, content) :]
         os.close(place)
+
+
+def _trees(paths: list[str]) -> dict[str, int]:
+    """Copies of ``paths`` by :func:`_tree`; of those that are there, as another machine may have been meant."""
+    found: dict[str, int] = {}
+    for one in paths:
+        with contextlib.suppress(FileNotFoundError):
+            found[one] = _tree(one)
+    return found
 
 
 def _tree(path: str) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -101,6 +103,17 @@ def test_a_program_has_no_user_files_or_processes_of_the_machine(device: Host) -
         assert reported("/usr/bin/ls", "-A", str(above)) == f"{below.name}\n"
     assert "Read-only file system" in reported("/usr/bin/touch", "/etc/x") + reported("/usr/bin/touch", "/usr/lib/x")
     assert "Operation not permitted" in reported("/usr/bin/unshare", "--user", "/usr/bin/id")
+
+
+def test_extensions_of_xtables_that_lie_where_the_new_root_is_mounted_are_there() -> None:
+    # As with a cache folder in /tmp, whose kernel image has an nft with extensions of its own.
+    program = "import os, sys; from harness.ruleset import sandbox; sandbox.confine([], executable=False)"
+    with tempfile.TemporaryDirectory(dir=sandbox.BASE) as folder:
+        Path(folder, "libxt_x.so").touch()
+        command = [sys.executable, "-c", f"{program}; print(os.listdir({folder!r}))"]
+        environment = os.environ | {"XTABLES_LIBDIR": folder}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "['libxt_x.so']\n", done.stderr
 
 
 def test_only_regular_files_are_read(device: Host, tmp_path: Path) -> None:
