@@ -6,6 +6,7 @@ Each must lie in the project of the scenario file, or where the settings of that
 from __future__ import annotations
 
 import functools
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -213,20 +214,29 @@ def _inside(file: Path, project: Project, text: str, what: str, *keys: str | int
     remedy = f"name {what}, relative to the scenario file"
     try:
         found = (folder / text).resolve()
-        is_file, is_folder = found.is_file(), found.is_dir()
+        mode = _mode(found)
     except (OSError, RuntimeError, ValueError):  # a name too long, links in a circle, a character that no name has
         raise Problem("cannot be a path", *keys, remedy=remedy) from None
     if not found.is_relative_to(project.root):
         if not project.allows(found):
             remedy = f"copy it or move it there, or allow it: {ALLOW} in the project's pytest settings"
             raise Problem(f"'{text}' lies outside of the project, {project.root}", *keys, remedy=remedy)
-        if not is_folder:
+        if not stat.S_ISDIR(mode):
             return found
-    if is_folder:
+    if stat.S_ISDIR(mode):
         raise Problem(f"'{text}' is a folder", *keys, remedy=remedy)
-    if not is_file:
+    if not stat.S_ISREG(mode):
         raise Problem(f"'{text}' does not exist", *keys, remedy=_near(found, text) or remedy)
     return found
+
+
+def _mode(path: Path) -> int:
+    """What kind of file ``path`` is, 0 for none. Raises :class:`OSError`, also for links in a circle, which
+    :meth:`pathlib.Path.resolve` finds until Python 3.12 only."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
 
 
 def _near(missing: Path, text: str) -> str:

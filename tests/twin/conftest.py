@@ -48,6 +48,12 @@ ip link set lo up
 for file in /proc/sys/net/bridge/bridge-nf-call-*; do # of a new namespace, where br_netfilter is loaded
 	[ ! -e $file ] || echo 0 >$file
 done
+sysctl() { # -qw NAME=VALUE...: as that of procps, which is not everywhere
+	shift
+	for setting in "$@"; do
+		echo "${setting#*=}" >"/proc/sys/$(echo "${setting%%=*}" | tr . /)"
+	done
+}
 wire() { # NAME: an interface whose other end is outside
 	ip link add "$1" type veth peer name "x-$1" netns "$OUTSIDE"
 	nsenter --net="$OUTSIDE" ip link set "x-$1" up
