@@ -44,9 +44,16 @@ def test_a_crash_is_an_error_of_its_ruleset_alone(
 ) -> None:
     monkeypatch.delenv(nft_of_images.VARIABLE, raising=False)  # this machine's own
     (file := tmp_path / "a.nft").write_text(text)
-    with pytest.raises(ScenarioError, match=r"libnftables \S+ ended with SIG\w+ .*while it read|nft: ") as error:
+    refused: ScenarioError | None = None
+    try:
         Ruleset.load(device, file, home=Project(root=tmp_path))
-    assert error.value.position.file == str(file)
+    except ScenarioError as error:
+        refused = error
+    if refused is None:
+        assert nft_version() != "1.0.6", "it does not survive this"
+    else:
+        assert re.search(r"libnftables \S+ ended with SIG\w+ .*while it read|nft: ", str(refused))
+        assert refused.position.file == str(file)
     file.write_text("table ip t { chain c { accept; }; }\n")
     assert len(Ruleset.load(device, file, home=Project(root=tmp_path)).rules) == 1
 
@@ -158,7 +165,7 @@ def test_the_nft_of_an_image_is_confined_too(
     nft = Nft(device.namespace, Reach((project,)))
     nft.run('include "./inside.nft"', folder=project)
     for name in ("./file", f"{tmp_path}/secret/plain", f"{tmp_path}/image/nft/about.json", "/etc/hostname"):
-        with pytest.raises(NftError, match=r"No such file|File not found"):
+        with pytest.raises(NftError, match=r"No such file|File not found|Not a regular file"):
             nft.run(f'include "{name}"', folder=project)
     assert "canary" not in nft.run("list tables")
 
