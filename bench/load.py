@@ -138,7 +138,7 @@ CASES: dict[str, tuple[Callable[[Path, int], None], tuple[int, ...], tuple[str, 
     "elements": (elements, (1000, 10_000, 100_000, 1_000_000), ()),
     "hosts": (hosts, (10, 50, 100, 200), ()),
 }
-"""What is written, how many of it, and what else pytest is told."""
+"""The function that writes each kind of load, the sizes to write, and further arguments for pytest."""
 
 
 def run(folder: Path, arguments: list[str]) -> Row:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from harness.cli.statuses import BROKEN, NO
 from harness.errors import HarnessError
 from harness.numbers import percent
-from harness.text import escape, say
+from harness.text import counted, escape, say
 
 if TYPE_CHECKING:
     from harness.model.stored_results import StoredResults
@@ -140,7 +140,7 @@ def _missing(results: StoredResults, options: argparse.Namespace) -> bool:
         results.add(one)
     results.sort()
     if found:
-        of = "1 scenario" if len(found) == 1 else f"{len(found)} scenarios"
+        of = counted(len(found), "scenario")
         kernel = f" on {found[0].kernel}" if found[0].kernel else ""
         say(f"nft-harness: no result of {of}; the first is {escape(found[0].id)}{kernel}", sys.stderr)
     return bool(found)

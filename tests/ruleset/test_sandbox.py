@@ -23,6 +23,8 @@ from harness.vm import nft as nft_of_images
 pytestmark = pytest.mark.kernel
 
 ITSELF = "/proc/self"
+ROOT = f"{ITSELF}/root"
+"""What this process sees as its root folder."""
 
 
 @pytest.mark.parametrize(
@@ -43,7 +45,7 @@ ITSELF = "/proc/self"
         "./folder/*",
         "/proc/1/root{out}/secret/plain",
         f"{ITSELF}/cwd/../secret/plain",
-        f"{ITSELF}/root/etc/hostname",
+        f"{ROOT}/etc/hostname",
         "/etc/hostname",
         "/dev/zero",
         "/home/*",
