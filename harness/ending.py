@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -20,11 +23,18 @@ def exit_status(code: int) -> int:
 
 
 AGAIN_S = 0.05
-"""Seconds after which a signal comes again whose exception Python has dropped."""
-
+"""Seconds after which a signal comes again that was deferred, or whose exception Python has dropped."""
+IMPORTS = "<frozen importlib._bootstrap>"
+"""The file of a frame of Python's import."""
+OURS = __file__.removesuffix("ending.py")
+"""The folder of our modules."""
+MSGSPEC = "/msgspec/_utils.py"
+"""What msgspec's C code calls while it examines a type."""
 
 _came: list[int] = []
 """Signals that have come within :func:`in_order`."""
+_deferred: set[int] = set()
+"""Signals that will come again."""
 
 
 @contextmanager
@@ -32,19 +42,24 @@ def in_order() -> Iterator[None]:
     """Within, SIGTERM and SIGHUP raise :class:`SystemExit` with 128 + N, and SIGINT :class:`KeyboardInterrupt`.
 
     So whatever is open is closed and removed. Signals that the caller has ignored, as nohup(1) does, stay so.
-    Python drops an exception that is raised in a callback or a destructor, of which an import has many: then the
-    signal comes again. A C extension may drop one without a trace: see :func:`check`.
+    What must not be interrupted (:func:`_is_critical`) is completed first. Python drops an exception that is raised in
+    a callback or a destructor: then the signal comes again. A C extension may drop one without a trace: see
+    :func:`check`.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def end(number: int, _: object) -> None:
+    def end(number: int, frame: FrameType | None) -> None:
+        if _is_critical(frame):
+            _defer(number)
+            return
         _came.append(number)
         check()
 
     _came.clear()
-    numbers = [one for one in ENDING if signal.getsignal(one) in (signal.SIG_DFL, signal.default_int_handler)]
+    handled = (signal.SIG_DFL, signal.default_int_handler, _interrupt)
+    numbers = [one for one in ENDING if signal.getsignal(one) in handled]
 
     def dropped(about: Any) -> None:
         error = about.exc_value
@@ -53,17 +68,84 @@ def in_order() -> Iterator[None]:
         if number is None:
             hook(about)
             return
-        again = threading.Timer(AGAIN_S, os.kill, (os.getpid(), number))
-        again.daemon = True
-        again.start()
+        _defer(number)
 
     before: dict[int, Any] = {number: signal.signal(number, end) for number in numbers}
     hook, sys.unraisablehook = sys.unraisablehook, dropped
     try:
         yield
+        _raise_deferred()
     finally:
         sys.unraisablehook = hook
         _restore(before)
+
+
+@contextmanager
+def interrupts_deferred() -> Iterator[None]:
+    """Within, Ctrl-C raises :class:`KeyboardInterrupt` as ever, but completes first what must not be interrupted.
+
+    For a program that others have begun, such as pytest. Does nothing where somebody else handles SIGINT.
+    """
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield
+        return
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+        _raise_deferred()
+    finally:
+        if signal.getsignal(signal.SIGINT) is _interrupt:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    if _is_critical(frame):
+        _defer(number)
+        return
+    raise KeyboardInterrupt
+
+
+def _is_critical(frame: FrameType | None) -> bool:
+    """Whether an exception in ``frame`` would leave behind what cannot be used.
+
+    That is an import that a module of ours has begun: the half of it that is there is taken for the whole by the next
+    import, and what C extensions make of that is another exception or a segmentation fault. And msgspec examining a
+    type: its C code does not release in order what it has made by then, and the next garbage collection crashes
+    (msgspec 0.22, seen with Python 3.11).
+    """
+    inner = ""
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.endswith(MSGSPEC) or (inner == IMPORTS and name.startswith(OURS)):
+            return True
+        inner, frame = name, frame.f_back
+    return False
+
+
+def _defer(number: int) -> None:
+    """Have a signal come again after :data:`AGAIN_S`.
+
+    Called by signal handlers, so without :class:`threading.Timer`, whose locks the interrupted code may hold.
+    """
+
+    def send() -> None:
+        time.sleep(AGAIN_S)
+        if number in _deferred:
+            _deferred.discard(number)
+            os.kill(os.getpid(), number)
+
+    _deferred.add(number)
+    _thread.start_new_thread(send, ())
+
+
+def _raise_deferred() -> None:
+    """Have what is deferred come now: its handler is about to be replaced."""
+    for number in tuple(_deferred):
+        _deferred.discard(number)
+        signal.raise_signal(number)
 
 
 def check() -> None:

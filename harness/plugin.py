@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import project
-from harness.numbers import percent, whole
-from harness.pytest_plugin import companions, distribute, fixtures, foreseen, items, selection
-from harness.pytest_plugin.fixtures import nft_lab as nft_lab
-from harness.pytest_plugin.fixtures import nft_module_lab as nft_module_lab
-from harness.pytest_plugin.fixtures import nft_run as nft_run
-from harness.pytest_plugin.fixtures import nft_session_lab as nft_session_lab
-from harness.pytest_plugin.session import SESSION, Session
-from harness.report import kinds
-from harness.scenario.files import take
-from harness.text import lines
-from harness.tracer import engines
+from harness.ending import interrupts_deferred
+
+with interrupts_deferred():
+    from harness import project
+    from harness.numbers import percent, whole
+    from harness.pytest_plugin import companions, distribute, fixtures, foreseen, items, selection
+    from harness.pytest_plugin.fixtures import nft_lab as nft_lab
+    from harness.pytest_plugin.fixtures import nft_module_lab as nft_module_lab
+    from harness.pytest_plugin.fixtures import nft_run as nft_run
+    from harness.pytest_plugin.fixtures import nft_session_lab as nft_session_lab
+    from harness.pytest_plugin.session import SESSION, Session
+    from harness.report import kinds
+    from harness.scenario.files import take
+    from harness.text import lines
+    from harness.tracer import engines
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -152,6 +156,10 @@ def pytest_configure(config: pytest.Config) -> None:
     elif distribute.DISTRIBUTION in config.stash and config.stash[distribute.DISTRIBUTION].chosen:
         companions.in_workers(config)
     config.stash[SESSION] = Session(config)
+    if selection.scenario_files(config).files:
+        deferring = ExitStack()
+        deferring.enter_context(interrupts_deferred())
+        config.add_cleanup(deferring.close)
     if not distribute.is_worker(config):
         from harness.pytest_plugin.reports import Reports
 

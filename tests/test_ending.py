@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -12,13 +13,14 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
 
+from harness import ending
 from harness.cli import main
-from harness.ending import check, exit_status, in_order, interruptible
+from harness.ending import check, exit_status, in_order, interruptible, interrupts_deferred
 from harness.model.result import Result, encode
 
 HARNESS = [sys.executable, "-m", "harness.cli"]
@@ -122,6 +124,112 @@ def test_a_signal_in_a_destructor_is_not_lost(number: signal.Signals, error: typ
 
     with in_order(), pytest.raises(error):
         destroy()
+
+
+INTERRUPTED = """import os, signal
+whole = False
+try:
+    os.kill(os.getpid(), signal.{number})
+    import quopri
+except BaseException:  # as the C code of an extension module may do
+    pass
+else:
+    whole = True
+"""
+IMPORTER = """def load():
+    import interrupted
+    return interrupted.whole
+"""
+EXAMINED = """import os, signal, msgspec
+whole = []
+
+def interrupt():
+    os.kill(os.getpid(), signal.{number})
+    whole.append(True)
+    return int
+
+class Examined(msgspec.Struct):
+    field: "interrupt()" = 0
+
+def load():
+    msgspec.convert({{}}, Examined)
+    return whole
+"""
+WITHIN = [(in_order, "SIGINT", KeyboardInterrupt), (in_order, "SIGTERM", SystemExit)]
+WITHIN += [(interrupts_deferred, "SIGINT", KeyboardInterrupt)]
+
+
+@pytest.mark.parametrize(("within", "number", "error"), WITHIN)
+@pytest.mark.parametrize("what", ["import", "msgspec"])
+def test_what_must_not_be_interrupted_is_completed_before_a_signal_ends_us(
+    what: str,
+    within: Callable[[], AbstractContextManager[None]],
+    number: str,
+    error: type[BaseException],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "interrupted.py").write_text(INTERRUPTED.format(number=number))
+    (tmp_path / "importer.py").write_text(IMPORTER if what == "import" else EXAMINED.format(number=number))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(ending, "OURS", str(tmp_path))
+    monkeypatch.delitem(sys.modules, "interrupted", raising=False)
+    monkeypatch.delitem(sys.modules, "importer", raising=False)
+    importer = importlib.import_module("importer")
+
+    def work() -> None:
+        assert importer.load()
+        threading.Event().wait(10)
+        raise AssertionError("the signal did not come again")
+
+    with pytest.raises(error), within():
+        work()
+
+
+@pytest.mark.parametrize(("within", "number", "error"), WITHIN)
+def test_an_import_of_a_users_module_is_interrupted(
+    within: Callable[[], AbstractContextManager[None]],
+    number: str,
+    error: type[BaseException],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "endless.py").write_text(
+        f"import os, signal, time\nos.kill(os.getpid(), signal.{number})\ntime.sleep(60)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(error), within():
+        importlib.import_module("endless")
+
+
+INTERRUPTS = """
+import os, signal, sys
+
+class Interrupts:
+    def find_spec(self, name, path, target=None):
+        if name == "{at}":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupts())
+try:
+    import {module}
+except KeyboardInterrupt:
+    print("interrupted,", "whole" if "{last}" in sys.modules else "in the middle")
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "at", "last"),
+    [
+        ("harness.plugin", "msgspec._core", "harness.tracer.engines"),
+        ("harness.plugin", "harness.project", "harness.tracer.engines"),
+        ("harness.cli", "harness.cli.machine", "harness.text"),
+    ],
+)
+def test_ctrl_c_while_we_are_imported_leaves_no_half_module(module: str, at: str, last: str) -> None:
+    program = INTERRUPTS.format(module=module, at=at, last=last)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted, whole\n", "")
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])

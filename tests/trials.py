@@ -18,6 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from harness.ending import IMPORTS
+
 DEADLINE_S = 60.0
 """From the signal to the end of the command; a quiet machine needs less than one."""
 GONE_S = 20.0
@@ -28,8 +30,6 @@ MARK = "NFT_INTERRUPT_TRIAL"
 HARNESS = [sys.executable, "-m", "harness.cli"]
 OURS = re.compile(r'/harness/[\w/]+\.py", line \d+, in (?!<module>)')
 """Line of a traceback: a function of this project ran."""
-IMPORTS = "<frozen importlib._bootstrap>"
-"""In a line of a traceback: Python imports a module."""
 
 STATUSES = {"Ctrl-C": (130, 2, -2), "SIGINT": (130, 2, -2), "SIGTERM": (143, -15)}
 """Exit statuses of those that a signal has ended; 2 is pytest's."""
