@@ -121,7 +121,11 @@ def send(sock: socket.socket, message: dict[str, Any], descriptors: tuple[int, .
 
 
 def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """The next message and its descriptors; raises :class:`EOFError` when the other side is gone or sends too much."""
+    """The next message and its descriptors.
+
+    Raises :class:`EOFError` when the other side is gone or sends too much, :class:`ConnectionError` when it is gone
+    and has not read all that was sent.
+    """
     head, descriptors, _, _ = socket.recv_fds(sock, LENGTH.size, 8)
     if not head:
         raise EOFError
@@ -381,7 +385,7 @@ def _child(
         os.execve(argv[0], argv, {"PATH": "/usr/sbin:/usr/bin"})
     try:
         serve(socket.socket(fileno=sock))
-    except EOFError:
+    except (EOFError, ConnectionError):
         os._exit(0)
     except MemoryError:
         os.write(2, b"Memory allocation failure\n")
@@ -520,5 +524,5 @@ _Nftables: Any = None
 if __name__ == "__main__":
     try:
         main(int(sys.argv[1]), sys.argv[2], alone=sys.argv[3:] == [ALONE])
-    except (EOFError, KeyboardInterrupt):
+    except (EOFError, ConnectionError, KeyboardInterrupt):
         os._exit(0)

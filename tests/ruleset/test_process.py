@@ -6,10 +6,12 @@ import ctypes
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -253,3 +255,16 @@ def test_no_process_is_left_when_the_lab_is_gone(project: Path) -> None:
         Nft(lab.device.namespace, Reach((project,))).run("list tables")
         assert children() == 1
     wait_until(lambda: children() == 0, 5, "the process to end")
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_process_whose_parent_is_gone_ends_without_a_word(alone: bool) -> None:
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, sandbox.__file__, str(theirs.fileno()), "", *([sandbox.ALONE] if alone else [])]
+    process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE)
+    theirs.close()
+    if alone:
+        select.select([ours], [], [])  # it asks for its users to be mapped; unread, that resets the connection
+    ours.close()
+    assert process.communicate(timeout=60) == (None, b"")
+    assert process.returncode == 0
