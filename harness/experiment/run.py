@@ -44,6 +44,7 @@ from harness.scenario import flow
 from harness.scenario.case import Case, Files
 from harness.scenario.models.actions import (
     Action,
+    AnswerAction,
     ChangeAction,
     ClockAction,
     ConnectAction,
@@ -235,7 +236,9 @@ class Experiment:
         )
 
     def _prepare(
-        self, action: RulesetChange | ChangeAction | ClockAction | ListenAction | QueueAction | WaitAction, where: Where
+        self,
+        action: RulesetChange | ChangeAction | ClockAction | ListenAction | AnswerAction | QueueAction | WaitAction,
+        where: Where,
     ) -> None:
         """Do a step that sends nothing."""
         match action:
@@ -253,6 +256,8 @@ class Experiment:
             case ListenAction(listen=program):
                 with placed(where("listen")):
                     self._programs.listen(program)
+            case AnswerAction(answer=answers):
+                self._programs.answers.add(answers)
             case QueueAction(queue=reader):
                 with placed(where("queue")):
                     self._programs.read_queue(reader)
@@ -381,10 +386,17 @@ class Experiment:
     def _flow(self, plan: flow.FlowPlan, call: Call) -> Observation:
         """Have programs call each other and watch all packets of it to their end."""
         failed = self._neighbours.of_flow(plan.host, plan.destination)
+        answers = self._programs.answers
+        answers.begin()
+
+        def advance(arrived: Sequence[Captured]) -> None:
+            answers.take(plan, arrived)
+            call.advance()
+
         (observation,) = self._measure(
             [call.cookie],
             lambda _: call.start(),
-            advance=call.advance,
+            advance=advance,
             injected=None,
             host=plan.host,
             failed=lambda: call.failed,
@@ -435,7 +447,7 @@ class Experiment:
         cookies: Sequence[int],
         start: Callable[[Callable[[], list[Step]]], None],
         *,
-        advance: Callable[[], None] = lambda: None,
+        advance: Callable[[Sequence[Captured]], None] = lambda _: None,
         injected: Sequence[bytes] | None,
         host: str,
         failed: Callable[[], str] = str,
@@ -444,11 +456,13 @@ class Experiment:
         """Watch what the sockets with ``cookies`` on ``host`` send until all is still.
 
         ``start`` has them send, and calls its argument while it waits for a turn, which returns the steps reported
-        since the last call; ``advance`` does what programs do about what has reached them; ``failed`` returns the
+        since the last call; ``advance`` does what programs do about what has reached them, and gets the frames captured
+        since it was called last; ``failed`` returns the
         errno of a call that the kernel refused; ``reduced`` takes out of the recording what is not needed.
         """
         lab, tracer, capture = self._lab, self._tracer, self._capture
         captured: list[Captured] = []
+        handled = 0
         messages: list[tuple[TraceMessage, Step | None]] = []
 
         def take() -> list[Step]:
@@ -459,8 +473,10 @@ class Experiment:
             return [step for _, step in fresh if step]
 
         def act() -> None:
+            nonlocal handled
+            fresh, handled = captured[handled:], len(captured)
             self._programs.decide()
-            advance()
+            advance(fresh)
 
         def settled() -> bool:
             act()
@@ -469,7 +485,7 @@ class Experiment:
                 return False
             act()  # what reached a program meanwhile may be answered yet
             take()
-            return watch.still()
+            return handled == len(captured) and watch.still()
 
         with self._recording(cookies) as watch:
             overruns = sum(tracing.overruns for tracing in self._tracing)

@@ -208,12 +208,18 @@ class DatagramExchange:
 
     def finish(self) -> Flow:
         """The outcome; what failed is closed."""
-        if self._answered and self._taken:
-            host, seen_from, seen_at = self._taken
+        if self._answered and (taken := self._taken or self._answered_by_hand()):
+            host, seen_from, seen_at = taken
             return _flow("answered", self._plan, host.name, seen_from, seen_at)
         result = self._errors.result()
         self._programs.forget(self._plan, self._caller)
         return _flow(result, self._plan)
+
+    def _answered_by_hand(self) -> tuple[Host, SocketAddress, SocketAddress] | None:
+        """As ``_taken``, of the first packet that a silent host has answered."""
+        if (first := self._programs.answers.first) is None:
+            return None
+        return first.host, SocketAddress(first.src, first.sport), SocketAddress(first.dst, first.dport)
 
 
 def _flow(

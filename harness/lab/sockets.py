@@ -14,6 +14,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from harness.errors import HarnessError, Unsupported
+from harness.lab.answers import RawAnswers
 from harness.lab.calls import Call, ConnectCall, DatagramExchange, SocketAddress, SocketPair, StreamExchange
 from harness.lab.lab import Host, Lab
 from harness.lab.socket_errors import ANCILLARY, RECEIVE, queue_errors
@@ -69,6 +70,8 @@ class Programs:
         self._asking: dict[FlowPlan, socket.socket] = {}
         self._open: list[socket.socket] = []
         self._readers: list[QueueReader] = []
+        self.answers = RawAnswers(lab.hosts)
+        """What silent hosts answer."""
         self._closed = ExitStack()
 
     def __enter__(self) -> Self:

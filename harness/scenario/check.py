@@ -10,7 +10,9 @@ from typing import assert_never
 from msgspec import UNSET
 
 from harness.model.problem import NothingExpected, Problem, unknown
+from harness.packets import answers as raw
 from harness.packets import frames
+from harness.packets.answers import Answer
 from harness.packets.endpoints import TRANSPORTS, plan_endpoints
 from harness.packets.spec import Payload, Send
 from harness.scenario import flow
@@ -23,6 +25,7 @@ from harness.scenario.check_expect import (
 from harness.scenario.models.actions import (
     Action,
     ActionSpec,
+    AnswerAction,
     ChangeAction,
     ClockAction,
     ConnectAction,
@@ -130,6 +133,8 @@ def check_step(step: ActionSpec, network: Network, layers: _Layers) -> Iterator[
                 yield Problem(f"'{moment}' is not a date and time", "clock", remedy="as in 2026-11-27 22:30")
         case ListenAction(listen=program):
             yield from _below("listen", _check_listen(program, network))
+        case AnswerAction(answer=answers):
+            yield from _below("answer", _check_answer(answers, network))
         case QueueAction(queue=reader):
             yield from _below("queue", _check_queue(reader, network))
         case WaitAction(wait=wait):
@@ -268,6 +273,18 @@ def _check_listen(program: Listen, network: Network) -> Iterator[Problem]:
         yield Problem("has no port", remedy="add tcp: or udp: with a port")
 
 
+def _check_answer(spec: Answer, network: Network) -> Iterator[Problem]:
+    if spec.on not in network.hosts:
+        yield unknown(spec.on, network.hosts, "host of the lab", "on")
+    elif not network.hosts[spec.on].silent:
+        yield Problem(f"the kernel of {spec.on} answers for itself", "on", remedy="name a host that is silent")
+    for index, answer in enumerate(spec.with_):
+        try:
+            raw.check(answer)
+        except Problem as problem:
+            yield problem.below("with", index)
+
+
 def _check_queue(reader: Queue, network: Network) -> Iterator[Problem]:
     if reader.on is not None and reader.on not in network.hosts:
         yield unknown(reader.on, network.hosts, "host of the lab", "on")
@@ -306,6 +323,7 @@ def _check_order(steps: Sequence[ActionSpec]) -> Iterator[Problem]:
     """What a step needs of those before it."""
     listening: set[tuple[str, str, int]] = set()
     connected = set()
+    yield from _check_answering(steps)
     for index, step in enumerate(steps):
         if step.listen is not UNSET:
             for protocol in ("tcp", "udp"):
@@ -321,3 +339,26 @@ def _check_order(steps: Sequence[ActionSpec]) -> Iterator[Problem]:
             if (asked.from_, asked.to, asked.tcp, asked.sport) not in connected:
                 remedy = f"add a step connect: {{from: {asked.from_}, to: {asked.to}, tcp: {asked.tcp}}}"
                 yield Problem("needs a connection: no earlier step connects there", index, "exchange", remedy=remedy)
+
+
+def _check_answering(steps: Sequence[ActionSpec]) -> Iterator[Problem]:
+    """Hosts that answer by hand-made packets have no program, and there is something to answer."""
+    programs = {
+        name
+        for step in steps
+        for name in (
+            None if step.listen is UNSET else step.listen.on,
+            None if step.connect is UNSET else step.connect.from_,
+            None if step.exchange is UNSET else step.exchange.from_,
+        )
+    }
+    for index, step in enumerate(steps):
+        if step.answer is UNSET:
+            continue
+        if step.answer.on in programs:
+            remedy = "have another host answer, or listen there instead"
+            sentence = f"a program of this scenario runs on {step.answer.on}, so its kernel answers"
+            yield Problem(sentence, index, "answer", "on", remedy=remedy)
+        if all(later.connect is UNSET and later.exchange is UNSET for later in steps[index + 1 :]):
+            remedy = "add a step connect: or exchange:, or send: the packet instead"
+            yield Problem("answers nothing: no later step connects or exchanges", index, "answer", remedy=remedy)

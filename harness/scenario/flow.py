@@ -10,7 +10,14 @@ import msgspec
 from msgspec import structs
 
 from harness.model.problem import Problem, nowhere, unknown
-from harness.scenario.models.actions import Action, ChangeAction, ConnectAction, ExchangeAction, ListenAction
+from harness.scenario.models.actions import (
+    Action,
+    AnswerAction,
+    ChangeAction,
+    ConnectAction,
+    ExchangeAction,
+    ListenAction,
+)
 from harness.scenario.models.sockets import Connect, Content, Exchange
 from harness.topology import changes
 from harness.topology.network import Network
@@ -98,17 +105,20 @@ def content(said: str | Content) -> bytes:
 
 
 def speakers(actions: Iterable[Action], network: Network) -> set[str]:
-    """The hosts that have a program in ``actions``, or are called."""
+    """The hosts that have a program in ``actions``, or are called and do not answer by hand-made packets."""
     names: set[str | None] = set()
+    by_hand: set[str] = set()
     for action in actions:
         match action:
+            case AnswerAction(answer=answers):
+                by_hand.add(answers.on)
             case ListenAction(listen=program):
                 names.add(program.on)
             case ChangeAction(change=change):
                 network = changes.plan(change, network).network
             case ConnectAction(connect=called) | ExchangeAction(exchange=called):
                 names |= {called.from_, plan(called, network).owner}
-    return {name for name in names if name is not None}
+    return {name for name in names if name is not None} - by_hand
 
 
 def speaking(names: Collection[str], network: Network) -> Network:

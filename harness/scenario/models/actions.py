@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from harness.model.fields import Keys, Model, RulesetFiles
 from harness.model.problem import Problem
+from harness.packets.answers import Answer
 from harness.packets.spec import Send
 from harness.scenario.models.expect import Expect, Expects
 from harness.scenario.models.sockets import Connect, Exchange, Listen, Queue, Wait
@@ -70,6 +71,14 @@ class ActionSpec(Model, frozen=True, kw_only=True):
         Meta(
             description="Instead of a packet: start a program that listens.",
             examples=[{"on": "server", "tcp": 443}],
+        ),
+    ] = UNSET
+    answer: Annotated[
+        Answer | UnsetType,
+        Meta(
+            description="Instead of a packet: have a silent host answer what programs of others send to it, by "
+            "hand-made packets.",
+            examples=[{"on": "server", "with": [{"tcp": {"flags": "SA"}}]}],
         ),
     ] = UNSET
     queue: Annotated[
@@ -218,6 +227,12 @@ class ListenAction(BaseAction, frozen=True, kw_only=True, tag="listen"):
     listen: Listen
 
 
+class AnswerAction(BaseAction, frozen=True, kw_only=True, tag="answer"):
+    """A silent host that answers from now on."""
+
+    answer: Answer
+
+
 class QueueAction(BaseAction, frozen=True, kw_only=True, tag="queue"):
     """A program that decides about queued packets from now on."""
 
@@ -238,6 +253,7 @@ Action = (
     | ChangeAction
     | ClockAction
     | ListenAction
+    | AnswerAction
     | QueueAction
     | ConnectAction
     | ExchangeAction
