@@ -14,6 +14,7 @@ from typing import Final
 
 from harness.errors import BrokenMeasurement, HarnessError, Unsupported
 from harness.lab import requests
+from harness.lab.cgroups import Cgroups
 from harness.lab.ipsec import protect
 from harness.lab.namespace import Namespace
 from harness.lab.requests import WireEnd
@@ -94,8 +95,16 @@ MAF_TIMER_RUNNING, MAF_LAST_REPORTER = 0x01, 0x02
 class Host:
     """A host of the lab: a namespace with interfaces."""
 
-    def __init__(self, plan: parts.HostPlan, namespace: Namespace, interfaces: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        plan: parts.HostPlan,
+        namespace: Namespace,
+        interfaces: Mapping[str, int],
+        cgroups: Cgroups | None = None,
+    ) -> None:
         self.plan = plan
+        self.cgroups = cgroups or namespace.enter(Cgroups)
+        """Those of the lab, which all hosts share."""
         self.name = plan.name
         self.namespace = namespace
         self.inum = namespace.inum
@@ -141,12 +150,14 @@ class Lab:
         :class:`~harness.errors.HarnessError` when the kernel refuses a part of the plan.
         """
         with ExitStack() as stack:
+            cgroups = stack.enter_context(Cgroups())
             indexes = iter(range(FIRST_INDEX, 1 << 31))
             hosts = {}
             for planned in plan.hosts.values():
                 namespace = stack.enter_context(Namespace(planned.name))
                 namespace.sysctl(_settings(planned))  # before the links, which copy them
-                hosts[planned.name] = Host(planned, namespace, {name: next(indexes) for name in planned.interfaces})
+                own_indexes = {name: next(indexes) for name in planned.interfaces}
+                hosts[planned.name] = Host(planned, namespace, own_indexes, cgroups)
             links = plan.links
             for host in hosts.values():
                 own = [pair for pair in links if pair[0].host == host.name]

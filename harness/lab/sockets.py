@@ -43,11 +43,12 @@ class Bound(NamedTuple):
 
     device: str | None = None
     mark: int | None = None
+    cgroup: str | None = None
 
     @classmethod
     def of(cls, called: Connect | Exchange) -> Bound:
         """As a step says."""
-        return cls(called.device, called.mark)
+        return cls(called.device, called.mark, called.cgroup)
 
 
 UNBOUND: Final = Bound()
@@ -96,7 +97,7 @@ class Programs:
                 continue
             for family in (socket.AF_INET, socket.AF_INET6):
                 try:
-                    opened = self._socket(host, family, kind)
+                    opened = self._socket(host, family, kind, spec.cgroup)
                 except Unsupported:
                     if family == socket.AF_INET:
                         raise
@@ -150,7 +151,8 @@ class Programs:
     def _caller(self, plan: FlowPlan, bound: Bound) -> socket.socket:
         host = self._lab.hosts[plan.host]
         family = socket.AF_INET if plan.destination.version == 4 else socket.AF_INET6
-        opened = self._socket(host, family, socket.SOCK_STREAM if plan.protocol == "tcp" else socket.SOCK_DGRAM)
+        kind = socket.SOCK_STREAM if plan.protocol == "tcp" else socket.SOCK_DGRAM
+        opened = self._socket(host, family, kind, bound.cgroup)
         if plan.protocol == "tcp":
             queue_errors(opened, on=True)
         _to_device(opened, bound.device or self._link_of(plan))
@@ -166,14 +168,15 @@ class Programs:
                 return self._lab.network.route(plan.host, plan.destination).interface.name
         return None
 
-    def _socket(self, host: Host, family: int, kind: int) -> socket.socket:
+    def _socket(self, host: Host, family: int, kind: int, cgroup: str | None = None) -> socket.socket:
         if host.plan.silent:
             raise HarnessError(
                 f"{host.name} is silent: it has no addresses for a program to use",
                 remedy=f"open the lab with programs=['{host.name}']",
             )
         try:
-            opened = host.namespace.call(socket.socket, family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            with host.cgroups.within(cgroup):
+                opened = host.namespace.call(socket.socket, family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         except OSError as refused:
             raise Unsupported(f"this kernel does not support such a socket: {refused.strerror}") from None
         self._open.append(opened)

@@ -8,7 +8,7 @@ from typing import assert_never
 
 from harness.errors import Position
 from harness.lab.lab import Host
-from harness.ruleset import conntrack
+from harness.ruleset import cgroups, conntrack
 from harness.ruleset.hosts import Loadable
 from harness.ruleset.load import Ruleset
 from harness.scenario.case import Files
@@ -34,6 +34,7 @@ def apply(
     """
     match change:
         case NftAction(nft=commands):
+            host.cgroups.make(cgroups.named(commands))
             return ruleset.changed(
                 host,
                 commands,

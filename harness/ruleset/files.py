@@ -16,7 +16,7 @@ from harness.errors import HarnessError, Position, ScenarioError, Unsupported
 from harness.lab.namespace import Namespace
 from harness.linux import modules
 from harness.project import ALLOW, Project, find
-from harness.ruleset import ipset, iptables, source
+from harness.ruleset import cgroups, ipset, iptables, source
 from harness.ruleset.nft import Nft, NftError, as_shown, complaint, marked, messages
 from harness.ruleset.process import LostError, Reach
 from harness.ruleset.texts import Texts, UnclearError, fixed, has_magic, includes
@@ -120,6 +120,7 @@ def load_files(
     files = _Files(mains, texts)
     for full in files.of_nft:
         _refuse_includes(full, files, nft.reach, home)
+    host.cgroups.make(path for text in (*texts.texts.values(), *defines.values()) for path in cgroups.named(text))
     for (folder, is_nft), group in itertools.groupby(mains, lambda full: (full.parent, full in files.of_nft)):
         if is_nft:
             _load(nft, folder, list(group), files, defines)

@@ -25,6 +25,7 @@ from harness.errors import HarnessError, Unsupported
 from harness.ruleset import sandbox
 from harness.vm import nft
 from harness.vm.nft import ImageNft
+from harness.vm.port import in_guest
 
 SECONDS: Final = 60
 """Within which a command or a file must be done with."""
@@ -283,6 +284,8 @@ class _Projects:
         own, other = socket.socketpair()
         with other:
             message = {"roots": [str(root) for root in reach.roots], "executable": reach.executable}
+            # libnftables looks for paths there; those of this machine would tell which services it has.
+            message["cgroups"] = in_guest() and not reach.executable
             self._parent.send(message, (other.fileno(),))
         server = _Server(own)
         try:

@@ -48,6 +48,7 @@ ALONE = "alone"
 TOO_MUCH = -1000
 """Return code for an output of more than :data:`MESSAGE_MAX` bytes."""
 
+CGROUPS = "/sys/fs/cgroup"
 BASE = "/tmp"
 """Where the new root is mounted, in mounts of its own."""
 USER = 65534
@@ -194,7 +195,7 @@ def project(control: socket.socket, message: dict[str, Any], *, alone: bool) -> 
     """Confine this process to some folders and fork a child for each request, until ``control`` is closed."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     try:
-        confine(message["roots"], executable=message["executable"])
+        confine(message["roots"], executable=message["executable"], cgroups=message["cgroups"])
     except OSError as refused:
         send(control, {"refused": f"{refused.filename}: {refused.strerror}"})
         return
@@ -225,10 +226,11 @@ def _end(pid: int) -> int:
     return os.waitpid(pid, 0)[1]
 
 
-def confine(roots: list[str], *, executable: bool) -> None:
+def confine(roots: list[str], *, executable: bool, cgroups: bool) -> None:
     """Leave this process nothing of the file system but the folders and files ``roots``, read only, and a few names.
 
-    They stay where they are. What links to elsewhere leads nowhere. Raises :class:`OSError`, with the step that was
+    With ``cgroups`` it also sees those of this machine, where libnftables looks for the paths that rules name.
+    All stay where they are. What links to elsewhere leads nowhere. Raises :class:`OSError`, with the step that was
     refused as its file name.
     """
     contents = {name: _content(name) for name in (*DATABASES, *_time_zone())}
@@ -240,6 +242,7 @@ def confine(roots: list[str], *, executable: bool) -> None:
     places = _trees(kept)
     own = os.environ.get("XTABLES_LIBDIR")
     extensions = [own] if own else glob.glob("/usr/lib/*/xtables")
+    extensions += [CGROUPS] if cgroups else []
     libraries = _trees([one for one in extensions if not any(_is_below(one, place) for place in places)])
     links = {entry.name: os.readlink(entry) for entry in os.scandir("/") if entry.is_symlink()}
     attributes = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | (0 if executable else ATTR_NOEXEC)
@@ -265,7 +268,7 @@ def _furnish(
     contents: dict[str, bytes | None],
 ) -> None:
     """Mount a file system at :data:`BASE` that has the folders and files ``places``, copies of :func:`_trees`, and
-    beside them only ``links``, files with ``contents`` and the ``libraries``, extensions of xtables."""
+    beside them only ``links``, files with ``contents`` and the ``libraries``, extensions of xtables and cgroups."""
     _mount("tmpfs", BASE, "tmpfs", MS_NOSUID | MS_NODEV, "size=16m,mode=755")
     for name, link in links.items():
         os.symlink(link, f"{BASE}/{name}")

@@ -299,7 +299,7 @@ def _check_flow(called: Connect | Exchange, network: Network) -> Iterator[Proble
     except Problem as problem:
         yield problem
     if isinstance(called, Exchange):
-        for key in ("device", "mark"):
+        for key in ("device", "mark", "cgroup"):
             if called.tcp is not None and getattr(called, key) is not None:
                 remedy = f"give {key}: to its connect"
                 yield Problem("a connection has that from its connect", key, remedy=remedy, about_key=True)

@@ -51,6 +51,7 @@ mount -t tmpfs shm $root/dev/shm
 mount -t bpf bpf $root/sys/fs/bpf
 mount -t debugfs debugfs $root/sys/kernel/debug
 mount -t tracefs tracefs $root/sys/kernel/tracing
+mount -t cgroup2 cgroup2 $root/sys/fs/cgroup # a kernel without cgroups has no such folder
 
 if [ $root = /guest ]; then
 	# The modules of this kernel, where modprobe looks for them.

@@ -10,6 +10,16 @@ from harness.model.fields import Count, HostName, InterfaceName, Model, Number32
 from harness.packets.spec import HEX
 from harness.scenario.models.expect import Tracked
 
+CgroupPath = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_@:.\\-]*(/[A-Za-z0-9_][A-Za-z0-9_@:.\\-]*){0,15}$",
+        max_length=1000,
+        description="A cgroup's path from the root, without a leading slash.",
+        examples=["system.slice/nginx.service"],
+    ),
+]
+
 
 class Content(Model, frozen=True, kw_only=True):
     """What a program sends: bytes in hexadecimal, or any of a size."""
@@ -48,6 +58,14 @@ class Listen(Model, frozen=True, kw_only=True):
     device: Annotated[
         InterfaceName | None,
         Meta(description="The interface or VRF that it is bound to (SO_BINDTODEVICE).", examples=["blue"]),
+    ] = None
+    cgroup: Annotated[
+        CgroupPath | None,
+        Meta(
+            description="The cgroup (version 2) that it is in, by its path from the root, for `socket cgroupv2`. "
+            "Cgroups are made in a microVM only.",
+            examples=["system.slice/nginx.service"],
+        ),
     ] = None
 
 
@@ -116,6 +134,13 @@ class Connect(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
     mark: Annotated[Number32 | None, Meta(description="The mark of the socket's packets (SO_MARK).", examples=[1])] = (
         None
     )
+    cgroup: Annotated[
+        CgroupPath | None,
+        Meta(
+            description="The cgroup (version 2) that the program is in, as in `listen`.",
+            examples=["user.slice/user-1000.slice"],
+        ),
+    ] = None
 
 
 class Exchange(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
@@ -153,6 +178,14 @@ class Exchange(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
         Meta(
             description="The mark of the socket's packets (SO_MARK); over TCP that of its `connect` is used.",
             examples=[1],
+        ),
+    ] = None
+    cgroup: Annotated[
+        CgroupPath | None,
+        Meta(
+            description="The cgroup (version 2) that the program is in, as in `listen`; over TCP that of its `connect` "
+            "is used.",
+            examples=["user.slice/user-1000.slice"],
         ),
     ] = None
     request: Annotated[
