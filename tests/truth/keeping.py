@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from tests.truth import reference
+from tests.truth.flow import ADDRESSES, LAN, Flow
+from tests.truth.language import Ruleset
 from tests.truth.packets import ICMP, TCP, UDP, Packet
-from tests.truth.strategies import ADDRESSES, LAN, Flow
 
 FLAGS = "FSRPAUEC"
 SENDER = {"wan0": "client", "lan0": "server", "": "device"}
+
+
+def smallest(flow: Flow, fails: Callable[[Flow], bool]) -> Flow:
+    """``flow`` without the packets, tables and rules that it needs not to fail."""
+    smaller = True
+    while smaller:
+        smaller = False
+        for one in _smaller(flow):
+            if fails(one):
+                flow, smaller = one, True
+                break
+    return flow
+
+
+def _smaller(flow: Flow) -> Iterator[Flow]:
+    """Flows that lack one thing, the largest things first."""
+    for number in reversed(range(len(flow.packets))):
+        yield replace(flow, packets=flow.packets[:number] + flow.packets[number + 1 :])
+    tables = flow.ruleset.tables
+    for at, table in enumerate(tables):
+        yield replace(flow, ruleset=Ruleset(tables[:at] + tables[at + 1 :]))
+        for place, chain in enumerate(table.chains):
+            for number in range(len(chain.rules)):
+                rules = chain.rules[:number] + chain.rules[number + 1 :]
+                chains = (*table.chains[:place], replace(chain, rules=rules), *table.chains[place + 1 :])
+                changed = replace(table, chains=chains)
+                yield replace(flow, ruleset=Ruleset((*tables[:at], changed, *tables[at + 1 :])))
 
 
 def keep(flow: Flow, folder: Path) -> None:

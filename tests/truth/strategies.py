@@ -10,6 +10,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from tests.truth.flow import ADDRESSES, Flow
 from tests.truth.language import (
     FIELDS,
     Assign,
@@ -40,12 +41,6 @@ from tests.truth.language import (
 )
 from tests.truth.packets import ACK, ICMP, ICMPV6, RST, SYN, TCP, UDP, Packet
 
-# The lab "router": client — wan0 device lan0 — server.
-ADDRESSES = {
-    "wan0": ("203.0.113.1", "2001:db8:113::1"),
-    "lan0": ("10.0.2.1", "2001:db8:2::1"),
-}
-LAN = ("10.0.2.", "2001:db8:2:")
 OUTSIDE = {
     4: ("203.0.113.5", "198.51.100.9", "192.0.2.33"),
     6: ("2001:db8:113::5", "2001:db8:9::9", "2001:db8:33::33"),
@@ -61,19 +56,6 @@ ALONE = ("", "tcp_flag", "nf_proto", "dscp")
 """Types of fields that are in no set, map or concatenation. nft 1.0.6 lists ``ip dscp`` of a concatenation as
 ``ip dscp >> 2``, and does not read that again (docs/known-issues.md)."""
 FLAGS = (SYN, ACK, SYN | ACK, FIN | ACK, RST)
-
-
-@dataclass(frozen=True, repr=False)
-class Flow:
-    """A ruleset, and the packets that are sent through it one after the other."""
-
-    ruleset: Ruleset
-    packets: tuple[Packet, ...]
-    loaded: str
-    """How: ``file``, ``commands``, ``steps``, ``listing`` or ``json``."""
-
-    def __repr__(self) -> str:
-        return "\n".join([f"loaded as {self.loaded}", self.ruleset.text, *map(str, self.packets)])
 
 
 def values(one: Field) -> list[Any]:

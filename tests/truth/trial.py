@@ -24,8 +24,8 @@ from harness.topology.builtin import LABS
 from harness.topology.network import Network
 from harness.tracer.base import BaseTracer
 from tests.truth import reference
+from tests.truth.flow import ADDRESSES, LAN, Flow
 from tests.truth.packets import Packet, read
-from tests.truth.strategies import ADDRESSES, LAN, Flow
 
 NETWORK = Network.of(LABS["router"])
 ETHERNET = 14
