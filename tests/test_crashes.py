@@ -1,7 +1,8 @@
 """Commands killed at random instants on the machine's own kernel: files are whole or absent, and nothing runs on.
 
 Each is ended by SIGKILL, SIGTERM or Ctrl-C (``tests/test_interrupts.py`` does the latter two to commands that boot a
-microVM). ``./run soak -k killed --minutes 10`` does it for ten minutes each, and prints how often.
+microVM). ``./run soak -k killed --minutes 10`` does it for ten minutes each, and prints how often; ``-k disk`` has them
+run on disks of random sizes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -22,7 +24,7 @@ import pytest
 from harness.model import layers, result
 from harness.scenario.load import load_all
 from harness.vm import debian, images
-from tests.trials import HARNESS, STATUSES, WAYS, Trial, trial
+from tests.trials import HARNESS, STATUSES, WAYS, Trial, files, trial
 from tests.vm.archive import Archive
 
 if TYPE_CHECKING:
@@ -112,6 +114,46 @@ def test_files_of_a_command_that_is_killed_are_whole_or_absent(name: str, soak: 
         assert not wrong, f"{name}, {way} after {after:.2f} s (seed {seed}): {wrong}\n{one.output}"
         ends[f"{way} {one.status}"] += 1
         shutil.rmtree(project)
+    print(f"{name}: {ends.total()} trials, {dict(ends)}")
+
+
+FULL = """
+mount -t tmpfs -o size="$SIZE" none /mnt && cp -r "$1/." /mnt && mkdir /mnt/temporary && cd /mnt && shift || exit 99
+"$@"
+status=$?
+cp -r /mnt/. "$KEPT"
+exit $status
+"""
+"""A command in a project on a disk of so many bytes, which only it sees; what is there at its end is copied."""
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", COMMANDS)
+def test_files_of_a_command_whose_disk_is_full_are_whole_or_absent(name: str, soak: Soak, tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("root meets the machine's own kernel")
+    chance = random.Random(seed := random.randrange(1 << 32))
+    ends = Counter[int]()
+    project = make_project(tmp_path / "project")
+    for turn in soak.turns(1):
+        size = chance.randint(32, chance.choice((64, 256, 1024, 4096))) << 10
+        (kept := tmp_path / str(turn)).mkdir()
+        disk = {"TMPDIR": "/mnt/temporary", "XDG_CACHE_HOME": "/mnt/cache", "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", FULL, "sh", str(project), *COMMANDS[name]],
+            env={**os.environ, **disk, "SIZE": str(size), "KEPT": str(kept), "PYTEST_ADDOPTS": ""},
+            capture_output=True,
+            text=True,
+        )
+        said = f"{name} on {size} bytes (seed {seed}): {done.returncode}\n{done.stdout}{done.stderr}"
+        if done.returncode == 99:
+            pytest.skip(f"no file system can be mounted here: {done.stderr}")
+        assert "Traceback" not in said, said
+        assert done.returncode in (0, 1, 2, 6), said
+        assert files(kept / "temporary") == [], said
+        assert torn(kept) == "", said
+        ends[done.returncode] += 1
+        shutil.rmtree(kept)
     print(f"{name}: {ends.total()} trials, {dict(ends)}")
 
 

@@ -32,6 +32,10 @@ LONGEST = 150
 """Characters of a scenario's name."""
 
 
+class NotRecordedError(HarnessError):
+    """What was seen cannot be an expectation."""
+
+
 def save(path: Path, name: str, case: Case, seen: Seen, lab: ChosenLab) -> str:
     """Append ``case`` to the scenario file ``path``, or begin it; what was done, in a sentence.
 
@@ -107,7 +111,7 @@ def _expected(seen: Seen) -> dict[int, Mapping[str, Any]]:
         try:
             found[number] = expectation.whole(samples)
         except NotRecordableError as refused:
-            raise HarnessError(f"the scenario was not saved: {refused}") from None
+            raise NotRecordedError(f"the scenario was not saved: {refused}") from None
     return found
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final
 
-from harness.cli.statuses import BROKEN, NO
+from harness.cli.statuses import BROKEN, NO, UNABLE
 from harness.errors import BrokenMeasurement, HarnessError
 from harness.numbers import percent, whole
 from harness.text import say
@@ -184,9 +184,9 @@ def mutate(parser: argparse.ArgumentParser) -> None:
         )
         status = 0
         try:
-            found = command.run(request, lambda line: say(line, sys.stderr))
+            found, failures = command.run(request, lambda line: say(line, sys.stderr))
         except command.Interrupted as interrupted:
-            found, status = interrupted.results, interrupted.status
+            found, failures, status = interrupted.results, [], interrupted.status
             say("nft-harness: interrupted; what is known by now:", sys.stderr)
         for name, make in (("json", schema.as_json), ("html", output.as_html)):
             if path := getattr(options, name):
@@ -195,6 +195,9 @@ def mutate(parser: argparse.ArgumentParser) -> None:
             say(output.text(found))
         if options.github:
             print("\n".join(output.warnings(found)))
+        for failure in failures:
+            say(f"nft-harness: error: {failure}", sys.stderr)
+            status = UNABLE
         reached = results.score(found)
         if status or options.fail_under is None or reached is None or reached >= options.fail_under:
             return status

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -56,7 +57,15 @@ class Interrupted(Exception):
         """The exit status: 128 + the number of the signal."""
 
 
-def run(request: MutateRequest, progress: Progress) -> list[RulesetResult]:
+class Mutated(NamedTuple):
+    """What became of the mutants of each ruleset."""
+
+    results: list[RulesetResult]
+    failures: list[str]
+    """Sentences: rulesets that could not be mutated, and scenarios that could not be saved."""
+
+
+def run(request: MutateRequest, progress: Progress) -> Mutated:
     """Run what ``request`` asks for; what became of the mutants of each ruleset.
 
     Raises :class:`~harness.errors.HarnessError` where that cannot be done, and :class:`Interrupted`.
@@ -69,7 +78,7 @@ def run(request: MutateRequest, progress: Progress) -> list[RulesetResult]:
     kernel = _kernel(request, selected.kernels)
     subjects = list(_subjects(selected.cases, request))
     found: list[RulesetResult] = []
-    refused: list[str] = []
+    failures: list[str] = []
     with ExitStack() as stack:
         opened: list[BatchSession] = []
 
@@ -90,13 +99,11 @@ def run(request: MutateRequest, progress: Progress) -> list[RulesetResult]:
                 progress(f"{subject.name} ({number} of {len(subjects)}): {len(subject.cases)} scenarios")
                 one.run()
                 if request.save:
-                    from harness.mutate import saving
-
-                    saving.save(request.save, one, progress)
+                    failures += _saved(request.save, one, progress)
             except HarnessError as error:
                 if len(subjects) == 1:
                     raise
-                refused.append(f"{subject.name}: {error}")
+                failures.append(f"{subject.name} was not mutated: {error}")
                 progress(f"  not done: {error}")
                 continue
             except (KeyboardInterrupt, SystemExit) as ended:
@@ -107,9 +114,20 @@ def run(request: MutateRequest, progress: Progress) -> list[RulesetResult]:
                 if one.is_begun:
                     known.write(name, kept)
             found.append(one.result(time.monotonic() - started))
-    if refused and not found:
-        raise HarnessError(f"no ruleset could be mutated; {refused[0]}")
-    return found
+    if failures and not found:
+        raise HarnessError(f"no ruleset could be mutated; {failures[0]}")
+    return Mutated(found, failures)
+
+
+def _saved(file: Path, ruleset: MutatedRuleset, progress: Progress) -> list[str]:
+    """Save scenarios for the survivors of ``ruleset``; the sentence that says why not, if they were not."""
+    from harness.mutate import saving
+
+    try:
+        saving.save(file, ruleset, progress)
+    except HarnessError as error:
+        return [f"scenarios for {ruleset.subject.name} were not saved: {error}"]
+    return []
 
 
 def _kernel(request: MutateRequest, asked: Sequence[str]) -> str:

@@ -15,8 +15,8 @@ from harness.pytest_plugin import kept_frames
 def save(file: Path, ruleset: MutatedRuleset, progress: Callable[[str], None]) -> None:
     """Append a scenario to ``file``, or begin it, for each survivor of ``ruleset`` that a packet distinguishes.
 
-    Survivors that the same packet distinguishes have one scenario. Raises :class:`~harness.errors.HarnessError` where
-    none can be written.
+    Survivors that the same packet distinguishes have one scenario. What an expectation cannot record is left out, with
+    a line of ``progress``. Raises :class:`~harness.errors.HarnessError` where ``file`` cannot be written.
     """
     if len(ruleset.subject.files.paths) != 1 or ruleset.subject.files.defines:
         raise HarnessError(f"--save writes scenarios of a ruleset that is one file, and {ruleset.subject.name} is not")
@@ -37,5 +37,5 @@ def save(file: Path, ruleset: MutatedRuleset, progress: Callable[[str], None]) -
         try:
             words = f"{describe_send(witness.sends[-1])}: {verdicts[-1] if verdicts else 'nothing'}"
             progress(saving.save(file, words, case, seen, lab))
-        except HarnessError as error:
+        except saving.NotRecordedError as error:
             progress(f"not saved: {error}")

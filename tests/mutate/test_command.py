@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness.cache import cache_dir
+from harness.cli import main
 from harness.errors import HarnessError
 from harness.mutate import command, measure, output, survivors
 from harness.mutate.command import Interrupted, MutateRequest
@@ -95,7 +96,9 @@ def here(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Here]]
 
 
 def run(*arguments: str, **more: Any) -> RulesetResult:
-    (found,) = command.run(MutateRequest(selection=arguments or ("scenarios",), kernel="host", **more), lambda _: None)
+    request = MutateRequest(selection=arguments or ("scenarios",), kernel="host", **more)
+    (found,), failures = command.run(request, lambda _: None)
+    assert not failures
     return found
 
 
@@ -201,11 +204,44 @@ def test_a_ruleset_that_this_kernel_cannot_load_leaves_the_others(
     monkeypatch.setattr(command, "_described", lambda *_: "a kernel")
     everything = False
     found: Any = command.run(MutateRequest(selection=("scenarios",), kernel="host"), said.append)
-    assert found == ["scenarios/other.nft"]
+    assert found.results == ["scenarios/other.nft"]
+    assert found.failures == ["scenarios/fw.nft was not mutated: the kernel has no flowtables"]
     assert "  not done: the kernel has no flowtables" in said
     everything = True
-    with pytest.raises(HarnessError, match=r"no ruleset could be mutated; scenarios/fw.nft: the kernel has no"):
+    with pytest.raises(HarnessError, match=r"no ruleset could be mutated; scenarios/fw.nft was not mutated: the"):
         command.run(MutateRequest(selection=("scenarios",), kernel="host"), said.append)
+
+
+def test_scenarios_that_cannot_be_saved_are_an_error_after_the_report(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Done:
+        is_begun = False
+
+        def __init__(self, subject: Any, *_: Any, **__: Any) -> None:
+            self.subject = subject
+
+        def run(self) -> None:
+            pass
+
+        def result(self, _: float) -> RulesetResult:
+            return RulesetResult(
+                name=self.subject.name, kernel="6.12", nft="1.1", watched="rules", texts={}, scenarios=()
+            )
+
+    def save(*_: object) -> None:
+        raise HarnessError("more.yaml can't be written: No space left on device")
+
+    monkeypatch.setattr(command, "MutatedRuleset", Done)
+    monkeypatch.setattr(command, "_described", lambda *_: "a kernel")
+    monkeypatch.setattr("harness.mutate.saving.save", save)
+    assert main(["mutate", "scenarios", "--nft-kernel", "host", "--save", "more.yaml"]) == 2
+    said = capsys.readouterr()
+    assert "scenarios/fw.nft" in said.out
+    assert (
+        "nft-harness: error: scenarios for scenarios/fw.nft were not saved: "
+        "more.yaml can't be written: No space left on device\n" in said.err
+    )
 
 
 @pytest.mark.parametrize(("signal", "status"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
