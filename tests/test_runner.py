@@ -29,13 +29,13 @@ set -e
 useradd --create-home --shell /bin/bash runner
 echo 'runner ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/runner
 for folder in {parents}; do chmod o+rx $folder; done
-cp -r {project} /home/runner/work
+cp -r {project} /home/runner/repository
 mkdir /home/runner/temp
 ln -s {environment} /home/runner/temp/nft-harness
 chown -R runner: /home/runner
 su - runner -c {step} && status=0 || status=$?
 echo "status $status"
-echo "reports:" $(ls /home/runner/work/nft-reports)
+echo "reports:" $(ls /home/runner/repository/nft-reports)
 echo "not the user's:" $(find /home/runner -not -user runner)
 """
 
@@ -52,14 +52,14 @@ def test_the_actions_step_uses_the_runners_kernel_by_sudo(soak: Soak, project: P
     variables = {
         name: re.sub(r"\$\{\{ inputs\.(\w+) }}", lambda found: given[found[1]], value)
         for name, value in step["env"].items()
-    } | {"GITHUB_ACTIONS": "true", "GITHUB_WORKSPACE": "/home/runner/work", "RUNNER_TEMP": "/home/runner/temp"}
+    } | {"GITHUB_ACTIONS": "true", "GITHUB_WORKSPACE": "/home/runner/repository", "RUNNER_TEMP": "/home/runner/temp"}
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
     environment = Path(sys.prefix)
     script = RUNNER.format(
         parents=shlex.join(map(str, [environment, *environment.parents])),
         project=shlex.quote(str(project)),
         environment=shlex.quote(str(environment)),
-        step=shlex.quote(f"cd work\n{exports}{step['run']}"),
+        step=shlex.quote(f"cd repository\n{exports}{step['run']}"),
     )
     command = [sys.executable, "-m", "harness.cli", "vm", "--kernel", images.DEFAULT, "--", "sh", "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
