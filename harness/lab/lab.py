@@ -13,7 +13,7 @@ from ipaddress import IPv6Interface
 from typing import Final
 
 from harness.errors import BrokenMeasurement, HarnessError, Unsupported
-from harness.lab import requests
+from harness.lab import nexthops, requests
 from harness.lab.cgroups import Cgroups
 from harness.lab.ipsec import protect
 from harness.lab.namespace import Namespace
@@ -244,6 +244,8 @@ def renew_neighbours(host: Host) -> None:
 def _routes(host: Host) -> Iterator[NetlinkRequest]:
     """Routes and routing rules."""
     plan = host.plan
+    for one in () if plan.silent else plan.nexthops:
+        yield nexthops.nexthop(one, 0 if one.group else host.interfaces[one.hops[0].interface])
     for route in plan.routes:
         if plan.routes_in_kernel(route):
             yield route_of(host, route)
@@ -253,6 +255,8 @@ def _routes(host: Host) -> Iterator[NetlinkRequest]:
 
 def route_of(host: Host, route: parts.Route, command: str = "add") -> NetlinkRequest:
     """What adds ``route`` on ``host``, or does what another ``command`` says."""
+    if route.nexthop:
+        return nexthops.route(route, command)
     return requests.route(route, tuple(host.interfaces[hop.interface] for hop in route.hops), command)
 
 

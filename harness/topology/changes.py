@@ -162,6 +162,7 @@ class _Draft:
             tuple(self.network.hosts),
             {one.end: one for one in self.network.interfaces},
             {interface: vrf.table for vrf in vrfs for interface in vrf.interfaces},
+            {one.id: one for one in self._host.nexthops},
         )
 
     def delete(self, spec: PartsSpec) -> Parts:
@@ -225,7 +226,8 @@ class _Draft:
 
     def _named(self, said: RouteSpec) -> list[Route]:
         """The routes of the host that ``said`` means; all it leaves out may be anything."""
-        whole = said.via is not None or said.dev is not None or said.type != "unicast"
+        onward = (said.via, said.dev, said.nexthop)
+        whole = said.type != "unicast" or any(one is not None for one in onward)
         known = structs.replace(said, type=said.type if whole else "blackhole")
         wanted = list(routing.routes(self._place, known))
         found = [
@@ -234,7 +236,7 @@ class _Draft:
             for one in wanted
             if (route.destination, route.table) == (one.destination, one.table)
             and (said.metric is None or route.metric == one.metric)
-            and (not whole or (route.hops, route.type) == (one.hops, one.type))
+            and (not whole or (route.hops, route.type, route.nexthop) == (one.hops, one.type, one.nexthop))
         ]
         if not found:
             raise Problem(f"{self._name} has no such route to {said.to}", "to")

@@ -219,7 +219,7 @@ def _host(
     for setting in host.sysctls:
         sysctls.check(setting, "hosts", name, "sysctls")
     own = {one.name: one for one in interfaces.values() if one.host == name}
-    place = _place(name, wiring, interfaces)
+    place = _with_nexthops(_place(name, wiring, interfaces), host)
     routes = tuple(_routes(host, place))
     silent = name != spec.device and name not in loading and not (host.forwarding or host.tunnels or host.wireguards)
     starts = {ip_address(tunnel.local) for tunnel in host.vxlans.values()}
@@ -229,6 +229,7 @@ def _host(
         interfaces=own,
         made={one: _made(name, one, wiring, interfaces) for one in creation(host)},
         routes=routes,
+        nexthops=tuple(place.nexthops.values()),
         rules=tuple(_rules(host, place, routes)),
         neighbours=tuple(
             one for one in addressing.neighbours(name, interfaces) if kind(host, one.interface) not in LAYER_3
@@ -248,6 +249,15 @@ def _place(name: str, wiring: Wiring, interfaces: Mapping[End, Interface]) -> ro
     vrfs = wiring.spec.hosts[name].vrfs.values()
     domains = {interface: vrf.table for vrf in vrfs for interface in vrf.interfaces}
     return routing.Place(name, tuple(wiring.spec.hosts), interfaces, domains)
+
+
+def _with_nexthops(place: routing.Place, host: HostSpec) -> routing.Place:
+    """``place`` with the host's nexthop objects."""
+    for index, said in enumerate(host.nexthops):
+        with below("hosts", place.name, "nexthops", index):
+            made = routing.nexthop(place, said)
+        place = place._replace(nexthops={**place.nexthops, made.id: made})
+    return place
 
 
 def _routes(host: HostSpec, place: routing.Place) -> Iterator[Route]:

@@ -96,6 +96,20 @@ class RouteHop(NamedTuple):
         return str(self.via or self.interface) + (f" weight {self.weight}" if self.weight > 1 else "")
 
 
+class Nexthop(NamedTuple):
+    """A nexthop object, which routes refer to by its id."""
+
+    id: int
+    version: int
+    hops: tuple[RouteHop, ...]
+    """Its next hop; those of a group."""
+    group: tuple[tuple[int, int], ...] = ()
+    """Of a group the ids of its members, and their weights."""
+
+    def __str__(self) -> str:
+        return f"nexthop {self.id}"
+
+
 class Route(NamedTuple):
     """A route that is not implied by an interface's own addresses."""
 
@@ -106,6 +120,8 @@ class Route(NamedTuple):
     """Or ``blackhole``, ``unreachable``, ``prohibit``, ``local``."""
     table: int = MAIN
     metric: int = 0
+    nexthop: int = 0
+    """Of a route by a nexthop object its id; ``hops`` are those of the object."""
 
     def __str__(self) -> str:
         by = f"by {', '.join(map(str, self.hops))}" if self.hops else self.type
@@ -311,6 +327,7 @@ class HostPlan(msgspec.Struct, frozen=True, kw_only=True):
     """The interfaces that are not ends of wires, in an order in which they can be created."""
     routes: tuple[Route, ...]
     rules: tuple[RoutingRule, ...]
+    nexthops: tuple[Nexthop, ...] = ()
     neighbours: tuple[Neighbour, ...]
     forwarding: bool
     sysctls: Mapping[str, str]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Final, NamedTuple
 
@@ -16,12 +16,13 @@ from harness.topology.parts import (
     AddressOnLink,
     End,
     Interface,
+    Nexthop,
     Route,
     RouteHop,
     RoutingRule,
     Subnet,
 )
-from harness.topology.spec import HopSpec, RouteSpec, RuleSpec
+from harness.topology.spec import HopSpec, MemberSpec, NexthopSpec, RouteSpec, RuleSpec
 
 ECN: Final = 0x03
 """Bits of the traffic class that are no part of the DSCP (RFC 3168)."""
@@ -39,6 +40,8 @@ class Place(NamedTuple):
     """Of all hosts."""
     domains: Mapping[str, int]
     """The routing tables of interfaces that are in a VRF."""
+    nexthops: Mapping[int, Nexthop] = {}
+    """The host's nexthop objects by their ids."""
 
     @property
     def own(self) -> list[str]:
@@ -70,19 +73,76 @@ def routes(place: Place, said: RouteSpec) -> Iterator[Route]:
     destinations = subnets(said.to, "to")
     table, metric = _table(said.table), said.metric or 0
     if said.type != "unicast":
-        for key in ("via", "dev"):
+        for key in ("via", "dev", "nexthop"):
             if getattr(said, key) is not None:
                 raise Problem(f"a route of type {said.type} has no next hop", key, about_key=True)
         for destination in destinations:
             yield Route(destination, (), said.type, table, metric)
         return
-    by_version = _hops(place, said)
+    by_version = _hops(place, said) if said.nexthop is None else _of_object(place, said)
     ways = [(to, by_version[to.version]) for to in destinations if to.version in by_version]
+    if not ways and said.nexthop is not None:
+        version = place.nexthops[said.nexthop].version
+        raise Problem(f"nexthop {said.nexthop} is for IPv{version}, so it is none for {said.to}", "nexthop")
     if not ways:
         raise Problem(f"{said.via} is not a next hop for {said.to}: it has no address of that IP version", "via")
     for destination, hops in ways:
         domain = place.domains.get(hops[0].interface, MAIN)
-        yield Route(destination, hops, table=domain if said.table == "main" else table, metric=metric)
+        table = domain if said.table == "main" else table
+        yield Route(destination, hops, table=table, metric=metric, nexthop=said.nexthop or 0)
+
+
+def _of_object(place: Place, said: RouteSpec) -> dict[int, tuple[RouteHop, ...]]:
+    """The next hops of a route by a nexthop object, by IP version."""
+    for key in ("via", "dev"):
+        if getattr(said, key) is not None:
+            raise Problem(f"a route by a nexthop has no {key} of its own", key, remedy="keep one", about_key=True)
+    found = place.nexthops.get(said.nexthop or 0)
+    if found is None:
+        remedy = "add it to nexthops:"
+        raise Problem(f"{place.name} has no nexthop {said.nexthop}", "nexthop", remedy=remedy)
+    return {found.version: found.hops}
+
+
+def nexthop(place: Place, said: NexthopSpec) -> Nexthop:
+    """The nexthop object of a description; those of ``place`` stand before it.
+
+    Raises :class:`~harness.model.problem.Problem`, with keys below the nexthop.
+    """
+    if said.id in place.nexthops:
+        raise Problem(f"{place.name} has a nexthop {said.id} already", "id")
+    if said.group is not None:
+        for key in ("via", "dev", "family"):
+            if getattr(said, key) is not None:
+                raise Problem(f"a group has no {key} of its own", key, about_key=True)
+        return _group(place, said.id, said.group)
+    if said.via is None and said.dev is None:
+        raise Problem("has no next hop", remedy="add via: with a neighbouring host or an address, dev: or group:")
+    by_version = _hops(place, RouteSpec(to="default", via=said.via, dev=said.dev))
+    version = {"ip": 4, "ip6": 6}[said.family] if said.family else min(by_version)
+    if version not in by_version:
+        raise Problem(f"{said.via} has no IPv{version} address on a subnet of {place.name}", "via")
+    return Nexthop(said.id, version, by_version[version])
+
+
+def _group(place: Place, number: int, group: Sequence[int | MemberSpec]) -> Nexthop:
+    members: list[Nexthop] = []
+    weights: list[int] = []
+    for index, one in enumerate(group):
+        member = one if isinstance(one, MemberSpec) else MemberSpec(id=one)
+        found = place.nexthops.get(member.id)
+        if found is None or found.group:
+            what = "which is a group itself" if found else "which is not further up"
+            raise Problem(f"a group cannot have the member {member.id}, {what}", "group", index)
+        if any(found.id == other.id for other in members):
+            raise Problem(f"{member.id} is a member already", "group", index, remedy="give it a weight")
+        if members and found.version != members[0].version:
+            raise Problem(f"{found} is IPv{found.version}, but {members[0]} is not", "group", index)
+        members.append(found)
+        weights.append(member.weight)
+    hops = tuple(hop._replace(weight=weight) for one, weight in zip(members, weights, strict=True) for hop in one.hops)
+    ids = tuple(one.id for one in members)
+    return Nexthop(number, members[0].version, hops, tuple(zip(ids, weights, strict=True)))
 
 
 def _hops(place: Place, said: RouteSpec) -> dict[int, tuple[RouteHop, ...]]:

@@ -35,6 +35,42 @@ class HopSpec(Model, frozen=True, kw_only=True):
     ] = 1
 
 
+NexthopId = Annotated[int, Meta(ge=1, le=0xFFFFFFFF)]
+
+
+class MemberSpec(Model, frozen=True, kw_only=True):
+    """A member of a nexthop group."""
+
+    id: Annotated[NexthopId, Meta(description="The id of a nexthop of the host that is no group.", examples=[2])]
+    weight: Annotated[
+        Annotated[int, Meta(ge=1, le=256)], Meta(description="Its share of the flows, among the weights.", examples=[3])
+    ] = 1
+
+
+class NexthopSpec(Model, frozen=True, kw_only=True):
+    """A nexthop object as of `ip nexthop`, which routes refer to by its id: a next hop, or a group of others."""
+
+    id: Annotated[NexthopId, Meta(description="Its id.", examples=[1])]
+    via: Annotated[
+        str | None, Meta(description="A directly connected host, or an address of one.", examples=["isp1", "10.0.0.2"])
+    ] = None
+    dev: Annotated[
+        InterfaceName | None,
+        Meta(description="The interface, as in `routes`.", examples=["tun0"]),
+    ] = None
+    family: Annotated[
+        Literal["ip", "ip6"] | None,
+        Meta(description="The IP version where `via` is a host that has both; `ip` unless given.", examples=["ip6"]),
+    ] = None
+    group: Annotated[
+        Annotated[list[NexthopId | MemberSpec], Meta(min_length=1, max_length=256)] | None,
+        Meta(
+            description="Instead of a next hop: nexthops further up in the list that share the flows (multipath).",
+            examples=[[1, {"id": 2, "weight": 3}]],
+        ),
+    ] = None
+
+
 class RouteSpec(Model, frozen=True, kw_only=True):
     """A route: with `via`, with `dev` or both, or of another `type` than unicast."""
 
@@ -54,6 +90,10 @@ class RouteSpec(Model, frozen=True, kw_only=True):
             "`via`, at which that address is reached, though it may lie in no network of the interface.",
             examples=["tun0"],
         ),
+    ] = None
+    nexthop: Annotated[
+        NexthopId | None,
+        Meta(description="Instead of `via` and `dev`: the id of one of the host's `nexthops`.", examples=[10]),
     ] = None
     type: Annotated[
         Literal["unicast", "blackhole", "unreachable", "prohibit", "local"],
@@ -208,6 +248,13 @@ class HostSpec(Model, frozen=True, kw_only=True):
         Meta(
             description="Routes in addition to connected routes and the one by `gateway`.",
             examples=[[{"to": "10.9.0.0/16", "via": "core"}, {"to": "10.0.0.0/8", "type": "unreachable"}]],
+        ),
+    ] = []
+    nexthops: Annotated[
+        list[NexthopSpec],
+        Meta(
+            description="Nexthop objects and groups, for `nexthop` of routes.",
+            examples=[[{"id": 1, "via": "isp1"}, {"id": 2, "via": "isp2"}, {"id": 10, "group": [1, 2]}]],
         ),
     ] = []
     rules: Annotated[

@@ -11,7 +11,7 @@ from harness.topology.network import Network
 from harness.topology.spec import LabSpec
 
 
-def device(routes: list[Any], rules: list[Any] = []) -> Network:  # noqa: B006 - it is only read
+def device(routes: list[Any], rules: list[Any] = [], nexthops: list[Any] = []) -> Network:  # noqa: B006 - only read
     return Network.of(
         msgspec.convert(
             {
@@ -20,6 +20,7 @@ def device(routes: list[Any], rules: list[Any] = []) -> Network:  # noqa: B006 -
                         "interfaces": {"wan0": ["203.0.113.2/30", "2001:db8:1::2/64"], "wan1": ["198.51.100.2/30"]},
                         "routes": routes,
                         "rules": rules,
+                        "nexthops": nexthops,
                     },
                     "isp1": {"interfaces": {"eth0": ["203.0.113.1/30", "2001:db8:1::1/64"]}},
                     "isp2": {"interfaces": {"eth0": ["198.51.100.1/30"]}},
@@ -110,3 +111,17 @@ def test_a_host_of_a_route_to_itself_alone_is_no_broadcast_address() -> None:
     network = device([{"to": "198.51.100.1/32", "dev": "wan1"}])
     hop = network.route("device", ip_address("198.51.100.1"))
     assert hop.mac == network.hosts["isp2"].interfaces["eth0"].mac
+
+
+def test_routes_have_the_next_hops_of_nexthop_objects() -> None:
+    objects = [
+        *({"id": 1, "via": "isp1"}, {"id": 2, "via": "isp2"}, {"id": 6, "via": "isp1", "family": "ip6"}),
+        *({"id": 3, "dev": "wan1"}, {"id": 10, "group": [1, {"id": 2, "weight": 3}]}),
+    ]
+    said = [{"to": "default", "nexthop": 10}, {"to": "default", "nexthop": 6}, {"to": "10.0.0.0/8", "nexthop": 3}]
+    routes = device(said, nexthops=objects).hosts["device"].routes
+    assert [(str(one), one.nexthop) for one in routes] == [
+        ("0.0.0.0/0 by 203.0.113.1, 198.51.100.1 weight 3", 10),
+        ("::/0 by 2001:db8:1::1", 6),
+        ("10.0.0.0/8 by wan1", 3),
+    ]
