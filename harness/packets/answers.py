@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Final
 
 from msgspec import Meta
@@ -24,6 +24,7 @@ _TCP, _UDP, _ICMP, _ICMPV6 = 6, 17, 1, 58
 _IPV4, _IPV6 = 20, 40
 """Bytes of these headers without options."""
 FIRST_SEQUENCE: Final = 1000
+_REDIRECT: Final = 5
 QUOTED: Final[Mapping[int, int]] = {4: 548, 6: 1232}
 """Most bytes of the packet that an ICMP error quotes: RFC 1812 section 4.3.2.3, RFC 4443 section 2.4."""
 _FLAGS: Final = "FSRPAUECN"
@@ -83,6 +84,10 @@ class AnswerICMP(Model, frozen=True, kw_only=True):
     mtu: Annotated[
         Word | None,
         Meta(description="The MTU that `frag-needed` and `packet-too-big` report, in bytes.", examples=[1400]),
+    ] = None
+    gateway: Annotated[
+        AnyAddress | None,
+        Meta(description="Of a `redirect` the router to be used instead, an IPv4 address.", examples=["192.0.2.3"]),
     ] = None
 
 
@@ -175,6 +180,13 @@ def _check_error(answer: RawAnswer, key: str) -> None:
     if not _is_error(kind or 0, key):
         remedy = "send what is no error by a step send:"
         raise Problem(f"{said.type} is not an error, so it answers no packet of a socket", key, "type", remedy=remedy)
+    if (said.gateway is not None) != (key == "icmp" and kind == _REDIRECT):
+        sentence = "a redirect names a gateway, and nothing else does"
+        raise Problem(sentence, key, *(() if said.gateway is None else ("gateway",)))
+    try:
+        IPv4Address(said.gateway or "0.0.0.0")
+    except ValueError:
+        raise Problem(f"'{said.gateway}' is not an IPv4 address", key, "gateway") from None
 
 
 def _is_error(kind: int, key: str) -> bool:
@@ -243,7 +255,7 @@ def _error(said: AnswerICMP, protocol: int) -> bytes:
     assert kind is not None
     if code is None:
         code = _CODES[protocol]["port-unreachable"] if kind == unreachable else 0
-    rest = bytearray(4)
+    rest = bytearray(IPv4Address(said.gateway).packed if said.gateway else 4)
     if said.mtu is not None and (at := _MTU.get((protocol, kind))) is not None:
         rest[at:] = said.mtu.to_bytes(4 - at, "big")
     return struct.pack("!BBH", kind, code, 0) + bytes(rest)

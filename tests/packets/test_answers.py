@@ -75,6 +75,8 @@ def test_an_error_quotes_the_packet() -> None:
         BACK / inet.IP(src="198.51.100.1", dst="203.0.113.5") / inet.ICMP(type=3, code=4, nexthopmtu=1400) / quoted
     )
     assert answer(came, icmp={"code": "frag-needed", "mtu": 1400}, src="198.51.100.1") == bytes(too_long)
+    elsewhere = back(4) / inet.ICMP(type=5, code=1, gw="10.0.2.9") / quoted
+    assert answer(came, icmp={"type": "redirect", "code": 1, "gateway": "10.0.2.9"}) == bytes(elsewhere)
     assert fields(answer(came, icmp={"type": "time-exceeded"}))["type"] == 11
     long = ETHER / IP[4] / inet.UDP(sport=1, dport=2) / Raw(bytes(1400))
     assert fields(answer(long, icmp={}))["length"] == 576
@@ -114,6 +116,9 @@ def test_what_cannot_be_answered_is_not() -> None:
         ({"icmp": {}, "sport": 5}, "an ICMP error has no sport"),
         ({"icmpv6": {"type": "nd-redirect"}}, "nd-redirect is not an error"),
         ({"icmpv6": {}, "src": "10.0.0.1"}, "10.0.0.1 is IPv4, but icmpv6 is IPv6"),
+        ({"icmp": {"type": "redirect"}}, "a redirect names a gateway"),
+        ({"icmp": {"gateway": "10.0.0.1"}}, "a redirect names a gateway, and nothing else does"),
+        ({"icmp": {"type": "redirect", "gateway": "r2"}}, "'r2' is not an IPv4 address"),
         ({"tcp": {}, "src": "server"}, "'server' is not an address"),
         ({"icmp": {"type": "time-exceeded", "code": "admin-prohibited"}}, "only codes of destination-unreachable"),
     ],
