@@ -14,7 +14,8 @@ A ruleset that does not do what was expected is no exception but data: see
 from __future__ import annotations
 
 import copyreg
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Self, TypeVar
 
 from harness.text import escape
 
@@ -38,6 +39,13 @@ class HarnessError(Exception):
         super().__init__(sentence)
         self.sentence = sentence
         self.remedy = remedy
+        self.others: tuple[Self, ...] = ()
+        """Further mistakes in the same place, found with this one."""
+
+    @property
+    def each(self) -> tuple[Self, ...]:
+        """This mistake and the others found with it, each a sentence of its own."""
+        return (self, *self.others)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # An exception is unpickled by calling its class with its args; these classes take more arguments than that.
@@ -64,3 +72,20 @@ class Unsupported(HarnessError):
 
 class BrokenMeasurement(HarnessError):
     """Events were lost, or two oracles disagree: neither passed nor failed."""
+
+
+_E = TypeVar("_E", bound=HarnessError)
+
+
+def together(errors: Iterable[_E]) -> _E:
+    """The first of ``errors``, which are one or more, with the others as :attr:`HarnessError.others`."""
+    first, *more = [one for error in errors for one in apart(error)]
+    first.others = tuple(more)
+    return first
+
+
+def apart(error: _E) -> tuple[_E, ...]:
+    """``error`` and the others found with it, each by itself."""
+    found = error.each
+    error.others = ()
+    return found

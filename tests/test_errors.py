@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from harness.errors import BrokenMeasurement, HarnessError, Position, ScenarioError, Unsupported
+from harness.errors import BrokenMeasurement, HarnessError, Position, ScenarioError, Unsupported, together
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,10 @@ def test_an_error_travels_to_another_process_and_says_the_same(error: HarnessErr
     assert type(arrived) is type(error)
     assert str(arrived) == str(error)
     assert vars(arrived) == vars(error)
+
+
+def test_mistakes_found_together_travel_together() -> None:
+    errors = [ScenarioError(sentence, Position("edge.yaml", line)) for line, sentence in enumerate("abc", 1)]
+    found = together([together(errors[:2]), errors[2]])
+    assert found.each == tuple(errors)
+    assert [str(one) for one in pickle.loads(pickle.dumps(found)).each] == list(map(str, errors))

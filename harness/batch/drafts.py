@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from harness.errors import together
 from harness.generate.lab import ChosenLab
 from harness.model.node import LineColumn, Node
 from harness.packets.spec import Send
@@ -33,10 +34,10 @@ def case(
     root = document(lab.keys, [one.resolve() for one in rulesets], source, steps)
     loaded = load_all(Path(source), recording=True, document=root, project=project)
     if loaded.errors:
-        raise loaded.errors[0]
+        raise together(loaded.errors)
     (found,) = loaded.cases
     if isinstance(found, Broken):
-        raise found.errors[0]
+        raise together(found.errors)
     return found
 
 

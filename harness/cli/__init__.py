@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from harness import __version__
-from harness.ending import in_order, interrupts_deferred
+from harness.ending import NotRunnable, in_order, interrupts_deferred
 
 with interrupts_deferred():
     from harness.cli import machine, rulesets, scenarios, shells, twins
@@ -49,8 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with in_order():
             return _run(arguments)
+    except NotRunnable as error:
+        say(f"nft-harness: {error}", sys.stderr)
+        return error.status
     except HarnessError as error:
-        say(f"nft-harness: error: {error}", sys.stderr)
+        for one in error.each:
+            say(f"nft-harness: error: {one}", sys.stderr)
         return UNABLE
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -87,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
         command(
             commands.add_parser(
                 command.__name__,
-                help=description.lower().rstrip("."),
+                help=f"{description[0].lower()}{description[1:].rstrip('.')}",
                 description=description,
                 epilog=f"examples:\n  {examples}",
                 formatter_class=argparse.RawDescriptionHelpFormatter,

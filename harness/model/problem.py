@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
-from harness.errors import HarnessError, Position, ScenarioError
+from harness.errors import HarnessError, Position, ScenarioError, together
 
 
 class Problem(HarnessError):
@@ -26,8 +27,8 @@ class Problem(HarnessError):
         """Where in the value, when it is a text: characters before the place."""
 
     def below(self, *keys: str | int) -> Problem:
-        """The same problem, seen from further out."""
-        return self._with(*keys, *self.keys)
+        """The same problem, and those found with it, seen from further out."""
+        return together([one._with(*keys, *one.keys) for one in self.each])
 
     def inside(self, depth: int) -> Problem:
         """The same problem, seen from ``depth`` keys further in."""
@@ -41,6 +42,26 @@ class Problem(HarnessError):
         keys = self.keys[:-1] if self.about_key else self.keys
         name = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).lstrip(".")
         return ScenarioError(f"{name}: {self.sentence}" if name else self.sentence, position, remedy=self.remedy)
+
+
+class Problems:
+    """Collects the problems of parts that do not depend on each other, to raise them together."""
+
+    def __init__(self) -> None:
+        self._found: list[Problem] = []
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Keep the :class:`Problem` that the block raises; what follows the block runs."""
+        try:
+            yield
+        except Problem as problem:
+            self._found.append(problem)
+
+    def refuse(self) -> None:
+        """Raise what was collected, as :func:`harness.errors.together` does; nothing if there is none."""
+        if self._found:
+            raise together(self._found)
 
 
 class NothingExpected(Problem):

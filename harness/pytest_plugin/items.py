@@ -152,7 +152,8 @@ def representation(item: pytest.Item, excinfo: ExceptionInfo[BaseException]) -> 
     path, line, _ = item.reportinfo()
     place: Position = getattr(error, "position", Position(str(path), (line or 0) + 1))
     summary = error.summary if isinstance(error, Failed) else str(error).splitlines()[0]
-    shown = lines(str(error), colour=True)  # of the text of a failure
+    each = error.each if isinstance(error, HarnessError) else (error,)
+    shown = lines("\n".join(map(str, each)), colour=True)  # of the text of a failure
     return ReprExceptionInfo(
         reprtraceback=ReprTraceback([ReprEntryNative([f"{shown}\n"])], None, style="native"),
         reprcrash=ReprFileLocation(escape(place.file), place.line, summary),

@@ -42,6 +42,7 @@ from harness.scenario.models.actions import (
 from harness.scenario.models.expect import Expect
 from harness.scenario.models.file import Scenario
 from harness.scenario.models.sockets import Connect, Content, Exchange, Listen, Queue, Wait
+from harness.text import counted
 from harness.topology import changes
 from harness.topology.network import Network
 
@@ -249,7 +250,7 @@ def _check_numbers(action: SendAction, sent: int) -> Iterator[Problem]:
         )
     elif numbers[-1] is not None and covered != sent:
         yield Problem(
-            f"the entries cover {covered} packets, and {sent} {_are(sent)} sent",
+            f"the entries cover {counted(covered, 'packet')}, and {sent} {_are(sent)} sent",
             remedy="the last entry may leave packets: out",
         )
 

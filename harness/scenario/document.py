@@ -18,8 +18,10 @@ from harness.project import Project
 from harness.scenario.events import Event, Kind, YamlSyntaxError, walk
 
 
-def read(path: Path, project: Project) -> Node:
+def read(path: Path, project: Project, *, needs: str) -> Node:
     """The document in ``path``, which must really lie in ``project`` or where its settings allow it.
+
+    ``needs`` is the remedy where it is empty.
 
     Raises :class:`~harness.errors.ScenarioError` when it cannot be read, is not YAML, or is more
     than a scenario file can be.
@@ -30,11 +32,11 @@ def read(path: Path, project: Project) -> Node:
     except untrusted.Unreadable as error:
         remedy = "split it" if isinstance(error, untrusted.TooLarge) else ""
         raise ScenarioError(error.sentence, Position(file), remedy=remedy) from None
-    return parse(_decode(data, file), file)
+    return parse(_decode(data, file), file, needs=needs)
 
 
-def parse(text: str, file: str) -> Node:
-    """The document that ``text`` is; ``file`` is its name in errors."""
+def parse(text: str, file: str, *, needs: str = "") -> Node:
+    """The document that ``text`` is; ``file`` is its name in errors, and ``needs`` the remedy where it is empty."""
     text = text.removeprefix("\ufeff")
     if found := _UNPRINTABLE.search(text):
         before = text[: found.start()]
@@ -42,7 +44,7 @@ def parse(text: str, file: str) -> Node:
         raise ScenarioError(f"has the character U+{ord(found[0]):04X}, which is not allowed in a text", place)
     lines = text.splitlines()
     try:
-        return walk(text, lambda events: _Walk(file, events, lines).document())
+        return walk(text, lambda events: _Walk(file, events, lines).document(needs))
     except YamlSyntaxError as error:
         raise _syntax_error(error, file) from None
 
@@ -60,7 +62,7 @@ class _Walk:
         self.anchors: dict[str, Node | None] = {}
         self.count = 0
 
-    def document(self) -> Node:
+    def document(self, needs: str) -> Node:
         root: Node | None = None
         for event in self.events:
             if event.kind is Kind.DOCUMENT:
@@ -68,7 +70,7 @@ class _Walk:
                     raise self.error("a second document begins", event, "keep one document in a file")
                 root = self.node(next(self.events), "the file", 1)
         if root is None:
-            raise ScenarioError("is empty", Position(self.file), remedy="write ruleset: and scenarios:")
+            raise ScenarioError("is empty", Position(self.file), remedy=needs)
         return root
 
     def node(self, event: Event, name: str, depth: int) -> Node:
@@ -103,7 +105,7 @@ class _Walk:
                 node = self.mapping(event, depth)
             if event.anchor:
                 self.anchors[event.anchor] = node
-        # An alias counts as all that it stands for, so that a bomb is found before it is lit.
+        # An alias counts as all that it stands for: a file that would expand to billions of values is refused early.
         self.count += node.count if event.kind is Kind.ALIAS else 1
         if self.count > YAML_VALUES:
             raise self.error(f"the file has more than {YAML_VALUES:,} values", event, "split it")

@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 import msgspec
 from msgspec import UNSET, structs
 
-from harness.errors import ScenarioError
+from harness.errors import ScenarioError, apart, together
 from harness.model.node import Node
 from harness.model.problem import NothingExpected, Problem
 from harness.project import Project, find
@@ -33,11 +33,11 @@ def load(path: Path, *, layers: Collection[str] | None = None) -> tuple[Case | B
 
     ``layers`` are the names that ``expect: layers`` may use; None allows any.
 
-    Raises :class:`~harness.errors.ScenarioError`, the first one, when the file as a whole is wrong.
+    Raises :class:`~harness.errors.ScenarioError`, all of them together, when the file as a whole is wrong.
     """
     loaded = load_all(path, layers=layers)
     if loaded.errors:
-        raise loaded.errors[0]
+        raise together(loaded.errors)
     return loaded.cases
 
 
@@ -72,14 +72,14 @@ def load_all(
         try:
             network = resolve.network(path, project, file.lab, file.interfaces, frozenset(file.rulesets))
         except Problem as problem:
-            whole.append(problem)
+            whole += apart(problem)
         except ScenarioError as error:
-            elsewhere.append(error)
+            elsewhere += apart(error)
         try:  # a wrong lab does not hide a wrong ruleset
             rulesets = resolve.rulesets(path, project, file, network)
             setup = Setup(file, network, rulesets, project, layers, recording) if network else None
         except Problem as problem:
-            whole.append(problem)
+            whole += apart(problem)
     # What is left of the list has lost its wrong entries, so the indices are those of `rest`.
     scenarios = dict(zip(rest.children["scenarios"].children, file.scenarios, strict=True)) if file is not None else {}
     nodes = root.children.get("scenarios")
@@ -101,13 +101,13 @@ def load_lab(path: Path) -> Network:
     Raises :class:`~harness.errors.ScenarioError` when it is wrong; scenarios are not looked at.
     """
     project = find([path])
-    root = resolve.document(path, project)
-    if "hosts" in root.children:
+    root = resolve.document(path, project, needs=resolve.LAB_FILE)
+    if not {"lab", "scenarios"} & root.children.keys():
         return Network.of(resolve.lab_in(path, project))
     file, _, found = convert(_lab_only(root), _LabOnly)
     try:
         if found or file is None:
-            raise found[0]
+            raise together(found)
         return resolve.network(path, project, file.lab, file.interfaces)
     except Problem as problem:
         raise located(problem, root, path) from None
@@ -116,13 +116,13 @@ def load_lab(path: Path) -> Network:
 def set_up(document: Node, path: Path, *, layers: Collection[str] | None = None) -> Setup:
     """Lab and rulesets as ``document``, written in ``path``, describes them with the keys of a scenario file.
 
-    Raises :class:`~harness.errors.ScenarioError`, the first one.
+    Raises :class:`~harness.errors.ScenarioError`, all of them together.
     """
     document.put("scenarios", document.place, Node.of([{"name": path.name}], document.place))
     file, _, found = convert(document, ScenarioFile)
     try:
         if found or file is None:
-            raise found[0]
+            raise together(found)
         return Setup.of(path, file, layers, resolve.project_of(path))
     except Problem as problem:
         raise located(problem, document, path) from None
@@ -131,15 +131,15 @@ def set_up(document: Node, path: Path, *, layers: Collection[str] | None = None)
 def case_of(document: Node, path: Path, *, setup: Setup, name: str) -> Case:
     """The single step in ``document`` as a scenario called ``name``; ``path`` is where it is written.
 
-    Raises :class:`~harness.errors.ScenarioError`, the first one.
+    Raises :class:`~harness.errors.ScenarioError`, all of them together.
     """
     step, _, found = convert(document, ActionSpec)
     try:
         if found or step is None:
-            raise found[0]
+            raise together(found)
         step = resolve.step_with_files(path, setup.project, step)
-        for problem in check_step(step, setup.network, setup.layers):
-            raise problem
+        if found := list(check_step(step, setup.network, setup.layers)):
+            raise together(found)
         action = step.action
     except Problem as problem:
         raise located(problem, document, path) from None
@@ -256,9 +256,9 @@ def _checked(
             if not (setup.recording and isinstance(problem, NothingExpected)):
                 found.append(problem)
     except Problem as problem:
-        found.append(problem)
+        found += apart(problem)
     except ScenarioError as error:
-        errors.append(error)
+        errors += apart(error)
     return setup, scenario, found
 
 

@@ -10,25 +10,29 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from msgspec import UNSET, structs
 
-from harness.errors import Position, ScenarioError
+from harness.errors import Position, ScenarioError, together
 from harness.model.fields import RulesetFiles
 from harness.model.node import Node
-from harness.model.problem import Problem, did_you_mean, nearest
+from harness.model.problem import Problem, Problems, did_you_mean, nearest
 from harness.nft_syntax import is_name, is_piece
 from harness.packets.spec import Payload, Send
 from harness.project import ALLOW, EVERYTHING, Project, find
 from harness.scenario.case import Files
 from harness.scenario.files import LABS as LABS_FOLDER
-from harness.scenario.files import SUFFIXES
+from harness.scenario.files import SUFFIXES, shortened
 from harness.scenario.models.actions import ActionSpec
 from harness.scenario.models.file import Scenario, ScenarioFile
-from harness.scenario.validate import convert
+from harness.scenario.validate import SCENARIO_FILE, convert
 from harness.topology.builtin import LABS, rename
 from harness.topology.network import Network
 from harness.topology.spec import LabSpec
+
+LAB_FILE: Final = "write hosts: and links: (nft-harness schema --markdown describes them)"
+"""Remedy for a file that should hold a lab and is something else."""
 
 
 def project_of(file: Path) -> Project:
@@ -36,18 +40,22 @@ def project_of(file: Path) -> Project:
     return EVERYTHING if file.suffix == ".py" else find([file])
 
 
-def document(path: Path, project: Project, text: str | None = None) -> Node:
-    """The YAML document in ``path``, or that in ``text`` where it is given."""
+def document(path: Path, project: Project, text: str | None = None, *, needs: str = SCENARIO_FILE) -> Node:
+    """The YAML document in ``path``, or that in ``text`` where it is given; ``needs`` is what an empty one lacks."""
     # The YAML parser is a third of this package's imports, and a worker in a guest gets what others have read.
     from harness.scenario.document import parse, read
 
-    return read(path, project) if text is None else parse(text, str(path))
+    return read(path, project, needs=needs) if text is None else parse(text, str(path), needs=needs)
 
 
 def located(problem: Problem, root: Node, path: Path) -> ScenarioError:
-    """``problem`` at its place in the document ``root`` of the file ``path``."""
+    """``problem``, and those found with it, at their places in the document ``root`` of the file ``path``."""
+    return together([one.at(_place(one, root, path)) for one in problem.each])
+
+
+def _place(problem: Problem, root: Node, path: Path) -> Position:
     node = root.nearest(*problem.keys)
-    return problem.at(Position(str(path), *(node.key if problem.about_key else node.within(problem.offset))))
+    return Position(str(path), *(node.key if problem.about_key else node.within(problem.offset)))
 
 
 # --- labs ---------------------------------------------------------------------------------------
@@ -106,11 +114,12 @@ def _built_in(name: str, loading: frozenset[str]) -> Network:
 
 
 def lab_in(path: Path, project: Project) -> LabSpec:
-    """The lab in a file of its own. Raises :class:`~harness.errors.ScenarioError` in that file."""
-    root = document(path, project)
-    spec, _, found = convert(root, LabSpec)
+    """The lab in a file of its own. Raises :class:`~harness.errors.ScenarioError` in that file, with all mistakes."""
+    path = shortened(path)
+    root = document(path, project, needs=LAB_FILE)
+    spec, _, found = convert(root, LabSpec, needs=LAB_FILE)
     if found or spec is None:
-        raise located(found[0], root, path)
+        raise located(together(found), root, path)
     try:
         Network.of(spec)
     except Problem as problem:
@@ -127,23 +136,29 @@ def rulesets(file: Path, project: Project, said: ScenarioFile, network: Network 
         name: f"{{ {', '.join(map(str, value))} }}" if isinstance(value, list) else str(value)
         for name, value in said.defines.items()
     }
+    problems = Problems()
     for name, value in defines.items():
-        if not is_name(name):
-            raise Problem(f"'{name}' is not a valid name of a variable", "defines", name, about_key=True)
-        if not is_piece(value):
-            remedy = "write one value, or a list of values, as nft -D takes them"
-            raise Problem("is not a valid value of a variable", "defines", name, remedy=remedy)
+        with problems.collected():
+            if not is_name(name):
+                raise Problem(f"'{name}' is not a valid name of a variable", "defines", name, about_key=True)
+            if not is_piece(value):
+                remedy = "write one value, or a list of values, as nft -D takes them"
+                raise Problem("is not a valid value of a variable", "defines", name, remedy=remedy)
     device = network.device if network else "device"
-    found = {device: Files(_ruleset(file, project, said.ruleset, "ruleset"), project, defines)}
+    found = {}
+    with problems.collected():
+        found[device] = Files(_ruleset(file, project, said.ruleset, "ruleset"), project, defines)
     for host, texts in said.rulesets.items():
         keys = ("rulesets", host)
-        if network and host not in network.hosts:
-            remedy = did_you_mean(host, network.hosts)
-            raise Problem(f"the lab has no host '{host}'", *keys, remedy=remedy, about_key=True)
-        if network and host == device:
-            remedy = "name its ruleset in ruleset:"
-            raise Problem(f"{host} is under test", *keys, remedy=remedy, about_key=True)
-        found[host] = Files(_ruleset(file, project, texts, *keys), project, defines)
+        with problems.collected():
+            if network and host not in network.hosts:
+                remedy = did_you_mean(host, network.hosts)
+                raise Problem(f"the lab has no host '{host}'", *keys, remedy=remedy, about_key=True)
+            if network and host == device:
+                remedy = "name its ruleset in ruleset:"
+                raise Problem(f"{host} is under test", *keys, remedy=remedy, about_key=True)
+            found[host] = Files(_ruleset(file, project, texts, *keys), project, defines)
+    problems.refuse()
     return found
 
 
@@ -151,9 +166,13 @@ def _ruleset(file: Path, project: Project, texts: RulesetFiles, *keys: str | int
     """The files that ``file`` names, absolute; those of a folder in the order of their names."""
     if isinstance(texts, str):
         return tuple(_ruleset_files(file, project, texts, *keys))
-    return tuple(
-        found for index, text in enumerate(texts) for found in _ruleset_files(file, project, text, *keys, index)
-    )
+    problems = Problems()
+    found: list[Path] = []
+    for index, text in enumerate(texts):
+        with problems.collected():
+            found += _ruleset_files(file, project, text, *keys, index)
+    problems.refuse()
+    return tuple(found)
 
 
 def _ruleset_files(file: Path, project: Project, text: str, *keys: str | int) -> Iterator[Path]:

@@ -20,6 +20,9 @@ from harness.model.problem import Problem, did_you_mean, one_of
 
 M = TypeVar("M", bound=msgspec.Struct)
 
+SCENARIO_FILE: Final = "write ruleset: and scenarios:"
+"""Remedy for a file that should hold scenarios and is something else."""
+
 MAX_PROBLEMS = 100
 """Reported for one file."""
 
@@ -36,17 +39,18 @@ class _Mistake(NamedTuple):
     words: str
 
 
-def convert(document: Node, model: type[M]) -> tuple[M | None, Node, list[Problem]]:
+def convert(document: Node, model: type[M], *, needs: str = SCENARIO_FILE) -> tuple[M | None, Node, list[Problem]]:
     """What ``document`` says as a ``model``, what of the document that is, and what is wrong.
 
     Wrong parts are left out, so that the rest can be used; None when nothing remains. A part whose
-    mistake may be caused by another one inside of it is left out without a word.
+    mistake may be caused by another one inside of it is left out without a word. ``needs`` is the remedy for a
+    document that is no mapping.
     """
     with _ONE_THREAD:
-        return _convert(document, model)
+        return _convert(document, model, needs)
 
 
-def _convert(document: Node, model: type[M]) -> tuple[M | None, Node, list[Problem]]:
+def _convert(document: Node, model: type[M], needs: str) -> tuple[M | None, Node, list[Problem]]:
     problems: list[Problem] = []
     wrong: list[Keys] = []
     while len(problems) < MAX_PROBLEMS:
@@ -55,7 +59,10 @@ def _convert(document: Node, model: type[M]) -> tuple[M | None, Node, list[Probl
         except msgspec.ValidationError as error:
             mistake = _locate(str(error), document, model)
         if not any(keys[: len(mistake.keys)] == mistake.keys for keys in wrong):
-            problems.append(_explain(mistake, document, model))
+            problem = _explain(mistake, document, model)
+            if not mistake.keys and not isinstance(document.value, dict):
+                problem.remedy = needs
+            problems.append(problem)
         if not mistake.keys:
             return None, document, problems
         wrong.append(mistake.keys)
@@ -163,8 +170,6 @@ def _another_type(case: _Case, found: re.Match[str]) -> tuple[str, str]:
     elif "str" in found[1] and found[2] in ("int", "float", "bool"):
         if not _refused_as_text(str(case.value), case.wanted):
             remedy = "put it in quotes"
-    elif not case.mistake.keys:
-        remedy = "write ruleset: and scenarios:"
     elif names == ["a list"] and isinstance(case.value, dict):
         remedy = "begin each entry with '- '"
     return f"must be {one_of(names)}, not {_shown(case.value)}", remedy

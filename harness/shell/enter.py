@@ -32,8 +32,8 @@ from pathlib import Path
 import msgspec
 
 from harness import ending
-from harness.ending import exit_status
-from harness.errors import HarnessError, Unsupported
+from harness.ending import exit_status, refuse_not_runnable
+from harness.errors import HarnessError, Unsupported, together
 from harness.lab import changes as lab_changes
 from harness.lab import named
 from harness.lab.inject import sender
@@ -87,6 +87,8 @@ def enter(request: ShellRequest) -> int:
     Raises :class:`~harness.errors.HarnessError` when that cannot be done.
     """
     case = find(request.file, request.scenario)
+    if request.argv:
+        refuse_not_runnable(request.argv[0], _PATH)
     if request.host and request.host not in case.network.hosts:
         hosts = ", ".join(case.network.hosts)
         raise HarnessError(f"the lab has no host {request.host}", remedy=f"it has {hosts}")
@@ -111,11 +113,11 @@ def find(file: Path, scenario: str) -> Case:
     """
     loaded = load_all(shortened(file.absolute()), recording=True)
     if loaded.errors:
-        raise loaded.errors[0]
+        raise together(loaded.errors)
     for case in loaded.cases:
         if scenario in (case.name, case.id) or (not scenario and isinstance(case, Case)):
             if isinstance(case, Broken):
-                raise case.errors[0]
+                raise together(case.errors)
             return case
     raise HarnessError(
         f"{file} has no scenario '{scenario}'", remedy=f"it has {', '.join(one.id for one in loaded.cases)}"

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from ipaddress import ip_address, ip_interface
 from typing import NamedTuple
 
-from harness.model.problem import Problem
+from harness.model.problem import Problem, Problems
 from harness.topology.ethernet import station_mac
 from harness.topology.parts import Address, AddressOnLink, End, Interface, Neighbour, Subnet, is_on_link_only
 from harness.topology.segments import Wiring, kind
@@ -15,7 +15,11 @@ from harness.topology.spec import HostSpec, LabSpec
 
 
 def interfaces(wiring: Wiring) -> dict[End, Interface]:
-    """Every interface of the lab by its end, in the order of the file."""
+    """Every interface of the lab by its end, in the order of the file.
+
+    Raises :class:`~harness.model.problem.Problem`, all of its interfaces and addresses together.
+    """
+    problems = Problems()
     spec = wiring.spec
     owners: dict[Address, list[End]] = {}
     anycast = frozenset(_anycast(spec))
@@ -26,24 +30,22 @@ def interfaces(wiring: Wiring) -> dict[End, Interface]:
         subnets = _Subnets()
         for interface, texts in host.interfaces.items():
             end = End(name, interface)
-            if not kind(host, interface) and end not in wiring.peers:
-                keys = ("hosts", name, "interfaces", interface)
-                raise Problem(f"{end} is not linked to anything", *keys, remedy="add it to links:")
+            keys = ("hosts", name, "interfaces", interface)
+            with problems.collected():
+                if not kind(host, interface) and end not in wiring.peers:
+                    raise Problem(f"{end} is not linked to anything", *keys, remedy="add it to links:")
             addresses = []
             for place, text in enumerate(texts):
-                where = ("hosts", name, "interfaces", interface, place)
-                address = address_on_link(text, *where)
-                others = owners.setdefault(address.ip, [])
-                for other in others:
-                    if _excludes(other, end, address.ip, wiring, anycast):
-                        raise Problem(f"{address.ip} is also the address of {other}", *where)
-                others.append(end)
-                if not is_on_link_only(address.ip):
-                    domain = domains.get(interface, "")
-                    if found := subnets.overlapping(address.network, interface, domain):
-                        raise Problem(f"{address.network} overlaps {found.subnet} of {name}:{found.interface}", *where)
-                    subnets.add(address.network, interface, domain)
-                addresses.append(address)
+                with problems.collected():
+                    address = address_on_link(text, *keys, place)
+                    others = owners.setdefault(address.ip, [])
+                    for other in others:
+                        if _excludes(other, end, address.ip, wiring, anycast):
+                            raise Problem(f"{address.ip} is also the address of {other}", *keys, place)
+                    others.append(end)
+                    if not is_on_link_only(address.ip):
+                        _add(subnets, address.network, end, domains.get(interface, ""), *keys, place)
+                    addresses.append(address)
             carrier, wire = _carrier(host, interface), _carrier(host, interface, macvlans=True)
             made[end] = Interface(
                 host=name,
@@ -55,6 +57,7 @@ def interfaces(wiring: Wiring) -> dict[End, Interface]:
                 mtu=host.mtu.get(interface, host.mtu.get(wire, 1500)),
                 given_mtu=host.mtu.get(interface),
             )
+    problems.refuse()
     return made
 
 
@@ -97,6 +100,16 @@ class _Subnets:
         inside = self._with.get(prefixes[-1], [])
         around = (one for prefix in prefixes for one in self._own.get(prefix, ()))
         return next((one for one in (*inside, *around) if one.interface != interface), None)
+
+
+def _add(subnets: _Subnets, subnet: Subnet, end: End, domain: str, *keys: str | int) -> None:
+    """Add ``subnet`` of the interface ``end`` in the VRF ``domain``.
+
+    Raises :class:`~harness.model.problem.Problem` with ``keys`` where it overlaps one of another interface.
+    """
+    if found := subnets.overlapping(subnet, end.interface, domain):
+        raise Problem(f"{subnet} overlaps {found.subnet} of {end.host}:{found.interface}", *keys)
+    subnets.add(subnet, end.interface, domain)
 
 
 _Prefix = tuple[str, int, int, int]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from harness.bounds import HOSTS, INTERFACES
-from harness.model.problem import Problem, unknown
+from harness.model.problem import Problem, Problems, unknown
 from harness.topology import addressing, ipsec, routing, sysctls, tunnels
 from harness.topology.ethernet import group_mac
 from harness.topology.parts import (
@@ -72,7 +72,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
         """Plan ``spec``; the hosts ``loading`` have a ruleset beside the device under test.
 
         Raises :class:`~harness.model.problem.Problem`, with keys below the lab, when hosts,
-        links and addresses do not fit together.
+        links and addresses do not fit together: all that do not depend on each other, together.
         """
         if len(spec.hosts) > HOSTS:
             raise Problem(f"has {len(spec.hosts):,} hosts, and {HOSTS} is the limit", "hosts")
@@ -84,8 +84,14 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
         interfaces = addressing.interfaces(wiring)
         encrypting = ipsec.plan(spec.ipsec, interfaces)
         loading = {*loading, *encrypting}  # their kernels do it
+        problems = Problems()
+        hosts = {}
+        for name in spec.hosts:
+            with problems.collected():
+                hosts[name] = _host(name, wiring, interfaces, loading, encrypting.get(name, ()))
+        problems.refuse()
         return cls(
-            hosts={name: _host(name, wiring, interfaces, loading, encrypting.get(name, ())) for name in spec.hosts},
+            hosts=hosts,
             device=spec.device,
             resolves=spec.neighbours == "resolved",
         )

@@ -5,11 +5,11 @@ A frame is followed from interface to interface with its VLAN tags, outermost fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from harness.model.problem import Problem, unknown
+from harness.model.problem import Problem, Problems, unknown
 from harness.topology.interfaces import PortSpec
 from harness.topology.parts import Address, End, Interface, Passing, Station
 from harness.topology.spec import HostSpec, LabSpec
@@ -43,19 +43,23 @@ class _Frame(NamedTuple):
 class Wiring:
     """The interfaces of a lab and what connects them.
 
-    Raises :class:`~harness.model.problem.Problem`, with keys below the lab, when they contradict each other.
+    Raises :class:`~harness.model.problem.Problem`, with keys below the lab, when they contradict each other: the first
+    of each host and of each link, together.
     """
 
     def __init__(self, spec: LabSpec) -> None:
         self.spec = spec
+        problems = Problems()
         for name, host in spec.hosts.items():
-            _check_kinds(name, host)
-            _check_bridges(name, host)
-            _check_vlans(name, host)
-            _check_macvlans(name, host)
-            _check_vrfs(name, host)
-        self.peers: Mapping[End, End] = _peers(spec)
+            with problems.collected():
+                _check_kinds(name, host)
+                _check_bridges(name, host)
+                _check_vlans(name, host)
+                _check_macvlans(name, host)
+                _check_vrfs(name, host)
+        self.peers: Mapping[End, End] = _peers(spec, problems)
         """The other end of each end of a wire, both ways."""
+        problems.refuse()
         check_tunnels(spec)
         self._tunnels: dict[End, tuple[object, object, Address, Address]] = {}
         """What both ends have in common, and the ends."""
@@ -301,31 +305,33 @@ def _check_vrfs(name: str, host: HostSpec) -> None:
             owners[interface] = vrf
 
 
-def _peers(spec: LabSpec) -> dict[End, End]:
-    """The other end of each end, both ways."""
+def _peers(spec: LabSpec, problems: Problems) -> dict[End, End]:
+    """The other end of each end, both ways; what is wrong with a link is added to ``problems``."""
     peers: dict[End, End] = {}
     for number, texts in enumerate(spec.links):
-        ends = []
-        for side, text in enumerate(texts):
-            keys = ("links", number, side)
-            name, colon, interface = text.partition(":")
-            if not colon:
-                raise Problem(f"'{text}' is not host:interface", *keys)
-            if name not in spec.hosts:
-                raise unknown(name, spec.hosts, "host of the lab", *keys)
-            own = spec.hosts[name].interfaces
-            if interface not in own:
-                raise unknown(interface, own, f"interface of {name}", *keys)
-            end = End(name, interface)
-            if of := kind(spec.hosts[name], interface):
-                below = dict.fromkeys(("vlans", "macvlans"), "link what carries it")
-                remedy = ({"bridges": "link its ports"} | below).get(of, "remove it here")
-                raise Problem(f"{end} is a {KINDS[of]}", *keys, remedy=remedy)
-            if end in peers or end in ends:
-                raise Problem(
-                    f"{end} is linked twice", *keys, remedy="a wire has two ends; give each its own interface"
-                )
-            ends.append(end)
-        one, other = ends
-        peers |= {one: other, other: one}
+        with problems.collected():
+            one = _end(spec, texts[0], peers, "links", number, 0)
+            peers[one] = one  # a link to itself is found
+            other = _end(spec, texts[1], peers, "links", number, 1)
+            peers |= {one: other, other: one}
     return peers
+
+
+def _end(spec: LabSpec, text: str, linked: Collection[End], *keys: str | int) -> End:
+    """The end of a link that ``text``, at ``keys``, names; the ends ``linked`` are taken."""
+    name, colon, interface = text.partition(":")
+    if not colon:
+        raise Problem(f"'{text}' is not host:interface", *keys)
+    if name not in spec.hosts:
+        raise unknown(name, spec.hosts, "host of the lab", *keys)
+    own = spec.hosts[name].interfaces
+    if interface not in own:
+        raise unknown(interface, own, f"interface of {name}", *keys)
+    end = End(name, interface)
+    if of := kind(spec.hosts[name], interface):
+        below = dict.fromkeys(("vlans", "macvlans"), "link what carries it")
+        remedy = ({"bridges": "link its ports"} | below).get(of, "remove it here")
+        raise Problem(f"{end} is a {KINDS[of]}", *keys, remedy=remedy)
+    if end in linked:
+        raise Problem(f"{end} is linked twice", *keys, remedy="a wire has two ends; give each its own interface")
+    return end

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.errors import Position
-from harness.model.problem import Problem, did_you_mean, nearest, nowhere, one_of, unknown
+from harness.errors import Position, together
+from harness.model.problem import Problem, Problems, did_you_mean, nearest, nowhere, one_of, unknown
 
 HOSTS = ("client", "device", "server")
 
@@ -63,3 +63,20 @@ def test_names_in_a_row() -> None:
     assert one_of(["a"]) == "a"
     assert one_of(["a", "b", "c"]) == "a, b or c"
     assert one_of(["a", "b"], "and") == "a and b"
+
+
+def test_problems_of_independent_parts_are_raised_together() -> None:
+    problems = Problems()
+    problems.refuse()
+    with problems.collected():
+        raise together([Problem("is wrong", "a"), Problem("is worse", "b")])
+    with problems.collected():
+        raise Problem("is late", "c")
+    with pytest.raises(Problem, match="is wrong") as found:
+        problems.refuse()
+    outer = found.value.below("lab")
+    assert [(one.sentence, one.keys) for one in outer.each] == [
+        ("is wrong", ("lab", "a")),
+        ("is worse", ("lab", "b")),
+        ("is late", ("lab", "c")),
+    ]

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli import main
 from harness.errors import ScenarioError
 from harness.scenario.case import Case
-from harness.scenario.load import load
+from harness.scenario.load import load, load_all
 
 
 def test_a_ruleset_may_lie_elsewhere_in_the_project(tmp_path: Path) -> None:
@@ -146,3 +147,83 @@ scenarios: [{name: a, send: {from: client, to: server, icmp: {}}, expect: {verdi
     }
     assert case.rulesets["server"].defines == {"wan": "wan0", "ports": "{ 22, 80 }"}
     assert [host.name for host in case.network.hosts.values() if host.silent] == ["client"]
+
+
+NEEDS = "write hosts: and links: (nft-harness schema --markdown describes them)"
+
+
+@pytest.mark.parametrize(
+    ("lab", "mistakes"),
+    [
+        ("", [f"labs/office.yaml: is empty; {NEEDS}"]),
+        ("# later\n", [f"labs/office.yaml: is empty; {NEEDS}"]),
+        ("an office\n", [f"labs/office.yaml:1:1: must be a mapping, not 'an office'; {NEEDS}"]),
+        ("- client\n", [f"labs/office.yaml:1:1: must be a mapping, not a list; {NEEDS}"]),
+        (
+            "hosts: {client: {interfces: {}, interfaces: {eth0: []}}, fw: {interfaces: {eth0: []}, forwardng: true}}\n",
+            [
+                "labs/office.yaml:1:18: hosts.client: 'interfces' is not a valid key here",
+                "labs/office.yaml:1:87: hosts.fw: 'forwardng' is not a valid key here",
+            ],
+        ),
+        (
+            """\
+hosts: {client: {interfaces: {eth0: []}}, fw: {interfaces: {eth0: []}}}
+links: [["clent:eth0", "fw:eth0"], ["client:eth1", "fw:eth0"]]
+device: fw
+""",
+            [
+                "labs/office.yaml:2:10: links[0][0]: 'clent' is not a host of the lab",
+                "labs/office.yaml:2:37: links[1][0]: 'eth1' is not an interface of client",
+            ],
+        ),
+        (
+            LAB.replace("192.0.2.5/24", "192.0.2.555/24").replace("192.0.2.1/24", "192.0.2.1"),
+            [
+                "labs/office.yaml:2:32: hosts.client.interfaces.eth0[0]: '192.0.2.555/24' is not an address",
+                "labs/office.yaml:3:28: hosts.fw.interfaces.eth0[0]: '192.0.2.1' has no prefix length",
+            ],
+        ),
+        (
+            LAB.replace("gateway: fw", "gateway: fv").replace(
+                "eth0: [192.0.2.1/24]}", "eth0: [192.0.2.1/24]}, gateway: x"
+            ),
+            [
+                "labs/office.yaml:2:57: hosts.client.gateway: 'fv' is not a host of the lab",
+                "labs/office.yaml:3:53: hosts.fw.gateway: 'x' is not a host of the lab",
+            ],
+        ),
+    ],
+)
+def test_all_mistakes_in_a_file_with_a_lab_are_listed(
+    lab: str, mistakes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("labs").mkdir()
+    Path("labs/office.yaml").write_text(lab)
+    Path("edge.nft").touch()
+    Path("edge.yaml").write_text(WITH_LAB)
+    assert main(["check", "edge.yaml"]) == 1
+    for line, mistake in zip(capsys.readouterr().out.splitlines(), mistakes, strict=True):
+        assert line.startswith(mistake)
+    assert main(["lab", "show", "labs/office.yaml"]) == 2
+    for line, mistake in zip(capsys.readouterr().err.splitlines(), mistakes, strict=True):
+        assert line.startswith(f"nft-harness: error: {mistake}")
+
+
+def test_all_mistakes_about_rulesets_are_listed(tmp_path: Path) -> None:
+    path = tmp_path / "edge.yaml"
+    path.write_text(
+        "ruleset: [a.nft, b.nft]\nrulesets: {server: c.nft, nobody: d.nft}\nscenarios:\n"
+        "  - {name: a, send: {from: client, to: server, icmp: {}}, expect: {verdict: accept}}\n"
+    )
+    found = load_all(path).errors
+    assert [str(error).partition(": ")[2].partition("; ")[0] for error in found] == [
+        "ruleset[0]: 'a.nft' does not exist",
+        "ruleset[1]: 'b.nft' does not exist",
+        "rulesets.server: 'c.nft' does not exist",
+        "rulesets: the lab has no host 'nobody'",
+    ]
+    with pytest.raises(ScenarioError, match=r"'a\.nft'") as raised:
+        load(path)
+    assert len(raised.value.each) == len(found)
