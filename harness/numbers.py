@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import Final
 
 
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:
@@ -20,6 +21,21 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
         return found
 
     return number
+
+
+MOST_BUFFER_KIB: Final = 1 << 20
+"""Size of a ring buffer, KiB; the kernel's limit is 2 GiB."""
+
+
+def seconds(text: str) -> float:
+    """A positive number of seconds."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):  # nor is nan, which nothing is less than
+        raise argparse.ArgumentTypeError(f"'{text}' is not a positive number of seconds")
+    return found
 
 
 def percent(text: str) -> float:

@@ -14,7 +14,7 @@ from harness.ending import interrupts_deferred
 
 with interrupts_deferred():
     from harness import project
-    from harness.numbers import percent, whole
+    from harness.numbers import MOST_BUFFER_KIB, percent, whole
     from harness.pytest_plugin import companions, distribute, fixtures, foreseen, items, selection
     from harness.pytest_plugin.fixtures import nft_lab as nft_lab
     from harness.pytest_plugin.fixtures import nft_module_lab as nft_module_lab
@@ -41,19 +41,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--nft-cold",
         action="store_true",
-        help="boot microVMs, also where they could be restored from a template (see nft-harness kernels warm)",
+        help="boot microVMs even where a template could be restored (see nft-harness kernels warm)",
     )
     group.addoption(
         "--nft-fresh-labs",
         action="store_true",
-        help="build a lab for every scenario, also where that of the one before could be kept",
+        help="build a new lab for every scenario, even where the one before could be kept",
     )
     group.addoption(
         "--nft-tracer",
         choices=(*engines.NAMES, engines.TRACEPOINTS),
         default=engines.AUTO,
         help="how functions are traced: kprobe.multi carries all of them, fentry and kprobe a chosen few; "
-        "auto (default) takes the best that the kernel has; tracepoints needs no probes and shows part of the way only",
+        "auto (default) takes the best that the kernel has; tracepoints needs no probes and shows part of the path",
     )
     group.addoption(
         "--nft-modules",
@@ -66,25 +66,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--nft-program",
         metavar="WHICH",
-        help="the nft that reads rulesets: image (default) is that of the kernel image's release, and natively this "
-        "machine's own; host is this machine's own in any case; or that of a kernel image, e.g. 7.2 (environment: "
-        "NFT_PROGRAM)",
+        help="the nft that reads rulesets: image (default; of the same Debian release as the kernel image, natively "
+        "this machine's own), host (always this machine's own), or a kernel image whose nft is used, e.g. 7.2 "
+        "(environment: NFT_PROGRAM)",
     )
     group.addoption(
         "--nft-buffer",
-        type=int,
+        type=whole(1, MOST_BUFFER_KIB),
         metavar="KIB",
-        help="size of the ring buffer for events, where scenarios are broken by lost ones; default: 8192",
+        help="size of the ring buffer, to be raised if events are lost; default: 8192",
     )
     group.addoption(
         "--nft-require",
         action="store_true",
-        help="what this machine cannot do is an error instead of a skipped scenario",
+        help="report as an error, not as a skip, what this machine cannot do",
     )
     group.addoption(
         "--nft-record",
         action="store_true",
-        help="write what is seen into scenarios that expect nothing, or something that differs",
+        help="update scenario files with what was seen, where nothing is expected or it differs",
     )
     group.addoption(
         "--nft-shell", action="store_true", help="open a shell in the lab of the first scenario that fails, at the end"
@@ -92,7 +92,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--nft-keep",
         action="store_true",
-        help="leave the lab of the first scenario that fails, and say how to enter it",
+        help="keep the lab of the first scenario that fails, and print how to enter it",
     )
     group.addoption(
         "--nft-lab-only",
@@ -117,7 +117,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--nft-cov", action="store_true", help="show which rules, policies and matches the scenarios met")
     group.addoption(
-        "--nft-cov-fail-under", type=percent, metavar="PERCENT", help="fail when less of the rules and policies is met"
+        "--nft-cov-fail-under",
+        type=percent,
+        metavar="PERCENT",
+        help="fail if less than PERCENT of the rules and policies is met",
     )
     parser.addini("nft_kernel", "kernels to run on, as --nft-kernel", type="args", default=[])
     parser.addini("nft_program", "the nft that reads rulesets, as --nft-program", default="")

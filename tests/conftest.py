@@ -10,17 +10,19 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness import cache
-from harness.errors import Position
+from harness.errors import HarnessError, Position
 from harness.model.mismatch import Mismatch
 from harness.model.observation import Delivery, Hop, Loss, Observation, ObservedPacket, Rule, Step, Verdict
 from harness.model.result import LabInterface, LabPlan, OutcomeName, PacketResult, Policy, Result, RulesetPlan
+from harness.ruleset.nft import Nft, NftError
+from harness.ruleset.process import LostError
 from harness.vm import images
 
 
@@ -123,6 +125,16 @@ class Soak:
 def soak() -> Soak:
     """Tries a property for as long as was asked for."""
     return Soak()
+
+
+@pytest.fixture(scope="session")
+def reads_rulesets() -> None:
+    """Skip the test where no ruleset can be read without loading it, as in a chroot, which has no user namespaces."""
+    try:
+        with closing(Nft(None)) as reader, suppress(NftError):
+            reader.run("table ip t { }")
+    except (HarnessError, LostError) as error:
+        pytest.skip(f"no ruleset can be read here: {error}")
 
 
 @pytest.fixture(scope="session")

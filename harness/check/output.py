@@ -11,7 +11,7 @@ import msgspec
 
 from harness.check.command import Found
 from harness.errors import ScenarioError
-from harness.text import colour, escape, in_colour, lines, say
+from harness.text import colour, counted, escape, in_colour, lines, say
 
 
 def text(found: Found) -> None:
@@ -26,8 +26,8 @@ def text(found: Found) -> None:
     if found.errors:
         return
     numbers = ((found.files, "file"), (found.scenarios, "scenario"))
-    right = " OK" if not found.warnings else f": {len(found.warnings)} warning{'s'[: len(found.warnings) != 1]}"
-    print(", ".join(f"{number} {noun}{'s'[: number != 1]}" for number, noun in numbers) + right)
+    right = " OK" if not found.warnings else f": {counted(len(found.warnings), 'warning')}"
+    print(", ".join(counted(number, noun) for number, noun in numbers) + right)
     for path in found.left_alone:
         say(f"{escape(str(path))}: skipped: not a scenario file")
 

@@ -36,10 +36,15 @@ def planned(project: Project, kernels: Sequence[str] = (), nft_program: str = ""
     """Where scenarios of ``project`` would run: on ``kernels`` if given, else on those that the environment or the
     project's settings name, else where ``auto`` has them run.
 
-    Raises :class:`~harness.errors.Unsupported` for a kernel image that is damaged.
+    Raises :class:`~harness.errors.Unsupported` for a kernel image that is damaged, and where nothing is called so.
     """
     asked = asked_kernels(kernels, project.kernels)
     program = asked_nft(nft_program, project.nft_program)
+    for name in asked:
+        if name not in (AUTO, HOST_KERNEL):
+            images.refuse_unknown(name, (AUTO, HOST_KERNEL))
+    if program not in (images.IMAGE, images.HOST):
+        images.refuse_unknown(program, (images.IMAGE, images.HOST))
     natively = HOST_KERNEL in asked or (AUTO in asked and features.function_probes().able)
     found = _images(asked, natively=natively)
     there = tuple(filter(None, found.values()))

@@ -7,12 +7,12 @@ from typing import Final
 EXAMPLES: Final = {
     "ask": """\
 nft-harness ask edge.nft 'client > server tcp dport 22'     # verdict, rule, path, and why
-nft-harness ask edge.nft --packet 'IP()/TCP(dport=22)'      # a packet in scapy's words
+nft-harness ask edge.nft --packet 'IP()/TCP(dport=22)'      # a packet in scapy's notation
 """,
     "check": """\
 nft-harness check scenarios/                     # files and their rulesets, without running them
 nft-harness check --format github scenarios/     # annotations for a job in GitHub Actions
-nft-harness check --kernel 7.2 scenarios/        # as they are planned to run on Linux 7.2
+nft-harness check --kernel 7.2 scenarios/        # as for a run on Linux 7.2
 """,
     "completion": """\
 nft-harness completion bash > ~/.local/share/bash-completion/completions/nft-harness
@@ -38,8 +38,8 @@ nft-harness init edge.nft -o scenarios/edge.yaml --no-run
 """,
     "kernels": """\
 nft-harness kernels list
-nft-harness kernels fetch 6.1 7.2     # download them now and not at the first run
-nft-harness kernels warm              # a guest that starts in two seconds
+nft-harness kernels fetch 6.1 7.2     # download them now rather than at the first run
+nft-harness kernels warm              # later guests start in about two seconds
 """,
     "lab": """\
 nft-harness lab show scenarios/edge.yaml                       # a drawing
@@ -66,14 +66,14 @@ nft-harness schema --markdown                 # the reference
     "trace": """\
 nft-harness trace --proto tcp --filter 'port 80'                 # until Ctrl-C
 nft-harness trace --group packet -- ping -c 1 10.0.2.2           # beside a command
-nft-harness trace --out trace.jsonl -- ping -c 1 10.0.2.2        # to look again later:
+nft-harness trace --out trace.jsonl -- ping -c 1 10.0.2.2        # to look at it again later:
 nft-harness trace --read trace.jsonl --functions 'nf_*' 'nft_*'
 """,
     "twin": """\
 nft-harness twin admin@fw1             # by ssh and sudo -n: writes a folder fw1
-nft-harness twin --script > collect.sh # to read it first, run it there as root, and then
-nft-harness twin --from fw1.txt        # make a twin of what it has printed
-nft-harness twin admin@fw1 --check fw1 # how the machine differs from its twin by now
+nft-harness twin --script > collect.sh # read it, run it on the machine as root, and then
+nft-harness twin --from fw1.txt        # make the twin from its output
+nft-harness twin admin@fw1 --check fw1 # how the machine differs from its twin now
 """,
     "vm": """\
 nft-harness vm -- uname -r

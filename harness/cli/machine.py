@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
+from harness.cli import kernels as names
 from harness.cli.statuses import NO
+from harness.ending import refuse_not_runnable
 from harness.errors import HarnessError
-from harness.numbers import whole
+from harness.numbers import MOST_BUFFER_KIB, seconds, whole
 from harness.text import colour, in_colour, lines
 
 # Imports of a subcommand's own modules stand in its functions: the others need not wait for them.
@@ -67,24 +69,24 @@ def kernels(parser: argparse.ArgumentParser) -> None:
         return 0
 
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    action = actions.add_parser("list", help="show the images that are here and those that can be fetched")
+    action = actions.add_parser("list", help="list the images in the cache and those that can be fetched")
     action.set_defaults(run=show)
-    action = actions.add_parser("fetch", help="download images from the Debian archive, unless they are here")
+    action = actions.add_parser("fetch", help="download images from the Debian archive, unless they are in the cache")
     action.add_argument(
         "version", nargs="*", default=[images.DEFAULT], help=f"{', '.join(images.SERIES)}; default: {images.DEFAULT}"
     )
     action.set_defaults(run=fetch)
     action = actions.add_parser(
-        "add", help="unpack a kernel of packages, for --nft-kernel RELEASE; nothing is installed"
+        "add", help="make an image of kernel packages, for --nft-kernel RELEASE; nothing is installed"
     )
     action.add_argument(
         "package",
         nargs="+",
-        help="FILE.deb, or a name that this machine's apt knows, such as linux-image-generic; several make one kernel",
+        help="FILE.deb, or the name of a package that apt knows, such as linux-image-generic; several make one kernel",
     )
     action.set_defaults(run=add)
     action = actions.add_parser(
-        "warm", help="make templates: guests saved when ready to run, restored in a second or two"
+        "warm", help="make templates: guests saved when ready to run, restored in about two seconds"
     )
     action.add_argument("version", nargs="*", default=[images.DEFAULT], help=f"default: {images.DEFAULT}")
     action.set_defaults(run=warm)
@@ -122,16 +124,26 @@ def discover(parser: argparse.ArgumentParser) -> None:
             print("\n".join(listing.to_lines(functions)))
         return 0
 
-    parser.add_argument("--layer", help="only this layer of the network stack, e.g. Netfilter")
-    parser.add_argument("--priority", type=int, choices=(0, 1, 2), help="0 critical, 1 important as well, 2 all")
-    parser.add_argument("--match", metavar="GLOB", help="only names like this, e.g. 'ip_*'")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write JSON there instead of a table")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="write a file for nft-harness trace --config")
+    parser.add_argument("--layer", help="only functions of this layer of the network stack, e.g. Netfilter")
     parser.add_argument(
-        "--max-trace", type=whole(1), metavar="N", help="write only the N most informative ones to that file"
+        "--priority",
+        type=whole(0, 2),
+        metavar="N",
+        help="0: critical functions only; 1: important ones as well; 2: all",
+    )
+    parser.add_argument("--match", metavar="GLOB", help="only functions whose name matches, e.g. 'ip_*'")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write JSON to FILE instead of printing a table")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="write the functions to FILE, for nft-harness trace --config"
     )
     parser.add_argument(
-        "--kernel", default=DEFAULT, help=f"of the microVM, where this machine's cannot be asked; default: {DEFAULT}"
+        "--max-trace", type=whole(1), metavar="N", help="with --config: write only the N most informative functions"
+    )
+    parser.add_argument(
+        "--kernel",
+        type=names.image,
+        default=DEFAULT,
+        help=f"kernel of the microVM, where that of this machine cannot be traced; default: {DEFAULT}",
     )
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
@@ -156,7 +168,7 @@ def doctor(parser: argparse.ArgumentParser) -> None:
         print(f"scenarios cannot run here: {', '.join(lacking)}" if lacking else place())
         return NO if lacking else 0
 
-    parser.add_argument("--json", action="store_true", help="print one object")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
 
@@ -177,27 +189,73 @@ def trace(parser: argparse.ArgumentParser) -> None:
         return [name for name in text.split(",") if name]
 
     add = parser.add_argument
-    add("--functions", nargs="+", default=[], metavar="GLOB", help="only these, e.g. ip_rcv 'nf_*'; default: all")
-    add("--config", type=Path, metavar="FILE", help="only the functions in this file of nft-harness discover")
-    add("--discover", action="store_true", help="all that the kernel has; the default")
-    add("--max-functions", type=int, metavar="N", help="the N most informative ones")
-    add("--netns", action="append", default=[], metavar="NAME", help="a name, a process id or a path; default: all")
-    add("--proto", type=protocols, default=[], metavar="NAMES", help="tcp,udp")
-    add("--filter", default="", metavar="EXPRESSION", help="as tcpdump has them, see pcap-filter(7): 'tcp port 80'")
-    add("--duration", type=float, metavar="SECONDS", help="default: until the command ends, or Ctrl-C")
-    add("--stack", action="store_true", help="how the kernel came there, under each line")
-    add("--group", choices=("time", "packet"), default="time", help="packet: packet by packet, each when it is gone")
-    add("--json", action="store_true", help="an object a line")
-    add("--pcapng", type=Path, metavar="FILE", help="write a capture: each event, with the packet's first bytes there")
-    add("--out", type=Path, metavar="FILE", help="write the whole trace there as well, for --read")
-    add("--read", type=Path, metavar="FILE", help="show a trace that --out has written, instead of tracing")
-    add("--buffer", type=int, metavar="KIB", help="between the kernel and us, in memory; default: 8192")
-    add("--ready-file", type=Path, metavar="FILE", help="made once every packet is seen")
-    add("--nft-tracer", default="auto", choices=("auto", "kprobe.multi", "fentry", "kprobe"), help="how to attach")
-    add("--kernel", default=DEFAULT, help=f"of the microVM, when one is needed; default: {DEFAULT}")
-    add("--dump-program", action="store_true", help="show the instructions that the kernel runs")
-    add("--dump-metadata", action="store_true", help="show the functions by their numbers in events")
-    add("--dump-events", action="store_true", help="show every event raw, before its line")
+    add("--functions", nargs="+", default=[], metavar="GLOB", help="trace only these, e.g. ip_rcv 'nf_*'; default: all")
+    add(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="trace only the functions in this file, which nft-harness discover --config writes",
+    )
+    add("--discover", action="store_true", help="trace all functions that take a packet (the default)")
+    add("--max-functions", type=whole(1), metavar="N", help="trace only the N most informative functions")
+    add(
+        "--netns",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only packets of this network namespace: a name, a process ID or a path; default: all",
+    )
+    add("--proto", type=protocols, default=[], metavar="NAMES", help="only packets of these protocols, e.g. tcp,udp")
+    add(
+        "--filter",
+        default="",
+        metavar="EXPRESSION",
+        help="only packets that match a pcap-filter(7) expression, e.g. 'tcp port 80'",
+    )
+    add(
+        "--duration",
+        type=seconds,
+        metavar="SECONDS",
+        help="trace for so long; default: until the command ends, or Ctrl-C",
+    )
+    add("--stack", action="store_true", help="print the kernel stack under each line")
+    add(
+        "--group",
+        choices=("time", "packet"),
+        default="time",
+        help="time (default): events as they happen; packet: all events of a packet together, once it is freed",
+    )
+    add("--json", action="store_true", help="print one JSON object per line")
+    add(
+        "--pcapng",
+        type=Path,
+        metavar="FILE",
+        help="write a capture with a record for each event: the first bytes of the packet at that point",
+    )
+    add("--out", type=Path, metavar="FILE", help="write the whole trace to FILE as well, for --read")
+    add("--read", type=Path, metavar="FILE", help="show a trace that --out wrote, instead of tracing")
+    add(
+        "--buffer",
+        type=whole(1, MOST_BUFFER_KIB),
+        metavar="KIB",
+        help="size of the ring buffer for events; default: 8192",
+    )
+    add("--ready-file", type=Path, metavar="FILE", help="create FILE as soon as tracing has started")
+    add(
+        "--nft-tracer",
+        default="auto",
+        choices=("auto", "kprobe.multi", "fentry", "kprobe"),
+        help="how functions are traced; auto (default) takes the best that the kernel has",
+    )
+    add(
+        "--kernel",
+        type=names.image,
+        default=DEFAULT,
+        help=f"kernel of the microVM, if one is needed; default: {DEFAULT}",
+    )
+    add("--dump-program", action="store_true", help="print the BPF program, instruction by instruction")
+    add("--dump-metadata", action="store_true", help="print which number stands for which function in events")
+    add("--dump-events", action="store_true", help="print every event undecoded before its line")
     add("--colour", action="store_true", help=argparse.SUPPRESS)
     add("--inside", action="store_true", help=argparse.SUPPRESS)
     add("argv", nargs="*", metavar="-- COMMAND", help="a program and its arguments")
@@ -205,14 +263,20 @@ def trace(parser: argparse.ArgumentParser) -> None:
 
 
 def vm(parser: argparse.ArgumentParser) -> None:
-    """Run a command in another kernel, as root on this machine's files; what it writes vanishes."""
+    """Run a command in another kernel, as root on this machine's files; what it writes is discarded."""
     from harness.vm.images import DEFAULT
 
     def run(options: argparse.Namespace) -> int:
         from harness.vm import microvm
 
+        refuse_not_runnable(options.argv[0])
         return microvm.main(["--kernel", options.kernel, "--exec", *options.argv])
 
-    parser.add_argument("--kernel", default=DEFAULT, help=f"a version or a path; default: {DEFAULT}")
+    parser.add_argument(
+        "--kernel",
+        type=names.image,
+        default=DEFAULT,
+        help=f"a version such as 6.12, installed, or a path; default: {DEFAULT}",
+    )
     parser.add_argument("argv", nargs="+", metavar="COMMAND", help="a program and its arguments, after --")
     parser.set_defaults(run=run)

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final
 
+from harness.cli.kernels import KERNEL_HELP, kernel
 from harness.cli.statuses import BROKEN, NO, UNABLE
 from harness.errors import BrokenMeasurement, HarnessError
 from harness.numbers import percent, whole
@@ -30,11 +31,11 @@ def ask(parser: argparse.ArgumentParser) -> None:
         from harness.ask.steps import Question
         from harness.scenario.files import rulesets
 
-        given = [options.line and not (options.packet or options.pcap), options.send, options.packet, options.pcap]
+        line = " ".join(options.line).strip()
+        given = [line and not (options.packet or options.pcap), options.send.strip(), options.packet, options.pcap]
         if sum(map(bool, given)) != 1:
             remedy = "ask as in 'client > server tcp dport 22', or by one of --send, --packet and --pcap"
             raise HarnessError("no packet is given" if not any(given) else "several packets are given", remedy=remedy)
-        line = " ".join(options.line)
         request = command.AskRequest(
             rulesets=rulesets(options.ruleset),
             question=Question(line=line, send=options.send, packet=options.packet, pcap=options.pcap),
@@ -54,16 +55,43 @@ def ask(parser: argparse.ArgumentParser) -> None:
         return 0
 
     add = parser.add_argument
-    add("ruleset", help="an nft file, or one of iptables-save; several with commas")
-    add("line", nargs="*", metavar="PACKET", help="a packet on one line: 'client > server tcp dport 22'")
-    add("--send", default="", metavar="YAML", help="a packet as send in a scenario: '{from: client, to: server, …}'")
-    add("--packet", default="", metavar="LAYERS", help="a packet in scapy's words: 'IP()/TCP(dport=22)'")
-    add("--pcap", type=Path, metavar="FILE", help="the packets of a capture, each from the host with its source")
-    add("--lab", default="", metavar="LAB", help="a built-in lab or the file of one; default: one for the ruleset")
-    add("--flow", action="store_true", help="have programs exchange data by TCP or UDP, instead of one packet")
-    add("--json", action="store_true", help="print a stored result, as pytest --nft-results writes them")
-    add("--save", type=Path, metavar="FILE", help="append it to a scenario file, with what was seen as expectation")
-    add("--kernel", default="auto", help="auto (default), host, a version or a path")
+    add(
+        "ruleset",
+        help="a file that nft -f or iptables-restore loads; several, separated by commas, are loaded in this order",
+    )
+    add("line", nargs="*", metavar="PACKET", help="the packet on one line: 'client > server tcp dport 22'")
+    add(
+        "--send",
+        default="",
+        metavar="YAML",
+        help="the packet as `send:` has it in a scenario: '{from: client, to: server, …}'",
+    )
+    add("--packet", default="", metavar="LAYERS", help="the packet in scapy's notation: 'IP()/TCP(dport=22)'")
+    add(
+        "--pcap",
+        type=Path,
+        metavar="FILE",
+        help="the packets of a capture, each sent by the host that has its source address",
+    )
+    add(
+        "--lab",
+        default="",
+        metavar="LAB",
+        help="a built-in lab, or a file with a lab; default: chosen to suit the ruleset",
+    )
+    add(
+        "--flow",
+        action="store_true",
+        help="let real sockets exchange data over TCP or UDP, instead of sending one packet",
+    )
+    add("--json", action="store_true", help="print a stored result, as pytest --nft-results writes it")
+    add(
+        "--save",
+        type=Path,
+        metavar="FILE",
+        help="append the packet to a scenario file, with what was seen as expectation",
+    )
+    add("--kernel", type=kernel, default="auto", help=KERNEL_HELP)
     add("--nft-tracer", default="auto", choices=TRACERS, help="how functions are traced, as pytest --nft-tracer")
     parser.set_defaults(run=run)
 
@@ -113,39 +141,70 @@ def diff(parser: argparse.ArgumentParser) -> None:
         return NO if command.changed(found) else 0
 
     add = parser.add_argument
-    add("ruleset", nargs="*", help="the old and the new one: a file, a folder of .nft files, or several with commas")
-    add("--base", default="", metavar="REV", help="compare with a revision of git; default: all that scenarios name")
+    add(
+        "ruleset",
+        nargs="*",
+        help="the old and the new ruleset: a file, a folder of .nft files, or several files separated by commas",
+    )
+    add(
+        "--base",
+        default="",
+        metavar="REV",
+        help="compare rulesets with their state in a revision of git; default: all rulesets that scenarios name",
+    )
     add("--optimize", action="store_true", help="compare a ruleset with what nft --optimize makes of it")
-    add("--kernels", nargs=2, metavar="KERNEL", help="compare what two kernels do with one ruleset")
+    add("--kernels", nargs=2, type=kernel, metavar="KERNEL", help="compare what two kernels do with one ruleset")
     add("--permute", action="store_true", help="compare the same files loaded in other orders")
     add(
         "--packets",
         type=whole(1, PACKETS_AT_MOST),
         default=500,
         metavar="N",
-        help="generated packets at most; default: 500",
+        help="generate at most N packets; default: 500",
     )
-    add("--seed", type=whole(0), default=1, metavar="N", help="of the packets made at random; default: 1")
+    add(
+        "--seed", type=whole(0), default=1, metavar="N", help="seed of the packets that are drawn at random; default: 1"
+    )
     add("--scenarios", type=Path, action="append", metavar="FILE", help="send the packets of a scenario file as well")
     add("--pcap", type=Path, metavar="FILE", help="send the packets of a capture as well")
-    add("--lab", default="", metavar="LAB", help="a built-in lab or the file of one; default: one for both rulesets")
-    add("--rules", action="store_true", help="count it as a change when another rule decides the same")
-    add("--accept", type=Path, metavar="FILE", help="approved changes, in YAML; these are shown and do not count")
-    add("--approve", action="store_true", help="add all changes to the file that --accept names")
-    add("--save", type=Path, metavar="FILE", help="append a scenario of each change, with what the new ruleset does")
-    add("--json", type=Path, metavar="FILE", help="write JSON there; - for standard output")
-    add("--markdown", type=Path, metavar="FILE", help="write Markdown there, for a pull request; - likewise")
-    add("--html", type=Path, metavar="FILE", help="write a page there; - likewise")
+    add(
+        "--lab",
+        default="",
+        metavar="LAB",
+        help="a built-in lab, or a file with a lab; default: chosen to suit both rulesets",
+    )
+    add(
+        "--rules", action="store_true", help="count it as a change, too, when a different rule reaches the same verdict"
+    )
+    add("--accept", type=Path, metavar="FILE", help="a YAML file of approved changes: they are shown, but do not count")
+    add(
+        "--approve", action="store_true", help="add all changes to the file given by --accept, which is made if need be"
+    )
+    add(
+        "--save",
+        type=Path,
+        metavar="FILE",
+        help="append a scenario for each change to a scenario file, with what the new ruleset does",
+    )
+    add("--json", type=Path, metavar="FILE", help="write JSON to FILE; - is standard output")
+    add(
+        "--markdown",
+        type=Path,
+        metavar="FILE",
+        help="write Markdown, for a pull request, to FILE; - is standard output",
+    )
+    add("--html", type=Path, metavar="FILE", help="write an HTML page to FILE; - is standard output")
     add("--github", action="store_true", help="print annotations for GitHub Actions")
     add("--sift", default="kernel", choices=("kernel", "host", "no"), help=SIFT)
-    add("--kernel", default="auto", help="auto (default), host, a version or a path")
+    add("--kernel", type=kernel, default="auto", help=KERNEL_HELP)
     add("--nft-tracer", default="auto", choices=TRACERS, help="how functions are traced, as pytest --nft-tracer")
     parser.set_defaults(run=run)
 
 
 SIFT = (
-    "where packets are sifted by nf_tables' trace and what arrives, before functions confirm what changes: on the "
-    "kernel that confirms (default), on this machine's own (needs root, loads modules of nf_tables), or not"
+    "where packets are first compared by nf_tables' trace and by what arrives, before changes are confirmed with "
+    "kernel functions: on the same kernel (default), on this machine's own (host; needs root, loads nf_tables "
+    "modules), or not at all (no)"
 )
 
 
@@ -187,7 +246,7 @@ def mutate(parser: argparse.ArgumentParser) -> None:
             found, failures = command.run(request, lambda line: say(line, sys.stderr))
         except command.Interrupted as interrupted:
             found, failures, status = interrupted.results, [], interrupted.status
-            say("nft-harness: interrupted; what is known by now:", sys.stderr)
+            say("nft-harness: interrupted; results so far:", sys.stderr)
         for name, make in (("json", schema.as_json), ("html", output.as_html)):
             if path := getattr(options, name):
                 _write(path, make(found))
@@ -211,24 +270,50 @@ def mutate(parser: argparse.ArgumentParser) -> None:
     add("path", nargs="*", metavar="PATH", help="scenario files, folders and FILE::NAME, as pytest takes them")
     add("-k", dest="keyword", default="", metavar="EXPR", help="scenarios by name, as pytest -k")
     add("-m", dest="markers", default="", metavar="EXPR", help="scenarios by mark, as pytest -m")
-    add("--ruleset", action="append", metavar="FILE", help="only this one of their rulesets; can be given repeatedly")
-    add("--fail-under", type=percent, metavar="PERCENT", help="exit with 1 when the score of all is less")
-    add("--save", type=Path, metavar="FILE", help="append a scenario for each survivor, with what the ruleset does")
-    add("--json", type=Path, metavar="FILE", help="write a report for viewers of mutants; - for standard output")
-    add("--html", type=Path, metavar="FILE", help="write a page there; - likewise")
+    add(
+        "--ruleset",
+        action="append",
+        metavar="FILE",
+        help="mutate only this ruleset of those that the scenarios load; may be repeated",
+    )
+    add(
+        "--fail-under",
+        type=percent,
+        metavar="PERCENT",
+        help="exit with status 1 if the mutation score of all rulesets together is below PERCENT",
+    )
+    add(
+        "--save",
+        type=Path,
+        metavar="FILE",
+        help="append a scenario for each surviving mutant to a scenario file, with what the ruleset does",
+    )
+    add(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write a report in the mutation testing report schema to FILE; - is standard output",
+    )
+    add("--html", type=Path, metavar="FILE", help="write an HTML page to FILE; - is standard output")
     add("--github", action="store_true", help="print annotations for GitHub Actions")
-    add("--fresh", action="store_true", help="run everything again, whatever is known of earlier runs")
-    add("--mutants", type=whole(1), default=1000, metavar="N", help="mutants of a ruleset at most; default: 1000")
-    add("--seed", type=whole(0), default=1, metavar="N", help="of what is drawn at random; default: 1")
+    add("--fresh", action="store_true", help="run everything again, ignoring what is stored of earlier runs")
+    add("--mutants", type=whole(1), default=1000, metavar="N", help="run at most N mutants of a ruleset; default: 1000")
+    add("--seed", type=whole(0), default=1, metavar="N", help="seed of what is drawn at random; default: 1")
     add("--sift", default="kernel", choices=("kernel", "no"), help=SIFTED)
-    add("--nft-kernel", default="", metavar="KERNEL", help="as of pytest; default: what its settings say")
+    add(
+        "--nft-kernel",
+        type=kernel,
+        default="",
+        metavar="KERNEL",
+        help="as pytest --nft-kernel; default: what pytest's settings say",
+    )
     add("--nft-tracer", default="auto", choices=TRACERS, help="how functions are traced, as pytest --nft-tracer")
     parser.set_defaults(run=run)
 
 
 SIFTED = (
-    "whether scenarios are run without functions first (kernel, the default), and with them only where functions "
-    "decide what is expected; or with them always (no)"
+    "kernel (default): run scenarios without tracing functions first, and with them only where an expectation is about "
+    "functions; no: always trace functions"
 )
 
 
@@ -268,14 +353,28 @@ def init(parser: argparse.ArgumentParser) -> None:
             tracer=options.nft_tracer,
         )
 
-    help_ = "an nft file, or several with commas; copied to scenarios/rulesets if it lies elsewhere"
+    help_ = (
+        "a file that nft -f or iptables-restore loads, or several separated by commas; copied to scenarios/rulesets "
+        "if it lies outside of the project"
+    )
     parser.add_argument("ruleset", help=help_)
-    parser.add_argument("--lab", default="", metavar="LAB", help="a built-in lab or the file of one; default: chosen")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: scenarios/NAME.yaml")
-    parser.add_argument("--no-run", action="store_true", help="write packets only, for pytest --nft-record")
-    help_ = "add scenarios to the file for rules, policies, elements and matches that its own leave open"
+    parser.add_argument(
+        "--lab",
+        default="",
+        metavar="LAB",
+        help="a built-in lab, or a file with a lab; default: chosen to suit the ruleset",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="the scenario file to write; default: scenarios/NAME.yaml"
+    )
+    parser.add_argument(
+        "--no-run",
+        action="store_true",
+        help="send nothing: write packets without expectations, for pytest --nft-record",
+    )
+    help_ = "add scenarios to an existing file, for the rules, policies, elements and matches that it leaves open"
     parser.add_argument("--complete", action="store_true", help=help_)
-    parser.add_argument("--kernel", default="auto", help="auto (default), host, a version or a path")
+    parser.add_argument("--kernel", type=kernel, default="auto", help=KERNEL_HELP)
     help_ = "how functions are traced, as pytest --nft-tracer"
     parser.add_argument("--nft-tracer", default="auto", choices=TRACERS, help=help_)
     parser.set_defaults(run=run)

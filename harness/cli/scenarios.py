@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from harness.cli.kernels import KERNEL_HELP, kernel, program
 from harness.cli.statuses import BROKEN, NO
 from harness.errors import HarnessError
 from harness.numbers import percent
@@ -39,11 +40,12 @@ def check(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--kernel",
+        type=kernel,
         action="append",
         metavar="KERNEL",
-        help="where they are planned to run, as pytest --nft-kernel; several times for several (default: as pytest)",
+        help="check as for a run on this kernel, as pytest --nft-kernel; may be repeated (default: as pytest)",
     )
-    add("--nft-program", metavar="WHICH", help="the nft that reads rulesets, as pytest --nft-program")
+    add("--nft-program", type=program, metavar="WHICH", help="the nft that reads rulesets, as pytest --nft-program")
     parser.set_defaults(run=run)
 
 
@@ -107,18 +109,20 @@ def report(parser: argparse.ArgumentParser) -> None:
         action="append",
         type=Path,
         metavar="PATH",
-        help="scenarios that should have results, a file or folder: exit status 3 and an error for each that has none",
+        help="a scenario file or folder of which every scenario must have a result: each that has none becomes an "
+        "error, and the exit status is 3",
     )
     parser.add_argument(
         "--kernel",
         action="append",
         metavar="RELEASE",
-        help="where they should have run, as 6.12; several times for several (default: the kernels of the results)",
+        help="with --scenarios: a kernel that they must have run on, such as 6.12; may be repeated (default: all of "
+        "the results)",
     )
     for kind in kinds.KINDS:
         parser.add_argument(f"--{kind.name}", dest=kind.option, metavar=kind.path, help=f"write {kind.what}")
     parser.add_argument("--github", dest="nft_github", action="store_true", help="print annotations for GitHub Actions")
-    parser.add_argument("--cov", dest="nft_cov", action="store_true", help="show rule coverage")
+    parser.add_argument("--cov", dest="nft_cov", action="store_true", help="print rule coverage")
     parser.add_argument(
         "--cov-fail-under",
         dest="nft_cov_fail_under",
@@ -185,22 +189,28 @@ def lab(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     action = actions.add_parser("enter", help="build the lab of a scenario, and open a shell or run a command in it")
     action.add_argument(
-        "scenario", metavar="FILE[::SCENARIO]", help="a scenario as pytest names it; of a file alone the first one"
+        "scenario",
+        metavar="FILE[::SCENARIO]",
+        help="a scenario as pytest names it; without SCENARIO the first one of the file",
     )
-    action.add_argument("--host", default="", help="the host to be in; default: the device under test")
-    action.add_argument("--fresh", action="store_true", help="send none of the scenario's packets beforehand")
-    action.add_argument("--kernel", default="auto", help="auto (default), host, a version or a path")
+    action.add_argument("--host", default="", help="the host to enter; default: the device under test")
+    action.add_argument("--fresh", action="store_true", help="do not send the scenario's packets first")
+    action.add_argument("--kernel", type=kernel, default="auto", help=KERNEL_HELP)
     action.add_argument(
-        "--modules", default="", metavar="NAMES", help="kernel modules that may be loaded here, as pytest --nft-modules"
+        "--modules",
+        default="",
+        metavar="NAMES",
+        help="kernel modules that may be loaded into this machine's kernel, as pytest --nft-modules",
     )
     action.add_argument(
         "--nft-program",
+        type=program,
         metavar="WHICH",
         help="the nft that loads rulesets, as pytest --nft-program",
     )
     action.add_argument("argv", nargs="*", metavar="-- COMMAND", help="a program and its arguments; default: a shell")
     action.set_defaults(run=enter)
-    action = actions.add_parser("remove", help="take away labs that pytest --nft-keep has left")
+    action = actions.add_parser("remove", help="remove the labs that pytest --nft-keep has left")
     action.set_defaults(run=remove)
     action = actions.add_parser("show", help="draw the lab of a scenario file, or of a file in a folder labs")
     action.add_argument("file", type=Path, help="the file")

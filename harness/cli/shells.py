@@ -16,7 +16,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 def completion(parser: argparse.ArgumentParser) -> None:
-    """Print what has a shell complete this command's options and arguments."""
+    """Print a completion script for a shell."""
 
     def run(options: argparse.Namespace) -> int:
         try:
@@ -30,7 +30,7 @@ def completion(parser: argparse.ArgumentParser) -> None:
         print(shtab.complete(complete, options.shell))
         return 0
 
-    parser.add_argument("shell", choices=SHELLS, help="the shell to print it for")
+    parser.add_argument("shell", choices=SHELLS, help="the shell")
     parser.set_defaults(run=run)
 
 

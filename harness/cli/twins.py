@@ -29,21 +29,21 @@ def twin(parser: argparse.ArgumentParser) -> None:
         return 0 if command.run(request, say, lambda line: say(line, sys.stderr)) else NO
 
     add = parser.add_argument
-    add("machine", nargs="?", default="", help="as ssh takes it: admin@fw1; default: this machine")
-    add("--script", action="store_true", help="print the program that reads a machine, in POSIX sh, and do no more")
+    add("machine", nargs="?", default="", help="where to connect by ssh: admin@fw1; default: this machine")
+    add("--script", action="store_true", help="only print the POSIX shell script that collects the data on the machine")
     add(
         "--from",
         type=Path,
         dest="file",
         metavar="FILE",
-        help="read what that program has printed, in place of a machine",
+        help="make the twin from the output of that script, stored in FILE",
     )
-    add("-o", "--output", type=Path, metavar="DIR", help="where the project is written; default: the machine's name")
+    add("-o", "--output", type=Path, metavar="DIR", help="the folder to write; default: the machine's name")
     add(
         "--check",
         type=Path,
         metavar="DIR",
-        help="compare the machine with the twin there; the status is 1 if it differs",
+        help="compare the machine with the twin in DIR, and write nothing; exit status 1 if they differ",
     )
-    add("--anonymize", action="store_true", help="replace addresses, names and comments by others")
+    add("--anonymize", action="store_true", help="replace addresses, names and comments by made-up ones")
     parser.set_defaults(run=run)

@@ -7,7 +7,6 @@ import json
 import os
 import select
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -19,10 +18,10 @@ from typing import BinaryIO, cast
 import msgspec
 
 from harness.cache import cache_dir, store
-from harness.ending import exit_status, interruptible
+from harness.ending import exit_status, interruptible, refuse_not_runnable
 from harness.errors import BrokenMeasurement, HarnessError, Unsupported
 from harness.linux import features
-from harness.text import in_colour
+from harness.text import counted, in_colour
 from harness.trace.capture import EventCapture
 from harness.trace.formatter import EventFormatter
 from harness.trace.lines import EventLine
@@ -61,12 +60,8 @@ def main(options: argparse.Namespace, arguments: list[str]) -> int:
         buffer=options.buffer,
     )
     choice.check()
-    if options.duration is not None and options.duration <= 0:
-        raise HarnessError(
-            f"--duration {options.duration:g} is out of range", remedy="give a positive number of seconds"
-        )
-    if options.argv and not shutil.which(options.argv[0]):
-        raise HarnessError(f"{options.argv[0]} is not installed here", remedy="install it, or give its path")
+    if options.argv:
+        refuse_not_runnable(options.argv[0])
     probes = features.function_probes()
     try:
         if not probes.able and not options.inside:
@@ -140,7 +135,9 @@ def _trace(choice: live.Selection, options: argparse.Namespace) -> int:
         stack.callback(command.stop)
 
         def ready() -> None:
-            print(f"nft-harness: {trace.armed} functions traced by {trace.engine}", file=sys.stderr, flush=True)
+            print(
+                f"nft-harness: {counted(trace.armed, 'function')} traced by {trace.engine}", file=sys.stderr, flush=True
+            )
             if options.inside:
                 port(READY).write_bytes(b"ready")
             elif options.ready_file:

@@ -25,7 +25,7 @@ from harness.errors import HarnessError
 from harness.model.observation import Loss
 from harness.netfilter import PROTOCOLS
 from harness.reading.words import LIVE, describe_loss, loss_remedy
-from harness.text import in_colour
+from harness.text import counted, in_colour
 from harness.trace.lines import Line, Statistics
 from harness.trace.show import show
 from harness.tracer import live
@@ -135,7 +135,9 @@ def main(options: argparse.Namespace) -> int:
     show(chosen, [], as_json=options.json, by_packet=by_packet, coloured=in_colour())
     if not options.json:
         packets = len({line.packet for line in chosen}), len({line.packet for line in stored.lines})
-        print(f"\n{len(chosen)} of {len(stored.lines)} events, {packets[0]} of {packets[1]} packets")
+        print(
+            f"\n{len(chosen)} of {counted(len(stored.lines), 'event')}, {packets[0]} of {counted(packets[1], 'packet')}"
+        )
         if stored.statistics and len(chosen) == len(stored.lines):
             print(f"\n{stored.statistics}")
     if stored.statistics is None:

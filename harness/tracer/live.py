@@ -18,12 +18,12 @@ from harness.model import layers
 from harness.model.observation import Loss
 from harness.tracer import listing, packet_filter, program
 from harness.tracer.discover import Function, Functions
-from harness.tracer.events import Event, EventWithBytes
+from harness.tracer.events import ProbeEvent
 from harness.tracer.kernel_cache import KernelCache
 from harness.tracer.session import TraceSession
 from harness.tracer.tracer import LiveOptions, Tracer
 
-Events = Sequence[Event | EventWithBytes]
+Events = Sequence[ProbeEvent]
 
 TICK_S = 0.02
 """Interval between two reads of the ring buffer, seconds; 3 million events a second fill it in three times that."""
@@ -33,8 +33,6 @@ SETTLING_S = 2.0
 """Timeout for that, seconds: on a busy network there is always another event."""
 PART = 4096
 """Events that are decoded and printed before the ring buffer is read again."""
-MOST_BUFFER = 1 << 20
-"""KiB; the kernel's limit is 2 GiB."""
 DEPTH = 127
 """Functions of a stack; PERF_MAX_STACK_DEPTH."""
 MOST = program.MAX_FUNCTIONS
@@ -71,10 +69,6 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     def check(self) -> None:
         """Validate what can be validated before anything starts; raises :class:`HarnessError`."""
         packet_filter.compiled(self.expression)
-        if self.max_functions is not None and self.max_functions < 1:
-            raise HarnessError(f"--max-functions {self.max_functions} leaves nothing to trace", remedy="give 1 or more")
-        if self.buffer is not None and not 1 <= self.buffer <= MOST_BUFFER:
-            raise HarnessError(f"--buffer {self.buffer} is not a buffer size", remedy=f"give 1 to {MOST_BUFFER} KiB")
 
 
 def expression(text: str, protocols: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from typing import Self
 
 import msgspec
 
-from harness.errors import HarnessError, Unsupported
+from harness.errors import Unsupported
 from harness.linux import bpf
 from harness.tracer import contract, events, packet_filter
 from harness.tracer.survey import Layout
@@ -33,7 +33,6 @@ SOURCES = next(
 RING = "events"
 RING_BYTES = 8 << 20
 """Room for 131,000 events: 0.04 s at three million events a second."""
-MOST_RING_BYTES = 1 << 30
 MAX_FUNCTIONS = 8192
 MAX_SEGMENTS = 64
 """Segments that one skb_segment() may return; a GSO packet of 64 KiB has 45 at an MTU of 1,500."""
@@ -125,14 +124,10 @@ def constants(nf_tables: Layout) -> dict[str, int]:
 def ring_bytes(kib: int | None) -> int:
     """Size in bytes of a ring buffer of ``kib`` KiB, rounded up to a power of two of at least a page.
 
-    None stands for the default, :data:`RING_BYTES`. Raises :class:`HarnessError` for a size out of range.
+    None stands for the default, :data:`RING_BYTES`; :data:`harness.numbers.MOST_BUFFER_KIB` is the most.
     """
     if kib is None:
         return RING_BYTES
-    if not 1 <= kib <= MOST_RING_BYTES >> 10:
-        raise HarnessError(
-            f"a buffer of {kib} KiB is out of range", remedy=f"give a number from 1 to {MOST_RING_BYTES >> 10}"
-        )
     return max(1 << (kib * 1024 - 1).bit_length(), os.sysconf("SC_PAGESIZE"))
 
 

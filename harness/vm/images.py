@@ -18,6 +18,7 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -110,6 +111,19 @@ def find(version_or_path: str) -> Image | None:
         if version_or_path == image.release or (version_or_path == image.series and not image.is_added)
     ]
     return fitting[-1] if fitting else None
+
+
+def refuse_unknown(name: str, words: Sequence[str] = ()) -> None:
+    """Raise :class:`Unsupported` where ``name`` is that of no image that is here or can be fetched.
+
+    ``words`` are other names that the option takes, for the remedy.
+    """
+    if name not in SERIES and find(name) is None:
+        raise Unsupported(
+            f"there is no kernel image {name!r}",
+            remedy=f"use one of {', '.join((*words, *SERIES, INSTALLED))}, or the path of a kernel of your own (with a "
+            "slash in it)",
+        )
 
 
 def get(version_or_path: str, progress: Progress = silent) -> Image:
@@ -220,11 +234,7 @@ def fetch(series: str, progress: Progress = silent) -> Image:
     Raises :class:`Unsupported` when there is no such series or it can't be had, with the reason.
     """
     if series not in SERIES:
-        raise Unsupported(
-            f"there is no kernel image {series!r}",
-            remedy=f"use one of {', '.join(SERIES)}, {INSTALLED}, or the path of a kernel of your own (with a slash in "
-            "it)",
-        )
+        refuse_unknown(series)
     with image_cache.written_to(), image_cache.lock(series, progress):
         if image := find(series):
             return image if image.nft else _add_nft(image, progress)

@@ -12,6 +12,7 @@ from harness.cli import main
 REPOSITORY = Path(__file__).parents[2]
 
 
+@pytest.mark.usefixtures("reads_rulesets")
 def test_check_says_what_it_found_right(capsys: pytest.CaptureFixture[str]) -> None:
     folder = REPOSITORY / "scenarios"
     assert main(["check", "--nft-program", "host", str(folder)]) == 0  # an image's may not be there yet
@@ -20,6 +21,7 @@ def test_check_says_what_it_found_right(capsys: pytest.CaptureFixture[str]) -> N
     assert not err
 
 
+@pytest.mark.usefixtures("reads_rulesets")
 def test_check_tells_all_mistakes_of_all_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
