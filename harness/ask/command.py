@@ -98,7 +98,7 @@ class _Asked(NamedTuple):
     def flow(self, steps: Sequence[Node], seen: Seen) -> tuple[Case, Seen]:
         """A real exchange in place of a packet that was ``seen``: the program listens where that has arrived."""
         if len(steps) != 1 or len(seen.sent) != 1:
-            raise HarnessError("--flow is about one packet", remedy="ask about one, or leave out --flow")
+            raise HarnessError("--flow takes one packet", remedy="ask about one, or leave out --flow")
         at = _listener(seen.sent[0], steps[0], self.lab.network)
         network = self.lab.network
         case, found = self.run(flow(steps[0], at, network, exchange=False))

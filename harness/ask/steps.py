@@ -58,7 +58,9 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
         if more := [key for key in ends.children if key not in ("from", "to")]:
             place = ends.children[more[0]].key
             raise ScenarioError(
-                f"{self.source} holds the headers", Position(LINE, *place), remedy="name only who sends, and to whom"
+                f"{self.source} gives the headers already",
+                Position(LINE, *place),
+                remedy="name only the sender and the destination",
             )
         if self.source == PACKET:
             from harness.packets import replay
@@ -121,7 +123,7 @@ def flow(step: Node, at: tuple[str, int] | None, network: Network, *, exchange: 
     if not protocol or "dport" not in header or "to" not in send.value:
         place = Position(LINE, *send.place)
         remedy = "ask about tcp or udp with a destination and a dport, or leave out --flow"
-        raise ScenarioError("programs exchange TCP and UDP only", place, remedy=remedy)
+        raise ScenarioError("--flow works with TCP and UDP only", place, remedy=remedy)
     called = {"from": send.value["from"], "to": send.value["to"], protocol: header["dport"]}
     if "sport" in header:
         called["sport"] = header["sport"]

@@ -13,27 +13,29 @@ from harness.recording import edit
 from harness.save import save
 
 KEYS = ("change", "old", "new")
+REMEDY = "nft-harness diff --accept FILE --approve writes such a file; accepted: [] approves nothing"
 
 
-def read(path: Path) -> list[tuple[str, str, str]]:
-    """The changes that ``path`` approves; none where there is no such file.
+def read(path: Path, *, may_lack: bool = False) -> list[tuple[str, str, str]]:
+    """The changes that ``path`` approves; with ``may_lack`` none where there is no such file.
 
     Raises :class:`~harness.errors.HarnessError`, with its place, for what is not such a list.
     """
     from harness.scenario.document import parse
 
-    if not path.exists():
+    if may_lack and not path.exists():
         return []
     try:
         text = untrusted.read(path, SCENARIO_BYTES).decode()
-    except (untrusted.Unreadable, UnicodeDecodeError) as error:
-        raise HarnessError(f"{path} cannot be read: it {error}") from None
-    if not any(line.strip() and not line.lstrip().startswith("#") for line in text.splitlines()):
-        return []
-    root = parse(text, str(path))
+    except untrusted.Unreadable as error:
+        remedy = "" if path.exists() else "name the file of approved changes, or add --approve to write it"
+        raise HarnessError(f"{path} {error.sentence}", remedy=remedy) from None
+    except UnicodeDecodeError:
+        raise HarnessError(f"{path} is not UTF-8") from None
+    root = parse(text, str(path), needs=REMEDY)
     entries = root.children.get("accepted")
     if entries is None or not isinstance(entries.value, list):
-        raise ScenarioError("has no list accepted:", Position(str(path), *root.place))
+        raise ScenarioError("has no list accepted:", Position(str(path), *root.place), remedy=REMEDY)
     found = []
     for entry in entries.children.values():
         if not isinstance(entry.value, dict) or sorted(entry.value) != sorted(KEYS):
@@ -50,7 +52,7 @@ def write(path: Path, changes: Iterable[Change]) -> None:
     Raises :class:`~harness.errors.HarnessError` where that cannot be done.
     """
     lines = ["# Changes that nft-harness diff found, and that were approved.", "accepted:"]
-    for values in dict.fromkeys([*read(path), *(one.key for one in changes)]):
+    for values in dict.fromkeys([*read(path, may_lack=True), *(one.key for one in changes)]):
         first, *rest = (f"{key}: {edit.scalar(value, in_flow=False)}" for key, value in zip(KEYS, values, strict=True))
         lines += [f"  - {first}", *(f"    {line}" for line in rest)]
     if len(lines) == 2:

@@ -16,7 +16,7 @@ from harness.compare import accepted, saving, sides
 from harness.compare.changes import HOOKS, Book, Change, Witness, compared, grouped
 from harness.compare.output import FUNCTIONS, Comparison
 from harness.compare.sides import Side
-from harness.errors import BrokenMeasurement, HarnessError
+from harness.errors import BrokenMeasurement, HarnessError, together
 from harness.generate import lab, pool
 from harness.generate.device import SimulatedDevice
 from harness.generate.facts import Facts
@@ -29,6 +29,7 @@ from harness.model.problem import Problem
 from harness.packets.frames import Frame, build
 from harness.packets.spec import Send
 from harness.scenario.case import Case
+from harness.scenario.files import shortened
 from harness.scenario.load import load_all
 from harness.scenario.models.actions import SendAction
 from harness.text import counted
@@ -40,7 +41,7 @@ REPORTED: Final = 200
 EXPLAINED: Final = 200
 """Rules and policies that no packet met of which the reason is looked for: that takes long in a chain of thousands."""
 LEFT_OUT: Final = "no packet was made for it, as the rulesets are large"
-UNSEEN: Final = "packets were made for it; none of those that were sent was seen to meet it (--packets sends more)"
+UNSEEN: Final = "packets were made for it; none of those that were sent met it (--packets sends more)"
 ROUNDS: Final = 4
 """Times that witnesses are made simpler."""
 
@@ -92,7 +93,7 @@ def run(request: DiffRequest, progress: Progress) -> list[Comparison]:
 
     Raises :class:`~harness.errors.HarnessError` where that cannot be done.
     """
-    approved = accepted.read(request.accept) if request.accept else []
+    approved = accepted.read(request.accept, may_lack=request.approve) if request.accept else []
     with ExitStack() as stack:
         folder = stack.enter_context(temporary.folder("diff"))
         pairs = list(_pairs(request, folder))
@@ -107,7 +108,9 @@ def run(request: DiffRequest, progress: Progress) -> list[Comparison]:
             new = named or _optimized(old, folder, sessions[0], request)
             both = sessions[0], sessions[-1]
             sifts = (sifting, sifting) if sifting else both
-            comparison, chosen = _Comparing(request, (old, new), both, sifts, progress, f"{folder}/").compare()
+            comparison, chosen = _Comparing(
+                request, (old, new), both, sifts, progress, f"{shortened(folder)}/"
+            ).compare()
             for change in comparison.changes:
                 change.accepted = request.approve or change.key in approved
             if request.save:
@@ -138,7 +141,7 @@ def _pairs(request: DiffRequest, folder: Path) -> Iterator[tuple[Side, Side | No
         yield from sides.at_revision(request.base, named, folder)
         return
     if any(modes) and len(named) != 1 and not request.permute:
-        raise HarnessError("one ruleset is compared with itself", remedy="name one file, folder or list")
+        raise HarnessError("--optimize and --kernels take one ruleset", remedy="name one file, folder or list")
     if request.permute:
         side = sides.of(",".join(named))
         yield from ((side, other) for other in sides.orders(side))
@@ -152,12 +155,24 @@ def _pairs(request: DiffRequest, folder: Path) -> Iterator[tuple[Side, Side | No
         yield sides.of(named[0]), sides.of(named[1])
     else:
         remedy = "name the old and the new one, or give --base, --optimize, --permute or --kernels"
-        raise HarnessError(f"two rulesets are compared, and {len(named) or 'none'} is named", remedy=remedy)
+        raise HarnessError(
+            f"two rulesets are needed, and {len(named)} {'is' if len(named) == 1 else 'are'} given", remedy=remedy
+        )
+
+
+def _looked(session: BatchSession, side: Side, unpacked: str) -> Facts:
+    """What the ruleset of ``side`` consists of; an error calls its files as the user does, not by ``unpacked``."""
+    try:
+        return session.look(side.given or side.files.paths)
+    except HarnessError as error:
+        if not side.is_made:
+            raise
+        raise HarnessError(f"{side.name}: {str(error).replace(unpacked, '')}") from None
 
 
 def _optimized(side: Side, folder: Path, session: BatchSession, request: DiffRequest) -> Side:
     """What ``nft --optimize`` makes of ``side``."""
-    facts = session.look(side.files.paths)
+    facts = _looked(session, side, f"{shortened(folder)}/")
     network = _lab(request, facts, facts).network
     file = folder / "optimized.nft"
     file.write_text(session.optimized((network, side.files)))
@@ -217,7 +232,7 @@ class _Comparing:
     def compare(self) -> tuple[Comparison, ChosenLab]:
         """What was found, and the lab."""
         sifts = self._sessions[self._is_sifted]
-        facts = [session.look(side.files.paths) for session, side in zip(sifts, self._sides, strict=True)]
+        facts = [_looked(session, side, self._unpacked) for session, side in zip(sifts, self._sides, strict=True)]
         chosen = _lab(self._request, *facts)
         devices = [SimulatedDevice(SimulatedRuleset(one), chosen.network) for one in facts]
         packets, generator = self._packets(devices, chosen.network)
@@ -252,7 +267,7 @@ class _Comparing:
             packets=len(packets),
             changes=sorted(changes, key=lambda one: one.witness.number),
             met=tuple((len(book.met & set(book.places)), len(book.places)) for book in books),
-            unmet=tuple(_unmet(books, devices, generator)),
+            unmet=_unmet(books, devices, generator),
             beyond=tuple(sorted(generator.boundaries.beyond)),
             too_many=len(generator.left_out),
             broken=tuple(f"{counted(number, 'packet')}: {why}" for why, number in self.broken.items()),
@@ -284,7 +299,7 @@ class _Comparing:
         for path in self._request.scenarios:
             loaded = load_all(path, recording=True)
             if loaded.errors:
-                raise loaded.errors[0]
+                raise together(loaded.errors)
             for case in loaded.cases:
                 actions = case.actions if isinstance(case, Case) else ()
                 if actions and all(isinstance(action, SendAction) for action in actions):
@@ -376,8 +391,12 @@ class _Comparing:
         return list(keys.values())
 
 
-def _unmet(books: Sequence[Book], devices: Sequence[SimulatedDevice], generator: Pool) -> Iterator[str]:
-    """The rules and policies that no packet met, with the reason; of many, that there are more."""
+def _unmet(books: Sequence[Book], devices: Sequence[SimulatedDevice], generator: Pool) -> tuple[str, ...]:
+    """The rules and policies that no packet met, with the reason; each once where both sides are one file."""
+    return tuple(dict.fromkeys(_unmet_of_each(books, devices, generator)))
+
+
+def _unmet_of_each(books: Sequence[Book], devices: Sequence[SimulatedDevice], generator: Pool) -> Iterator[str]:
     places = [
         (book, device, place)
         for book, device in zip(books, devices, strict=True)

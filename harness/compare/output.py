@@ -49,10 +49,10 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     def title(self) -> str:
         """How much changes, in how many packets."""
         number = len(self.changes)
-        counted = f"{number} change{'s' * (number != 1)}" if number else "no change was found"
+        found = counted(number, "change") if number else "no change was found"
         (old_met, old_all), (new_met, new_all) = self.met
         return (
-            f"{counted} in {self.packets:,} packets ({self.old}: {old_met} of {old_all} rules and policies met, "
+            f"{found} in {counted(self.packets, 'packet')} ({self.old}: {old_met} of {old_all} rules and policies met, "
             f"{self.new}: {new_met} of {new_all}; {self._where}; seed {self.seed})"
         )
 

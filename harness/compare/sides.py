@@ -29,6 +29,8 @@ class Side(NamedTuple):
     files: Files
     is_made: bool = False
     """Whether its files are made for the comparison, and gone after that."""
+    given: tuple[Path, ...] = ()
+    """Its files as they were named on the command line, for errors; empty where they were not."""
 
 
 def of(text: str) -> Side:
@@ -36,8 +38,9 @@ def of(text: str) -> Side:
 
     Raises :class:`~harness.errors.HarnessError` where there is none.
     """
-    paths = tuple(path.resolve() for path in rulesets(text))
-    return Side(text, Files(paths, find(paths)))
+    given = rulesets(text)
+    paths = tuple(path.resolve() for path in given)
+    return Side(text, Files(paths, find(paths)), given=given)
 
 
 def orders(side: Side) -> list[Side]:
@@ -46,7 +49,7 @@ def orders(side: Side) -> list[Side]:
     Raises :class:`~harness.errors.HarnessError` where there is only one.
     """
     if len(side.files.paths) < 2:
-        raise HarnessError("--permute is about several files", remedy="name them with commas between, or a folder")
+        raise HarnessError("--permute needs several files", remedy="name them with commas between, or a folder")
     found = []
     for paths in islice(permutations(side.files.paths), 1, 1 + ORDERS_AT_MOST):
         name = ",".join(one.name for one in paths)

@@ -25,7 +25,7 @@ USUAL: Final = {4: 24, 6: 64}
 
 
 class WantedAddress(NamedTuple):
-    """An address that somebody should have."""
+    """An address that a host of the lab should have."""
 
     address: Address
     network: Net

@@ -165,7 +165,7 @@ class SimulatedDevice:
         return way
 
     def _way_out(self, address: Any) -> str:
-        """The interface by which the device sends to ``address``, whether somebody there has it or not."""
+        """The interface by which the device sends to ``address``, whether a host there has it or not."""
         try:
             return self.network.route(self.network.device, address).interface.name
         except Problem:

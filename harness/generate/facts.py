@@ -19,6 +19,7 @@ from harness.model.observation import Place, Rule
 from harness.project import find
 from harness.ruleset.listing import ANONYMOUS, Chain
 from harness.ruleset.nft import Nft, NftError
+from harness.scenario.files import shortened
 from harness.untrusted import Unreadable
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def load(*paths: Path) -> Facts:
         )
         host = Host(plan, namespace, {})
         _make(host, [name for name in defines if name != "lo"])
-        loaded = Ruleset.load(host, *paths)
+        loaded = Ruleset.load(host, *map(shortened, paths))
         listed = _with_blocks(loaded.nft, loaded.nft.ask({"list": {"ruleset": None}}), loaded.rules)
         objects = [{"rule": with_lists(one["rule"])} if "rule" in one else one for one in listed]
     return Facts(objects=objects, chains=loaded.chains, rules=loaded.rules, defines=defines)

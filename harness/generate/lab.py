@@ -145,7 +145,7 @@ def _assigned(slots: Sequence[str], names: Sequence[str]) -> dict[str, str]:
 
 
 def _is_met(network: Network, one: WantedAddress) -> bool:
-    """Whether somebody has an address, where it should be."""
+    """Whether a host has the address, behind the interface where it should be."""
     if one.address.is_global and not one.is_devices and not one.interface:
         return True
     owner = network.owner(one.address)

@@ -240,7 +240,7 @@ class Candidates:
             yield Candidate(sends, fields)
 
     def _concrete(self, asked: Constraints) -> Iterator[Constraints]:
-        """``asked`` with an address for each network: those that somebody in the lab has first."""
+        """``asked`` with an address for each network: those that a host of the lab has first."""
         if asked.get("path") == 0 and "saddr" not in asked:
             for foreign in self._foreign(asked):
                 yield from self._concrete(asked | foreign)

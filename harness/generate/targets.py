@@ -110,7 +110,7 @@ def why_none(device: SimulatedDevice, key: Place, before: Sequence[str] = ()) ->
     if rule and (empty := next(ruleset.empty(rule), "")):
         return f"set {empty} has no elements when the ruleset is loaded"
     if rule and max((excess(word, what) for word, what in rule.statements), default=0) > REPEATED_AT_MOST:
-        return "it matches only after more packets, or faster ones, than a scenario is sure to send"
+        return "it matches only after more packets, or at a higher rate, than a scenario can be relied on to send"
     if chain.hook in ("output", "postrouting", "egress") and chain.family in ("arp", "bridge"):
         return f"a lab sends nothing through the {chain.hook} hook of family {chain.family}"
     if chain.hook and chain.devices and not {LOOPBACK, *device.facing} & set(chain.devices):
@@ -120,7 +120,7 @@ def why_none(device: SimulatedDevice, key: Place, before: Sequence[str] = ()) ->
     if _is_shadowed(ruleset, chain, key):
         return "an earlier rule decides every packet"
     if before:
-        return f"every packet tried for it is decided before by {' or by '.join(before[:2])}"
+        return f"every packet tried for it is decided earlier, by {' or by '.join(before[:2])}"
     return "no packet was found: its matches exclude one another, or packets cannot be made for one of them"
 
 

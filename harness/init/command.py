@@ -78,7 +78,7 @@ def run(
         rulesets = [_in_project(one, output, project, progress) for one in rulesets]
         if not any(one.is_base for one in facts.chains):
             raise HarnessError(
-                f"{', '.join(map(str, rulesets))} has no base chain, so no packet comes to a rule of it",
+                f"{', '.join(map(str, rulesets))} has no base chain, so no packet reaches its rules",
                 remedy="name a file that has one or includes it, such as the one that the firewall loads",
             )
         chosen = placed(lab.given(at), output) if at else lab.choose(facts)

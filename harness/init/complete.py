@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from enum import Enum
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -22,7 +23,8 @@ from harness.batch.session import BatchSession
 from harness.errors import HarnessError, Position
 from harness.generate.device import SimulatedDevice
 from harness.generate.facts import Facts
-from harness.generate.pool import Pool, cost_of
+from harness.generate.lab import ChosenLab
+from harness.generate.pool import Pool, PooledPacket, cost_of
 from harness.generate.simulate import SimulatedRuleset
 from harness.generate.targets import joined, why_none
 from harness.init.command import copied, usual
@@ -36,7 +38,7 @@ from harness.report.evaluated import covered_rules
 from harness.scenario.case import Broken, Case
 from harness.scenario.load import load_all
 from harness.scenario.models.actions import NftAction, ReloadAction
-from harness.text import escape
+from harness.text import counted, escape
 from harness.vm import placement
 
 PACKETS: Final = 1000
@@ -47,7 +49,19 @@ TRIES: Final = 4
 """Packets run as scenarios for one gap."""
 SEED: Final = 1
 
-MET, ELEMENT, HOLDS, FAILS = "met", "element", "holds", "fails"
+
+class GapKind(Enum):
+    """What can be open about a rule or policy."""
+
+    MET = "met"
+    """Whether a packet meets the rule, or the policy decides."""
+    ELEMENT = "element"
+    """Whether a packet meets an element of it."""
+    HOLDS = "holds"
+    """Whether a match of it holds for a packet."""
+    FAILS = "fails"
+    """Whether a match of it fails for a packet."""
+
 
 Progress = Callable[[str], None]
 
@@ -59,8 +73,7 @@ class Gap(NamedTuple):
     chain: str
     text: str
     """The rule or policy as nft lists it."""
-    kind: str
-    """One of ``met``, ``element``, ``holds`` and ``fails``."""
+    kind: GapKind
     what: str = ""
     """The element or match."""
 
@@ -69,10 +82,10 @@ class Gap(NamedTuple):
         """As scenarios are named for it."""
         at = f"{Path(self.position.file).name}:{self.position.line}"
         words = {
-            MET: self.text,
-            ELEMENT: f"{self.what} at {at}",
-            HOLDS: f"{self.what} holds at {at}",
-            FAILS: f"{self.what} fails at {at}",
+            GapKind.MET: self.text,
+            GapKind.ELEMENT: f"{self.what} at {at}",
+            GapKind.HOLDS: f"{self.what} holds at {at}",
+            GapKind.FAILS: f"{self.what} fails at {at}",
         }
         return " ".join(f"{self.chain.rpartition(' ')[2]}: {words[self.kind]}".split())
 
@@ -80,12 +93,12 @@ class Gap(NamedTuple):
     def located(self) -> str:
         """What is open, with its place."""
         never = {
-            MET: "never decided" if self.text.startswith("policy ") else "never met",
-            ELEMENT: f"no packet met {self.what}",
-            HOLDS: f"never seen to hold: {self.what}",
-            FAILS: f"never seen to fail: {self.what}",
+            GapKind.MET: "never decided" if self.text.startswith("policy ") else "never met",
+            GapKind.ELEMENT: f"no packet met {self.what}",
+            GapKind.HOLDS: f"never seen to hold: {self.what}",
+            GapKind.FAILS: f"never seen to fail: {self.what}",
         }
-        of = "" if self.kind == MET else " of"
+        of = "" if self.kind is GapKind.MET else " of"
         return f"{self.position.file}:{self.position.line}: {never[self.kind]}{of or ':'} {self.text}"
 
 
@@ -202,7 +215,7 @@ class _Completing:
         """What nothing has shown."""
         return [gap for gap, names in self.shown.items() if not names]
 
-    def measure(self, packets: Iterable[Any]) -> None:
+    def measure(self, packets: Iterable[PooledPacket]) -> None:
         """Send ``packets`` until all that is open has been shown by one."""
         waiting = []
         for packet in packets:
@@ -252,7 +265,7 @@ class _Completing:
             added += not why
             self._reasons |= dict.fromkeys(closing[best], why)
 
-    def _save(self, output: Path, name: str, left: Collection[Gap], lab: Any) -> str:
+    def _save(self, output: Path, name: str, left: Collection[Gap], lab: ChosenLab) -> str:
         """Run a packet as a scenario of its own and append that, if it closes a gap of ``left``; why not, or ""."""
         case = drafts.like(self._like, self._packets[name])
         (seen,) = self._ran([case])
@@ -261,12 +274,12 @@ class _Completing:
         shows = self._seen([_result(name, case, seen, _plan(case, seen))])
         closed = [gap for gap, names in shows.items() if names and gap in left]
         if not closed:
-            return "the packet that showed it does not as a scenario of its own"
+            return "the packet that showed it does not show it in a scenario of its own"
         try:
             self._progress(saving.save(output, joined([one.title for one in _listed(closed)]), case, seen, lab))
         except HarnessError as error:
             if any("count" in send for send in self._packets[name]):
-                return "packets in a row show it, which differ in what becomes of them: write that scenario by hand"
+                return "only a series of packets with different outcomes shows it: write that scenario by hand"
             return str(error).splitlines()[0]
         for gap, names in shows.items():
             self.shown.setdefault(gap, set()).update(names)
@@ -277,17 +290,17 @@ class _Completing:
         found: dict[Gap, Collection[str]] = {}
         for place in covered_rules(results):
             about = place.position, place.chain_path, place.text
-            found[Gap(*about, MET)] = place.decided if place.is_policy else place.matched
+            found[Gap(*about, GapKind.MET)] = place.decided if place.is_policy else place.matched
             if place.matched:
-                self._came.add(Gap(*about, MET))
+                self._came.add(Gap(*about, GapKind.MET))
             for element, names in place.elements.items():
-                found[Gap(*about, ELEMENT, element)] = names
-            self._unclear.update(Gap(*about, ELEMENT, element) for element in place.unclear)
+                found[Gap(*about, GapKind.ELEMENT, element)] = names
+            self._unclear.update(Gap(*about, GapKind.ELEMENT, element) for element in place.unclear)
             for match, seen in place.clauses.items():
-                found[Gap(*about, HOLDS, match)] = seen.held
-                found[Gap(*about, FAILS, match)] = seen.failed
+                found[Gap(*about, GapKind.HOLDS, match)] = seen.held
+                found[Gap(*about, GapKind.FAILS, match)] = seen.failed
                 if seen.is_open:
-                    self._unclear.update(Gap(*about, kind, match) for kind in (HOLDS, FAILS))
+                    self._unclear.update(Gap(*about, kind, match) for kind in (GapKind.HOLDS, GapKind.FAILS))
         return found
 
     def _ran(self, cases: Sequence[Case]) -> Iterator[Seen]:
@@ -298,12 +311,12 @@ class _Completing:
         if why := self._reasons.get(gap):
             return why
         if gap in self._came:
-            return "packets met it, and it decided about none of those that were sent"
-        if gap.kind == MET and (key := _key(gap, facts)):
+            return "packets met it, but it decided about none of them"
+        if gap.kind is GapKind.MET and (key := _key(gap, facts)):
             return why_none(device, key)
         if gap in self._unclear:
             return "packets may have shown it, but nf_tables' trace does not tell"
-        return f"none of {len(self._packets)} packets showed it"
+        return f"none of {counted(len(self._packets), 'packet')} showed it"
 
 
 def _plan(case: Case, seen: Seen) -> RulesetPlan:
@@ -326,8 +339,8 @@ def _result(name: str, case: Case, seen: Seen, plan: RulesetPlan) -> Result:
 
 def _listed(gaps: Sequence[Gap]) -> Iterator[Gap]:
     """``gaps`` without what follows from another: where no packet met a rule, none met its elements."""
-    unmet = {gap[:3] for gap in gaps if gap.kind == MET}
-    yield from (gap for gap in gaps if gap.kind in (MET, FAILS) or gap[:3] not in unmet)
+    unmet = {gap[:3] for gap in gaps if gap.kind is GapKind.MET}
+    yield from (gap for gap in gaps if gap.kind in (GapKind.MET, GapKind.FAILS) or gap[:3] not in unmet)
 
 
 def _key(gap: Gap, facts: Facts) -> Place | None:

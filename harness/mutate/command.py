@@ -19,6 +19,7 @@ from harness.mutate.results import RulesetResult
 from harness.mutate.ruleset import MUTANTS, MutatedRuleset, Subject
 from harness.scenario.case import Case
 from harness.scenario.files import shortened
+from harness.text import counted
 from harness.vm import placement
 
 PROGRAM = "harness.mutate.measure"
@@ -74,7 +75,7 @@ def run(request: MutateRequest, progress: Progress) -> Mutated:
     for sentence in selected.broken:
         progress(f"not used: {sentence}")
     if selected.others:
-        progress(f"not used: {selected.others} tests in Python")
+        progress(f"not used: {counted(selected.others, 'test')} in Python")
     kernel = _kernel(request, selected.kernels)
     subjects = list(_subjects(selected.cases, request))
     found: list[RulesetResult] = []
@@ -96,7 +97,7 @@ def run(request: MutateRequest, progress: Progress) -> Mutated:
             )
             started = time.monotonic()
             try:
-                progress(f"{subject.name} ({number} of {len(subjects)}): {len(subject.cases)} scenarios")
+                progress(f"{subject.name} ({number} of {len(subjects)}): {counted(len(subject.cases), 'scenario')}")
                 one.run()
                 if request.save:
                     failures += _saved(request.save, one, progress)
@@ -134,9 +135,7 @@ def _kernel(request: MutateRequest, asked: Sequence[str]) -> str:
     """The kernel to run on."""
     kernels = [request.kernel] if request.kernel else list(asked)
     if len(kernels) > 1:
-        raise HarnessError(
-            f"mutants are run on one kernel, and {len(kernels)} are set", remedy="choose by --nft-kernel"
-        )
+        raise HarnessError(f"mutants run on one kernel, and {len(kernels)} are set", remedy="choose by --nft-kernel")
     return kernels[0]
 
 

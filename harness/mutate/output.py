@@ -93,9 +93,7 @@ def _survivor(one: MutantResult) -> Iterator[str]:
     else:
         yield f"    packet  {NOT_SEARCHED}"
     number = len(one.covered_by)
-    came = (
-        f"packets of {number} scenario{'s' * (number != 1)} come here" if number else "no scenario's packet comes here"
-    )
+    came = f"packets of {counted(number, 'scenario')} come here" if number else "no scenario's packet comes here"
     yield f"    {came}" + (f"; {len(one.left_open)} of them could not be judged" if one.left_open else "")
 
 

@@ -300,7 +300,7 @@ class MutatedRuleset:
     # -- the result -------------------------------------------------------------------------------
 
     def result(self, seconds: float) -> RulesetResult:
-        """What is known by now."""
+        """What is known so far."""
         found = [self._result(mutant) for mutant in self._mutants if not self.known(mutant).outcome]
         structure = self.structure
         baselines = [self._kept.baselines.get(digest) for digest in self._digests]
@@ -311,7 +311,7 @@ class MutatedRuleset:
             drawn = f"{len(self._mutants):,} of {self._possible:,} mutants, drawn by seed {self._seed}"
             left_out.append(f"{drawn}; the others are left out (--mutants)")
         if structure.fixed:
-            left_out.append(f"{len(structure.fixed)} rules that nft's JSON cannot express were only deleted")
+            left_out.append(f"only deleted, as nft's JSON cannot express them: {counted(len(structure.fixed), 'rule')}")
         texts = {str(shortened(path)): text for path, text in known.texts(self.subject.files).items()}
         return RulesetResult(
             name=self.subject.name,

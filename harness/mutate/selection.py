@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -14,6 +15,7 @@ from harness.errors import HarnessError
 from harness.pytest_plugin.distribute import asked_kernels
 from harness.pytest_plugin.items import ScenarioItem
 from harness.scenario.case import Broken, Case
+from harness.scenario.files import shortened
 
 
 class Selected(NamedTuple):
@@ -39,6 +41,22 @@ class _Collecting:
         self.kernels = asked_kernels(session.config)
 
 
+def _named_wrongly(lines: Iterable[str]) -> str:
+    """What is wrong with a path, of which pytest says in ``lines`` that nothing is there; "" for anything else."""
+    for line in lines:
+        if path := _found(line, "ERROR: file or directory not found: "):
+            return f"{path} does not exist"
+        if named := _found(line, "ERROR: not found: "):
+            path, _, scenario = named.partition("::")
+            shown = shortened(Path(path))
+            return f"{shown} has no scenario '{scenario}'" if scenario else f"{shown} is not a scenario file"
+    return ""
+
+
+def _found(line: str, before: str) -> str:
+    return line.removeprefix(before) if line.startswith(before) else ""
+
+
 def select(arguments: Sequence[str]) -> Selected:
     """The scenarios that pytest selects by ``arguments``.
 
@@ -51,7 +69,9 @@ def select(arguments: Sequence[str]) -> Selected:
     ending.check()  # pytest takes a signal for the end of its session
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         lines = [line for line in said.getvalue().splitlines() if line.strip()] or ["pytest printed nothing"]
-        found = next((line for line in lines if "rror" in line), lines[-1])
+        if sentence := _named_wrongly(lines):
+            raise HarnessError(sentence, remedy="name scenario files, folders of them, or FILE::NAME")
+        found = next((line for line in lines if "rror" in line), lines[-1]).removeprefix("ERROR: ")
         raise HarnessError(f"pytest could not collect the scenarios: {found}")
     cases: dict[str, Case] = {}
     broken: list[str] = []

@@ -54,10 +54,10 @@ def test_an_exchange_is_with_the_program_where_the_packet_arrives() -> None:
     (step,) = Question(line="client > server udp dport 53").steps(ROUTER)
     assert [list(one.value) for one in flow(step, None, ROUTER, exchange=False)] == [["exchange"]]
     (step,) = Question(line="client > server icmp").steps(ROUTER)
-    with pytest.raises(HarnessError, match="programs exchange TCP and UDP only"):
+    with pytest.raises(HarnessError, match="--flow works with TCP and UDP only"):
         flow(step, None, ROUTER, exchange=False)
 
 
 def test_headers_stand_in_one_place() -> None:
-    with pytest.raises(HarnessError, match="packet:1:17: --packet holds the headers"):
+    with pytest.raises(HarnessError, match="packet:1:17: --packet gives the headers already"):
         Question(line="client > server tcp dport 1", packet="IP()").steps(ROUTER)

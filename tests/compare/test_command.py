@@ -13,12 +13,14 @@ import pytest
 
 from harness.batch.effects import effects, optimized
 from harness.batch.messages import Effect, Effects, Loaded
+from harness.batch.session import BatchSession
 from harness.cache import cache_dir
 from harness.compare import command, sides
 from harness.compare.changes import HOOKS, Book, Change, Decider, Witness
 from harness.compare.command import DiffRequest, Sent
 from harness.compare.output import Comparison
 from harness.compare.sides import Side
+from harness.errors import HarnessError
 from harness.generate import facts, lab, pool
 from harness.generate.device import SimulatedDevice
 from harness.generate.facts import Facts
@@ -178,10 +180,10 @@ def test_what_functions_do_not_show_is_no_change_and_is_said(monkeypatch: pytest
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["a.nft"], "two rulesets are compared, and 1 is named"),
+        (["a.nft"], "two rulesets are needed, and 1 is given"),
         (["a.nft", "none.nft"], "none.nft is neither a file nor a folder"),
         (["a.nft", "empty"], "empty has no file NAME.nft"),
-        (["a.nft", "--permute"], "--permute is about several files"),
+        (["a.nft", "--permute"], "--permute needs several files"),
         (["a.nft", "--optimize", "--permute"], "--base, --optimize, --permute and --kernels are about different sides"),
         (["a.nft", "--approve"], "--approve needs a file"),
         (["a.nft", "--base", "main"], "git rev-parse: not a git repository"),
@@ -221,10 +223,31 @@ def test_a_rule_whose_packets_were_not_sent_is_not_said_to_have_none() -> None:
     rules = [rule.key for chain in ruleset.chains.values() for rule in chain.rules]
     book = SimpleNamespace(places=rules, met=set(), named=lambda place: place[3])
     sent, none = command._unmet([cast("Book", book)], [device], generator)
-    assert (
-        sent == "2: packets were made for it; none of those that were sent was seen to meet it (--packets sends more)"
-    )
+    assert sent == "2: packets were made for it; none of those that were sent met it (--packets sends more)"
     assert none.startswith("3: no packet was found")
+    one_file = cast("list[Book]", [book, book])
+    assert command._unmet(one_file, [device, device], generator) == (sent, none)
+
+
+@pytest.mark.parametrize(
+    ("side", "sentence"),
+    [
+        ({"given": (Path("../old.nft"),)}, "../old.nft:1:2: nft: syntax error"),
+        ({}, "old.nft:1:2: nft: syntax error"),
+        ({"is_made": True}, "edge.nft at main: old.nft:1:2: nft: syntax error"),
+    ],
+)
+def test_a_ruleset_that_nft_refuses_is_called_as_the_user_calls_it(side: dict[str, Any], sentence: str) -> None:
+    def look(paths: Sequence[Path]) -> None:
+        raise HarnessError(f"{paths[0]}:1:2: nft: syntax error")
+
+    made = bool(side.get("is_made"))
+    files = Files((Path("unpacked/old.nft" if made else "old.nft"),), Project(root=Path("/")))
+    with pytest.raises(HarnessError) as found:
+        command._looked(
+            cast("BatchSession", SimpleNamespace(look=look)), Side("edge.nft at main", files, **side), "unpacked/"
+        )
+    assert str(found.value) == sentence
 
 
 @pytest.mark.kernel

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.errors import ScenarioError
 from harness.generate import facts
 from harness.generate.facts import with_lists
 
@@ -42,3 +45,19 @@ def test_flags_of_a_loaded_ruleset_are_lists_of_names(tmp_path: Path) -> None:
     (match,) = (one["rule"]["expr"][0]["match"] for one in facts.load(file).objects if "rule" in one)
     assert match["left"]["&"][1] == ["fin", "syn", "rst"]
     assert match["right"] == ["fin", "syn"]
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    "given", [lambda file: file, lambda file: Path(file.name), lambda file: Path("..", "sub", file.name)]
+)
+def test_a_ruleset_that_nft_refuses_is_called_as_seen_from_here(
+    given: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    file = tmp_path / "sub/r.nft"
+    file.write_text("table inet t { chain c { typo; } }\n")
+    shown = "../sub/r.nft" if given(file).parts[0] == ".." else "r.nft"
+    with pytest.raises(ScenarioError, match=rf"^{re.escape(shown)}:1:"):
+        facts.load(given(file))

@@ -68,6 +68,6 @@ def test_what_decides_before_is_named() -> None:
     device = SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network)
     key = ("inet", "t", "forward", 2)
     assert why_none(device, key, ["a.nft:3: drop", "a.nft:4: reject", "a.nft:5: accept"]) == (
-        "every packet tried for it is decided before by a.nft:3: drop or by a.nft:4: reject"
+        "every packet tried for it is decided earlier, by a.nft:3: drop or by a.nft:4: reject"
     )
     assert why_none(device, key).startswith("no packet was found: its matches exclude one another")

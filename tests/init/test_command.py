@@ -50,7 +50,7 @@ def test_a_file_without_a_base_chain_is_refused(tmp_path: Path, monkeypatch: pyt
     chains = tuple(one for one in found.chains if not one.is_base)
     monkeypatch.setattr("harness.init.command.look", lambda *_: msgspec.structs.replace(found, chains=chains))
     (tmp_path / "part.nft").touch()
-    with pytest.raises(HarnessError, match=r"part\.nft has no base chain, so no packet comes to a rule of it"):
+    with pytest.raises(HarnessError, match=r"part\.nft has no base chain, so no packet reaches its rules"):
         run([Path("part.nft")], None, kernel="6.12", measure=False, progress=print)
 
 

@@ -171,8 +171,8 @@ def test_of_more_mutants_than_asked_for_some_are_drawn_and_that_is_said(here: li
 
 
 def test_arguments_that_pytest_refuses_and_selections_without_a_ruleset_are_sentences(project: Path) -> None:
-    with pytest.raises(HarnessError, match=r"pytest could not collect the scenarios: .*not found"):
-        run("scenarios/nothing.yaml")
+    with pytest.raises(HarnessError, match=r"pytest could not collect the scenarios: Wrong expression passed to '-k'"):
+        run("scenarios", "-k", "((")
     with pytest.raises(HarnessError, match="pytest selects no scenario that loads a ruleset"):
         run("scenarios", "-k", "nobody")
     with pytest.raises(HarnessError, match=r"no selected scenario loads other.nft.*they load scenarios/fw.nft"):

@@ -46,3 +46,19 @@ def test_what_pytest_refuses_is_a_sentence(project: Path, capsys: pytest.Capture
     with pytest.raises(HarnessError, match=r"pytest could not collect the scenarios: .*unrecognized arguments"):
         select(["--no-such-option"])
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("edge.nft", "edge.nft is not a scenario file; name scenario files, folders of them, or FILE::NAME"),
+        ("nowhere", "nowhere does not exist; name scenario files, folders of them, or FILE::NAME"),
+        ("../nowhere.yaml", "../nowhere.yaml does not exist; "),
+        ("scenarios/edge.yaml::three", "scenarios/edge.yaml has no scenario 'three'; "),
+    ],
+)
+def test_a_path_that_names_no_scenario_is_a_sentence(path: str, sentence: str, project: Path) -> None:
+    (project / "edge.nft").touch()
+    with pytest.raises(HarnessError) as found:
+        select([path])
+    assert str(found.value).startswith(sentence)
