@@ -378,6 +378,7 @@ class TestPlan:
         assert len(Kernel.here().boot) == 36
 
 
+@pytest.mark.usefixtures("reads_rulesets")  # another process tries them where they cannot be read
 class TestCosts:
     """What a session with guests costs the controller, as far as that does not depend on the machine."""
 
