@@ -26,7 +26,7 @@ PROGRAMS = (
     ("iptables-nft-restore", "iptables", "rulesets of iptables-save"),
     ("ipset", "ipset", "the sets of rulesets of iptables-save"),
     ("ip", "iproute2", "nft-harness lab enter, --nft-shell, --nft-keep"),
-    ("tshark", "tshark", "a look at the captures of --nft-pcapng"),
+    ("tshark", "tshark", "viewing the captures of --nft-pcapng"),
 )
 """Program, its Debian package, and what it is good for: nothing else misses it."""
 

@@ -34,8 +34,12 @@ def escape(text: str) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return ``number`` with ``noun``, which takes an s in the plural: ``1 packet``, ``2 more packets``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    """Return ``number`` with ``noun`` in the number that it takes: ``1 packet``, ``2 more policies``, ``0 matches``."""
+    if number == 1:
+        return f"1 {noun}"
+    if noun.endswith("y") and noun[-2] not in "aeiou":
+        return f"{number:,} {noun[:-1]}ies"
+    return f"{number:,} {noun}{'es' if noun.endswith('ch') else 's'}"
 
 
 def lines(text: str, *, colour: bool = False) -> str:

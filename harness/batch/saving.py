@@ -49,7 +49,7 @@ def save(path: Path, name: str, case: Case, seen: Seen, lab: ChosenLab) -> str:
     try:
         before = untrusted.read(path, SCENARIO_BYTES, allowed=project.allows).decode() if path.exists() else None
     except (untrusted.Unreadable, UnicodeDecodeError) as error:
-        raise HarnessError(f"{path} cannot be changed: it {error}") from None
+        raise HarnessError(f"{path} {error}") from None
     named, lab = _name(name, path, before, project), placed(lab, path)
     if before is None:
         about = ["# Packets that were asked about, and what became of them."]

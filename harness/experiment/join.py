@@ -27,6 +27,7 @@ from harness.netfilter import hook_name, verdict_name
 from harness.packets.headers import framed
 from harness.reading.decision import CALL, REFUSED, evaluations
 from harness.ruleset.nftrace import TraceMessage
+from harness.text import counted
 from harness.tracer.events import HOOK_FAMILY_SHIFT, Event, EventKind, bits_below
 from harness.tracer.session import TraceData
 from harness.tracer.traits import NOTIFY
@@ -124,7 +125,7 @@ def observe(
     if injected is None and not recognised:
         seen[0].append(_unsent(sender, failed, number=len(births)))
     elif injected is not None and recognised != len(injected):
-        raise BrokenMeasurement(f"{len(injected)} packets were sent from {sender}, {recognised} seen at birth")
+        raise BrokenMeasurement(f"{counted(len(injected), 'packet')} sent from {sender}, {recognised} seen at birth")
     return tuple(
         Observation(
             packets=tuple(packets),
@@ -151,7 +152,7 @@ def _replies(packets: Iterable[ObservedPacket]) -> Iterator[Delivery]:
 def _unsent(sender: str, failed: str, *, number: int) -> ObservedPacket:
     """The packet that a program's call did not make, because the kernel refused the call with the errno ``failed``."""
     if not failed:
-        raise BrokenMeasurement(f"a program on {sender} called, but no packet of it was seen")
+        raise BrokenMeasurement(f"a program on {sender} sent something, but no packet of it was seen")
     return ObservedPacket(number=number, sender=sender, frame=b"", drop=Drop(host=sender, function=CALL, reason=failed))
 
 
@@ -277,7 +278,9 @@ def _steps(
     reported = [event for event in recording.events if event.kind == EventKind.RULE]
     later = sum(event.kind == EventKind.RULE for event in recording.later)
     if (called := _called(len(messages), len(reported), later)) != len(messages):
-        raise BrokenMeasurement(f"{NOTIFY} was called {called} times, but {len(messages)} messages arrived")
+        raise BrokenMeasurement(
+            f"{counted(called, 'call')} of {NOTIFY}, but {counted(len(messages), 'message')} of the trace"
+        )
     # Several CPUs may report at once, and then only calls and messages with the same id are in the same order.
     # Before v6.4 the kernel computes the id too late for us to see it.
     has_ids = any(event.b for event in reported)
@@ -330,7 +333,9 @@ def _deliveries(
         if arrived and not received and not later and not recording.whole:
             raise Unsupported(f"no tracepoint reports what arrives at {device} of {host}", remedy=PROBES)
         if (called := _called(len(arrived), len(received), later)) != len(arrived):
-            raise BrokenMeasurement(f"{host} received {called} frames at {device}, but captured {len(arrived)}")
+            raise BrokenMeasurement(
+                f"{host} received {counted(called, 'frame')} at {device}, but captured {len(arrived)}"
+            )
         for event, frame in zip(received, arrived, strict=False):
             if frame.outgoing:
                 sent.setdefault(event.packet, frame.frame)

@@ -417,7 +417,7 @@ class Experiment:
                 [], lambda _: resolved.append(self._neighbours.ask(query)), injected=(), host=query.host
             )
         if any(resolved):
-            raise BrokenMeasurement(f"{query.host} resolved its neighbour {query.address} at the second try only")
+            raise BrokenMeasurement(f"{query.host} resolved its neighbour {query.address} only at the second attempt")
         return explain(query, seen, self._lab.network)
 
     @contextmanager
@@ -524,5 +524,5 @@ class Experiment:
 
 
 def _named(actions: Iterable[Action]) -> set[str]:
-    """The functions that the scenario speaks of."""
+    """The functions that the scenario names."""
     return {name for action in actions for _, expect in action.entries for name in functions(expect)}

@@ -82,7 +82,7 @@ class Unasked:
 
     @cached_property
     def _results(self) -> dict[Transit, list[tuple[Network, str]]]:
-        """What is known by now of the rulesets, which no step changes any more."""
+        """What is known so far of the rulesets, which no step changes any more."""
         if self.changed:
             return {}
         loaded = ((name, one.chains, one.rules, tuple(one.sets.items())) for name, one in self._rulesets.items())

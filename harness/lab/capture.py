@@ -14,6 +14,7 @@ from harness.errors import BrokenMeasurement
 from harness.lab.inject import cookie_of
 from harness.lab.lab import Host
 from harness.packets.headers import framed
+from harness.text import counted
 
 ETH_P_ALL: Final = 0x0003
 SOL_PACKET: Final = 263
@@ -87,7 +88,9 @@ class Capture:
             frames += _arrived(host, interface, listening, realtime)
             _, lost = _STATISTICS.unpack(listening.getsockopt(SOL_PACKET, PACKET_STATISTICS, _STATISTICS.size))
             if lost:
-                raise BrokenMeasurement(f"{lost} frames that arrived at {host.name} were lost before they were read")
+                raise BrokenMeasurement(
+                    f"the capture at {host.name} lost {counted(lost, 'frame')}: the receive buffer was full"
+                )
         return frames
 
 

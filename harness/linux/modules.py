@@ -120,7 +120,7 @@ def _load(need: Need) -> None:
             remedy="leave it out, or use another kernel: --nft-kernel",
         )
     if not _OF_NETWORKS.match(file):
-        raise HarnessError(f"{need.because}: {file} is not a module of networks", remedy="leave it out")
+        raise HarnessError(f"{need.because}: {file} is not a networking module", remedy="leave it out")
     modprobe = shutil.which("modprobe", path=_PATH)
     command = [modprobe or "modprobe", "--", need.alias]
     try:

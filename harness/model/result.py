@@ -209,7 +209,7 @@ def _unsound(result: Result) -> str:
     places = [result.position, *([result.where] if result.where else [])]
     places += [place for plan, _ in result.by_ruleset() for place in plan.positions]
     if not all(0 <= number < 1 << 31 for place in places for number in place[1:]):
-        return "a place has a line that no file has"
+        return "a position has an impossible line number"
     return ""
 
 
@@ -225,7 +225,7 @@ def _unsound_step(number: int, sent: PacketResult) -> str:
         parts = (packet.hops, packet.steps, packet.deliveries)
         times = [packet.born, *(one.time for part in parts for one in part)]
         if not all(0 <= time < 1 << 62 for time in times):
-            return f"packet {packet.number} of step {number} has a time that no clock shows"
+            return f"packet {packet.number} of step {number} has an impossible time"
     return ""
 
 

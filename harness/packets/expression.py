@@ -210,4 +210,4 @@ def _refusal(node: ast.expr) -> str:
 def _words(error: SyntaxError) -> str:
     """Python's words, without its advice to programmers."""
     said = error.msg.partition(". ")[0].partition(", maybe")[0].removeprefix("invalid syntax").lstrip(". ")
-    return said or "a bracket, comma or '/' is missing or too much"
+    return said or "a bracket, comma or '/' is missing or superfluous"

@@ -131,7 +131,7 @@ class _Reader:
                 raise self._problem(f"'{word.text}' is neither a field of {name.text} nor a layer", word, here)
             if word.text in layer.children:
                 raise self._problem(f"{name.text} {word.text} is given twice", word)
-            value = self._next(f"{name.text} {word.text} has no value", "write the value behind it")
+            value = self._next(f"{name.text} {word.text} has no value", "write its value after it")
             layer.put(word.text, word.place, self._value(name.text, word.text, value))
         self._put(name.text, name, layer)
 

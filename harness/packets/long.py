@@ -186,7 +186,7 @@ def _spread(kind: Any, name: str, field: FieldValue, value: object) -> Sequence[
         try:
             subnet = ip_network(value, strict=False)
         except ValueError:
-            raise Problem(f"'{value}' is not an address and no subnet", offset=field.offset) from None
+            raise Problem(f"'{value}' is neither an address nor a subnet", offset=field.offset) from None
         if subnet.num_addresses > MOST_PACKETS:
             sentence = f"'{value}' has {subnet.num_addresses:,} addresses, and {MOST_PACKETS:,} is the limit"
             raise Problem(sentence, offset=field.offset)
@@ -204,7 +204,7 @@ def _plain(value: object, field: FieldValue) -> Any:
             for name, inner in layer.fields.items():
                 values = _choices(kind, name, inner)
                 if len(values) != 1:
-                    raise Problem("only the outer layers take several values for one", offset=inner.offset)
+                    raise Problem("a field of an inner layer takes one value only", offset=inner.offset)
                 _check(kind, name, inner, values[0], given)
                 given[name] = values[0]
             inside = kind(**_given(given))

@@ -18,6 +18,7 @@ from harness.packets import spec
 from harness.packets.endpoints import Endpoints
 from harness.packets.headers import fields, framed
 from harness.packets.spec import Pcap
+from harness.text import counted
 from harness.topology.network import Network
 
 GZIP = b"\x1f\x8b"
@@ -149,11 +150,11 @@ def _chosen(packets: str | int | None, count: int) -> Sequence[int]:
         if not 1 <= first <= last:
             raise Problem(f"'{part.strip()}' is neither a packet number nor a range", "packets", remedy="as in 1-5, 9")
         if last > count:
-            raise Problem(f"the file has {count} packet{'s' * (count > 1)}, and none with number {last}", "packets")
+            raise Problem(f"the file has {counted(count, 'packet')}, and none with number {last}", "packets")
         ranges.append(range(first, last + 1))
     if (number := sum(map(len, ranges))) > MOST_PACKETS:
         remedy = "choose fewer of them"
-        raise Problem(f"are {number:,} packets, and {MOST_PACKETS:,} is the limit", "packets", remedy=remedy)
+        raise Problem(f"selects {number:,} packets, and {MOST_PACKETS:,} is the limit", "packets", remedy=remedy)
     return [number for one in ranges for number in one]
 
 

@@ -17,7 +17,7 @@ from _pytest.junitxml import xml_key
 from harness.pytest_plugin.distribute import Distribution
 from harness.pytest_plugin.reports import BROKEN, Reports
 from harness.pytest_plugin.selection import scenario_files
-from harness.text import escape
+from harness.text import counted, escape
 
 
 def in_ci() -> bool:
@@ -104,9 +104,9 @@ class Tested:
             return None
         shown = missed or skipped
         first = next(iter(shown))
-        of = f"all {len(skipped)} scenarios were" if nothing else f"{len(shown)} scenario{'s' * (len(shown) > 1)} were"
-        if len(shown) == 1:
-            of = "the only scenario was" if nothing else "1 scenario was"
+        number = len(shown)
+        of = "the only scenario" if nothing and number == 1 else f"{'all ' * nothing}{counted(number, 'scenario')}"
+        of += " was" if number == 1 else " were"
         head = "NOTHING WAS TESTED" if nothing else "NOT EVERYTHING WAS TESTED"
         reason = next((skip for skip in shown[first] if not skip.declared), shown[first][0]).reason
         return LastLine(f"{head}: {of} skipped on every kernel; {first}: {reason}", accepted=not missed)

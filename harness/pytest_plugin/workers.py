@@ -207,7 +207,7 @@ class Watch:
         """End the worker, as xdist ends one whose event raised an exception."""
         if not self._over:
             self._over = True
-            sentence = f"worker {self._node.gateway.id} was terminated; it sent what no worker sends: {reason}"
+            sentence = f"worker {self._node.gateway.id} was terminated; its message was invalid: {reason}"
             self._refuse(sentence)
             self._node.shutdown()
             if not self._node._down:

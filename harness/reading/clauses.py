@@ -48,7 +48,7 @@ _JOINING: Final = frozenset(("!=", "==", "<", ">", "<=", ">=", "&", "|", "^", "/
 
 _OF_XT: Final = re.compile(r"(?<!\S)xt target(?!\S)")
 _MAY_FAIL: Final = re.compile(r"(?<!\S)(?:add|update|delete) @")
-"""Statements that are no matches and may end a rule all the same: a set is full, or a limit is reached."""
+"""Statements that are no matches but may end a rule: a set is full, or a limit is reached."""
 
 
 class MatchesHeld(Value, frozen=True):

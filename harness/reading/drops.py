@@ -1,7 +1,7 @@
 """Why the kernel dropped a packet, in words.
 
 The names are those of ``enum skb_drop_reason`` (include/net/dropreason-core.h) without their
-prefix; a reason that is not here speaks for itself. What to do about it stands beside the words
+prefix; a reason that is not here is shown by its name. What to do about it stands beside the words
 where the cause is clear enough to say.
 """
 

@@ -108,4 +108,4 @@ def describe_loss(loss: Loss) -> str:
             for cpu, on in sorted(loss.cpus.items())
             if on.refused or on.untracked
         ]
-    return f"{loss.total} of {loss.entered} events ({', '.join(parts)})"
+    return f"{loss.total} of {loss.entered} event{'s'[: loss.entered != 1]} ({', '.join(parts)})"

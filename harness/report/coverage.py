@@ -27,7 +27,7 @@ except ImportError as missing:
 from harness.errors import HarnessError
 from harness.model.result import Result
 from harness.report.evaluated import CoveredRule, covered_rules
-from harness.text import escape
+from harness.text import counted, escape
 
 _PLAIN = str.maketrans("<>", "[]")
 
@@ -127,7 +127,7 @@ class RuleCoverage:
         rules = [place for place in self.places if not place.is_policy]
         if self._table and rules:
             met = sum(bool(place.matched) for place in rules)
-            yield f"{met} of {len(rules)} rules met; Cover counts policies and elements of sets as well"
+            yield f"{met} of {counted(len(rules), 'rule')} met; Cover counts policies and elements of sets as well"
         yield from _listed("not fully met:", self.places, _missed)
         if self._table:
             yield from _clauses(self.places)
@@ -185,10 +185,10 @@ def _clauses(places: Sequence[CoveredRule]) -> Iterator[str]:
     elements = [bool(names) for place in places for names in place.elements.values()]
     unclear = sum(len(place.unclear_only) for place in places)
     counts = [
-        f"{both} of {len(matches)} matches seen to hold and to fail" + f" ({open_} not known)" * bool(open_),
-        f"{sum(bool(one.decided) for one in policies)} of {len(policies)} policies decided",
-        f"{sum(bool(one.matched) for one in jumps)} of {len(jumps)} rules that jump matched",
-        f"{sum(elements)} of {len(elements)} elements met" + f" ({unclear} not known)" * bool(unclear),
+        f"{both} of {counted(len(matches), 'match')} seen to hold and to fail" + f" ({open_} not known)" * bool(open_),
+        f"{sum(bool(one.decided) for one in policies)} of {counted(len(policies), 'policy')} decided",
+        f"{sum(bool(one.matched) for one in jumps)} of {counted(len(jumps), 'rule')} with a jump matched",
+        f"{sum(elements)} of {counted(len(elements), 'element')} met" + f" ({unclear} not known)" * bool(unclear),
     ]
     yield ""
     yield f"clauses: {', '.join(counts)}"

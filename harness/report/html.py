@@ -24,7 +24,7 @@ from harness.reading.words import describe_chain, describe_hop, describe_loss
 from harness.report.evaluated import CoveredRule, covered_rules
 from harness.report.findings import said
 from harness.report.picture import HEIGHT, LINE, WIDTH, draw
-from harness.text import escape
+from harness.text import counted, escape
 
 OUTCOMES = ("failed", "error", "skipped", "passed")
 BAD = ("failed", "error")
@@ -49,7 +49,7 @@ def render(results: Sequence[Result]) -> str:
         lstrip_blocks=True,
         finalize=lambda value: escape(value) if type(value) is str else value,
     )
-    environment.globals.update(box_width=WIDTH, box_height=HEIGHT, line=LINE, causes=PAGE)
+    environment.globals.update(box_width=WIDTH, box_height=HEIGHT, line=LINE, causes=PAGE, counted=counted)
     kernels = sorted({result.kernel for result in results if result.kernel})
     ways, room = _Ways(), _room(results)
     cards = [_card(number, result, texts, ways, room[number]) for number, result in enumerate(results)]
@@ -127,7 +127,7 @@ def _facts(results: Iterable[Result], kernels: Sequence[str], covered: Iterable[
         facts.append(f"rulesets read by nft {', '.join(versions)}")
     if rules:
         met = sum(bool(place.matched) for place in rules)
-        facts.append(f"{met} of {len(rules)} rules met")
+        facts.append(f"{met} of {counted(len(rules), 'rule')} met")
     return [*facts, f"nft-harness {__version__}"]
 
 
@@ -250,7 +250,7 @@ def _sources(
             for line, content in enumerate(text.splitlines(), 1)
         ]
         rules = [place for met in by_line.values() for place in met if not place.is_policy]
-        met = f"{sum(bool(place.matched) for place in rules)} of {len(rules)} rules met"
+        met = f"{sum(bool(place.matched) for place in rules)} of {counted(len(rules), 'rule')} met"
         sources.append({"name": name, "anchor": f"s{number}", "lines": lines, "met": met})
     return sources
 

@@ -18,7 +18,7 @@ from harness.model.result import OutcomeName, PacketResult, Result
 from harness.reading.path import located
 from harness.report.evaluated import covered_rules
 from harness.report.findings import said
-from harness.text import escape, html_text, markdown
+from harness.text import counted, escape, html_text, markdown
 from harness.text import mermaid as _label
 
 SIZE = 900_000
@@ -84,7 +84,7 @@ def _facts(results: Sequence[Result]) -> Iterator[str]:
     rules = [place for place in covered_rules(results) if not place.is_policy]
     if rules:
         met = sum(bool(place.matched) for place in rules)
-        facts.append(f"{met} of {len(rules)} rules met ({met / len(rules):.0%})")
+        facts.append(f"{met} of {counted(len(rules), 'rule')} met ({met / len(rules):.0%})")
     if facts:
         yield f"{'; '.join(facts)}\n"
 

@@ -259,8 +259,8 @@ def complaint_at(refused: NftError, whole: Position, place: Callable[[Path, int,
         remedy = f"{nft_described()} is older than this syntax, which nft {newer[0]} reads: --nft-program {newer[1]}"
     elif found["text"].startswith(("syntax error", "invalid priority expression")):
         remedy = (
-            f"{nft_described()} has read it: check whether the syntax is of a later version, or a name in it a word "
-            "of nft's"
+            f"{nft_described()} read it: check whether the syntax needs a later version, or whether a name in it is a "
+            "keyword of nft"
         )
     return ScenarioError(sentence, position, remedy=remedy)
 

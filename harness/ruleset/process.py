@@ -163,7 +163,7 @@ class Child:
     def _described(self, status: int) -> str:
         printed = self._printed()
         if _NO_MEMORY.search(printed):
-            return f"needed more than {sandbox.MEMORY >> 20:,} MiB of memory"
+            return f"used more than {sandbox.MEMORY >> 20:,} MiB of memory"
         code = os.waitstatus_to_exitcode(status)
         how = f"ended with {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
         found = _ASSERTION.search(printed)

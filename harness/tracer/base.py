@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, cast
 
 from harness.linux import bpf
 from harness.netfilter import family_name
@@ -83,13 +83,13 @@ class BaseTracer:
         """Names of the functions that are traced."""
         raise NotImplementedError
 
-    def to_events(self, records: list[Any]) -> list[events.Event]:
-        """The events in the decoded records of the ring buffer."""
-        return records
+    def to_events(self, records: list[events.Record]) -> list[events.Event]:
+        """The events in the decoded records of the ring buffer, whose shape is that of this tracer."""
+        return cast("list[events.Event]", records)
 
-    def bare(self, records: list[Any]) -> list[events.Event]:
-        """The events in the decoded records as they were recorded, without what surrounds them."""
-        return records
+    def bare(self, records: list[events.Record]) -> list[events.Event]:
+        """The events in the decoded records as they were recorded, without the stack that a record may have."""
+        return cast("list[events.Event]", records)
 
     @contextmanager
     def watch(self, *, hosts: Iterable[int], senders: Iterable[int]) -> Iterator[TraceSession]:

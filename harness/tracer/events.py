@@ -11,7 +11,7 @@ import enum
 import mmap
 import struct
 from operator import itemgetter
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 from harness.errors import BrokenMeasurement
 from harness.tracer.cdecl import C, CEnum, layout, members
@@ -113,6 +113,11 @@ class StackEvent(NamedTuple):
     """Return addresses, the innermost first; empty for an event that has none."""
 
 
+ProbeEvent = Event | EventWithBytes
+"""What a probe records; only probes trace live, see :meth:`harness.tracer.session.TraceSession.take`."""
+Record = ProbeEvent | StackEvent
+"""What a record of a ring buffer is decoded to; its first member is the time. :class:`Shape` says which of them."""
+
 EVENT = layout(members(Event))
 BYTES = members(EventWithBytes)
 """What :class:`EventWithBytes` has beside an :class:`Event`."""
@@ -176,8 +181,8 @@ class Ring:
         self._consumer[0] = start + len(records)
         return records
 
-    def decode(self, records: bytes | memoryview) -> list[Any]:
-        """What :meth:`read` gave, an object for each record, oldest first."""
+    def decode(self, records: bytes | memoryview) -> list[Record]:
+        """The records that :meth:`read` gave, oldest first, each of the class of the ring's shape."""
         return decode(records, self._shape)
 
     def close(self) -> None:
@@ -188,7 +193,7 @@ class Ring:
         self._producer_map.close()
 
 
-def decode(records: bytes | memoryview, shape: Shape = Shape.EVENTS) -> list[Any]:
-    """What is in ``records``, oldest first."""
+def decode(records: bytes | memoryview, shape: Shape = Shape.EVENTS) -> list[Record]:
+    """The records that stand in ``records``, headers included, oldest first; each of the class of ``shape``."""
     record, make = shape.value
     return sorted(map(make, record.iter_unpack(records)), key=itemgetter(0))

@@ -11,6 +11,7 @@ import msgspec
 
 from harness.errors import HarnessError
 from harness.model import layers
+from harness.text import counted
 from harness.tracer.discover import Function, Functions, Untraceable
 
 
@@ -85,4 +86,4 @@ def to_lines(functions: Functions) -> Iterator[str]:
         yield f"{function.layer:12}{function.priority:<10}{argument:18}{function.module:18}{function.kernel_name}"
     for missing in sorted(functions.untraceable, key=lambda function: function.name):
         yield f"not traceable: {missing.name}: {missing.reason}"
-    yield f"{len(functions)} functions can be traced, {len(functions.untraceable)} can't"
+    yield f"{counted(len(functions), 'function')} can be traced, {len(functions.untraceable)} can't"

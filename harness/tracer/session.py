@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
 from harness.model.observation import Counted, Loss
 from harness.tracer import contract
 from harness.tracer.discover import Function
-from harness.tracer.events import Event, EventWithBytes
+from harness.tracer.events import Event, ProbeEvent
 
 if TYPE_CHECKING:
     from harness.tracer.base import BaseTracer
@@ -107,7 +107,7 @@ class TraceSession:
         self.end()
         return self._waiting == known  # else there may be a packet that was born behind alive()'s back
 
-    def take(self, most: int) -> Sequence[Event | EventWithBytes]:
+    def take(self, most: int) -> Sequence[ProbeEvent]:
         """The next events, at most ``most``, oldest first; for callers that do not wait for the end.
 
         Decoding is slower than the kernel fills the buffer, so the buffer is emptied before each call. With more
@@ -122,7 +122,7 @@ class TraceSession:
             return []
         batch = memoryview(self._batches.popleft())
         self._batches.appendleft(batch[size:])
-        taken = self._tracer.ring.decode(batch[:size])
+        taken = cast("list[ProbeEvent]", self._tracer.ring.decode(batch[:size]))
         self._waiting -= len(batch[:size])
         self._taken += len(taken)
         return taken
@@ -145,10 +145,10 @@ class TraceSession:
             whole=self._tracer.whole,
         )
 
-    def rest(self) -> tuple[list[Any], Loss]:
+    def rest(self) -> tuple[list[ProbeEvent], Loss]:
         """Stop recording; return the records not yet taken, decoded, and what was lost."""
         after = self._stop()
-        seen = self._tracer.ring.decode(b"".join(self._batches))
+        seen = cast("list[ProbeEvent]", self._tracer.ring.decode(b"".join(self._batches)))
         return seen, after.since(self._before, received=self._taken + len(seen))
 
     def _stop(self) -> Counts:

@@ -16,14 +16,14 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from itertools import takewhile
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from harness.errors import Unsupported
 from harness.linux import bpf, modules
 from harness.tracer import engines, events, program, symbols
 from harness.tracer.base import U32, U64, BaseTracer, constants_of
 from harness.tracer.discover import Function
-from harness.tracer.events import Event, EventKind, StackEvent
+from harness.tracer.events import Event, EventKind, Record, StackEvent
 from harness.tracer.kernel_cache import KernelCache
 from harness.tracer.traits import NOTIFY
 
@@ -133,13 +133,13 @@ class Stacks(BaseTracer):
     def __str__(self) -> str:
         return f"functions on the stacks at {self._count} tracepoints"
 
-    def to_events(self, records: list[Any]) -> list[Event]:
+    def to_events(self, records: list[Record]) -> list[Event]:
         """See :class:`BaseTracer`."""
-        return _StackHistory(self.functions, self.symbol).to_events(records)
+        return _StackHistory(self.functions, self.symbol).to_events(cast("list[StackEvent]", records))
 
-    def bare(self, records: list[Any]) -> list[Event]:
+    def bare(self, records: list[Record]) -> list[Event]:
         """See :class:`BaseTracer`."""
-        return [visit.event for visit in records]
+        return [visit.event for visit in cast("list[StackEvent]", records)]
 
 
 class _Chain(NamedTuple):

@@ -99,7 +99,7 @@ def running(command: Sequence[str], *, inherit: Sequence[int], output: int) -> I
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel kill this process when ``parent``, which started it, ends; or has ended by now.
+    """Have the kernel kill this process when ``parent``, which started it, ends or has already ended.
 
     Source: prctl(2), PR_SET_PDEATHSIG.
     """

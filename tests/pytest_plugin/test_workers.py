@@ -122,7 +122,7 @@ def test_a_worker_that_sends_what_none_sends_is_ended(worker: Worker, attack: An
     before = len(worker.node.passed)
     attack(worker)
     (sentence,) = worker.refused
-    assert sentence.startswith("worker 6.12.1 was terminated; it sent what no worker sends: ")
+    assert sentence.startswith("worker 6.12.1 was terminated; its message was invalid: ")
     assert sentence.isprintable()
     assert worker.node.passed[before:] == [("errordown", {"node": worker.node, "error": sentence})]
     assert worker.node.commands[-1] == "shutdown"

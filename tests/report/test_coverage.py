@@ -30,7 +30,7 @@ def test_the_table_is_followed_by_what_nobody_met(make_result: Make) -> None:
 
 def test_matches_that_were_not_seen_to_hold_and_to_fail_are_listed(make_result: Make) -> None:
     text = "\n".join(coverage.RuleCoverage([make_result()], Path("/somewhere")).lines())
-    assert "clauses: 0 of 3 matches seen to hold and to fail, 0 of 1 policies decided, " in text
+    assert "clauses: 0 of 3 matches seen to hold and to fail, 0 of 1 policy decided, " in text
     assert text.endswith(
         "matches not seen to hold and to fail:\n"
         "  rulesets/edge.nft:4  inet edge forward  never seen to hold  ct state established\n"

@@ -216,8 +216,8 @@ def test_a_page_has_the_packets_of_what_went_wrong_first(make_result: Make, monk
     failed = make_result("failed", outcome="failed", accepted=False, line=9)
     page = Page(text := html.render([several, make_result("hidden", line=5), failed]))
     assert text.count("data-way=") == 3
-    assert text.count("1 more packets of this scenario: this page has 3 packets at most") == 1
-    assert text.count("1 packets of this scenario: this page has 3 packets at most") == 1
+    assert text.count("1 more packet of this scenario: this page has 3 packets at most") == 1
+    assert text.count("1 packet of this scenario: this page has 3 packets at most") == 1
     assert "expect.verdict" in page.text
     assert {link[1:] for link in page.links} <= set(page.ids)
 

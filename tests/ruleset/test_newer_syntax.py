@@ -20,8 +20,8 @@ from harness.ruleset.nft import NftError, complaint
         ),
         ("1.0.6", "chain o { type nat hook output priority dstnat; };", "which nft 1.1.3 reads: --nft-program 6.12"),
         ("1.1.3", "fib saddr . mark . iif check missing drop", "which nft 1.1.7 reads: --nft-program 7.2"),
-        ("1.1.3", "destroy table inet fw extra", "nft 1.1.3 of this machine has read it"),
-        ("1.1.7", "fib saddr . mark . iif check missing drop", "nft 1.1.7 of this machine has read it"),
+        ("1.1.3", "destroy table inet fw extra", "nft 1.1.3 of this machine read it"),
+        ("1.1.7", "fib saddr . mark . iif check missing drop", "nft 1.1.7 of this machine read it"),
     ],
 )
 def test_what_a_later_nft_reads_is_said(monkeypatch: pytest.MonkeyPatch, version: str, line: str, remedy: str) -> None:

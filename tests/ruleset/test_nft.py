@@ -43,4 +43,4 @@ def test_a_syntax_error_names_the_version_of_nft_that_has_read_it(monkeypatch: p
     monkeypatch.setattr(nft, "own_version", lambda: "1.0.6")
     said = "r.nft:1:1-7: Error: syntax error, unexpected string\nfrobnicate table inet t\n^^^^^^^"
     found = complaint(NftError(said), Path("/p/r.nft"), Path("r.nft"))
-    assert found.remedy.startswith("nft 1.0.6 of this machine has read it")
+    assert found.remedy.startswith("nft 1.0.6 of this machine read it")

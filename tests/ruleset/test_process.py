@@ -112,7 +112,7 @@ def test_a_file_that_takes_too_much_memory_is_ended(
     (file := tmp_path / "a.nft").write_text(
         "table ip t { chain c {\n" + "ip saddr 1.1.1.1 accept\n" * 50_000 + "}; }\n"
     )
-    with pytest.raises(ScenarioError, match=r"a\.nft: libnftables \S+ needed more than 64 MiB of memory while it read"):
+    with pytest.raises(ScenarioError, match=r"a\.nft: libnftables \S+ used more than 64 MiB of memory while it read"):
         Ruleset.load(device, file, home=Project(root=tmp_path))
     file.write_text("table ip t { chain c { accept; }; }\n")
     assert len(Ruleset.load(device, file, home=Project(root=tmp_path)).rules) == 1

@@ -30,7 +30,7 @@ _LOOKUP = re.compile(
 
 
 def _limit(found: re.Match[str], *_: object) -> str:
-    return "the rate did not exceed its limit" if found["over"] else "its limit was used up"
+    return "the rate did not exceed its limit" if found["over"] else "its limit was exceeded"
 
 
 def _quota(found: re.Match[str], *_: object) -> str:

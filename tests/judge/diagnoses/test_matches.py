@@ -25,10 +25,10 @@ def said(text: str, *more: Rule, packet: ObservedPacket | None = None, **sets: t
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("tcp dport 443 limit rate 3/minute drop", "its limit was used up (`limit rate 3/minute`)"),
+        ("tcp dport 443 limit rate 3/minute drop", "its limit was exceeded (`limit rate 3/minute`)"),
         (
             "tcp dport 443 limit rate 1/hour burst 1 packets counter packets 0 bytes 0 drop",
-            "its limit was used up (`limit rate 1/hour burst 1 packets`)",
+            "its limit was exceeded (`limit rate 1/hour burst 1 packets`)",
         ),
         (
             "limit rate over 1 mbytes/second drop",
@@ -66,11 +66,11 @@ def said(text: str, *more: Rule, packet: ObservedPacket | None = None, **sets: t
         ("ether saddr @macs drop", "macs has no element for the packet (`ether saddr @macs`)"),
         (
             "tcp dport 443 ct state new limit rate 3/minute drop",
-            "its limit was used up (`limit rate 3/minute`), or `ct state new` did not hold",
+            "its limit was exceeded (`limit rate 3/minute`), or `ct state new` did not hold",
         ),
         (
             "ip saddr @bad limit rate 3/minute drop",
-            "its limit was used up (`limit rate 3/minute`), or bad has no element for 203.0.113.5 (`ip saddr @bad`)",
+            "its limit was exceeded (`limit rate 3/minute`), or bad has no element for 203.0.113.5 (`ip saddr @bad`)",
         ),
     ],
 )
@@ -130,7 +130,7 @@ def used_up(text: str, packet: ObservedPacket = REFUSED, **expect: object) -> li
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("tcp dport 443 limit rate 3/minute accept", "its limit was used up (`limit rate 3/minute`)"),
+        ("tcp dport 443 limit rate 3/minute accept", "its limit was exceeded (`limit rate 3/minute`)"),
         ("tcp dport 443 quota 20 bytes counter accept", "its quota was used up (`quota 20 bytes`)"),
         ("tcp dport 443 ct count 1 accept", "there were more connections (`ct count 1`)"),
         (

@@ -37,7 +37,7 @@ class TestNoSocket:
     def test_what_is_known_of_the_rule_comes_first(self) -> None:
         limit = rule("limit rate 3/minute drop", line=4, handle=4, chain="inet f input")
         (said,) = advice({"verdict": "drop", "rule": limit.text}, unheard(), rules=(limit,))
-        assert "did not match because its limit was used up" in said
+        assert "did not match because its limit was exceeded" in said
         forward = rule("drop", line=4, handle=4, chain="inet f forward")
         (said,) = advice(
             {"verdict": "drop", "rule": "drop"},
