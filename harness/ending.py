@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -14,11 +13,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from harness.errors import HarnessError
-
-NOT_EXECUTABLE, NOT_FOUND = 126, 127
-"""A shell's statuses of commands that it cannot start."""
-
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals by which a user, a service manager and a closed terminal end a program."""
 
@@ -26,30 +20,6 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def exit_status(code: int) -> int:
     """A shell's status for ``code`` of :class:`subprocess.Popen`: 128 + N for a program that signal N ended."""
     return 128 - code if code < 0 else code
-
-
-class NotRunnable(HarnessError):
-    """A program that cannot be started."""
-
-    def __init__(self, sentence: str, status: int) -> None:
-        super().__init__(sentence)
-        self.status = status
-        """A shell's: 127 for one that is not found, 126 for one that may not be executed."""
-
-
-def refuse_not_runnable(program: str, path: str | None = None) -> None:
-    """Raise :class:`NotRunnable` where a shell could not start ``program``, looked for in ``path`` (default: $PATH).
-
-    Source: POSIX.1-2017, XCU 2.8.2, "Exit Status for Commands".
-    """
-    if shutil.which(program, path=path):
-        return
-    folders = [""] if "/" in program else (path or os.environ.get("PATH", os.defpath)).split(os.pathsep)
-    found = next((one for one in (os.path.join(folder, program) for folder in folders) if os.path.exists(one)), "")  # noqa: PTH110, PTH118
-    if found and program:
-        why = "is a directory" if os.path.isdir(found) else "is not executable"  # noqa: PTH112
-        raise NotRunnable(f"{program}: {why}", NOT_EXECUTABLE)
-    raise NotRunnable(f"{program}: command not found" if program else "the command is empty", NOT_FOUND)
 
 
 AGAIN_S = 0.05

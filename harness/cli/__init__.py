@@ -14,13 +14,14 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from harness import __version__
-from harness.ending import NotRunnable, in_order, interrupts_deferred
+from harness.ending import in_order, interrupts_deferred
 
 with interrupts_deferred():
     from harness.cli import machine, rulesets, scenarios, shells, twins
     from harness.cli.examples import EXAMPLES
     from harness.cli.statuses import BUG, UNABLE
     from harness.errors import HarnessError
+    from harness.programs import NotRunnable
     from harness.text import say
 
 COMMANDS: tuple[Callable[[argparse.ArgumentParser], None], ...] = (

@@ -7,9 +7,9 @@ import sys
 
 from harness.cli import kernels as names
 from harness.cli.statuses import NO
-from harness.ending import refuse_not_runnable
 from harness.errors import HarnessError
 from harness.numbers import MOST_BUFFER_KIB, seconds, whole
+from harness.programs import refuse_not_runnable
 from harness.text import colour, in_colour, lines
 
 # Imports of a subcommand's own modules stand in its functions: the others need not wait for them.

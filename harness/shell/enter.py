@@ -32,7 +32,7 @@ from pathlib import Path
 import msgspec
 
 from harness import ending
-from harness.ending import exit_status, refuse_not_runnable
+from harness.ending import exit_status
 from harness.errors import HarnessError, Unsupported, together
 from harness.lab import changes as lab_changes
 from harness.lab import named
@@ -40,6 +40,7 @@ from harness.lab.inject import sender
 from harness.lab.lab import Lab
 from harness.linux import modules
 from harness.packets.frames import build
+from harness.programs import refuse_not_runnable
 from harness.ruleset.changes import apply
 from harness.ruleset.hosts import built
 from harness.ruleset.load import Ruleset

@@ -18,9 +18,10 @@ from typing import BinaryIO, cast
 import msgspec
 
 from harness.cache import cache_dir, store
-from harness.ending import exit_status, interruptible, refuse_not_runnable
+from harness.ending import exit_status, interruptible
 from harness.errors import BrokenMeasurement, HarnessError, Unsupported
 from harness.linux import features
+from harness.programs import refuse_not_runnable
 from harness.text import counted, in_colour
 from harness.trace.capture import EventCapture
 from harness.trace.formatter import EventFormatter
