@@ -90,8 +90,14 @@ def lab(**changes: Any) -> Callable[[Result], Result]:
         (lab(device="nobody"), "the lab has no host 'nobody', which is the device under test"),
         (lab(hosts=("client", "device", "server", "server")), "the lab has two hosts with the same name"),
         (lab(hosts=("device", "server")), "an interface of the lab leads from 'client' to 'device'"),
-        (lambda one: msgspec.structs.replace(one, position=Position("a.yaml", -1)), "a place has a line that no file"),
-        (lambda one: msgspec.structs.replace(one, where=Position("a.nft", 1 << 31)), "a place has a line that no file"),
+        (
+            lambda one: msgspec.structs.replace(one, position=Position("a.yaml", -1)),
+            "a position has an impossible line",
+        ),
+        (
+            lambda one: msgspec.structs.replace(one, where=Position("a.nft", 1 << 31)),
+            "a position has an impossible line",
+        ),
     ],
 )
 def test_a_result_that_contradicts_itself_is_refused(
