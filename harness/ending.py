@@ -28,8 +28,8 @@ IMPORTS = "<frozen importlib._bootstrap>"
 """The file of a frame of Python's import."""
 OURS = __file__.removesuffix("ending.py")
 """The folder of our modules."""
-MSGSPEC = "/msgspec/_utils.py"
-"""What msgspec's C code calls while it examines a type."""
+CRITICAL = ("/msgspec/_utils.py", "/tempfile.py")
+"""Files of frames in which nothing may be raised. The first has what msgspec's C code calls to examine a type."""
 
 _came: list[int] = []
 """Signals that have come within :func:`in_order`."""
@@ -109,17 +109,18 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _is_critical(frame: FrameType | None) -> bool:
-    """Whether an exception in ``frame`` would leave behind what cannot be used.
+    """Whether an exception in ``frame`` would leave something half-made behind.
 
-    That is an import that a module of ours has begun: the half of it that is there is taken for the whole by the next
-    import, and what C extensions make of that is another exception or a segmentation fault. And msgspec examining a
-    type: its C code does not release in order what it has made by then, and the next garbage collection crashes
-    (msgspec 0.22, seen with Python 3.11).
+    - An import that a module of ours has begun: the half of it that is there is taken for the whole by the next
+      import, and what C extensions make of that is another exception or a segmentation fault.
+    - msgspec examining a type: its C code does not release in order what it has made by then, and the next garbage
+      collection crashes (msgspec 0.22, seen with Python 3.11).
+    - tempfile making a folder, whose name nobody knows yet, or removing one.
     """
     inner = ""
     while frame is not None:
         name = frame.f_code.co_filename
-        if name.endswith(MSGSPEC) or (inner == IMPORTS and name.startswith(OURS)):
+        if name.endswith(CRITICAL) or (inner == IMPORTS and name.startswith(OURS)):
             return True
         inner, frame = name, frame.f_back
     return False

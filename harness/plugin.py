@@ -26,6 +26,9 @@ with interrupts_deferred():
     from harness.text import lines
     from harness.tracer import engines
 
+DEFERRING = pytest.StashKey[ExitStack]()
+"""Within, Ctrl-C completes what must not be interrupted."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options, each with its ini setting."""
@@ -160,9 +163,8 @@ def pytest_configure(config: pytest.Config) -> None:
         companions.in_workers(config)
     config.stash[SESSION] = Session(config)
     if selection.scenario_files(config).files:
-        deferring = ExitStack()
+        config.stash[DEFERRING] = deferring = ExitStack()
         deferring.enter_context(interrupts_deferred())
-        config.add_cleanup(deferring.close)
     if not distribute.is_worker(config):
         from harness.pytest_plugin.reports import Reports
 
@@ -331,3 +333,5 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Close the session."""
     if session := config.stash.get(SESSION, None):
         session.close()
+    if deferring := config.stash.get(DEFERRING, None):
+        deferring.close()

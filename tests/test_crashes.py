@@ -1,8 +1,8 @@
 """Commands killed at random instants on the machine's own kernel: files are whole or absent, and nothing runs on.
 
-Each is ended by SIGKILL, SIGTERM or Ctrl-C (``tests/test_interrupts.py`` does the latter two to commands that boot a
-microVM). ``./run soak -k killed --minutes 10`` does it for ten minutes each, and prints how often; ``-k disk`` has them
-run on disks of random sizes.
+Each is ended by SIGKILL, SIGTERM or Ctrl-C, or loses one of its processes (``tests/test_interrupts.py`` sends signals
+to commands that boot a microVM). ``./run soak -k killed --minutes 10`` does it for ten minutes each, and prints how
+often; ``-k disk`` has them run on disks of random sizes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,10 +52,30 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "diff": (*HARNESS, "diff", "t.nft", "u.nft", "--save", "scenarios/new.yaml", "--kernel", "host", *TRACER),
     "mutate": (*HARNESS, "mutate", "scenarios", "--save", "scenarios/new.yaml", "--nft-kernel", "host", *TRACER),
 }
-KILLED: dict[str, tuple[int, ...]] = {**STATUSES, "SIGKILL": (-signal.SIGKILL,)}
-SENDS = {**WAYS, "SIGKILL": lambda process, _: process.kill()}
+KILLED: dict[str, tuple[int, ...]] = {**STATUSES, "SIGKILL": (-signal.SIGKILL,), "a child's SIGKILL": (3,)}
+SENDS = {
+    **WAYS,
+    "SIGKILL": lambda process, _: process.kill(),
+    "a child's SIGKILL": lambda process, _: kill_child(process),
+}
 SPANS_S = (0.5, 1.5, 4.0)
 """An instant lies within one of these, each as often as the others: imports, the beginning and the work itself."""
+
+
+def kill_child(process: subprocess.Popen[bytes]) -> None:
+    """Do what the kernel does when memory is short: kill one of the processes that a command has started."""
+    if started := sorted(descendants(process.pid)):
+        with suppress(ProcessLookupError):
+            os.kill(random.choice(started), signal.SIGKILL)
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """The processes that a process and those that it started have started (proc(5), ``children``)."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for listed in Path("/proc", str(pid), "task").glob("*/children"):
+            for child in map(int, listed.read_text().split()):
+                yield child
+                yield from descendants(child)
 
 
 def make_project(folder: Path) -> Path:

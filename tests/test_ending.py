@@ -163,12 +163,25 @@ def load():
     msgspec.convert({{}}, Examined)
     return whole
 """
+TEMPORARY = """import os, signal, tempfile
+whole = []
+
+class Interrupting:
+    def __fspath__(self):
+        os.kill(os.getpid(), signal.{number})
+        whole.append(True)
+        return "{folder}"
+
+def load():
+    tempfile.TemporaryDirectory(dir=Interrupting()).cleanup()
+    return whole
+"""
 WITHIN = [(in_order, "SIGINT", KeyboardInterrupt), (in_order, "SIGTERM", SystemExit)]
 WITHIN += [(interrupts_deferred, "SIGINT", KeyboardInterrupt)]
 
 
 @pytest.mark.parametrize(("within", "number", "error"), WITHIN)
-@pytest.mark.parametrize("what", ["import", "msgspec"])
+@pytest.mark.parametrize("what", ["import", "msgspec", "tempfile"])
 def test_what_must_not_be_interrupted_is_completed_before_a_signal_ends_us(
     what: str,
     within: Callable[[], AbstractContextManager[None]],
@@ -178,7 +191,8 @@ def test_what_must_not_be_interrupted_is_completed_before_a_signal_ends_us(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "interrupted.py").write_text(INTERRUPTED.format(number=number))
-    (tmp_path / "importer.py").write_text(IMPORTER if what == "import" else EXAMINED.format(number=number))
+    texts = {"import": IMPORTER, "msgspec": EXAMINED, "tempfile": TEMPORARY}
+    (tmp_path / "importer.py").write_text(texts[what].format(number=number, folder=tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(ending, "OURS", str(tmp_path))
     monkeypatch.delitem(sys.modules, "interrupted", raising=False)
