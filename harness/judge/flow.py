@@ -76,14 +76,18 @@ def _meaning(observation: Observation) -> str:
 
 
 def foreign_answers(observation: Observation) -> Iterator[tuple[str, str, ObservedPacket]]:
-    """Yield what came to a flow's caller from another address than was called: that one, the one called, the packet.
+    """Yield what came to a flow's caller from elsewhere than was called: where from, what was called, the packet.
 
-    NAT that is not undone on the way back makes such answers.
+    These are addresses, or ``port 5353`` and ``port 53`` where the address is the same. NAT that is not undone on the
+    way back makes such answers.
     """
-    called = str(fields(observation.injected[0].frame).get("dst", ""))
+    sent = fields(observation.injected[0].frame)
     for delivery, packet in _to_caller(observation):
-        if called and (source := str(fields(delivery.frame)["src"])) != called:
-            yield source, called, packet
+        came = fields(delivery.frame)
+        if "dst" in sent and came["src"] != sent["dst"]:
+            yield str(came["src"]), str(sent["dst"]), packet
+        elif "dport" in sent and came.get("sport") != sent["dport"]:
+            yield f"port {came.get('sport')}", f"port {sent['dport']}", packet
 
 
 def _to_caller(observation: Observation) -> Iterator[tuple[Delivery, ObservedPacket]]:

@@ -1,4 +1,4 @@
-"""Answers of the device that its own ruleset dropped, and answers from another address than was called."""
+"""Answers of the device that its own ruleset dropped, and answers from elsewhere than was called."""
 
 from __future__ import annotations
 
@@ -67,8 +67,10 @@ def answer_came_from_another_address(evidence: Evidence) -> Iterator[str]:
         if by and evidence.observation.whole and not routed and answer.sender != device:
             yield (
                 f"{sentence}: {place(by)} translated the destination, but the answer was not routed by {device}, so "
-                f"it was not translated back; masquerade what {device} sends to {source}, so that it gets the answers"
+                f"it was not translated back; masquerade what {device} sends there, so that it gets the answers"
             )
-        else:
+        elif by:
             yield f"{sentence}: the answer was not translated back"
+        else:
+            yield f"{sentence}; a program takes answers only from where it has called"
         return

@@ -83,8 +83,10 @@ class TestOwnAnswer:
         assert advice(yaml, PASSED, other) == []
 
 
-def answer(src: str, dst: str = "203.0.113.5", *, dport: int = 40000, **more: object) -> ObservedPacket:
-    frame = ethernet(headers(src, dst, flags=18, sport=443, dport=dport))
+def answer(
+    src: str, dst: str = "203.0.113.5", *, sport: int = 443, dport: int = 40000, **more: object
+) -> ObservedPacket:
+    frame = ethernet(headers(src, dst, flags=18, sport=sport, dport=dport))
     came = Delivery(time=9, host="client", device="eth0", frame=frame)
     return made(sender="server", frame=frame, deliveries=(came,), **more)
 
@@ -97,21 +99,35 @@ class TestAnotherAddress:
             (
                 "server answered from 192.0.2.20, and 10.0.2.2 was called: rulesets/edge.nft:2 translated the "
                 "destination, but the answer was not routed by device, so it was not translated back; masquerade what "
-                "device sends to 192.0.2.20, so that it gets the answers"
+                "device sends there, so that it gets the answers"
             )
         ]
 
-    @pytest.mark.parametrize(
-        ("packet", "whole", "hops"),
-        [(PASSED, True, ()), (DNAT, False, ()), (DNAT, True, (hop("ip_forward"),))],
-    )
-    def test_the_reason_is_left_out_where_it_is_not_proved(
-        self, packet: ObservedPacket, whole: bool, hops: tuple[object, ...]
-    ) -> None:
+    @pytest.mark.parametrize(("whole", "hops"), [(False, ()), (True, (hop("ip_forward"),))])
+    def test_the_reason_is_left_out_where_it_is_not_proved(self, whole: bool, hops: tuple[object, ...]) -> None:
         other = answer("192.0.2.20", hops=hops)
-        assert advice(CALLED, packet, other, flow=TIMED_OUT, whole=whole) == [
+        assert advice(CALLED, self.DNAT, other, flow=TIMED_OUT, whole=whole) == [
             "server answered from 192.0.2.20, and 10.0.2.2 was called: the answer was not translated back"
         ]
+
+    def test_a_host_that_answers_from_elsewhere_by_itself(self) -> None:
+        assert advice(CALLED, PASSED, answer("192.0.2.20"), flow=TIMED_OUT) == [
+            (
+                "server answered from 192.0.2.20, and 10.0.2.2 was called; a program takes answers only from where it "
+                "has called"
+            )
+        ]
+
+    def test_another_port_is_elsewhere_too(self) -> None:
+        other = answer("10.0.2.2", sport=5353)
+        assert advice(CALLED, PASSED, other, flow=TIMED_OUT) == [
+            (
+                "server answered from port 5353, and port 443 was called; a program takes answers only from where it "
+                "has called"
+            )
+        ]
+        (line,) = complaints(CALLED, packets=(PASSED, other), flow=TIMED_OUT)
+        assert line.endswith("an answer came, but from port 5353, and port 443 was called")
 
     @pytest.mark.parametrize(
         "other", [answer("10.0.2.2"), answer("192.0.2.20", dport=40001), answer("192.0.2.20", "203.0.113.6")]

@@ -10,6 +10,7 @@ import pytest
 from harness.cache import cache_dir
 from harness.experiment.run import run
 from harness.judge.advice import advise
+from harness.judge.flow import compare_flow
 from harness.scenario.case import Case
 from harness.scenario.load import load
 from harness.tracer.kernel_cache import KernelCache
@@ -21,7 +22,11 @@ RULESET = """\
 table ip first {
 	chain forward { type filter hook forward priority -1; policy accept; tcp dport 22 accept; }
 }
+table ip nat {
+	chain prerouting { type nat hook prerouting priority dstnat; policy accept; udp dport 6000 dnat to 10.0.2.2:5001; }
+}
 table inet f {
+	flowtable fast { hook ingress priority filter; devices = { wan0, lan0 }; }
 	set bad { type ipv4_addr; elements = { 192.0.2.9 }; }
 	chain input {
 		type filter hook input priority filter; policy accept
@@ -41,6 +46,7 @@ table inet f {
 		type filter hook forward priority filter; policy accept
 		ct state invalid drop
 		ct state related accept
+		udp dport { 5000, 5001 } ct state established flow add @fast
 		tcp sport 20 drop
 		tcp dport 22 drop
 	}
@@ -83,6 +89,88 @@ scenarios:
   - name: as expected
     send: {from: client, to: server, tcp: {dport: 80}}
     expect: {verdict: accept, delivered: server}
+  - name: flowtable
+    steps:
+      - listen: {on: server, udp: 5000}
+      - listen: {on: server, udp: 5001}
+      - exchange: {from: client, to: server, udp: 5000}
+      - exchange: {from: client, to: server, udp: 5000}
+      - exchange: {from: client, to: server, udp: 5000}
+      - exchange: {from: client, to: server, udp: 5000}
+        expect: {verdict: accept}
+  - name: flowtable by IPv6
+    steps:
+      - listen: {on: server, udp: 5000}
+      - listen: {on: server, udp: 5001}
+      - exchange: {from: client, to: server, udp: 5000, family: ip6}
+      - exchange: {from: client, to: server, udp: 5000, family: ip6}
+      - exchange: {from: client, to: server, udp: 5000, family: ip6}
+      - exchange: {from: client, to: server, udp: 5000, family: ip6}
+        expect: {verdict: drop}
+  - name: flowtable behind NAT
+    steps:
+      - listen: {on: server, udp: 5000}
+      - listen: {on: server, udp: 5001}
+      - exchange: {from: client, to: 203.0.113.1, udp: 6000}
+      - exchange: {from: client, to: 203.0.113.1, udp: 6000}
+      - exchange: {from: client, to: 203.0.113.1, udp: 6000}
+      - exchange: {from: client, to: 203.0.113.1, udp: 6000}
+        expect: {rule: tcp sport 20 drop}
+  - name: not offloaded yet
+    steps:
+      - listen: {on: server, udp: 5000}
+      - listen: {on: server, udp: 5001}
+      - exchange: {from: client, to: server, udp: 5000}
+        expect: {verdict: accept}
+  - name: another flow
+    steps:
+      - listen: {on: server, udp: 5000}
+      - listen: {on: server, udp: 5001}
+      - exchange: {from: client, to: server, udp: 5000}
+      - exchange: {from: client, to: server, udp: 5000}
+      - exchange: {from: client, to: server, udp: 5000}
+      - send: {from: client, to: server, udp: {dport: 5000, sport: 41000}}
+        expect: {verdict: drop}
+  - name: another address
+    steps:
+      - answer: {on: server, with: [{udp: {}, src: 10.0.2.9}]}
+      - exchange: {from: client, to: server, udp: 53}
+        expect: {flow: answered}
+  - name: another port
+    steps:
+      - answer: {on: server, with: [{udp: {}, sport: 5353}]}
+      - exchange: {from: client, to: server, udp: 53}
+        expect: {flow: answered}
+  - name: only an error
+    steps:
+      - answer: {on: server, with: [{icmp: {type: time-exceeded}}]}
+      - exchange: {from: client, to: server, udp: 53}
+        expect: {flow: answered}
+  - name: silence
+    steps:
+      - answer: {on: server, with: [{icmpv6: {}}]}
+      - exchange: {from: client, to: server, udp: 53}
+        expect: {flow: answered}
+  - name: no route
+    lab: &walled
+      hosts:
+        client: {interfaces: {eth0: [203.0.113.5/24]}}
+        device:
+          interfaces: {wan0: [203.0.113.1/24], lan0: []}
+          routes: [{to: 10.1.0.0/16, type: unreachable}, {to: 10.2.0.0/16, type: prohibit}]
+          rules: [{mark: 77, type: prohibit}]
+        server: {interfaces: {eth0: []}}
+      links: [["client:eth0", "device:wan0"], ["device:lan0", "server:eth0"]]
+    steps: [{connect: {from: device, to: 10.9.0.1, tcp: 80}, expect: {flow: connected}}]
+  - name: a route that is unreachable
+    lab: *walled
+    steps: [{connect: {from: device, to: 10.1.0.1, tcp: 80}, expect: {flow: connected}}]
+  - name: a route that is prohibited
+    lab: *walled
+    steps: [{connect: {from: device, to: 10.2.0.1, tcp: 80}, expect: {flow: connected}}]
+  - name: an errno that was expected
+    lab: *walled
+    steps: [{connect: {from: device, to: 10.9.0.1, tcp: 80}, expect: {flow: {error: ENETUNREACH}}}]
 """
 CAUSES = {
     "another chain": "an accept ends its own base chain only: inet f forward, of the same hook,",
@@ -94,6 +182,26 @@ CAUSES = {
     "used up": "accepts such packets, but did not match this one because its quota was used up (`quota 30 bytes`)",
     "leaves": "is evaluated at hook postrouting, which what is for device itself does not pass",
     "as expected": "",
+    "flowtable": "the flowtable fast forwarded it, because its flow had been offloaded by",
+    "flowtable by IPv6": "the flowtable fast forwarded it, because its flow had been offloaded by",
+    "flowtable behind NAT": "the flowtable fast forwarded it, because its flow had been offloaded by",
+    "not offloaded yet": "",
+    "another address": "server answered from 10.0.2.9, and 10.0.2.2 was called; a program takes answers only from",
+    "another port": "server answered from port 5353, and port 53 was called; a program takes answers only from",
+    "silence": "",
+}
+ABSENT = {
+    "not offloaded yet": "flowtable",
+    "another flow": "flowtable",
+    "only an error": "answered from",
+    "silence": "answered from",
+}
+"""Near misses: what must not be said."""
+ERRNOS = {
+    "no route": "the call failed at once: ENETUNREACH",
+    "a route that is unreachable": "the call failed at once: EHOSTUNREACH",
+    "a route that is prohibited": "the call failed at once: EACCES",
+    "an errno that was expected": "",
 }
 
 
@@ -117,3 +225,16 @@ def test_the_cause_is_said(name: str, cases: dict[str, Case], tracer: Tracer) ->
     (measurement,) = run(cases[name], tracer)
     text = "\n".join(advise(measurement.evidence))
     assert CAUSES[name] in text if CAUSES[name] else text == ""
+
+
+@pytest.mark.parametrize("name", ABSENT)
+def test_it_is_not_said_where_it_is_not_so(name: str, cases: dict[str, Case], tracer: Tracer) -> None:
+    (measurement,) = run(cases[name], tracer)
+    assert ABSENT[name] not in "\n".join(advise(measurement.evidence))
+
+
+@pytest.mark.parametrize("name", ERRNOS)
+def test_the_errno_of_a_call_is_said(name: str, cases: dict[str, Case], tracer: Tracer) -> None:
+    (measurement,) = run(cases[name], tracer)
+    notes = [note for _, _, _, note in compare_flow(measurement.evidence)]
+    assert ERRNOS[name] in "\n".join(notes) if ERRNOS[name] else notes == []
