@@ -7,7 +7,7 @@ kernel headers nor a table of kernel versions. :mod:`harness.linux.btf_types` re
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -238,15 +238,16 @@ class Btf(Types):
         """Types that lead to one of ``structs``, and prototypes with parameters of such a type."""
         if (known := self._pointers_known.get(structs)) is not None:
             return known
-        spelled: dict[int, str] = {}
-        prototypes: dict[int, list[tuple[int, str]]] = {}
-        if self._base is not None:
-            base = self._base._pointers(structs)
-            spelled.update(base.spelled)
-            prototypes.update(base.prototypes)
-        words = self._words
-        names = self._names(STRUCTS)
-        spelled.update({names[key]: f"{name} " for name in structs if (key := name.encode()) in names})
+        base = self._base._pointers(structs) if self._base is not None else _Pointers({}, {})
+        spelled = self._spelled(structs, base.spelled)
+        pointers = {type_id: text for type_id, text in spelled.items() if text.endswith("*")}
+        prototypes = {**base.prototypes, **dict(self._prototypes(pointers))}
+        return self._pointers_known.setdefault(structs, _Pointers(spelled, prototypes))
+
+    def _spelled(self, structs: tuple[str, ...], known: Mapping[int, str]) -> dict[int, str]:
+        """How C writes the types that lead to one of ``structs``, by number, besides those ``known`` of the base."""
+        words, names = self._words, self._names(STRUCTS)
+        spelled = {**known, **{names[key]: f"{name} " for name in structs if (key := name.encode()) in names}}
         links = [(type_id, words[at + 2], "*") for type_id, at in self._of({TypeKind.PTR})]
         links += [(type_id, words[at + 2], "") for type_id, at in self._of(QUALIFIERS)]
         while found := {
@@ -255,14 +256,16 @@ class Btf(Types):
             if target in spelled and type_id not in spelled
         }:
             spelled.update(found)
-        pointers = {type_id: text for type_id, text in spelled.items() if text.endswith("*")}
-        keys = pointers.keys()
+        return spelled
+
+    def _prototypes(self, pointers: Mapping[int, str]) -> Iterator[tuple[int, list[tuple[int, str]]]]:
+        """The prototypes that have a parameter of a type in ``pointers``: the positions of these, from 0, and texts."""
+        words, keys = self._words, pointers.keys()
         for type_id, at in self._of({TypeKind.FUNC_PROTO}):
             start = at + HEADER_WORDS
             types = words[start + 1 : start + 2 * (words[at + 1] & VLEN) : 2]
             if not keys.isdisjoint(types):
-                prototypes[type_id] = [(n, pointers[kind]) for n, kind in enumerate(types) if kind in pointers]
-        return self._pointers_known.setdefault(structs, _Pointers(spelled, prototypes))
+                yield type_id, [(n, pointers[kind]) for n, kind in enumerate(types) if kind in pointers]
 
     def _spell(self, type_id: int) -> str:
         """A type as C writes it, function pointers abbreviated."""

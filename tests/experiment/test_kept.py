@@ -243,7 +243,7 @@ def test_what_a_host_of_a_lab_can_have_was_thought_of() -> None:
     """A new field of a plan may be something that remembers packets: see ``stays``, then add it here."""
     assert set(HostPlan.__struct_fields__) == {
         *("name", "interfaces", "made", "routes", "rules", "neighbours", "forwarding", "sysctls", "silent"),
-        *("speaking", "netem", "modules", "checksum_offload", "ipsec", "down"),
+        *("speaking", "netem", "modules", "checksum_offload", "ipsec", "down", "nexthops"),
     }
 
 
