@@ -35,7 +35,7 @@ _NUMBERS: Final[Mapping[str, int]] = {
     "mss": 65535,
     "vlan": 4095,
     "code": 255,
-    "frag": 8191,
+    "frag": 0x3FFF,
     "dscp": 63,
     **headers.HIGHEST,
 }
@@ -103,12 +103,20 @@ def _requests(left: Any, members: list[Any]) -> Iterator[str]:
                 yield from (one for one in REQUESTS if low <= types.get(one, -1) <= high)
 
 
+def _fragment(left: Any) -> Constraints:
+    """A fragment of which ``left``, that field or some bits of it, is not 0."""
+    kind, what = unpacked(left)
+    mask = what[1] if kind == "&" and isinstance(what, list) and isinstance(what[1], int) else 0x1FFF
+    value = 100 if 100 & mask else mask & -mask
+    return {"frag": value, "family": 4} if value <= _NUMBERS["frag"] else IMPOSSIBLE
+
+
 def _others(left: Any, members: list[Any]) -> Iterator[Constraints]:
     """Anything else than ``members``; mostly any packet will do."""
     name = field(left)
     protocol = implied(left)
     if name == "frag" and members == [0]:
-        yield {"frag": 100, "family": 4}
+        yield _fragment(left)
     elif name == "state":
         excluded = {str(one) for member in members for one in (member if isinstance(member, list) else [member])}
         yield from ({"state": one} for one in ("new", "established", "invalid") if one not in excluded)

@@ -8,6 +8,8 @@ from typing import Any, Final
 from harness.generate import headers, names
 from harness.generate.expressions import Fields
 
+MORE_FRAGMENTS: Final = 0x2000
+"""The flag in front of the fragment offset: IP_MF of include/net/ip.h."""
 REPLY_PORT: Final = 40000
 """Where packets come from unless they say otherwise."""
 
@@ -24,7 +26,9 @@ def send_of(fields: Fields) -> dict[str, Any]:
         return send | {"arp": message | ({"src": str(fields["saddr"])} if "saddr" in fields else {})}
     header = _ip_header(fields)
     if "frag" in fields:
-        return send | {"ip": header | {"frag": fields["frag"], "proto": 17}, "payload": "later"}
+        more = {"flags": "MF"} if fields["frag"] & MORE_FRAGMENTS else {}
+        offset = fields["frag"] & ~MORE_FRAGMENTS
+        return send | {"ip": header | more | {"frag": offset, "proto": 17}, "payload": "later"}
     if protocol not in _UPPER:
         header["proto" if family == 4 else "nh"] = names.PROTOCOLS.get(protocol, protocol)
     literal = ":" in fields["to"] or fields["to"][0].isdigit()

@@ -124,6 +124,12 @@ def why_none(device: SimulatedDevice, key: Place, before: Sequence[str] = ()) ->
     return "no packet was found: its matches exclude one another, or packets cannot be made for one of them"
 
 
+def why_never(device: SimulatedDevice, key: Place) -> str:
+    """Why no packet that ``init`` could send meets a rule or policy, whichever were tried; "" where that is open."""
+    chain = device.ruleset.chains.get(key[:3])
+    return _refused(device, chain, next((one for one in chain.rules if one.key == key), None)) if chain else ""
+
+
 def _refused(device: SimulatedDevice, chain: SimulatedChain, rule: SimulatedRule | None) -> str:
     """Why the kernel lets no packet come to ``rule``, or to a policy; "" where nothing is known of that."""
     ruleset = device.ruleset
@@ -152,6 +158,23 @@ def _of_state(ruleset: SimulatedRuleset, left: Any, members: Sequence[Any]) -> s
         return "interfaces of a lab are in no group but the default one"
     if name == "status" and choices("dnat", members) and not _translates(ruleset):
         return "no rule performs destination NAT"
+    return _of_programs(kind, name, members)
+
+
+def _of_programs(kind: str, name: str, members: Sequence[Any]) -> str:
+    """Why no packet that is sent by itself has what only programs and their connections bring; "" for all else."""
+    if kind == "socket":
+        return "it needs a socket: write steps with listen:, connect: or exchange:, and their mark: or cgroup:"
+    if kind == "meta" and name in ("skuid", "skgid") and not {"0", "root"} & {str(one) for one in members}:
+        return "what a lab's hosts send is sent by root"
+    if kind != "ct":
+        return ""
+    if name == "state" and {str(one) for one in members} == {"related"}:
+        return "it needs a connection, and another or an ICMP error that is related to it: write steps with both"
+    if name == "status" and choices("assured", members):
+        return "it needs a connection that both ends have used: write steps with listen:, connect: and exchange:"
+    if name == "helper":
+        return "it needs a connection to which a rule has assigned the helper: write steps with connect:"
     return ""
 
 

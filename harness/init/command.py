@@ -19,7 +19,7 @@ from harness.generate.facts import look
 from harness.generate.file import ScenarioDraft
 from harness.generate.packets import Candidate, Candidates
 from harness.generate.simulate import SimulatedRuleset
-from harness.generate.targets import Target, joined, targets, why_none
+from harness.generate.targets import Target, joined, targets, why_never, why_none
 from harness.init import scenarios
 from harness.init.scenarios import MeasuredPackets
 from harness.model import layers
@@ -309,7 +309,7 @@ class _Work:
         if target.key in self._reasons:
             return self._reasons[target.key]
         if numbers := self._tried.get(target.key):
-            return self._measured[numbers[0]].missed()
+            return why_never(self._device, target.key) or self._measured[numbers[0]].missed()
         names = {one.key: one.located for one in self._targets}
         before = [names[place] for place in self._packets.decided_before(target.key) if place in names]
         return why_none(self._device, target.key, before)

@@ -37,6 +37,7 @@ ENDS = {"from": "client", "to": "server"}
         (TCP | {"ttl": 1, "dscp": 8}, {**ENDS, "ip": {"ttl": 1, "tos": 32}, "tcp": {"dport": 22}}),
         (TCP | {"vlan": 7}, {**ENDS, "ether": {"vlan": 7}, "tcp": {"dport": 22}}),
         (TCP | {"proto": "udp", "payload": "ff"}, {**ENDS, "udp": {"dport": 22}, "payload": {"hex": "ff"}}),
+        (TCP | {"frag": 0x2000}, {**ENDS, "ip": {"flags": "MF", "frag": 0, "proto": 17}, "payload": "later"}),
         (TCP | {"frag": 9}, {**ENDS, "ip": {"frag": 9, "proto": 17}, "payload": "later"}),
         (ICMP, {**ENDS, "icmp": {}}),
         (ICMP | {"type": "redirect", "code": 1}, {**ENDS, "icmp": {"type": "redirect", "code": 1}}),

@@ -8,7 +8,7 @@ from harness.generate import lab
 from harness.generate.device import SimulatedDevice
 from harness.generate.packets import Candidates
 from harness.generate.simulate import SimulatedRuleset
-from harness.generate.targets import why_none
+from harness.generate.targets import why_never, why_none
 from tests.listings import facts, key_of, table
 
 
@@ -49,6 +49,23 @@ def test_no_rule_translates_what_a_rule_asks_for() -> None:
     [
         ({"meta": {"key": "mark"}}, 7, "no rule sets a mark, and packets are sent without"),
         ({"ct": {"key": "mark"}}, 7, "no rule sets such a mark"),
+        (
+            *({"socket": {"key": "mark"}}, 7),
+            "it needs a socket: write steps with listen:, connect: or exchange:, and their mark: or cgroup:",
+        ),
+        ({"meta": {"key": "skuid"}}, 33, "what a lab's hosts send is sent by root"),
+        (
+            *({"ct": {"key": "state"}}, "related"),
+            "it needs a connection, and another or an ICMP error that is related to it: write steps with both",
+        ),
+        (
+            *({"ct": {"key": "status"}}, "assured"),
+            "it needs a connection that both ends have used: write steps with listen:, connect: and exchange:",
+        ),
+        (
+            *({"ct": {"key": "helper"}}, "ftp"),
+            "it needs a connection to which a rule has assigned the helper: write steps with connect:",
+        ),
         ({"meta": {"key": "iifgroup"}}, 2, "interfaces of a lab are in no group but the default one"),
         (
             {"payload": {"protocol": "ip6", "field": "saddr"}},
@@ -63,6 +80,21 @@ def test_what_no_packet_of_a_lab_has(left: dict[str, object], right: object, rea
     assert why_none(device, ("inet", "t", "forward", 2)) == reason
 
 
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ({"meta": {"key": "skuid"}}, 0),
+        ({"ct": {"key": "state"}}, ["established", "related"]),
+        ({"ct": {"key": "state"}}, {"set": ["new", "related"]}),
+        ({"ct": {"key": "status"}}, "confirmed"),
+    ],
+)
+def test_what_packets_of_a_lab_may_have(left: dict[str, object], right: object) -> None:
+    found = table([{"match": {"op": "in" if isinstance(right, list) else "==", "left": left, "right": right}}])
+    device = SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network)
+    assert why_never(device, ("inet", "t", "forward", 2)) == ""
+
+
 def test_what_decides_before_is_named() -> None:
     found = table([{"match": {"op": "==", "left": {"meta": {"key": "length"}}, "right": 5}}, {"accept": None}])
     device = SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network)
@@ -71,3 +103,11 @@ def test_what_decides_before_is_named() -> None:
         "every packet tried for it is decided earlier, by a.nft:3: drop or by a.nft:4: reject"
     )
     assert why_none(device, key).startswith("no packet was found: its matches exclude one another")
+
+
+@pytest.mark.parametrize(("mask", "is_sent"), [(0x1FFF, True), (0x2000, True), (0x4000, False), (0x8000, False)])
+def test_fragments_are_sent_but_no_other_flags_beside_their_offset(mask: int, is_sent: bool) -> None:
+    left = {"&": [{"payload": {"protocol": "ip", "field": "frag-off"}}, mask]}
+    found = table([{"match": {"op": "!=", "left": left, "right": 0}}, {"accept": None}])
+    device = SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network)
+    assert (next(Candidates(device).of(("inet", "t", "forward", 2)), None) is not None) == is_sent
