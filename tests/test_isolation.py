@@ -1,0 +1,52 @@
+"""What compares shuffled runs finds what is another, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from harness.model.result import Result
+from tests import isolation
+
+
+def test_times_and_processors_are_no_difference(make_result: Callable[..., Result]) -> None:
+    one = make_result()
+    (sent,) = one.sent
+    (packet,) = sent.observation.packets
+    hops = tuple(msgspec.structs.replace(hop, time=hop.time + 7, cpu=1) for hop in packet.hops)
+    packet = msgspec.structs.replace(packet, hops=hops, born=12)
+    observation = msgspec.structs.replace(sent.observation, packets=(packet,))
+    other = msgspec.structs.replace(one, sent=(msgspec.structs.replace(sent, observation=observation),), seconds=2.0)
+    assert list(isolation.different([one], [other])) == []
+
+
+def test_another_way_another_outcome_and_a_missing_scenario_are_named(make_result: Callable[..., Result]) -> None:
+    one = make_result()
+    (sent,) = one.sent
+    (packet,) = sent.observation.packets
+    shorter = msgspec.structs.replace(packet, hops=packet.hops[:-1])
+    observation = msgspec.structs.replace(sent.observation, packets=(shorter,))
+    other = msgspec.structs.replace(one, sent=(msgspec.structs.replace(sent, observation=observation),))
+    (named,) = isolation.different([one], [other])
+    assert named.startswith(f"{one.id}:\n  in order  (('{packet.hops[-1].host}'")
+    assert list(isolation.different([one], [make_result(outcome="failed")])) == [
+        f"{one.id}:\n  in order  passed\n  shuffled  failed"
+    ]
+    assert list(isolation.different([one], [])) == [f"{one.id}: only in the run in order"]
+
+
+def test_a_seed_gives_an_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = []
+    for seed in ("", "1", "1", "2"):
+        monkeypatch.setenv(isolation.VARIABLE, seed)
+        items: list[Any] = [*range(30)]
+        isolation.pytest_collection_modifyitems(items)
+        orders.append(items)
+    in_order, first, again, second = orders
+    assert in_order == [*range(30)]
+    assert first == again
+    assert first not in (in_order, second)
+    assert sorted(first) == in_order
