@@ -8,10 +8,12 @@ import pytest
 from harness.model.observation import Connection, Direction, Drop, Flow, ObservedPacket, Rule
 from harness.topology.builtin import LABS
 from harness.topology.network import Network
-from tests.builders import advice, dropped, ethernet, headers, rule, step
+from tests.builders import advice, base, dropped, ethernet, headers, rule, step
 
 RELATED = rule("ct state related accept", line=8, comment="data")
 PASS = {"verdict": "accept", "delivered": "server"}
+ETHERNET, PROTOCOL = 14, 9
+"""Bytes of an Ethernet header, and the place of the protocol behind it."""
 MAYBE = "if the packet begins a connection announced in another: "
 
 
@@ -57,7 +59,10 @@ def test_a_rule_for_another_port_assigns_none() -> None:
 )
 def test_a_rule_assigns_one_and_did_not_match(text: str) -> None:
     found = said(data(), control(), rules=(rule(text, line=3), RELATED))
-    assert "rulesets/edge.nft:3 assigns one only to a connection whose first packet it matches" in found
+    assert found.endswith(
+        "rulesets/edge.nft:3 assigns one only to a connection whose first packet it matches, in a chain behind "
+        "connection tracking (priority -200 or higher)"
+    )
 
 
 @pytest.mark.parametrize("related", ["ct state established,related accept", "ct state vmap { related : accept }"])
@@ -85,6 +90,10 @@ def test_with_the_module_it_is_not_missing(modules: list[str]) -> None:
 
 def test_near_misses() -> None:
     assert not said(data(80), control())  # a service, which nobody announces
+    assert not said(data(1023), control())
+    assert said(data(1024), control())
+    fragment = b"".join((data().frame[:20], b"\0\1", data().frame[22:34]))
+    assert not said(msgspec.structs.replace(data(), frame=fragment), control())  # a later fragment has no port
     assert not said(data(), control(), rules=(RELATED, rule("tcp dport 30001 drop")))  # a rule is about it
     assert not said(data(src="203.0.113.6"), control())  # another host
     assert not said(data(), control(dport=22))  # a protocol that announces none
@@ -113,5 +122,26 @@ def test_the_helper_is_the_cause_and_not_the_way_that_the_packet_took_without() 
     packet = msgspec.structs.replace(
         data(dst="203.0.113.1"), steps=(step("accept", chain="inet filter input", hook="input"),)
     )
-    found = advice({"rule": "data"}, packet, rules=(RELATED,), connections=(translated,), listed=True)
-    assert [one for one in found if "belongs at hook" in one] == []
+    bases = base("inet filter input"), base(RELATED.chain_path)
+    for connections, is_elsewhere in (((), True), ((translated,), False)):
+        found = advice({"rule": "data"}, packet, rules=(RELATED,), policies=bases, connections=connections, listed=True)
+        assert any("belongs at hook" in one for one in found) is is_elsewhere
+
+
+@pytest.mark.parametrize(("protocol", "is_said"), [(6, True), (17, True), (132, False)])
+def test_connections_of_tcp_and_udp_are_announced(protocol: int, is_said: bool) -> None:
+    frame = bytearray(data().frame)
+    frame[ETHERNET + PROTOCOL] = protocol
+    assert bool(said(msgspec.structs.replace(data(), frame=bytes(frame)), control())) is is_said
+
+
+def test_a_packet_that_the_scenario_wants_dropped_lacks_no_helper() -> None:
+    found = advice({"verdict": "drop"}, data(), rules=(RELATED,), connections=(control(),), listed=True)
+    assert not any("helper" in one for one in found)
+
+
+def test_a_packet_that_was_seen_to_be_related_has_its_helper() -> None:
+    related = step("drop", rule("ct state related drop", line=7))
+    assert not said(msgspec.structs.replace(data(), steps=(related,)), control())
+    established = step("drop", rule("ct state established drop", line=7))
+    assert said(msgspec.structs.replace(data(), steps=(established,)), control())

@@ -137,10 +137,17 @@ def used_up(text: str, packet: ObservedPacket = REFUSED, **expect: object) -> li
             "tcp dport 443 add @small { ip saddr } accept",
             "set small took no new element 203.0.113.5, as when it is full (`add @small { ip saddr }`)",
         ),
+        (
+            "tcp dport 443 limit rate 3/minute quota 20 bytes accept",
+            "its limit was exceeded (`limit rate 3/minute`) or its quota was used up (`quota 20 bytes`)",
+        ),
     ],
 )
 def test_a_policy_decides_where_a_rule_that_accepts_is_used_up(text: str, reason: str) -> None:
     assert used_up(text) == [f"rulesets/edge.nft:5 accepts such packets, but did not match this one because {reason}"]
+    others = rule("limit rate 1/day accept", chain="inet edge input"), rule("tcp dport 22 drop")
+    found = advice({"verdict": "accept"}, REFUSED, rules=(*others, rule(text, line=5, handle=3)))
+    assert found == used_up(text)  # rules before it, of another chain or without accept, are passed over
 
 
 @pytest.mark.parametrize(

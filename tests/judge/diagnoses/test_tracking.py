@@ -342,10 +342,12 @@ class TestShouldBeTranslated:
         assert not needs_connections(evidence({"verdict": "drop"}, went(FORWARDED)))
 
 
-def sent_on(one: ObservedPacket, target: str = "10.0.2.2") -> str:
+ROUTER = Network.of(LABS["router"])
+
+
+def sent_on(one: ObservedPacket, target: str = "10.0.2.2", network: Network | None = ROUTER) -> str:
     """What is said of a packet that should arrive at the router's server, where a rule translates to ``target``."""
     dnat = rule(f"udp dport 53 dnat to {target}", line=4, handle=4, chain="ip n pre")
-    network = Network.of(LABS["router"])
     return "; ".join(advice({"delivered": "server"}, one, rules=(dnat,), network=network))
 
 
@@ -357,5 +359,6 @@ def test_what_is_not_tracked_is_not_sent_on_either() -> None:
     assert expected in sent_on(lost)
     assert expected in sent_on(lost, "10.0.2.2:5353")
     assert expected not in sent_on(lost, "10.0.2.9")  # that is nobody's
+    assert expected not in sent_on(lost, network=None)  # of whom it is, is not known
     assert expected not in sent_on(dropped(NOTRACK, taken))  # perhaps it was tracked before
     assert sent_on(went(NOTRACK, untracked, FORWARDED)) == ""  # it arrived there
