@@ -50,14 +50,22 @@ def essence(one: Result) -> tuple[object, ...]:
 def _of_packet(sent: PacketResult) -> tuple[object, ...]:
     mismatches = tuple((one.key, one.expected, one.seen) for one in sent.mismatches)
     decided = tuple((step.chain_path, step.rule.text if step.rule else "") for step in sent.decided)
-    return (sent.action, sent.verdict, sent.with_, decided, mismatches, tuple(_of_observed(sent.seen)))
+    return (
+        sent.action,
+        sent.verdict,
+        sent.with_,
+        decided,
+        mismatches,
+        tuple(_of_observed(sent.seen, in_order=sent.observation.flow is None)),
+    )
 
 
-def _of_observed(packet: ObservedPacket) -> Iterator[object]:
+def _of_observed(packet: ObservedPacket, *, in_order: bool) -> Iterator[object]:
+    """Of a packet; of those of programs, which run when the scheduler has them run, the functions in no order."""
     for step in packet.steps:
         yield step.host, step.hook, step.chain_path, step.kind, step.verdict, step.target, step.rule and step.rule.text
-    for hop in packet.hops:
-        yield hop.host, hop.device, hop.function
+    hops = [(hop.host, hop.device, hop.function) for hop in packet.hops]
+    yield from hops if in_order else sorted(set(hops))
     for arrival in packet.deliveries:
         yield arrival.host, arrival.device, len(arrival.frame)
 
