@@ -100,6 +100,18 @@ def test_a_bug_is_70(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     assert capsys.readouterr().err.endswith("this is a bug in nft-harness, please report it\n")
 
 
+def test_memory_that_cannot_be_had_is_a_sentence_and_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def take() -> None:
+        bytearray(1 << 62)
+
+    monkeypatch.setattr("harness.vm.images.images", take)
+    assert main(["kernels", "list"]) == 2
+    said = capsys.readouterr().err
+    assert said == "nft-harness: error: this process may not have more memory; raise its limit (ulimit -v)\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_128_and_its_number_and_nothing_is_left(
     number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

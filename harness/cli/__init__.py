@@ -67,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"nft-harness: error: {named}{(error.strerror or str(error)).lower()}", sys.stderr)
         _write_no_more()
         return UNABLE
+    except MemoryError:
+        say("nft-harness: error: this process may not have more memory; raise its limit (ulimit -v)", sys.stderr)
+        return UNABLE
     except Exception:
         traceback.print_exc()
         print("nft-harness: this is a bug in nft-harness, please report it", file=sys.stderr)
