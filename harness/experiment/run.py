@@ -30,9 +30,9 @@ from harness.lab.lab import Host, Lab, renew_neighbours
 from harness.lab.neighbours import Query
 from harness.lab.sockets import Bound, Programs
 from harness.model.fields import Keys
-from harness.model.observation import Observation, ObservedPacket, Step, Value
+from harness.model.observation import Flow, Observation, ObservedPacket, Step, Value
 from harness.packets.frames import Frame, build
-from harness.reading.decision import Outcome, decisive, outcome
+from harness.reading.decision import Outcome, decisive, outcome, unsent
 from harness.reading.path import functions
 from harness.ruleset import conntrack
 from harness.ruleset.changes import RulesetChange, apply
@@ -401,7 +401,7 @@ class Experiment:
             host=plan.host,
             failed=lambda: call.failed,
         )
-        ended = msgspec.structs.replace(call.finish(), error=call.failed)
+        ended = _ended(call, observation)
         observation = msgspec.structs.replace(observation, flow=ended)
         if blamed := unreached(observation, failed):
             observation = msgspec.structs.replace(observation, unresolved=tuple(map(self._explain, blamed)))
@@ -521,6 +521,18 @@ class Experiment:
             failed=failed(),
             trace_lost=sum(tracing.overruns for tracing in self._tracing) - overruns,
         )
+
+
+def _ended(call: Call, observation: Observation) -> Flow:
+    """How a program's call ended, with the errno of one that failed at once.
+
+    Where no packet was made, its errno is neither an ICMP error nor silence. A reset that ended the connection
+    before is still what the program sees.
+    """
+    ended = msgspec.structs.replace(call.finish(), error=call.failed)
+    if ended.result != "refused" and any(map(unsent, observation.packets)):
+        ended = msgspec.structs.replace(ended, result="unsent")
+    return ended
 
 
 def _named(actions: Iterable[Action]) -> set[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness.model.observation import Observation
 from harness.packets.headers import summarise
-from harness.reading.decision import CALL, decisive
+from harness.reading.decision import decisive, unsent
 
 
 def which(place: int, observations: Sequence[Observation]) -> str:
@@ -21,6 +21,6 @@ def which(place: int, observations: Sequence[Observation]) -> str:
 def judged(observation: Observation) -> str:
     """Return one line about the packet of a flow that is judged."""
     packet = decisive(observation)
-    if packet.drop and packet.drop.function == CALL:
+    if unsent(packet):
         return "no packet was sent"
     return summarise(packet.frame) if packet.frame else f"a packet of {packet.sender}"

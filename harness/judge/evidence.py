@@ -76,7 +76,7 @@ class Evidence(NamedTuple):
     def expects_answer(self) -> bool:
         """Whether the scenario expects that the sender gets an answer."""
         flow = self.expect.flow
-        answered = flow is not None and FlowSeen.of(flow).result != "timeout"
+        answered = flow is not None and FlowSeen.of(flow).result not in ("timeout", "unsent")
         return answered or self.expect.reply not in (None, "none") or self.expect.verdict == "reject"
 
     def answers(self) -> Iterator[tuple[ObservedPacket, Mapping[str, str | int]]]:

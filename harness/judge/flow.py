@@ -21,6 +21,7 @@ MEANINGS = {
     "unreachable": "an ICMP error came",
     "half-open": "only the caller has the connection",
     "timeout": "nothing came",
+    "unsent": "no packet was sent",
 }
 SOFT = "only an ICMP error came, which programs do not see here (RFC 1122 section 4.2.3.9)"
 """What a timeout means where one came."""

@@ -178,7 +178,7 @@ class Flow(Value, frozen=True, kw_only=True):
     """How a call of one program to another went, as the sockets at both ends observe it."""
 
     result: str
-    """``connected``, ``answered``, ``refused``, ``unreachable``, ``half-open`` or ``timeout``."""
+    """``connected``, ``answered``, ``refused``, ``unreachable``, ``half-open``, ``timeout`` or ``unsent``."""
     host: str
     """That called."""
     by: str = ""

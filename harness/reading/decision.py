@@ -48,6 +48,11 @@ class Outcome(Value, frozen=True, kw_only=True):
         return self.decided if self.verdict is Verdict.ACCEPT else self.decided[-1:]
 
 
+def unsent(packet: ObservedPacket) -> bool:
+    """Whether this stands for the packet of a program's call that the kernel refused, so that it was never made."""
+    return packet.drop is not None and packet.drop.function == CALL
+
+
 def outcome(packet: ObservedPacket, device: str) -> Outcome:
     """Return what the ruleset on the host ``device`` decided about ``packet``.
 
@@ -57,7 +62,7 @@ def outcome(packet: ObservedPacket, device: str) -> Outcome:
     Raises :class:`~harness.errors.BrokenMeasurement` when nothing at all was seen of the packet, or when its nf_tables
     trace, its functions and its arrivals contradict each other.
     """
-    if not (packet.hops or packet.steps or packet.deliveries or (packet.drop and packet.drop.function == CALL)):
+    if not (packet.hops or packet.steps or packet.deliveries or unsent(packet)):
         raise BrokenMeasurement(
             f"packet {packet.number} from {packet.sender} was seen by no function, no nf_tables trace and no host",
             remedy="check that its interface is up and part of the lab",
@@ -220,7 +225,7 @@ def ended(packet: ObservedPacket, seen: Outcome, device: str) -> str:
         did = f"{PAST[Verdict.REJECT]} with {seen.with_}" if seen.with_ else PAST[Verdict.DROP]
         why = f" ({drop.function}: {drop.reason})" if drop else ""
         return f"{did} on {device} by {describe_decision(seen.decided[-1])}{why}"
-    if drop and drop.function == CALL:
+    if drop and unsent(packet):
         return f"not sent: the call of the program on {drop.host} failed at once with {describe_errno(drop.reason)}"
     parts = [f"received by {host}" if host == device else f"delivered to {host}" for host in arrivals(packet)]
     if drop:

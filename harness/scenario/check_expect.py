@@ -154,7 +154,7 @@ def _check_flow(seen: str | FlowSeen, network: Network, _: _Layers) -> Iterator[
         if seen.by is not None and name not in network.hosts:
             yield unknown(str(name), network.hosts, "host of the lab", "by")
     yield from _check_addresses(seen)
-    if seen.result in ("refused", "unreachable", "timeout", "half-open"):
+    if seen.result in ("refused", "unreachable", "timeout", "half-open", "unsent"):
         for key in ("by", "src", "sport", "dst", "dport"):
             if getattr(seen, key) is not None:
                 yield Problem(f"is not known of a flow that ends as {seen.result}", key)

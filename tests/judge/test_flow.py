@@ -39,21 +39,22 @@ def said(yaml: dict[str, object], packet: ObservedPacket = PASSED, **more: objec
 class TestFailedCall:
     """The kernel of the calling host refused the call, so that there was no packet."""
 
-    FLOW = Flow(result="unreachable", host="client", error="ENETUNREACH")
+    FLOW = Flow(result="unsent", host="client", error="ENETUNREACH")
     UNSENT = changed(
         frame=b"", hops=(), steps=(), deliveries=(), drop=Drop(host="client", function="connect", reason="ENETUNREACH")
     )
 
     @pytest.mark.parametrize(
-        "expected", ["unreachable", {"error": "ENETUNREACH"}, {"result": "unreachable", "error": "ENETUNREACH"}]
+        "expected", ["unsent", {"error": "ENETUNREACH"}, {"result": "unsent", "error": "ENETUNREACH"}]
     )
     def test_it_can_be_expected(self, expected: object) -> None:
         assert said({"flow": expected, "verdict": "undecided"}, self.UNSENT, flow=self.FLOW) == []
 
     def test_the_errno_is_said(self) -> None:
-        assert said({"flow": "connected"}, self.UNSENT, flow=self.FLOW) == [
-            "expect.flow: connected / unreachable / the call failed at once: ENETUNREACH (Network is unreachable)"
-        ]
+        for other in ("connected", "timeout", "unreachable"):
+            assert said({"flow": other}, self.UNSENT, flow=self.FLOW) == [
+                f"expect.flow: {other} / unsent / the call failed at once: ENETUNREACH (Network is unreachable)"
+            ]
         assert said({"flow": {"error": "EPERM"}}, self.UNSENT, flow=self.FLOW) == [
             "expect.flow.error: EPERM / ENETUNREACH"
         ]

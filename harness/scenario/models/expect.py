@@ -9,7 +9,7 @@ from msgspec import Meta
 from harness.model.fields import MOST_PACKETS, Count, HostName, Model, Number32, PortChoice, Word
 from harness.packets.spec import Sees
 
-FlowResult = Literal["connected", "answered", "refused", "unreachable", "half-open", "timeout"]
+FlowResult = Literal["connected", "answered", "refused", "unreachable", "half-open", "timeout", "unsent"]
 
 
 ConntrackState = Literal[
@@ -307,7 +307,8 @@ class Expect(Model, frozen=True, kw_only=True, rename={"with_": "with"}):
             description="The result of `connect` or `exchange`. `connected`: established at both ends; `answered`: "
             "the answer arrived; `refused`: a TCP reset arrived; `unreachable`: an ICMP error arrived that is "
             "reported to the program; `half-open`: established at the caller only; `timeout`: nothing arrived that is "
-            "reported to the program, and the kernel has none of its packets left.",
+            "reported to the program, and the kernel has none of its packets left; `unsent`: the kernel of the "
+            "calling host refused the call at once, so that no packet was sent.",
             examples=["connected", {"result": "answered", "by": "server", "src": "10.0.2.1"}],
         ),
     ] = None

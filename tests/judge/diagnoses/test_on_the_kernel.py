@@ -157,7 +157,10 @@ scenarios:
         client: {interfaces: {eth0: [203.0.113.5/24]}}
         device:
           interfaces: {wan0: [203.0.113.1/24], lan0: []}
-          routes: [{to: 10.1.0.0/16, type: unreachable}, {to: 10.2.0.0/16, type: prohibit}]
+          routes:
+            - {to: 10.1.0.0/16, type: unreachable}
+            - {to: 10.2.0.0/16, type: prohibit}
+            - {to: 10.3.0.0/16, type: blackhole}
           rules: [{mark: 77, type: prohibit}]
         server: {interfaces: {eth0: []}}
       links: [["client:eth0", "device:wan0"], ["device:lan0", "server:eth0"]]
@@ -168,6 +171,18 @@ scenarios:
   - name: a route that is prohibited
     lab: *walled
     steps: [{connect: {from: device, to: 10.2.0.1, tcp: 80}, expect: {flow: connected}}]
+  - name: a route into a black hole
+    lab: *walled
+    steps: [{connect: {from: device, to: 10.3.0.1, tcp: 80}, expect: {flow: timeout}}]
+  - name: a datagram into a black hole
+    lab: *walled
+    steps: [{exchange: {from: device, to: 10.3.0.1, udp: 53}, expect: {flow: timeout}}]
+  - name: an unreachable that nobody sent
+    lab: *walled
+    steps: [{connect: {from: device, to: 10.1.0.1, tcp: 80}, expect: {flow: unreachable}}]
+  - name: nothing sent, as expected
+    lab: *walled
+    steps: [{connect: {from: device, to: 10.3.0.1, tcp: 80}, expect: {flow: unsent}}]
   - name: an errno that was expected
     lab: *walled
     steps: [{connect: {from: device, to: 10.9.0.1, tcp: 80}, expect: {flow: {error: ENETUNREACH}}}]
@@ -201,6 +216,10 @@ ERRNOS = {
     "no route": "the call failed at once: ENETUNREACH",
     "a route that is unreachable": "the call failed at once: EHOSTUNREACH",
     "a route that is prohibited": "the call failed at once: EACCES",
+    "a route into a black hole": "the call failed at once: EINVAL",
+    "a datagram into a black hole": "the call failed at once: EINVAL",
+    "an unreachable that nobody sent": "the call failed at once: EHOSTUNREACH",
+    "nothing sent, as expected": "",
     "an errno that was expected": "",
 }
 

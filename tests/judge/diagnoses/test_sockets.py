@@ -115,7 +115,7 @@ class TestVrf:
             ("device", "ENETUNREACH", False),
             ("client", "EPERM", False),
         ):
-            flow = Flow(result="unreachable", host=host, error=error)
+            flow = Flow(result="unsent", host=host, error=error)
             said = advice({"flow": "connected"}, unsent, network=network, flow=flow)
             expected = ["the program on client is not bound to the VRF red, so it does not use the routes there"]
             assert said == (expected if known else [])
@@ -129,7 +129,7 @@ class TestVrf:
         links = [["client:eth0", "device:wan0"], ["client:eth1", "device:lan0"]]
         hosts["device"] = {"interfaces": {"wan0": ["203.0.113.1/24"], "lan0": []}}
         network = Network.of(msgspec.convert({"hosts": hosts, "links": links}, LabSpec))
-        flow = Flow(result="unreachable", host="client", error="ENETUNREACH")
+        flow = Flow(result="unsent", host="client", error="ENETUNREACH")
         unsent = changed(
             frame=b"", hops=(), steps=(), deliveries=(), drop=Drop(host="client", function="connect", reason="x")
         )
