@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from harness.errors import HarnessError
 from harness.lab.capture import Captured
 from harness.lab.inject import Wire
 from harness.lab.lab import Host
 from harness.packets.answers import Answer, RawAnswer, answer_to
-from harness.packets.headers import fields
+from harness.packets.headers import fields, summarise
 from harness.scenario.flow import FlowPlan
 
 
@@ -46,7 +47,10 @@ class RawAnswers:
             self._wires.setdefault((spec.on, name), Wire(self._hosts[spec.on], name))
 
     def take(self, plan: FlowPlan, captured: Iterable[Captured]) -> None:
-        """Answer those of ``captured`` that are packets of the flow."""
+        """Answer those of ``captured`` that are packets of the flow.
+
+        Raises :class:`~harness.errors.HarnessError` where an answer is of another protocol or IP version.
+        """
         for one in captured:
             answers = self._answers.get(one.host, ())
             seen = fields(one.frame) if answers and not one.outgoing else {}
@@ -54,7 +58,13 @@ class RawAnswers:
                 continue
             number = self._received.get(one.host, 0)
             self._received[one.host] = number + 1
-            if number < len(answers) and (frame := answer_to(one.frame, answers[number])):
+            if number < len(answers):
+                if (frame := answer_to(one.frame, answers[number])) is None:
+                    raise HarnessError(
+                        f"answer {number + 1} of {one.host} cannot answer {summarise(one.frame)}: it is of another "
+                        "protocol or IP version",
+                        remedy=f"write an answer that fits in the step `answer: {{on: {one.host}, …}}`",
+                    )
                 ends = (str(seen["src"]), int(seen["sport"]), str(seen["dst"]), int(seen["dport"]))
                 self.first = self.first or Answered(self._hosts[one.host], *ends)
                 self._wires[one.host, one.device].send(frame)

@@ -134,7 +134,8 @@ class Answer(Model, frozen=True, kw_only=True, rename={"with_": "with"}):
 
     In each of these steps the first packet that the host receives is answered by the first entry, the second by the
     second, and so on; those behind the last entry are not answered. The kernel of such a host answers nothing, so
-    there can be no program on it.
+    there can be no program on it. A segment of TCP in answer to a datagram is an error, and so is an answer of the
+    other IP version.
     """
 
     on: Annotated[HostName, Meta(description="The host that answers.", examples=["server"])]
@@ -180,9 +181,11 @@ def _check_error(answer: RawAnswer, key: str) -> None:
     if not _is_error(kind or 0, key):
         remedy = "send what is no error by a step send:"
         raise Problem(f"{said.type} is not an error, so it answers no packet of a socket", key, "type", remedy=remedy)
-    if (said.gateway is not None) != (key == "icmp" and kind == _REDIRECT):
-        sentence = "a redirect names a gateway, and nothing else does"
-        raise Problem(sentence, key, *(() if said.gateway is None else ("gateway",)))
+    is_redirect = key == "icmp" and kind == _REDIRECT
+    if is_redirect and said.gateway is None:
+        raise Problem("a redirect needs a gateway", key, remedy="add gateway:, the router to be used instead")
+    if said.gateway is not None and not is_redirect:
+        raise Problem("only a redirect has a gateway", key, "gateway", remedy="leave it out, or add type: redirect")
     try:
         IPv4Address(said.gateway or "0.0.0.0")
     except ValueError:
@@ -197,11 +200,12 @@ def _is_error(kind: int, key: str) -> bool:
 def answer_to(frame: bytes, answer: RawAnswer) -> bytes | None:
     """The frame that answers ``frame``, a packet of TCP or UDP, by ``answer``; None where it cannot.
 
-    That is so for fragments but the first, and for the other IP version than an ICMP error or an address is for.
+    That is so for fragments but the first, for a segment of TCP where none came, and for the other IP version than an
+    ICMP error or an address is for.
     """
     seen = fields(frame)
     version = seen.get("family")
-    if "sport" not in seen or check(answer) not in (None, version):
+    if "sport" not in seen or check(answer) not in (None, version) or (answer.tcp and seen["protocol"] != "tcp"):
         return None
     start = ETHERNET + VLAN_TAG * len(vlan_tags(frame))
     packet = frame[start : start + int(seen["length"])]

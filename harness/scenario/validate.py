@@ -75,6 +75,7 @@ def _convert(document: Node, model: type[M], needs: str) -> tuple[M | None, Node
 
 _MESSAGE = re.compile(r"(.*?)(?: - at (`key` in )?`\$([^`]*)`)?", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+_SENTENCES: Final = re.compile(r"\. (?=[A-Z])")
 _UNKNOWN_KEY = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 
 
@@ -209,12 +210,15 @@ def _shown(value: Any) -> str:
 
 
 def _advice(described: Mapping[str, Any]) -> str:
-    """The model's description of a value and its first example."""
+    """The model's description of a value, with its first example behind the first sentence."""
     if "description" not in described:
         return ""
     advice = f"expected: {described['description'].rstrip('.')}"
     example = next(iter(described.get("examples", ())), None)
-    return f"{advice}, such as {_shown(example).strip(chr(39))}" if isinstance(example, str | int) else advice
+    if not isinstance(example, str | int):
+        return advice
+    first, *more = _SENTENCES.split(advice, maxsplit=1)
+    return ". ".join([f"{first}, such as {_shown(example).strip(chr(39))}", *more])
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from harness.errors import HarnessError
 from harness.lab.calls import Call
 from harness.lab.capture import Capture, Captured
 from harness.lab.lab import Lab
@@ -104,3 +105,27 @@ def test_packets_of_another_protocol_are_not_answered(lab: Lab, programs: Progra
     assert programs.answers.first is None
     programs.answers.take(tcp, seen)
     assert programs.answers.first is not None
+
+
+@pytest.mark.parametrize(
+    "unfit", [{"tcp": {}}, {"icmpv6": {}}, {"udp": {}, "src": "2001:db8:2::9"}], ids=["protocol", "error", "address"]
+)
+def test_an_answer_that_does_not_fit_is_an_error(
+    unfit: dict[str, Any], lab: Lab, programs: Programs, network: Network
+) -> None:
+    answering(programs, {"udp": {}}, unfit)
+    planned = plan(Exchange(from_="client", to="server", udp=53), network)
+    capture = Capture([lab.hosts["server"]])
+    programs.exchange(planned, b"?", b"!").start()
+    came: list[Captured] = []
+
+    def received() -> bool:
+        came.extend(one for one in capture.read() if "sport" in fields(one.frame) and not one.outgoing)
+        return bool(came)
+
+    wait_until(received, 5, "the packet")
+    programs.answers.take(planned, came[:1])
+    with pytest.raises(
+        HarnessError, match=r"^answer 2 of server cannot answer 203\.0\.113\.5:40000 → 10\.0\.2\.2:53 udp"
+    ):
+        programs.answers.take(planned, came[:1])

@@ -103,6 +103,8 @@ def test_what_cannot_be_answered_is_not() -> None:
     assert answer_to(bytes(ETHER / rest), refused) is None
     assert answer_to(bytes(ETHER / IP[6] / SYN), refused) is None
     assert answer_to(bytes(ETHER / l2.ARP()), refused) is None
+    segment = msgspec.convert({"tcp": {}}, RawAnswer)
+    assert answer_to(bytes(ETHER / IP[4] / inet.UDP(sport=1, dport=2)), segment) is None
     assert (
         answer_to(bytes(ETHER / IP[6] / SYN), RawAnswer(udp=None, tcp=None, icmp=refused.icmp, src="10.0.0.1")) is None
     )
@@ -116,8 +118,8 @@ def test_what_cannot_be_answered_is_not() -> None:
         ({"icmp": {}, "sport": 5}, "an ICMP error has no sport"),
         ({"icmpv6": {"type": "nd-redirect"}}, "nd-redirect is not an error"),
         ({"icmpv6": {}, "src": "10.0.0.1"}, "10.0.0.1 is IPv4, but icmpv6 is IPv6"),
-        ({"icmp": {"type": "redirect"}}, "a redirect names a gateway"),
-        ({"icmp": {"gateway": "10.0.0.1"}}, "a redirect names a gateway, and nothing else does"),
+        ({"icmp": {"type": "redirect"}}, "a redirect needs a gateway"),
+        ({"icmp": {"gateway": "10.0.0.1"}}, "only a redirect has a gateway"),
         ({"icmp": {"type": "redirect", "gateway": "r2"}}, "'r2' is not an IPv4 address"),
         ({"tcp": {}, "src": "server"}, "'server' is not an address"),
         ({"icmp": {"type": "time-exceeded", "code": "admin-prohibited"}}, "only codes of destination-unreachable"),
