@@ -204,7 +204,8 @@ class DatagramExchange:
         for taken in self._programs.requests(self._answer):
             self._taken = taken
         with self._errors.noted():
-            self._answered = bool(self._caller.recv(RECEIVE)) or self._answered
+            self._caller.recv(RECEIVE)  # of a datagram without payload too
+            self._answered = True
 
     def finish(self) -> Flow:
         """The outcome; what failed is closed."""

@@ -88,6 +88,13 @@ def test_a_later_step_takes_the_place_of_an_earlier_one(lab: Lab, programs: Prog
     assert (result.result, result.by, result.src, result.dport) == ("answered", "server", "203.0.113.5", 53)
 
 
+def test_a_datagram_without_payload_is_an_answer(lab: Lab, programs: Programs, network: Network) -> None:
+    answering(programs, {"udp": {}})
+    planned = plan(Exchange(from_="client", to="server", udp=53), network)
+    result, _ = ended(programs, lab, planned, programs.exchange(planned, b"?", b"!"), 1)
+    assert (result.result, result.by) == ("answered", "server")
+
+
 def test_packets_of_another_protocol_are_not_answered(lab: Lab, programs: Programs, network: Network) -> None:
     answering(programs, {"tcp": {"flags": "SA"}})
     udp = plan(Exchange(from_="client", to="server", udp=53), network)
