@@ -7,6 +7,8 @@ from typing import Final
 
 # The rooms that know the names are imported when an option is given: parsers are made for every subcommand.
 
+OPTIONS: Final = ("--kernel", "--nft-kernel")
+"""Of commands; pytest has the second, and whoever comes from there may go on with it."""
 KERNEL_HELP: Final = "auto (default), host, a version such as 6.12, installed, or a path"
 
 

@@ -140,7 +140,7 @@ def discover(parser: argparse.ArgumentParser) -> None:
         "--max-trace", type=whole(1), metavar="N", help="with --config: write only the N most informative functions"
     )
     parser.add_argument(
-        "--kernel",
+        *names.OPTIONS,
         type=names.image,
         default=DEFAULT,
         help=f"kernel of the microVM, where that of this machine cannot be traced; default: {DEFAULT}",
@@ -248,7 +248,7 @@ def trace(parser: argparse.ArgumentParser) -> None:
         help="how functions are traced; auto (default) takes the best that the kernel has",
     )
     add(
-        "--kernel",
+        *names.OPTIONS,
         type=names.image,
         default=DEFAULT,
         help=f"kernel of the microVM, if one is needed; default: {DEFAULT}",
@@ -273,7 +273,7 @@ def vm(parser: argparse.ArgumentParser) -> None:
         return microvm.main(["--kernel", options.kernel, "--exec", *options.argv])
 
     parser.add_argument(
-        "--kernel",
+        *names.OPTIONS,
         type=names.image,
         default=DEFAULT,
         help=f"a version such as 6.12, installed, or a path; default: {DEFAULT}",

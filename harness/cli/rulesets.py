@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final
 
-from harness.cli.kernels import KERNEL_HELP, kernel
+from harness.cli.kernels import KERNEL_HELP, OPTIONS, kernel
 from harness.cli.statuses import BROKEN, NO, UNABLE
 from harness.errors import BrokenMeasurement, HarnessError
 from harness.numbers import percent, whole
@@ -91,7 +91,7 @@ def ask(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="append the packet to a scenario file, with what was seen as expectation",
     )
-    add("--kernel", type=kernel, default="auto", help=KERNEL_HELP)
+    add(*OPTIONS, type=kernel, default="auto", help=KERNEL_HELP)
     add("--nft-tracer", default="auto", choices=TRACERS, help="how functions are traced, as pytest --nft-tracer")
     parser.set_defaults(run=run)
 
@@ -196,7 +196,7 @@ def diff(parser: argparse.ArgumentParser) -> None:
     add("--html", type=Path, metavar="FILE", help="write an HTML page to FILE; - is standard output")
     add("--github", action="store_true", help="print annotations for GitHub Actions")
     add("--sift", default="kernel", choices=("kernel", "host", "no"), help=SIFT)
-    add("--kernel", type=kernel, default="auto", help=KERNEL_HELP)
+    add(*OPTIONS, type=kernel, default="auto", help=KERNEL_HELP)
     add("--nft-tracer", default="auto", choices=TRACERS, help="how functions are traced, as pytest --nft-tracer")
     parser.set_defaults(run=run)
 
@@ -302,6 +302,7 @@ def mutate(parser: argparse.ArgumentParser) -> None:
     add("--sift", default="kernel", choices=("kernel", "no"), help=SIFTED)
     add(
         "--nft-kernel",
+        "--kernel",
         type=kernel,
         default="",
         metavar="KERNEL",
@@ -374,7 +375,7 @@ def init(parser: argparse.ArgumentParser) -> None:
     )
     help_ = "add scenarios to an existing file, for the rules, policies, elements and matches that it leaves open"
     parser.add_argument("--complete", action="store_true", help=help_)
-    parser.add_argument("--kernel", type=kernel, default="auto", help=KERNEL_HELP)
+    parser.add_argument(*OPTIONS, type=kernel, default="auto", help=KERNEL_HELP)
     help_ = "how functions are traced, as pytest --nft-tracer"
     parser.add_argument("--nft-tracer", default="auto", choices=TRACERS, help=help_)
     parser.set_defaults(run=run)

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from harness.cli.kernels import KERNEL_HELP, kernel, program
+from harness.cli.kernels import KERNEL_HELP, OPTIONS, kernel, program
 from harness.cli.statuses import BROKEN, NO
 from harness.errors import HarnessError
 from harness.numbers import percent
@@ -39,7 +39,7 @@ def check(parser: argparse.ArgumentParser) -> None:
         help="text (default), JSON, SARIF 2.1.0, or annotations for GitHub Actions",
     )
     add(
-        "--kernel",
+        *OPTIONS,
         type=kernel,
         action="append",
         metavar="KERNEL",
@@ -195,7 +195,7 @@ def lab(parser: argparse.ArgumentParser) -> None:
     )
     action.add_argument("--host", default="", help="the host to enter; default: the device under test")
     action.add_argument("--fresh", action="store_true", help="do not send the scenario's packets first")
-    action.add_argument("--kernel", type=kernel, default="auto", help=KERNEL_HELP)
+    action.add_argument(*OPTIONS, type=kernel, default="auto", help=KERNEL_HELP)
     action.add_argument(
         "--modules",
         default="",

@@ -67,3 +67,10 @@ def test_every_option_of_a_kernel_or_nft_is_checked() -> None:
     unchecked = [one for one in named if one.type not in (kernels.kernel, kernels.image, kernels.program)]
     assert [one.metavar for one in unchecked] == ["RELEASE"]  # report: that of results, which any machine may have
     assert all(isinstance(one, argparse.Action) for one in named)
+
+
+def test_a_kernel_is_chosen_by_the_same_options_everywhere() -> None:
+    choose = [one for one in _actions(parser()) if one.type in (kernels.kernel, kernels.image) and one.option_strings]
+    named = [one for one in choose if one.option_strings != ["--kernels"]]
+    assert len(named) > 8
+    assert {tuple(sorted(one.option_strings)) for one in named} == {kernels.OPTIONS}
