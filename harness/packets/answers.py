@@ -38,7 +38,7 @@ Relative = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 
 
 class AnswerTCP(Model, frozen=True, kw_only=True):
-    """A TCP segment; what is left out fits the segment that it answers."""
+    """A TCP segment; keys left out are chosen to match the segment that it answers."""
 
     flags: Annotated[
         str,
@@ -47,7 +47,7 @@ class AnswerTCP(Model, frozen=True, kw_only=True):
     seq: Annotated[
         Relative,
         Meta(
-            description="What is added to the sequence number that fits: the one that was acknowledged, else 0 for a "
+            description="Offset to the matching sequence number: the one that was acknowledged, else 0 for a "
             "reset and 1000 for others.",
             examples=[100000],
         ),
@@ -55,7 +55,7 @@ class AnswerTCP(Model, frozen=True, kw_only=True):
     ack: Annotated[
         Relative,
         Meta(
-            description="What is added to the acknowledgement number that fits, of all that came.",
+            description="Offset to the matching acknowledgement number, which acknowledges everything received.",
             examples=[100000, -1],
         ),
     ] = 0
@@ -133,7 +133,7 @@ class Answer(Model, frozen=True, kw_only=True, rename={"with_": "with"}):
     """Hand-made answers of a silent host to the packets of `connect` and `exchange`, until the scenario ends.
 
     In each of these steps the first packet that the host receives is answered by the first entry, the second by the
-    second, and so on; those behind the last entry are not answered. The kernel of such a host answers nothing, so
+    second, and so on; later packets are not answered. The kernel of such a host answers nothing, so
     there can be no program on it. A segment of TCP in answer to a datagram is an error, and so is an answer of the
     other IP version.
     """

@@ -219,7 +219,7 @@ class Payload(Model, frozen=True, kw_only=True):
 class Pcap(Model, frozen=True, kw_only=True):
     """Packets that were captured.
 
-    They start at the sender, with the Ethernet addresses of its link; all else is as it was captured.
+    They start at the sender, with the Ethernet addresses of its link; everything else is as captured.
     """
 
     file: Annotated[

@@ -43,8 +43,8 @@ HEAD = f"""\
 
 <!-- Made from harness/scenario/models/ by `nft-harness schema --markdown`; a test compares. -->
 
-A scenario says which packet starts where and what the ruleset must do with it. Scenarios stand in
-YAML 1.2 files; pytest collects each as a test.
+This page lists all keys of scenario files. A scenario says which packet starts where and what the ruleset must do
+with it. Scenario files are written in YAML 1.2; pytest collects each scenario as a test.
 
 ```yaml
 {EXAMPLE}```
@@ -53,25 +53,25 @@ The first line makes editors complete and check keys; `nft-harness schema` print
 `nft-harness check FILES` checks files, and the rulesets that they name, [without root and without running
 anything](check.md). What only a kernel knows is checked when the scenarios run.
 
-What holds everywhere:
+General rules:
 
-- A key that is not in this reference is an error; so is a key without a value, a key that stands twice,
+- A key that is not in this reference is an error; so is a key without a value, a duplicate key,
   and a tag. Anchors and aliases may be used; the merge key `<<` may not.
 - Only `true` and `false` are booleans: `on`, `yes`, `12:30` and `02:00:00:00:00:01` are text.
 - Each key of `expect` is optional, and each that is given must hold. A scenario that expects nothing
   is an error.
-- `$name` stands for a value of `each` or `matrix`, whole or within a text. What is no parameter there stays as
-  it is: `rule: ip daddr $web accept` may speak of a variable of the ruleset.
+- `$name` stands for a value of `each` or `matrix`, whole or within a text. A name that is not a parameter
+  is left unchanged: in `rule: ip daddr $web accept`, `$web` may be a variable of the ruleset.
 - Scenario files are YAML files below a folder `scenarios`, or
-  [those that the pytest setting `nft_files` names](running.md#which-files-are-scenarios); one that is named on the
-  command line is taken anywhere.
-- A ruleset must lie in [the project](running.md#what-scenarios-may-reach) of its scenario file. So must what it
-  includes; a relative name is looked for in the folder of the main file, and not in `/etc`.
-- A file of `ipset save` is known by its first line (`create NAME hash:ip …`) and loaded by `ipset restore`; name it
-  before the file of iptables-save whose rules match on its sets: `ruleset: [rulesets/sets.ipset, rulesets/rules.v4]`.
-- A file of `iptables-save` is known by its first line (`*filter`) and loaded by `iptables-nft-restore`; that it is
-  IPv6 is recognised by its header, else by its name (`rules.v6`) or its rules. Rules can be named by their `-A` line.
-- Another host's rules are named with the host before them: `rules: ["edge: tcp dport 25 accept", policy]`.
+  [those that the pytest setting `nft_files` names](running.md#which-files-are-scenarios); a file named on the
+  command line may be anywhere.
+- A ruleset must lie in [the project](running.md#what-scenarios-may-reach) of its scenario file. So must the files that
+  it includes; a relative name is resolved in the folder of the main file, and not in `/etc`.
+- A file of `ipset save` is recognised by its first line (`create NAME hash:ip …`) and loaded by `ipset restore`. Name
+  it before the iptables-save file whose rules match on its sets: `ruleset: [rulesets/sets.ipset, rulesets/rules.v4]`.
+- A file of `iptables-save` is recognised by its first line (`*filter`) and loaded by `iptables-nft-restore`. IPv6 is
+  recognised by the header, else by the name (`rules.v6`) or the rules. Rules can be named by their `-A` line.
+- A rule of another host is named with the host in front: `rules: ["edge: tcp dport 25 accept", policy]`.
 """
 
 

@@ -66,9 +66,9 @@ class PartsSpec(Model, frozen=True, kw_only=True):
 class ChangeSpec(Model, frozen=True, kw_only=True):
     """A change of a host's links, addresses, routes and settings.
 
-    The kernel is asked in the order of these keys. An interface that is set down loses its routes, on other hosts the
-    link has no carrier; set up again it has its addresses, but of its routes only those of its subnets, as after
-    `ip link set`.
+    Changes are made in the order of these keys. An interface that is set down loses its routes, and the link has no
+    carrier on other hosts. When it is set up again, it has its addresses, but only the routes to its subnets, as
+    after `ip link set`.
     """
 
     on: Annotated[

@@ -35,7 +35,8 @@ class VlanSpec(Model, frozen=True, kw_only=True):
 
 
 class MacvlanSpec(Model, frozen=True, kw_only=True):
-    """An interface with an Ethernet address of its own on another (macvlan), such as a virtual router's of VRRP."""
+    """An interface on top of another, with its own Ethernet address (macvlan), such as that of a VRRP virtual
+    router."""
 
     link: Annotated[InterfaceName, Meta(description="The interface that carries its frames.", examples=["wan0"])]
     mode: Annotated[
@@ -88,14 +89,13 @@ class WireguardPeerSpec(Model, frozen=True, kw_only=True):
     endpoint: Annotated[
         AnyAddress | None,
         Meta(
-            description="The address at which the peer is called; without it, the peer calls first, as one behind NAT "
-            "does.",
+            description="The peer's address; without it, the peer sends first, as one behind NAT does.",
             examples=["203.0.113.1"],
         ),
     ] = None
     port: Annotated[
         Annotated[int, Meta(ge=1, le=65535)] | None,
-        Meta(description="The UDP port at which it is called; unless given, that of its interface.", examples=[443]),
+        Meta(description="The peer's UDP port; default: that of its interface.", examples=[443]),
     ] = None
 
 
@@ -118,7 +118,7 @@ class WireguardSpec(Model, frozen=True, kw_only=True):
 
 
 class NetemSpec(Model, frozen=True, kw_only=True):
-    """What becomes of packets that leave by an interface, as by tc-netem(8)."""
+    """Delay or loss of packets that leave by an interface, as with tc-netem(8)."""
 
     delay: Annotated[
         Annotated[float, Meta(ge=0, le=10)], Meta(description="A fixed delay, in seconds.", examples=[0.05])

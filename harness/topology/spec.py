@@ -65,7 +65,8 @@ class NexthopSpec(Model, frozen=True, kw_only=True):
     group: Annotated[
         Annotated[list[NexthopId | MemberSpec], Meta(min_length=1, max_length=256)] | None,
         Meta(
-            description="Instead of a next hop: nexthops further up in the list that share the flows (multipath).",
+            description="Instead of a next hop: nexthops further up in the list over which flows are distributed "
+            "(multipath).",
             examples=[[1, {"id": 2, "weight": 3}]],
         ),
     ] = None
@@ -78,8 +79,8 @@ class RouteSpec(Model, frozen=True, kw_only=True):
     via: Annotated[
         str | Annotated[list[str | HopSpec], Meta(min_length=2)] | None,
         Meta(
-            description="Next hop: a directly connected host, or an address of one. Several share the flows "
-            "(multipath).",
+            description="Next hop: a directly connected host, or an address of one. Flows are distributed over "
+            "several (multipath).",
             examples=["core", "10.0.0.2", ["isp1", {"via": "isp2", "weight": 2}]],
         ),
     ] = None
@@ -115,7 +116,7 @@ class RuleSpec(Model, frozen=True, kw_only=True, rename={"from_": "from", "not_"
 
     not_: Annotated[
         bool,
-        Meta(description="Whether the rule is for the packets that the others of its keys exclude.", examples=[True]),
+        Meta(description="Whether the rule selects the packets that its other keys do not match.", examples=[True]),
     ] = False
     from_: Annotated[Prefix | None, Meta(description="Source address.", examples=["192.168.2.0/24"])] = None
     to: Annotated[Prefix | None, Meta(description="Destination address.", examples=["10.9.0.0/16"])] = None
@@ -175,7 +176,7 @@ class HostSpec(Model, frozen=True, kw_only=True):
     macvlans: Annotated[
         dict[InterfaceName, MacvlanSpec],
         Meta(
-            description="Interfaces with an Ethernet address of their own on another; each is also listed in "
+            description="Interfaces on top of another, with their own Ethernet address; each is also listed in "
             "`interfaces`.",
             examples=[{"vrrp0": {"link": "lan0"}}],
         ),
@@ -219,7 +220,7 @@ class HostSpec(Model, frozen=True, kw_only=True):
     netem: Annotated[
         dict[InterfaceName, NetemSpec],
         Meta(
-            description="Delay and loss by interface, as of a long or a broken line.",
+            description="Delay and loss by interface, as with tc-netem(8).",
             examples=[{"wan0": {"delay": 0.05}}],
         ),
     ] = {}
@@ -237,9 +238,9 @@ class HostSpec(Model, frozen=True, kw_only=True):
     checksum_offload: Annotated[
         list[InterfaceName],
         Meta(
-            description="Ends of links with TX checksum offload, the kernel's default for a veth: what this host's "
-            "sockets send has only the sum of the pseudo header for a checksum until it leaves, as rules and captures "
-            "then see it. Unless listed, the kernel writes true checksums before any rule.",
+            description="Ends of links with TX checksum offload, the kernel's default for a veth: packets from this "
+            "host's sockets carry only the pseudo-header checksum until they leave, and rules and captures see that. "
+            "On ends not listed, the kernel completes checksums before any rule.",
             examples=[["wan0"]],
         ),
     ] = []
@@ -283,9 +284,9 @@ class HostSpec(Model, frozen=True, kw_only=True):
         Meta(
             max_length=32,
             description="Kernel modules that are loaded before the lab is built, as modprobe(8) would on this host: "
-            "br_netfilter, nf_nat_ftp, ip_vs_rr, sch_fq. They are the whole kernel's; in a microVM those that were "
-            "loaded for a scenario are unloaded behind it, and hosts without br_netfilter do not filter what their "
-            "bridges forward. Natively `--nft-modules` has to permit them.",
+            "br_netfilter, nf_nat_ftp, ip_vs_rr, sch_fq. They are loaded for the whole kernel. In a microVM, modules "
+            "loaded for a scenario are unloaded after it; hosts without br_netfilter do not filter what their "
+            "bridges forward. Natively `--nft-modules` must permit them.",
             examples=[["br_netfilter"]],
         ),
     ] = []

@@ -149,7 +149,7 @@ class FlowSeen(Model, frozen=True, kw_only=True):
     error: Annotated[
         Annotated[str, Meta(pattern="^E[A-Z0-9]+$")] | None,
         Meta(
-            description="Of a call that the kernel of its host refuses at once: the name of the errno.",
+            description="The name of the errno, if the calling host's kernel refuses the call at once.",
             examples=["ENETUNREACH", "EPERM"],
         ),
     ] = None
@@ -233,18 +233,16 @@ class Exactly(Model, frozen=True, kw_only=True):
 
 
 class Expect(Model, frozen=True, kw_only=True, rename={"with_": "with"}):
-    """What must be true of the packet, and of each packet where several are sent. At least one key must be given.
-
-    After `connect` and `exchange`, which are of several packets, it is about the one that decided: the
-    first that the ruleset dropped or rejected, on its way or on the way back; when it let all pass, the
-    first.
+    """What must be true of the packet, or of each packet if several are sent. At least one key must be given. After
+    `connect` and `exchange`, which send several packets, it applies to the first that the ruleset dropped or
+    rejected, in either direction; if it accepted all, to the first.
     """
 
     packets: Annotated[
         Annotated[int, Meta(ge=1, le=MOST_PACKETS)] | None,
         Meta(
-            description="In a list of expectations: to how many packets this entry applies, following those of the "
-            "entry before. The last entry may leave it out: it applies to the rest.",
+            description="In a list of expectations: the number of packets that this entry applies to, after those of "
+            "the entry before. The last entry may leave it out: it applies to the rest.",
             examples=[5],
         ),
     ] = None
@@ -337,7 +335,7 @@ class Expect(Model, frozen=True, kw_only=True, rename={"with_": "with"}):
         str | None,
         Meta(
             description="The prefix of a `log` statement that was executed for the packet on the device. It is "
-            "observed as the kernel's call and the rule; the log itself is not read, since a kernel keeps none for "
+            "derived from the kernel's call and the rule; the log itself is not read, since a kernel writes none for "
             "namespaces other than the initial one.",
             examples=["refused: "],
         ),

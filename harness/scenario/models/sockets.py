@@ -30,8 +30,8 @@ class Content(Model, frozen=True, kw_only=True):
     size: Annotated[
         Annotated[int, Meta(ge=1, le=65507)] | None,
         Meta(
-            description="So many bytes: over TCP more than one segment where they do not fit, by UDP a datagram that "
-            "the sender fragments.",
+            description="Number of bytes: over TCP, in several segments if needed; over UDP, one datagram, which the "
+            "sender fragments if needed.",
             examples=[4000],
         ),
     ] = None
@@ -50,8 +50,8 @@ class Listen(Model, frozen=True, kw_only=True):
     transparent: Annotated[
         bool,
         Meta(
-            description="Whether it takes what is sent to addresses of others (IP_TRANSPARENT), as `tproxy` needs it, "
-            "with a route of type `local`.",
+            description="Whether it accepts traffic to addresses of other hosts (IP_TRANSPARENT), as `tproxy` "
+            "needs, with a route of type `local`.",
             examples=[True],
         ),
     ] = False
@@ -91,7 +91,7 @@ class Queue(Model, frozen=True, kw_only=True):
     replace: Annotated[
         dict[str, str],
         Meta(
-            description="Texts in the packet that it replaces by others of the same length; checksums are corrected.",
+            description="Texts in the packet and their replacements of the same length; checksums are corrected.",
             examples=[{"GET": "PUT"}],
         ),
     ] = {}
@@ -202,7 +202,7 @@ class Exchange(Model, frozen=True, kw_only=True, rename={"from_": "from"}):
 
 
 class Wait(Model, frozen=True, kw_only=True):
-    """A wait for conditions, never for a time. All that are given must become true."""
+    """A wait for conditions, not for a fixed time. All given conditions must become true."""
 
     elements: Annotated[
         Annotated[dict[str, list[str | int]], Meta(min_length=1)] | None,
