@@ -102,7 +102,7 @@ class SiftStage:
     def _sent(self, frame: Frame, steps: list[Step]) -> Observation | None:
         self._neighbours.of_frame(frame)
         self._senders.of(frame).send(frame.data)
-        wait_until(_is_received, SETTLED_S, "the frames that were sent to be received")
+        wait_until(is_received, SETTLED_S, "the frames that were sent to be received")
         messages, captured = self._tracing.read(), self._capture.read()
         steps += (step for _, step in messages if step)
         if not _is_of(messages, frame):
@@ -144,7 +144,7 @@ def _on_one_cpu() -> Iterator[None]:
 _SOFTNET: list[int] = []
 
 
-def _is_received() -> bool:
+def is_received() -> bool:
     """Whether no frame waits on any CPU of this kernel."""
     if not _SOFTNET:
         _SOFTNET.append(os.open("/proc/net/softnet_stat", os.O_RDONLY | os.O_CLOEXEC))
