@@ -172,7 +172,7 @@ def test_a_packet_of_before_is_not_of_the_recording(
         if late < 3:
             (client,) = (host for host in hosts.values() if host.name == "client")
             Wire(client, frame.interface).send(frame.data)
-            wait_until(sift._is_received, 10, "the frame to be received")
+            wait_until(sift.is_received, 10, "the frame to be received")
             late += 1
 
     (first,) = run(case, tracer)
