@@ -52,7 +52,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "diff": (*HARNESS, "diff", "t.nft", "u.nft", "--save", "scenarios/new.yaml", "--kernel", "host", *TRACER),
     "mutate": (*HARNESS, "mutate", "scenarios", "--save", "scenarios/new.yaml", "--nft-kernel", "host", *TRACER),
 }
-KILLED: dict[str, tuple[int, ...]] = {**STATUSES, "SIGKILL": (-signal.SIGKILL,), "a child's SIGKILL": (3,)}
+KILLED: dict[str, tuple[int, ...]] = {**STATUSES, "SIGKILL": (-signal.SIGKILL,), "a child's SIGKILL": (2, 3)}
 SENDS = {
     **WAYS,
     "SIGKILL": lambda process, _: process.kill(),
