@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -109,10 +110,13 @@ def torn(project: Path) -> str:
 def left_by(one: Trial, way: str) -> tuple[str, ...]:
     """What a trial has left; what a killed process leaves in the folder for temporary files is let pass.
 
-    dpkg-deb is always one: it is killed with us.
+    dpkg-deb is always one: it is killed with us. Python's tempfile tries a folder by a file with a random name.
     """
-    passed = ("dpkg-deb.", "nft-harness-") if way == "SIGKILL" else ("dpkg-deb.",)
-    return tuple(name for name in one.left if not name.startswith(passed))
+    killed = way.endswith("SIGKILL")
+    passed = ("dpkg-deb.", "nft-harness-") if killed else ("dpkg-deb.",)
+    return tuple(
+        name for name in one.left if not (name.startswith(passed) or (killed and re.fullmatch(r"[a-z0-9_]{8}", name)))
+    )
 
 
 def wrong_with(one: Trial, way: str) -> str:
