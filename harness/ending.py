@@ -111,11 +111,11 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _is_critical(frame: FrameType | None) -> bool:
     """Whether an exception in ``frame`` would leave something half-made behind.
 
-    - An import that a module of ours has begun: the half of it that is there is taken for the whole by the next
-      import, and what C extensions make of that is another exception or a segmentation fault.
-    - msgspec examining a type: its C code does not release in order what it has made by then, and the next garbage
-      collection crashes (msgspec 0.22, seen with Python 3.11).
-    - tempfile making a folder, whose name nobody knows yet, or removing one.
+    - An import begun by one of our modules: Python may keep the partially initialized module in sys.modules, and a C
+      extension that uses it then raises another exception or crashes.
+    - msgspec inspecting a type: its C code handles an exception there wrongly, and the next garbage collection crashes
+      (msgspec 0.22, seen with Python 3.11).
+    - tempfile creating a folder, whose name the caller does not know yet, or removing one.
     """
     inner = ""
     while frame is not None:

@@ -214,9 +214,8 @@ def answer_to(frame: bytes, answer: RawAnswer) -> bytes | None:
     if answer.tcp is not None:
         protocol, body = _TCP, _segment(answer, answer.tcp, seen, _size(packet, seen))
     elif answer.udp is not None:
-        ports = (answer.sport if answer.sport is not None else int(seen["dport"]), int(seen["sport"]))
         load = _payload(answer)
-        protocol, body = _UDP, struct.pack("!HHHH", *ports, 8 + len(load), 0) + load
+        protocol, body = _UDP, struct.pack("!HHHH", *_ports(answer, seen), 8 + len(load), 0) + load
     else:
         protocol = _ICMP if version == 4 else _ICMPV6
         said = answer.icmp or answer.icmpv6 or AnswerICMP()
@@ -239,10 +238,14 @@ def _segment(answer: RawAnswer, said: AnswerTCP, seen: Mapping[str, str | int], 
     first = 0 if "R" in said.flags else FIRST_SEQUENCE  # RFC 9293 section 3.10.7.1
     seq = ((int(seen["ack"]) if "A" in str(seen["flags"]) else first) + said.seq) & 0xFFFFFFFF
     ack = (int(seen["seq"]) + size + said.ack) & 0xFFFFFFFF if "A" in said.flags else 0
-    ports = (answer.sport if answer.sport is not None else int(seen["dport"]), int(seen["sport"]))
     offset = (20 + len(options)) // 4 << 12
-    head = struct.pack("!HHIIHHHH", *ports, seq, ack, offset | bits, said.window, 0, 0)
+    head = struct.pack("!HHIIHHHH", *_ports(answer, seen), seq, ack, offset | bits, said.window, 0, 0)
     return head + options + _payload(answer)
+
+
+def _ports(answer: RawAnswer, seen: Mapping[str, str | int]) -> tuple[int, int]:
+    """Source and destination port of the answer."""
+    return answer.sport if answer.sport is not None else int(seen["dport"]), int(seen["sport"])
 
 
 def _payload(answer: RawAnswer) -> bytes:
