@@ -358,7 +358,9 @@ def _data_offset(_: str, value: Any, __: Constraints) -> Constraints:
 
 
 def _status(_: str, value: Any, __: Constraints) -> Constraints | None:
-    """Of ``ct status``: what is seen of an answer."""
+    """Of ``ct status``: what is seen of an answer, or of the end of a TCP handshake."""
+    if value == "assured":
+        return {"state": "established", "assured": True, "proto": "tcp"}
     return {"state": "established"} if value in ("confirmed", "seen-reply") else None
 
 

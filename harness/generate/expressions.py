@@ -221,7 +221,8 @@ def _conntrack(what: Mapping[str, Any], fields: Fields) -> Any:
     if key == "state":
         return frozenset({state(fields)})
     if key == "status":
-        seen = frozenset({"confirmed", "seen-reply"}) if fields.get("reply") else frozenset()
+        seen = frozenset({"confirmed", "seen-reply"}) if fields.get("reply") or fields.get("assured") else frozenset()
+        seen |= {"assured"} if fields.get("assured") else frozenset()
         return frozenset(fields.get("status", ())) | seen
     if key == "mark":
         return fields.get("ct_mark", 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from typing import Any, Final, NamedTuple
 
 from harness.generate import headers, names
@@ -20,6 +20,7 @@ from harness.generate.constraints import (
 )
 from harness.generate.device import SimulatedDevice
 from harness.generate.ends import Ends
+from harness.generate.exchanges import ERRORS, Exchanges
 from harness.generate.expressions import Fields
 from harness.generate.sends import REPLY_PORT, send_of
 from harness.generate.simulate import SimulatedChain, SimulatedRule, Traversal, answered, excess, jumps
@@ -50,7 +51,6 @@ PUBLIC: Final[Sequence[Constraints]] = (
 )
 """Sources where rules refuse those of labs, which are private or for documentation (bogons)."""
 FREE_PORTS: Final = (4711, 9999, 40404, 4096, 7777)
-COMMON_PORTS: Final = (53, 443)
 _MESSAGES: Final = {
     "icmp": ("echo-request", "timestamp-request", "destination-unreachable"),
     "ipv6-icmp": ("echo-request", "echo-reply", "mld-listener-done"),
@@ -85,6 +85,7 @@ class Candidates:
         used = {port for one in asked for key in ("dport", "sport") if isinstance(port := one.get(key), int)}
         self._free_port = next((port for port in FREE_PORTS if port not in used), 65000)
         self._ports = sorted({one["dport"] for one in asked if isinstance(one.get("dport"), int)})[:16]
+        self._exchanges = Exchanges(self._network, self._ports, self._free_port)
         self._rules = {rule.key: rule for rule in rules}
         self._donors = [
             one
@@ -191,7 +192,7 @@ class Candidates:
             if self._left[key] <= 0:
                 return
             if fields.get("state") in ("established", "related"):
-                yield from self._replies(key, fields, way)
+                yield from self._behind(key, fields, way)
                 continue
             met = self._travel(key, dict(fields), way | {key})
             if met and key in met.met:
@@ -286,8 +287,12 @@ class Candidates:
             for whose in self._ends.of(asked, family):
                 fields = {**whose, "family": family, "proto": protocol}
                 fields |= self._defaults(protocol, family, invalid=asked.get("state") == "invalid")
-                several = [{"type": message, "code": 0} for message in _MESSAGES.get(str(protocol), ())]
-                if "type" in own:
+                several: Sequence[Fields] = [
+                    {"type": message, "code": 0} for message in _MESSAGES.get(str(protocol), ())
+                ]
+                if asked.get("state") == "related" and "type" not in own:
+                    several = ERRORS.get(str(protocol), ())
+                elif "type" in own:
                     several = several[:1]
                 elif "dport" in fields and "dport" not in own:
                     several = [{}, {"dport": self._ports[0] if self._ports else 443}]
@@ -306,47 +311,33 @@ class Candidates:
             fields["op"] = "request"
         return fields
 
-    def _replies(self, key: Place, fields: Fields, way: frozenset[Place]) -> Iterator[Candidate]:
-        """A packet that is let in, and the answer to it that meets ``key``."""
-        for first, answer in self._exchanges(fields):
-            before = self._travel(key, dict(first), frozenset())
-            if not before or before.verdict != "accept" or "dnat" in before.fields.get("status", ()):
-                continue
-            hidden = "snat" in before.fields.get("status", ())
-            met = self._travel(key, dict(answer), way | {key})
-            if met and key in met.met:
-                device = self._network.device
-                answer = answer | ({"to": device} if hidden else {})
-                yield Candidate((send_of(first), send_of(answer)), answer)
-                return
+    def _behind(self, key: Place, fields: Fields, way: frozenset[Place]) -> Iterator[Candidate]:
+        """A packet that meets ``key`` behind those of its connection that are let by."""
+        found = (self._exchange(key, several, way) for several in self._exchanges.of(fields))
+        yield from itertools.islice((one for one in found if one is not None), 1)
 
-    def _exchanges(self, fields: Fields) -> Iterator[tuple[Fields, Fields]]:
-        """Pairs of a packet and the answer to it, of which the answer is as ``fields`` ask for."""
-        device, beginner = self._network.device, fields["to"]
-        if beginner not in self._network.hosts:
-            beginner = self._network.owner(ip_address(beginner)) or ""
-        if fields["state"] == "related" or not beginner:
-            return
-        first: Fields = {name: fields[name] for name in ("family", "proto", "ether_type")}
-        first |= {"from": beginner, "to": fields["from"]}
-        if beginner != fields["to"]:
-            first["saddr"] = fields["to"]
-        answer = fields | {"reply": True}
-        if fields["proto"] == "tcp" and not self._network.hosts[fields["from"]].silent:
-            return  # its kernel, the device's or a router's, has reset the connection: no program listens there
-        if fields["proto"] in _MESSAGES:
-            # Our own kernel answers a ping: the second one belongs to what the first began.
-            if fields["type"] == "echo-request" and fields["to"] == device:
-                yield first | {"from": fields["from"], "to": device, "type": "echo-request", "code": 0}, answer
-            return
-        if first["proto"] == "tcp":
-            first["flags"], answer["flags"] = ("syn",), ("syn", "ack")
-        if "dport" not in fields:
-            yield first, answer
-            return
-        asked = fields["sport"] != REPLY_PORT
-        for port in [fields["sport"]] if asked else [*COMMON_PORTS, self._free_port, *self._ports]:
-            yield first | {"sport": fields["dport"], "dport": port}, answer | {"sport": port}
+    def _exchange(self, key: Place, several: Sequence[Fields], way: frozenset[Place]) -> Candidate | None:
+        """``several`` packets of one connection, if those before the last are let by, and that one meets ``key``."""
+        device = self._network.device
+        first: Fields = {}
+        sent: list[Fields] = []
+        for number, one in enumerate(several, 1):
+            met = self._travel(key, dict(one), way | {key} if number == len(several) else frozenset())
+            if met is None:
+                return None
+            if number == len(several):
+                if key not in met.met:
+                    return None
+            elif met.verdict != "accept" or "dnat" in met.fields.get("status", ()):
+                return None
+            first = first or met.fields
+            hidden = "snat" in first.get("status", ())
+            sent.append(one | ({"to": device} if hidden and one.get("reply") else {}))
+            if quoted := one.get("quoted"):
+                ours = self._network.address(device, one["family"], towards=one["from"]) if hidden else None
+                ends = {"src": str(ours or first["saddr"]), "dst": str(first["daddr"])}
+                sent[-1]["quoted"] = quoted | ends
+        return Candidate(tuple(map(send_of, sent)), sent[-1])
 
 
 def _map_of(translation: Any) -> Any:
@@ -373,6 +364,8 @@ def _protocols(asked: Constraints) -> Sequence[str | int]:
         return (asked["proto"],)
     if "echo_id" in asked or "echo_seq" in asked:
         return ("icmp", "ipv6-icmp")
+    if asked.get("state") == "related":
+        return tuple(ERRORS)
     if asked.get("state") == "invalid" or "flags" in asked or "mss" in asked:
         return ("tcp",)
     if "type" in asked:

@@ -24,6 +24,8 @@ def send_of(fields: Fields) -> dict[str, Any]:
     if protocol == "arp":
         message = {"op": fields["op"]} if fields["op"] != "request" else {}
         return send | {"arp": message | ({"src": str(fields["saddr"])} if "saddr" in fields else {})}
+    if "quoted" in fields:
+        return send | {"packet": _quoting(fields, fields["quoted"])}
     header = _ip_header(fields)
     if "frag" in fields:
         more = {"flags": "MF"} if fields["frag"] & MORE_FRAGMENTS else {}
@@ -113,3 +115,24 @@ _UPPER: Final[Mapping[str, tuple[str, Callable[[Fields], dict[str, Any]]]]] = {
     "ipv6-icmp": ("icmpv6", _icmp_header),
 }
 """The key of ``send`` for each protocol above IP, and what stands below it."""
+
+
+def _quoting(fields: Fields, quoted: Fields) -> str:
+    """The expression of an ICMP error that quotes a packet, of which the addresses are ``src`` and ``dst``."""
+    four, is_tcp = fields["family"] == 4, quoted["proto"] == "tcp"
+    network = "IP" if four else "IPv6"
+    source = f'src="{fields["saddr"]}"' if "saddr" in fields else ""
+    number = names.number(fields["type"], "type", "icmp")
+    error = f"ICMP(type={number}, code={fields['code']})" if four else f"{_ERRORS[fields['type']]}(code={fields['code']})"
+    addresses = f'src="{quoted["src"]}", dst="{quoted["dst"]}"'
+    ports = f"sport={quoted['sport']}, dport={quoted['dport']}"
+    upper = f"TCP({ports}, seq=1000)" if is_tcp else f"UDP({ports})"
+    return f"{network}({source})/{error}/{network}({addresses})/{upper}"
+
+
+_ERRORS: Final = {
+    "destination-unreachable": "ICMPv6DestUnreach",
+    "packet-too-big": "ICMPv6PacketTooBig",
+    "time-exceeded": "ICMPv6TimeExceeded",
+    "parameter-problem": "ICMPv6ParamProblem",
+}

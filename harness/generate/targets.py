@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, NamedTuple
 
-from harness.generate.constraints import ADDRESSES
+from harness.generate import names
+from harness.generate.constraints import ADDRESSES, implied
 from harness.generate.device import SimulatedDevice, is_joined
 from harness.generate.expressions import choices, element, field, unpacked
 from harness.generate.facts import Facts
@@ -146,6 +147,19 @@ def _refused(device: SimulatedDevice, chain: SimulatedChain, rule: SimulatedRule
             members = ruleset.members(rule, what["right"])
             if refused := _of_state(ruleset, what["left"], members) or _of_addresses(chain, what["left"], members):
                 return refused
+    return _of_announced(ruleset, rule)
+
+
+def _of_announced(ruleset: SimulatedRuleset, rule: SimulatedRule) -> str:
+    """Why no packet is related to a connection by a helper; "" for a rule that an ICMP error may meet as well."""
+    matches = [what for word, what in rule.statements if word == "match"]
+    asked = {implied(what["left"]).get("proto") for what in matches}
+    related = False
+    for left, members in ((what["left"], ruleset.members(rule, what["right"])) for what in matches):
+        related |= field(left) == "state" and {str(one) for one in members} == {"related"}
+        asked |= {names.protocol(one) for one in members if isinstance(one, str)} if field(left) == "proto" else set()
+    if related and asked & names.WITH_PORTS:
+        return "it needs a connection that a helper has announced: write steps with listen: and connect:"
     return ""
 
 
@@ -169,12 +183,8 @@ def _of_programs(kind: str, name: str, members: Sequence[Any]) -> str:
         return "what a lab's hosts send is sent by root"
     if kind != "ct":
         return ""
-    if name == "state" and {str(one) for one in members} == {"related"}:
-        return "it needs a connection, and another or an ICMP error that is related to it: write steps with both"
-    if name == "status" and choices("assured", members):
-        return "it needs a connection that both ends have used: write steps with listen:, connect: and exchange:"
     if name == "helper":
-        return "it needs a connection to which a rule has assigned the helper: write steps with connect:"
+        return "it needs a connection that this helper has announced: write steps with listen: and connect:"
     return ""
 
 

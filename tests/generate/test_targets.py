@@ -55,16 +55,8 @@ def test_no_rule_translates_what_a_rule_asks_for() -> None:
         ),
         ({"meta": {"key": "skuid"}}, 33, "what a lab's hosts send is sent by root"),
         (
-            *({"ct": {"key": "state"}}, "related"),
-            "it needs a connection, and another or an ICMP error that is related to it: write steps with both",
-        ),
-        (
-            *({"ct": {"key": "status"}}, "assured"),
-            "it needs a connection that both ends have used: write steps with listen:, connect: and exchange:",
-        ),
-        (
             *({"ct": {"key": "helper"}}, "ftp"),
-            "it needs a connection to which a rule has assigned the helper: write steps with connect:",
+            "it needs a connection that this helper has announced: write steps with listen: and connect:",
         ),
         ({"meta": {"key": "iifgroup"}}, 2, "interfaces of a lab are in no group but the default one"),
         (
@@ -84,6 +76,8 @@ def test_what_no_packet_of_a_lab_has(left: dict[str, object], right: object, rea
     ("left", "right"),
     [
         ({"meta": {"key": "skuid"}}, 0),
+        ({"ct": {"key": "state"}}, "related"),
+        ({"ct": {"key": "status"}}, "assured"),
         ({"ct": {"key": "state"}}, ["established", "related"]),
         ({"ct": {"key": "state"}}, {"set": ["new", "related"]}),
         ({"ct": {"key": "status"}}, "confirmed"),
@@ -93,6 +87,25 @@ def test_what_packets_of_a_lab_may_have(left: dict[str, object], right: object) 
     found = table([{"match": {"op": "in" if isinstance(right, list) else "==", "left": left, "right": right}}])
     device = SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network)
     assert why_never(device, ("inet", "t", "forward", 2)) == ""
+
+
+@pytest.mark.parametrize(
+    ("left", "op", "right", "is_announced"),
+    [
+        ({"payload": {"protocol": "tcp", "field": "dport"}}, ">", 1024, True),
+        ({"meta": {"key": "l4proto"}}, "==", "udp", True),
+        ({"meta": {"key": "l4proto"}}, "==", "icmp", False),
+        ({"payload": {"protocol": "ip", "field": "daddr"}}, "==", "192.0.2.1", False),
+    ],
+)
+def test_only_a_helper_makes_tcp_and_udp_related(
+    left: dict[str, object], op: str, right: object, is_announced: bool
+) -> None:
+    state = {"match": {"op": "==", "left": {"ct": {"key": "state"}}, "right": "related"}}
+    found = table([state, {"match": {"op": op, "left": left, "right": right}}, {"accept": None}])
+    device = SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network)
+    why = "it needs a connection that a helper has announced: write steps with listen: and connect:"
+    assert why_never(device, ("inet", "t", "forward", 2)) == (why if is_announced else "")
 
 
 def test_what_decides_before_is_named() -> None:
