@@ -122,12 +122,11 @@ def _quoting(fields: Fields, quoted: Fields) -> str:
     four, is_tcp = fields["family"] == 4, quoted["proto"] == "tcp"
     network = "IP" if four else "IPv6"
     source = f'src="{fields["saddr"]}"' if "saddr" in fields else ""
-    number = names.number(fields["type"], "type", "icmp")
-    error = f"ICMP(type={number}, code={fields['code']})" if four else f"{_ERRORS[fields['type']]}(code={fields['code']})"
+    layer = f"ICMP(type={names.number(fields['type'], 'type', 'icmp')}, " if four else f"{_ERRORS[fields['type']]}("
     addresses = f'src="{quoted["src"]}", dst="{quoted["dst"]}"'
     ports = f"sport={quoted['sport']}, dport={quoted['dport']}"
     upper = f"TCP({ports}, seq=1000)" if is_tcp else f"UDP({ports})"
-    return f"{network}({source})/{error}/{network}({addresses})/{upper}"
+    return f"{network}({source})/{layer}code={fields['code']})/{network}({addresses})/{upper}"
 
 
 _ERRORS: Final = {

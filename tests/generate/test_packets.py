@@ -18,7 +18,8 @@ from tests.listings import facts, key_of, packet, packets, table
     ("name", "missing"),
     [
         *(("edge", 0), ("home", 0), ("services", 0), ("docker", 1), ("lan0", 0), ("netavark", 0), ("vlans", 0)),
-        *(("blocks", 0), ("bridged", 0), ("zones", 0), ("gateway", 4), ("kernel", 6), ("ways", 1), ("tunnel", 0), ("states", 1)),
+        *(("blocks", 0), ("bridged", 0), ("zones", 0), ("gateway", 4), ("kernel", 6), ("ways", 1), ("tunnel", 0)),
+        ("states", 1),
     ],
 )
 def test_each_rule_and_policy_gets_a_packet(name: str, missing: int) -> None:
