@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Final
 
 from harness.model.observation import Rule, Step, Value, Verdict
+from harness.netfilter import PROTOCOLS
 from harness.packets.headers import fields, framed
 from harness.reading.decision import FINAL
 from harness.reading.elements import header_match, matches_elements, packet_value, plain
@@ -46,6 +47,7 @@ _JOINING: Final = frozenset(("!=", "==", "<", ">", "<=", ">=", "&", "|", "^", "/
 """Words behind which no match begins."""
 
 
+_VERSIONS: Final = {"ip": 4, "ip6": 6}
 _OF_XT: Final = re.compile(r"(?<!\S)xt target(?!\S)")
 _MAY_FAIL: Final = re.compile(r"(?<!\S)(?:add|update|delete) @")
 """Statements that are no matches but may end a rule: a set is full, or a limit is reached."""
@@ -159,22 +161,13 @@ def holds(match: str, first: Step) -> bool | None:
 
 def _is_of_another_protocol(key: str, first: Step) -> bool:
     """Whether the packet has no such header at all."""
-    if not first.headers or " . " in key:
+    version = first.headers[0] >> 4 if first.headers else None
+    if version not in _VERSIONS.values():
         return False
     kind = key.partition(" ")[0]
-    version = first.headers[0] >> 4
-    if version not in (4, 6):
-        return False
-    if kind in ("ip", "ip6"):
-        return kind != ("ip" if version == 4 else "ip6")
-    protocol = _protocol(first.headers)
-    return kind in ("tcp", "udp", "sctp", "dccp", "udplite", "icmp", "icmpv6") and bool(protocol) and kind != protocol
-
-
-@lru_cache(1024)
-def _protocol(headers: bytes) -> str:
-    found = str(fields(framed(headers)).get("protocol", ""))
-    return "" if found.isdecimal() else found
+    if kind in _VERSIONS:
+        return _VERSIONS[kind] != version
+    return kind in PROTOCOLS.values() and fields(framed(first.headers)).get("protocol", kind) != kind
 
 
 def chain_rules(rules: Sequence[Rule]) -> dict[str, list[Rule]]:

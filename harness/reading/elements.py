@@ -21,12 +21,18 @@ MOST = 100
 
 _PORTS = r"(?:tcp|udp|sctp|dccp|udplite|th) (?:[sd]port)"
 _KEY = rf"(?:ip6? [sd]addr|{_PORTS}|meta l4proto|ip protocol|icmp type|icmpv6 type|[io]if(?:name)?)"
+OTHERS = (
+    r"(?P<others>ct (?:original|reply) |ipsec (?:in|out) (?:spnum \d+ )?|fib (?:\S+ \. )*\S+ "
+    r"|(?<!if )(?<!ifname )(?<!!= )(?:vxlan|geneve|gre|gretap) )?"
+)
+"""What stands before a field that is not the packet's own: of a connection, of IPsec's or a tunnel's packet, of a
+route."""
 _LOOKUP = re.compile(
-    rf"(?P<key>{_KEY}(?: \. {_KEY})*|ct state|[^\s{{}}:]+(?: [^\s{{}}:]+)?)(?P<not> !=)?(?P<map> v?map)? "
+    rf"{OTHERS}(?P<key>{_KEY}(?: \. {_KEY})*|ct state|[^\s{{}}:]+(?: [^\s{{}}:]+)?)(?P<not> !=)?(?P<map> v?map)? "
     r"(?:\{ (?P<elements>[^{}]*) \}|@(?P<name>[A-Za-z][\w./-]*))"
 )
 _MATCH = re.compile(
-    rf"(?<![^\s])(?<! \. )(?P<key>{_KEY})(?! (?:set|\.|v?map|/|&|\|))(?P<not> !=)? "
+    rf"(?<![^\s])(?<! \. ){OTHERS}(?P<key>{_KEY})(?! (?:set|\.|v?map|/|&|\|))(?P<not> !=)? "
     r"(?:\{ (?P<elements>[^{}]*) \}|(?P<value>[\w:.][^\s{}@]*))(?= |$)"
 )
 _PROTOCOLS = ("meta l4proto", "ip protocol")
@@ -62,7 +68,7 @@ def lookups(rule: Rule, sets: Mapping[str, Sequence[str]]) -> Iterator[Lookup]:
         elements = tuple(_element(one) for one in held)
         if 1 < len(elements) <= MOST:
             yield Lookup(
-                key=found["key"],
+                key=f"{found['others'] or ''}{found['key']}",
                 is_verdict_map=found["map"] == " vmap",
                 elements=elements,
                 is_named=bool(found["name"]),
@@ -72,7 +78,7 @@ def lookups(rule: Rule, sets: Mapping[str, Sequence[str]]) -> Iterator[Lookup]:
 def header_match(text: str) -> tuple[str, bool, list[str]] | None:
     """A match on a header or interface as its key, whether it is negated, and the values; None for another one."""
     found = _MATCH.fullmatch(text)
-    if found is None:
+    if found is None or found["others"]:
         return None
     values = [_element(one)[0] for one in (found["elements"] or found["value"]).split(", ")]
     return found["key"], bool(found["not"]), values
@@ -112,7 +118,7 @@ def difference(rule: Rule, first: Step) -> str:
 def _matches(text: str, first: Step) -> Iterator[tuple[re.Match[str], str | int, list[bool | None]]]:
     """Each match on a header whose value is known: the packet's value, and whether each of the elements has it."""
     for found in _MATCH.finditer(text):
-        if (value := packet_value(found["key"], first)) is not None:
+        if not found["others"] and (value := packet_value(found["key"], first)) is not None:
             held = [_element(one)[0] for one in (found["elements"] or found["value"]).split(", ")]
             yield found, value, [_holds(one, [value], [_NUMBERS.get(found["key"], {})]) for one in held]
 
@@ -194,7 +200,9 @@ def packet_value(key: str, first: Step | None) -> str | int | None:
             return found.get("src" if what == "saddr" else "dst")
         case "sport" | "dport" if kind in ("th", found.get("protocol")):
             return found.get(what)
-        case "l4proto" | "protocol":
+        case "l4proto":
+            return found.get("protocol")
+        case "protocol" if kind == "ip" and version == 4:
             return found.get("protocol")
         case "type" if kind == found.get("protocol"):
             return found.get("type")

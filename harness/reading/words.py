@@ -86,7 +86,7 @@ def loss_remedy(loss: Loss, full: Sequence[str] = ()) -> str:
     ``full`` is what can be done about a ring buffer that is full.
     """
     ways: list[str] = []
-    if loss.refused or loss.entered != loss.received + loss.refused:
+    if loss.refused or loss.entered != loss.received:
         ways += full
     if loss.missed:
         ways.append("run it in a microVM (--nft-kernel 6.12), where no interrupt's softirq meets a running probe")

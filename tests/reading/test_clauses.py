@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from ipaddress import ip_address
 
+import msgspec
 import pytest
 
 from harness.model.observation import Rule, Step, Verdict
@@ -91,6 +92,50 @@ FIRST = step(None, Verdict.CONTINUE, kind="return", sent=headers())
 )
 def test_a_match_holds_by_what_the_trace_shows_of_the_packet(match: str, expected: bool | None) -> None:
     assert holds(match, FIRST) is expected
+
+
+SIX = struct.pack("!IHBB", 6 << 28, 20, 17, 64) + bytes(32) + struct.pack("!HHHH", 40000, 53, 8, 0)
+
+
+@pytest.mark.parametrize(
+    ("match", "sent", "expected"),
+    [
+        ("ip saddr 203.0.113.5", SIX, False),
+        ("ip6 saddr ::", SIX, True),
+        ("ip protocol udp", SIX, False),
+        ("meta l4proto udp", SIX, True),
+        ("tcp dport 53", SIX, False),
+        ("udp dport 53", SIX, True),
+        ("ip6 saddr ::", headers(), False),
+        ("tcp dport 22", headers(protocol=132), False),
+        ("sctp dport 22", headers(), False),
+        ("dccp dport 22", headers(), False),
+        ("udplite dport 22", headers(), False),
+        ("icmpv6 type echo-request", headers(), False),
+        ("tcp dport 22", headers(protocol=250), False),
+        ("icmp type echo-reply", headers()[:20] + bytes(8), False),  # still TCP
+        ("icmp type 156", headers(protocol=1), True),
+        ("icmp type echo-request", headers(protocol=1), False),
+        ("th dport 22", headers(protocol=1), None),
+        ("meta l4proto tcp", headers(protocol=250), None),  # 250 may have that name in /etc/protocols
+        ("ip protocol { tcp, udp }", headers(protocol=250), None),
+        ("tcp dport { 22, 80 }", headers(), True),
+        ("tcp dport { 80, 22 }", headers(), True),
+        ("tcp dport { 80, 443 }", headers(), False),
+        ("tcp dport { 80, http }", headers(), None),
+        ("tcp dport 22", b"", None),
+        ("ip saddr 203.0.113.5", b"", None),
+        ("tcp dport 22", bytes(40), None),  # neither IPv4 nor IPv6
+        ("ip saddr 203.0.113.5", bytes(40), None),
+    ],
+)
+def test_a_match_fails_for_a_packet_without_such_a_header(match: str, sent: bytes, expected: bool | None) -> None:
+    assert holds(match, step(None, Verdict.CONTINUE, kind="return", sent=sent)) is expected
+
+
+def test_an_interface_that_the_packet_does_not_have_is_not_known() -> None:
+    assert holds("oifname lan0", FIRST) is True
+    assert holds("oifname lan0", msgspec.structs.replace(FIRST, oif="")) is None
 
 
 SSH = rule(1, "iifname wan0 tcp dport 23 accept")

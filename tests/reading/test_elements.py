@@ -12,6 +12,7 @@ from harness.reading.elements import (
     candidates,
     changes_headers,
     difference,
+    header_match,
     key_of,
     lookups,
     without_what_holds,
@@ -138,6 +139,52 @@ def test_a_ruleset_that_writes_into_packets_is_known() -> None:
             rule('comment "ip ttl set 1"'),
         ]
     )
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        "ct original ip saddr",
+        "ct reply ip daddr",
+        "ipsec in ip saddr",
+        "ipsec out spnum 1 ip daddr",
+        "vxlan ip saddr",
+        "geneve ip saddr",
+        "gre ip daddr",
+        "gretap ip daddr",
+    ],
+)
+def test_headers_that_are_not_the_packets_own_are_not_known(others: str) -> None:
+    seen = step(packet=headers(), iif="vxlan")
+    assert difference(rule(f"{others} 192.0.2.1 drop"), seen) == ""
+    assert difference(rule(f"{others} 192.0.2.1 tcp dport 22 drop"), seen) == "tcp dport 22, the packet has 443"
+    assert header_match(f"{others} 192.0.2.1") is None
+    assert without_what_holds(rule(f"{others} 203.0.113.5 drop"), seen) == f"{others} 203.0.113.5"
+    both = ["203.0.113.5", "192.0.2.1"]
+    assert fit(f"{others} {{ {', '.join(both)} }} tcp dport {{ 22, 443 }} drop", seen) == [both, ["443"]]
+
+
+@pytest.mark.parametrize("match", ["fib saddr . iif oif missing", "fib daddr . mark . iif oifname eth5"])
+def test_the_interface_of_a_route_is_not_the_packets(match: str) -> None:
+    seen = step(packet=headers(), iif="wan0", oif="lan0")
+    assert difference(rule(f"{match} drop"), seen) == ""
+    assert difference(rule(f"{match} tcp dport 22 drop"), seen) == "tcp dport 22, the packet has 443"
+    assert fit("fib daddr type { local, broadcast } drop", seen) == [["local", "broadcast"]]
+
+
+def test_an_interface_may_be_called_as_a_tunnel() -> None:
+    seen = step(packet=headers(), iif="vxlan", oif="gre")
+    for match in ("iifname vxlan", "iif vxlan", "oifname gre", "iifname != geneve"):
+        assert difference(rule(f"{match} tcp dport 22 drop"), seen) == "tcp dport 22, the packet has 443"
+        assert fit(f"{match} tcp dport {{ 22, 443 }} drop", seen) == [["443"]]
+
+
+def test_the_protocol_field_of_ipv4_is_not_that_of_other_packets() -> None:
+    seen = step(packet=HEADERS_V6)
+    assert key_of("ip protocol", seen) == ""
+    assert key_of("meta l4proto", seen) == "icmpv6"
+    assert fit("ip protocol { icmpv6, tcp } accept", seen) == [["icmpv6", "tcp"]]
+    assert fit("meta protocol { ip, ip6 } accept", step(packet=headers())) == [["ip", "ip6"]]
 
 
 @pytest.mark.parametrize(

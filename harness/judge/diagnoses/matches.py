@@ -6,10 +6,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
+import msgspec
+
 from harness.judge.evidence import Evidence
 from harness.judge.unmet import evaluations_of, place
 from harness.model.observation import Rule, Step
-from harness.reading.elements import changes_headers, key_of, without_what_holds
+from harness.reading.decision import evaluations
+from harness.reading.elements import OTHERS, changes_headers, key_of, without_what_holds
 from harness.reading.rules import bare
 
 _PART = (
@@ -25,7 +28,7 @@ _CHANGE = re.compile(
 )
 _TPROXY = re.compile(r"(?<!\S)tproxy (?:ip6? )?to (?P<to>\S+)")
 _LOOKUP = re.compile(
-    rf"(?<!\S)(?P<key>{_PART}(?: \. {_PART})*) (?P<not>!= )?(?:vmap )?@(?P<name>[A-Za-z][\w./-]*)(?!\S)"
+    rf"(?<!\S){OTHERS}(?P<key>{_PART}(?: \. {_PART})*) (?P<not>!= )?(?:vmap )?@(?P<name>[A-Za-z][\w./-]*)(?!\S)"
 )
 
 
@@ -53,7 +56,7 @@ def _tproxy(found: re.Match[str], *_: object) -> str:
 
 
 def _lookup(found: re.Match[str], first: Step, rule: Rule, sets: Mapping[str, Sequence[str]]) -> str:
-    key, name = key_of(found["key"], first), found["name"]
+    key, name = "" if found["others"] else key_of(found["key"], first), found["name"]
     what = f"element for {key}" if key else "element for the packet"
     if found["not"]:
         return f"{name} has an {what}"
@@ -99,11 +102,14 @@ def accepting_rule_was_used_up(evidence: Evidence) -> Iterator[str]:
         return
     if changes_headers(evidence.rules):
         return
+    # The packet may have come to the chain before, as after decryption: what counts is the evaluation that refused it.
+    run = evaluations(step for step in evidence.packet.steps if step.host == evidence.device)[-1]
+    refused = msgspec.structs.replace(evidence.packet, steps=tuple(run))
     for rule in evidence.rules:
         if rule.chain_path != last.chain_path or not _ACCEPT.search(bare(rule.text)):
             continue
-        firsts = list(dict.fromkeys(evaluations_of(rule, evidence.rules, evidence.packet, evidence.device)))
-        found, rest = _reasons(rule, firsts[0], evidence.sets, USED_UP) if len(firsts) == 1 else ([], "")
+        first = next(evaluations_of(rule, evidence.rules, refused, evidence.device), None)
+        found, rest = _reasons(rule, first, evidence.sets, USED_UP) if first else ([], "")
         if found and not rest:
             yield f"{place(rule)} accepts such packets, but did not match this one because {' or '.join(found)}"
 

@@ -64,6 +64,7 @@ def said(text: str, *more: Rule, packet: ObservedPacket | None = None, **sets: t
         ),
         ("ip saddr != @good drop", "good has an element for 203.0.113.5 (`ip saddr != @good`)"),
         ("ether saddr @macs drop", "macs has no element for the packet (`ether saddr @macs`)"),
+        ("ct original ip saddr @bad drop", "bad has no element for the packet (`ct original ip saddr @bad`)"),
         (
             "tcp dport 443 ct state new limit rate 3/minute drop",
             "its limit was exceeded (`limit rate 3/minute`), or `ct state new` did not hold",
@@ -163,6 +164,25 @@ def test_a_policy_decides_where_a_rule_that_accepts_is_used_up(text: str, reason
 def test_the_policy_decides_for_want_of_a_rule(text: str) -> None:
     (found,) = used_up(text)
     assert found.startswith("no rule of inet filter forward decided, so its policy did")
+
+
+def test_of_a_chain_that_the_packet_met_twice_the_second_evaluation_counts() -> None:
+    """As a packet that arrived encrypted does."""
+    reason = "its limit was exceeded (`limit rate 3/minute`)"
+    used = [f"rulesets/edge.nft:5 accepts such packets, but did not match this one because {reason}"]
+    ssh, https = (at(END, headers=headers(dport=port)) for port in (22, 443))
+    again = dropped(ssh, step("accept"), https, step("drop"))
+    assert used_up("tcp dport 443 limit rate 3/minute accept", again) == used
+    assert used_up("tcp dport 22 limit rate 3/minute accept", again) != used
+    elsewhere = at(step("drop", chain="inet far forward"), host="server", headers=headers(dport=22))
+    assert used_up("tcp dport 443 limit rate 3/minute accept", changed(again, steps=(*again.steps, elsewhere))) == used
+
+
+def test_not_of_a_rule_that_the_packet_did_not_come_to() -> None:
+    gone = at(step("goto", rule("goto other", line=4, handle=2)), headers=headers(), iif="wan0")
+    accepts = rule("tcp dport 443 limit rate 3/minute accept", line=5, handle=3)
+    found = advice({"verdict": "accept"}, dropped(gone, step("drop")), rules=(gone.rule, accepts))
+    assert "limit was exceeded" not in "".join(found)
 
 
 def test_an_expected_drop_needs_no_cause() -> None:
