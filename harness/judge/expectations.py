@@ -95,7 +95,7 @@ def _beyond_doubt(mismatches: tuple[Mismatch, ...], evidence: Evidence, at: At) 
 def _decided_by_functions(mismatches: tuple[Mismatch, ...], evidence: Evidence) -> set[str]:
     """The keys of ``expect`` whose outcome functions that were met and not seen may change."""
     expect, seen, packet, device = evidence.expect, evidence.seen, evidence.packet, evidence.device
-    doubtful = {"never"} if expect.never else set()
+    doubtful = {"never"}
     doubtful |= {"path"} if isinstance(expect.path, Exactly) else set()
     doubtful |= {key for key in BY_FUNCTION if any(mismatch.keys[1] == key for mismatch in mismatches)}
     if not packet.drop and seen.verdict not in REFUSED and device not in arrivals(packet):

@@ -214,7 +214,7 @@ def _differing(wanted: Tracked, one: Connection) -> Iterator[tuple[Keys, str, st
     if wanted.timeout is not None and not wanted.timeout[0] <= one.timeout <= wanted.timeout[1]:
         yield ("timeout",), "{} to {} s".format(*wanted.timeout), f"{one.timeout} s"
     for index, flag in enumerate(wanted.status or ()):
-        if (flag.lstrip("!") in one.status) == flag.startswith("!"):
+        if (flag.removeprefix("!") in one.status) == flag.startswith("!"):
             yield ("status", index), flag, " ".join(one.status)
     for name, ends, way in (("original", wanted.original, one.original), ("reply", wanted.reply, one.reply)):
         for key in Ends.__struct_fields__ if ends is not None else ():

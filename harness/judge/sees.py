@@ -49,10 +49,10 @@ def wanted_fields(sees: Sees) -> dict[Keys, WantedField]:
             continue
         wanted[(protocol,)] = WantedField("protocol", protocol, protocol)
         given = {name: value for name in header.__struct_fields__ if (value := getattr(header, name)) is not None}
-        found = dict(given)
+        found = given
         if protocol in ("icmp", "icmpv6"):
             kind, code = icmp.numbers(header, protocol)
-            found |= {"type": kind, "code": code}
+            found = {"type": kind, "code": code}
         wanted |= {(protocol, name): WantedField(name, value, found[name]) for name, value in given.items()}
     return wanted
 

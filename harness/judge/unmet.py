@@ -103,7 +103,7 @@ def _missing(wanted: str | int, rules: Sequence[Rule]) -> str:
             return f"a part of {place(rule)}: {rule.text}; give the whole text, its comment or file:line"
     import difflib  # as above
 
-    for one in difflib.get_close_matches(text, known, n=1):
+    for one in difflib.get_close_matches(text, known):
         return f"no rule of the loaded ruleset reads so; the nearest is {place(known[one])}: {known[one].text}"
     return "no rule of the loaded ruleset reads so"
 

@@ -317,6 +317,25 @@ class TestConntrack:
         addresses = msgspec.structs.replace(ENTRY, original=way, reply=way)
         assert said({"conntrack": "none"}, connections=(ports, addresses)) == []
 
+    def test_entries_of_a_packet_in_several_zones(self) -> None:
+        zoned = tuple(msgspec.structs.replace(ENTRY, zone=zone, status=(), mark=0) for zone in (1, 2))
+        ways = "tcp ESTABLISHED 203.0.113.5:40000 → 10.0.2.2:443 reply 10.0.2.2:443 → 10.0.2.1:40000"
+        both = f"{ways} zone 1; {ways} zone 2"
+        assert said({"conntrack": "none"}, connections=zoned) == [f"expect.conntrack: none / {both}"]
+        elsewhere = changed(frame=frame("192.0.2.1"), deliveries=())
+        assert said({"conntrack": {"mark": 1}}, elsewhere, connections=zoned) == [
+            f"expect.conntrack: an entry / none / there are others: {both}"
+        ]
+
+    def test_of_several_entries_the_one_that_differs_least(self) -> None:
+        first = msgspec.structs.replace(ENTRY, mark=0, zone=1)
+        second = msgspec.structs.replace(ENTRY, state="SYN_SENT", zone=2)
+        wanted = {"state": "ESTABLISHED", "mark": 16, "zone": 2}
+        for several in ((first, second), (second, first)):
+            assert said({"conntrack": wanted}, connections=several) == [
+                "expect.conntrack.state: ESTABLISHED / SYN_SENT"
+            ]
+
     def test_no_entry(self) -> None:
         assert said({"conntrack": {"mark": 1}}) == ["expect.conntrack: an entry / none / there is none at all"]
         (reported,) = said({"conntrack": {"mark": 1}}, connections=(OTHER,))
@@ -416,7 +435,7 @@ class TestConnections:
     def test_how_many_the_device_tracks(self) -> None:
         assert said({"connections": 2}, connections=(ENTRY, OTHER)) == []
         (reported,) = said({"connections": 1}, connections=(ENTRY, OTHER))
-        assert reported.startswith("expect.connections: 1 / 2 / tcp ESTABLISHED 203.0.113.5:40000")
+        assert reported == f"expect.connections: 1 / 2 / {describe_connection(ENTRY)}; {describe_connection(OTHER)}"
         assert said({"connections": {"device": 0}}) == []
 
     def test_how_many_another_host_tracks(self) -> None:
