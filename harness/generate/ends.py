@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
+from typing import Any
 
-from harness.generate.constraints import Constraints
+from harness.generate.constraints import ADDRESSES, Constraints
 from harness.generate.device import SimulatedDevice
 from harness.generate.expressions import Fields
 from harness.topology.parts import LOOPBACK
@@ -36,7 +37,8 @@ class Ends:
 
     def _to_itself(self, asked: Constraints, family: int) -> Iterator[Fields]:
         """Ends of a packet that the device sends to its own loopback address."""
-        if LOOPBACK in (asked.get("iif"), asked.get("oif")) and asked.get("iif", LOOPBACK) == LOOPBACK:
+        said = [asked.get("iif"), asked.get("oif"), *(_is_loopback(asked.get(one)) for one in ADDRESSES)]
+        if (LOOPBACK in said or True in said) and asked.get("iif", LOOPBACK) == LOOPBACK:
             device = self._network.device
             loopback = "127.0.0.1" if family == 4 else "::1"
             yield {"from": device, "to": loopback, "saddr": loopback}
@@ -91,3 +93,8 @@ class Ends:
         """The hosts at the ports of a bridge."""
         ports = self._device.host.bridges[bridge].ports if bridge in self._device.host.bridges else ()
         return [self._device.facing[port] for port in ports if port in self._device.facing]
+
+
+def _is_loopback(network: Any) -> bool:
+    """Whether an address or network that is asked for is one of a host's own."""
+    return network is not None and ip_network(str(network), strict=False).is_loopback

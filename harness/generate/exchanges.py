@@ -48,15 +48,19 @@ class Exchanges:
         beginner = fields["to"]
         if beginner not in self._network.hosts:
             beginner = self._network.owner(ip_address(beginner)) or ""
-        if not beginner or (protocol == "tcp" and not self._is_silent(fields["from"])):
+        if not beginner or self.resets(fields, protocol):
             return None
         first: Fields = {name: fields[name] for name in ("family", "ether_type")} | {"proto": protocol}
         first |= {"from": beginner, "to": fields["from"]}
         return first | ({"saddr": fields["to"]} if beginner != fields["to"] else {})
 
+    def resets(self, fields: Fields, protocol: str) -> bool:
+        """Whether the sender of ``fields`` would have reset the connection that they are about."""
+        return protocol == "tcp" and not self._is_silent(fields["from"])
+
     def _is_silent(self, host: str) -> bool:
         """Whether the kernel of ``host`` leaves TCP connections alone; the device's or a router's resets them, since no
-        program listens there."""
+        program listens there, and conntrack forgets a connection of which the first answer is a reset."""
         return bool(self._network.hosts[host].silent)
 
     def _answers(self, fields: Fields) -> Iterator[tuple[Fields, ...]]:
@@ -64,6 +68,9 @@ class Exchanges:
         if (first := self._begun(fields, protocol)) is None:
             return
         answer = fields | {"reply": True}
+        if protocol in _QUOTING and fields["type"] == "echo-reply":
+            yield first | {"type": "echo-request", "code": 0}, answer
+            return
         if protocol in _QUOTING:
             # Our own kernel answers a ping: the second one belongs to what the first began.
             if fields["type"] == "echo-request" and fields["to"] == device:

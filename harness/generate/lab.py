@@ -67,16 +67,19 @@ def given(named: str) -> ChosenLab:
     return ChosenLab(str(file), {}, load_lab(file))
 
 
-def choose(facts: Facts) -> ChosenLab:
-    """The lab for ``facts``: a built-in one under the ruleset's names where that will do, else one of its own."""
+def choose(facts: Facts, *, wider: bool = False) -> ChosenLab:
+    """The lab for ``facts``: a built-in one under the ruleset's names where that will do, else one of its own.
+
+    A ``wider`` one has an interface that the ruleset does not name, with a host behind it, in any case.
+    """
     ruleset = SimulatedRuleset(facts)
     names, addresses = named(facts), wanted(ruleset)
     bases = [one for one in ruleset.chains.values() if one.hook]
     routes = {one.hook for one in bases if one.family in IP_FAMILIES}
     own = any(one.hook in ("input", "output") and one.kind == "filter" and one.family != "bridge" for one in bases)
     routed = "forward" in routes or (not own and any(one.kind == "nat" for one in bases))
-    if len(names.routed) > routed:  # a router with one of them has a second in any case
-        names = _with_another(names, ruleset)
+    if len(names.routed) > routed or wider:  # a router with one of them has a second in any case
+        names = _with_another(names, ruleset, wider=wider)
     bridged = bool(names.ports) or any(one.family == "bridge" for one in bases)
     if bridged and not routed:
         names = Interfaces([], [*names.ports, *names.routed], names.bridges)
@@ -85,9 +88,10 @@ def choose(facts: Facts) -> ChosenLab:
     )
 
 
-def _with_another(names: Interfaces, ruleset: SimulatedRuleset) -> Interfaces:
+def _with_another(names: Interfaces, ruleset: SimulatedRuleset, *, wider: bool) -> Interfaces:
     """``names``, and one that no rule names where rules about interfaces decide before others: those are about it."""
-    if not names.routed or not any(_needs_another(one, names.routed) for one in ruleset.chains.values() if one.hook):
+    chains = [one for one in ruleset.chains.values() if one.hook]
+    if not names.routed or not (wider or any(_needs_another(one, names.routed) for one in chains)):
         return names
     return names._replace(routed=[*names.routed, next(one for one in _OTHERS if one not in names.routed)])
 

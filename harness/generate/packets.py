@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
 from typing import Any, Final, NamedTuple
 
@@ -23,7 +23,7 @@ from harness.generate.ends import Ends
 from harness.generate.exchanges import ERRORS, Exchanges
 from harness.generate.expressions import Fields
 from harness.generate.sends import REPLY_PORT, send_of
-from harness.generate.simulate import SimulatedChain, SimulatedRule, Traversal, answered, excess, jumps
+from harness.generate.simulate import ChainKey, SimulatedChain, SimulatedRule, Traversal, answered, excess, jumps
 from harness.model.observation import Place
 from harness.packets import icmp
 
@@ -51,6 +51,8 @@ PUBLIC: Final[Sequence[Constraints]] = (
 )
 """Sources where rules refuse those of labs, which are private or for documentation (bogons)."""
 FREE_PORTS: Final = (4711, 9999, 40404, 4096, 7777)
+UNBEGUN: Final = "it needs a connection, and no packet tried that would begin one is accepted"
+RESET: Final = "it needs an answer over TCP of a program on the device: write steps with listen: and connect:"
 _MESSAGES: Final = {
     "icmp": ("echo-request", "timestamp-request", "destination-unreachable"),
     "ipv6-icmp": ("echo-request", "echo-reply", "mld-listener-done"),
@@ -100,6 +102,11 @@ class Candidates:
         self._donors += [*PUBLIC, *itertools.islice(named.values(), NAMED_AT_MOST)]
         self._left: dict[Place, int] = {}
         self._decided: dict[Place, Counter[Place]] = {}
+        self._unbegun: dict[Place, str] = {}
+
+    def unbegun(self, key: Place) -> str:
+        """Why no connection was begun for a rule that needs one; "" where it needs none, or one was."""
+        return self._unbegun.get(key, "")
 
     def decided_before(self, key: Place) -> list[Place]:
         """The rules and policies that decided about all packets tried for ``key`` before these came to it, the most
@@ -205,13 +212,17 @@ class Candidates:
         chain = self._ruleset.chains[key[:3]]
         behind = next((at for at, rule in enumerate(chain.rules, 1) if rule.key == key), 0)
         came = behind and met.came.get(chain.key, 0) >= behind
-        if came or self._is_before(met, chain):
-            self._decided.setdefault(key, Counter())[key if came else met.met[-1]] += 1
-
-    def _is_before(self, met: Traversal, chain: SimulatedChain) -> bool:
-        """Whether the last rule or policy that a packet met kept it from ``chain``."""
-        last, chains = met.met[-1], self._ruleset.chains
         on_way = {chain.key[:3], *self._ruleset.callers_of(chain)}
+        if came or self._is_before(met, on_way):
+            self._decided.setdefault(key, Counter())[key if came else met.met[-1]] += 1
+        elif met.verdict == "accept":  # it may have been accepted here, and again at later hooks
+            here = next((one for one in reversed(met.met) if one[:3] in on_way), key)
+            if here[3] and here != key:
+                self._decided.setdefault(key, Counter())[here] += 1
+
+    def _is_before(self, met: Traversal, on_way: Collection[ChainKey]) -> bool:
+        """Whether the last rule or policy that a packet met kept it from a chain, which those ``on_way`` lead to."""
+        last, chains = met.met[-1], self._ruleset.chains
         if not last[3] and (last[:3] in on_way or chains[last[:3]].policy == "accept"):
             return False  # no rule has led it there, or the kernel has dropped it by its routes or addresses
         if met.verdict == "accept":
@@ -294,6 +305,8 @@ class Candidates:
                     several = ERRORS.get(str(protocol), ())
                 elif "type" in own:
                     several = several[:1]
+                elif asked.get("state") == "established" and several:
+                    several = [{"type": "echo-reply", "code": 0}, *several]
                 elif "dport" in fields and "dport" not in own:
                     several = [{}, {"dport": self._ports[0] if self._ports else 443}]
                 whole = (headers.filled(fields | one | own) for one in several or [{}])
@@ -313,8 +326,16 @@ class Candidates:
 
     def _behind(self, key: Place, fields: Fields, way: frozenset[Place]) -> Iterator[Candidate]:
         """A packet that meets ``key`` behind those of its connection that are let by."""
+        self._unbegun.setdefault(key, UNBEGUN)
+        if self._unbegun[key] and self._exchanges.resets(fields, fields["proto"]) and "output" in self._hooks(key):
+            self._unbegun[key] = RESET
         found = (self._exchange(key, several, way) for several in self._exchanges.of(fields))
         yield from itertools.islice((one for one in found if one is not None), 1)
+
+    def _hooks(self, key: Place) -> set[str]:
+        """The hooks of the base chains that lead to ``key``."""
+        chain = self._ruleset.chains[key[:3]]
+        return {self._ruleset.chains[one].hook for one in (key[:3], *self._ruleset.callers_of(chain))}
 
     def _exchange(self, key: Place, several: Sequence[Fields], way: frozenset[Place]) -> Candidate | None:
         """``several`` packets of one connection, if those before the last are let by, and that one meets ``key``."""
@@ -326,6 +347,8 @@ class Candidates:
             if met is None:
                 return None
             if number == len(several):
+                if key[:3] in {place[:3] for place in met.came}:
+                    self._unbegun[key] = ""
                 if key not in met.met:
                     return None
             elif met.verdict != "accept" or "dnat" in met.fields.get("status", ()):

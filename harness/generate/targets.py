@@ -33,6 +33,7 @@ from harness.topology.parts import LOOPBACK
 
 LONGEST = 150
 """Characters of a scenario's name."""
+NOTHING_FOUND = "no packet was found: its matches exclude one another, or packets cannot be made for one of them"
 
 
 def joined(titles: Sequence[str]) -> str:
@@ -122,7 +123,7 @@ def why_none(device: SimulatedDevice, key: Place, before: Sequence[str] = ()) ->
         return "an earlier rule decides every packet"
     if before:
         return f"every packet tried for it is decided earlier, by {' or by '.join(before[:2])}"
-    return "no packet was found: its matches exclude one another, or packets cannot be made for one of them"
+    return NOTHING_FOUND
 
 
 def why_never(device: SimulatedDevice, key: Place) -> str:

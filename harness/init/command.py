@@ -15,11 +15,12 @@ from harness.batch.session import BatchSession
 from harness.errors import HarnessError
 from harness.generate import file, lab
 from harness.generate.device import SimulatedDevice
-from harness.generate.facts import look
+from harness.generate.facts import Facts, look
 from harness.generate.file import ScenarioDraft
+from harness.generate.interfaces import in_statements
 from harness.generate.packets import Candidate, Candidates
-from harness.generate.simulate import SimulatedRuleset
-from harness.generate.targets import Target, joined, targets, why_never, why_none
+from harness.generate.simulate import SimulatedRule, SimulatedRuleset
+from harness.generate.targets import NOTHING_FOUND, Target, joined, targets, why_never, why_none
 from harness.init import scenarios
 from harness.init.scenarios import MeasuredPackets
 from harness.model import layers
@@ -82,14 +83,16 @@ def run(
                 remedy="name a file that has one or includes it, such as the one that the firewall loads",
             )
         chosen = placed(lab.given(at), output) if at else lab.choose(facts)
-        progress(f"lab: {chosen.described}")
         about = list(targets(facts))
-        device = SimulatedDevice(SimulatedRuleset(facts), chosen.network)
-        writer = _Writer(rulesets, output, chosen, project)
-        work = _Work(about, device, writer)
+        work = _Work(about, _device(facts, chosen), _Writer(rulesets, output, chosen, project))
+        if not at and work.gains(_device(facts, wider := lab.choose(facts, wider=True))):
+            chosen = wider
+            work = _Work(about, _device(facts, chosen), _Writer(rulesets, output, chosen, project))
+        progress(f"lab: {chosen.described}")
         progress(f"found packets for {sum(map(bool, work.candidates.values()))} of {len(about)} rules and policies")
         if session is not None:
             work.measure(partial(_measured, session), progress)
+    writer = work.writer
     found = work.scenarios(measured=measure)
     missed = [(one, work.reason(one)) for one in about if one.key not in found]
     comments = [escape(f"{one.located}: {why}") for one, why in missed]
@@ -182,7 +185,7 @@ class _Work:
     def __init__(self, about: Sequence[Target], device: SimulatedDevice, writer: _Writer) -> None:
         self._targets = about
         self._device = device
-        self._writer = writer
+        self.writer = writer
         self._reasons: dict[Place, str] = {}
         self._measured: list[MeasuredPackets] = []
         self._tried: dict[Place, list[int]] = {}
@@ -193,6 +196,19 @@ class _Work:
         self._cases: dict[str, Case | str] = {}
         for _ in range(1 + TRIES):
             self._made([key for key, several in self.candidates.items() if not several])
+
+    def gains(self, wider: SimulatedDevice) -> bool:
+        """Whether a rule about interfaces that no packet was found for gets one in the lab of ``wider``."""
+        if len(wider.facing) <= len(self._device.facing):
+            return False
+        chains = self._device.ruleset.chains.values()
+        named = {rule.key for chain in chains for rule in chain.rules if any(in_statements(_objects(rule)))}
+        search = Candidates(wider)
+        return any(
+            next(search.of(key), None) is not None
+            for key, found in self.candidates.items()
+            if key in named and not found
+        )
 
     def _made(self, keys: Iterable[Place]) -> dict[Place, Candidate]:
         """One more packet for each rule or policy; what goes wrong for one rule is its reason, and no more."""
@@ -218,11 +234,11 @@ class _Work:
     def _read(self, texts: Mapping[str, tuple[dict[str, Any], ...]]) -> None:
         """Read packets back, as scenarios; why one is refused stands in place of its case."""
         drafts = {text: ScenarioDraft(f"packet {number}", sends) for number, (text, sends) in enumerate(texts.items())}
-        cases, refused = self._writer.read(list(drafts.values()))
+        cases, refused = self.writer.read(list(drafts.values()))
         self._cases |= {text: refused[number] for number, text in enumerate(drafts) if number in refused}
         accepted = [text for text in drafts if text not in self._cases]
         if refused:
-            cases, _ = self._writer.read([drafts[text] for text in accepted])
+            cases, _ = self.writer.read([drafts[text] for text in accepted])
         self._cases |= dict(zip(accepted, cases, strict=True))
 
     def measure(self, send: Measure, progress: Progress) -> None:
@@ -292,7 +308,7 @@ class _Work:
 
     def _untrue(self, drafts: Sequence[ScenarioDraft]) -> list[tuple[ScenarioDraft, str]]:
         """The scenarios that would not be read, or would not expect what was observed; with the reason."""
-        cases, refused = self._writer.read(drafts)
+        cases, refused = self.writer.read(drafts)
         if refused:
             return [
                 (drafts[number], f"what was observed could not be written: {why}") for number, why in refused.items()
@@ -312,7 +328,17 @@ class _Work:
             return why_never(self._device, target.key) or self._measured[numbers[0]].missed()
         names = {one.key: one.located for one in self._targets}
         before = [names[place] for place in self._packets.decided_before(target.key) if place in names]
-        return why_none(self._device, target.key, before)
+        why = why_none(self._device, target.key, before)
+        return (self._packets.unbegun(target.key) if why == NOTHING_FOUND else "") or why
+
+
+def _device(facts: Facts, chosen: lab.ChosenLab) -> SimulatedDevice:
+    return SimulatedDevice(SimulatedRuleset(facts), chosen.network)
+
+
+def _objects(rule: SimulatedRule) -> Iterator[dict[str, Any]]:
+    """The statements of ``rule`` as in nft's JSON."""
+    return ({word: what} for word, what in rule.statements)
 
 
 def _once(drafts: Iterable[ScenarioDraft]) -> list[ScenarioDraft]:

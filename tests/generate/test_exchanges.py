@@ -8,9 +8,9 @@ from harness.generate import lab
 from harness.generate.device import SimulatedDevice
 from harness.generate.exchanges import Exchanges
 from harness.generate.expressions import Fields
-from harness.generate.packets import Candidates
+from harness.generate.packets import RESET, UNBEGUN, Candidates
 from harness.generate.simulate import SimulatedRuleset
-from tests.listings import facts, packet, table
+from tests.listings import facts, key_of, packet, packets, table
 
 
 def test_an_error_quotes_the_packet_that_was_let_by() -> None:
@@ -73,3 +73,21 @@ def test_no_handshake_with_the_device_whose_kernel_resets_it() -> None:
     assert list(exchanges.of(fields))
     assert not list(exchanges.of(fields | {"to": "device"}))
     assert not list(exchanges.of(fields | {"from": "device"}))
+
+
+def test_a_host_that_lets_pings_in_answers_them() -> None:
+    request, answer = packet("guarded", "output", "ct state established,related")
+    assert (request["to"], request["icmp"]) == ("device", {})
+    assert answer == {"from": "device", "to": request["from"], "icmp": {"type": "echo-reply"}}
+
+
+def test_why_no_connection_was_begun_is_said() -> None:
+    found, made = facts("guarded"), packets("guarded")
+    program = key_of(found, "output", "tcp sport 80")
+    closed = next(one.place for one in found.rules if one.table == "closed")
+    for key, why in ((program, RESET), (closed, UNBEGUN)):
+        assert not list(made.of(key))
+        assert made.unbegun(key) == why
+    answers = key_of(found, "output", "ct state established,related")
+    assert next(made.of(answers), None) is not None
+    assert made.unbegun(answers) == ""

@@ -268,3 +268,10 @@ def test_the_policy_of_a_chain_is_not_before_a_rule_of_one_that_it_calls() -> No
     made = Candidates(SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network))
     assert next(made.of(("inet", "t", "marked", 9)), None) is None
     assert made.decided_before(("inet", "t", "marked", 9)) == []
+
+
+def test_a_rule_that_accepts_before_is_named_though_the_packet_passes_later_hooks() -> None:
+    found, made = facts("guarded"), packets("guarded")
+    key = key_of(found, "output", "ip daddr 127.0.0.0/8")
+    assert not list(made.of(key))
+    assert made.decided_before(key) == [key_of(found, "output", 'oif "lo"')]

@@ -71,3 +71,18 @@ def test_the_schema_is_beside_a_new_file_and_named_by_its_first_line(
     beside.write_text('{"mine": 1}')
     put_schema(beside.parent)
     assert beside.read_text() == '{"mine": 1}'
+
+
+def test_an_interface_that_no_rule_names_is_added_where_a_rule_needs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("harness.init.command.look", lambda *_: facts("guarded"))
+    (tmp_path / "guarded.nft").touch()
+    said: list[str] = []
+    run([Path("guarded.nft")], None, kernel="6.12", measure=False, progress=said.append)
+    assert "other0" in next(line for line in said if line.startswith("lab: "))
+    assert not any('oifname "virbr0" reject' in line for line in said)
+    written = (tmp_path / "scenarios/guarded.yaml").read_text()
+    assert 'forward: oifname \\"virbr0\\" reject' in written
+    assert "write steps with listen: and connect:" in written
