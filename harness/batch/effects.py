@@ -147,12 +147,10 @@ def measured(stages: Stages, packets: Sequence[Packet]) -> Iterator[Effects]:
         if rest := numbers[len(seen) :]:
             todo.appendleft(rest)
         for number, one in zip(numbers, seen, strict=False):
-            if one is not None:
-                found[number] = one
-            elif len(numbers) > 1:
+            if one.error and len(numbers) > 1:
                 todo.append(range(number, number + 1))
             else:
-                found[number] = Effects(error="the kernel was not done with a step when the next one began")
+                found[number] = one
     yield from (found[number] for number in range(len(packets)))
 
 
@@ -183,11 +181,11 @@ class Measuring:
         self._is_drawn = chance.decides(self.stage.ruleset.rules)
         self._may_be_refused = chance.may_refuse(self.stage.ruleset.rules)
 
-    def measure(self, packets: Sequence[Packet]) -> list[Effects | None]:
+    def measure(self, packets: Sequence[Packet]) -> list[Effects]:
         """The effects of the first of ``packets``: as many as could be sent from a fresh state, at least of one.
 
-        None is for one whose events cannot be told from those of others. Raises
-        :class:`~harness.errors.HarnessError` when something could not be observed.
+        One whose events cannot be told from those of others, or contradict each other, has an error. Raises
+        :class:`~harness.errors.HarnessError` where that may be so of any.
         """
         groups = [(number, frames) for number, steps in enumerate(packets) for frames in steps]
         left: list[_Left] = []
@@ -204,18 +202,24 @@ class Measuring:
             return self.is_fresh
 
         seen = self.stage.inject_each([frames for _, frames in groups], after)
-        found: list[Effects | None] = []
+        found: list[Effects] = []
         for number, several in groupby(zip(groups, seen, left, strict=False), key=lambda one: one[0][0]):
             parts = list(several)
             if len(parts) < len(packets[number]):
                 break
-            effects = [
-                self._effect(frame, observation, kept)
-                for (_, frames), observations, kept in parts
-                for frame, observation in zip(frames, observations or (), strict=False)
-            ]
-            is_clear = all(observations is not None for _, observations, _ in parts)
-            found.append(Effects(seen=tuple(effects)) if is_clear else None)
+            if any(observations is None for _, observations, _ in parts):
+                found.append(Effects(error="the kernel was not done with a step when the next one began"))
+                continue
+            try:
+                effects = [
+                    self._effect(frame, observation, kept)
+                    for (_, frames), observations, kept in parts
+                    for frame, observation in zip(frames, observations or (), strict=True)
+                ]
+            except HarnessError as error:
+                found.append(Effects(error=str(error).splitlines()[0]))
+            else:
+                found.append(Effects(seen=tuple(effects)))
         return found
 
     def _left(self, steps: Sequence[Step]) -> _Left:

@@ -6,7 +6,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -66,7 +66,7 @@ class Capture:
 
     def __init__(self, hosts: Iterable[Host]) -> None:
         self._sockets = [
-            (host, interface, _listening(host, interface))
+            _Listening(host, interface, opened := _opened(host, interface), cookie_of(opened))
             for host in hosts
             for interface in host.interfaces
             if interface not in _ports(host)
@@ -75,7 +75,7 @@ class Capture:
     @property
     def sockets(self) -> dict[int, tuple[str, str]]:
         """Host and interface of each socket, by its SO_COOKIE."""
-        return {cookie_of(listening): (host.name, interface) for host, interface, listening in self._sockets}
+        return {one.cookie: (one.host.name, one.interface) for one in self._sockets}
 
     def read(self) -> list[Captured]:
         """The frames that have arrived since the last call, per interface in order of arrival; does not wait.
@@ -84,12 +84,12 @@ class Capture:
         """
         realtime = time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         frames: list[Captured] = []
-        for host, interface, listening in self._sockets:
-            frames += _arrived(host, interface, listening, realtime)
-            _, lost = _STATISTICS.unpack(listening.getsockopt(SOL_PACKET, PACKET_STATISTICS, _STATISTICS.size))
+        for one in self._sockets:
+            frames += _arrived(one, realtime)
+            _, lost = _STATISTICS.unpack(one.socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, _STATISTICS.size))
             if lost:
                 raise BrokenMeasurement(
-                    f"the capture at {host.name} lost {counted(lost, 'frame')}: the receive buffer was full"
+                    f"the capture at {one.host.name} lost {counted(lost, 'frame')}: the receive buffer was full"
                 )
         return frames
 
@@ -99,7 +99,14 @@ def _ports(host: Host) -> set[str]:
     return {port for bridge in host.plan.bridges.values() for port in bridge.ports}
 
 
-def _listening(host: Host, interface: str) -> socket.socket:
+class _Listening(NamedTuple):
+    host: Host
+    interface: str
+    socket: socket.socket
+    cookie: int
+
+
+def _opened(host: Host, interface: str) -> socket.socket:
     listening = host.namespace.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
     listening.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
     listening.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
@@ -109,16 +116,15 @@ def _listening(host: Host, interface: str) -> socket.socket:
     return listening
 
 
-def _arrived(host: Host, interface: str, listening: socket.socket, realtime: int) -> Iterator[Captured]:
+def _arrived(listening: _Listening, realtime: int) -> Iterator[Captured]:
     """The frames queued at the socket; ``realtime`` is the offset of CLOCK_REALTIME to CLOCK_MONOTONIC, in ns."""
-    cookie = cookie_of(listening)
     while True:
         try:
-            frame, ancillary, flags, address = listening.recvmsg(LARGEST, ANCILLARY)
+            frame, ancillary, flags, address = listening.socket.recvmsg(LARGEST, ANCILLARY)
         except BlockingIOError:
             return
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-            raise BrokenMeasurement(f"a frame that arrived at {host.name} is longer than {LARGEST} bytes")
+            raise BrokenMeasurement(f"a frame that arrived at {listening.host.name} is longer than {LARGEST} bytes")
         stamp = 0
         for level, kind, payload in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
@@ -129,11 +135,11 @@ def _arrived(host: Host, interface: str, listening: socket.socket, realtime: int
         if address[3] in WITHOUT_ETHERNET:
             frame = framed(frame)
         yield Captured(
-            host=host.name,
-            device=interface,
+            host=listening.host.name,
+            device=listening.interface,
             time=stamp,
             frame=frame,
-            cookie=cookie,
+            cookie=listening.cookie,
             outgoing=address[2] == socket.PACKET_OUTGOING,
         )
 

@@ -84,10 +84,6 @@ class Netlink:
         for _ in self._request(kind, NLM_F_ACK, body):
             pass  # an acknowledgement ends it
 
-    def answers(self, kind: int, body: bytes) -> list[Message]:
-        """The answers to a request of type ``kind`` that is no dump. Raises :class:`OSError` when it is refused."""
-        return list(self._request(kind, NLM_F_ACK, body))
-
     def _request(self, kind: int, flags: int, body: bytes) -> Iterator[Message]:
         size = _HEADER.size + len(body)
         self._socket.send(_HEADER.pack(size, kind, NLM_F_REQUEST | flags, 0, 0) + body)

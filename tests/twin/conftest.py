@@ -242,7 +242,7 @@ def _measured(stage: MachineStage, frames: Sequence[batch.Packet]) -> Iterator[L
     for packet in frames:
         try:
             (found,) = measuring.measure([packet])
-            yield found or Effects(error="unclear")
+            yield found
         except HarnessError as error:
             yield Effects(error=str(error))
 
