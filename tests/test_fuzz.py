@@ -201,7 +201,7 @@ def image(data: bytes, folder: Path) -> None:
 
 
 def messages(data: bytes, _: Path) -> None:
-    nftrace.decoded(data, "device")
+    nftrace.decoded([data], "device")
 
 
 def records(data: bytes, _: Path) -> None:

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import os
 import pickle
-import re
 import subprocess
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from itertools import accumulate, groupby
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from harness.batch.messages import Effect, Effects, Listed, Loaded
+from harness.batch.messages import Effects, Listed, Loaded
+from harness.batch.reader import EffectReader, LeftBehind
 from harness.batch.remembered import State
-from harness.errors import BrokenMeasurement, HarnessError
-from harness.lab import neighbours
-from harness.model.observation import Connection, Delivery, Drop, Observation, ObservedPacket, Place, Step, Verdict
-from harness.model.result import PacketResult
+from harness.batch.stage import prepare
+from harness.errors import HarnessError
+from harness.model.observation import Step
 from harness.packets.frames import Frame
-from harness.packets.headers import fields, summarise
-from harness.reading.decision import FINAL, Outcome, arrivals, decisive, outcome
-from harness.recording import chance
-from harness.recording.sample import NotRecordableError, Sample
-from harness.ruleset import state
 
 if TYPE_CHECKING:
     from harness.batch.stage import Stage
@@ -36,26 +30,10 @@ Packet = Sequence[Sequence[Frame]]
 
 TOGETHER: Final = 32
 """Packets in one recording."""
-_LOG: Final = re.compile(r'\blog\b(?: prefix "[^"]*"| group \d+| level \w+)*')
-
-ICMP: Final = {
-    "net/ipv4/icmp_ratelimit": "0",
-    "net/ipv4/icmp_msgs_per_sec": "1000000",
-    "net/ipv4/icmp_msgs_burst": "1000000",
-    "net/ipv6/icmp/ratelimit": "0",
-    "net/ipv4/conf/all/send_redirects": "0",
-}
-"""Settings of the kernel by which the answer to a packet does not depend on those before; older kernels lack some."""
-OF_INTERFACE: Final = {"net/ipv4/conf/{}/send_redirects": "0"}
-"""The same, of each interface: redirects have a rate limit that cannot be lifted (ip_rt_send_redirect in route.c)."""
 
 
-def effects(
-    side: bytes, packets: Sequence[Packet], tracer: Callable[[], BaseTracer] | None
-) -> Iterator[Loaded | Effects]:
+def effects(side: bytes, packets: Sequence[Packet], tracer: Callable[[], BaseTracer]) -> Iterator[Loaded | Effects]:
     """Load the ruleset of ``side``, and send each of ``packets`` as if it were the first.
-
-    Without a ``tracer`` they are sifted, see :mod:`harness.batch.sift`.
 
     Raises :class:`~harness.errors.HarnessError` for a lab or ruleset that cannot be had.
     """
@@ -83,7 +61,7 @@ class Stages(Protocol):
 class _Stages:
     """A lab with its ruleset, and another one when that has come into a state that cannot be taken back."""
 
-    def __init__(self, network: Network, files: Files, tracer: Callable[[], BaseTracer] | None) -> None:
+    def __init__(self, network: Network, files: Files, tracer: Callable[[], BaseTracer]) -> None:
         self._sides = network, files, tracer
         self._stack = ExitStack()
         self._current: Measuring | None = None
@@ -118,11 +96,7 @@ def opened(stack: ExitStack, network: Network, files: Files, tracer: Callable[[]
 
         stage = armed = stack.enter_context(Experiment.open(network, {network.device: files}, tracer()))
         armed.arm(())
-    of_interfaces = {key.format(name): one for name in stage.device.interfaces for key, one in OF_INTERFACE.items()}
-    for name, value in (ICMP | of_interfaces).items():
-        with suppress(OSError, HarnessError):
-            stage.device.namespace.sysctl({name: value})
-    neighbours.hold(stage.device)
+    prepare(stage)
     return stage
 
 
@@ -154,15 +128,6 @@ def measured(stages: Stages, packets: Sequence[Packet]) -> Iterator[Effects]:
     yield from (found[number] for number in range(len(packets)))
 
 
-class _Left(NamedTuple):
-    """What a step left behind, and where chains decided."""
-
-    hooks: tuple[str, ...]
-    came: tuple[Place, ...]
-    elements: Mapping[str, tuple[str, ...]]
-    connections: tuple[Connection, ...]
-
-
 class Measuring:
     """Measures packets in one lab."""
 
@@ -171,15 +136,13 @@ class Measuring:
         self.is_fresh = True
         """Whether the state is that of the ruleset just loaded."""
         self._state = State(stage)
-        self._is_drawn = chance.decides(stage.ruleset.rules)
-        self._may_be_refused = chance.may_refuse(stage.ruleset.rules)
+        self._reader = EffectReader(stage.ruleset.rules)
 
     def follow(self) -> None:
         """Know the stage's ruleset, which is another one and as just loaded."""
         self.is_fresh = True
         self._state.follow()
-        self._is_drawn = chance.decides(self.stage.ruleset.rules)
-        self._may_be_refused = chance.may_refuse(self.stage.ruleset.rules)
+        self._reader = EffectReader(self.stage.ruleset.rules)
 
     def measure(self, packets: Sequence[Packet]) -> list[Effects]:
         """The effects of the first of ``packets``: as many as could be sent from a fresh state, at least of one.
@@ -188,7 +151,7 @@ class Measuring:
         :class:`~harness.errors.HarnessError` where that may be so of any.
         """
         groups = [(number, frames) for number, steps in enumerate(packets) for frames in steps]
-        left: list[_Left] = []
+        left: list[LeftBehind] = []
         steps_of_packet: list[Step] = []
         ends = set(accumulate(map(len, packets)))
         """Of how many groups a whole number of packets consists."""
@@ -212,7 +175,7 @@ class Measuring:
                 continue
             try:
                 effects = [
-                    self._effect(frame, observation, kept)
+                    self._reader.effect(frame, observation, kept)
                     for (_, frames), observations, kept in parts
                     for frame, observation in zip(frames, observations or (), strict=True)
                 ]
@@ -222,104 +185,9 @@ class Measuring:
                 found.append(Effects(seen=tuple(effects)))
         return found
 
-    def _left(self, steps: Sequence[Step]) -> _Left:
-        elements: dict[str, tuple[str, ...]] = {}
-        for name in sorted(set(self._state.remembered.sets(steps))):
-            with suppress(state.MissingError):
-                held = state.elements(self.stage.ruleset.nft, [name])
-                elements |= {key: tuple(sorted(found)) for key, found in held.items()}
-        hooks = (f"{step.hook} {step.verdict}" for step in steps if step.verdict in FINAL)
-        return _Left(
-            tuple(one for one, _ in groupby(hooks)),
-            tuple(_place(step) for step in steps if step.host == self.stage.device.name),
-            elements,
-            self._state.connections() if self._state.remembered.of_connections else (),
-        )
-
-    def _effect(self, frame: Frame, observation: Observation, left: _Left) -> Effect:
-        packet, device = decisive(observation), observation.device
-        seen = outcome(packet, device)
-        steps = [step for step in packet.steps if step.host == device]
-        _refuse_unlisted(steps)
-        drawn, by_chance = self._drawn(frame, observation, packet) if self._is_drawn else (frozenset(), "")
-        arrived = [_frame(one, drawn) for one in packet.deliveries if one.frame]
-        taken_in = [device] if device in arrivals(packet) else []
-        marks = [step.mark for step in steps]
-        is_tracked = seen.verdict is Verdict.ACCEPT and not drawn
-        return Effect(
-            verdict=str(seen),
-            decided=tuple(map(_place, seen.deciding)),
-            met=tuple(_place(step) for step in steps if step.kind != "return"),
-            came=tuple(dict.fromkeys([*map(_place, steps), *left.came])),
-            arrived=tuple(dict.fromkeys([*arrived, *taken_in])),
-            answers=tuple(dict.fromkeys(_frame(one, drawn) for one in observation.replies)),
-            mark=marks[-1] if marks else 0,
-            logs=tuple(
-                found[0]
-                for step in steps
-                if step.rule and "log" in step.rule.text
-                for found in _LOG.finditer(step.rule.text)
-            ),
-            elements=left.elements,
-            connections=tuple(sorted(map(_connection, left.connections))) if is_tracked else (),
-            hooks=left.hooks,
-            ended="" if arrived else _ended(packet.drop, device, seen),
-            by_chance=by_chance,
-        )
-
-    def _drawn(self, frame: Frame, observation: Observation, packet: ObservedPacket) -> tuple[frozenset[str], str]:
-        """The ports and addresses that chance has drawn, and why chance decides about the packet; "" if it does not."""
-        sample = Sample(
-            sent=PacketResult(action=0, summary=frame.summary, packet=packet.number, observation=observation),
-            rules=self.stage.ruleset.rules,
-            where="",
-        )
-        try:
-            if self._may_be_refused:
-                chance.refuse(sample)
-        except NotRecordableError as refused:
-            return chance.random_fields(sample), str(refused)
-        return chance.random_fields(sample), ""
-
-
-# --- one packet ---------------------------------------------------------------------------------
-
-
-def _refuse_unlisted(steps: Iterable[Step]) -> None:
-    if any(step.kind == "rule" and step.rule is None for step in steps):
-        raise BrokenMeasurement("a rule decided that is not in the ruleset's listing")
-
-
-def _ended(drop: Drop | None, device: str, seen: Outcome) -> str:
-    """Where and why the kernel of ``device`` dropped what the ruleset accepted; "" where it did not."""
-    if drop is None or drop.host != device or not str(seen).startswith("accept"):
-        return ""
-    return f"{drop.function}: {drop.reason}"
-
-
-def _place(step: Step) -> Place:
-    return step.family, step.table, step.chain, step.rule.handle if step.rule else 0
-
-
-def _frame(one: Delivery, drawn: frozenset[str]) -> str:
-    """What arrived, without what chance has drawn and without lengths of what the kernel quotes."""
-    found = fields(one.frame)
-    if drawn:
-        ports = {name: "*" if name in drawn else found.get(name, "") for name in ("sport", "dport")}
-        source = "*" if "src" in drawn else found.get("src")
-        ends = f"{source}:{ports['sport']} → {found.get('dst')}:{ports['dport']} {found.get('protocol')}"
-    else:
-        ends = summarise(one.frame)
-    more = [f"{name} {found[name]}" for name in ("ttl", "tos", "mss", "vlan") if found.get(name)]
-    return f"{one.host} {one.device}: {', '.join([ends, *more])}"
-
-
-def _connection(one: Connection) -> str:
-    ways = " / ".join(f"{way.src}:{way.sport} → {way.dst}:{way.dport}" for way in (one.original, one.reply))
-    status = ", ".join(name for name in one.status if name not in ("DYING",))
-    more = [f"mark {one.mark}"] * bool(one.mark) + [f"zone {one.zone}"] * bool(one.zone)
-    more += [f"helper {one.helper}"] * bool(one.helper)
-    return " ".join([f"protocol {one.protocol}", ways, one.state, status, *more])
+    def _left(self, steps: Sequence[Step]) -> LeftBehind:
+        elements, connections = self._state.left_by(steps)
+        return LeftBehind.of(steps, self.stage.device.name, elements, connections)
 
 
 # --- nft --optimize -----------------------------------------------------------------------------

@@ -107,10 +107,14 @@ def answers(request: Request, tracer: Callable[[], BaseTracer]) -> Iterator[msgs
             frames.use(prepared)
             cases = pickle.loads(pickled)
             yield from run(cases, tracer()) if in_one_lab else (run_alone(case, tracer()) for case in cases)
-        case AskedEffects(side=side, packets=packets, sift=sift):
+        case AskedEffects(side=side, packets=packets, sift=True):
+            from harness.batch.sift import sifted
+
+            yield from sifted(side, packets)
+        case AskedEffects(side=side, packets=packets):
             from harness.batch.effects import effects
 
-            yield from effects(side, packets, None if sift else tracer)
+            yield from effects(side, packets, tracer)
         case AskedOptimized(side=side):
             from harness.batch.effects import optimized
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from harness.model.observation import Place, Rule
+from harness.model.observation import Connection, Place, Rule
 from harness.model.result import PacketResult, Policy
 from harness.packets.frames import Frame
+from harness.ruleset.listing import Chain
 
 if TYPE_CHECKING:
     from harness.scenario.case import Case
@@ -42,7 +43,7 @@ class AskedCases(msgspec.Struct, frozen=True, kw_only=True, tag="cases"):
 
 
 class AskedEffects(msgspec.Struct, frozen=True, kw_only=True, tag="effects"):
-    """Packets for one ruleset: the answers are :class:`Loaded`, and :class:`Effects` of each."""
+    """Packets for one ruleset: the answers are :class:`Loaded`, and :class:`Effects` or :class:`Sifted` of each."""
 
     side: bytes
     """A pickled network, and the files of the ruleset of the device under test."""
@@ -95,6 +96,18 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     listing: str
 
 
+class Traced(msgspec.Struct, frozen=True, kw_only=True):
+    """What messages of nf_tables' trace are read with."""
+
+    device: str
+    """Name of the host that they come from."""
+    chains: tuple[Chain, ...]
+    table: str
+    """Name of the tables of tracing chains."""
+    interfaces: Mapping[int, str]
+    """Of the device, by their indexes."""
+
+
 class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
     """The ruleset that was loaded."""
 
@@ -103,6 +116,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
     policies: tuple[Policy, ...]
     whole: bool = True
     """Whether functions are watched, and not tracepoints only."""
+    traced: Traced | None = None
+    """Where packets are sifted: the answers are then :class:`Sifted`."""
 
 
 class Effect(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,3 +158,30 @@ class Effects(msgspec.Struct, frozen=True, kw_only=True, tag="effects"):
     seen: tuple[Effect, ...] = ()
     error: str = ""
     """Why they could not be measured."""
+
+
+class Sighting(msgspec.Struct, frozen=True, array_like=True):
+    """What was seen of one frame that was sent, as the kernel gave it."""
+
+    messages: tuple[bytes, ...]
+    """Datagrams of nf_tables' trace, see :mod:`harness.ruleset.nftrace`."""
+    arrived: tuple[tuple[str, str, bytes], ...]
+    """Host, interface and bytes of each frame that arrived."""
+
+
+class SiftedStep(msgspec.Struct, frozen=True, kw_only=True):
+    """What was seen of the frames of one step, in order, and what they left behind."""
+
+    sightings: tuple[Sighting, ...]
+    elements: Mapping[str, tuple[str, ...]] = {}
+    """As of :class:`Effect`."""
+    connections: tuple[Connection, ...] = ()
+    """What is tracked, where rules may change of connections what no packet shows."""
+
+
+class Sifted(msgspec.Struct, frozen=True, kw_only=True, tag="sifted"):
+    """What was seen of a packet and those before it; :mod:`harness.batch.sighting` makes :class:`Effects` of it."""
+
+    steps: tuple[SiftedStep, ...] = ()
+    error: str = ""
+    """Why that could not be observed."""

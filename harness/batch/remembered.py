@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -13,7 +13,7 @@ from harness.model.observation import Connection, Place, Step
 from harness.packets.headers import fields, framed
 from harness.reading.rules import bare
 from harness.recording.chance import excludes
-from harness.ruleset import conntrack
+from harness.ruleset import conntrack, state
 
 if TYPE_CHECKING:
     from harness.batch.stage import Stage
@@ -72,6 +72,16 @@ class Remembered:
             if names := _CHANGED.findall(text):
                 self._sets[rule.place] = tuple(f"{rule.family} {rule.table} {name}" for name in names)
             self.of_connections = self.of_connections or bool(_OF_CONNECTION.search(text))
+        chains = {chain for _, _, chain in self._statements} | {chain for _, _, chain, _ in self._sets}
+        self._names = [f"{chain}\0".encode() for chain in sorted(chains)]
+        """Those of chains that remember packets, as they end an attribute of netlink."""
+
+    def may_concern(self, messages: Iterable[bytes]) -> bool:
+        """Whether these messages of nf_tables' trace, as the kernel gave them, may name a chain that remembers packets.
+
+        A packet that comes to a chain has a message with its name, at the latest at its end.
+        """
+        return any(name in message for message in messages for name in self._names)
 
     def is_changed(self, steps: Iterable[Step]) -> bool:
         """Whether a packet with these ``steps`` may have come to a statement that remembers it."""
@@ -114,11 +124,19 @@ class State:
         """Know the statements of the stage's ruleset, which is another one."""
         self.remembered = Remembered(self._stage.ruleset)
 
-    def connections(self) -> tuple[Connection, ...]:
-        """What is tracked; nothing where this kernel does not list it."""
-        with suppress(Unsupported):
-            return self._tracked.list()
-        return ()
+    def left_by(self, steps: Sequence[Step]) -> tuple[dict[str, tuple[str, ...]], tuple[Connection, ...]]:
+        """What the sets hold that the rules of ``steps`` change, and, where rules may change of connections what no
+        packet shows, what is tracked; nothing where this kernel does not list it."""
+        elements: dict[str, tuple[str, ...]] = {}
+        for name in sorted(set(self.remembered.sets(steps))):
+            with suppress(state.MissingError):
+                held = state.elements(self._stage.ruleset.nft, [name])
+                elements |= {key: tuple(sorted(found)) for key, found in held.items()}
+        connections: tuple[Connection, ...] = ()
+        if self.remembered.of_connections:
+            with suppress(Unsupported):
+                connections = self._tracked.list()
+        return elements, connections
 
     def forget(self, steps: Iterable[Step]) -> bool:
         """Have the device forget packets with these ``steps``; whether it is again as just loaded."""

@@ -33,6 +33,7 @@ from harness.batch.messages import (
     Refused,
     Request,
     Seen,
+    Sifted,
 )
 from harness.errors import HarnessError
 from harness.generate.facts import Facts
@@ -126,7 +127,13 @@ class BatchSession:
 
         The first answer is the ruleset, then those of the packets come in order, when each is known.
         """
-        yield from self.answers(AskedEffects(side=pickle.dumps(side), packets=packets, sift=sift), Loaded | Effects)
+        request = AskedEffects(side=pickle.dumps(side), packets=packets, sift=sift)
+        if not sift:
+            yield from self.answers(request, Loaded | Effects)
+            return
+        from harness.batch import sighting
+
+        yield from sighting.effects(self.answers(request, Loaded | Sifted), packets)
 
     def optimized(self, side: tuple[Network, Files]) -> str:
         """What ``nft --optimize`` makes of the ruleset of ``side``, as nft lists it."""

@@ -1,38 +1,40 @@
 """A lab without a tracer: what nf_tables' trace and the interfaces of the other hosts show of a packet, and no more.
 
-It is quick, and it proves nothing by itself: who sifts measures again, with functions, what matters.
+It is quick, and it proves nothing by itself: who sifts measures again, with functions, what matters. What the kernel
+gives is read by :mod:`harness.batch.sighting`, here or, as an emulated kernel makes Python slow, by the controller.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Final, Self
 
-from harness.errors import BrokenMeasurement
+from harness.batch.messages import Loaded, Sifted, SiftedStep, Sighting, Traced
+from harness.batch.remembered import State
+from harness.batch.sighting import SightingReader
+from harness.batch.stage import prepare
+from harness.errors import BrokenMeasurement, HarnessError
 from harness.experiment.resolution import Resolution
 from harness.lab.capture import Capture
 from harness.lab.inject import Senders
 from harness.lab.lab import Host, Lab
-from harness.model.observation import Delivery, Loss, Observation, ObservedPacket, Step
+from harness.model.observation import Loss, Observation, Step
 from harness.packets.frames import Frame
 from harness.reading.words import loss_remedy
 from harness.ruleset.hosts import built
 from harness.ruleset.load import Ruleset
-from harness.ruleset.nftrace import TraceMessage
 from harness.ruleset.nftrace_chains import TraceChains
 from harness.scenario.case import Files
 from harness.topology.network import Network
 from harness.wait import wait_until
 
-ENGINE: Final = "none"
-"""Name of the engine that an observation from here has."""
 BACKLOG, CPU = 11, 12
 """Columns of /proc/net/softnet_stat (softnet_seq_show in net/core/net-procfs.c): frames that wait, and of which CPU."""
 SETTLED_S: Final = 5.0
 """Seconds within which the frames that wait are received."""
-ETHERNET: Final = 14
 
 
 class SiftStage:
@@ -48,7 +50,7 @@ class SiftStage:
         self._capture = Capture(host for host in lab.hosts.values() if host is not lab.device)
         self._neighbours = Resolution(lab, self._ruleset)
         self._senders = Senders(lab.hosts)
-        self._kernel = os.uname().release
+        self._reader = SightingReader(self._tracing.steps, lab.device.name, os.uname().release)
 
     @classmethod
     @contextmanager
@@ -85,49 +87,113 @@ class SiftStage:
         Raises :class:`~harness.errors.BrokenMeasurement` where messages or frames were lost.
         """
         found: list[tuple[Observation, ...] | None] = []
-        self._tracing.read()
-        self._capture.read()
-        overruns = self._tracing.overruns
+        self.forget_earlier()
         for frames in groups:
             steps: list[Step] = []
-            seen = [self._sent(frame, steps) for frame in frames]
+            seen: list[Observation | None] = []
+            for frame in frames:
+                own, observation = self._reader.read(frame, self.sight(frame))
+                steps += own
+                seen.append(observation)
             known = tuple(one for one in seen if one is not None)
             found.append(known if len(known) == len(seen) else None)
             if not after(steps):
                 break
-        if self._tracing.overruns != overruns:
-            raise BrokenMeasurement("messages of nf_tables' trace were lost", remedy=loss_remedy(Loss(trace=1)))
         return found
 
-    def _sent(self, frame: Frame, steps: list[Step]) -> Observation | None:
+    def forget_earlier(self) -> None:
+        """Read what the kernel has reported until now, and forget it."""
+        self._tracing.receive()
+        self._capture.read()
+
+    def sight(self, frame: Frame) -> Sighting:
+        """Send ``frame``; what is seen of it.
+
+        Raises :class:`~harness.errors.BrokenMeasurement` where messages or frames were lost.
+        """
+        overruns = self._tracing.overruns
         self._neighbours.of_frame(frame)
         self._senders.of(frame).send(frame.data)
         wait_until(is_received, SETTLED_S, "the frames that were sent to be received")
-        messages, captured = self._tracing.read(), self._capture.read()
-        steps += (step for _, step in messages if step)
-        if not _is_of(messages, frame):
-            return None
-        own = messages[0][0].id if messages else 0
-        packet = ObservedPacket(
-            number=0,
-            sender=frame.sender,
-            frame=frame.data,
-            steps=tuple(step for message, step in messages if step and message.id == own),
-            # Without functions nothing says which frame is an answer: all count as arrived.
-            deliveries=tuple(
-                Delivery(time=-1, host=one.host, device=one.device, frame=one.frame)
-                for one in captured
-                if not one.outgoing
-            ),
-        )
-        return Observation(
-            packets=(packet,),
-            loss=Loss(),
-            kernel=self._kernel,
-            engine=ENGINE,
-            device=self.device.name,
+        messages, captured = self._tracing.receive(), self._capture.read()
+        if self._tracing.overruns != overruns:
+            raise BrokenMeasurement("messages of nf_tables' trace were lost", remedy=loss_remedy(Loss(trace=1)))
+        arrived = ((one.host, one.device, one.frame) for one in captured if not one.outgoing)
+        return Sighting(tuple(messages), tuple(arrived))
+
+    def steps(self, messages: Iterable[bytes]) -> list[Step]:
+        """The steps that ``messages``, those of sightings, are about, in order."""
+        return [step for _, step in self._reader.steps(messages) if step]
+
+    @property
+    def traced(self) -> Traced:
+        """What its sightings are read with."""
+        steps, device = self._tracing.steps, self.device
+        return Traced(device=device.name, chains=self._ruleset.chains, table=steps.table, interfaces=device.names)
+
+
+def sifted(side: bytes, packets: Sequence[Sequence[Sequence[Frame]]]) -> Iterator[Loaded | Sifted]:
+    """Load the ruleset of ``side``, and send each of ``packets``, steps of frames, as if it were the first.
+
+    Raises :class:`~harness.errors.HarnessError` for a lab or ruleset that cannot be had.
+    """
+    network, files = pickle.loads(side)
+    with ExitStack() as stack:
+        sifting = _Sifting.open(stack, network, files)
+        yield sifting.loaded
+        for packet in packets:
+            if not sifting.is_fresh:
+                stack.close()
+                sifting = _Sifting.open(stack, network, files)
+            yield sifting.one(packet)
+
+
+class _Sifting:
+    """Sifts packets in one lab."""
+
+    def __init__(self, stage: SiftStage) -> None:
+        prepare(stage)
+        self._stage = stage
+        self._state = State(stage)
+        self.is_fresh = True
+        """Whether the state is that of the ruleset just loaded."""
+        stage.forget_earlier()
+
+    @classmethod
+    def open(cls, stack: ExitStack, network: Network, files: Files) -> Self:
+        """Build the lab, which ends with ``stack``, and load the ruleset ``files``."""
+        return cls(stack.enter_context(SiftStage.open(network, files)))
+
+    @property
+    def loaded(self) -> Loaded:
+        """The ruleset."""
+        ruleset = self._stage.ruleset
+        return Loaded(
+            kernel=os.uname().release,
+            rules=ruleset.rules,
+            policies=ruleset.policies,
             whole=False,
+            traced=self._stage.traced,
         )
+
+    def one(self, packet: Sequence[Sequence[Frame]]) -> Sifted:
+        """Send ``packet``, and have the device forget it."""
+        found: list[SiftedStep] = []
+        steps: list[Step] = []
+        try:
+            for frames in packet:
+                seen = tuple(map(self._stage.sight, frames))
+                messages = [message for one in seen for message in one.messages]
+                # Only a packet that the ruleset may remember has to be understood here.
+                own = self._stage.steps(messages) if self._state.remembered.may_concern(messages) else []
+                elements, connections = self._state.left_by(own)
+                found.append(SiftedStep(sightings=seen, elements=elements, connections=connections))
+                steps += own
+            self.is_fresh = self._state.forget(steps)
+        except HarnessError as error:
+            self.is_fresh = False
+            return Sifted(error=str(error).splitlines()[0])
+        return Sifted(steps=tuple(found))
 
 
 @contextmanager
@@ -150,20 +216,3 @@ def is_received() -> bool:
         _SOFTNET.append(os.open("/proc/net/softnet_stat", os.O_RDONLY | os.O_CLOEXEC))
     rows = os.pread(_SOFTNET[0], 1 << 16, 0).splitlines()
     return all(not int(row.split()[BACKLOG], 16) for row in rows)
-
-
-def _is_of(messages: Sequence[tuple[TraceMessage, Step | None]], frame: Frame) -> bool:
-    """Whether ``messages`` begin where a packet enters a hook first, and that is ``frame`` by its protocol and ends.
-
-    TTL, checksums and the service field may differ by then.
-    """
-    if not messages:
-        return True
-    first, step = messages[0]
-    if step is not None:
-        return False
-    sent, seen = frame.data[ETHERNET:], first.network
-    if not frame.family or not seen:
-        return True
-    protocol, ends = (9, slice(12, 20)) if frame.family == 4 else (6, slice(8, 40))
-    return (sent[protocol], sent[ends]) == (seen[protocol], seen[ends])

@@ -113,11 +113,12 @@ class Host:
         """Index by name, without ``lo``; indexes are unique in the lab."""
         self.netlink = namespace.enter(RouteSocket)
         """For requests to rtnetlink, from any thread; closed with the namespace."""
-        self._names = {LOOPBACK: "lo"} | {index: name for name, index in interfaces.items()}
+        self.names = {LOOPBACK: "lo"} | {index: name for name, index in interfaces.items()}
+        """Of its interfaces, by their indexes."""
 
     def interface(self, index: int) -> str:
         """Name of the interface with ``index``, which is ``skb->dev->ifindex``; "" when there is none."""
-        return self._names.get(index, "")
+        return self.names.get(index, "")
 
 
 class Lab:

@@ -10,6 +10,7 @@ import errno
 import functools
 import socket
 import struct
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import msgspec
@@ -100,27 +101,30 @@ class TraceSocket:
 
     def read(self) -> list[TraceMessage]:
         """What has come since the last call; it does not wait."""
-        found: list[TraceMessage] = []
+        return decoded(self.receive(), self._host)
+
+    def receive(self) -> list[bytes]:
+        """The same as the kernel gave it: see :func:`decoded`."""
+        found: list[bytes] = []
         while True:
             try:
-                datagram = self._socket.recv(RECEIVE)
+                found.append(self._socket.recv(RECEIVE))
             except BlockingIOError:
                 return found
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
                 self.overruns += 1
-                continue
-            found += decoded(datagram, self._host)
 
 
-def decoded(datagram: bytes, host: str) -> list[TraceMessage]:
-    """The trace messages in a datagram that was received on ``host``.
+def decoded(datagrams: Iterable[bytes], host: str) -> list[TraceMessage]:
+    """The trace messages in ``datagrams`` that were received on ``host``.
 
     Raises :class:`~harness.untrusted.Malformed` for one that is no kernel's.
     """
     with boundary("a message of nf_tables' trace cannot be read"):
-        return [decode(message, host) for message in messages(datagram) if message.type == NFT_MSG_TRACE]
+        found = (message for datagram in datagrams for message in messages(datagram))
+        return [decode(message, host) for message in found if message.type == NFT_MSG_TRACE]
 
 
 def decode(message: Message, host: str) -> TraceMessage:

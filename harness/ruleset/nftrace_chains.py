@@ -13,6 +13,7 @@ from harness.ruleset.listing import Chain
 from harness.ruleset.load import Ruleset
 from harness.ruleset.nft import NftError
 from harness.ruleset.nftrace import TraceMessage, TraceSocket
+from harness.ruleset.nftrace_steps import TraceSteps
 
 FIRST: Final = -(2**31)
 """The lowest priority. Of two chains with the same one, the later registered is evaluated first
@@ -29,12 +30,10 @@ class TraceChains:
     """
 
     def __init__(self, host: Host, ruleset: Ruleset, table: str = "") -> None:
-        self._host = host
         self._families: set[str] = set()
         """Those that have had tables of tracing chains."""
-        self.table = table or unused_table([ruleset])
-        """Name of the tables that hold the tracing chains."""
-        self._bases: dict[int, Chain] = {}
+        self.steps = TraceSteps(host.name, ruleset, table or unused_table([ruleset]), host.names)
+        """What messages mean."""
         self._trace = TraceSocket(host)
         self.follow(ruleset)
 
@@ -47,14 +46,19 @@ class TraceChains:
             raise HarnessError(f"nft refused the chains that trace the ruleset: {refused}") from None
         self._families |= {chain.family for chain in ruleset.chains if chain.is_base}
 
+    @property
+    def table(self) -> str:
+        """Name of the tables that hold the tracing chains."""
+        return self.steps.table
+
     def rename(self, ruleset: Ruleset) -> None:
         """Call what is traced by the rules of ``ruleset``, which has the same hooks."""
-        self._ruleset = ruleset
+        self.steps.ruleset = ruleset
 
     def anew(self) -> str:
         """Commands that load the tracing chains, in place of those that are there."""
         before = "".join(f"add table {one} {self.table}\ndelete table {one} {self.table}\n" for one in self._families)
-        return before + commands(self._ruleset, self.table)
+        return before + commands(self.steps.ruleset, self.table)
 
     @property
     def overruns(self) -> int:
@@ -66,34 +70,11 @@ class TraceChains:
 
         Those of the tracing chains have none. Steps have no time of their own: it is 0.
         """
-        return [(message, self._step(message)) for message in self._trace.read()]
+        return [(message, self.steps.step(message)) for message in self._trace.read()]
 
-    def _step(self, message: TraceMessage) -> Step | None:
-        if message.table == self.table:
-            return None
-        names = (message.family, message.table, message.chain)
-        # A message does not have its hook. A packet is in one base chain at a time, whose message comes first.
-        chain = self._ruleset.chain(*names)
-        if chain is not None and chain.is_base:
-            self._bases[message.id] = chain
-        base = self._bases.get(message.id)
-        return Step(
-            time=0,
-            host=self._host.name,
-            hook=base.hook if base else "",
-            family=message.family,
-            table=message.table,
-            chain=message.chain,
-            kind=message.kind,
-            verdict=message.verdict,
-            target=message.target,
-            rule=self._ruleset.rule(*names, message.handle) if message.handle else None,
-            policy_at=chain.position if chain is not None and message.kind == "policy" else None,
-            headers=message.network + message.transport,
-            iif=self._host.interface(message.iif),
-            oif=self._host.interface(message.oif),
-            mark=message.mark,
-        )
+    def receive(self) -> list[bytes]:
+        """The same as the kernel gave it, for :func:`harness.ruleset.nftrace.decoded`."""
+        return self._trace.receive()
 
 
 def unused_table(rulesets: Iterable[Ruleset]) -> str:

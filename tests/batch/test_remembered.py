@@ -71,3 +71,12 @@ def test_a_flow_that_is_offloaded_is_shown_by_its_rule() -> None:
     # What comes behind it may not match after that.
     then = builders.rule("flow add @quick tcp dport 443 accept", handle=8)
     assert Remembered(Ruleset((), [then])).is_changed([policy])
+
+
+def test_only_messages_that_name_a_chain_with_a_statement_may_be_about_a_packet_that_is_remembered() -> None:
+    plain = builders.rule("tcp dport 80 accept", chain="inet filter forward")
+    adds = builders.rule("add @seen { ip saddr }", chain="inet filter from_wan")
+    remembered = Remembered(Ruleset((), [plain, adds]))
+    assert remembered.may_concern([b"..filter\0forward\0..", b"..filter\0from_wan\0.."])
+    assert not remembered.may_concern([b"..filter\0forward\0..", b"..filter\0from_wan2\0.."])
+    assert not Remembered(Ruleset((), [plain])).may_concern([b"..filter\0forward\0.."])

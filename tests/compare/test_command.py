@@ -11,9 +11,11 @@ from typing import Any, cast
 
 import pytest
 
+from harness.batch import sighting
 from harness.batch.effects import effects, optimized
 from harness.batch.messages import Effect, Effects, Loaded
 from harness.batch.session import BatchSession
+from harness.batch.sift import sifted
 from harness.cache import cache_dir
 from harness.compare import command, sides
 from harness.compare.changes import HOOKS, Book, Change, Decider, Witness
@@ -75,7 +77,9 @@ class Here:
         return facts.load(*paths)
 
     def effects(self, side: Any, packets: Any, *, sift: bool) -> Iterator[Loaded | Effects]:
-        return effects(pickle.dumps(side), packets, None if sift else lambda: self.tracer)
+        if sift:
+            return sighting.effects(sifted(pickle.dumps(side), packets), packets)
+        return effects(pickle.dumps(side), packets, lambda: self.tracer)
 
     def optimized(self, side: Any) -> str:
         return optimized(pickle.dumps(side)).listing

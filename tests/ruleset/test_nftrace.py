@@ -93,10 +93,10 @@ def datagram(kind: int, body: bytes) -> bytes:
 
 def test_of_a_datagram_the_messages_of_the_trace_are_taken() -> None:
     body = bytes(message(NFT_MSG_TRACE, INET, *WHERE, kind(RULE), handle(9), verdict(1)).body)
-    found = decoded(datagram(NFT_MSG_TRACE, body) + datagram(NFT_MSG_TRACE - 1, body), "device")
+    found = decoded([datagram(NFT_MSG_TRACE, body) + datagram(NFT_MSG_TRACE - 1, body)], "device")
     assert [one.handle for one in found] == [9]
 
 
 def test_what_no_kernel_sends_is_refused() -> None:
     with pytest.raises(Malformed, match="a message of nf_tables' trace cannot be read"):
-        decoded(datagram(NFT_MSG_TRACE, b"\1"), "device")
+        decoded([datagram(NFT_MSG_TRACE, b"\1")], "device")

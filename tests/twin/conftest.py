@@ -18,8 +18,11 @@ import msgspec
 import pytest
 
 from harness.batch import effects as batch
+from harness.batch import sighting
 from harness.batch.messages import Effect, Effects, Loaded
-from harness.batch.sift import SiftStage, _on_one_cpu
+from harness.batch.sift import SiftStage, _on_one_cpu, sifted
+from harness.batch.sighting import SightingReader
+from harness.batch.stage import ICMP
 from harness.errors import HarnessError, Unsupported
 from harness.generate import facts, pool
 from harness.generate.device import SimulatedDevice
@@ -184,7 +187,7 @@ def compare(monkeypatch: pytest.MonkeyPatch) -> Callable[[Built, Path, int], lis
         sent = [(words, frames) for words, frames in sent if outside.reaches(frames[-1])][:packets]
         frames = [[own] for _, own in sent]
         outside.prepare()
-        answers = batch.effects(pickle.dumps((network, Files(files, find(files)))), frames, None)
+        answers = sighting.effects(sifted(pickle.dumps((network, Files(files, find(files)))), frames), frames)
         try:
             twins = list(_outcomes(answers, outside.hosts, outside.answering))
         except Unsupported as lacking:
@@ -388,13 +391,13 @@ class MachineStage(SiftStage):
         self._capture = _Capture(around, outside)  # type: ignore[assignment]
         self._neighbours = SimpleNamespace(of_frame=lambda _: None)  # type: ignore[assignment]
         self._senders = _Senders(host, around, outside)  # type: ignore[assignment]
-        self._kernel = os.uname().release
+        self._reader = SightingReader(self._tracing.steps, host.name, os.uname().release)
 
     @classmethod
     @contextmanager
     def of(cls, one: Built, host: Host, loaded: Ruleset, outside: Outside) -> Iterator[MachineStage]:
         """It, ready."""
-        for name, value in batch.ICMP.items():
+        for name, value in ICMP.items():
             with suppress(OSError, HarnessError):
                 one.inside.sysctl({name: value})
         with _on_one_cpu():

@@ -1,0 +1,130 @@
+"""What the kernel gave of packets that :mod:`harness.batch.sift` sent, read; nothing here touches the system."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from harness.batch.messages import Effect, Effects, Loaded, Sifted, SiftedStep, Sighting
+from harness.batch.reader import EffectReader, LeftBehind
+from harness.errors import BrokenMeasurement, HarnessError
+from harness.model.observation import Delivery, Loss, Observation, ObservedPacket, Step
+from harness.packets.frames import Frame
+from harness.packets.headers import ETHERNET
+from harness.ruleset.load import Ruleset
+from harness.ruleset.nftrace import TraceMessage, decoded
+from harness.ruleset.nftrace_steps import TraceSteps
+
+ENGINE: Final = "none"
+"""Name of the engine that an observation from here has."""
+FOREIGN: Final = "messages of nf_tables' trace are not those of the packet"
+
+
+class SightingReader:
+    """Makes observations of sightings; ``traced`` has the ruleset of the host ``device``, on a kernel ``kernel``."""
+
+    def __init__(self, traced: TraceSteps, device: str, kernel: str) -> None:
+        self._traced = traced
+        self._device = device
+        self._kernel = kernel
+
+    def steps(self, messages: Iterable[bytes]) -> list[tuple[TraceMessage, Step | None]]:
+        """The ``messages`` of a sighting, each with its step; those of tracing chains have none.
+
+        Raises :class:`~harness.untrusted.Malformed` for one that is no kernel's.
+        """
+        return [(message, self._traced.step(message)) for message in decoded(messages, self._device)]
+
+    def read(self, frame: Frame, seen: Sighting) -> tuple[list[Step], Observation | None]:
+        """The steps that were reported when ``frame`` was sent, and what was observed; None where messages are not all
+        of that packet. Raises as :meth:`steps`."""
+        messages = self.steps(seen.messages)
+        steps = [step for _, step in messages if step]
+        if not _is_of(messages, frame):
+            return steps, None
+        own = messages[0][0].id if messages else 0
+        packet = ObservedPacket(
+            number=0,
+            sender=frame.sender,
+            frame=frame.data,
+            steps=tuple(step for message, step in messages if step and message.id == own),
+            # Without functions nothing says which frame is an answer: all count as arrived.
+            deliveries=tuple(
+                Delivery(time=-1, host=host, device=device, frame=arrived) for host, device, arrived in seen.arrived
+            ),
+        )
+        observation = Observation(
+            packets=(packet,), loss=Loss(), kernel=self._kernel, engine=ENGINE, device=self._device, whole=False
+        )
+        return steps, observation
+
+
+def _is_of(messages: Sequence[tuple[TraceMessage, Step | None]], frame: Frame) -> bool:
+    """Whether ``messages`` begin where a packet enters a hook first, and that is ``frame`` by its protocol and ends.
+
+    TTL, checksums and the service field may differ by then.
+    """
+    if not messages:
+        return True
+    first, step = messages[0]
+    if step is not None:
+        return False
+    sent, seen = frame.data[ETHERNET:], first.network
+    if not frame.family or not seen:
+        return True
+    protocol, ends = (9, slice(12, 20)) if frame.family == 4 else (6, slice(8, 40))
+    return (sent[protocol], sent[ends]) == (seen[protocol], seen[ends])
+
+
+def effects(
+    answers: Iterable[Loaded | Sifted], packets: Iterable[Sequence[Sequence[Frame]]]
+) -> Iterator[Loaded | Effects]:
+    """The answers of a session that sifted ``packets``, with the effects in place of what the kernel gave."""
+    answers, sent = iter(answers), iter(packets)
+    reading: _Reading | None = None
+    for answer in answers:
+        if isinstance(answer, Loaded):
+            reading = _Reading(answer)
+            yield answer
+        elif reading is not None:
+            yield reading.effects(next(sent), answer)
+
+
+class _Reading:
+    """Reads what was seen of packets that came to a ruleset."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        assert loaded.traced is not None, "these packets were not sifted"
+        self._device = loaded.traced.device
+        ruleset = Ruleset(loaded.traced.chains, loaded.rules)
+        steps = TraceSteps(self._device, ruleset, loaded.traced.table, loaded.traced.interfaces)
+        self._sightings = SightingReader(steps, self._device, loaded.kernel)
+        self._effects = EffectReader(loaded.rules)
+
+    def effects(self, packet: Sequence[Sequence[Frame]], sifted: Sifted) -> Effects:
+        """The effects of ``packet``."""
+        if sifted.error:
+            return Effects(error=sifted.error)
+        try:
+            return Effects(
+                seen=tuple(
+                    effect
+                    for frames, step in zip(packet, sifted.steps, strict=True)
+                    for effect in self._of_step(frames, step)
+                )
+            )
+        except HarnessError as error:
+            return Effects(error=str(error).splitlines()[0])
+
+    def _of_step(self, frames: Sequence[Frame], step: SiftedStep) -> Iterator[Effect]:
+        steps: list[Step] = []
+        observations: list[Observation] = []
+        for frame, sighting in zip(frames, step.sightings, strict=True):
+            own, observation = self._sightings.read(frame, sighting)
+            if observation is None:
+                raise BrokenMeasurement(FOREIGN)
+            steps += own
+            observations.append(observation)
+        left = LeftBehind.of(steps, self._device, step.elements, step.connections)
+        for frame, observation in zip(frames, observations, strict=True):
+            yield self._effects.effect(frame, observation, left)

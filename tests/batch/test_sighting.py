@@ -1,0 +1,101 @@
+"""What the kernel gave of sifted packets, made by hand: what is made of it, and what is refused."""
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+import pytest
+
+from harness.batch import sighting
+from harness.batch.messages import Effects, Loaded, Sifted, SiftedStep, Sighting, Traced
+from harness.linux.nfnetlink import NFT_MSG_TRACE
+from harness.packets.frames import Frame
+from harness.ruleset import nftrace
+from harness.ruleset.listing import Chain
+from tests import builders
+from tests.ruleset.builders import attribute, nest, s32, u32
+
+INET, ACCEPT, DROP = 1, 1, 0
+RULE = builders.rule("tcp dport 443 accept", handle=9)
+SENT = builders.frame()
+FRAME = Frame(sender="client", interface="eth0", through="wire", data=SENT, summary="a SYN")
+LOADED = Loaded(
+    kernel="6.12",
+    rules=(RULE,),
+    policies=(),
+    whole=False,
+    traced=Traced(
+        device="device",
+        chains=(Chain(family="inet", table="filter", name="forward", hook="forward", policy="drop"),),
+        table="ours",
+        interfaces={2: "wan0"},
+    ),
+)
+
+
+def datagram(table: bytes, *attributes: bytes, number: int = 7) -> bytes:
+    body = struct.pack("=BBH", INET, 0, 0) + b"".join(
+        [attribute(nftrace.TABLE, table), attribute(nftrace.CHAIN, b"forward\0"), attribute(nftrace.ID, u32(number))]
+    )
+    body += b"".join(attributes)
+    return struct.pack("=IHHII", 16 + len(body), NFT_MSG_TRACE, 0, 0, 0) + body
+
+
+def entered(frame: bytes = SENT, number: int = 7) -> bytes:
+    """The message of the chain that switches the trace on."""
+    headers = attribute(nftrace.NETWORK_HEADER, frame[14:34]), attribute(nftrace.TRANSPORT_HEADER, frame[34:54])
+    return datagram(b"ours\0", attribute(nftrace.TYPE, u32(3)), *headers, number=number)
+
+
+def ruled(code: int, handle: int = 9, number: int = 7) -> bytes:
+    verdict = nest(nftrace.VERDICT, attribute(nftrace.VERDICT_CODE, s32(code)))
+    rule = attribute(nftrace.RULE_HANDLE, struct.pack(">Q", handle))
+    return datagram(b"filter\0", rule, attribute(nftrace.TYPE, u32(3)), verdict, number=number)
+
+
+def effects(*messages: bytes, arrived: tuple[tuple[str, str, bytes], ...] = ()) -> Effects:
+    """Of one packet, by way of the JSON in which it comes from a guest."""
+    seen = Sifted(steps=(SiftedStep(sightings=(Sighting(messages, arrived),)),))
+    came = msgspec.json.decode(msgspec.json.encode(seen), type=Sifted)
+    loaded = msgspec.json.decode(msgspec.json.encode(LOADED), type=Loaded)
+    first, found = sighting.effects([loaded, came], [[[FRAME]]])
+    assert first == LOADED
+    assert isinstance(found, Effects)
+    return found
+
+
+def test_a_packet_that_a_rule_accepts_and_that_arrives() -> None:
+    found = effects(entered(), ruled(ACCEPT), arrived=(("server", "eth0", builders.frame(ttl=63)),))
+    (effect,) = found.seen
+    assert (effect.verdict, effect.decided, effect.met) == ("accept", (RULE.place,), (RULE.place,))
+    assert effect.hooks == ("forward accept",)
+    assert effect.arrived == ("server eth0: 203.0.113.5:40000 → 10.0.2.2:443 tcp S (IPv4, 40 bytes), ttl 63",)
+
+
+@pytest.mark.parametrize(
+    ("messages", "error"),
+    [
+        ((entered(builders.frame(src="203.0.113.6")), ruled(DROP)), sighting.FOREIGN),
+        ((ruled(DROP),), sighting.FOREIGN),  # its beginning is missing
+        ((entered(), ruled(ACCEPT, handle=10)), "a rule decided that is not in the ruleset's listing"),
+        ((entered(), ruled(-1)), "breaks off in chain inet filter forward"),
+        ((), "was seen by no function, no nf_tables trace and no host"),
+        ((struct.pack("=IHHII", 17, NFT_MSG_TRACE, 0, 0, 0) + b"x",), "cannot be read"),
+    ],
+)
+def test_what_is_not_clear_is_an_error(messages: tuple[bytes, ...], error: str) -> None:
+    found = effects(*messages)
+    assert not found.seen
+    assert error in found.error
+
+
+def test_steps_of_other_packets_are_not_the_packets() -> None:
+    """Those of its answer, for instance, are left behind."""
+    (effect,) = effects(entered(), ruled(DROP), ruled(ACCEPT, number=8)).seen
+    assert (effect.verdict, effect.hooks) == ("drop", ("forward drop", "forward accept"))
+
+
+def test_why_a_packet_could_not_be_observed_is_kept() -> None:
+    _, found = sighting.effects([LOADED, Sifted(error="messages were lost")], [[[FRAME]]])
+    assert found == Effects(error="messages were lost")
