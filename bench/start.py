@@ -71,7 +71,7 @@ def rows(kernel: str, runs: int, *, everything: bool) -> list[str]:
         Measured(f"{kernel}: `pytest {one}`, cold", *pytest, "--nft-cold", *ONE),
         Measured(f"{kernel}: `pytest {one}`, restored", *pytest, *ONE),
     ]
-    if kernel == images.DEFAULT:
+    if kernel == images.DEFAULT_SERIES:
         subjects.append(
             Measured(f"{kernel}: `./run scenarios -k HTTPS-from`, restored", "./run", "scenarios", "-k", "HTTPS-from")
         )
@@ -101,7 +101,7 @@ def main(arguments: list[str]) -> int:
     load = os.getloadavg()[0]
     measured = [
         line
-        for kernel in options.kernel or [images.DEFAULT]
+        for kernel in options.kernel or [images.DEFAULT_SERIES]
         for line in rows(kernel, options.runs, everything=options.all)
     ]
     sizes = ", ".join(f"{one.bytes >> 20} MiB ({one.name.partition('-')[0]})" for one in template.all_templates())

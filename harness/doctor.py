@@ -18,7 +18,7 @@ from harness.linux.btf import FOLDER as BTF
 from harness.linux.features import Support
 from harness.ruleset.nft import nft_version
 from harness.ruleset.process import BINDINGS
-from harness.vm import debian, images, initramfs, privileged
+from harness.vm import images, initramfs, privileged
 from harness.vm.accelerator import accelerator
 from harness.vm.guest import Guest
 
@@ -82,7 +82,11 @@ def place() -> str:
     if probes.able:
         return f"scenarios run on the host's kernel {os.uname().release}: it has function probes"
     image = images.find(images.DEFAULT)
-    where = Guest.plan(image).describe() if image else f"Linux {images.DEFAULT} in a microVM, fetched at the first run"
+    where = (
+        Guest.plan(image).describe()
+        if image
+        else f"{images.fetched_by_default()} in a microVM, fetched at the first run"
+    )
     return f"scenarios run on {where}: {probes.reason}"
 
 
@@ -196,11 +200,11 @@ def _images(vm: bool) -> Iterator[Capability]:
         yield Capability("KVM", name == "kvm", reason, "not needed: QEMU emulates (TCG), which is slower")
         return
     try:
-        debian.require()
+        fetched = images.fetched_by_default()
     except Unsupported as lacking:
         yield Capability("kernel images", False, f"{names}; {lacking.sentence}", lacking.remedy, needed=vm)
     else:
-        yield Capability("kernel images", True, f"{names}; Linux {images.DEFAULT} is fetched at the first run")
+        yield Capability("kernel images", True, f"{names}; {fetched} is fetched at the first run")
 
 
 def _program(name: str, package: str, use: str) -> Capability:

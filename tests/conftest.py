@@ -245,9 +245,10 @@ def kernel(this_cache: Path) -> str:
     for program in ("qemu-system-x86_64", "busybox"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed, so no microVM can be booted")
-    if images.find(images.DEFAULT) is None:
-        pytest.skip(f"no kernel image is here; run nft-harness kernels fetch {images.DEFAULT}")
-    return images.DEFAULT
+    image = images.find(images.DEFAULT)
+    if image is None:
+        pytest.skip("no kernel image is here; run nft-harness kernels fetch")
+    return image.release
 
 
 @pytest.fixture

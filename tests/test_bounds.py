@@ -22,8 +22,7 @@ from harness.packets.replay import packets as captured
 from harness.packets.spec import Pcap
 from harness.scenario.load import load_lab
 from harness.scenario.problems import problems
-from harness.vm import images
-from harness.vm.images import Image
+from harness.vm.kernel_image import Image, release_of
 from harness.vm.vmlinux import vmlinux
 
 REPOSITORY = Path(__file__).parents[1]
@@ -88,7 +87,7 @@ def test_a_lab_of_many_interfaces_is_refused(tmp_path: Path) -> None:
 READERS: dict[str, tuple[str, int, Callable[[Path], object]]] = {
     "results": ("a.nft.json", bounds.RESULT_BYTES, lambda file: stored_results.load([file])),
     "settings": ("pytest.ini", bounds.SETTINGS_BYTES, lambda file: project.find([file], file.parent)),
-    "kernel": ("vmlinuz", bounds.KERNEL_BYTES, images.release_of),
+    "kernel": ("vmlinuz", bounds.KERNEL_BYTES, release_of),
     "kernel-to-unpack": (
         "vmlinuz",
         bounds.KERNEL_BYTES,
@@ -163,10 +162,10 @@ def test_a_kernel_image_that_was_cut_off_or_changed_is_a_sentence(tmp_path: Path
         with pytest.raises(HarnessError, match="is not a complete kernel image; fetch it again"):
             vmlinux(image)
         with pytest.raises(Unsupported, match="is not a kernel image"):
-            images.release_of(file)
+            release_of(file)
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(Unsupported, match="Is a FIFO"):
-        images.release_of(tmp_path / "fifo")
+        release_of(tmp_path / "fifo")
 
 
 def test_a_release_is_no_path(tmp_path: Path) -> None:
@@ -176,7 +175,7 @@ def test_a_release_is_no_path(tmp_path: Path) -> None:
     whole[0x300:0x310] = b"../../etc x\0\0\0\0\0"
     (tmp_path / "vmlinuz").write_bytes(whole)
     with pytest.raises(Unsupported, match="names no release"):
-        images.release_of(tmp_path / "vmlinuz")
+        release_of(tmp_path / "vmlinuz")
 
 
 def test_changed_captures_are_a_sentence_or_packets(tmp_path: Path) -> None:

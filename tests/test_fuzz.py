@@ -33,7 +33,8 @@ from harness.scenario.problems import checked
 from harness.topology.builtin import LABS
 from harness.topology.network import Network
 from harness.tracer import events
-from harness.vm import images, vmlinux
+from harness.vm import vmlinux
+from harness.vm.kernel_image import release_of
 
 ROOT = Path(__file__).parent.parent
 CORPUS = Path(__file__).parent / "corpus"
@@ -196,7 +197,7 @@ def types(data: bytes, _: Path) -> None:
 
 def image(data: bytes, folder: Path) -> None:
     (file := folder / "vmlinuz").write_bytes(data)
-    images.release_of(file)
+    release_of(file)
     vmlinux.unpacked(data, file)
 
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from harness.errors import Unsupported
 from harness.linux import features
 from harness.project import Project
-from harness.vm import images
-from harness.vm.images import Image
+from harness.vm import images, nft
+from harness.vm.kernel_image import Image
 from harness.vm.nft import ImageNft
 from harness.vm.placement import AUTO, asked_kernels, asked_nft
 from harness.vm.placement import HOST as HOST_KERNEL
@@ -43,14 +43,14 @@ def planned(project: Project, kernels: Sequence[str] = (), nft_program: str = ""
     for name in asked:
         if name not in (AUTO, HOST_KERNEL):
             images.refuse_unknown(name, (AUTO, HOST_KERNEL))
-    if program not in (images.IMAGE, images.HOST):
-        images.refuse_unknown(program, (images.IMAGE, images.HOST))
+    if program not in (nft.IMAGE, nft.HOST):
+        images.refuse_unknown(program, (nft.IMAGE, nft.HOST))
     natively = HOST_KERNEL in asked or (AUTO in asked and features.function_probes().able)
     found = _images(asked, natively=natively)
     there = tuple(filter(None, found.values()))
-    if program == images.HOST or (not found and program == images.IMAGE):
+    if program == nft.HOST or (not found and program == nft.IMAGE):
         return Planned(there, natively)
-    if program == images.IMAGE:
+    if program == nft.IMAGE:
         absent = [name for name, image in found.items() if image is None]
         missing = f"run nft-harness kernels fetch {' '.join(absent)} to have its nft" if absent else ""
         return Planned(there, natively, _newest(there), missing)

@@ -11,6 +11,8 @@ OPTIONS: Final = ("--kernel", "--nft-kernel")
 """Of commands; pytest has the second, and whoever comes from there may go on with it."""
 KERNEL_HELP: Final = "auto (default), host, a version such as 6.12, installed, or a path"
 
+DEFAULT_HELP: Final = "default: 6.12, or the distribution's own kernel where no Debian archive is known"
+
 
 def _named(*words: str) -> Callable[[str], str]:
     def check(text: str) -> str:

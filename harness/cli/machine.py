@@ -17,16 +17,17 @@ from harness.text import colour, in_colour, lines
 
 def kernels(parser: argparse.ArgumentParser) -> None:
     """List, fetch and remove kernel images."""
-    from harness.vm import images, progress, template
+    from harness.vm import images, kernel_image, progress, template
 
     def show(_: argparse.Namespace) -> int:
         rows = []
+        default = images.find(images.DEFAULT)
         for image in images.images():
-            how = images.ADDED if image.is_added else "default" if image.series == images.DEFAULT else ""
+            how = "default" if image == default else kernel_image.ADDED if image.is_added else ""
             rows.append((image.series, how, image.release, str(image.vmlinuz)))
-        fetched = {series for series, how, _, _ in rows if how != images.ADDED}
+        fetched = {series for series, how, _, _ in rows if how != kernel_image.ADDED}
         for series in images.SERIES.keys() - fetched:
-            how = "default" if series == images.DEFAULT else ""
+            how = "default" if default is None and series == images.DEFAULT_SERIES else ""
             rows.append((series, how, "-", f"nft-harness kernels fetch {series}"))
         for series, how, release, place in sorted(rows, key=lambda row: [int(number) for number in row[0].split(".")]):
             print(f"{series:6}{how:9}{release:24}{place}")
@@ -73,7 +74,10 @@ def kernels(parser: argparse.ArgumentParser) -> None:
     action.set_defaults(run=show)
     action = actions.add_parser("fetch", help="download images from the Debian archive, unless they are in the cache")
     action.add_argument(
-        "version", nargs="*", default=[images.DEFAULT], help=f"{', '.join(images.SERIES)}; default: {images.DEFAULT}"
+        "version",
+        nargs="*",
+        default=[images.DEFAULT],
+        help=f"{', '.join(images.SERIES)}; {names.DEFAULT_HELP}",
     )
     action.set_defaults(run=fetch)
     action = actions.add_parser(
@@ -88,7 +92,7 @@ def kernels(parser: argparse.ArgumentParser) -> None:
     action = actions.add_parser(
         "warm", help="make templates: guests saved when ready to run, restored in about two seconds"
     )
-    action.add_argument("version", nargs="*", default=[images.DEFAULT], help=f"default: {images.DEFAULT}")
+    action.add_argument("version", nargs="*", default=[images.DEFAULT], help=names.DEFAULT_HELP)
     action.set_defaults(run=warm)
     action = actions.add_parser("remove", help="delete images and their templates from the cache folder")
     action.add_argument("version", nargs="+", help="a series (6.12) or a release (6.12.107+deb13-amd64)")
@@ -143,7 +147,7 @@ def discover(parser: argparse.ArgumentParser) -> None:
         *names.OPTIONS,
         type=names.image,
         default=DEFAULT,
-        help=f"kernel of the microVM, where that of this machine cannot be traced; default: {DEFAULT}",
+        help=f"kernel of the microVM, where that of this machine cannot be traced; {names.DEFAULT_HELP}",
     )
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
@@ -251,7 +255,7 @@ def trace(parser: argparse.ArgumentParser) -> None:
         *names.OPTIONS,
         type=names.image,
         default=DEFAULT,
-        help=f"kernel of the microVM, if one is needed; default: {DEFAULT}",
+        help=f"kernel of the microVM, if one is needed; {names.DEFAULT_HELP}",
     )
     add("--dump-program", action="store_true", help="print the BPF program, instruction by instruction")
     add("--dump-metadata", action="store_true", help="print which number stands for which function in events")
@@ -276,7 +280,7 @@ def vm(parser: argparse.ArgumentParser) -> None:
         *names.OPTIONS,
         type=names.image,
         default=DEFAULT,
-        help=f"a version such as 6.12, installed, or a path; default: {DEFAULT}",
+        help=f"a version such as 6.12, installed, or a path; {names.DEFAULT_HELP}",
     )
     parser.add_argument("argv", nargs="+", metavar="COMMAND", help="a program and its arguments, after --")
     parser.set_defaults(run=run)

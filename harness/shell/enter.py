@@ -50,7 +50,8 @@ from harness.scenario.load import load_all
 from harness.scenario.models.actions import ChangeAction, FlushAction, NftAction, ReloadAction, SendAction
 from harness.text import say
 from harness.topology import changes, drawing
-from harness.vm import images, nft, placement
+from harness.vm import nft, placement
+from harness.vm.kernel_image import Image
 from harness.vm.port import in_guest, port
 
 READY = "terminal"
@@ -78,7 +79,7 @@ class ShellRequest(msgspec.Struct, frozen=True, kw_only=True):
     """As ``--nft-kernel``."""
     modules: str = ""
     """As ``--nft-modules``: names, with commas between them."""
-    nft_program: str = images.IMAGE
+    nft_program: str = nft.IMAGE
     """As ``--nft-program``."""
 
 
@@ -255,7 +256,7 @@ def _write(target: int, data: bytes) -> None:
 # --- in a microVM -------------------------------------------------------------------------------
 
 
-def _in_guest(case: Case, request: ShellRequest, image: images.Image) -> int:
+def _in_guest(case: Case, request: ShellRequest, image: Image) -> int:
     from harness.vm.microvm import wrapper
 
     here = [*wrapper(), "--kernel", str(image.vmlinuz), "--nft", image.nft_argument]

@@ -12,6 +12,7 @@ from harness.linux import modules
 from harness.tracer.discover import Functions
 from harness.tracer.survey import Survey
 from harness.vm import images, progress
+from harness.vm.kernel_image import Image
 
 INSIDE = "--inside"
 """Hidden option: this is the process in the microVM."""
@@ -37,7 +38,7 @@ def send() -> None:
     sys.stdout.buffer.write(msgspec.json.encode(Survey().functions()))
 
 
-def _in_a_guest(image: images.Image) -> Functions:
+def _in_a_guest(image: Image) -> Functions:
     from harness.vm.microvm import wrapper
 
     ask = [sys.executable, "-m", "harness.cli", "discover", INSIDE]

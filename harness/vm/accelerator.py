@@ -17,7 +17,7 @@ import msgspec
 
 from harness.cache import cache_dir, keep
 from harness.errors import Unsupported
-from harness.vm.images import Image
+from harness.vm.kernel_image import Image
 
 TRIAL_DEADLINE = 5.0
 """Seconds for a guest to come up by KVM; it takes less than one."""

@@ -21,6 +21,11 @@ from pathlib import Path
 from harness.errors import Unsupported
 from harness.vm.progress import Progress
 
+
+class NoArchive(Unsupported):
+    """This machine knows no Debian archive."""
+
+
 MIRROR_VARIABLE = "NFT_HARNESS_DEBIAN_MIRROR"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
@@ -82,6 +87,14 @@ def download_own(names: Sequence[str], parts: re.Pattern[str], folder: Path, pro
     return sorted(folder.glob("*.deb"))
 
 
+def is_known(name: str) -> bool:
+    """Whether this machine's own apt has a package ``name``; False without apt."""
+    try:
+        return bool(_run(["apt-cache", "--no-all-versions", "show", name]))
+    except (Unsupported, OSError):
+        return False
+
+
 def named(package: Path) -> tuple[str, str]:
     """Name and version of the file of a package."""
     fields = _run(["dpkg-deb", "--show", "--showformat=${Package} ${Version}", str(package)]).split()
@@ -89,9 +102,8 @@ def named(package: Path) -> tuple[str, str]:
 
 
 def _download(suite: str, choose: Callable[[_Apt], list[str]], folder: Path, progress: Progress) -> list[Path]:
-    require()
     failures = []
-    for archive in _archives():
+    for archive in archives():
         apt = _Apt(folder, archive, suite)
         try:
             apt.run("apt-get", "update", step=f"reading the package list of Debian {suite}", progress=progress)
@@ -110,16 +122,21 @@ def unpack(package: Path, folder: Path) -> None:
     _run(["dpkg-deb", "--extract", str(package), str(folder)])
 
 
-def require() -> None:
-    """Raise :class:`Unsupported` unless this machine can fetch and verify Debian's kernels."""
+def archives() -> list[str]:
+    """Addresses where this machine may find the Debian archive, the surest first.
+
+    Raises :class:`Unsupported` unless it can fetch and verify Debian's kernels, :class:`NoArchive` where it knows none.
+    """
     if platform.machine() != "x86_64":
         raise Unsupported(f"kernel images are for x86_64, and this machine is {platform.machine()}")
     _require_tools()
+    found = _archives()
     if not KEYRING.exists():
         raise Unsupported(
             f"{KEYRING} is missing, so that no download could be verified",
             remedy="run apt-get install debian-archive-keyring",
         )
+    return found
 
 
 def _require_tools() -> None:
@@ -132,7 +149,6 @@ def _require_tools() -> None:
 
 
 def _archives() -> list[str]:
-    """Addresses where this machine may find the Debian archive, the surest first."""
     if mirror := os.environ.get(MIRROR_VARIABLE):
         return [mirror]
     fields = "$(REPO_URI) $(ORIGIN) $(LABEL)"
@@ -146,14 +162,14 @@ def _archives() -> list[str]:
             unknown.append(address)
     if not listing:
         unknown = _unread()
-    archives = [address for address in dict.fromkeys(known + unknown) if not address.startswith("cdrom:")]
-    if not archives:
-        raise Unsupported(
+    found = [address for address in dict.fromkeys(known + unknown) if not address.startswith("cdrom:")]
+    if not found:
+        raise NoArchive(
             "the apt sources of this machine name no Debian archive",
             remedy=f"set {MIRROR_VARIABLE} to the address of one, use --nft-kernel installed, or a kernel of packages: "
             "nft-harness kernels add",
         )
-    return archives
+    return found
 
 
 def _unread() -> list[str]:

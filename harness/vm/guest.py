@@ -9,7 +9,7 @@ import shlex
 from harness.errors import HarnessError
 from harness.vm import initramfs, machine, microvm, template
 from harness.vm.accelerator import accelerator
-from harness.vm.images import Image
+from harness.vm.kernel_image import Image
 from harness.vm.progress import Progress
 
 

@@ -14,67 +14,31 @@ Packages are unpacked, never installed: that would build an initramfs and change
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
-from harness import untrusted
-from harness.bounds import KERNEL_BYTES
 from harness.cache import why_not
 from harness.errors import Unsupported
-from harness.vm import debian, image_cache, nft
+from harness.vm import debian, image_cache, kernel_image, nft
+from harness.vm.kernel_image import Image
 from harness.vm.progress import Progress, silent
 
 SERIES = {"6.1": "bookworm", "6.12": "trixie", "7.2": "sid"}
 """Kernel series that can be fetched, and the Debian suite that has them; oldest first."""
 
-IMAGE, HOST = "image", "host"
-"""Which nft reads rulesets: that of the kernel image, where there is one, or this machine's own."""
+DEFAULT_SERIES = "6.12"
+"""The series that is booted by default where this machine knows a Debian archive."""
 
-DEFAULT = "6.12"
-"""The series that is booted by default."""
+DEFAULT = "default"
+"""The name of the kernel that is booted by default: of :data:`DEFAULT_SERIES`, or else the distribution's own."""
 
 INSTALLED = "installed"
 """The name of the kernel that is installed on this machine."""
 
-ADDED = "added"
-"""File of an image that was not fetched: the packages that it is of."""
-
 RETRY_S = 24 * 3600.0
 """Seconds after which what could not be fetched is fetched again without an explicit request."""
-
-
-class Image(msgspec.Struct, frozen=True, kw_only=True):
-    """A kernel that can be booted."""
-
-    release: str
-    """As ``uname -r`` says it, e.g. ``6.12.107+deb13-amd64``."""
-    vmlinuz: Path
-    modules: Path
-    """Folder that has ``lib/modules/<release>`` with its ``modules.dep``: the base of depmod(8) and modprobe(8)."""
-    config: Path | None
-    nft: nft.ImageNft | None = None
-    """What reads rulesets in its guests; None is the machine's own."""
-
-    @property
-    def nft_argument(self) -> str:
-        """For the option --nft of :mod:`harness.vm.microvm`."""
-        return str(self.nft.folder) if self.nft else HOST
-
-    @property
-    def is_added(self) -> bool:
-        """Whether it is of packages that a user gave, and not the project's choice for its series."""
-        return (self.modules / ADDED).exists()
-
-    @property
-    def series(self) -> str:
-        """The first two numbers of the release, e.g. ``6.12``."""
-        return ".".join(re.findall(r"\d+", self.release)[:2])
 
 
 def images() -> tuple[Image, ...]:
@@ -85,7 +49,7 @@ def images() -> tuple[Image, ...]:
     found = []
     for folder in image_cache.folder().glob("[!.]*"):
         try:
-            found.append(read(folder))
+            found.append(kernel_image.read(folder))
         except OSError as error:
             raise Unsupported(f"the kernel image in {folder} can't be read: {error.strerror}") from None
         except Unsupported as error:
@@ -95,83 +59,24 @@ def images() -> tuple[Image, ...]:
 
 
 def find(version_or_path: str) -> Image | None:
-    """The image called ``6.12`` (the newest fetched of that series), ``6.12.107+deb13-amd64``, ``installed`` or
-    ``path/to/it``.
+    """The image called ``6.12`` (the newest fetched of that series), ``6.12.107+deb13-amd64``, ``default``,
+    ``installed`` or ``path/to/it``.
 
-    What contains a slash is a path, see :func:`read`. None when the cache has no such version.
+    What contains a slash is a path, see :func:`harness.vm.kernel_image.read`. None when the cache has no such version.
     Raises :class:`Unsupported` when there is no kernel image at the path, or none that can be read is installed.
     """
+    if version_or_path == DEFAULT:
+        return find(DEFAULT_SERIES) or _own()
     if version_or_path == INSTALLED:
         return installed()
     if "/" in version_or_path:
-        return read(Path(version_or_path).expanduser().absolute())
+        return kernel_image.read(Path(version_or_path).expanduser().absolute())
     fitting = [
         image
         for image in images()
         if version_or_path == image.release or (version_or_path == image.series and not image.is_added)
     ]
     return fitting[-1] if fitting else None
-
-
-def refuse_unknown(name: str, words: Sequence[str] = ()) -> None:
-    """Raise :class:`Unsupported` where ``name`` is that of no image that is here or can be fetched.
-
-    ``words`` are other names that the option takes, for the remedy.
-    """
-    if name not in SERIES and find(name) is None:
-        raise Unsupported(
-            f"there is no kernel image {name!r}",
-            remedy=f"use one of {', '.join((*words, *SERIES, INSTALLED))}, or the path of a kernel of your own (with a "
-            "slash in it)",
-        )
-
-
-def get(version_or_path: str, progress: Progress = silent) -> Image:
-    """The image of that name, fetched if it is not there; errors of :func:`find` and :func:`fetch`."""
-    return find(version_or_path) or fetch(version_or_path, progress)
-
-
-def nft_called(asked: str, image: Image | None) -> nft.ImageNft | None:
-    """The nft called ``asked`` for scenarios that run on ``image`` (None: on the machine's own kernel).
-
-    It is :data:`IMAGE`, :data:`HOST`, or the name of another image as of :func:`find`. None is this machine's own.
-    Raises :class:`Unsupported` when that image is not here or has none.
-    """
-    if asked == HOST:
-        return None
-    if asked == IMAGE:
-        return image.nft if image else None
-    other = find(asked)
-    if other is None or other.nft is None:
-        raise Unsupported(
-            f"no nft of a kernel image {asked!r} is here", remedy=f"run nft-harness kernels fetch {asked}"
-        )
-    return other.nft
-
-
-def read(path: Path) -> Image:
-    """The image at ``path``: a kernel file, or a folder that holds one.
-
-    Modules are looked for beside the file and in the folders above it, so that a kernel is found in
-    ``boot/vmlinuz-<release>``, ``lib/modules/<release>/vmlinuz`` and in a flat folder.
-    Raises :class:`Unsupported` with what is missing.
-    """
-    vmlinuz = _kernel_file(path) if path.is_dir() else path
-    release = release_of(vmlinuz)
-    folders = [path] if path.is_dir() else list(vmlinuz.absolute().parents[:4])
-    for base in [base for folder in folders for base in (folder, folder / "usr")]:
-        modules = base / "lib/modules" / release
-        if not modules.is_dir():
-            continue
-        if not (modules / "modules.dep").exists():
-            raise Unsupported(f"{modules} has no modules.dep", remedy=f"run depmod -b {base} {release}")
-        configs = [modules / "config", vmlinuz.parent / f"config-{release}", vmlinuz.parent / "config"]
-        config = next((config for config in configs if config.exists()), None)
-        return Image(release=release, vmlinuz=vmlinuz, modules=base, config=config, nft=nft.read(base / nft.FOLDER))
-    raise Unsupported(
-        f"{vmlinuz} is Linux {release}, and lib/modules/{release} is not beside it",
-        remedy=f"put the modules of that kernel into {folders[0] / 'lib/modules' / release}",
-    )
 
 
 def installed(root: Path = Path("/")) -> Image:
@@ -181,7 +86,7 @@ def installed(root: Path = Path("/")) -> Image:
     Debian and Ubuntu have it in ``/boot/vmlinuz-<release>``, others in ``/lib/modules/<release>/vmlinuz``.
     Raises :class:`Unsupported` when there is none, or it may be read by root only, as on Ubuntu.
     """
-    modules = sorted((root / "lib/modules").glob("*/"), key=lambda folder: _numbers(folder.name))
+    modules = sorted((root / "lib/modules").glob("*/"), key=lambda folder: kernel_image.numbers(folder.name))
     places = [file for folder in modules for file in (root / f"boot/vmlinuz-{folder.name}", folder / "vmlinuz")]
     found = [file for file in places if file.exists()]
     running = os.uname().release
@@ -197,58 +102,96 @@ def installed(root: Path = Path("/")) -> Image:
             f"{best[-1]} may be read by root only",
             remedy=f"run nft-harness kernels add linux-image-{release}, then use --nft-kernel {release}",
         )
-    return read(best[-1])
+    return kernel_image.read(best[-1])
 
 
-def release_of(vmlinuz: Path) -> str:
-    """The release that a kernel file carries in its header, as ``uname -r`` prints it.
+def refuse_unknown(name: str, words: Sequence[str] = ()) -> None:
+    """Raise :class:`Unsupported` where ``name`` is that of no image that is here or can be fetched.
 
-    Raises :class:`Unsupported` when the file can't be read or is not an x86 kernel image.
-    Source: Linux Documentation/arch/x86/boot.rst, "boot_flag", "header" and "kernel_version".
+    ``words`` are other names that the option takes, for the remedy.
     """
-    try:
-        with untrusted.opened(vmlinuz, KERNEL_BYTES) as file:
-            header = file.read(0x8000)
-    except untrusted.Unreadable as error:
-        reason = error.sentence.removeprefix("cannot be read: ")
-        raise Unsupported(f"{vmlinuz} can't be read as a kernel image: {reason[0].upper()}{reason[1:]}") from None
-    except OSError as error:
-        raise Unsupported(f"{vmlinuz} can't be read as a kernel image: {error.strerror}") from None
-    if header[0x1FE:0x200] != b"\x55\xaa" or header[0x202:0x206] != b"HdrS":
+    if name not in (*SERIES, DEFAULT) and find(name) is None:
         raise Unsupported(
-            f"{vmlinuz} is not a kernel image",
-            remedy="give a bzImage (vmlinuz, not vmlinux), or a folder with one and its lib/modules",
+            f"there is no kernel image {name!r}",
+            remedy=f"use one of {', '.join((*words, *SERIES, INSTALLED))}, or the path of a kernel of your own (with a "
+            "slash in it)",
         )
-    start = 0x200 + int.from_bytes(header[0x20E:0x210], "little")
-    release = header[start : start + 256].split(b"\0")[0].split(b" ")[0].decode("ascii", "replace")
-    if not re.fullmatch(r"[0-9][\w.+~-]*", release, re.ASCII):
-        raise Unsupported(f"{vmlinuz} is not a kernel image: its header names no release", remedy="give another one")
-    return release
+
+
+def get(version_or_path: str, progress: Progress = silent) -> Image:
+    """The image of that name, fetched if it is not there; errors of :func:`find` and :func:`fetch`."""
+    return find(version_or_path) or fetch(version_or_path, progress)
+
+
+def nft_called(asked: str, image: Image | None) -> nft.ImageNft | None:
+    """The nft called ``asked`` for scenarios that run on ``image`` (None: on the machine's own kernel).
+
+    It is :data:`~harness.vm.nft.IMAGE`, :data:`~harness.vm.nft.HOST`, or the name of another image as of
+    :func:`find`. None is this machine's own.
+    Raises :class:`Unsupported` when that image is not here or has none.
+    """
+    if asked == nft.HOST:
+        return None
+    if asked == nft.IMAGE:
+        return image.nft if image else None
+    other = find(asked)
+    if other is None or other.nft is None:
+        raise Unsupported(
+            f"no nft of a kernel image {asked!r} is here", remedy=f"run nft-harness kernels fetch {asked}"
+        )
+    return other.nft
 
 
 def fetch(series: str, progress: Progress = silent) -> Image:
     """The image of ``series`` with nft of its release, out of the cache or else from the Debian archive.
 
-    Where that nft cannot be had, ``progress`` shows why, and the image has none.
+    :data:`DEFAULT` is :data:`DEFAULT_SERIES`, or, where this machine knows no Debian archive, the newest kernel that
+    its own apt has. Where that nft cannot be had, ``progress`` shows why, and the image has none.
     Safe to interrupt at any moment, and to call twice at once: one fetches, the other waits.
     Raises :class:`Unsupported` when there is no such series or it can't be had, with the reason.
     """
+    if series == DEFAULT:
+        try:
+            return fetch(DEFAULT_SERIES, progress)
+        except debian.NoArchive as lacking:
+            from harness.vm import packages  # rarely
+
+            progress(f"{lacking.sentence}: its own kernel is used", None)
+            if image := _own() or packages.add_own(progress):
+                return image
+            raise
     if series not in SERIES:
         refuse_unknown(series)
     with image_cache.written_to(), image_cache.lock(series, progress):
         if image := find(series):
             return image if image.nft else _add_nft(image, progress)
         with image_cache.workplace(series) as work:
-            packages = debian.download_kernel(SERIES[series], series, work, progress)
+            parts = debian.download_kernel(SERIES[series], series, work, progress)
             tree = work / "tree"
             progress(f"unpacking Linux {series}", None)
-            for package in packages:
+            for package in parts:
                 debian.unpack(package, tree)
-            image = complete(tree)
+            image = kernel_image.complete(tree)
             place = image_cache.folder() / image.release
             tree.rename(place)
         progress(f"Linux {image.release} is in {place}", None)
-        return _add_nft(read(place), progress)
+        return _add_nft(kernel_image.read(place), progress)
+
+
+def fetched_by_default() -> str:
+    """What :func:`fetch` would fetch as :data:`DEFAULT`.
+
+    Raises :class:`Unsupported` where it cannot be had here, as far as is known without network.
+    """
+    try:
+        debian.archives()
+    except debian.NoArchive:
+        from harness.vm import packages  # rarely
+
+        if name := packages.own():
+            return f"the distribution's own kernel ({name})"
+        raise
+    return f"Linux {DEFAULT_SERIES}"
 
 
 def with_nft(image: Image, progress: Progress = silent) -> tuple[Image, str]:
@@ -262,7 +205,7 @@ def with_nft(image: Image, progress: Progress = silent) -> tuple[Image, str]:
             note = _note(image)
             if not note.exists() or note.stat().st_mtime < time.time() - RETRY_S:
                 with image_cache.lock(image.series, progress):
-                    image = read(image.modules)  # another process may have fetched it
+                    image = kernel_image.read(image.modules)  # another process may have fetched it
                     image = image if image.nft else _add_nft(image, progress)
             return image, "" if image.nft else note.read_text().strip()
     except Unsupported as error:
@@ -277,11 +220,11 @@ def _add_nft(image: Image, progress: Progress) -> Image:
     place = image.modules / nft.FOLDER
     try:
         with image_cache.workplace(image.series) as work:
-            packages = debian.download_with_libraries(
+            files = debian.download_with_libraries(
                 SERIES[image.series], nft.PACKAGE, nft.EXTENSIONS, folder=work, progress=progress
             )
-            parts = [(*debian.named(package), work / f"tree-{number}") for number, package in enumerate(packages)]
-            for package, (_, _, tree) in zip(packages, parts, strict=True):
+            parts = [(*debian.named(file), work / f"tree-{number}") for number, file in enumerate(files)]
+            for package, (_, _, tree) in zip(files, parts, strict=True):
                 debian.unpack(package, tree)
             nft.put_together(parts, work / nft.FOLDER)
             shutil.rmtree(place, ignore_errors=True)
@@ -293,10 +236,17 @@ def _add_nft(image: Image, progress: Progress) -> Image:
         _note(image).write_text(f"{sentence}; nft-harness kernels fetch {image.series} tries again\n")
         progress(f"the machine's own nft will be used: {sentence}", None)
         return image
-    image = read(image.modules)
+    image = kernel_image.read(image.modules)
     if image.nft:
         progress(f"nft {image.nft.version} of Debian {SERIES[image.series]} is in {place}", None)
     return image
+
+
+def _own() -> Image | None:
+    """The newest kernel of this machine's distribution in the cache."""
+    from harness.vm import packages  # rarely
+
+    return next((image for image in reversed(images()) if packages.is_own(image)), None)
 
 
 def _note(image: Image) -> Path:
@@ -318,48 +268,4 @@ def remove(version: str) -> Image:
 
 
 def _age(image: Image) -> list[int]:
-    return _numbers(image.release)
-
-
-def _numbers(release: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", release)]
-
-
-def _kernel_file(folder: Path) -> Path:
-    """The one kernel file in a folder that looks like an unpacked kernel package, or is flat."""
-    files = kernel_files(folder)
-    if not files:
-        raise Unsupported(f"{folder} holds no kernel image: it has no vmlinuz")
-    if len(files) > 1:
-        names = ", ".join(str(file) for file in files)
-        raise Unsupported(f"{folder} holds several kernel images", remedy=f"name one of {names}")
-    return files[0]
-
-
-def kernel_files(folder: Path) -> list[Path]:
-    """The kernel files in such a folder."""
-    places = ("vmlinuz*", "boot/vmlinuz*", "lib/modules/*/vmlinuz", "usr/lib/modules/*/vmlinuz")
-    return sorted({file.resolve() for place in places for file in folder.glob(place)})
-
-
-def complete(tree: Path) -> Image:
-    """Make unpacked kernel packages bootable: modules in one place, and their index.
-
-    Raises :class:`Unsupported` where the kernel file or its modules are missing.
-    """
-    # Packages from 6.16 on have usr/lib/modules. depmod looks in lib/modules or in usr/lib/modules,
-    # as it was built: after this they are the same.
-    if (tree / "usr/lib/modules").is_dir():
-        (tree / "lib").mkdir(exist_ok=True)
-        (tree / "usr/lib/modules").rename(tree / "lib/modules")
-    shutil.rmtree(tree / "usr", ignore_errors=True)
-    (tree / "usr").symlink_to(".")
-    release = release_of(_kernel_file(tree))
-    depmod = shutil.which("depmod", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
-    if depmod is None:
-        raise Unsupported("depmod is missing", remedy="run apt-get install kmod")
-    done = subprocess.run([depmod, "-b", str(tree), release], check=False, capture_output=True, text=True)
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[0]
-        raise Unsupported(f"depmod failed: {said}", remedy="is the disk full? then make room and run the command again")
-    return read(tree)
+    return kernel_image.numbers(image.release)

@@ -30,7 +30,7 @@ from harness.bounds import VMLINUX_BYTES
 from harness.errors import Unsupported
 from harness.linux.modules import USUAL
 from harness.vm import compression
-from harness.vm.images import Image
+from harness.vm.kernel_image import Image
 
 SCRIPTS = Path(__file__).parent
 

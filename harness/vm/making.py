@@ -26,8 +26,8 @@ import msgspec
 from harness.cache import GUESTS, REMEDY, cache_dir, why_not
 from harness.errors import HarnessError
 from harness.vm import learned, machine, microvm, nft, template
-from harness.vm.images import Image
 from harness.vm.initramfs import TEMPLATE, initramfs
+from harness.vm.kernel_image import Image
 from harness.vm.progress import Progress, silent
 from harness.vm.qmp import Monitor, MonitorError
 from harness.vm.template import About, Key, Stamp, Template

@@ -45,7 +45,7 @@ from harness.linux import modules
 from harness.text import escape
 from harness.vm import images, initramfs, machine, nft, placement, preload, template
 from harness.vm.accelerator import accelerator
-from harness.vm.images import Image
+from harness.vm.kernel_image import Image
 from harness.vm.qmp import Monitor, MonitorError
 from harness.vm.vmlinux import vmlinux
 

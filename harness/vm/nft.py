@@ -28,6 +28,9 @@ import msgspec
 
 from harness.errors import Unsupported
 
+IMAGE, HOST = "image", "host"
+"""Which nft reads rulesets: that of the kernel image, where there is one, or this machine's own."""
+
 FOLDER = "nft"
 """Beside the kernel."""
 VARIABLE = "NFT_HARNESS_NFT"

@@ -15,7 +15,7 @@ import msgspec
 from harness.linux import features
 from harness.linux.features import Support
 from harness.vm import images, nft, privileged
-from harness.vm.images import Image
+from harness.vm.kernel_image import Image
 from harness.vm.nft import ImageNft
 from harness.vm.privileged import Privileged
 from harness.vm.progress import Progress
@@ -87,7 +87,7 @@ def asked_kernels(given: Sequence[str] = (), settings: Sequence[str] = ()) -> tu
 
 def asked_nft(given: str | None = None, settings: str = "") -> str:
     """The nft that is asked for in the same order, see :func:`harness.vm.images.nft_called`."""
-    return given or os.environ.get(NFT_PROGRAM) or settings or images.IMAGE
+    return given or os.environ.get(NFT_PROGRAM) or settings or nft.IMAGE
 
 
 def use_nft(asked: str) -> None:
@@ -100,9 +100,9 @@ def use_nft(asked: str) -> None:
 
 def _with_nft(place: Placement, asked: str, progress: Progress) -> Placement:
     why, image = "", place.image
-    if image and asked == images.IMAGE:
+    if image and asked == nft.IMAGE:
         image, why = images.with_nft(image, progress)
-    if asked not in (images.IMAGE, images.HOST):
+    if asked not in (nft.IMAGE, nft.HOST):
         images.with_nft(images.get(asked, progress), progress)
     reader = images.nft_called(asked, image)
     image = msgspec.structs.replace(image, nft=reader) if image else None

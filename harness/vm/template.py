@@ -34,7 +34,7 @@ import msgspec
 from harness.cache import cache_dir
 from harness.errors import HarnessError
 from harness.vm import machine
-from harness.vm.images import Image
+from harness.vm.kernel_image import Image
 from harness.vm.qmp import Monitor
 
 FORMAT = 2

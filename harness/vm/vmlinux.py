@@ -16,7 +16,7 @@ from harness.bounds import KERNEL_BYTES, VMLINUX_BYTES
 from harness.cache import cache_dir, keep
 from harness.errors import Unsupported
 from harness.vm import compression
-from harness.vm.images import Image
+from harness.vm.kernel_image import Image
 
 _PVH_NOTE = struct.pack("<III", 4, 8, 18) + b"Xen\0"
 """Head of the ELF note that holds the PVH entry: XEN_ELFNOTE_PHYS32_ENTRY, 8 bytes."""

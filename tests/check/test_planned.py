@@ -11,7 +11,7 @@ from harness.check.planned import planned
 from harness.linux import features
 from harness.project import Project
 from harness.vm import images, nft
-from harness.vm.images import Image
+from harness.vm.kernel_image import Image
 
 PROJECT = Project(root=Path("/p"))
 
@@ -32,6 +32,7 @@ def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
         )
         for series, version in (("6.12", "1.1.3"), ("7.2", "1.1.10"))
     }
+    there[images.DEFAULT] = there[images.DEFAULT_SERIES]
     monkeypatch.setattr(images, "find", there.get)
 
 

@@ -24,14 +24,14 @@ PRETENDED = """
 from pathlib import Path
 from harness.pytest_plugin import distribute, session
 from harness.linux import features
-from harness.vm import guest, images
+from harness.vm import guest, images, kernel_image
 
 def plan(cls, image):
     Path("planned").touch()
     return cls(image, "tcg")
 
 features.function_probes = lambda: features.Support(False, "this kernel is for tests")
-images.get = lambda request, progress: images.Image(
+images.get = lambda request, progress: kernel_image.Image(
     release=f"{request}.9", vmlinuz=Path("vmlinuz"), modules=Path("."), config=None
 )
 guest.Guest.plan = classmethod(plan)

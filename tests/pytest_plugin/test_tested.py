@@ -27,10 +27,10 @@ import pytest
 from harness.pytest_plugin import distribute, session
 from harness.errors import Unsupported
 from harness.linux import features
-from harness.vm import guest, images
+from harness.vm import guest, images, kernel_image
 
 features.function_probes = features.kprobe_multi = lambda: features.Support(True)
-images.get = lambda request, progress: images.Image(
+images.get = lambda request, progress: kernel_image.Image(
     release=f"{request}.9", vmlinuz=Path("vmlinuz"), modules=Path("."), config=None
 )
 guest.Guest.plan = classmethod(lambda cls, image: cls(image, "tcg"))

@@ -355,7 +355,7 @@ def microvm_needed(program: Callable[[str, str], str]) -> None:
     """Skips where the microVM is not used or not to be had."""
     program("qemu-system-x86_64", "qemu-system-x86")
     if images.find(images.DEFAULT) is None:
-        pytest.skip(f"no kernel image is here; run nft-harness kernels fetch {images.DEFAULT}")
+        pytest.skip("no kernel image is here; run nft-harness kernels fetch")
     if features.function_probes().able:
         pytest.skip("the host's kernel can be traced, so no microVM is needed")
 

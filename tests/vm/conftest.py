@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from harness.vm import images
-from harness.vm.images import Image
+from harness.vm.kernel_image import Image
 
 
 @pytest.fixture(scope="module")
@@ -18,5 +18,5 @@ def image() -> Image:
             pytest.skip(f"{program} is not installed")
     found = images.find(images.DEFAULT)
     if found is None:
-        pytest.skip(f"no kernel image is here; run nft-harness kernels fetch {images.DEFAULT}")
+        pytest.skip("no kernel image is here; run nft-harness kernels fetch")
     return found

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.vm import accelerator
-from harness.vm.images import Image
+from harness.vm.kernel_image import Image
 
 
 class TestAccelerator:

@@ -10,7 +10,7 @@ import pytest
 from harness.errors import HarnessError
 from harness.vm import accelerator, making, microvm, template
 from harness.vm.guest import Guest
-from harness.vm.images import Image
+from harness.vm.kernel_image import Image
 from harness.vm.progress import silent
 from harness.vm.template import NoTemplate, Template
 

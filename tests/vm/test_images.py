@@ -14,10 +14,9 @@ import pytest
 
 from harness.cache import cache_dir
 from harness.errors import Unsupported
-from harness.vm import debian, images
+from harness.vm import debian, images, nft
 from harness.wait import wait_until
 from tests.vm.archive import RELEASE, Archive, install
-from tests.vm.builders import kernel
 
 
 @pytest.fixture(autouse=True)
@@ -27,36 +26,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class TestFind:
-    @pytest.mark.parametrize(
-        ("vmlinuz", "modules"),
-        [
-            ("vmlinuz", "lib/modules"),
-            ("vmlinuz-6.12", "usr/lib/modules"),
-            (f"boot/vmlinuz-{RELEASE}", "lib/modules"),
-            (f"usr/lib/modules/{RELEASE}/vmlinuz", "usr/lib/modules"),
-        ],
-    )
-    def test_a_folder_with_a_kernel_and_its_modules(self, tmp_path: Path, vmlinuz: str, modules: str) -> None:
-        folder = tmp_path / "mine"
-        if RELEASE in modules + vmlinuz:
-            (folder / vmlinuz).parent.mkdir(parents=True)
-        (folder / modules / RELEASE).mkdir(parents=True, exist_ok=True)
-        (folder / modules / RELEASE / "modules.dep").touch()
-        (folder / vmlinuz).write_bytes(kernel(RELEASE))
-        image = images.find(str(folder))
-        assert image is not None
-        assert (image.release, image.series, image.vmlinuz) == (RELEASE, "6.12", folder / vmlinuz)
-        assert (image.modules / "lib/modules" / RELEASE / "modules.dep").exists()
-        assert images.find(str(image.vmlinuz)) == image
-
-    def test_a_file_whose_modules_are_one_folder_up(self, tmp_path: Path) -> None:
-        install(tmp_path, vmlinuz=f"boot/vmlinuz-{RELEASE}")
-        (tmp_path / f"boot/config-{RELEASE}").touch()
-        image = images.find(str(tmp_path / f"boot/vmlinuz-{RELEASE}"))
-        assert image is not None
-        assert image.modules == tmp_path
-        assert image.config == tmp_path / f"boot/config-{RELEASE}"
-
     def test_the_cache_by_series_and_by_release(self, cache: Path) -> None:
         for release in ("6.1.0-50-amd64", "6.12.90+deb13-amd64", RELEASE):
             install(cache / release, release)
@@ -66,38 +35,6 @@ class TestFind:
             assert image is not None
             assert image.release == RELEASE
         assert images.find("7.2") is None
-
-    @pytest.mark.parametrize("content", [b"", b"#!/bin/sh\n", b"\x7fELF" + bytes(0x1000)])
-    def test_a_file_that_is_no_kernel(self, tmp_path: Path, content: bytes) -> None:
-        (tmp_path / "vmlinuz").write_bytes(content)
-        with pytest.raises(Unsupported, match="vmlinuz is not a kernel image; give a bzImage"):
-            images.find(str(tmp_path))
-
-    def test_a_path_that_is_not_there(self, tmp_path: Path) -> None:
-        with pytest.raises(Unsupported, match="nowhere can't be read as a kernel image: No such file"):
-            images.find(str(tmp_path / "nowhere"))
-
-    def test_a_folder_without_a_kernel(self, tmp_path: Path) -> None:
-        with pytest.raises(Unsupported, match="it has no vmlinuz"):
-            images.find(str(tmp_path))
-
-    def test_a_folder_with_two(self, tmp_path: Path) -> None:
-        for name in ("vmlinuz-1", "vmlinuz-2"):
-            (tmp_path / name).write_bytes(kernel(RELEASE))
-        with pytest.raises(Unsupported, match=r"several kernel images; name one of .*vmlinuz-1, .*vmlinuz-2"):
-            images.find(str(tmp_path))
-
-    def test_a_kernel_without_its_modules(self, tmp_path: Path) -> None:
-        install(tmp_path, "6.12.1")
-        (tmp_path / "vmlinuz").write_bytes(kernel(RELEASE))
-        with pytest.raises(Unsupported, match=rf"lib/modules/{RELEASE.replace('+', '.')} is not beside it"):
-            images.find(str(tmp_path))
-
-    def test_modules_without_an_index(self, tmp_path: Path) -> None:
-        install(tmp_path)
-        (tmp_path / "lib/modules" / RELEASE / "modules.dep").unlink()
-        with pytest.raises(Unsupported, match=r"has no modules\.dep; run depmod -b"):
-            images.find(str(tmp_path))
 
     def test_a_damaged_image_in_the_cache_is_named(self, cache: Path) -> None:
         (install(cache / RELEASE) / "vmlinuz").unlink()
@@ -265,8 +202,8 @@ class TestNft:
         assert {file.name for file in image.nft.files} == {
             *("about.json", "libnftables.so.1", "ld-linux-x86-64.so.2", "libc.so.6")
         }
-        assert images.nft_called(images.IMAGE, image) == images.nft_called("6.12", None) == image.nft
-        assert images.nft_called(images.HOST, image) is None
+        assert images.nft_called(nft.IMAGE, image) == images.nft_called("6.12", None) == image.nft
+        assert images.nft_called(nft.HOST, image) is None
 
     def test_an_image_of_before_gets_it_when_it_is_used(self, archive: Archive, cache: Path) -> None:
         install(cache / RELEASE)

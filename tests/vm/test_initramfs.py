@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import Unsupported
-from harness.vm.images import Image
 from harness.vm.initramfs import initramfs
+from harness.vm.kernel_image import Image
 
 
 class TestMissing:

@@ -18,7 +18,7 @@ import pytest
 from harness.cache import GUESTS, REMEDY, cache_dir
 from harness.errors import HarnessError
 from harness.vm import images, machine, making, microvm, template
-from harness.vm.images import Image
+from harness.vm.kernel_image import Image
 from harness.vm.template import Template
 from harness.wait import wait_until
 from tests.conftest import Soak
@@ -30,7 +30,7 @@ import sys, time
 from pathlib import Path
 from harness.errors import HarnessError
 from harness.vm import making
-from harness.vm.images import Image
+from harness.vm.kernel_image import Image
 
 def save(image, accelerator, memory, saved, files):
     with open("saves", "a") as log:
@@ -259,8 +259,8 @@ def test_a_guest_is_not_made_on_a_full_disk(image: Image, tmp_path: Path, monkey
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     program = (
         "from pathlib import Path\n"
-        "from harness.vm import images, making, microvm\n"
-        f"image = images.Image(release={image.release!r}, vmlinuz=Path({str(image.vmlinuz)!r}), "
+        "from harness.vm import kernel_image, making, microvm\n"
+        f"image = kernel_image.Image(release={image.release!r}, vmlinuz=Path({str(image.vmlinuz)!r}), "
         f"modules=Path({str(image.modules)!r}), config=None)\n"
         "try:\n"
         "    making.make(image, 'tcg', microvm.MEMORY)\n"

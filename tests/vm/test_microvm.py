@@ -16,7 +16,7 @@ import pytest
 from harness.errors import Unsupported
 from harness.vm import microvm
 from harness.vm.guest import Guest
-from harness.vm.images import Image
+from harness.vm.kernel_image import Image
 from harness.wait import wait_until
 
 REPOSITORY = Path(__file__).parents[2]

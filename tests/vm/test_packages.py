@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -10,15 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli import main
 from harness.errors import Unsupported
-from harness.vm import images, packages
+from harness.vm import debian, images, packages, placement
 from tests.vm import builders
+from tests.vm.archive import install
 
 RELEASE = "6.8.0-45-generic"
 Build = Callable[..., Path]
 
 APT = """
-case $1 in depends) ;; *) shift $(($# - 1)) ;; esac
+case $1 in depends | --no-all-versions) ;; *) shift $(($# - 1)) ;; esac
 case $0-$* in
 *apt-cache-*linux-image-generic) echo 'linux-image-generic
   Depends: linux-image-6.8.0-45-generic
@@ -27,10 +30,12 @@ case $0-$* in
 *apt-cache-*linux-image-6.8.0-45-generic) echo 'x
   Depends: linux-modules-6.8.0-45-generic' ;;
 *apt-cache-*linux-modules-6.8.0-45-generic) ;;
+*apt-cache-*show*linux-image-generic) echo 'Package: linux-image-generic' ;;
 *apt-cache-*) echo 'E: No packages found' >&2; exit 100 ;;
 esac
 """
 APT_GET = """
+case "$*" in *indextargets*) echo 'http://mirror.invalid/ubuntu/ Ubuntu Ubuntu'; exit ;; esac
 while [ "$1" != download ]; do shift; done
 shift
 for name; do case $name in -o) break ;; esac; echo "$name" >>FOLDER/log; cp "FOLDER/$name.deb" .; done
@@ -82,9 +87,9 @@ def test_files_of_one_kernel_become_an_image(build: Build, cache: Path, base: st
     assert sorted(path.name for path in cache.iterdir()) == [".added.lock", RELEASE]
 
 
-def test_a_name_brings_the_parts_that_it_depends_on(
-    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def ubuntu(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of packages that this machine's apt has: a distribution's own kernel, and no Debian archive."""
     build("linux-image-generic")
     build(f"linux-image-{RELEASE}", **kernel())
     folder = build(f"linux-modules-{RELEASE}", **modules()).parent
@@ -94,12 +99,60 @@ def test_a_name_brings_the_parts_that_it_depends_on(
         path.write_text(f"#!/bin/sh\n{script}")
         path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    return folder
+
+
+def test_a_name_brings_the_parts_that_it_depends_on(ubuntu: Path) -> None:
+    folder = ubuntu
     assert packages.add(["linux-image-generic"]).release == RELEASE
     assert sorted((folder / "log").read_text().split()) == [
         f"linux-image-{RELEASE}", "linux-image-generic", f"linux-modules-{RELEASE}",
     ]  # fmt: skip
     with pytest.raises(Unsupported, match="apt knows no package 'linux-image-nope'; run apt-get update"):
         packages.add(["linux-image-nope"])
+
+
+class TestDefault:
+    """The kernel that is booted where none is asked for."""
+
+    def test_without_a_debian_archive_it_is_the_distributions_own(self, ubuntu: Path) -> None:
+        assert images.find(images.DEFAULT) is None
+        assert images.fetched_by_default() == "the distribution's own kernel (linux-image-generic)"
+        steps: list[str] = []
+        (place,) = placement.choose([images.DEFAULT], lambda step, percent: steps.append(step))
+        image = place.image
+        assert image is not None
+        assert (image.release, place.nft) == (RELEASE, None)
+        assert steps[0] == "the apt sources of this machine name no Debian archive: its own kernel is used"
+        assert images.find(images.DEFAULT) == images.fetch(images.DEFAULT) == image
+        assert (ubuntu / "log").read_text().split().count("linux-image-generic") == 1
+        with pytest.raises(Unsupported, match="name no Debian archive"):
+            images.fetch("6.12")  # what is asked for by its version is never another
+
+    def test_a_fetched_one_is_preferred(self, ubuntu: Path, cache: Path) -> None:
+        packages.add_own()
+        fetched = install(cache / "6.12.1-amd64", "6.12.1-amd64").name
+        assert [image and image.release for image in (images.find("default"), images.get("default"))] == [fetched] * 2
+
+    def test_other_kernels_of_packages_are_not_taken(self, build: Build, ubuntu: Path) -> None:
+        mine = f"{RELEASE}-mine"
+        packages.add([str(build("linux-image-mine", **kernel(mine), **modules(mine)))])
+        assert images.find(images.DEFAULT) is None
+
+    def test_apt_has_none_either(self, ubuntu: Path, tmp_path: Path) -> None:
+        (tmp_path / "bin/apt-cache").write_text("#!/bin/sh\nexit 100\n")
+        for ask in (images.fetched_by_default, lambda: images.fetch(images.DEFAULT)):
+            with pytest.raises(Unsupported, match=f"name no Debian archive; set {debian.MIRROR_VARIABLE}"):
+                ask()
+
+    def test_it_is_listed_and_foretold(self, ubuntu: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        main(["doctor"])
+        assert "none here; the distribution's own kernel (linux-image-generic) is fetched at the first run" in (
+            capsys.readouterr().out
+        )
+        assert main(["kernels", "fetch"]) == 0
+        main(["kernels", "list"])
+        assert re.search(rf"^6\.8 +default +{RELEASE} ", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_the_version_of_a_series_stays_the_fetched_one(build: Build, cache: Path) -> None:

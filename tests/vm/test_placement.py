@@ -9,8 +9,8 @@ import pytest
 from harness.errors import Unsupported
 from harness.linux import features
 from harness.linux.features import Support
-from harness.vm import images, placement
-from harness.vm.images import Image
+from harness.vm import images, nft, placement
+from harness.vm.kernel_image import Image
 from harness.vm.nft import ImageNft
 from harness.vm.progress import silent
 
@@ -25,7 +25,7 @@ def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Image:
     image = Image(release="6.12.107+deb13-amd64", vmlinuz=tmp_path / "vmlinuz", modules=tmp_path, config=config)
 
     def get(request: str, progress: object) -> Image:
-        if request != images.DEFAULT:
+        if request not in (images.DEFAULT, images.DEFAULT_SERIES):
             raise Unsupported(f"there is no kernel image {request!r}")
         return image
 
@@ -79,8 +79,8 @@ def test_which_nft_reads_rulesets(image: Image, tmp_path: Path, monkeypatch: pyt
         return [place.nft_described("1.0.6") for place in places]
 
     its, own = "nft 1.1.3 of kernel image 6.12.107", "nft 1.0.6 of this machine"
-    assert described(None) == described(images.IMAGE) == [its, own]
-    assert described(images.HOST) == [own, own]
+    assert described(None) == described(nft.IMAGE) == [its, own]
+    assert described(nft.HOST) == [own, own]
     assert described("6.12") == [its, its]
     monkeypatch.setenv(placement.NFT_PROGRAM, "host")
     assert described(None) == [own, own]
@@ -88,7 +88,7 @@ def test_which_nft_reads_rulesets(image: Image, tmp_path: Path, monkeypatch: pyt
 
 def test_why_it_is_this_machines_nft_is_said(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "with_nft", lambda image, progress: (image, "the image has none"))
-    (place,) = placement.choose(["6.12"], silent, nft_program=images.IMAGE)
+    (place,) = placement.choose(["6.12"], silent, nft_program=nft.IMAGE)
     assert place.nft_described("1.0.6") == "nft 1.0.6 of this machine: the image has none"
 
 

@@ -15,7 +15,7 @@ from harness.errors import Unsupported
 from harness.linux import features
 from harness.linux.features import Support
 from harness.vm import images, placement, privileged
-from harness.vm.images import Image
+from harness.vm.kernel_image import Image
 from harness.vm.privileged import Privileged
 from harness.vm.progress import silent
 from harness.wait import wait_until

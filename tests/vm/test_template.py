@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 from harness.vm import images, machine, making, microvm, template
-from harness.vm.images import Image
+from harness.vm.kernel_image import Image
 from harness.vm.qmp import Monitor
 from harness.vm.template import About, Key, NoTemplate, Stamp, Template
 from tests.conftest import Soak

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.vm.images import Image
+from harness.vm.kernel_image import Image
 from harness.vm.vmlinux import vmlinux
 
 
