@@ -208,8 +208,7 @@ class _PacketHistory:
         if event.kind == EventKind.HOP and event.skb not in self._hidden:
             if self._recording.functions[event.function].name != CHAIN:
                 return False
-            _, _, table = self._recording.chains.get(event.a, "").partition(" ")
-            if table.partition(" ")[0] != self._scene.tracing_table:
+            if self._recording.chains.get(event.a, "").split()[1:2] != [self._scene.tracing_table]:
                 return False
             self._hidden.add(event.skb)
             # nft_do_chain_inet() or its kin, which did nothing else

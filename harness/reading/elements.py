@@ -177,7 +177,7 @@ def candidates(lookup: Lookup, step: Step, first: Step | None) -> list[str]:
             possible.append(key)
         if held:
             certain.append(key)
-    if "*" in possible and len(possible) > 1 and certain:
+    if "*" in possible and certain:
         possible.remove("*")  # it is for what no other element has
     if lookup.is_named and possible != certain:
         return [*possible, ""]  # or one that came while the scenario ran

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import msgspec
 
@@ -42,9 +43,7 @@ def hops_on(packet: ObservedPacket, host: str) -> tuple[Hop, ...]:
 
 def layers_of(hops: Sequence[Hop]) -> tuple[str, ...]:
     """Return the layers of ``hops`` in order, each run of one layer once."""
-    return tuple(
-        hop.layer for before, hop in zip((None, *hops), hops, strict=False) if not before or before.layer != hop.layer
-    )
+    return tuple(layer for layer, _ in groupby(hop.layer for hop in hops))
 
 
 LOGS = "nf_log_packet"

@@ -575,6 +575,11 @@ class TestLoss:
         with pytest.raises(BrokenMeasurement, match=r"lost \d of \d"):
             joined(tape, loss=loss)
 
+    def test_the_remedy_is_that_of_the_engine(self) -> None:
+        with pytest.raises(BrokenMeasurement) as raised:
+            joined(Tape(), loss=Loss(entered=2, received=1, refused=1))
+        assert "--nft-tracer kprobe" in raised.value.remedy
+
     def test_an_overrun_of_the_trace_does_too(self) -> None:
         tape = Tape()
         tape.born()

@@ -96,6 +96,7 @@ def fit(text: str, seen: Step, *, first: bool = True) -> list[list[str]]:
         ("tcp dport { 22, http } accept", headers(), [["http"]]),
         ("tcp dport { 22, http, https } accept", headers(), [["http", "https"]]),
         ("tcp dport { 22, http-alt } accept", headers(), [["http-alt"]]),
+        ("tcp dport { 22, x11-1, 7-fold } accept", headers(), [["x11-1", "7-fold"]]),
         ('iifname { "wan0", "lax*" } accept', headers(), [[]]),
         ("meta l4proto { 6, udp } accept", headers(), [["6"]]),
         ("tcp dport { 22, 443 } accept", bytes(28), [["22", "443"]]),  # neither IPv4 nor IPv6

@@ -141,7 +141,7 @@ def _is_checked(evidence: Evidence) -> bool:
     sysctls = evidence.network.hosts[evidence.device].sysctls if evidence.network else {}
     packet = evidence.packet
     comes_in = packet.injected and packet.sender != evidence.device and not evidence.observation.flow
-    return comes_in and sysctls.get("net.netfilter.nf_conntrack_checksum", "1") != "0"
+    return comes_in and sysctls.get("net.netfilter.nf_conntrack_checksum") != "0"
 
 
 def _reason_of_tcp(evidence: Evidence, written: str) -> str:
