@@ -51,6 +51,8 @@ def check(paths: Sequence[Path], *, kernels: Sequence[str] = (), nft_program: st
     rulesets = Rulesets(where)
     with closing(rulesets):
         errors = list(in_cases(files.cases, rulesets))
+        # Those of files in which each scenario has a mistake of its own are read as well.
+        errors += [error for one in files.rulesets if (read := rulesets.get(one)) for error in read.errors]
     warnings = list(unknown(files.cases, where))
     return Found(
         files.files,

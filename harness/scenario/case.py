@@ -97,3 +97,5 @@ class LoadedFile(msgspec.Struct, frozen=True, kw_only=True):
     """In the order of the file; only the broken ones when the file as a whole is wrong."""
     errors: tuple[ScenarioError, ...]
     """What is wrong with the file as a whole: its YAML, lab or ruleset."""
+    rulesets: tuple[Files, ...] = ()
+    """Those that it names for its hosts, whether or not there is a scenario without mistakes; where they are known."""

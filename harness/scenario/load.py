@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 import msgspec
 from msgspec import UNSET, structs
@@ -26,6 +26,11 @@ from harness.scenario.resolve import located
 from harness.scenario.validate import convert
 from harness.topology.network import Network
 from harness.topology.spec import LabSpec
+
+_KEYS: Final = frozenset(ScenarioFile.__struct_fields__)
+_OF_LAB: Final = frozenset({"lab", "interfaces"})
+_OF_RULESETS: Final = frozenset({"ruleset", "rulesets", "defines"})
+"""Keys of a file."""
 
 
 def load(path: Path, *, layers: Collection[str] | None = None) -> tuple[Case | Broken, ...]:
@@ -65,34 +70,62 @@ def load_all(
     file, rest, more = convert(root, ScenarioFile)
     found = without_consequences([*found, *more])
     whole = [problem for problem in found if not _is_in_scenario(problem)]
-    elsewhere: list[ScenarioError] = []  # mistakes in the file of the lab
+    wrong = {problem.keys[0] for problem in whole if problem.keys} | ({"ruleset"} - rest.children.keys())
+    network, rulesets, further, elsewhere = _shared(path, project, file or _without_scenarios(rest), wrong)
+    whole += further
     setup: Setup | None = None
-    if file is not None and not whole:
-        network: Network | None = None
+    if file is not None and network is not None and not whole:
+        setup = Setup(file, network, rulesets, project, layers, recording)
+    # What is left of the list has lost its wrong entries, so the indices are those of `rest`.
+    scenarios = dict(zip(rest.children["scenarios"].children, file.scenarios, strict=True)) if file is not None else {}
+    cases = _cases(path, _entries(root, scenarios, found), setup)
+    return LoadedFile(
+        cases=tuple(cases),
+        errors=(*(located(problem, root, path) for problem in whole), *elsewhere),
+        # With a key that means nothing, perhaps misspelt, variables may be missing.
+        rulesets=() if wrong - _KEYS else tuple(rulesets.values()),
+    )
+
+
+def _without_scenarios(rest: Node) -> ScenarioFile | None:
+    """What is left of a file that cannot be read as a whole, with others in place of its scenarios and a missing
+    ruleset.
+
+    None where that cannot be read either.
+    """
+    if not isinstance(rest.value, dict):
+        return None
+    rest = rest.without("scenarios")
+    rest.put("scenarios", rest.place, Node.of([{"name": "none"}], rest.place))
+    if "ruleset" not in rest.children:
+        rest.put("ruleset", rest.place, Node.of("none.nft", rest.place))
+    return convert(rest, ScenarioFile)[0]
+
+
+def _shared(
+    path: Path, project: Project, file: ScenarioFile | None, wrong: set[str | int]
+) -> tuple[Network | None, Mapping[str, Files], list[Problem], list[ScenarioError]]:
+    """Lab and rulesets of ``file`` as far as they do not depend on the ``wrong`` keys, and what is wrong with them.
+
+    The last are mistakes in the file of the lab.
+    """
+    network: Network | None = None
+    rulesets: Mapping[str, Files] = {}
+    found: list[Problem] = []
+    elsewhere: list[ScenarioError] = []
+    if file is not None and wrong.isdisjoint(_OF_LAB):
         try:
             network = resolve.network(path, project, file.lab, file.interfaces, frozenset(file.rulesets))
         except Problem as problem:
-            whole += apart(problem)
+            found += apart(problem)
         except ScenarioError as error:
             elsewhere += apart(error)
-        try:  # a wrong lab does not hide a wrong ruleset
+    if file is not None and wrong.isdisjoint(_OF_RULESETS):
+        try:
             rulesets = resolve.rulesets(path, project, file, network)
-            setup = Setup(file, network, rulesets, project, layers, recording) if network else None
         except Problem as problem:
-            whole += apart(problem)
-    # What is left of the list has lost its wrong entries, so the indices are those of `rest`.
-    scenarios = dict(zip(rest.children["scenarios"].children, file.scenarios, strict=True)) if file is not None else {}
-    nodes = root.children.get("scenarios")
-    entries = (
-        _Entry(
-            node,
-            scenarios.get(index),
-            [one.inside(2) for one in found if _is_in_scenario(one) and one.keys[1] == index],
-        )
-        for index, node in (nodes.children.items() if nodes is not None and isinstance(nodes.value, list) else ())
-    )
-    cases = _cases(path, entries, setup)
-    return LoadedFile(cases=tuple(cases), errors=(*(located(problem, root, path) for problem in whole), *elsewhere))
+            found += apart(problem)
+    return network, rulesets, found, elsewhere
 
 
 def load_lab(path: Path) -> Network:
@@ -200,6 +233,15 @@ class _Entry(NamedTuple):
     """None when it cannot be read as one."""
     problems: Sequence[Problem]
     """Mistakes found in it so far, with keys below the entry."""
+
+
+def _entries(root: Node, scenarios: Mapping[str | int, Scenario], found: Sequence[Problem]) -> Iterator[_Entry]:
+    """The entries of the list of scenarios in ``root``; ``scenarios`` are those that can be read, by their index."""
+    nodes = root.children.get("scenarios")
+    if nodes is not None and isinstance(nodes.value, list):
+        for index, node in nodes.children.items():
+            problems = [one.inside(2) for one in found if _is_in_scenario(one) and one.keys[1] == index]
+            yield _Entry(node, scenarios.get(index), problems)
 
 
 def _cases(path: Path, entries: Iterator[_Entry], setup: Setup | None) -> Iterator[Case | Broken]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from harness.errors import Position, ScenarioError
 from harness.project import FILES, Project, find
-from harness.scenario.case import Broken, Case
+from harness.scenario.case import Broken, Case, Files
 from harness.scenario.files import choose, shortened
 from harness.scenario.load import load_all
 
@@ -24,6 +24,8 @@ class Checked(NamedTuple):
     """In the order of the files and of their lines."""
     cases: tuple[Case, ...] = ()
     """The scenarios in which nothing is wrong."""
+    rulesets: tuple[Files, ...] = ()
+    """Those that the files name for the hosts of their labs."""
 
 
 def problems(path: Path, *, layers: Collection[str] | None = None) -> tuple[ScenarioError, ...]:
@@ -46,6 +48,7 @@ def checked(paths: Iterable[Path], *, layers: Collection[str] | None = None, pro
         tuple(path for one in found for path in one.left_alone),
         tuple(error for one in found for error in one.errors),
         tuple(case for one in found for case in one.cases),
+        tuple(files for one in found for files in one.rulesets),
     )
 
 
@@ -63,14 +66,17 @@ def _checked(path: Path, layers: Collection[str] | None, project: Project) -> Ch
         return Checked(0, 0, chosen.left_alone, (without_scenarios(path, project),))
     errors: list[ScenarioError] = []
     cases: list[Case] = []
+    rulesets: list[Files] = []
     scenarios = 0
     # A file that is named is checked, whatever its name and content.
     files = [shortened(file) for file in chosen.files] if path.is_dir() else [path]
     for file in files:
         loaded = load_all(file, layers=layers, project=project)
         scenarios += len(loaded.cases)
+        rulesets += loaded.rulesets
         cases += [case for case in loaded.cases if isinstance(case, Case)]
         found = [*loaded.errors, *(error for case in loaded.cases if isinstance(case, Broken) for error in case.errors)]
         distinct = {str(error): error for error in found}  # one mistake may be in many scenarios made from one
         errors += sorted(distinct.values(), key=lambda error: error.position)
-    return Checked(len(files), scenarios, chosen.left_alone if path.is_dir() else (), tuple(errors), tuple(cases))
+    left_alone = chosen.left_alone if path.is_dir() else ()
+    return Checked(len(files), scenarios, left_alone, tuple(errors), tuple(cases), tuple(rulesets))

@@ -112,3 +112,52 @@ def test_a_mistake_of_the_ruleset_is_reported_once(project: Write) -> None:
     found = check([file, Path("second.yaml")])
     assert len(found.errors) == 1
     assert found.files == found.scenarios == 2
+
+
+BAD = "table inet t {\n\tchain c {\n\t\ttcp dport 22 acept\n\t}\n}\n"
+SYNTAX = "edge.nft:3:21: nft: syntax error"
+
+
+def test_a_mistake_in_each_scenario_does_not_hide_those_of_the_ruleset(project: Write) -> None:
+    form, ruleset = errors(project(expect="{verdict: acept}", ruleset=BAD))
+    assert form.startswith("edge.yaml:6:23: expect.verdict: 'acept' is not one of")
+    assert ruleset.startswith(SYNTAX)
+
+
+def test_mistakes_of_form_in_the_lab_and_in_a_ruleset_hide_neither(project: Write) -> None:
+    file = project(ruleset=BAD)
+    file.write_text(file.read_text().replace("lab: router", "lab: router\ninterfaces: [wan0]"))
+    names, ruleset = errors(file)
+    assert names.startswith("edge.yaml:2:13: interfaces: must be a mapping")
+    assert ruleset.startswith(SYNTAX)
+    file.write_text(file.read_text().replace("lab: router\n", "").replace("edge.nft", "egde.nft"))
+    names, ruleset = errors(file)
+    assert names.startswith("edge.yaml:1:13: interfaces: must be a mapping")
+    assert ruleset == "edge.yaml:2:10: ruleset: 'egde.nft' does not exist; did you mean 'edge.nft'?"
+
+
+def test_a_mistake_of_form_in_a_ruleset_does_not_hide_those_of_the_lab(project: Write) -> None:
+    file = project()
+    file.write_text(file.read_text().replace("lab: router", "lab: rooter").replace("edge.nft", "{}"))
+    lab, ruleset = errors(file)
+    assert lab == "edge.yaml:1:6: lab: 'rooter' is not a built-in lab; did you mean 'router'?"
+    assert ruleset.startswith("edge.yaml:2:10: ruleset: must be")
+
+
+def test_scenarios_that_are_all_wrong_do_not_hide_the_lab_and_the_ruleset(project: Write) -> None:
+    file = project(ruleset=BAD)
+    text = file.read_text().replace("lab: router", "lab: rooter")
+    for wrong in ("scenarios: []\n", "scenarios: [{send: 1}]\n", "scenario: []\n", ""):
+        file.write_text(text[: text.index("scenarios")] + wrong)
+        found = errors(file)
+        assert "edge.yaml:1:6: lab: 'rooter' is not a built-in lab; did you mean 'router'?" in found
+        # An unknown key may have been meant for something that the ruleset needs.
+        assert found[-1].startswith(SYNTAX) is not wrong.startswith("scenario:")
+
+
+def test_with_an_unknown_key_the_ruleset_is_not_read(project: Write) -> None:
+    """It may be a misspelt ``defines``, of which the ruleset needs variables."""
+    file = project(ruleset="table inet t { chain c { tcp dport $port accept; }; }\n")
+    file.write_text(f"define: {{port: 22}}\n{file.read_text()}")
+    (found,) = errors(file)
+    assert found.startswith("edge.yaml:1:1: 'define' is not a valid key here; did you mean 'defines'?")

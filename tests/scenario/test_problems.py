@@ -43,6 +43,7 @@ def test_a_huge_file(tmp_path: Path) -> None:
 
 def test_a_file_of_mistakes_ends(tmp_path: Path) -> None:
     path = tmp_path / "edge.yaml"
+    (tmp_path / "edge.nft").touch()
     path.write_text("ruleset: edge.nft\nscenarios:\n" + "  - {nam: x}\n" * 5000)
     assert reported(path).startswith(f"{path}:1:1: has more than 100 mistakes; repair these first\n")
     assert len(problems(path)) == 101
