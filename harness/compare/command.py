@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -23,8 +24,8 @@ from harness.generate.facts import Facts
 from harness.generate.lab import ChosenLab
 from harness.generate.pool import Pool
 from harness.generate.simulate import SimulatedRuleset
-from harness.generate.targets import why_none
 from harness.linux import features
+from harness.model.observation import Place
 from harness.model.problem import Problem
 from harness.packets.frames import Frame, build
 from harness.packets.spec import Send
@@ -40,7 +41,6 @@ REPORTED: Final = 200
 """Packets from one line about the progress to the next."""
 EXPLAINED: Final = 200
 """Rules and policies that no packet met of which the reason is looked for: that takes long in a chain of thousands."""
-LEFT_OUT: Final = "no packet was made for it, as the rulesets are large"
 UNSEEN: Final = "packets were made for it; none of those that were sent met it (--packets sends more)"
 ROUNDS: Final = 4
 """Times that witnesses are made simpler."""
@@ -404,12 +404,13 @@ def _unmet_of_each(books: Sequence[Book], devices: Sequence[SimulatedDevice], ge
         if place not in book.met
     ]
     for book, device, place in places[:EXPLAINED]:
-        if place in generator.left_out:
-            why = LEFT_OUT
-        else:
-            why = UNSEEN if (id(device), place) in generator.made else why_none(device, place)
+        why = generator.why_none(device, place, partial(_name, book)) or UNSEEN
         yield f"{book.named(place)}: {why}"
     yield from (str(book.named(place)) for book, _, place in places[EXPLAINED:])
+
+
+def _name(book: Book, place: Place) -> str:
+    return str(book.named(place))
 
 
 def _cost(witness: Witness) -> tuple[int, int, int]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
@@ -27,6 +27,7 @@ from harness.generate.expressions import Fields
 from harness.generate.packets import REPEATED_AT_MOST, Candidate, Candidates
 from harness.generate.sends import REPLY_PORT, send_of
 from harness.generate.simulate import SimulatedRule
+from harness.generate.targets import why_never, why_none
 from harness.model.observation import Place
 
 PER_RULE: Final = 2
@@ -40,6 +41,7 @@ EVALUATED_AT_MOST: Final = 1_200_000
 packets for each rule and policy, and a third of what is left for each other kind."""
 SHARE: Final = 4
 """The part of the budget, one in so many, that ways through the rules seen already get before all others."""
+LEFT_OUT: Final = "no packet was made for it, as the rulesets are large"
 _OF_PROTOCOL: Final = ("sport", "dport", "flags", "type", "code", "op", "mss", "frag", "payload")
 
 Way = tuple[tuple[tuple[Place, ...], str], ...]
@@ -66,6 +68,7 @@ class Pool:
         """Rules and policies that no packet was made for, as :data:`EVALUATED_AT_MOST` was reached."""
         self.made: set[tuple[int, Place]] = set()
         """Rules and policies that packets were made for, behind the ``id`` of the device."""
+        self._makers = {id(device): Candidates(device) for device in devices}
         self._tried_at_most = TRIED_AT_MOST if tried is None else tried
         self._before = sum(device.ruleset.evaluated for device in devices)
         self._random = random.Random(seed)
@@ -91,19 +94,29 @@ class Pool:
     def _seeds(self) -> Iterator[PooledPacket]:
         """Packets for each rule and policy; of large rulesets first for those that only one of them has."""
         seen: set[str] = set()
-        makers = {id(device): Candidates(device) for device in self._devices}
         places = self._places()
         wanted = PER_RULE if len(places) <= MANY else 1  # to find that there is no second one costs the most
         for device, key, burst in places:
             if self._evaluated >= EVALUATED_AT_MOST // 2:
                 self.left_out.add(key)
                 continue
-            for one in self._of(makers[id(device)], key, wanted):
+            for one in self._of(self._makers[id(device)], key, wanted):
                 self.made.add((id(device), key))
                 for sends in _with_burst(one.sends, burst):
                     if (text := repr(sends)) not in seen:
                         seen.add(text)
                         yield PooledPacket(sends, one.fields, self._way(one.fields))
+
+    def why_none(self, device: SimulatedDevice, key: Place, named: Callable[[Place], str]) -> str:
+        """Why no packet was made for a rule or policy, or none that was can meet it; "" where one may.
+
+        ``named`` gives the name of another rule or policy.
+        """
+        if key in self.left_out:
+            return LEFT_OUT
+        if (id(device), key) in self.made:
+            return why_never(device, key)
+        return why_none(device, key, [named(place) for place in self._makers[id(device)].decided_before(key)])
 
     @property
     def _evaluated(self) -> int:

@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -26,7 +27,7 @@ from harness.generate.facts import Facts
 from harness.generate.lab import ChosenLab
 from harness.generate.pool import Pool, PooledPacket, cost_of
 from harness.generate.simulate import SimulatedRuleset
-from harness.generate.targets import joined, why_none
+from harness.generate.targets import joined, targets
 from harness.init.command import copied, usual
 from harness.model import layers
 from harness.model.observation import Place
@@ -128,11 +129,14 @@ def run(
             return 0
         progress(f"{output}: {len(left)} of {total} {_THINGS} are open")
         facts, device = work.facts()
-        work.measure(Pool([device], SEED).packets(PACKETS))
+        generator = Pool([device], SEED)
+        work.measure(generator.packets(PACKETS))
         added = work.save(output)
         left = work.open()
+        names = {one.key: one.located for one in targets(facts)}
+        why_none = partial(generator.why_none, device, named=lambda place: names.get(place, " ".join(place[:3])))
         for gap in _listed(left):
-            progress(f"still open: {escape(gap.located)}: {escape(work.reason(gap, facts, device))}")
+            progress(f"still open: {escape(gap.located)}: {escape(work.reason(gap, facts, why_none))}")
         progress(f"{output}: scenarios added: {added}; still open: {len(left)} of {total} {_THINGS}")
         return 1 if left else 0
 
@@ -306,14 +310,14 @@ class _Completing:
     def _ran(self, cases: Sequence[Case]) -> Iterator[Seen]:
         return self._session.run(cases, frames.prepare(sent for case in cases for sent in case.sends))
 
-    def reason(self, gap: Gap, facts: Facts, device: SimulatedDevice) -> str:
-        """Why ``gap`` is open."""
+    def reason(self, gap: Gap, facts: Facts, why_none: Callable[[Place], str]) -> str:
+        """Why ``gap`` is open; ``why_none`` says why no packet that was made meets a rule or policy, or ""."""
         if why := self._reasons.get(gap):
             return why
         if gap in self._came:
             return "packets met it, but it decided about none of them"
-        if gap.kind is GapKind.MET and (key := _key(gap, facts)):
-            return why_none(device, key)
+        if gap.kind is GapKind.MET and (key := _key(gap, facts)) and (why := why_none(key)):
+            return why
         if gap in self._unclear:
             return "packets may have shown it, but nf_tables' trace does not tell"
         return f"none of {counted(len(self._packets), 'packet')} showed it"

@@ -51,6 +51,19 @@ def test_what_packets_were_made_for_is_known_however_few_are_sent() -> None:
     assert (id(device), never) not in generator.made
 
 
+def test_why_no_packet_was_made_for_a_rule() -> None:
+    port = match("tcp", "dport", 80)
+    side = table([port, {"drop": None}], [port, ACCEPT])
+    device = SimulatedDevice(SimulatedRuleset(side), Network.of(LABS["router"]))
+    generator = Pool([device], 1)
+    generator.packets(10)
+    first, second = (rule.key for chain in device.ruleset.chains.values() for rule in chain.rules)
+    reasons = [generator.why_none(device, key, lambda place: f"rule {place[3]}") for key in (first, second)]
+    assert reasons == ["", f"every packet tried for it is decided earlier, by rule {first[3]}"]
+    generator.left_out.add(second)
+    assert generator.why_none(device, second, str) == pool.LEFT_OUT
+
+
 def test_a_limit_gets_as_many_packets_as_are_over_it() -> None:
     limited = [match("tcp", "dport", 25), {"limit": {"rate": 1, "per": "second", "burst": 3}}, ACCEPT]
     assert 4 in {send.get("count") for one in made(table(limited)) for send in one.sends}
