@@ -11,7 +11,7 @@ from typing import Self, assert_never
 
 import msgspec
 
-from harness.errors import BrokenMeasurement, Unsupported
+from harness.errors import BrokenMeasurement, Position, Unsupported
 from harness.experiment import apart
 from harness.experiment.join import JoinContext, observe
 from harness.experiment.left_behind import LeftBehind, Where, placed
@@ -22,6 +22,7 @@ from harness.judge.diagnoses import helpers, tracking
 from harness.judge.evidence import Evidence
 from harness.judge.flow import refuse_contradiction
 from harness.lab import changes as lab_changes
+from harness.lab.answers import AnswerScript
 from harness.lab.calls import Call
 from harness.lab.capture import Capture, Captured
 from harness.lab.clock import WallClock
@@ -32,7 +33,7 @@ from harness.lab.sockets import Bound, Programs
 from harness.model.fields import Keys
 from harness.model.observation import Flow, Observation, ObservedPacket, Step, Value
 from harness.packets.frames import Frame, build
-from harness.reading.decision import Outcome, decisive, outcome, unsent
+from harness.reading.decision import REFUSED, Outcome, arrivals, decisive, outcome, unsent
 from harness.reading.path import functions
 from harness.ruleset import conntrack
 from harness.ruleset.changes import RulesetChange, apply
@@ -114,6 +115,7 @@ def perform(stage: Experiment, case: Case) -> tuple[Measurement, ...]:
     """Run the steps of ``case`` on ``stage``, which has its lab and rulesets; as :func:`run`."""
     stage.arm(case.actions)
     seen = [stage.act(action, number, partial(case.where, number)) for number, action in enumerate(case.actions)]
+    stage.refuse_unused_answers()
     measurements = [one for several in seen for one in several if case.actions[one.action].entries]
     return tuple(stage.noted(measurements))
 
@@ -155,6 +157,7 @@ class Experiment:
         self.sent: list[bytes] = []
         """The frames that steps have sent."""
         self._entries: frozenset[bytes] = frozenset()
+        self._scripts: list[tuple[Position, AnswerScript]] = []
 
     @property
     def ruleset(self) -> Ruleset:
@@ -257,7 +260,7 @@ class Experiment:
                 with placed(where("listen")):
                     self._programs.listen(program)
             case AnswerAction(answer=answers):
-                self._programs.answers.add(answers)
+                self._scripts.append((where("answer"), self._programs.answers.add(answers)))
             case QueueAction(queue=reader):
                 with placed(where("queue")):
                     self._programs.read_queue(reader)
@@ -265,6 +268,12 @@ class Experiment:
                 self._left.wait(wait, partial(where, "wait"))
             case _:
                 assert_never(action)
+
+    def refuse_unused_answers(self) -> None:
+        """Raise :class:`~harness.errors.ScenarioError` for a step `answer:` that had no effect, for no reason seen."""
+        for position, script in self._scripts:
+            with placed(position):
+                script.refuse_unused()
 
     def inject_each(
         self, groups: Iterable[Sequence[Frame]], after: Callable[[Sequence[Step]], bool]
@@ -405,6 +414,8 @@ class Experiment:
         observation = msgspec.structs.replace(observation, flow=ended)
         if blamed := unreached(observation, failed):
             observation = msgspec.structs.replace(observation, unresolved=tuple(map(self._explain, blamed)))
+        if observation.unresolved or not observation.whole or any(map(_is_dropped, observation.packets)):
+            answers.explain()
         refuse_contradiction(observation)
         return observation
 
@@ -533,6 +544,12 @@ def _ended(call: Call, observation: Observation) -> Flow:
     if ended.result != "refused" and any(map(unsent, observation.packets)):
         ended = msgspec.structs.replace(ended, result="unsent")
     return ended
+
+
+def _is_dropped(packet: ObservedPacket) -> bool:
+    """Whether a kernel or a ruleset, on whichever host, dropped or rejected ``packet``."""
+    lost = packet.drop is not None and not arrivals(packet)  # a silent host drops what has arrived
+    return lost or any(step.verdict in REFUSED for step in packet.steps)
 
 
 def _named(actions: Iterable[Action]) -> set[str]:

@@ -134,8 +134,8 @@ class Answer(Model, frozen=True, kw_only=True, rename={"with_": "with"}):
 
     In each of these steps the first packet that the host receives is answered by the first entry, the second by the
     second, and so on; later packets are not answered. The kernel of such a host answers nothing, so
-    there can be no program on it. A segment of TCP in answer to a datagram is an error, and so is an answer of the
-    other IP version.
+    there can be no program on it. A segment of TCP in answer to a datagram is an error, and so are an answer of the
+    other IP version and one that is never sent although no packet was dropped (which only functions show).
     """
 
     on: Annotated[HostName, Meta(description="The host that answers.", examples=["server"])]

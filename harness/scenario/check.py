@@ -325,6 +325,7 @@ def _check_order(steps: Sequence[ActionSpec]) -> Iterator[Problem]:
     listening: set[tuple[str, str, int]] = set()
     connected = set()
     yield from _check_answering(steps)
+    yield from _check_programs(steps)
     for index, step in enumerate(steps):
         if step.listen is not UNSET:
             for protocol in ("tcp", "udp"):
@@ -340,6 +341,16 @@ def _check_order(steps: Sequence[ActionSpec]) -> Iterator[Problem]:
             if (asked.from_, asked.to, asked.tcp, asked.sport) not in connected:
                 remedy = f"add a step connect: {{from: {asked.from_}, to: {asked.to}, tcp: {asked.tcp}}}"
                 yield Problem("needs a connection: no earlier step connects there", index, "exchange", remedy=remedy)
+
+
+def _check_programs(steps: Sequence[ActionSpec]) -> Iterator[Problem]:
+    """A program has something to do."""
+    for index, step in enumerate(steps):
+        key = "listen" if step.listen is not UNSET else "queue" if step.queue is not UNSET else ""
+        is_alone = all(later.send is later.connect is later.exchange is UNSET for later in steps[index:])
+        if key and is_alone and step.expect is UNSET:
+            remedy = "move it before the step that sends what the program is to get, or leave it out"
+            yield Problem("has no effect: no later step sends anything", index, key, remedy=remedy)
 
 
 def _check_answering(steps: Sequence[ActionSpec]) -> Iterator[Problem]:

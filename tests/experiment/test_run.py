@@ -15,7 +15,7 @@ import pytest
 
 from harness.batch import sift
 from harness.cache import cache_dir
-from harness.errors import BrokenMeasurement
+from harness.errors import BrokenMeasurement, ScenarioError
 from harness.experiment.run import Measurement, run
 from harness.lab.inject import Wire
 from harness.lab.lab import Host
@@ -143,6 +143,54 @@ def test_what_neighbour_entries_hide_is_noted_once_and_counts_for_nothing(tmp_pa
         assert second.notes == ()
         assert [one.observation.counters for one in (first, second)] == [{"inet t heard": 1}, {"inet t heard": 2}]
         assert first.observation.loss.total == second.observation.loss.total == 0
+
+
+TWICE = "{on: server, with: [{udp: {}}, {udp: {}}]}"
+
+
+@pytest.mark.parametrize(
+    ("steps", "error"),
+    [
+        (
+            [f"answer: {TWICE}", "exchange: {from: client, to: server, udp: 53}"],
+            "answer 2 of server was never sent: it received at most 1 packet in a step, although none was dropped",
+        ),
+        (
+            ["answer: {on: server, with: [{udp: {}}]}", "exchange: {from: client, to: device, udp: 53}"],
+            "server received no packet of connect or exchange, although none was dropped: it has answered nothing",
+        ),
+        ([f"answer: {TWICE}", "exchange: {from: client, to: server, udp: 99}"], ""),  # dropped, which explains it
+        (
+            [
+                "answer: {on: server, with: [{udp: {}}]}",
+                "exchange: {from: client, to: device, udp: 53}",
+                "exchange: {from: client, to: server, udp: 53}",
+            ],
+            "",
+        ),
+    ],
+)
+def test_an_answer_that_nothing_asked_for_is_an_error(
+    tmp_path: Path, tracer: Tracer, steps: list[str], error: str
+) -> None:
+    folder = tmp_path / "scenarios"
+    folder.mkdir()
+    (folder / "edge.nft").write_text(
+        "table inet t {\nchain c {\ntype filter hook forward priority 0; policy accept;\nudp dport 99 drop\n}\n}\n"
+    )
+    written = "".join(f"      - {one}\n" for one in steps)
+    (folder / "edge.yaml").write_text(
+        "lab: router\nruleset: edge.nft\nscenarios:\n  - name: Asked\n    steps:\n"
+        f"{written}        expect: {{flow: timeout}}\n"
+    )
+    (case,) = load(folder / "edge.yaml")
+    assert isinstance(case, Case), case.errors
+    if error:
+        with pytest.raises(ScenarioError, match=error) as raised:
+            run(case, tracer)
+        assert raised.value.position.line == 6
+    else:
+        assert run(case, tracer)
 
 
 @pytest.mark.parametrize("is_recorded", [False, True])
