@@ -40,13 +40,14 @@ def compare_route(evidence: Evidence) -> Found:
 
 def compare_layers(evidence: Evidence) -> Found:
     """Compare ``layers``."""
-    wanted = evidence.expect.layers or ()
-    seen = layers_of(hops_on(evidence.packet, evidence.device)) if wanted else []
+    wanted = evidence.expect.layers
+    if wanted is None:
+        return
+    seen = layers_of(hops_on(evidence.packet, evidence.device))
     rest = iter(seen)
     for index, layer in enumerate(wanted):
         if layer not in rest:  # consumes up to and including the layer
-            before = f" after {wanted[index - 1]}" if index else ""
-            note = f"not passed{before}" if layer in seen else "not passed at all"
+            note = f"not passed after {wanted[index - 1]}" if layer in seen else "not passed at all"
             yield ("expect", "layers", index), layer, " ".join(seen) or "no layer at all", note
             return
 

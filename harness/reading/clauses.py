@@ -115,19 +115,27 @@ def passes(
             places.clear()
             continue
         own = rules.get(step.chain_path, ())
-        start = places.get(step.chain_path, 0)
-        number = len(own)
-        if step.rule is not None:
-            number = next((place for place, rule in enumerate(own) if rule.handle == step.rule.handle), start)
-        for rule in own[start:number]:
-            yield rule, _failing(rule, first)
-        if step.rule is not None and number < len(own):
-            yield own[number], MatchesHeld(clauses(own[number].text))
-        places[step.chain_path] = number + 1
+        number = _place(step.rule, own)
+        if number is not None:
+            for rule in own[places.get(step.chain_path, 0) : number]:
+                yield rule, _failing(rule, first)
+            if number < len(own):
+                yield own[number], MatchesHeld(clauses(own[number].text))
+            places[step.chain_path] = number + 1
         if step.verdict in FINAL:
             places.clear()
         elif step.rule is None or step.verdict is Verdict.RETURN:
             places.pop(step.chain_path, None)
+
+
+def _place(rule: Rule | None, own: Sequence[Rule]) -> int | None:
+    """Which of the rules of its chain a step names, their number for the end of the chain.
+
+    None for one that is not among them, as it was added meanwhile.
+    """
+    if rule is None:
+        return len(own)
+    return next((place for place, one in enumerate(own) if one.handle == rule.handle), None)
 
 
 def _failing(rule: Rule, first: Step | None) -> MatchesHeld:
@@ -136,12 +144,12 @@ def _failing(rule: Rule, first: Step | None) -> MatchesHeld:
     is_match = not _MAY_FAIL.search(rule.text)
     answers = [None if first is None else holds(one, first) for one in matches]
     for number, answer in enumerate(answers):
-        before = tuple(matches[:number])
+        before = matches[:number]
         if answer is False or (answer is None and is_match and all(answers[number + 1 :])):
             return MatchesHeld(before, matches[number])
         if answer is None:
-            return MatchesHeld(before, open=tuple(matches[number:]))
-    return MatchesHeld(tuple(matches))  # another statement than a match did not let it by
+            return MatchesHeld(before, open=matches[number:])
+    return MatchesHeld(matches)  # another statement than a match did not let it by
 
 
 def holds(match: str, first: Step) -> bool | None:

@@ -99,11 +99,11 @@ def align(path: Sequence[PathEntry], packet: ObservedPacket, device: str) -> tup
     """
     hosts = {parse_entry(entry)[1].host or device for entry in path}
     hops = located(packet)
-    found = walk(path, packet, device)
-    wanted = {hit[0]: entry for entry, hit in zip(path, found, strict=True) if hit}
+    found = tuple(zip(path, walk(path, packet, device), strict=True))
+    wanted = {hit[0]: entry for entry, hit in found if hit}
     missing: dict[int, list[PathEntry]] = {}  # by the number of the hop that came in their place
     place = 0
-    for entry, hit in zip(path, found, strict=True):
+    for entry, hit in found:
         if hit:
             place = hit[0] + 1
         elif not parse_entry(entry)[1].optional:

@@ -25,6 +25,8 @@ from harness.reading.clauses import MatchesHeld, chain_rules, clauses, holds, pa
         ("meta mark set meta mark | 0x2000", ()),
         ("ip saddr 10.0.0.1 ip dscp set ef tcp dport 1 accept", ("ip saddr 10.0.0.1", "tcp dport 1")),
         ("fib saddr . iif oif missing drop", ("fib saddr . iif oif missing",)),
+        ("fib saddr . iif oif missing tcp dport 22 drop", ("fib saddr . iif oif missing", "tcp dport 22")),
+        ("fib saddr . mark . iif oif missing drop", ("fib saddr . mark . iif oif missing",)),
         ("ip saddr . ip protocol . th dport @granted accept", ("ip saddr . ip protocol . th dport @granted",)),
         ("ip protocol != tcp udp dport 3 accept", ("ip protocol != tcp", "udp dport 3")),
         ("ether type ip tcp dport 22 accept", ("ether type ip", "tcp dport 22")),
@@ -178,6 +180,48 @@ def test_a_statement_that_may_end_a_rule_leaves_open_what_its_match_did() -> Non
     ended = step(None, Verdict.CONTINUE, kind="return", sent=headers())
     ((_, found),) = passes([(ended, ended)], chain_rules([counted]))
     assert found == MatchesHeld((), open=("ct state new",))
+
+
+def test_a_statement_that_ends_a_rule_whose_matches_held() -> None:
+    counted = rule(1, "tcp dport 22 add @seen { ip saddr ct count over 2 } drop")
+    ended = step(None, Verdict.CONTINUE, kind="return", sent=headers())
+    ((_, found),) = passes([(ended, ended)], chain_rules([counted]))
+    assert found == MatchesHeld(("tcp dport 22",))
+
+
+def handles(*steps: Step) -> list[int]:
+    """The rules that a packet came to, each time."""
+    return [one.handle for one, _ in passes([(s, FIRST) for s in steps], RULES)]
+
+
+MORE_ENDED = step(None, Verdict.CONTINUE, kind="return", chain="more")
+ENDED = step(None, Verdict.CONTINUE, kind="return")
+POLICY = step(None, Verdict.ACCEPT, kind="policy")
+
+
+def test_rules_between_two_that_matched_did_not() -> None:
+    assert handles(step(SSH, Verdict.CONTINUE), step(NEW, Verdict.CONTINUE), step(JUMP, Verdict.ACCEPT)) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("back", [MORE_ENDED, step(INNER, Verdict.RETURN)])
+def test_a_chain_that_is_left_begins_anew_the_next_time(back: Step) -> None:
+    jump = step(JUMP, Verdict.JUMP)
+    assert handles(jump, back, ENDED, POLICY, jump, back) == [1, 2, 3, 4, 5] * 2
+    assert handles(jump, back, back) == [1, 2, 3, 4, 5, 5]
+
+
+def test_after_a_verdict_that_ends_an_evaluation_chains_begin_anew() -> None:
+    accepted = step(SSH, Verdict.ACCEPT)
+    assert handles(accepted, accepted) == [1, 1]
+
+
+@pytest.mark.parametrize("verdict", [Verdict.CONTINUE, Verdict.RETURN, Verdict.ACCEPT])
+def test_a_rule_that_was_added_meanwhile_is_none_of_those_loaded(verdict: Verdict) -> None:
+    added = rule(99, "counter accept")
+    assert handles(step(added, verdict)) == []
+    assert handles(step(SSH, Verdict.CONTINUE), step(added, Verdict.CONTINUE), step(NEW, Verdict.ACCEPT)) == [1, 2, 3]
+    assert handles(step(rule(98, "accept", chain="new"), verdict), step(SSH, Verdict.ACCEPT)) == [1]
+    assert handles(step(None, Verdict.ACCEPT, kind="return", chain="new"), step(SSH, Verdict.ACCEPT)) == [1]
 
 
 def test_without_headers_only_the_only_match_is_known_to_fail() -> None:
