@@ -14,6 +14,7 @@ from harness.ending import interrupts_deferred
 
 with interrupts_deferred():
     from harness import project
+    from harness.errors import HarnessError
     from harness.numbers import MOST_BUFFER_KIB, percent, whole
     from harness.pytest_plugin import companions, distribute, fixtures, foreseen, items, selection
     from harness.pytest_plugin.fixtures import nft_lab as nft_lab
@@ -142,6 +143,10 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
         return lab_only(config)
     if not distribute.is_worker(config):
         kinds.by_environment(config.option)
+        try:
+            kinds.refuse_standard_output(config.option)
+        except HarnessError as error:
+            raise pytest.UsageError(f"nft-harness: {error}") from None
     return None
 
 

@@ -6,8 +6,8 @@ import argparse
 import sys
 
 from harness.cli import kernels as names
+from harness.cli.output import write
 from harness.cli.statuses import NO
-from harness.errors import HarnessError
 from harness.numbers import MOST_BUFFER_KIB, seconds, whole
 from harness.programs import refuse_not_runnable
 from harness.text import colour, in_colour, lines
@@ -119,11 +119,8 @@ def discover(parser: argparse.ArgumentParser) -> None:
             (options.config, listing.config(functions, options.max_trace)),
         ]
         for path, content in files:
-            try:
-                if path:
-                    path.write_bytes(content)
-            except OSError as error:
-                raise HarnessError(f"{path} can't be written: {error.strerror}") from None
+            if path:
+                write(path, content.decode())
         if not options.output and not options.config:
             print("\n".join(listing.to_lines(functions)))
         return 0
@@ -136,10 +133,9 @@ def discover(parser: argparse.ArgumentParser) -> None:
         help="0: critical functions only; 1: important ones as well; 2: all",
     )
     parser.add_argument("--match", metavar="GLOB", help="only functions whose name matches, e.g. 'ip_*'")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write JSON to FILE instead of printing a table")
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="write the functions to FILE, for nft-harness trace --config"
-    )
+    add = parser.add_argument
+    add("--output", type=Path, metavar="FILE", help="write JSON to FILE, - for standard output, instead of a table")
+    add("--config", type=Path, metavar="FILE", help="write the functions to FILE, for nft-harness trace --config")
     parser.add_argument(
         "--max-trace", type=whole(1), metavar="N", help="with --config: write only the N most informative functions"
     )

@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from harness.cli.kernels import KERNEL_HELP, OPTIONS, kernel
+from harness.cli.output import write
 from harness.cli.statuses import BROKEN, NO, UNABLE
 from harness.errors import BrokenMeasurement, HarnessError
 from harness.numbers import percent, whole
 from harness.text import say
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PACKETS_AT_MOST: Final = 20_000
 TRACERS: Final = ("auto", "kprobe.multi", "fentry", "kprobe", "tracepoints")
@@ -132,7 +130,7 @@ def diff(parser: argparse.ArgumentParser) -> None:
         kinds = {"json": output.as_json, "markdown": output.as_markdown, "html": output.as_html}
         for name, make in kinds.items():
             if path := getattr(options, name):
-                _write(path, make(found))
+                write(path, make(found))
         if "-" not in [str(getattr(options, name)) for name in kinds]:
             for one in found:
                 say(output.text(one))
@@ -208,18 +206,6 @@ SIFT = (
 )
 
 
-def _write(path: Path, text: str) -> None:
-    from harness.save import save
-
-    if str(path) == "-":
-        print(text, end="" if text.endswith("\n") else "\n")
-        return
-    try:
-        save(path, text)
-    except OSError as error:
-        raise HarnessError(f"{path} can't be written: {error.strerror}") from None
-
-
 def mutate(parser: argparse.ArgumentParser) -> None:
     """Change rulesets one rule at a time: which changes no scenario notices, and a packet that shows each."""
     from pathlib import Path
@@ -249,7 +235,7 @@ def mutate(parser: argparse.ArgumentParser) -> None:
             say("nft-harness: interrupted; results so far:", sys.stderr)
         for name, make in (("json", schema.as_json), ("html", output.as_html)):
             if path := getattr(options, name):
-                _write(path, make(found))
+                write(path, make(found))
         if found and "-" not in (str(options.json), str(options.html)):
             say(output.text(found))
         if options.github:

@@ -80,7 +80,10 @@ def report(parser: argparse.ArgumentParser) -> None:
             )
         asked = list(kinds.asked(options))
         for kind, path in asked:
-            kinds.write(kind, results, Path(path), Path())
+            if path == kinds.STANDARD_OUTPUT:
+                print(kinds.to_print(kind, results, Path()), end="")
+            else:
+                kinds.write(kind, results, Path(path), Path())
         if options.nft_github:
             from harness.report import github
 
@@ -120,7 +123,8 @@ def report(parser: argparse.ArgumentParser) -> None:
         "the results)",
     )
     for kind in kinds.KINDS:
-        parser.add_argument(f"--{kind.name}", dest=kind.option, metavar=kind.path, help=f"write {kind.what}")
+        dash = "; - is standard output" if kind.path == "FILE" else ""
+        parser.add_argument(f"--{kind.name}", dest=kind.option, metavar=kind.path, help=f"write {kind.what}{dash}")
     parser.add_argument("--github", dest="nft_github", action="store_true", help="print annotations for GitHub Actions")
     parser.add_argument("--cov", dest="nft_cov", action="store_true", help="print rule coverage")
     parser.add_argument(

@@ -283,7 +283,10 @@ def _why_untrue(scenario: _Scenario, cases: Mapping[str, object]) -> str:
             except BrokenMeasurement as broken:
                 return str(broken)
             if differing:
-                return f"no single expectation holds on all of them: {differing[0].key} does not for {where}"
+                return (
+                    f"no single expectation holds on all of them: {differing[0].key} does not for {where}; make what "
+                    "differs a parameter of each:, or write a scenario for each"
+                )
     return ""
 
 

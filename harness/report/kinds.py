@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from harness import temporary
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ KINDS = (
     ReportKind("cov-xml", "FILE", "rule coverage as Cobertura", _coverage("xml")),
 )
 
+STANDARD_OUTPUT = "-"
+BY_REPORT = "name a file, or store results with --nft-results DIR and print a report of them: nft-harness report DIR"
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 
 
@@ -117,6 +120,23 @@ def write(kind: ReportKind, results: Sequence[Result], path: Path, folder: Path)
     except OSError as error:
         raise HarnessError(f"{kind.name} can't be written to {path}: {error.strerror or error}") from None
     return f"{kind.name} is in {path}" if path.exists() else f"there is nothing to write to {path}"
+
+
+def to_print(kind: ReportKind, results: Sequence[Result], folder: Path) -> str:
+    """The text of one report. Raises :class:`~harness.errors.HarnessError` for one that is a folder of files."""
+    if kind.path != "FILE":
+        raise HarnessError(f"--{kind.name} -: this report is a folder of files", remedy="name the folder")
+    with temporary.folder("report") as made:
+        path = made / kind.name
+        write(kind, results, path, folder)
+        return path.read_text("utf-8") if path.exists() else ""
+
+
+def refuse_standard_output(options: Namespace) -> None:
+    """Raise :class:`~harness.errors.HarnessError` where pytest's ``options`` ask for a report there."""
+    for kind, path in asked(options):
+        if path == STANDARD_OUTPUT:
+            raise HarnessError(f"--nft-{kind.name} -: pytest prints to standard output itself", remedy=BY_REPORT)
 
 
 def asked(options: Namespace) -> Iterator[tuple[ReportKind, str]]:

@@ -10,6 +10,7 @@ import functools
 import re
 import threading
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -154,7 +155,22 @@ def _explain(mistake: _Mistake, document: Node, model: type[Any]) -> Problem:
         sentence = f"{value} is not in {bounds[0].ge}…{bounds[0].le}"
     else:
         sentence = f"{_shown(value)} is not valid"
+    if keys[-1:] == ("from",) and _is_address(value):
+        key = "ip6" if ":" in value else "ip"
+        sentence = f"'{value}' is an address, but a packet is sent by a host of the lab"
+        remedy = f"name the host, and write {key}: {{src: {value}}}, or {key} src {value} on one line"
+        return Problem(sentence, *keys, remedy=remedy)
     return Problem(sentence, *keys, remedy=_advice(described), about_key=about_key)
+
+
+def _is_address(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        ip_address(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _another_word(case: _Case, _: re.Match[str]) -> tuple[str, str]:

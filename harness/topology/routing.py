@@ -55,7 +55,7 @@ def gateway(place: Place, name: str) -> Iterator[Route]:
     Raises :class:`~harness.model.problem.Problem`, without keys.
     """
     if name not in place.hosts:
-        raise unknown(name, place.hosts, "host of the lab")
+        raise unknown(name, _others(place), "host of the lab")
     found = _neighbour(name, place)
     if not found:
         raise Problem(f"{name} is not on a subnet of {place.name}, so it cannot be its gateway")
@@ -102,6 +102,11 @@ def _of_object(place: Place, said: RouteSpec) -> dict[int, tuple[RouteHop, ...]]
         remedy = "add it to nexthops:"
         raise Problem(f"{place.name} has no nexthop {said.nexthop}", "nexthop", remedy=remedy)
     return {found.version: found.hops}
+
+
+def _others(place: Place) -> list[str]:
+    """The hosts that may be a next hop: a host is none of its own."""
+    return [name for name in place.hosts if name != place.name]
 
 
 def nexthop(place: Place, said: NexthopSpec) -> Nexthop:
@@ -207,7 +212,7 @@ def _address(text: str, place: Place, *keys: str | int) -> dict[int, RouteHop]:
     try:
         via = ip_address(text)
     except ValueError:
-        raise nowhere(text, place.hosts, *keys) from None
+        raise nowhere(text, _others(place), *keys) from None
     for one in place.interfaces.values():
         if one.host != place.name or not any(via in own.network for own in one.addresses):
             continue

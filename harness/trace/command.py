@@ -192,6 +192,8 @@ def _stored(options: argparse.Namespace, stack: ExitStack, about: About) -> Writ
 
 
 def _opened(path: Path) -> BinaryIO:
+    if str(path) == "-":
+        raise HarnessError("--out -: standard output is where the trace is printed", remedy="name a file, for --read")
     try:
         return path.open("wb")
     except OSError as error:

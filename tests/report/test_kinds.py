@@ -85,3 +85,24 @@ def test_the_summary_of_a_job_keeps_what_others_wrote(
     assert path.read_text() == "of another command\n"
     kinds.write(by_name("summary"), [make_result()], path, tmp_path)
     assert path.read_text().startswith("of another command\n\n## ")
+
+
+def test_a_report_of_one_file_can_be_printed(
+    tmp_path: Path, make_result: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for kind in kinds.KINDS:
+        if kind.name.startswith("cov-"):
+            pytest.importorskip("coverage")
+        if kind.path == "FILE":
+            assert kinds.to_print(kind, [make_result()], Path(__file__).parents[2])
+        else:
+            with pytest.raises(HarnessError, match=f"--{kind.name} -: this report is a folder"):
+                kinds.to_print(kind, [make_result()], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_pytest_prints_no_report_between_its_own_lines() -> None:
+    kinds.refuse_standard_output(options(nft_html="a.html"))
+    with pytest.raises(HarnessError, match="--nft-html -: pytest prints to standard output itself"):
+        kinds.refuse_standard_output(options(nft_html="-"))
