@@ -37,7 +37,10 @@ TRACING = ("__traceiter_", "__probestub_", "__bpf_trace_")
 """Functions of tracepoints begin like this (include/linux/tracepoint.h, include/trace/bpf_probe.h). The kernel calls
 them for those who trace: ``__traceiter_kfree_skb`` stands between a function and its tracepoint as soon as two
 programs are attached there, of whomever. They are no part of a packet's path."""
-EDITION = 2
+FILLING = ("__build_skb_around", "__finalize_skb_around", "__copy_skb_header", "skb_copy_header", "__skb_clone")
+"""Functions that fill in a new sk_buff, their first argument (net/core/skbuff.c). Until it is filled in, its address and
+its memory may be those of an earlier packet, so that the function would be recorded for that one."""
+EDITION = 3
 """Raised whenever other functions of the same kernel are found."""
 
 _OF_LISTS = re.compile(r"_(?:sub)?list(?:_|$)")
@@ -202,6 +205,9 @@ def sort_out(
         untraceable.append(Untraceable(name=name, module=module, reason=reason))
 
     for name, argument in packets.items():
+        if name in FILLING:
+            refuse(name, "its packet is a new one, which it fills in")
+            continue
         if argument.position >= REGISTERS:
             refuse(name, f"its packet is argument {argument.position + 1}, which is not passed in a register")
             continue

@@ -16,6 +16,7 @@ help [nf_nat_irc]
 help [nf_nat_tftp]
 reg_vif_xmit
 reg_vif_xmit
+__copy_skb_header
 native_save_fl
 """
 BLACKLIST = b"0xffffffff81001000-0xffffffff81001010\tnative_save_fl\n"
@@ -67,6 +68,7 @@ def test_an_sk_buff_goes_before_a_pktinfo_and_the_first_before_the_second() -> N
 @pytest.mark.parametrize(
     ("argument", "module", "reason"),
     [
+        (("__copy_skb_header", 0, "sk_buff *"), KERNEL, "its packet is a new one, which it fills in"),
         (("ip_rvc", 0, "sk_buff *"), KERNEL, "it is inlined, or marked notrace: not in available_filter_functions"),
         (("ip_rcv", 5, "sk_buff *"), KERNEL, "its packet is argument 6, which is not passed in a register"),
         (("ip_rcv", 0, "sk_buff **"), KERNEL, "it has no packet, only a struct sk_buff **"),
