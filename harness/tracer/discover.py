@@ -38,8 +38,8 @@ TRACING = ("__traceiter_", "__probestub_", "__bpf_trace_")
 them for those who trace: ``__traceiter_kfree_skb`` stands between a function and its tracepoint as soon as two
 programs are attached there, of whomever. They are no part of a packet's path."""
 FILLING = ("__build_skb_around", "__finalize_skb_around", "__copy_skb_header", "skb_copy_header", "__skb_clone")
-"""Functions that fill in a new sk_buff, their first argument (net/core/skbuff.c). Until it is filled in, its address and
-its memory may be those of an earlier packet, so that the function would be recorded for that one."""
+"""Functions that fill in a new sk_buff, their first argument (net/core/skbuff.c). Until it is filled in, its address
+and its memory may be those of an earlier packet, so that the function would be recorded for that one."""
 EDITION = 3
 """Raised whenever other functions of the same kernel are found."""
 

@@ -15,9 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness.vm import tsc
 from harness.vm.accelerator import qemu
 
-KERNEL_COMMAND_LINE = " ".join(
+_COMMAND_LINE = " ".join(
     [
         # What the kernel prints is for one who looks for the cause of a failure: little, and at once.
         "console=ttyS0 quiet panic=-1 oops=panic reboot=t",
@@ -34,7 +35,6 @@ KERNEL_COMMAND_LINE = " ".join(
         "threadirqs",
     ]
 )
-"""Source: Linux Documentation/admin-guide/kernel-parameters.txt."""
 
 # Not the smaller "microvm": its only clock is a TSC that Linux has to calibrate by the timer interrupt, and on
 # a busy host it hangs there. Both take the same time to boot.
@@ -45,6 +45,12 @@ CPU = {"kvm": "host", "tcg": "max,la57=off,erms=off,fsrm=off"}
 
 _libc = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
+
+
+def kernel_command_line(accelerator: str) -> str:
+    """The kernel's parameters. Source: Linux Documentation/admin-guide/kernel-parameters.txt."""
+    rate = tsc.frequency() if accelerator == "tcg" else None
+    return f"{_COMMAND_LINE} tsc_early_khz={rate}" if rate else _COMMAND_LINE
 
 
 def machine(accelerator: str, memory: int, cpus: int, *, ram: Path | None = None, share: bool = False) -> list[str]:

@@ -204,7 +204,8 @@ def _save(image: Image, accelerator: str, memory: int, saved: Template, files: S
     monitor = theirs.pop("monitor")
     command = [
         *machine.machine(accelerator, memory, 1, ram=saved.ram, share=True),
-        *("-kernel", str(vmlinux(image)), "-initrd", f"/dev/fd/{archive}", "-append", machine.KERNEL_COMMAND_LINE),
+        *("-kernel", str(vmlinux(image)), "-initrd", f"/dev/fd/{archive}"),
+        *("-append", machine.kernel_command_line(accelerator)),
         *machine.devices(console, {**theirs, **dict.fromkeys(template.SPARE)}, monitor),
     ]
     try:

@@ -179,7 +179,7 @@ def _booted(
         command=[
             *machine.machine(accelerator, memory, cpus),
             *("-kernel", str(vmlinux(image)), "-initrd", f"/dev/fd/{archive}"),
-            *("-append", machine.KERNEL_COMMAND_LINE),
+            *("-append", machine.kernel_command_line(accelerator)),
         ],
         inherit=archive,
         outputs={"stdout": 1, "stderr": 2, **outputs},

@@ -33,7 +33,7 @@ import msgspec
 
 from harness.cache import cache_dir
 from harness.errors import HarnessError
-from harness.vm import machine
+from harness.vm import machine, tsc
 from harness.vm.kernel_image import Image
 from harness.vm.qmp import Monitor
 
@@ -138,6 +138,7 @@ def key(image: Image, machine: Sequence[str]) -> Key:
         "nft": [str(image.nft.folder.resolve()), Stamp.of(image.nft.folder / "about.json")] if image.nft else [],
         "QEMU": [qemu, Stamp.of(qemu), *machine[1:]],
         "processor": _processor(),
+        "rate of the clock": tsc.rate_class(),
         "Python": [sys.executable, sys.version],
         "options of Python": flags,
         "user site-packages": site.getusersitepackages() in sys.path,
