@@ -50,7 +50,7 @@ def describe_errno(name: str) -> str:
 
 def describe_hop(hop: Hop) -> str:
     """Return one hop in a few words: ``nft_do_chain inet filter forward → accept``."""
-    words = [hop.function, hop.detail.get("chain") or hop.detail.get("hook", ""), hop.detail.get("reason", "")]
+    words = [hop.function, hop.detail.get("chain") or hop.detail.get("hook"), hop.detail.get("reason")]
     if verdict := hop.detail.get("verdict"):
         words += ["→", verdict]
     return " ".join(word for word in words if word)

@@ -229,6 +229,7 @@ def test_a_protocol_by_number_is_not_told() -> None:
         ("ip6 saddr fe80::1 tcp dport 443 accept", "ip6 saddr fe80::1"),
         ("icmp type echo-request accept", "icmp type echo-request"),
         ("tcp dport 443 tcp dport 443 accept", ""),
+        ("ip saddr 203.0.113.5 ct original ip saddr 203.0.113.5", "ct original ip saddr 203.0.113.5"),
         ('iifname "lan1" ip saddr 203.0.113.0/24 accept', ""),
     ],
 )

@@ -76,6 +76,11 @@ MICROVM = "run it in a microVM (--nft-kernel 6.12), where no interrupt's softirq
 FEWER = "send fewer packets at once"
 
 
+def test_one_event_is_no_events() -> None:
+    assert words.describe_loss(Loss(entered=1, missed=1, received=1)) == "1 of 1 event (refused 0, missed 1, trace 0)"
+    assert words.describe_loss(Loss(entered=2, received=2)) == "0 of 2 events (refused 0, missed 0, trace 0)"
+
+
 @pytest.mark.parametrize(
     ("loss", "named"),
     [

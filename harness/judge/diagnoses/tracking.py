@@ -102,7 +102,7 @@ def should_be_translated(evidence: Evidence) -> bool:
 def _would_be_sent_on(evidence: Evidence) -> bool:
     """Whether the packet is expected at a host, did not come there, and a rule translates to that host's address."""
     host, network = evidence.expected_host, evidence.network
-    if network is None or host in ("", "nowhere", evidence.device) or host in arrivals(evidence.packet):
+    if network is None or host == evidence.device or host in arrivals(evidence.packet):
         return False
     targets = [found["address"] for rule in evidence.rules if (found := _DNAT.search(bare(rule.text)))]
     return any(network.owner(ip_address(one)) == host for one in targets)
