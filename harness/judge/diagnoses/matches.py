@@ -109,7 +109,9 @@ def accepting_rule_was_used_up(evidence: Evidence) -> Iterator[str]:
         if rule.chain_path != last.chain_path or not _ACCEPT.search(bare(rule.text)):
             continue
         first = next(evaluations_of(rule, evidence.rules, refused, evidence.device), None)
-        found, rest = _reasons(rule, first, evidence.sets, USED_UP) if first else ([], "")
+        if first is None:
+            continue
+        found, rest = _reasons(rule, first, evidence.sets, USED_UP)
         if found and not rest:
             yield f"{place(rule)} accepts such packets, but did not match this one because {' or '.join(found)}"
 

@@ -180,7 +180,8 @@ def test_of_a_chain_that_the_packet_met_twice_the_second_evaluation_counts() -> 
 
 def test_not_of_a_rule_that_the_packet_did_not_come_to() -> None:
     gone = at(step("goto", rule("goto other", line=4, handle=2)), headers=headers(), iif="wan0")
-    accepts = rule("tcp dport 443 limit rate 3/minute accept", line=5, handle=3)
+    accepts = rule("limit rate 3/minute accept", line=5, handle=3)
+    assert "limit was exceeded" in advice({"verdict": "accept"}, REFUSED, rules=(gone.rule, accepts))[0]
     found = advice({"verdict": "accept"}, dropped(gone, step("drop")), rules=(gone.rule, accepts))
     assert "limit was exceeded" not in "".join(found)
 
