@@ -274,30 +274,9 @@ def _steps(
     origin: Mapping[int, Event],
 ) -> tuple[dict[int, list[Step]], dict[int, bytes]]:
     """The steps of each packet, and the headers with which it was first traced, behind an Ethernet header."""
-    reported = [event for event in recording.events if event.kind == EventKind.RULE]
-    later = sum(event.kind == EventKind.RULE for event in recording.later)
-    if (called := _called(len(messages), len(reported), later)) != len(messages):
-        raise BrokenMeasurement(
-            f"{counted(called, 'call')} of {NOTIFY}, but {counted(len(messages), 'message')} of the trace"
-        )
-    # Several CPUs may report at once, and then only calls and messages with the same id are in the same order.
-    # Before v6.4 the kernel computes the id too late for us to see it.
-    has_ids = any(event.b for event in reported)
-    arrived: dict[tuple[str, int], deque[tuple[TraceMessage, Step | None]]] = defaultdict(deque)
-    senders = dict.fromkeys(message.host for message, _ in messages)
-    for message, step in messages:
-        arrived[message.host, message.id if has_ids else 0].append((message, step))
     steps = defaultdict(list)
     headers: dict[int, bytes] = {}
-    for event in reported:
-        # The kernel puts the id into the message without turning it to network byte order.
-        number = int.from_bytes(event.b.to_bytes(4, sys.byteorder), "big")
-        # What was sent out by fwd may be on another host already when the rule is reported.
-        here = scene.host(event.netns)
-        queue = next((arrived[host, number] for host in (here, *senders) if arrived[host, number]), None)
-        if not queue:
-            raise BrokenMeasurement(f"{NOTIFY} was called for packet {number:08x}, of which no message arrived")
-        message, step = queue.popleft()
+    for event, (message, step) in _reported(scene, recording, messages):
         # At the end of a chain the message names no rule, though the function gets the last one.
         if message.handle and event.a != message.handle and recording.whole:
             raise BrokenMeasurement(
@@ -309,6 +288,37 @@ def _steps(
         if step:
             steps[event.packet].append(msgspec.structs.replace(step, time=event.time - origin[event.packet].time))
     return steps, headers
+
+
+def _reported(
+    scene: JoinContext, recording: TraceData, messages: Sequence[tuple[TraceMessage, Step | None]]
+) -> Iterator[tuple[Event, tuple[TraceMessage, Step | None]]]:
+    """Yield the calls by which the kernel reports to nf_tables' trace, each with its message.
+
+    Raises :class:`BrokenMeasurement` when there is a call without a message, or a message without a call.
+    """
+    calls = [event for event in recording.events if event.kind == EventKind.RULE]
+    later = sum(event.kind == EventKind.RULE for event in recording.later)
+    if (called := _called(len(messages), len(calls), later)) != len(messages):
+        raise BrokenMeasurement(
+            f"{counted(called, 'call')} of {NOTIFY}, but {counted(len(messages), 'message')} of the trace"
+        )
+    # Several CPUs may report at once, and then only calls and messages with the same id are in the same order.
+    # Before v6.4 the kernel computes the id too late for us to see it.
+    has_ids = any(event.b for event in calls)
+    arrived: dict[tuple[str, int], deque[tuple[TraceMessage, Step | None]]] = defaultdict(deque)
+    senders = dict.fromkeys(message.host for message, _ in messages)
+    for message, step in messages:
+        arrived[message.host, message.id if has_ids else 0].append((message, step))
+    for event in calls:
+        # The kernel puts the id into the message without turning it to network byte order.
+        number = int.from_bytes(event.b.to_bytes(4, sys.byteorder), "big")
+        # What was sent out by fwd may be on another host already when the rule is reported.
+        here = scene.host(event.netns)
+        queue = next((arrived[host, number] for host in (here, *senders) if arrived[host, number]), None)
+        if not queue:
+            raise BrokenMeasurement(f"{NOTIFY} was called for packet {number:08x}, of which no message arrived")
+        yield event, queue.popleft()
 
 
 def _deliveries(
