@@ -182,6 +182,33 @@ def test_the_word_reject_alone_is_no_reject(text: str) -> None:
     assert outcome(dropped(step("drop", rule(text))), "device").verdict is Verdict.DROP
 
 
+NO_ROUTE = dropped(step("drop", rule("reject with icmpx no-route")))
+
+
+@pytest.mark.parametrize(
+    ("text", "sent", "wanted"),
+    [
+        ("reject with icmpx no-route", frame(), "icmpx no-route"),
+        ("reject with icmpx no-route", frame(), "icmpx type no-route"),
+        ("reject with icmpx no-route", frame(), "icmp net-unreachable"),
+        ("reject with icmpx no-route", b"", "icmpx no-route"),  # of which family it is, is not known
+        ("reject with icmp type host-unreachable", frame(), "icmp  type host-unreachable"),
+    ],
+)
+def test_an_answer_may_be_written_in_several_ways(text: str, sent: bytes, wanted: str) -> None:
+    packet = dropped(step("drop", rule(text)), frame=sent)
+    assert complaints({"verdict": "reject", "with": wanted}, packet) == []
+
+
+def test_another_answer_of_a_reject() -> None:
+    for expect in ({"with": "tcp reset"}, {"verdict": "reject", "with": "tcp reset"}):
+        assert complaints(expect, NO_ROUTE) == ["expect.with: tcp reset / icmp net-unreachable"]
+    six = dropped(step("drop", rule("reject")), frame=frame("2001:db8::1", "2001:db8::2"))
+    assert complaints({"with": "icmp port-unreachable"}, six) == [
+        "expect.with: icmp port-unreachable / icmpv6 port-unreachable"
+    ]
+
+
 def test_drop_and_reject_are_not_the_same() -> None:
     silent = dropped(step("drop"))
     assert complaints({"verdict": "reject", "with": "tcp reset"}, silent) == [
@@ -210,10 +237,45 @@ def test_a_drop_by_the_kernel_is_not_the_rulesets() -> None:
     )
 
 
+def test_a_drop_by_the_ruleset_needs_no_note() -> None:
+    gone = dropped(step("drop"), drop=Drop(host="device", function="nf_hook_slow", reason="NETFILTER_DROP"))
+    (found,) = judge(Expect(verdict="accept"), observation(gone), gone, at=place)
+    assert (found.expected, found.seen, found.note) == ("accept", "drop", "")
+
+
 def test_queue_and_stolen() -> None:
     queue = dropped(step("queue", rule("queue to 0")))
     assert complaints({"verdict": "queue", "rule": "queue to 0"}, queue) == []
     assert complaints({"verdict": "stolen"}, queue) == ["expect.verdict: stolen / queue"]
+
+
+def test_another_rule_decided() -> None:
+    both = changed(steps=(step("accept", chain="inet filter prerouting"), step("accept", HTTPS)), hops=())
+    (found,) = judge(Expect(rule="drop"), observation(both), both, at=place)
+    assert (
+        found.seen == f"inet filter prerouting, policy accept; {FORWARD}, rulesets/edge.nft:18 (handle 9): {HTTPS.text}"
+    )
+    assert found.note == ""
+    unseen = changed(steps=(), hops=())
+    assert complaints({"rule": "policy"}, unseen) == [
+        "expect.rule: policy / no rule and no policy: no base chain saw it"
+    ]
+    assert complaints({"rules": ["policy"]}, unseen) == ["expect.rules[0]: policy / no rule and no policy / not met"]
+
+
+def test_why_a_rule_of_several_was_not_met_is_said_of_the_device_alone() -> None:
+    there = msgspec.structs.replace(step("drop"), host="server")
+    packet = changed(steps=(step("accept", HTTPS), there), deliveries=())
+    ssh = rule("tcp dport 22 accept", line=17, handle=3)
+
+    def said(name: str) -> tuple[str, str]:
+        expect = Expect(delivered="nowhere", rules=[name])
+        (found,) = judge(expect, observation(packet), packet, at=place, rules=(ssh, HTTPS))
+        return found.seen, found.note
+
+    here = f"{FORWARD}, rulesets/edge.nft:18 (handle 9): {HTTPS.text}"
+    assert said(ssh.text) == (here, "rulesets/edge.nft:17 did not match")
+    assert said(f"server: {ssh.text}") == (f"{FORWARD}, policy drop", "not met")
 
 
 def test_steps_of_other_hosts_do_not_count() -> None:
@@ -274,6 +336,9 @@ def test_delivered_elsewhere() -> None:
     assert complaints({"delivered": "nowhere"}) == ["expect.delivered: nowhere / server"]
     gone = dropped(step("drop"))
     assert complaints({"delivered": {"to": "server"}}, gone) == ["expect.delivered.to: server / nowhere"]
+    both = changed(deliveries=(arrival(), arrival("backup")))
+    assert complaints({"delivered": "client"}, both) == ["expect.delivered: client / server, backup"]
+    assert complaints({"delivered": "nowhere"}, both) == ["expect.delivered: nowhere / server, backup"]
 
 
 def test_sees_names_each_field_that_differs() -> None:
@@ -405,7 +470,9 @@ def test_no_reply() -> None:
     assert answered("none") == []
     assert answered({"tcp": {"flags": "RA"}}) == ["expect.reply: tcp, flags RA / none"]
     assert answered({"tcp": {}}, frame(), host="server") == ["expect.reply: tcp / none"]
-    assert answered("none", frame()) == ["expect.reply: none / 203.0.113.5:40000 → 10.0.2.2:443 tcp S (IPv4, 40 bytes)"]
+    line = "203.0.113.5:40000 → 10.0.2.2:443 tcp S (IPv4, 40 bytes)"
+    assert answered("none", frame()) == [f"expect.reply: none / {line}"]
+    assert answered("none", frame(), frame()) == [f"expect.reply: none / {line}; {line}"]
 
 
 def test_flags_have_no_order_and_no_tag_is_vlan_0() -> None:
@@ -429,14 +496,17 @@ def left(expect: dict[str, object], **state: object) -> list[str]:
     seen = msgspec.structs.replace(observation(PASSED), **state)
     wanted = msgspec.convert(expect, Expect)
     return [
-        f"{one.keys[-1]}: {one.expected} / {one.seen} / {one.note}" for one in judge(wanted, seen, PASSED, at=place)
+        f"{one.keys[1]} {one.keys[2]}: {one.expected} / {one.seen} / {one.note}"
+        for one in judge(wanted, seen, PASSED, at=place)
+        if one.keys[0] == "expect"
     ]
 
 
 def test_counters() -> None:
     name = "inet filter web"
     assert left({"counters": {name: 1}}, counters={name: 1}) == []
-    assert left({"counters": {name: 2}}, counters={name: 1}) == ["inet filter web: 2 / 1 / "]
+    assert left({"counters": {name: 2}}, counters={name: 1}) == ["counters inet filter web: 2 / 1 / "]
+    assert left({"counters": {name: 0}}, counters={}) == ["counters inet filter web: 0 / not counted / "]
 
 
 def test_elements_in_any_order() -> None:
@@ -446,7 +516,17 @@ def test_elements_in_any_order() -> None:
     assert left({"elements": {name: []}}, elements={name: ()}) == []
     assert left({"elements": {name: [22]}}, elements={name: ("22",)}) == []
     assert left({"elements": {name: ["192.0.2.3", "192.0.2.1"]}}, elements=held) == [
-        "inet filter blocked: 192.0.2.1, 192.0.2.3 / 192.0.2.1, 192.0.2.2 / lacks 192.0.2.3; has in addition 192.0.2.2"
+        (
+            "elements inet filter blocked: 192.0.2.1, 192.0.2.3 / 192.0.2.1, 192.0.2.2 / "
+            "lacks 192.0.2.3; has in addition 192.0.2.2"
+        )
+    ]
+    both = "192.0.2.1, 192.0.2.2"
+    assert left({"elements": {name: []}}, elements=held) == [
+        f"elements inet filter blocked: no element / {both} / has in addition {both}"
+    ]
+    assert left({"elements": {name: ["192.0.2.2", "192.0.2.1"]}}, elements={}) == [
+        f"elements inet filter blocked: {both} / no element / lacks {both}"
     ]
 
 
@@ -477,8 +557,11 @@ def test_why_the_kernel_gave_it_up() -> None:
     assert complaints({"dropped": {"reason": "IP_RPFILTER", "host": "edge"}}, packet) == [
         "expect.dropped: IP_RPFILTER on edge / IP_RPFILTER on device"
     ]
-    assert complaints({"dropped": "IP_CSUM"}, changed(packet, drop=None)) == [
-        "expect.dropped: IP_CSUM on device / not dropped"
+    assert complaints({"dropped": "IP_CSUM|IP_RPFILTER"}, packet) == []
+    kept = changed(packet, drop=None)
+    assert complaints({"dropped": "IP_CSUM"}, kept) == ["expect.dropped: IP_CSUM on device / not dropped"]
+    assert complaints({"dropped": {"reason": "IP_CSUM", "function": "ip_rcv"}}, kept) == [
+        "expect.dropped: IP_CSUM in ip_rcv on device / not dropped"
     ]
 
 

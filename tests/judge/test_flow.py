@@ -118,6 +118,8 @@ class TestFlow:
     def test_the_reply_is_the_callers_even_if_another_packet_decided(self) -> None:
         answer = dropped(step("drop"), number=1, sender="server", injected=False)
         assert said({"reply": "none", "verdict": "drop"}, answer, flow=TIMED_OUT) == []
+        replies = (Delivery(time=0, host="client", device="eth0", frame=frame()),)
+        assert said({"reply": {"tcp": {}}}, answer, flow=TIMED_OUT, replies=replies) == []
 
     @pytest.mark.parametrize(
         ("answer", "host", "meaning"),
@@ -368,6 +370,7 @@ class TestMark:
 
     def test_the_last_counts(self) -> None:
         assert said({"mark": 0x20}, self.marked(0x10, 0x20)) == []
+        assert said({"mark": 0x20}, self.marked(0x20, 0x10, 0)) == ["expect.mark: 0x20 / 0x0 / it had that mark before"]
         assert said({"mark": 0}, self.marked(0)) == []
 
     def test_otherwise(self) -> None:
@@ -401,6 +404,15 @@ class TestLog:
         packet = changed(steps=(step("drop"),), hops=(self.CALL,), deliveries=())
         note = "something was logged, by a rule whose later matches did not hold"
         assert self.seen("refused: ", packet) == [f"expect.log: refused:  / no rule with a log prefix was met / {note}"]
+
+    def test_several_prefixes(self) -> None:
+        first = rule('log prefix "first: "')
+        packet = dropped(step("continue", first), step("drop", self.LOGGING))
+        assert said({"log": "second"}, packet) == ["expect.log: second / first: , refused: "]
+
+    def test_where_calls_are_not_traced_nothing_is_said_of_them(self) -> None:
+        (found,) = judge(Expect(log="x"), seen := observation(dropped(step("drop"))), seen.packets[0], at=place)
+        assert (found.seen, found.note) == ("no rule with a log prefix was met", "")
 
     def test_a_prefix_in_a_comment_is_none(self) -> None:
         talk = rule('drop comment "log prefix x"')
