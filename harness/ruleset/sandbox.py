@@ -21,15 +21,20 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import glob
 import json
 import os
 import resource
 import signal
 import socket
+import stat
 import struct
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HEADER = struct.Struct("=iII")
 """Before each reply of a child: nft's return code, and the sizes of its output and its error text in bytes."""
@@ -40,7 +45,11 @@ MESSAGE_MAX = 32 << 20
 MEMORY = 1 << 30
 """Bytes of address space of a child."""
 STDERR_MAX = 1 << 16
-"""Bytes that a child may write into a file; the only one it has is its standard error."""
+"""Bytes that are read of what a child has written into its standard error."""
+TEXT = "/dev/stdin"
+"""The file that has the text which a child reads."""
+TEXT_MAX = MESSAGE_MAX
+"""Bytes that a child may write there: the size of the file system, and the limit for its files."""
 FILES_MAX = 4096
 """Open files of a child: nft keeps those that it includes open."""
 ALONE = "alone"
@@ -70,7 +79,16 @@ PROGRAMS = ("/usr/lib", "/usr/lib64", "/usr/sbin", "/usr/bin", "/etc/alternative
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 # mount(2), umount2(2), mount_setattr(2), open_tree(2), move_mount(2)
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 32, 4096, 16384, 1 << 18
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = (
+    1,
+    2,
+    4,
+    8,
+    32,
+    4096,
+    16384,
+    1 << 18,
+)
 MNT_DETACH = 2
 SYS_MOUNT_SETATTR, SYS_PIVOT_ROOT = 442, 155
 SYS_OPEN_TREE, SYS_MOVE_MOUNT, OPEN_TREE_CLONE, MOVE_MOUNT_F_EMPTY_PATH = 428, 429, 1, 4
@@ -250,6 +268,11 @@ def confine(roots: list[str], *, executable: bool, cgroups: bool) -> None:
         _bind(places["/"], BASE, attributes)
     else:
         _furnish(places, libraries, attributes, links, contents)
+        if not executable:
+            _make(f"{BASE}/dev")
+            _mount("tmpfs", f"{BASE}/dev", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, f"size={TEXT_MAX},mode=755")
+            _make(BASE + TEXT, b"")
+            os.chmod(BASE + TEXT, 0o666)
     for place in (*places.values(), *libraries.values()):
         os.close(place)
     os.chdir(BASE)
@@ -381,7 +404,7 @@ def _child(
         _check("setns", _libc.setns(namespace, CLONE_NEWNET))
     for descriptor in (namespace, error, *given, null):
         os.close(descriptor)
-    _limit(memory)
+    _limit(memory, STDERR_MAX if argv else TEXT_MAX)
     _drop(keep_files=argv is None, executing=argv is not None, alone=alone)
     if argv:
         os.set_inheritable(sock, True)  # its end is seen there
@@ -395,9 +418,10 @@ def _child(
         os._exit(1)
 
 
-def _limit(memory: int) -> None:
+def _limit(memory: int, file: int) -> None:
+    """Limit the address space and the size of files that are written."""
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (STDERR_MAX, STDERR_MAX))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file, file))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (FILES_MAX, FILES_MAX))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest
@@ -454,10 +478,28 @@ def serve(sock: socket.socket) -> None:
         for descriptor in descriptors:  # a text for nft to read
             os.dup2(descriptor, 0)
             os.close(descriptor)
-        code, output, error = _matching(message["glob"]) if "glob" in message else _nft(message)
+        with _text() if descriptors else contextlib.nullcontext():
+            code, output, error = _matching(message["glob"]) if "glob" in message else _nft(message)
         if len(output) + len(error) > MESSAGE_MAX:
             code, output, error = TOO_MUCH, b"", b""
         sock.sendall(HEADER.pack(code, len(output), len(error)) + output + error)
+
+
+@contextlib.contextmanager
+def _text() -> Iterator[None]:
+    """Have the text that is the standard input also at :data:`TEXT`, where this process sees no other files.
+
+    libnftables 1.0.9 opens that name; 1.0.6 and 1.1.3 read the descriptor.
+    """
+    if not stat.S_ISREG(os.lstat(TEXT).st_mode):  # this machine's own
+        yield
+        return
+    with open(TEXT, "r+b", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # the other processes of the project have it too
+        file.truncate(0)
+        while part := os.pread(0, 1 << 20, file.tell()):
+            file.write(part)
+        yield
 
 
 def _nft(message: dict[str, Any]) -> tuple[int, bytes, bytes]:

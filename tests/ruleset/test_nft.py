@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from harness.ruleset import nft
-from harness.ruleset.nft import NftError, complaint
+from harness.ruleset.nft import Nft, NftError, complaint
+from harness.ruleset.process import Reach
 
 
 def test_the_name_of_a_host_is_answered_by_what_to_write() -> None:
@@ -44,3 +46,12 @@ def test_a_syntax_error_names_the_version_of_nft_that_has_read_it(monkeypatch: p
     said = "r.nft:1:1-7: Error: syntax error, unexpected string\nfrobnicate table inet t\n^^^^^^^"
     found = complaint(NftError(said), Path("/p/r.nft"), Path("r.nft"))
     assert found.remedy.startswith("nft 1.0.6 of this machine read it")
+
+
+@pytest.mark.usefixtures("reads_rulesets")
+def test_a_text_can_also_be_opened_by_its_name(tmp_path: Path) -> None:
+    # As libnftables 1.0.9 does; others read it from the descriptor, so it is included once more here.
+    with closing(Nft(None, Reach((tmp_path,)))) as reader:
+        for comment in ("", f"# {'x' * (1 << 20)}\n"):
+            with pytest.raises(NftError, match=r"In file included from /dev/stdin.*\n.*redefinition of symbol 'A'"):
+                reader.change(f'{comment}include "/dev/stdin"', tmp_path, {"A": "1"})
