@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness import temporary
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -124,6 +123,8 @@ def write(kind: ReportKind, results: Sequence[Result], path: Path, folder: Path)
 
 def to_print(kind: ReportKind, results: Sequence[Result], folder: Path) -> str:
     """The text of one report. Raises :class:`~harness.errors.HarnessError` for one that is a folder of files."""
+    from harness import temporary
+
     if kind.path != "FILE":
         raise HarnessError(f"--{kind.name} -: this report is a folder of files", remedy="name the folder")
     with temporary.folder("report") as made:

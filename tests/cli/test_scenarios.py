@@ -33,7 +33,7 @@ def test_check_tells_all_mistakes_of_all_files(
     assert main(["check", "--nft-program", "host", "a.yaml", "scenarios", "missing.yaml"]) == 1
     out, err = capsys.readouterr()
     places = [line.partition(": ")[0] for line in out.splitlines()]
-    assert places == ["a.yaml:1:1", "scenarios/more/b.yml:1:1", "missing.yaml"]
+    assert places == ["a.yaml:1:1", "scenarios/more/b.yml:1:1", "scenarios/more/b.yml:1:10", "missing.yaml"]
     assert not err
 
 

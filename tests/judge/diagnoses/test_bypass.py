@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from harness.judge.diagnoses import bypass
 from harness.judge.expectations import judge
+from harness.model import layers
 from harness.model.observation import ObservedPacket
 from harness.scenario.models.expect import Expect
 from tests.builders import advice, at, changed, complaints, hop, observation, place, rule, step
@@ -67,3 +69,9 @@ def test_three_rules_are_named_at_the_most_and_none_where_none_is_known() -> Non
     assert "by rulesets/edge.nft:1 or rulesets/edge.nft:2 or rulesets/edge.nft:3; what" in said
     (said,) = advice(WANTED, OFFLOADED)
     assert "a flowtable forwarded it, because its flow had been offloaded; what" in said
+
+
+def test_its_functions_are_traced_where_only_critical_ones_are() -> None:
+    """By kprobes, as on Linux 6.1."""
+    names = bypass._LOOKUPS | bypass._RECEIVED
+    assert {name for name in names if layers.priority(name) != layers.CRITICAL} == set()
