@@ -134,6 +134,9 @@ SIX = struct.pack("!IHBB", 6 << 28, 20, 17, 64) + bytes(32) + struct.pack("!HHHH
         ("tcp dport 22", b"", None),
         ("ip saddr 203.0.113.5", b"", None),
         ("tcp dport 22", bytes(40), None),  # neither IPv4 nor IPv6
+        ("tcp dport 22", b"\x45", None),  # cut off
+        ("tcp dport 22", headers()[:6] + b"\x00\x10" + headers()[8:], None),  # not the first fragment
+        ("udp dport 22", headers()[:6] + b"\x00\x10" + headers()[8:], False),
         ("ip saddr 203.0.113.5", bytes(40), None),
     ],
 )

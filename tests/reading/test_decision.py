@@ -112,6 +112,8 @@ def end(packet: ObservedPacket) -> str:
 def test_the_end_of_a_refused_packet() -> None:
     refused = dropped(step("drop", rule("drop")))
     assert end(refused) == "dropped on device by inet filter forward, rulesets/edge.nft:18"
+    rejected = dropped(step("drop", rule("reject with tcp reset")))
+    assert end(rejected) == "rejected with tcp reset on device by inet filter forward, rulesets/edge.nft:18"
     told = changed(refused, drop=Drop(host="device", function="nf_hook_slow", reason="NETFILTER_DROP"))
     assert end(told) == "dropped on device by inet filter forward, rulesets/edge.nft:18 (nf_hook_slow: NETFILTER_DROP)"
 
