@@ -43,6 +43,18 @@ def test_the_key_that_names_a_rule_which_is_not_there(key: str) -> None:
     ]
 
 
+def test_the_rule_that_should_have_accepted_what_the_policy_refused() -> None:
+    ssh = rule("tcp dport 22 accept", line=7)
+    expect = {"rule": ssh.text, "verdict": "accept"}
+    assert advice(expect, dropped(step("drop")), ssh) == [
+        "look at rulesets/edge.nft:7, the rule that the scenario expects: it did not match"
+    ]
+    elsewhere = rule(ssh.text, line=8, chain="inet filter input")
+    assert advice(expect, dropped(step("drop")), elsewhere) == [
+        "look at rulesets/edge.nft:8, the rule that the scenario expects: it was not reached"
+    ]
+
+
 class TestInterface:
     EXPECTED = rule('iifname "ppp*" accept', line=20, handle=12)
 

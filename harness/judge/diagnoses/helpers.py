@@ -94,9 +94,9 @@ def _between_the_same(evidence: Evidence, control: Connection) -> bool:
     ends = {one for way in (control.original, control.reply) for one in (way.src, way.dst)}
     if not {seen.get("src"), seen.get("dst")} <= ends:
         return False
-    port = int(seen.get("dport", 0))
+    port = seen.get("dport")
     is_named = any(re.search(rf"\b{port}\b", bare(rule.text)) for rule in evidence.rules)
-    return _expects_related(evidence) or (port >= 1024 and not is_named)
+    return _expects_related(evidence) or (isinstance(port, int) and port >= 1024 and not is_named)
 
 
 def _helper(control: Connection) -> str:
