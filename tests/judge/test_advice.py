@@ -55,6 +55,13 @@ def test_the_rule_that_should_have_accepted_what_the_policy_refused() -> None:
     ]
 
 
+def test_what_a_reason_means_depends_on_the_function() -> None:
+    given_up = dropped(drop=Drop(host="device", function="ip_error", reason="IP_INADDRERRORS"))
+    assert advice({"verdict": "accept"}, changed(given_up, hops=(IN,))) == [
+        "set `forwarding: true` on this host of the lab"
+    ]
+
+
 class TestInterface:
     EXPECTED = rule('iifname "ppp*" accept', line=20, handle=12)
 
