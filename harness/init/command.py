@@ -19,6 +19,7 @@ from harness.generate.facts import Facts, look
 from harness.generate.file import ScenarioDraft
 from harness.generate.interfaces import in_statements
 from harness.generate.packets import Candidate, Candidates
+from harness.generate.pool import EVALUATED_AT_MOST, LEFT_OUT
 from harness.generate.simulate import SimulatedRule, SimulatedRuleset
 from harness.generate.targets import NOTHING_FOUND, Target, joined, targets, why_never, why_none
 from harness.init import scenarios
@@ -84,6 +85,7 @@ def run(
             )
         chosen = placed(lab.given(at), output) if at else lab.choose(facts)
         about = list(targets(facts))
+        progress(f"looking for packets for {len(about)} rules and policies")
         work = _Work(about, _device(facts, chosen), _Writer(rulesets, output, chosen, project))
         if not at and work.gains(_device(facts, wider := lab.choose(facts, wider=True))):
             chosen = wider
@@ -190,6 +192,7 @@ class _Work:
         self._measured: list[MeasuredPackets] = []
         self._tried: dict[Place, list[int]] = {}
         self._packets = Candidates(device)
+        self._before = device.ruleset.evaluated
         self._search = {one.key: self._packets.of(one.key) for one in about}
         self.candidates: dict[Place, list[Candidate]] = {one.key: [] for one in about}
         """The packets that have been made for a rule or policy so far."""
@@ -207,13 +210,16 @@ class _Work:
         return any(
             next(search.of(key), None) is not None
             for key, found in self.candidates.items()
-            if key in named and not found
+            if key in named and not found and wider.ruleset.evaluated < EVALUATED_AT_MOST
         )
 
     def _made(self, keys: Iterable[Place]) -> dict[Place, Candidate]:
         """One more packet for each rule or policy; what goes wrong for one rule is its reason, and no more."""
         found: dict[Place, Candidate] = {}
         for key in keys:
+            if self._device.ruleset.evaluated - self._before >= EVALUATED_AT_MOST:
+                self._reasons.setdefault(key, LEFT_OUT)
+                continue
             try:
                 if (candidate := next(self._search[key], None)) is not None:
                     found[key] = candidate

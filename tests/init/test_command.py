@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import msgspec
@@ -42,6 +43,21 @@ def test_a_rule_without_a_packet_is_named_once(tmp_path: Path, monkeypatch: pyte
         assert f"{place}:" not in reason, line
     written = (tmp_path / "scenarios/gateway.yaml").read_text()
     assert all(f"#   {line.removeprefix('no scenario for ')}\n" in written for line in missing)
+
+
+def test_of_a_large_ruleset_rules_without_a_packet_are_named_and_the_rest_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("harness.init.command.look", lambda *_: facts("gateway"))
+    monkeypatch.setattr("harness.init.command.EVALUATED_AT_MOST", 40)
+    (tmp_path / "gateway.nft").touch()
+    said: list[str] = []
+    assert run([Path("gateway.nft")], None, kernel="6.12", measure=False, progress=said.append) == 1
+    left_out = [line for line in said if line.endswith(": no packet was made for it, as the rulesets are large")]
+    written = re.search(r"scenarios for (\d+) of (\d+) rules and policies$", said[-1])
+    assert written
+    assert 0 < int(written[1]) <= int(written[2]) - len(left_out) < int(written[2])
 
 
 def test_a_file_without_a_base_chain_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
