@@ -56,7 +56,7 @@ def test_a_kernel_that_is_not_here_yet_is_no_obstacle(
         pytest.skip("no apt-get here to fetch a kernel with")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     main(["doctor"])
-    assert any("kernel images" in line and "6.12 is fetched at the first run" in line for line in lines(capsys))
+    assert any("kernel images" in line and "is fetched at the first run" in line for line in lines(capsys))
 
 
 def test_a_host_with_probes_needs_no_microvm(

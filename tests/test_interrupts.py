@@ -37,10 +37,10 @@ scenarios:
 """
 COMMANDS = {
     "trace": [*HARNESS, "trace", "--functions", "ip_rcv", "--", sys.executable, "-S", "-c", PING],
-    "pytest": [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--nft-kernel", "6.12", "--nft-repeat", "500"],
+    "pytest": [sys.executable, "-m", "pytest", "-pno:cacheprovider", "--nft-kernel", "default", "--nft-repeat", "500"],
     "vm": [*HARNESS, "vm", "--", "sleep", "1000"],
-    "init": [*HARNESS, "init", "t.nft", "-o", "scenarios/new.yaml", "--kernel", "6.12"],
-    "enter": [*HARNESS, "lab", "enter", "scenarios/t.yaml", "--kernel", "6.12", "--", "sleep", "1000"],
+    "init": [*HARNESS, "init", "t.nft", "-o", "scenarios/new.yaml", "--kernel", "default"],
+    "enter": [*HARNESS, "lab", "enter", "scenarios/t.yaml", "--kernel", "default", "--", "sleep", "1000"],
     "fetch": [*HARNESS, "kernels", "fetch"],
 }
 SPANS_S = (0.7, 4.0, 25.0)

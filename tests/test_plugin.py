@@ -221,7 +221,9 @@ class TestPlace:
             pytest.skip("this kernel can trace functions")
         result = run(project, "--nft-kernel", "host")
         assert result.ret == pytest.ExitCode.USAGE_ERROR
-        assert features.function_probes().reason in result.stderr.str()
+        # A user who may become root by sudo is given root's reason.
+        reasons = (features.function_probes().reason, "the host's kernel has no function probes")
+        assert any(reason in result.stderr.str() for reason in reasons)
         assert "leave out --nft-kernel host" in result.stderr.str()
 
     def test_a_file_that_is_no_kernel(self, project: pytest.Pytester) -> None:
@@ -268,11 +270,11 @@ class TestMicrovm:
         result.assert_outcomes(passed=2, failed=1, errors=1)
         result.stdout.fnmatch_lines(
             [
-                "nft-harness: kernel 6.12.* in a microVM (*): asked for; it *; functions by kprobe.multi; nft *",
+                "nft-harness: kernel * in a microVM (*): asked for; it *; functions by kprobe.multi; nft *",
                 "*scenarios/web.yaml:9:23: SSH is dropped",
                 "*expect.verdict*accept*seen*drop*",
                 "*policy drop*",
-                "nft-harness: * functions by kprobe.multi on kernel 6.12.*",
+                "nft-harness: * functions by kprobe.multi on kernel *",
             ]
         )
         failures = list(ET.parse(project.path / "out.xml").getroot().iter("failure"))
@@ -340,7 +342,7 @@ class TestMicrovm:
         result = run(project, "--nft-kernel", kernel)
         assert result.ret == reports.BROKEN
         result.assert_outcomes(passed=1, errors=1)
-        result.stdout.fnmatch_lines(["*console of 6.12*", "*Kernel panic - not syncing: sysrq triggered crash*"])
+        result.stdout.fnmatch_lines(["*console of *.*", "*Kernel panic - not syncing: sysrq triggered crash*"])
         result.stdout.fnmatch_lines(["*SSH-is-dropped*"])
         died = re.search(r"\[ *([\d.]+)\] Kernel panic", result.stdout.str())
         assert died

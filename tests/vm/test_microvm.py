@@ -124,7 +124,9 @@ def test_much_output_arrives_whole(image: Image) -> None:
     # Unbuffered, Python leaves all of it to one write(2).
     program = "import sys; sys.stdout.write(sys.stdin.read()[::-1])"
     text = "".join(f"{number:06}" for number in range(500_000))
-    assert guest(image, "-u", "-c", program, given=text).stdout == text[::-1]
+    done = guest(image, "-u", "-c", program, given=text)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == text[::-1]
 
 
 def test_runs_any_program(image: Image) -> None:
