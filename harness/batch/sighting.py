@@ -14,6 +14,7 @@ from harness.packets.headers import ETHERNET
 from harness.ruleset.load import Ruleset
 from harness.ruleset.nftrace import TraceMessage, decoded
 from harness.ruleset.nftrace_steps import TraceSteps
+from harness.untrusted import Malformed
 
 ENGINE: Final = "none"
 """Name of the engine that an observation from here has."""
@@ -79,22 +80,28 @@ def _is_of(messages: Sequence[tuple[TraceMessage, Step | None]], frame: Frame) -
 def effects(
     answers: Iterable[Loaded | Sifted], packets: Iterable[Sequence[Sequence[Frame]]]
 ) -> Iterator[Loaded | Effects]:
-    """The answers of a session that sifted ``packets``, with the effects in place of what the kernel gave."""
+    """The answers of a session that sifted ``packets``, with the effects in place of what the kernel gave.
+
+    Raises :class:`~harness.untrusted.Malformed` where they are none of such a session: a guest gave them.
+    """
     answers, sent = iter(answers), iter(packets)
     reading: _Reading | None = None
     for answer in answers:
         if isinstance(answer, Loaded):
             reading = _Reading(answer)
             yield answer
-        elif reading is not None:
-            yield reading.effects(next(sent), answer)
+        elif reading is None or (packet := next(sent, None)) is None:
+            raise Malformed("the session reports a packet that was not sent")
+        else:
+            yield reading.effects(packet, answer)
 
 
 class _Reading:
     """Reads what was seen of packets that came to a ruleset."""
 
     def __init__(self, loaded: Loaded) -> None:
-        assert loaded.traced is not None, "these packets were not sifted"
+        if loaded.traced is None:
+            raise Malformed("the session does not report what was traced")
         self._device = loaded.traced.device
         ruleset = Ruleset(loaded.traced.chains, loaded.rules)
         steps = TraceSteps(self._device, ruleset, loaded.traced.table, loaded.traced.interfaces)
@@ -105,6 +112,8 @@ class _Reading:
         """The effects of ``packet``."""
         if sifted.error:
             return Effects(error=sifted.error)
+        if [len(step.sightings) for step in sifted.steps] != [len(frames) for frames in packet]:
+            return Effects(error="the session reports other frames than those that were sent")
         try:
             return Effects(
                 seen=tuple(

@@ -13,6 +13,7 @@ from harness.linux.nfnetlink import NFT_MSG_TRACE
 from harness.packets.frames import Frame
 from harness.ruleset import nftrace
 from harness.ruleset.listing import Chain
+from harness.untrusted import Malformed
 from tests import builders
 from tests.ruleset.builders import attribute, nest, s32, u32
 
@@ -99,3 +100,22 @@ def test_steps_of_other_packets_are_not_the_packets() -> None:
 def test_why_a_packet_could_not_be_observed_is_kept() -> None:
     _, found = sighting.effects([LOADED, Sifted(error="messages were lost")], [[[FRAME]]])
     assert found == Effects(error="messages were lost")
+
+
+@pytest.mark.parametrize(
+    ("answers", "sentence"),
+    [
+        ([Sifted()], "reports a packet that was not sent"),
+        ([LOADED, Sifted(error="a"), Sifted(error="b")], "reports a packet that was not sent"),
+        ([msgspec.structs.replace(LOADED, traced=None)], "does not report what was traced"),
+    ],
+)
+def test_a_guest_that_answers_otherwise_is_refused(answers: list[Loaded | Sifted], sentence: str) -> None:
+    with pytest.raises(Malformed, match=sentence):
+        list(sighting.effects(answers, [[[FRAME]]]))
+
+
+def test_frames_that_were_not_sent_are_an_error_of_the_packet() -> None:
+    for sifted in (Sifted(), Sifted(steps=(SiftedStep(sightings=()),))):
+        _, found = sighting.effects([LOADED, sifted], [[[FRAME]]])
+        assert found == Effects(error="the session reports other frames than those that were sent")
