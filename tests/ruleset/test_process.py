@@ -56,7 +56,7 @@ def test_a_crash_is_an_error_of_its_ruleset_alone(
     else:
         assert re.search(r"libnftables \S+ ended with SIG\w+ .*while it read|nft: ", str(refused))
         assert refused.position.file == str(file)
-    file.write_text("table ip t { chain c { accept; }; }\n")
+    file.write_text("flush ruleset\ntable ip t { chain c { accept; }; }\n")  # what another nft took
     assert len(Ruleset.load(device, file, home=Project(root=tmp_path)).rules) == 1
 
 
