@@ -33,6 +33,11 @@ def escape(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def numbers_in(text: str) -> list[int]:
+    """The numbers in ``text``: kernel releases, versions and names of packages are ordered by them."""
+    return [int(number) for number in re.findall(r"\d+", text)]
+
+
 def counted(number: int, noun: str) -> str:
     """Return ``number`` with ``noun`` in the number that it takes: ``1 packet``, ``2 more policies``, ``0 matches``."""
     if number == 1:

@@ -5,13 +5,13 @@ Nothing is fetched and nothing is booted.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from harness.errors import Unsupported
 from harness.linux import features
 from harness.project import Project
+from harness.text import numbers_in
 from harness.vm import images, nft
 from harness.vm.kernel_image import Image
 from harness.vm.nft import ImageNft
@@ -69,8 +69,5 @@ def _images(asked: Iterable[str], *, natively: bool) -> dict[str, Image | None]:
 
 
 def _newest(there: Iterable[Image]) -> ImageNft | None:
-    return max((image.nft for image in there if image.nft), key=_age, default=None)
-
-
-def _age(nft: ImageNft) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", nft.version)]
+    readers = (image.nft for image in there if image.nft)
+    return max(readers, key=lambda one: numbers_in(one.version), default=None)

@@ -10,7 +10,7 @@ from harness.cli.output import write
 from harness.cli.statuses import NO
 from harness.numbers import MOST_BUFFER_KIB, seconds, whole
 from harness.programs import refuse_not_runnable
-from harness.text import colour, in_colour, lines
+from harness.text import colour, in_colour, lines, numbers_in
 
 # Imports of a subcommand's own modules stand in its functions: the others need not wait for them.
 
@@ -29,7 +29,7 @@ def kernels(parser: argparse.ArgumentParser) -> None:
         for series in images.SERIES.keys() - fetched:
             how = "default" if default is None and series == images.DEFAULT_SERIES else ""
             rows.append((series, how, "-", f"nft-harness kernels fetch {series}"))
-        for series, how, release, place in sorted(rows, key=lambda row: [int(number) for number in row[0].split(".")]):
+        for series, how, release, place in sorted(rows, key=lambda row: numbers_in(row[0])):
             print(f"{series:6}{how:9}{release:24}{place}")
         for one in template.all_templates():
             print(f"template  {one.name}  {one.bytes >> 20} MiB")

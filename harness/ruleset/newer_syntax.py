@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from harness.text import numbers_in
+
 NEWER: Final = (
     (r"\bfib\b[^;{}]*\bcheck\b", "1.1.7", "7.2"),
     (r"\bdestroy\b", "1.1.3", "6.12"),
@@ -29,10 +31,6 @@ NEWER: Final = (
 def read_by(line: str, version: str) -> tuple[str, str] | None:
     """The version, and the kernel image that has it, that reads what nft ``version`` refuses in ``line``, if known."""
     for pattern, newer, image in NEWER:
-        if re.search(pattern, line) and _numbers(newer) > _numbers(version):
+        if re.search(pattern, line) and numbers_in(newer) > numbers_in(version):
             return newer, image
     return None
-
-
-def _numbers(version: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", version)]

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.errors import Unsupported
+from harness.text import numbers_in
 from harness.vm.progress import Progress
 
 
@@ -234,7 +235,7 @@ def _packages(apt: _Apt, suite: str, series: str) -> list[str]:
             f"Debian {suite} has no Linux {series} now",
             remedy="use another version (nft-harness kernels list), or a kernel of your own: --nft-kernel FOLDER",
         )
-    newest = max(kernels, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
+    newest = max(kernels, key=numbers_in)
     release = newest.removeprefix("linux-image-")
     # From 6.16 on the image, the modules and the lists of built-in modules are packages of their own.
     parts = re.findall(

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from harness.cache import why_not
 from harness.errors import Unsupported
+from harness.text import numbers_in
 from harness.vm import debian, image_cache, kernel_image, nft
 from harness.vm.kernel_image import Image
 from harness.vm.progress import Progress, silent
@@ -86,7 +87,7 @@ def installed(root: Path = Path("/")) -> Image:
     Debian and Ubuntu have it in ``/boot/vmlinuz-<release>``, others in ``/lib/modules/<release>/vmlinuz``.
     Raises :class:`Unsupported` when there is none, or it may be read by root only, as on Ubuntu.
     """
-    modules = sorted((root / "lib/modules").glob("*/"), key=lambda folder: kernel_image.numbers(folder.name))
+    modules = sorted((root / "lib/modules").glob("*/"), key=lambda folder: numbers_in(folder.name))
     places = [file for folder in modules for file in (root / f"boot/vmlinuz-{folder.name}", folder / "vmlinuz")]
     found = [file for file in places if file.exists()]
     running = os.uname().release
@@ -268,4 +269,4 @@ def remove(version: str) -> Image:
 
 
 def _age(image: Image) -> list[int]:
-    return kernel_image.numbers(image.release)
+    return numbers_in(image.release)

@@ -103,11 +103,6 @@ def release_of(vmlinuz: Path) -> str:
     return release
 
 
-def numbers(release: str) -> list[int]:
-    """The numbers in a release, by which releases are ordered."""
-    return [int(number) for number in re.findall(r"\d+", release)]
-
-
 def _kernel_file(folder: Path) -> Path:
     """The one kernel file in a folder that looks like an unpacked kernel package, or is flat."""
     files = kernel_files(folder)

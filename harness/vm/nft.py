@@ -27,6 +27,7 @@ from pathlib import Path
 import msgspec
 
 from harness.errors import Unsupported
+from harness.text import numbers_in
 
 IMAGE, HOST = "image", "host"
 """Which nft reads rulesets: that of the kernel image, where there is one, or this machine's own."""
@@ -146,4 +147,4 @@ def put_together(packages: Iterable[tuple[str, str, Path]], folder: Path) -> Non
 
 
 def _numbers(version: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", version)[:2]]
+    return numbers_in(version)[:2]
