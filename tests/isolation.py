@@ -35,6 +35,15 @@ VARIABLE = "NFT_SHUFFLE"
 ALONE = ("--nft-fresh-labs", "--nft-cold", "-n", "1")
 TOGETHER = ("-n", "2")
 
+BY_THREADS = {"encrypt_packet", "decrypt_packet"}
+"""Functions that a packet meets in kernel threads: the workqueues of WireGuard (drivers/net/wireguard/queueing.c)."""
+SHARED = {
+    *("pskb_expand_head", "skb_headers_offset_update", "__pskb_pull_tail", "skb_copy_bits"),
+    *("skb_release_data", "skb_free_head"),
+}
+"""What is done to the data of a packet that others have as well (``skb_cloned()``): who writes to it copies it first,
+and the last to let go of it frees it. A packet socket that captures has a clone until it is read."""
+
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -56,16 +65,21 @@ def _of_packet(sent: PacketResult) -> tuple[object, ...]:
         sent.with_,
         decided,
         mismatches,
-        tuple(_of_observed(sent.seen, in_order=sent.observation.flow is None)),
+        tuple(_of_observed(sent.seen, scheduled=sent.observation.flow is not None)),
     )
 
 
-def _of_observed(packet: ObservedPacket, *, in_order: bool) -> Iterator[object]:
-    """Of a packet; of those of programs, which run when the scheduler has them run, the functions in no order."""
+def _of_observed(packet: ObservedPacket, *, scheduled: bool) -> Iterator[object]:
+    """Of a packet; where the scheduler has a part in it, the functions in no order and without :data:`SHARED`.
+
+    That is so for packets of programs (``scheduled``) and for those that kernel threads work on.
+    """
     for step in packet.steps:
         yield step.host, step.hook, step.chain_path, step.kind, step.verdict, step.target, step.rule and step.rule.text
     hops = [(hop.host, hop.device, hop.function) for hop in packet.hops]
-    yield from hops if in_order else sorted(set(hops))
+    if scheduled or any(hop.function in BY_THREADS for hop in packet.hops):
+        hops = sorted({hop for hop in hops if hop[2] not in SHARED})
+    yield from hops
     for arrival in packet.deliveries:
         yield arrival.host, arrival.device, len(arrival.frame)
 

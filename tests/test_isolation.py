@@ -38,6 +38,33 @@ def test_another_way_another_outcome_and_a_missing_scenario_are_named(make_resul
     assert list(isolation.different([one], [])) == [f"{one.id}: only in the run in order"]
 
 
+def with_functions(one: Result, *functions: str) -> Result:
+    (sent,) = one.sent
+    (packet,) = sent.observation.packets
+    hops = tuple(msgspec.structs.replace(packet.hops[0], function=name) for name in functions)
+    packet = msgspec.structs.replace(packet, hops=hops)
+    observation = msgspec.structs.replace(sent.observation, packets=(packet,))
+    return msgspec.structs.replace(one, sent=(msgspec.structs.replace(sent, observation=observation),))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "differ"),
+    [
+        (("a", "encrypt_packet", "b"), ("encrypt_packet", "b", "skb_free_head", "a"), False),
+        (("a", "encrypt_packet", "b"), ("a", "encrypt_packet", "c"), True),
+        (("a", "encrypt_packet"), ("a",), True),
+        (("a", "b"), ("b", "a"), True),
+        (("a", "b"), ("a", "skb_free_head", "b"), True),
+    ],
+)
+def test_only_what_kernel_threads_work_on_may_change_its_order(
+    make_result: Callable[..., Result], before: tuple[str, ...], after: tuple[str, ...], differ: bool
+) -> None:
+    one = make_result()
+    found = list(isolation.different([with_functions(one, *before)], [with_functions(one, *after)]))
+    assert bool(found) is differ
+
+
 def test_a_seed_gives_an_order(monkeypatch: pytest.MonkeyPatch) -> None:
     orders = []
     for seed in ("", "1", "1", "2"):

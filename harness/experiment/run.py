@@ -174,7 +174,10 @@ class Experiment:
         Without ``counts`` observations lack what the counters of rules show.
         """
         with built(network, rulesets) as (lab, loaded), Programs(lab) as programs, WallClock() as clock:
-            yield cls(lab, loaded, tracer, programs, clock, rulesets[network.device], counts=counts)
+            try:
+                yield cls(lab, loaded, tracer, programs, clock, rulesets[network.device], counts=counts)
+            finally:
+                tracer.let_go()
 
     @property
     def watches_functions(self) -> bool:

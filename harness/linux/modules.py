@@ -44,7 +44,7 @@ _SYS_DELETE_MODULE: Final = 176
 _UNLOADED_S: Final = 20.0
 
 passing: Final[set[str]] = set()
-"""Modules that will be unloaded: nothing may hold them, as a probe on one of their functions does."""
+"""Modules that will be unloaded: then nothing may hold them, as a probe on one of their functions does."""
 
 _permitted: set[str] = set()
 

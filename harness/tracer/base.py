@@ -69,6 +69,7 @@ class BaseTracer:
 
     def close(self) -> None:
         """Detach and free everything."""
+        self.let_go()
         self._undo.close()
 
     def arm(self, named: Collection[str] = ()) -> None:
@@ -77,6 +78,9 @@ class BaseTracer:
         Raises :class:`~harness.errors.Unsupported` where the kernel refuses the program.
         """
         raise NotImplementedError
+
+    def let_go(self) -> None:
+        """Detach from what :meth:`arm` has attached to while modules were loaded that will be unloaded."""
 
     @property
     def traced(self) -> frozenset[str]:

@@ -70,6 +70,8 @@ class Tracer(BaseTracer):
         """Functions on which the kernel refused a probe, and why."""
         self._surveyed: Functions | None = None
         """What :meth:`arm` has chosen from before, with ``_named``."""
+        self._passing: tuple[engines.Engine, int] | None = None
+        """By what functions are traced that :meth:`let_go` detaches, and how many others there are."""
         self._named: set[str] = set()
         self._traced: frozenset[str] | None = None
         self._live = live
@@ -85,11 +87,13 @@ class Tracer(BaseTracer):
             self._undo = undo.pop_all()
 
     def arm(self, named: Collection[str] = ()) -> None:
-        """Attach to every traceable function of the kernel and of the loaded modules that is not attached yet, but to
-        none of modules that will be unloaded.
+        """Attach to every traceable function of the kernel and of the loaded modules that is not attached yet; while
+        modules are loaded that will be unloaded, until :meth:`let_go`.
 
         With an engine that is limited to some, to the critical ones and those ``named``.
         """
+        if modules.passing and not self._passing:
+            self._passing = type(self.engine)(self.loaded, self.survey), len(self.functions)
         functions = self.survey.functions()
         if functions is not self._surveyed or not (self.engine.everything or self._named.issuperset(named)):
             armed = {function.kernel_name for function in self.functions}
@@ -98,7 +102,6 @@ class Tracer(BaseTracer):
                     function
                     for function in functions
                     if function.kernel_name not in armed
-                    and function.module not in modules.passing
                     and (
                         self.engine.everything
                         or function.priority == layers.CRITICAL
@@ -110,6 +113,18 @@ class Tracer(BaseTracer):
             self._surveyed = functions
             self._named.update(named)
         self.untraceable = {name: self._why_not(name, functions) for name in sorted(set(named) - self.traced)}
+
+    def let_go(self) -> None:
+        """See :class:`BaseTracer`: a probe on a function of a module, and a program made for it, keep it loaded."""
+        if self._passing is None:
+            return
+        engine, others = self._passing
+        self._passing = self._surveyed = self._traced = None
+        engine.close()
+        for number, function in enumerate(self.functions[others:], others):
+            self.refused.pop(function.kernel_name, None)
+            self.maps["traits"][U32.pack(number)] = U32.pack(0)
+        del self.functions[others:]
 
     def _why_not(self, name: str, functions: Functions) -> str:
         asked = [function.kernel_name for function in self.functions if function.name == name]
@@ -176,11 +191,12 @@ class Tracer(BaseTracer):
                     else "on_return"
                 )
                 returns.setdefault(name, {})[symbol] = number
+        engine = self._passing[0] if self._passing else self.engine
         # Returns first: a call whose return is missed would count as still under way.
         for name, numbers in returns.items():
-            self.refused |= self.engine.attach(name, numbers, returns=True)
+            self.refused |= engine.attach(name, numbers, returns=True)
         for name, cookies in entries.items():
-            self.refused |= self.engine.attach(name, cookies)
+            self.refused |= engine.attach(name, cookies)
 
     def _trait(self, function: Function) -> int:
         trait = TRAITS.get(function.name, 0)
@@ -203,7 +219,8 @@ class Tracer(BaseTracer):
 
     def missed(self) -> int:
         """See :class:`BaseTracer`."""
-        return super().missed() + self.engine.missed()
+        passing = self._passing[0].missed() if self._passing else 0
+        return super().missed() + self.engine.missed() + passing
 
     @contextmanager
     def live(self, hosts: Collection[int] | None) -> Iterator[TraceSession]:

@@ -19,7 +19,7 @@ from harness.errors import BrokenMeasurement, ScenarioError
 from harness.experiment.run import Measurement, run
 from harness.lab.inject import Wire
 from harness.lab.lab import Host
-from harness.linux import bpf
+from harness.linux import bpf, modules
 from harness.model.observation import Verdict
 from harness.packets.frames import build
 from harness.reading.decision import outcome
@@ -32,12 +32,27 @@ from harness.tracer.engines import Symbol
 from harness.tracer.kernel_cache import KernelCache
 from harness.tracer.session import TraceSession
 from harness.tracer.tracer import Tracer
+from harness.vm.port import in_guest
 from harness.wait import wait_until
 
 pytestmark = pytest.mark.kernel
 
 TIMES = 50
 EDGE = Path(__file__).parents[2] / "scenarios/edge.yaml"
+BRIDGED = """\
+lab:
+  hosts:
+    a: {interfaces: {eth0: [10.0.0.2/24]}}
+    b: {interfaces: {eth0: [10.0.0.3/24]}}
+    device: {interfaces: {p0: [], p1: [], br0: []}, bridges: {br0: [p0, p1]}, modules: [br_netfilter]}
+  links: [["a:eth0", "device:p0"], ["b:eth0", "device:p1"]]
+ruleset: t.nft
+scenarios:
+  - name: bridged
+    send: {from: a, to: b, udp: {dport: 9}}
+    expect:
+      path: [br_nf_pre_routing, br_handle_frame_finish]
+"""
 BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID = 11, 12
 
 
@@ -247,6 +262,24 @@ def test_it_is_always_the_same_and_leaves_nothing(case: Case, tracer: Tracer) ->
     assert set(Path("/run").glob("netns/*")) == namespaces
     # Where BCC has just compiled, the heap it left behind fills up in steps of 6 MiB.
     assert resident() - memory < 16 << 10
+
+
+def test_functions_of_modules_that_are_unloaded_are_seen_each_time(
+    tmp_path: Path, tracer: Tracer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(modules.ENVIRONMENT, modules.ALL)
+    (tmp_path / "bridge.yaml").write_text(BRIDGED)
+    (tmp_path / "t.nft").write_text("table ip t { chain f { type filter hook forward priority 0; policy accept; }; }")
+    found = load(tmp_path / "bridge.yaml")[0]
+    assert isinstance(found, Case)
+    (first,) = run(found, tracer)
+    assert {"br_handle_frame_finish", "br_nf_pre_routing"} <= set(way(first))
+    for _ in range(2):
+        if in_guest():
+            assert "br_netfilter" not in modules.loaded()
+            assert "br_netfilter" not in {function.module for function in tracer.functions}
+        (again,) = run(found, tracer)
+        assert way(again) == way(first)
 
 
 def test_a_closed_tracer_leaves_no_program_and_no_map(case: Case, kept: KernelCache) -> None:
