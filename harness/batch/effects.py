@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import subprocess
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import accumulate, groupby
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final
 
 from harness.batch.messages import Effects, Listed, Loaded
 from harness.batch.reader import EffectReader, LeftBehind
 from harness.batch.remembered import State
-from harness.batch.stage import prepare
+from harness.batch.stage import Labs, LabsWith, loaded, prepare
 from harness.errors import HarnessError
 from harness.model.observation import Step
 from harness.packets.frames import Frame
 
 if TYPE_CHECKING:
     from harness.batch.stage import Stage
+    from harness.experiment.run import Experiment
     from harness.scenario.case import Files
     from harness.topology.network import Network
     from harness.tracer.base import BaseTracer
@@ -38,86 +38,41 @@ def effects(side: bytes, packets: Sequence[Packet], tracer: Callable[[], BaseTra
     Raises :class:`~harness.errors.HarnessError` for a lab or ruleset that cannot be had.
     """
     network, files = pickle.loads(side)
-    with _Stages(network, files, tracer) as stages:
-        stage = stages.current().stage
-        loaded = stage.ruleset
-        yield Loaded(
-            kernel=os.uname().release, rules=loaded.rules, policies=loaded.policies, whole=stage.watches_functions
-        )
+    with ExitStack() as stack:
+        labs = Labs(stack, lambda: Measuring(armed(stack, network, files, tracer())))
+        yield labs.current().loaded
         for first in range(0, len(packets), TOGETHER):
-            yield from measured(stages, packets[first : first + TOGETHER])
+            yield from measured(labs, packets[first : first + TOGETHER])
 
 
-class Stages(Protocol):
-    """Labs with the same ruleset, one at a time."""
+def armed(stack: ExitStack, network: Network, files: Files, tracer: BaseTracer) -> Experiment:
+    """A lab in which functions are watched and each packet is as if it were the first; it ends with ``stack``."""
+    from harness.experiment.run import Experiment
 
-    def current(self) -> Measuring:
-        """The lab, as if no packet had been sent there."""
-
-    def leave(self) -> None:
-        """Take the lab away."""
-
-
-class _Stages:
-    """A lab with its ruleset, and another one when that has come into a state that cannot be taken back."""
-
-    def __init__(self, network: Network, files: Files, tracer: Callable[[], BaseTracer]) -> None:
-        self._sides = network, files, tracer
-        self._stack = ExitStack()
-        self._current: Measuring | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.leave()
-
-    def leave(self) -> None:
-        """Take the lab away."""
-        self._current = None
-        self._stack.close()
-
-    def current(self) -> Measuring:
-        """The lab, as if no packet had been sent there."""
-        if self._current is None:
-            self._current = Measuring(opened(self._stack, *self._sides))
-        return self._current
-
-
-def opened(stack: ExitStack, network: Network, files: Files, tracer: Callable[[], BaseTracer] | None) -> Stage:
-    """A lab for packets of which each is to be as if it were the first; it ends with ``stack``."""
-    stage: Stage
-    if tracer is None:
-        from harness.batch.sift import SiftStage
-
-        stage = stack.enter_context(SiftStage.open(network, files))
-    else:
-        from harness.experiment.run import Experiment
-
-        stage = armed = stack.enter_context(Experiment.open(network, {network.device: files}, tracer()))
-        armed.arm(())
+    stage = stack.enter_context(Experiment.open(network, {network.device: files}, tracer))
+    stage.arm(())
     prepare(stage)
     return stage
 
 
-def measured(stages: Stages, packets: Sequence[Packet]) -> Iterator[Effects]:
+def measured(labs: LabsWith[Measuring], packets: Sequence[Packet]) -> Iterator[Effects]:
     """The effects of each of ``packets``: in one recording, and what is not clear from that alone."""
     found: dict[int, Effects] = {}
     todo = deque([range(len(packets))])
     while todo:
         numbers = todo.popleft()
-        measuring = stages.current()
+        measuring = labs.current()
         try:
             seen = measuring.measure([packets[number] for number in numbers])
         except HarnessError as error:
-            stages.leave()
+            labs.leave()
             if len(numbers) > 1:
                 todo.extendleft(reversed([range(number, number + 1) for number in numbers]))
             else:
                 found[numbers[0]] = Effects(error=str(error).splitlines()[0])
             continue
         if not measuring.is_fresh:
-            stages.leave()
+            labs.leave()
         if rest := numbers[len(seen) :]:
             todo.appendleft(rest)
         for number, one in zip(numbers, seen, strict=False):
@@ -137,6 +92,11 @@ class Measuring:
         """Whether the state is that of the ruleset just loaded."""
         self._state = State(stage)
         self._reader = EffectReader(stage.ruleset.rules)
+
+    @property
+    def loaded(self) -> Loaded:
+        """The ruleset."""
+        return loaded(self.stage)
 
     def follow(self) -> None:
         """Know the stage's ruleset, which is another one and as just loaded."""

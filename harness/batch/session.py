@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -127,7 +127,15 @@ class BatchSession:
 
         The first answer is the ruleset, then those of the packets come in order, when each is known.
         """
-        request = AskedEffects(side=pickle.dumps(side), packets=packets, sift=sift)
+        yield from self.measured(AskedEffects(side=pickle.dumps(side), packets=packets, sift=sift), packets, sift=sift)
+
+    def measured(
+        self, request: msgspec.Struct, packets: Iterable[Sequence[Sequence[Frame]]], *, sift: bool
+    ) -> Iterator[Loaded | Effects]:
+        """The answers to ``request``, by which ``packets`` are sent: rulesets, and what the last one did with each.
+
+        Of packets that are sifted, what the kernel gave is read here. Raises as :meth:`answers`.
+        """
         if not sift:
             yield from self.answers(request, Loaded | Effects)
             return

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Final, Self
 
+import msgspec
+
 from harness.batch.messages import Loaded, Sifted, SiftedStep, Sighting, Traced
 from harness.batch.remembered import State
 from harness.batch.sighting import SightingReader
-from harness.batch.stage import prepare
+from harness.batch.stage import Labs, LabsWith, Stage, loaded, prepare
 from harness.errors import BrokenMeasurement, HarnessError
 from harness.experiment.resolution import Resolution
 from harness.lab.capture import Capture
@@ -139,42 +141,42 @@ def sifted(side: bytes, packets: Sequence[Sequence[Sequence[Frame]]]) -> Iterato
     """
     network, files = pickle.loads(side)
     with ExitStack() as stack:
-        sifting = _Sifting.open(stack, network, files)
-        yield sifting.loaded
-        for packet in packets:
-            if not sifting.is_fresh:
-                stack.close()
-                sifting = _Sifting.open(stack, network, files)
-            yield sifting.one(packet)
+        labs = Labs(stack, lambda: Sifting(stack.enter_context(SiftStage.open(network, files))))
+        yield labs.current().loaded
+        yield from sifted_in(labs, packets)
 
 
-class _Sifting:
+def sifted_in(labs: LabsWith[Sifting], packets: Iterable[Sequence[Sequence[Frame]]]) -> Iterator[Sifted]:
+    """What is seen of each of ``packets`` in ``labs``."""
+    for packet in packets:
+        sifting = labs.current()
+        yield sifting.one(packet)
+        if not sifting.is_fresh:
+            labs.leave()
+
+
+class Sifting:
     """Sifts packets in one lab."""
 
-    def __init__(self, stage: SiftStage) -> None:
-        prepare(stage)
-        self._stage = stage
-        self._state = State(stage)
+    def __init__(self, inner: SiftStage, stage: Stage | None = None) -> None:
+        """``stage`` is ``inner``, or has other rulesets in it in place of its own."""
+        prepare(inner)
+        self._inner = inner
+        self._state = State(stage or inner)
         self.is_fresh = True
         """Whether the state is that of the ruleset just loaded."""
-        stage.forget_earlier()
-
-    @classmethod
-    def open(cls, stack: ExitStack, network: Network, files: Files) -> Self:
-        """Build the lab, which ends with ``stack``, and load the ruleset ``files``."""
-        return cls(stack.enter_context(SiftStage.open(network, files)))
+        inner.forget_earlier()
 
     @property
     def loaded(self) -> Loaded:
         """The ruleset."""
-        ruleset = self._stage.ruleset
-        return Loaded(
-            kernel=os.uname().release,
-            rules=ruleset.rules,
-            policies=ruleset.policies,
-            whole=False,
-            traced=self._stage.traced,
-        )
+        return msgspec.structs.replace(loaded(self._inner), traced=self._inner.traced)
+
+    def follow(self) -> None:
+        """Know the stage's ruleset, which is another one and as just loaded."""
+        self.is_fresh = True
+        self._state.follow()
+        self._inner.forget_earlier()
 
     def one(self, packet: Sequence[Sequence[Frame]]) -> Sifted:
         """Send ``packet``, and have the device forget it."""
@@ -182,10 +184,10 @@ class _Sifting:
         steps: list[Step] = []
         try:
             for frames in packet:
-                seen = tuple(map(self._stage.sight, frames))
+                seen = tuple(map(self._inner.sight, frames))
                 messages = [message for one in seen for message in one.messages]
                 # Only a packet that the ruleset may remember has to be understood here.
-                own = self._stage.steps(messages) if self._state.remembered.may_concern(messages) else []
+                own = self._inner.steps(messages) if self._state.remembered.may_concern(messages) else []
                 elements, connections = self._state.left_by(own)
                 found.append(SiftedStep(sightings=seen, elements=elements, connections=connections))
                 steps += own

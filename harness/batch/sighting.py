@@ -90,10 +90,10 @@ def effects(
         if isinstance(answer, Loaded):
             reading = _Reading(answer)
             yield answer
-        elif reading is None or (packet := next(sent, None)) is None:
+        elif (packet := next(sent, None)) is None or (reading is None and not answer.error):
             raise Malformed("the session reports a packet that was not sent")
         else:
-            yield reading.effects(packet, answer)
+            yield reading.effects(packet, answer) if reading else Effects(error=answer.error)
 
 
 class _Reading:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Protocol
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
+from harness.batch.messages import Loaded
 from harness.errors import HarnessError
 from harness.lab import neighbours
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from harness.packets.frames import Frame
     from harness.ruleset.load import Ruleset
 
+Lab = TypeVar("Lab", covariant=True)
 
 ICMP: Final = {
     "net/ipv4/icmp_ratelimit": "0",
@@ -62,3 +65,44 @@ def prepare(stage: Stage) -> None:
         with suppress(OSError, HarnessError):
             stage.device.namespace.sysctl({name: value})
     neighbours.hold(stage.device)
+
+
+def loaded(stage: Stage) -> Loaded:
+    """The ruleset of the device of ``stage``."""
+    return Loaded(
+        kernel=os.uname().release,
+        rules=stage.ruleset.rules,
+        policies=stage.ruleset.policies,
+        whole=stage.watches_functions,
+    )
+
+
+class LabsWith(Protocol[Lab]):
+    """Labs with the same ruleset, one at a time."""
+
+    def current(self) -> Lab:
+        """What measures in the lab, which is as if no packet had been sent there."""
+
+    def leave(self) -> None:
+        """Take the lab away; the next one is another."""
+
+
+class Labs(Generic[Lab]):
+    """A lab with its ruleset, and another one when that has come into a state that cannot be taken back."""
+
+    def __init__(self, stack: ExitStack, opened: Callable[[], Lab]) -> None:
+        """A lab that is ``opened`` ends with ``stack``."""
+        self._stack = stack
+        self._opened = opened
+        self._current: Lab | None = None
+
+    def current(self) -> Lab:
+        """As of :class:`LabsWith`."""
+        if self._current is None:
+            self._current = self._opened()
+        return self._current
+
+    def leave(self) -> None:
+        """As of :class:`LabsWith`."""
+        self._current = None
+        self._stack.close()

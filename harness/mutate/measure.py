@@ -44,9 +44,9 @@ def answers(request: Any, tracer: Callable[[], BaseTracer]) -> Iterator[msgspec.
             _use(frames)
             yield from tried(pickle.loads(pickled), request, None if sift else tracer())
         case AskedApart():
-            from harness.mutate.running import apart
+            from harness.mutate.apart import apart
 
-            yield from apart(request, None if request.sift else tracer)
+            yield from apart(request, tracer)
         case _:
             yield from measure.answers(request, tracer)
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from harness.batch.messages import Effects
 from harness.batch.messages import Request as BatchRequest
 from harness.model.observation import Place, Rule
 from harness.model.result import Policy
@@ -116,7 +115,9 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AskedApart(msgspec.Struct, frozen=True, kw_only=True, tag="apart"):
-    """Packets for mutants of one ruleset: the answers are :class:`Shown`, of each trial."""
+    """Packets for mutants of one ruleset: the answers are those of
+    :class:`~harness.batch.messages.AskedEffects`, of each trial one after the other; a mutant that cannot be loaded has
+    no :class:`~harness.batch.messages.Loaded`."""
 
     side: bytes
     """A pickled network, and the files of the ruleset of the device under test."""
@@ -126,14 +127,6 @@ class AskedApart(msgspec.Struct, frozen=True, kw_only=True, tag="apart"):
     trials: tuple[Trial, ...]
     sift: bool = False
     """Whether nf_tables' trace and the arrivals alone are watched, and no functions."""
-
-
-class Shown(msgspec.Struct, frozen=True, kw_only=True):
-    """What a mutant did with the packets of one trial, in order."""
-
-    effects: tuple[Effects, ...]
-    whole: bool = False
-    """Whether functions were watched."""
 
 
 Request = BatchRequest | AskedStructure | AskedBaselines | AskedMutants | AskedApart

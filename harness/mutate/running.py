@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from harness.batch.effects import Measuring, measured, opened
-from harness.batch.messages import Effects
 from harness.batch.remembered import State
+from harness.batch.sift import SiftStage
 from harness.errors import BrokenMeasurement, HarnessError, ScenarioError, Unsupported
 from harness.judge.expectations import judge
 from harness.lab import neighbours
 from harness.model.mismatch import Mismatch
 from harness.model.observation import Observation, Place, Step
-from harness.mutate.edits import Edit
-from harness.mutate.messages import AskedApart, AskedMutant, AskedMutants, Baseline, Shown, Tried
+from harness.mutate.messages import AskedMutant, AskedMutants, Baseline, Tried
 from harness.mutate.stage import Listed, MutatedStage, RefusedError
 from harness.packets.frames import build
 from harness.packets.headers import summarise
@@ -110,8 +108,6 @@ class _Lab:
         """None where no functions are watched."""
         stage: Stage
         if tracer is None:
-            from harness.batch.sift import SiftStage
-
             stage = stack.enter_context(SiftStage.open(case.network, case.rulesets[case.network.device]))
             # Questions for one that nobody answers come for three seconds, with whatever is sent meanwhile.
             neighbours.hold(stage.device)
@@ -338,66 +334,3 @@ class _Trying:
             alone = _Lab(stack, case, self._tracer, self._request)
             alone.become(mutant)
             return alone.judged(case)[0]
-
-
-# --- packets that distinguish a mutant from the original -----------------------------------------
-
-
-def apart(request: AskedApart, tracer: Callable[[], BaseTracer] | None) -> Iterator[Shown]:
-    """What mutants do with the packets of the trials of ``request``."""
-    with ExitStack() as stack:
-        labs = _Labs(stack, request, tracer)
-        for trial in request.trials:
-            labs.turn(trial.edit)
-            try:
-                found = tuple(measured(labs, trial.packets))
-            except (HarnessError, RefusedError) as error:
-                found = tuple(Effects(error=str(error).splitlines()[0]) for _ in trial.packets)
-                labs.leave()
-            yield Shown(effects=found, whole=labs.whole)
-
-
-class _Labs:
-    """Labs that have a mutant for its ruleset; see :class:`harness.batch.effects.Stages`."""
-
-    def __init__(self, stack: ExitStack, request: AskedApart, tracer: Callable[[], BaseTracer] | None) -> None:
-        self._stack = stack
-        self._network, self._files = pickle.loads(request.side)
-        self._objects = request.objects
-        self._fixed = request.fixed
-        self._tracer = tracer
-        self._edit: Edit | None = None
-        self._stage: MutatedStage | None = None
-        self._measuring: Measuring | None = None
-        self._is_turned = True
-        """Whether the lab is to get another mutant."""
-        self.whole = False
-
-    def turn(self, edit: Edit | None) -> None:
-        """Have the next lab another mutant, or the original."""
-        if self._stage is not None and not self._stage.restore():
-            self.leave()
-        self._edit, self._is_turned = edit, True
-
-    def leave(self) -> None:
-        """Take the lab away."""
-        self._stage = self._measuring = None
-        self._stack.close()
-
-    def current(self) -> Measuring:
-        """The lab, as if no packet had been sent there."""
-        if self._stage is None:
-            stage = opened(self._stack, self._network, self._files, self._tracer)
-            self._stage = MutatedStage(stage, self._objects, self._fixed)
-            self.whole = self._stage.watches_functions
-        if self._is_turned or self._measuring is None:
-            if self._edit is None:
-                self._stage.settle()
-            else:
-                self._stage.become(self._edit)
-            self._is_turned = False
-            if self._measuring is None:
-                self._measuring = Measuring(self._stage)
-            else:
-                self._measuring.follow()
-        return self._measuring

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pickle
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from harness.batch.messages import Effects
+from harness.batch.messages import Effects, Loaded
 from harness.batch.session import BatchSession
 from harness.compare.changes import details, difference
 from harness.generate.device import SimulatedDevice
@@ -21,7 +22,7 @@ from harness.generate.simulate import SimulatedRuleset
 from harness.model.observation import Place
 from harness.model.problem import Problem
 from harness.mutate.edits import Objects, applied
-from harness.mutate.messages import AskedApart, Shown, Structure, Trial
+from harness.mutate.messages import AskedApart, Structure, Trial
 from harness.mutate.operators import Mutant
 from harness.mutate.results import Witness
 from harness.packets.frames import Frame, build
@@ -44,6 +45,14 @@ MORE: Final = 20
 
 END: Final = sys.maxsize
 """Number of the end of a chain among its rules."""
+
+
+class Shown(NamedTuple):
+    """What a mutant, or the original, did with the packets of one trial, in order."""
+
+    effects: list[Effects]
+    is_whole: bool
+    """Whether functions were watched."""
 
 
 class Candidate(NamedTuple):
@@ -189,9 +198,9 @@ class Searching:
         self._learn([one for _, packets in trials for one in packets], sift=True)
         trials = [(mutant, [one for one in packets if self._may_tell(one, mutant)]) for mutant, packets in trials]
         trials = [(mutant, packets) for mutant, packets in trials if packets]
-        for (mutant, packets), effects in zip(trials, self._asked(trials, sift=True), strict=True):
+        for (mutant, packets), (effects, _) in zip(trials, self._asked(trials, sift=True), strict=True):
             known = [self._original[repr(one.sends)] for one in packets]
-            self.found.setdefault(mutant.key, []).extend(witnesses(packets, known, effects.effects))
+            self.found.setdefault(mutant.key, []).extend(witnesses(packets, known, effects))
 
     def _may_tell(self, packet: Candidate, mutant: Mutant) -> bool:
         """Whether ``packet`` comes to a changed place; one that does not under the original never does."""
@@ -213,12 +222,10 @@ class Searching:
         trials = [(mutant, packets) for mutant, packets in trials if packets]
         self._original.clear()
         self._learn([one for _, packets in trials for one in packets], sift=False)
-        for (mutant, packets), effects in zip(trials, self._asked(trials, sift=False), strict=True):
+        for (mutant, packets), (effects, is_whole) in zip(trials, self._asked(trials, sift=False), strict=True):
             known = [self._original[repr(one.sends)] for one in packets]
-            watched = "functions" if effects.whole else "tracepoints"
-            shown = [
-                msgspec.structs.replace(one, confirmed=watched) for one in witnesses(packets, known, effects.effects)
-            ]
+            watched = "functions" if is_whole else "tracepoints"
+            shown = [msgspec.structs.replace(one, confirmed=watched) for one in witnesses(packets, known, effects)]
             if shown:
                 self.found[mutant.key] = shown
 
@@ -228,8 +235,9 @@ class Searching:
     def _learn(self, packets: Sequence[Candidate], *, sift: bool) -> None:
         missing = {repr(one.sends): one for one in packets if repr(one.sends) not in self._original}
         if missing:
-            (shown,) = self._shown([Trial(edit=None, packets=[one.frames for one in missing.values()])], sift=sift)
-            self._original |= dict(zip(missing, shown.effects, strict=True))
+            trial = Trial(edit=None, packets=[one.frames for one in missing.values()])
+            ((effects, _),) = self._shown([trial], sift=sift)
+            self._original |= dict(zip(missing, effects, strict=True))
 
     def _asked(self, trials: Sequence[tuple[Mutant, list[Candidate]]], *, sift: bool) -> Iterator[Shown]:
         asked = [Trial(edit=mutant.edit, packets=[one.frames for one in packets]) for mutant, packets in trials]
@@ -245,4 +253,15 @@ class Searching:
             trials=tuple(trials),
             sift=sift,
         )
-        yield from self._session.answers(asked, Shown)
+        is_whole = False
+        left = deque(trials)
+        found: list[Effects] = []
+        for answer in self._session.measured(asked, chain.from_iterable(one.packets for one in trials), sift=sift):
+            if isinstance(answer, Loaded):
+                is_whole = answer.whole
+                continue
+            found.append(answer)
+            if left and len(found) == len(left[0].packets):
+                left.popleft()
+                yield Shown(found, is_whole)
+                found = []

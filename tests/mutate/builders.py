@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from harness.errors import Position
 from harness.mutate.operators import Mutant, mutants
 from harness.mutate.results import MutantResult, RulesetResult, Witness
+from harness.scenario.case import Case
+from harness.scenario.load import load
 
 SOURCE = "table inet fw {\n\tchain input {\n\t\ttcp dport 22 \\\n\t\t\taccept # ssh\n\t}\n}\n"
 
@@ -80,3 +83,22 @@ def of(operator: str, objects: list[dict[str, Any]], *interfaces: str) -> list[M
 
 
 SSH = [match(payload("tcp", "dport"), 22), {"accept": None}]
+
+
+SCENARIOS = """\
+lab: router
+ruleset: fw.nft
+scenarios:
+  - name: one
+    send: {from: client, to: server, tcp: {dport: 22}}
+    expect: {verdict: accept}
+"""
+
+
+def staged(folder: Path, ruleset: str) -> Case:
+    """The only scenario of a project in ``folder``."""
+    (folder / "pytest.ini").touch()
+    (folder / "fw.nft").write_text(ruleset)
+    (folder / "fw.yaml").write_text(SCENARIOS)
+    (case,) = (one for one in load(folder / "fw.yaml") if isinstance(one, Case))
+    return case

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from harness.batch.session import BatchSession
 from harness.cache import cache_dir
 from harness.cli import main
 from harness.errors import HarnessError
@@ -51,6 +52,8 @@ scenarios:
 
 class Here:
     """The session in this process."""
+
+    measured = BatchSession.measured
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer

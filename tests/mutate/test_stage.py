@@ -11,8 +11,7 @@ from harness.mutate import measure
 from harness.mutate.edits import Deleted, Elements, Replaced, Turned
 from harness.mutate.operators import mutants
 from harness.mutate.stage import MutatedStage, RefusedError
-from harness.scenario.case import Case
-from harness.scenario.load import load
+from tests.mutate.builders import staged
 
 RULESET = """\
 table inet fw {
@@ -47,14 +46,6 @@ table ip fw {
 }
 """
 """It cannot be loaded anew in place: the priority of a chain is that of a hook of the kernel's own."""
-SCENARIOS = """\
-lab: router
-ruleset: fw.nft
-scenarios:
-  - name: one
-    send: {from: client, to: server, tcp: {dport: 22}}
-    expect: {verdict: accept}
-"""
 
 
 @pytest.mark.kernel
@@ -85,14 +76,6 @@ def test_each_mutant_is_taken_back_at_once_and_with_the_next(tmp_path: Path) -> 
         stage.settle()
         assert [one.text for one in stage.ruleset.rules] == before
         assert {"rule deleted", "rules swapped", "policy turned", "element added", "jump to a neighbour"} <= {*seen}
-
-
-def staged(tmp_path: Path, ruleset: str) -> Case:
-    (tmp_path / "pytest.ini").touch()
-    (tmp_path / "fw.nft").write_text(ruleset)
-    (tmp_path / "fw.yaml").write_text(SCENARIOS)
-    (case,) = (one for one in load(tmp_path / "fw.yaml") if isinstance(one, Case))
-    return case
 
 
 @pytest.mark.kernel

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from harness.batch.messages import Effect, Effects
+from harness.batch.messages import Effect, Effects, Loaded
 from harness.model.observation import Place, Rule
 from harness.mutate import survivors
 from harness.mutate.edits import Replaced
-from harness.mutate.messages import AskedApart, Shown, Structure
+from harness.mutate.messages import AskedApart, Structure
 from harness.mutate.operators import Mutant, mutants
 from harness.mutate.survivors import Candidates, Searching
 from harness.ruleset.listing import Chain
@@ -61,11 +61,14 @@ class Kernel:
         self._error = error
         self.asked: list[tuple[Any, int]] = []
 
-    def answers(self, request: AskedApart, _: Any) -> Iterator[Shown]:
+    def measured(self, request: AskedApart, packets: Iterable[Any], *, sift: bool) -> Iterator[Loaded | Effects]:
+        assert sift
+        assert len(list(packets)) == sum(len(trial.packets) for trial in request.trials)
         effect = Effect(verdict="accept", decided=(), met=(), came=(self._came,))
         for trial in request.trials:
             self.asked += [(trial.edit, len(trial.packets))] if trial.edit is not None else []
-            yield Shown(effects=tuple(Effects(seen=(effect,), error=self._error) for _ in trial.packets))
+            yield Loaded(kernel="", rules=(), policies=())
+            yield from (Effects(seen=(effect,), error=self._error) for _ in trial.packets)
 
 
 def changed(ports: Structure, handle: int) -> Mutant:
