@@ -283,7 +283,12 @@ def mutate(parser: argparse.ArgumentParser) -> None:
     add("--html", type=Path, metavar="FILE", help="write an HTML page to FILE; - is standard output")
     add("--github", action="store_true", help="print annotations for GitHub Actions")
     add("--fresh", action="store_true", help="run everything again, ignoring what is stored of earlier runs")
-    add("--mutants", type=whole(1), default=1000, metavar="N", help="run at most N mutants of a ruleset; default: 1000")
+    add(
+        "--mutants",
+        type=whole(1),
+        metavar="N",
+        help="run at most N mutants of a ruleset; default: 1000, fewer of large rulesets",
+    )
     add("--seed", type=whole(0), default=1, metavar="N", help="seed of what is drawn at random; default: 1")
     add("--sift", default="kernel", choices=("kernel", "no"), help=SIFTED)
     add(

@@ -16,7 +16,7 @@ from harness.batch.session import BatchSession
 from harness.errors import HarnessError
 from harness.mutate import known, selection
 from harness.mutate.results import RulesetResult
-from harness.mutate.ruleset import MUTANTS, MutatedRuleset, Subject
+from harness.mutate.ruleset import MutatedRuleset, Subject
 from harness.scenario.case import Case
 from harness.scenario.files import shortened
 from harness.text import counted
@@ -40,8 +40,8 @@ class MutateRequest(msgspec.Struct, frozen=True, kw_only=True):
     sift: bool = True
     """Whether scenarios are first run without watching functions, where these decide nothing."""
     seed: int = 1
-    mutants: int = MUTANTS
-    """Of each ruleset at most; which, the seed decides."""
+    mutants: int | None = None
+    """Of each ruleset at most; which, the seed decides. None for as many as its size allows."""
     fresh: bool = False
     """Whether nothing that is known of earlier runs counts."""
     save: Path | None = None

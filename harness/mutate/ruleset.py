@@ -45,6 +45,10 @@ REPORTED_S = 5.0
 """Seconds from one line about the progress to the next."""
 MUTANTS: Final = 1_000
 """Mutants of a ruleset at most, unless another number is asked for."""
+LISTED: Final = 250_000
+"""Rules of all mutants of a ruleset at most, unless a number of mutants is asked for: nft lists each mutant."""
+SEARCHED: Final = 48
+"""Survivors for which packets are looked for at once."""
 ASKED: int = 24
 """Mutants in one request."""
 
@@ -71,10 +75,10 @@ class MutatedRuleset:
         *,
         sift: bool,
         seed: int,
-        budget: int = MUTANTS,
+        budget: int | None = None,
     ) -> None:
         """What is found is added to ``kept``; ``session`` opens the session when it is first needed; ``budget`` are
-        the mutants at most."""
+        the mutants at most, by default as many as the size of the ruleset allows."""
         self.subject = subject
         self._kept = kept
         self._session = session
@@ -132,10 +136,20 @@ class MutatedRuleset:
             if isinstance(one.edit, Deleted) or rewritten(one.edit) not in fixed:
                 found.append(one)
         self._possible = len(found)
-        if len(found) > self._budget:
-            chosen = sorted(random.Random(self._seed).sample(range(len(found)), self._budget))
+        budget = self._budget or min(MUTANTS, max(LISTED // max(len(self.structure.rules), 1), 1))
+        if len(found) > budget:
+            chosen = sorted(random.Random(self._seed).sample(range(len(found)), budget))
             found = [found[number] for number in chosen]
+            self._progress(f"  {self._drawn(len(found))}")
         return found
+
+    def _drawn(self, number: int) -> str:
+        """What is left out of the mutants."""
+        rules = counted(len(self.structure.rules), "rule")
+        return (
+            f"{number:,} of {self._possible:,} mutants of {rules} are tested, drawn by seed {self._seed}; the score is "
+            "theirs (--mutants tests more)"
+        )
 
     def _is_known(self, mutant: Mutant) -> bool:
         one = self._kept.mutants.get(mutant.key)
@@ -180,7 +194,9 @@ class MutatedRuleset:
     def _run(self, *, sift: bool) -> None:
         """Run scenarios under mutants that none has killed yet."""
         todo = {lab: list(self._todo(lab, sift=sift)) for lab in self._labs}
-        estimate = _Estimate(self._progress, sum(map(len, todo.values())), "" if sift else " with functions")
+        estimate = _Estimate(
+            self._progress, sum(map(len, todo.values())), "mutants" if sift else "mutants with functions"
+        )
         for lab, of_lab in todo.items():
             for first in range(0, len(of_lab), ASKED):
                 chosen = of_lab[first : first + ASKED]
@@ -279,8 +295,15 @@ class MutatedRuleset:
         self._progress(
             f"  {counted(len(todo), 'survivor')}: looking for packets that distinguish them from the original"
         )
-        is_searched = False
         searching = Searching(self.structure, self.network_case, self._session(), self._seed)
+        estimate = _Estimate(self._progress, len(todo), "survivors searched")
+        for first in range(0, len(todo), SEARCHED):
+            some = todo[first : first + SEARCHED]
+            self._search_some(searching, some)
+            estimate.step(len(some))
+
+    def _search_some(self, searching: Searching, todo: Sequence[Mutant]) -> None:
+        is_searched = False
         try:
             searching.search(todo, first=True)
             searching.search([one for one in todo if not searching.found.get(one.key)], first=False)
@@ -308,8 +331,7 @@ class MutatedRuleset:
         unused = [f"{name}: {one.error}" for name, one in zip(ids, baselines, strict=True) if one and one.error]
         left_out = []
         if self._possible > len(self._mutants):
-            drawn = f"{len(self._mutants):,} of {self._possible:,} mutants, drawn by seed {self._seed}"
-            left_out.append(f"{drawn}; the others are left out (--mutants)")
+            left_out.append(self._drawn(len(self._mutants)))
         if structure.fixed:
             left_out.append(f"only deleted, as nft's JSON cannot express them: {counted(len(structure.fixed), 'rule')}")
         texts = {str(shortened(path)): text for path, text in known.texts(self.subject.files).items()}
@@ -400,18 +422,18 @@ class MutatedRuleset:
 class _Estimate:
     """Lines about the progress, with the time that is left."""
 
-    def __init__(self, progress: Progress, steps: int, how: str) -> None:
+    def __init__(self, progress: Progress, steps: int, what: str) -> None:
         self._progress = progress
         self._steps = steps
-        self._how = how
+        self._what = what
         self._started = self._said = time.monotonic()
         self._done = 0
 
-    def step(self) -> None:
-        """Count one, and report from time to time."""
-        self._done += 1
+    def step(self, number: int = 1) -> None:
+        """Count ``number`` more, and report from time to time."""
+        self._done += number
         now = time.monotonic()
         if now - self._said > REPORTED_S and self._done < self._steps:
             self._said = now
             rest = (now - self._started) / self._done * (self._steps - self._done)
-            self._progress(f"  {self._done} of {self._steps} mutants{self._how}, about {rest:.0f} s left")
+            self._progress(f"  {self._done} of {self._steps} {self._what}, about {rest:.0f} s left")

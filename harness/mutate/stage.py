@@ -263,6 +263,8 @@ class MutatedStage:
 
     def _named(self, before: Rule, now: Rule | listing.ListedRule) -> Rule:
         """A rule of the mutant, which scenarios call as they call that of the original: they are about its place."""
+        if (before.handle, before.text) == (now.handle, now.text):
+            return before
         found = msgspec.structs.replace(before, handle=now.handle, text=now.text)
         if before.text != now.text and any(same_rule(one, before) and not same_rule(one, found) for one in self._names):
             return msgspec.structs.replace(found, written=before.text)

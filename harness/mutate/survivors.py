@@ -17,7 +17,7 @@ from harness.batch.session import BatchSession
 from harness.compare.changes import details, difference
 from harness.generate.device import SimulatedDevice
 from harness.generate.facts import Facts, with_lists
-from harness.generate.pool import Pool, PooledPacket, cost
+from harness.generate.pool import MANY, Pool, PooledPacket, cost
 from harness.generate.simulate import SimulatedRuleset
 from harness.model.observation import Place
 from harness.model.problem import Problem
@@ -25,6 +25,7 @@ from harness.mutate.edits import Objects, applied
 from harness.mutate.messages import AskedApart, Structure, Trial
 from harness.mutate.operators import Mutant
 from harness.mutate.results import Witness
+from harness.mutate.slices import Slices
 from harness.packets.frames import Frame, build
 from harness.packets.spec import Send
 from harness.scenario.case import Case
@@ -67,14 +68,26 @@ class Candidate(NamedTuple):
         return self.frames[-1][-1].summary
 
 
+class Size(NamedTuple):
+    """How many packets are made of a ruleset."""
+
+    pooled: int
+    simulated: int
+    """Of each kind, see :class:`~harness.generate.pool.Pool`."""
+
+
+OF_PART: Final = Size(150, 100)
+
+
 class Candidates:
     """Packets for the mutants of one ruleset in one lab."""
 
-    def __init__(self, structure: Structure, network: Network, seed: int) -> None:
+    def __init__(self, structure: Structure, network: Network, seed: int, size: Size | None = None) -> None:
         self._structure = structure
         self._network = network
         self._original = self._device(structure.objects)
-        self._packets = sorted(Pool([self._original], seed, SIMULATED).packets(POOLED), key=cost)
+        pooled, simulated = size or Size(POOLED, SIMULATED)
+        self._packets = sorted(Pool([self._original], seed, simulated).packets(pooled), key=cost)
         self._came = [self._came_to(packet) for packet in self._packets]
         self._numbers = numbered(structure)
         self._made: dict[str, Candidate | None] = {}
@@ -136,6 +149,23 @@ class Candidates:
             yield one
 
 
+class NearCandidates:
+    """Packets for the mutants of one large ruleset, made for each place of the part of the ruleset around it."""
+
+    def __init__(self, structure: Structure, network: Network, seed: int) -> None:
+        self._slices = Slices(structure)
+        self._network = network
+        self._seed = seed
+        self._last: tuple[tuple[Place, ...], Candidates] | None = None
+
+    def of(self, mutant: Mutant) -> Iterator[Candidate]:
+        """As of :class:`Candidates`."""
+        if self._last is None or self._last[0] != mutant.touched:
+            part = self._slices.around(mutant.touched)
+            self._last = mutant.touched, Candidates(part, self._network, self._seed, OF_PART)
+        return self._last[1].of(mutant)
+
+
 def numbered(structure: Structure) -> dict[Place, int]:
     """The number of each rule in its chain."""
     found: dict[Place, int] = {}
@@ -174,7 +204,8 @@ class Searching:
         """Packets are sent in the lab of ``case``."""
         self._structure = structure
         self._case = case
-        self._candidates = Candidates(structure, case.network, seed)
+        kind = NearCandidates if len(structure.rules) > MANY else Candidates
+        self._candidates: Candidates | NearCandidates = kind(structure, case.network, seed)
         self._session = session
         self._original: dict[str, Effects] = {}
         """What the original does with packets, by their text."""
