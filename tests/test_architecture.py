@@ -38,7 +38,6 @@ WITHOUT_TESTS_OF_THEIR_OWN = {
     "tracer/base.py": IN_A_LAB + "tests/tracer/test_identity.py and test_engines.py",
     "batch/effects.py": IN_A_LAB + "tests/batch/test_measure.py",
     "batch/sift.py": IN_A_LAB + "tests/batch/test_measure.py and tests/mutate/test_stage.py",
-    "mutate/fixed.py": IN_A_LAB + "tests/mutate/test_stage.py",
     "mutate/measure.py": IN_A_LAB + "tests/mutate/test_command.py",
     "mutate/ruleset.py": IN_A_LAB + "tests/mutate/test_command.py",
     "mutate/saving.py": IN_A_LAB + "tests/mutate/test_command.py",
