@@ -107,18 +107,24 @@ def _first(old: object, new: object) -> tuple[object, object]:
     return old, new
 
 
+def session(options: Sequence[str], seed: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run pytest with ``options``, its tests shuffled by ``seed`` unless that is empty; results go into ``folder``."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.isolation", "-p", "no:cacheprovider", *options]
+    return subprocess.run(
+        [*command, f"--nft-results={folder}"],
+        env={**os.environ, VARIABLE: seed},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def run(options: Sequence[str], seed: str) -> list[Result]:
     """What pytest has stored with ``options``, its tests shuffled by ``seed`` unless that is empty."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.isolation", "-p", "no:cacheprovider", *options]
-        done = subprocess.run(
-            [*command, f"--nft-results={folder}"],
-            env={**os.environ, VARIABLE: seed},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        found = [result.decode(file.read_bytes(), file.name) for file in sorted(Path(folder).glob(f"*{result.SUFFIX}"))]
+    with tempfile.TemporaryDirectory() as name:
+        done = session(options, seed, folder := Path(name))
+        found = [result.decode(file.read_bytes(), file.name) for file in sorted(folder.glob(f"*{result.SUFFIX}"))]
     if not found:
         raise SystemExit(f"nothing ran:\n{done.stdout}{done.stderr}")
     return found
