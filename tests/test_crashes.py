@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +23,7 @@ import pytest
 from harness.model import layers, result
 from harness.scenario.load import load_all
 from harness.vm import debian, images
-from tests.trials import HARNESS, STATUSES, WAYS, Trial, files, trial
+from tests.trials import HARNESS, SENDS, files, left_by, trial, wrong_with
 from tests.vm.archive import Archive
 
 if TYPE_CHECKING:
@@ -53,30 +50,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "diff": (*HARNESS, "diff", "t.nft", "u.nft", "--save", "scenarios/new.yaml", "--kernel", "host", *TRACER),
     "mutate": (*HARNESS, "mutate", "scenarios", "--save", "scenarios/new.yaml", "--nft-kernel", "host", *TRACER),
 }
-KILLED: dict[str, tuple[int, ...]] = {**STATUSES, "SIGKILL": (-signal.SIGKILL,), "a child's SIGKILL": (2, 3)}
-SENDS = {
-    **WAYS,
-    "SIGKILL": lambda process, _: process.kill(),
-    "a child's SIGKILL": lambda process, _: kill_child(process),
-}
 SPANS_S = (0.5, 1.5, 4.0)
 """An instant lies within one of these, each as often as the others: imports, the beginning and the work itself."""
-
-
-def kill_child(process: subprocess.Popen[bytes]) -> None:
-    """Do what the kernel does when memory is short: kill one of the processes that a command has started."""
-    if started := sorted(descendants(process.pid)):
-        with suppress(ProcessLookupError):
-            os.kill(random.choice(started), signal.SIGKILL)
-
-
-def descendants(pid: int) -> Iterator[int]:
-    """The processes that a process and those that it started have started (proc(5), ``children``)."""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        for listed in Path("/proc", str(pid), "task").glob("*/children"):
-            for child in map(int, listed.read_text().split()):
-                yield child
-                yield from descendants(child)
 
 
 def make_project(folder: Path) -> Path:
@@ -105,23 +80,6 @@ def torn(project: Path) -> str:
     if (log := project / "r.sarif").exists():
         msgspec.json.decode(log.read_bytes())
     return ""
-
-
-def left_by(one: Trial, way: str) -> tuple[str, ...]:
-    """What a trial has left; what a killed process leaves in the folder for temporary files is let pass.
-
-    dpkg-deb is always one: it is killed with us. Python's tempfile tries a folder by a file with a random name.
-    """
-    killed = way.endswith("SIGKILL")
-    passed = ("dpkg-deb.", "nft-harness-") if killed else ("dpkg-deb.",)
-    return tuple(
-        name for name in one.left if not (name.startswith(passed) or (killed and re.fullmatch(r"[a-z0-9_]{8}", name)))
-    )
-
-
-def wrong_with(one: Trial, way: str) -> str:
-    """What is wrong with a trial."""
-    return one._replace(left=left_by(one, way)).wrong({*KILLED[way], 0, 1, 6})
 
 
 @pytest.mark.soak

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
 import re
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import termios
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +40,13 @@ WAYS: dict[str, Send] = {
     "Ctrl-C": lambda _, terminal: os.write(terminal, b"\x03"),
     "SIGINT": lambda process, _: process.send_signal(signal.SIGINT),
     "SIGTERM": lambda process, _: process.send_signal(signal.SIGTERM),
+}
+KILLED: dict[str, tuple[int, ...]] = {**STATUSES, "SIGKILL": (-signal.SIGKILL,), "a child's SIGKILL": (2, 3)}
+"""Exit statuses of those that something has killed."""
+SENDS: dict[str, Send] = {
+    **WAYS,
+    "SIGKILL": lambda process, _: process.kill(),
+    "a child's SIGKILL": lambda process, _: kill_child(process),
 }
 
 
@@ -153,3 +161,36 @@ def alive(mark: str) -> dict[int, str]:
 def files(folder: Path) -> list[str]:
     """What is left in the folder for temporary files; pytest keeps those of the last sessions itself."""
     return [str(path.relative_to(folder)) for path in folder.iterdir() if not path.name.startswith("pytest-of-")]
+
+
+def kill_child(process: subprocess.Popen[bytes]) -> None:
+    """Do what the kernel does when memory is short: kill one of the processes that a command has started."""
+    if started := sorted(descendants(process.pid)):
+        with suppress(ProcessLookupError):
+            os.kill(random.choice(started), signal.SIGKILL)
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """The processes that a process and those that it started have started (proc(5), ``children``)."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for listed in Path("/proc", str(pid), "task").glob("*/children"):
+            for child in map(int, listed.read_text().split()):
+                yield child
+                yield from descendants(child)
+
+
+def left_by(one: Trial, way: str) -> tuple[str, ...]:
+    """What a trial has left; what a killed process leaves in the folder for temporary files is let pass.
+
+    dpkg-deb is always one: it is killed with us. Python's tempfile tries a folder by a file with a random name.
+    """
+    killed = way.endswith("SIGKILL")
+    passed = ("dpkg-deb.", "nft-harness-") if killed else ("dpkg-deb.",)
+    return tuple(
+        name for name in one.left if not (name.startswith(passed) or (killed and re.fullmatch(r"[a-z0-9_]{8}", name)))
+    )
+
+
+def wrong_with(one: Trial, way: str) -> str:
+    """What is wrong with a trial."""
+    return one._replace(left=left_by(one, way)).wrong({*KILLED[way], 0, 1, 6})

@@ -9,8 +9,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,8 +20,9 @@ from harness.errors import HarnessError
 from harness.vm import images, machine, making, microvm, template
 from harness.vm.kernel_image import Image
 from harness.vm.template import Template
-from harness.wait import wait_until
+from tests import trials
 from tests.conftest import Soak
+from tests.trials import HARNESS, SENDS, Trial, trial, wrong_with
 
 PATIENCE_S = 300.0
 
@@ -140,54 +141,70 @@ def test_killed_at_any_instant(work: Path, start: Callable[[], subprocess.Popen[
         assert entries(work) == []
 
 
+COMMANDS = {
+    "warm": [*HARNESS, "kernels", "warm", images.DEFAULT],
+    "first run": [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--nft-kernel", images.DEFAULT],
+}
+"""What makes a template: the second only on a terminal, before its scenarios."""
+PROJECT = {
+    "pytest.ini": "[pytest]\n",
+    "t.nft": "table inet t { chain f { type filter hook forward priority 0; policy drop; }; }\n",
+    "scenarios/t.yaml": "lab: router\nruleset: ../t.nft\nscenarios:\n"
+    "  - {name: dropped, send: {from: client, to: server, udp: {dport: 9}}, expect: {verdict: drop}}\n",
+}
+
+
 @pytest.mark.soak
-def test_a_real_one_killed_at_any_instant(
-    image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soak: Soak
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_real_one_ended_at_any_instant(
+    name: str, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soak: Soak
 ) -> None:
+    """By a signal, Ctrl-C or the death of one of its processes: no process, no file but whole templates is left."""
     if not soak.seconds:
         pytest.skip("a template takes a minute under emulation; ./run soak makes some")
-    learned = cache_dir() / GUESTS
-    if learned.is_dir():
-        shutil.copytree(learned, tmp_path / "nft-harness" / GUESTS)
-    (tmp_path / "nft-harness").mkdir(exist_ok=True)
-    (tmp_path / "nft-harness/kernels").symlink_to(cache_dir() / "kernels")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    folder = tmp_path / "nft-harness/templates"
-    make = [sys.executable, "-m", "harness.cli", "kernels", "warm", images.DEFAULT]
+    cache, project = tmp_path / "cache", tmp_path / "project"
+    (cache / "nft-harness").mkdir(parents=True)
+    if (learned := cache_dir() / GUESTS).is_dir():
+        shutil.copytree(learned, cache / "nft-harness" / GUESTS)
+    (cache / "nft-harness/kernels").symlink_to(cache_dir() / "kernels")
+    for file, text in PROJECT.items():
+        (project / file).parent.mkdir(parents=True, exist_ok=True)
+        (project / file).write_text(text)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setattr(trials, "DEADLINE_S", PATIENCE_S)  # who loses a guest may boot another one
+    folder = cache / "nft-harness/templates"
+
+    def made(way: str, after: float) -> Trial:
+        return trial(COMMANDS[name], SENDS[way], after, project, CI="")
+
     started = time.monotonic()
-    subprocess.run(make, check=True, capture_output=True, timeout=2 * PATIENCE_S)
+    undisturbed = made("SIGTERM", 2 * PATIENCE_S)
+    took = time.monotonic() - started
+    assert (undisturbed.status, undisturbed.left) == (0, ()), undisturbed.output
     (whole,) = template.all_templates()
     key = template.key(image, machine.machine("tcg", microvm.MEMORY, microvm.CPUS))
-    took = time.monotonic() - started
-    kills = 0
+    chance = random.Random(seed := random.randrange(1 << 32))
+    ends = Counter[str]()
     for _ in soak.turns(0):
         template.discard(whole)
-        process = subprocess.Popen(make, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(random.uniform(0, took))
-        kills += process.poll() is None
-        process.kill()
-        process.wait()
-        wait_until(lambda: not processes_with(str(tmp_path)), PATIENCE_S, "all processes to end")
+        way, after = chance.choice(list(SENDS)), chance.random() * took
+        one = made(way, after)
+        said = f"{name}, {way} after {after:.2f} s (seed {seed})"
+        wrong = wrong_with(one, way)
+        assert not wrong, f"{said}: {wrong}\n{one.output}"
+        there = {path.name for path in folder.iterdir()} - {".lock", whole.name}
+        # What SIGKILL leaves is removed by the next one.
+        assert not [left for left in there if way != "SIGKILL" or not left.startswith(making._UNFINISHED)], said
         for _ in template.all_templates():
-            assert template.find(key) == whole
-    print(f"killed {kills} times")
-    subprocess.run(make, check=True, capture_output=True, timeout=2 * PATIENCE_S)
+            assert template.find(key) == whole, said
+        ends[f"{way} {one.status}"] += 1
+    print(f"{name}: {ends.total()} trials within {took:.0f} s, {dict(ends)}")
+    undisturbed = made("SIGTERM", 2 * PATIENCE_S)
+    assert (undisturbed.status, undisturbed.left) == (0, ()), undisturbed.output
     assert {path.name for path in folder.iterdir()} == {".lock", whole.name}
-    there = [*microvm.wrapper(), "--start", whole.name, "--kernel", images.DEFAULT, "--exec", "uname", "-r"]
-    restored = subprocess.run(there, capture_output=True, text=True, timeout=PATIENCE_S, stdin=subprocess.DEVNULL)
+    command = [*microvm.wrapper(), "--start", whole.name, "--kernel", images.DEFAULT, "--exec", "uname", "-r"]
+    restored = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, stdin=subprocess.DEVNULL)
     assert (restored.stdout, restored.stderr) == (f"{image.release}\n", "")
-
-
-def processes_with(cache: str) -> list[int]:
-    """Processes, other than this one, whose environment has ``cache`` as the cache folder."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            with suppress(OSError):
-                if f"XDG_CACHE_HOME={cache}\0".encode() in (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
-    return found
 
 
 def test_one_that_was_half_deleted_is_made_again(work: Path, start: Callable[[], subprocess.Popen[str]]) -> None:
