@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -43,14 +43,10 @@ def save(path: Path, name: str, case: Case, seen: Seen, lab: ChosenLab) -> str:
 
     Raises :class:`~harness.errors.HarnessError` where that cannot be done.
     """
-    project = refuse_name(path)
+    project, before, taken = existing(path)
     rulesets = case.rulesets[case.network.device].paths
     steps = _steps(case, _expected(seen))
-    try:
-        before = untrusted.read(path, SCENARIO_BYTES, allowed=project.allows).decode() if path.exists() else None
-    except (untrusted.Unreadable, UnicodeDecodeError) as error:
-        raise HarnessError(f"{path} {error}") from None
-    named, lab = _name(name, path, before, project), placed(lab, path)
+    named, lab = _name(name, taken), placed(lab, path)
     if before is None:
         about = ["# Packets that were asked about, and what became of them."]
         text = file.head(rulesets, path, lab, about) + "\n".join(file.entry(named, steps)) + "\n"
@@ -103,6 +99,25 @@ def refuse_name(path: Path) -> Project:
     return project
 
 
+def existing(path: Path) -> tuple[Project, str | None, set[str]]:
+    """The project of the scenario file ``path``; its text, None where there is no such file yet; its scenarios' names.
+
+    Raises :class:`~harness.errors.HarnessError` for a file to which no scenario can be added: as
+    :func:`refuse_name`, and where something is wrong with what is there.
+    """
+    project = refuse_name(path)
+    if not path.exists():
+        return project, None, set()
+    try:
+        content = untrusted.read(path, SCENARIO_BYTES, allowed=project.allows)
+    except untrusted.Unreadable as error:
+        raise HarnessError(f"{path} {error}") from None
+    loaded = load_all(path, layers=layers.NAMES, recording=True, project=project)
+    if loaded.errors:
+        raise HarnessError(f"no scenario can be added to a file in which something is wrong: {loaded.errors[0]}")
+    return project, content.decode(), {one.name for one in loaded.cases}
+
+
 def _expected(seen: Seen) -> dict[int, Mapping[str, Any]]:
     """What to expect of each step, by its number."""
     found: dict[int, Mapping[str, Any]] = {}
@@ -137,10 +152,9 @@ def placed(lab: ChosenLab, file: Path) -> ChosenLab:
     return lab
 
 
-def _name(words: str, path: Path, text: str | None, project: Project) -> str:
+def _name(words: str, taken: Collection[str]) -> str:
     """A name that no other scenario of the file has."""
     words = words if len(words) <= LONGEST else f"{words[: LONGEST - 1]}…"
-    taken = {one.name for one in load_all(path, text=text, project=project).cases} if text else set()
     return next(one for n in itertools.count(1) if (one := f"{words} ({n})" if n > 1 else words) not in taken)
 
 

@@ -233,13 +233,16 @@ def mutate(parser: argparse.ArgumentParser) -> None:
         except command.Interrupted as interrupted:
             found, failures, status = interrupted.results, [], interrupted.status
             say("nft-harness: interrupted; results so far:", sys.stderr)
-        for name, make in (("json", schema.as_json), ("html", output.as_html)):
-            if path := getattr(options, name):
-                write(path, make(found))
         if found and "-" not in (str(options.json), str(options.html)):
             say(output.text(found))
         if options.github:
             print("\n".join(output.warnings(found)))
+        for name, make in (("json", schema.as_json), ("html", output.as_html)):
+            if path := getattr(options, name):
+                try:
+                    write(path, make(found))
+                except HarnessError as error:
+                    failures.append(str(error))
         for failure in failures:
             say(f"nft-harness: error: {failure}", sys.stderr)
             status = UNABLE

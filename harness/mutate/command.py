@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from harness.batch.saving import existing
 from harness.batch.session import BatchSession
 from harness.errors import HarnessError
 from harness.mutate import known, selection
@@ -72,11 +73,14 @@ def run(request: MutateRequest, progress: Progress) -> Mutated:
     Raises :class:`~harness.errors.HarnessError` where that cannot be done, and :class:`Interrupted`.
     """
     selected = selection.select(request.selection)
-    for sentence in selected.broken:
+    selected.refuse_none()
+    for sentence in (*selected.broken, *selected.unread):
         progress(f"not used: {sentence}")
     if selected.others:
         progress(f"not used: {counted(selected.others, 'test')} in Python")
     kernel = _kernel(request, selected.kernels)
+    if request.save:
+        existing(request.save)
     subjects = list(_subjects(selected.cases, request))
     found: list[RulesetResult] = []
     failures: list[str] = []
@@ -166,8 +170,6 @@ def _subjects(cases: Sequence[Case], request: MutateRequest) -> Iterator[Subject
         is_any = True
         yield Subject(name, files, several)
     if not is_any:
-        if not found:
-            raise HarnessError("pytest selects no scenario that loads a ruleset", remedy="name a file or a folder")
         raise HarnessError(
             f"no selected scenario loads {', '.join(request.rulesets)}", remedy=f"they load {', '.join(names)}"
         )

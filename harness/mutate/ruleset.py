@@ -18,7 +18,7 @@ import msgspec
 
 from harness.batch.messages import Seen
 from harness.batch.session import BatchSession
-from harness.errors import Position
+from harness.errors import HarnessError, Position
 from harness.model.observation import Place, Rule
 from harness.mutate import known, values
 from harness.mutate.edits import Deleted, Elements, Swapped, Turned, rewritten
@@ -89,6 +89,7 @@ class MutatedRuleset:
         self._possible = 0
         """Mutants that could be made."""
         self._cases = subject.cases
+        self._names = [f"{shortened(case.file)}::{case.id}" for case in subject.cases]
         self._digests = [known.digest(case) for case in subject.cases]
         self._labs: dict[str, list[int]] = {}
         """The numbers of the scenarios that have the same lab and rulesets."""
@@ -121,6 +122,7 @@ class MutatedRuleset:
         self._mutants = self._made()
         self._cached = sum(self._is_known(mutant) for mutant in self._mutants)
         self._measure_baselines()
+        self._refuse_unused()
         self.is_begun = True
         if self._sift:
             self._run(sift=True)
@@ -169,6 +171,23 @@ class MutatedRuleset:
             asked = AskedBaselines(cases=pickled(cases), frames=self._prepared(cases))
             for number, found in zip(missing, self._session().answers(asked, Baseline), strict=True):
                 self._kept.baselines[self._digests[number]] = found
+
+    def _refuse_unused(self) -> None:
+        """Raise :class:`~harness.errors.HarnessError` where no scenario can be used."""
+        unused = self._unused()
+        if len(unused) == len(self._cases):
+            number = f"none of {len(unused)} scenarios passes" if len(unused) > 1 else "the only scenario does not pass"
+            sentence = f"{number} with {self.subject.name} as it is: {unused[0]}"
+            raise HarnessError(sentence, remedy="have it pass under pytest first")
+
+    def _unused(self) -> list[str]:
+        """Which scenarios are not used, and why."""
+        found = []
+        for name, digest in zip(self._names, self._digests, strict=True):
+            one = self._kept.baselines.get(digest)
+            if one is not None and one.error:
+                found.append(f"{name}: {one.error}")
+        return found
 
     def _prepared(self, cases: Sequence[Case]) -> dict[str, bytes]:
         self._frames |= kept_frames.prepare(sent for case in cases for sent in case.sends)
@@ -327,8 +346,6 @@ class MutatedRuleset:
         found = [self._result(mutant) for mutant in self._mutants if not self.known(mutant).outcome]
         structure = self.structure
         baselines = [self._kept.baselines.get(digest) for digest in self._digests]
-        ids = [f"{shortened(case.file)}::{case.id}" for case in self._cases]
-        unused = [f"{name}: {one.error}" for name, one in zip(ids, baselines, strict=True) if one and one.error]
         left_out = []
         if self._possible > len(self._mutants):
             left_out.append(self._drawn(len(self._mutants)))
@@ -341,8 +358,8 @@ class MutatedRuleset:
             nft=structure.nft,
             watched=next((one.watched for one in baselines if one and one.watched), ""),
             texts=texts,
-            scenarios=tuple(name for name, one in zip(ids, baselines, strict=True) if one and not one.error),
-            unused=tuple(unused),
+            scenarios=tuple(name for name, one in zip(self._names, baselines, strict=True) if one and not one.error),
+            unused=tuple(self._unused()),
             mutants=tuple(found),
             none=len(self._mutants) - len(found),
             left_out=tuple(left_out),
@@ -388,10 +405,7 @@ class MutatedRuleset:
     @cached_property
     def _ids(self) -> Mapping[str, str]:
         """What pytest calls the scenarios, by their digests."""
-        return {
-            digest: f"{shortened(case.file)}::{case.id}"
-            for digest, case in zip(self._digests, self._cases, strict=True)
-        }
+        return dict(zip(self._digests, self._names, strict=True))
 
     @cached_property
     def _positions(self) -> Mapping[Place, Position | None]:

@@ -66,6 +66,11 @@ def test_another_is_appended_under_a_name_of_its_own(folder: Path, make_result: 
     assert [case.name for case in load(folder / "scenarios/edge.yaml")] == ["HTTPS", "HTTPS (2)"]
 
 
+IN_ONE_LINE = f"""\
+ruleset: ../edge.nft
+lab: router
+scenarios: [{{name: web, send: {SEND}, expect: {{verdict: drop}}}}]
+"""
 OF_ANOTHER_LAB = """\
 lab: host
 ruleset: ../edge.nft
@@ -79,7 +84,7 @@ scenarios:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("ruleset: ../edge.nft\nscenarios: {}\n", "has no list of scenarios that can be added to"),
+        (IN_ONE_LINE, "has no list of scenarios that can be added to"),
         (OF_ANOTHER_LAB, ""),
     ],
 )
@@ -101,3 +106,36 @@ def test_a_file_of_another_lab_gets_the_lab_and_one_of_another_form_is_left_alon
 def test_what_pytest_would_not_take_is_refused(folder: Path, make_result: Make) -> None:
     with pytest.raises(HarnessError, match=r"other/edge\.yaml is not called scenarios/\*\.yaml"):
         save(make_result, "other/edge.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"scenarios: [\n", "edge.yaml:2:1: a value is missing here"),
+        (b"lab: [1\n", "edge.yaml:1:6: the ']' that closes this is missing"),
+        (b"- x\n", "edge.yaml:1:1: must be a mapping, not a list"),
+        (b"", "edge.yaml: is empty"),
+        (b"\tlab: router\n", "edge.yaml:1:1: a tab cannot indent"),
+        (b"lab: router\nlab: router\n", "edge.yaml:2:1: 'lab' occurs twice"),
+        (b"lab: \xff\n", "edge.yaml:1:6: byte 0xff is not UTF-8"),
+        (None, "edge.yaml cannot be read: is a directory"),
+    ],
+)
+def test_a_file_in_which_something_is_wrong_is_refused_with_the_place(
+    folder: Path, content: bytes | None, sentence: str
+) -> None:
+    file = folder / "scenarios/edge.yaml"
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    with pytest.raises(HarnessError) as refused:
+        saving.existing(Path("scenarios/edge.yaml"))
+    assert sentence in str(refused.value)
+
+
+def test_of_a_file_that_can_be_added_to_the_names_are_known(folder: Path) -> None:
+    file = folder / "scenarios/edge.yaml"
+    assert saving.existing(file)[1:] == (None, set())
+    file.write_text(IN_ONE_LINE)
+    assert saving.existing(file)[1:] == (IN_ONE_LINE, {"web"})

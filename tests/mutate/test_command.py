@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from harness.batch.session import BatchSession
@@ -48,6 +49,7 @@ scenarios:
     send: {from: client, to: server, tcp: {dport: 443}}
     expect: {verdict: drop}
 """
+RESULT = RulesetResult(name="fw.nft", kernel="6.12", nft="1.1", watched="rules", texts={}, scenarios=())
 
 
 class Here:
@@ -176,11 +178,37 @@ def test_of_more_mutants_than_asked_for_some_are_drawn_and_that_is_said(here: li
 def test_arguments_that_pytest_refuses_and_selections_without_a_ruleset_are_sentences(project: Path) -> None:
     with pytest.raises(HarnessError, match=r"pytest could not collect the scenarios: Wrong expression passed to '-k'"):
         run("scenarios", "-k", "((")
-    with pytest.raises(HarnessError, match="pytest selects no scenario that loads a ruleset"):
+    with pytest.raises(HarnessError, match="-k and -m leave out 4 scenarios, and none is left"):
         run("scenarios", "-k", "nobody")
+    with pytest.raises(HarnessError, match=r"more\.txt is not called scenarios"):
+        run("scenarios", save=project / "more.txt")
+    (project / "scenarios/more.yaml").write_text("scenarios: [\n")
+    with pytest.raises(HarnessError, match=r"scenarios/more\.yaml:2:1: a value is missing here"):
+        run("scenarios", save=Path("scenarios/more.yaml"))
     with pytest.raises(HarnessError, match=r"no selected scenario loads other.nft.*they load scenarios/fw.nft"):
         run("scenarios", rulesets=("other.nft",))
     assert project.is_dir()
+
+
+@pytest.mark.kernel
+def test_scenarios_of_which_none_passes_are_said_before_any_mutant(here: list[Here], project: Path) -> None:
+    with pytest.raises(
+        HarnessError, match=r"the only scenario does not pass with scenarios/fw.nft as it is: .*::wrong: "
+    ):
+        run("scenarios", "-k", "wrong")
+    assert here[-1].asked == ["AskedStructure", "AskedBaselines"]
+
+
+def test_a_report_that_cannot_be_written_is_an_error_after_the_text(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "run", lambda *_: command.Mutated([RESULT], []))
+    arguments = ["--json", "/proc/nowhere.json", "--html", str(project / "scenarios")]
+    assert main(["mutate", "scenarios", *arguments]) == 2
+    said = capsys.readouterr()
+    assert "mutation score none" in said.out
+    assert "error: /proc/nowhere.json can't be written: " in said.err
+    assert "scenarios can't be written: Is a directory" in said.err
 
 
 def test_a_ruleset_that_this_kernel_cannot_load_leaves_the_others(
@@ -228,9 +256,7 @@ def test_scenarios_that_cannot_be_saved_are_an_error_after_the_report(
             pass
 
         def result(self, _: float) -> RulesetResult:
-            return RulesetResult(
-                name=self.subject.name, kernel="6.12", nft="1.1", watched="rules", texts={}, scenarios=()
-            )
+            return msgspec.structs.replace(RESULT, name=self.subject.name)
 
     def save(*_: object) -> None:
         raise HarnessError("more.yaml can't be written: No space left on device")
@@ -238,7 +264,7 @@ def test_scenarios_that_cannot_be_saved_are_an_error_after_the_report(
     monkeypatch.setattr(command, "MutatedRuleset", Done)
     monkeypatch.setattr(command, "_described", lambda *_: "a kernel")
     monkeypatch.setattr("harness.mutate.saving.save", save)
-    assert main(["mutate", "scenarios", "--nft-kernel", "host", "--save", "more.yaml"]) == 2
+    assert main(["mutate", "scenarios", "--nft-kernel", "host", "--save", "scenarios/more.yaml"]) == 2
     said = capsys.readouterr()
     assert "scenarios/fw.nft" in said.out
     assert (

@@ -62,3 +62,48 @@ def test_a_path_that_names_no_scenario_is_a_sentence(path: str, sentence: str, p
     with pytest.raises(HarnessError) as found:
         select([path])
     assert str(found.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["-k", "nothing_at_all"], "-k and -m leave out 3 scenarios, and none is left; give other words: "),
+        (["-m", "nothing_at_all"], "-k and -m leave out 3 scenarios, and none is left; "),
+        (["-k", "wrong"], "none of the selected scenarios can be run: scenarios/edge.yaml:5:30: send.from: "),
+        (["empty"], "the selection has no scenarios; name scenario files, or folders in which they are called "),
+        (["only.py"], "the selection has no scenarios, only 1 test in Python; name scenario files, "),
+    ],
+)
+def test_a_selection_without_scenarios_is_refused_with_the_reason(
+    arguments: list[str], sentence: str, project: Path
+) -> None:
+    (project / "empty").mkdir()
+    (project / "only.py").write_text("def test_other(): pass\n")
+    with pytest.raises(HarnessError) as found:
+        select(arguments).refuse_none()
+    assert str(found.value).startswith(sentence)
+    select(["-k", "one"]).refuse_none()
+
+
+def test_a_test_in_python_that_cannot_be_imported_leaves_the_scenarios(project: Path) -> None:
+    (project / "test_lacking.py").write_text("import no_such_module\n")
+    (project / "test_wrong.py").write_text("def test(:\n")
+    found = select([])
+    assert [case.name for case in found.cases] == ["one", "two"]
+    assert sorted(found.unread) == [
+        "test_lacking.py: ModuleNotFoundError: No module named 'no_such_module'",
+        "test_wrong.py: SyntaxError: invalid syntax",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("conftest", "sentence"),
+    [
+        ("raise RuntimeError('no database')", r"ImportError while loading conftest '.*'\. RuntimeError: no database$"),
+        ("def pytest_configure(config): raise KeyError('oops')", "the scenarios: KeyError: 'oops'$"),
+    ],
+)
+def test_a_conftest_that_raises_is_said_with_what_it_raised(conftest: str, sentence: str, project: Path) -> None:
+    (project / "conftest.py").write_text(f"{conftest}\n")
+    with pytest.raises(HarnessError, match=sentence):
+        select([])
