@@ -134,8 +134,8 @@ def diff(parser: argparse.ArgumentParser) -> None:
         if "-" not in [str(getattr(options, name)) for name in kinds]:
             for one in found:
                 say(output.text(one))
-        if options.github:
-            print("\n".join(output.warnings(found)))
+        for line in output.warnings(found) if options.github else ():
+            print(line)
         return NO if command.changed(found) else 0
 
     add = parser.add_argument

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from harness.generate.pool import describe_send
 from harness.mutate.results import MutantResult, RulesetResult, score, shown
@@ -92,9 +93,14 @@ def _survivor(one: MutantResult) -> Iterator[str]:
                 yield f"    {name:10} {escape(before)}  →  {escape(after)}"
     else:
         yield f"    packet  {NOT_SEARCHED}"
+    yield f"    {_came(one)}"
+
+
+def _came(one: MutantResult) -> str:
+    """Which scenarios might have noticed it."""
     number = len(one.covered_by)
     came = f"packets of {counted(number, 'scenario')} come here" if number else "no scenario's packet comes here"
-    yield f"    {came}" + (f"; {len(one.left_open)} of them could not be judged" if one.left_open else "")
+    return came + (f"; {len(one.left_open)} of them could not be judged" if one.left_open else "")
 
 
 def _confirmed(one: MutantResult) -> str:
@@ -104,13 +110,24 @@ def _confirmed(one: MutantResult) -> str:
 
 
 def warnings(results: Sequence[RulesetResult]) -> Iterator[str]:
-    """Workflow commands of GitHub: a warning at the rule of each survivor."""
+    """Workflow commands of GitHub: a warning at each line with survivors, as GitHub shows ten of a step."""
+    found: dict[tuple[str, int], list[str]] = {}
     for _, one in shown(results, "survived"):
         if one.position is not None and one.witness is not None:
-            where = {"file": one.position.file, "line": str(one.position.line), "title": TITLE}
-            yield command("warning", where, f"{one.name}: {one.witness.summary}: {one.witness.difference}")
+            words = f"{one.name}: {one.witness.summary}: {one.witness.difference}"
+            found.setdefault((one.position.file, one.position.line), []).append(words)
+    for (file, line), several in found.items():
+        yield command("warning", {"file": file, "line": str(line), "title": TITLE}, "\n".join(several))
 
 
+TITLES: Final = {
+    "survived": "Survived",
+    "equivalent": "Probably equivalent",
+    "unjudged": "No scenario could be run under these",
+    "not run": "Not run",
+    "killed": "Killed",
+}
+UNUSUAL: Final = ("unjudged", "not run")
 _STYLE = (
     "del{background:#f003;text-decoration:none}ins{background:#0f03;text-decoration:none}del,ins{display:block}"
     "summary{cursor:pointer}"
@@ -131,8 +148,10 @@ def as_html(results: Sequence[RulesetResult]) -> str:
         for one in results
     ]
     parts.append("</table>")
-    for status, title in (("survived", "Survived"), ("equivalent", "Probably equivalent"), ("killed", "Killed")):
+    for status, title in TITLES.items():
         found = [one for _, one in shown(results, status)]
+        if not found and status in UNUSUAL:
+            continue
         state = " open" if status == "survived" else ""
         parts.append(f"<details{state}><summary>{title}: {len(found)}</summary><table>")
         parts += [_row(one) for one in found]
@@ -147,7 +166,10 @@ def _row(one: MutantResult) -> str:
     if one.witness is not None:
         about = (
             f"<code>{html_text(one.witness.summary)}</code><br>{html_text(one.witness.difference + _confirmed(one))}"
+            f"<br><code>{html_text(question(one.witness.sends))}</code><br>{html_text(_came(one))}"
         )
+    elif one.status in UNUSUAL:
+        about = ""
     else:
         tried = NOT_SEARCHED if one.status == "survived" else f"{counted(one.packets, 'packet')} tried"
         about = html_text(f"{one.killed_by}: {one.why}" if one.killed_by else tried)

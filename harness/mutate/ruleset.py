@@ -47,10 +47,8 @@ MUTANTS: Final = 1_000
 """Mutants of a ruleset at most, unless another number is asked for."""
 LISTED: Final = 250_000
 """Rules of all mutants of a ruleset at most, unless a number of mutants is asked for: nft lists each mutant."""
-SEARCHED: Final = 48
+SEARCHED: Final = 64
 """Survivors for which packets are looked for at once."""
-ASKED: int = 24
-"""Mutants in one request."""
 
 Progress = Callable[[str], None]
 
@@ -217,12 +215,10 @@ class MutatedRuleset:
             self._progress, sum(map(len, todo.values())), "mutants" if sift else "mutants with functions"
         )
         for lab, of_lab in todo.items():
-            for first in range(0, len(of_lab), ASKED):
-                chosen = of_lab[first : first + ASKED]
-                some = [one for one in chosen if not self.known(one[0]).killed(self._digests)]
-                for mutant, own, found in self._tried(lab, some, sift=sift):
-                    self._note(self.known(mutant), own, found, sift=sift)
-                    estimate.step()
+            some = [one for one in of_lab if not self.known(one[0]).killed(self._digests)]
+            for mutant, own, found in self._tried(lab, some, sift=sift):
+                self._note(self.known(mutant), own, found, sift=sift)
+                estimate.step()
 
     def _todo(self, lab: str, *, sift: bool) -> Iterator[tuple[Mutant, list[int]]]:
         """The mutants that are not killed, each with the scenarios of ``lab`` that are to be run under it.

@@ -39,8 +39,6 @@ EVALUATED_AT_MOST: Final = 4_000_000
 """Rules that packets are compared with in simulations of all mutants of a ruleset: some 80 s."""
 FIRST: Final = 3
 """Packets that are tried on a mutant first: those on which a simulation sees a difference."""
-ASKED: Final = 24
-"""Mutants in one request."""
 MORE: Final = 20
 """Packets that are tried on it where those show none."""
 
@@ -271,9 +269,9 @@ class Searching:
             self._original |= dict(zip(missing, effects, strict=True))
 
     def _asked(self, trials: Sequence[tuple[Mutant, list[Candidate]]], *, sift: bool) -> Iterator[Shown]:
-        asked = [Trial(edit=mutant.edit, packets=[one.frames for one in packets]) for mutant, packets in trials]
-        for first in range(0, len(asked), ASKED):
-            yield from self._shown(asked[first : first + ASKED], sift=sift)
+        if trials:
+            asked = [Trial(edit=mutant.edit, packets=[one.frames for one in packets]) for mutant, packets in trials]
+            yield from self._shown(asked, sift=sift)
 
     def _shown(self, trials: Sequence[Trial], *, sift: bool) -> Iterator[Shown]:
         case = self._case

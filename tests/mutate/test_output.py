@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.errors import Position
 from harness.mutate import output
 from tests.mutate.builders import EVERY, WITNESS, mutant, result
 
@@ -23,6 +24,24 @@ def test_pages_and_annotations_escape_what_strangers_wrote() -> None:
     (line,) = output.warnings([result(odd)])
     assert line.startswith("::warning file=fw.nft,line=3,")
     assert "\n" not in line
+
+
+def test_survivors_of_one_line_are_one_annotation() -> None:
+    there = mutant("survived", witness=WITNESS, position=Position("fw.nft", 9, 1))
+    first, second = output.warnings([result(*EVERY, mutant("survived"), there)])
+    assert first.startswith("::warning file=fw.nft,line=3,title=no scenario guards this rule::port off by one: ")
+    assert first.count("drop → accept") == 2
+    assert "drop → accept%0Aport off by one: " in first
+    assert second.startswith("::warning file=fw.nft,line=9,")
+
+
+def test_the_page_also_lists_mutants_that_were_not_run_and_the_question_for_each_survivor() -> None:
+    page = output.as_html([result(*EVERY)])
+    for title in ("Survived: 2", "No scenario could be run under these: 1", "Not run: 1", "Killed: 1"):
+        assert title in page
+    assert "client &gt; device tcp dport 23" in page
+    assert "no scenario&#x27;s packet comes here" in page
+    assert "Not run" not in output.as_html([result(mutant("equivalent"))])
 
 
 def test_a_survivor_that_no_packet_was_found_for_is_said_once() -> None:
