@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from harness.batch.session import BatchSession
 from harness.cache import cache_dir
 from harness.cli import main
 from harness.errors import HarnessError
-from harness.mutate import command, measure, output, survivors
+from harness.mutate import command, measure, output, ruleset, survivors
 from harness.mutate.command import Interrupted, MutateRequest
 from harness.mutate.results import RulesetResult
 from harness.scenario.load import load_all
@@ -173,6 +174,26 @@ def test_of_more_mutants_than_asked_for_some_are_drawn_and_that_is_said(here: li
     assert len(found.mutants) + found.none == 5
     assert [one for one in found.left_out if one.startswith("5 of ") and "drawn by seed 1" in one]
     assert len(here) == 1
+
+
+@pytest.mark.kernel
+def test_of_a_large_ruleset_fewer_are_tested_and_packets_are_made_around_each_change(
+    here: list[Here], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ruleset, "LISTED", 66)
+    monkeypatch.setattr(survivors, "MANY", 2)
+    said: list[str] = []
+    request = MutateRequest(selection=("scenarios",), kernel="host")
+    (found,), _ = command.run(request, said.append)
+    assert len(found.mutants) + found.none == 22
+    assert [one for one in said if re.match(r"  22 of \d+ mutants of 3 rules are tested, drawn by seed 1; ", one)]
+    assert [one for one in found.left_out if one.startswith("22 of ")]
+    shown = [one for one in found.mutants if one.status == "survived"]
+    assert shown
+    assert all(one.witness is not None and one.witness.confirmed == "functions" for one in shown)
+    # A number that is asked for counts, whatever the size.
+    more = run("scenarios", mutants=24)
+    assert len(more.mutants) + more.none == 24
 
 
 def test_arguments_that_pytest_refuses_and_selections_without_a_ruleset_are_sentences(project: Path) -> None:

@@ -114,3 +114,17 @@ def test_a_simulation_of_all_packets_chooses_the_same_as_one_of_those_that_come_
     every._came = [dict.fromkeys(came, survivors.END) for came in every._came]
     for mutant in mutants(ports.objects, ["lan0", "wan0"]):
         assert [one.sends for one in some.of(mutant)] == [one.sends for one in every.of(mutant)]
+
+
+def test_packets_for_a_large_ruleset_are_made_for_the_rules_around_the_change() -> None:
+    ports = structure(*range(1000, 2000))
+    case: Any = SimpleNamespace(network=NETWORK, rulesets={NETWORK.device: None})
+    session: Any = Kernel((*CHAIN, 0))
+    searching = Searching(ports, case, session, 1)
+    for handle in (5, 700):
+        mutant = changed(ports, handle)
+        searching.search([mutant], first=True)
+        candidates = list(searching._candidates.of(mutant))[: survivors.FIRST]
+        tried = [one.sends[-1].get("tcp", {}).get("dport") for one in candidates]
+        assert set(tried) & {998 + handle, 999 + handle}, tried
+        assert searching.packets[mutant.key] == survivors.FIRST
