@@ -49,6 +49,8 @@ LISTED: Final = 250_000
 """Rules of all mutants of a ruleset at most, unless a number of mutants is asked for: nft lists each mutant."""
 SEARCHED: Final = 64
 """Survivors for which packets are looked for at once."""
+PARTS: Final = 3
+"""Of the search for one: packets are made, the first are tried, and more."""
 
 Progress = Callable[[str], None]
 
@@ -311,17 +313,17 @@ class MutatedRuleset:
             f"  {counted(len(todo), 'survivor')}: looking for packets that distinguish them from the original"
         )
         searching = Searching(self.structure, self.network_case, self._session(), self._seed)
-        estimate = _Estimate(self._progress, len(todo), "survivors searched")
+        estimate = _Estimate(self._progress, len(todo), "survivors searched", PARTS)
         for first in range(0, len(todo), SEARCHED):
             some = todo[first : first + SEARCHED]
-            self._search_some(searching, some)
-            estimate.step(len(some))
+            self._search_some(searching, some, estimate.step)
+            estimate.reach(first + len(some))
 
-    def _search_some(self, searching: Searching, todo: Sequence[Mutant]) -> None:
+    def _search_some(self, searching: Searching, todo: Sequence[Mutant], step: Callable[[], None]) -> None:
         is_searched = False
         try:
-            searching.search(todo, first=True)
-            searching.search([one for one in todo if not searching.found.get(one.key)], first=False)
+            searching.search(todo, first=True, step=step)
+            searching.search([one for one in todo if not searching.found.get(one.key)], first=False, step=step)
             searching.confirm(todo)
             is_searched = True
         finally:  # also of a search that is interrupted, what was found by then
@@ -432,18 +434,25 @@ class MutatedRuleset:
 class _Estimate:
     """Lines about the progress, with the time that is left."""
 
-    def __init__(self, progress: Progress, steps: int, what: str) -> None:
+    def __init__(self, progress: Progress, number: int, what: str, parts: int = 1) -> None:
+        """``number`` of ``what`` are to be done, each in so many ``parts``."""
         self._progress = progress
-        self._steps = steps
+        self._number = number
         self._what = what
+        self._parts = parts
         self._started = self._said = time.monotonic()
         self._done = 0
 
-    def step(self, number: int = 1) -> None:
-        """Count ``number`` more, and report from time to time."""
-        self._done += number
-        now = time.monotonic()
-        if now - self._said > REPORTED_S and self._done < self._steps:
+    def step(self) -> None:
+        """Count one part, and report from time to time."""
+        self._done += 1
+        now, steps = time.monotonic(), self._number * self._parts
+        if now - self._said > REPORTED_S and self._done < steps:
             self._said = now
-            rest = (now - self._started) / self._done * (self._steps - self._done)
-            self._progress(f"  {self._done} of {self._steps} {self._what}, about {rest:.0f} s left")
+            rest = (now - self._started) / self._done * (steps - self._done)
+            done = self._done // self._parts
+            self._progress(f"  {done} of {self._number} {self._what}, about {rest:.0f} s left")
+
+    def reach(self, number: int) -> None:
+        """So many are done, as far as they had parts to do."""
+        self._done = number * self._parts

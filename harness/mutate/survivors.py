@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, islice
 from typing import Any, Final, NamedTuple
@@ -214,13 +214,15 @@ class Searching:
         self._left: dict[str, Iterator[Candidate]] = {}
         """Packets that were not tried."""
 
-    def search(self, todo: Sequence[Mutant], *, first: bool) -> None:
-        """Try packets on each of ``todo``."""
+    def search(self, todo: Sequence[Mutant], *, first: bool, step: Callable[[], None]) -> None:
+        """Try packets on each of ``todo``; ``step`` is called when they are made for one, and tried on one."""
         trials: list[tuple[Mutant, list[Candidate]]] = []
         for mutant in todo:
             if first:
                 self._left[mutant.key] = self._candidates.of(mutant)
             chosen = list(islice(self._left[mutant.key], FIRST if first else MORE))
+            if first:
+                step()
             self.packets[mutant.key] = self.packets.get(mutant.key, 0) + len(chosen)
             if chosen:
                 trials.append((mutant, chosen))
@@ -230,6 +232,7 @@ class Searching:
         for (mutant, packets), (effects, _) in zip(trials, self._asked(trials, sift=True), strict=True):
             known = [self._original[repr(one.sends)] for one in packets]
             self.found.setdefault(mutant.key, []).extend(witnesses(packets, known, effects))
+            step()
 
     def _may_tell(self, packet: Candidate, mutant: Mutant) -> bool:
         """Whether ``packet`` comes to a changed place; one that does not under the original never does."""

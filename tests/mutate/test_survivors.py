@@ -83,7 +83,7 @@ def searched(kernel: Kernel, *handles: int) -> Searching:
     case: Any = SimpleNamespace(network=NETWORK, rulesets={NETWORK.device: None})
     session: Any = kernel
     searching = Searching(ports, case, session, 1)
-    searching.search([changed(ports, handle) for handle in handles], first=True)
+    searching.search([changed(ports, handle) for handle in handles], first=True, step=lambda: None)
     return searching
 
 
@@ -123,7 +123,7 @@ def test_packets_for_a_large_ruleset_are_made_for_the_rules_around_the_change() 
     searching = Searching(ports, case, session, 1)
     for handle in (5, 700):
         mutant = changed(ports, handle)
-        searching.search([mutant], first=True)
+        searching.search([mutant], first=True, step=lambda: None)
         candidates = list(searching._candidates.of(mutant))[: survivors.FIRST]
         tried = [one.sends[-1].get("tcp", {}).get("dport") for one in candidates]
         assert set(tried) & {998 + handle, 999 + handle}, tried
