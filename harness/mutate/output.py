@@ -62,7 +62,8 @@ def _table(results: Sequence[RulesetResult]) -> Iterator[str]:
 
 
 def _percent(value: float | None) -> str:
-    return "none" if value is None else f"{value:.0f} %"
+    """A score, rounded down: 100 % are all."""
+    return "none" if value is None else f"{int(value)} %"
 
 
 def _place(one: MutantResult) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from harness.errors import Position
 from harness.mutate import output
 from tests.mutate.builders import EVERY, WITNESS, mutant, result
@@ -14,6 +16,15 @@ def test_the_terminal_shows_each_survivor_with_its_packet_and_those_that_are_pro
     assert "probably equivalent: no packet that was tried" in text
     assert "(40 packets tried)" in text
     assert "mutation score 33 %: 1 of 3 mutants" in text
+
+
+@pytest.mark.parametrize(
+    ("killed", "survived", "score"), [(299, 1, "99 %"), (3, 0, "100 %"), (0, 1, "0 %"), (0, 0, "none")]
+)
+def test_only_a_score_of_all_is_shown_as_100_percent(killed: int, survived: int, score: str) -> None:
+    one = result(*[mutant("killed")] * killed, *[mutant("survived", witness=WITNESS)] * survived)
+    assert f"mutation score {score}:" in output.text([one])
+    assert f"<h1>Mutation score {score}</h1>" in output.as_html([one])
 
 
 def test_pages_and_annotations_escape_what_strangers_wrote() -> None:
