@@ -169,10 +169,13 @@ def attach(item: pytest.Item, trials: Sequence[Trial], report: pytest.TestReport
     """Put what was seen into the report in which ``item`` ends; xdist carries it to the controller."""
     if report.when == "call" or (report.when == "setup" and not report.passed):
         options = item.config.option
-        results = _recorded(trials, report) if item.config.stash[SESSION].wants_results else []
-        if (size := sum(map(len, results))) > RESULT_BYTES:
+        wanted = item.config.stash[SESSION].wants_results
+        results = _recorded(trials, report) if wanted else []
+        shown = "\n".join(map(paths, trials)) if options.verbose > 0 and report.passed else ""
+        # Together they are one message of a worker.
+        if (size := sum(map(len, results)) + len(shown) + len(report.longreprtext)) > RESULT_BYTES:
             _refuse(item, trials, report, size)
-            results = _recorded(trials, report)
+            results, shown = _recorded(trials, report) if wanted else [], ""
         if report.failed and (failure := next((one.failure for one in trials if one.failure), None)):
             # Readers of pytest's reports, such as a plugin for annotations, then point at the expectation.
             file, _, name = report.location
@@ -182,7 +185,7 @@ def attach(item: pytest.Item, trials: Sequence[Trial], report: pytest.TestReport
             nft_declared=report.skipped and _declared(item, report),
             nft_scenario=_named(item),
             nft_moved=isinstance(item, ScenarioItem) and bool(item.trial.failure) and options.nft_record,
-            nft_paths="\n".join(map(paths, trials)) if options.verbose > 0 and report.passed else "",
+            nft_paths=shown,
             nft_notes=[note for trial in trials for note in notes(trial)],
             nft_results=results,
         )
@@ -195,7 +198,7 @@ def _refuse(item: pytest.Item, trials: Sequence[Trial], report: pytest.TestRepor
     try:
         raise HarnessError(
             f"what was seen of its packets takes {size >> 20} MiB, and {RESULT_BYTES >> 20} MiB is a result's limit",
-            remedy="send fewer packets, in several scenarios, or run it without reports",
+            remedy="send fewer packets, in several scenarios, or run it without reports and without -v",
         )
     except HarnessError:
         report.longrepr = representation(item, pytest.ExceptionInfo.from_current())

@@ -88,4 +88,8 @@ def test_a_scenario_of_which_too_much_was_seen_is_an_error(scenarios: Run, monke
     ran.assert_outcomes(errors=2)
     assert ran.ret == 6
     ran.stdout.fnmatch_lines(["*what was seen of its packets takes 0 MiB*limit; send fewer packets*"])
+    monkeypatch.setattr(items, "RESULT_BYTES", 1 << 5)
+    scenarios((443, RIGHT), arguments=("-v",)).assert_outcomes(errors=1)
+    scenarios((443, RIGHT)).assert_outcomes(passed=1)
+    scenarios((23, RIGHT)).assert_outcomes(errors=1)
     assert [one.outcome for one in stored_results.load([Path("results")])] == ["error", "error"]
