@@ -19,6 +19,10 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 from harness.text import escape
 
+NO_MEMORY = "this process may not have more memory"
+MORE_MEMORY = "raise its limit (ulimit -v)"
+"""The sentence for a MemoryError, and the remedy."""
+
 
 class Position(NamedTuple):
     """A place in a text file; ``line`` and ``column`` count from 1, 0 means "the whole file"."""

@@ -100,6 +100,9 @@ def test_files_of_a_command_that_is_killed_are_whole_or_absent(name: str, soak: 
     print(f"{name}: {ends.total()} trials, {dict(ends)}")
 
 
+LEAST_MIB = 128
+"""Address space that Python needs to import what these commands do."""
+
 FULL = """
 mount -t tmpfs -o size="$SIZE" none /mnt && cp -r "$1/." /mnt && mkdir /mnt/temporary && cd /mnt && shift || exit 99
 "$@"
@@ -137,6 +140,35 @@ def test_files_of_a_command_whose_disk_is_full_are_whole_or_absent(name: str, so
         assert torn(kept) == "", said
         ends[done.returncode] += 1
         shutil.rmtree(kept)
+    print(f"{name}: {ends.total()} trials, {dict(ends)}")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", COMMANDS)
+def test_files_of_a_command_that_gets_no_memory_are_whole_or_absent(name: str, soak: Soak, tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("root meets the machine's own kernel")
+    chance = random.Random(seed := random.randrange(1 << 32))
+    ends = Counter[int]()
+    for turn in soak.turns(1):
+        project = make_project(tmp_path / str(turn))
+        (temporary := tmp_path / f"{turn}.temporary").mkdir()
+        places = {"TMPDIR": str(temporary), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+        size = chance.randint(LEAST_MIB, chance.choice((256, 512, 1024)))
+        done = subprocess.run(
+            ["prlimit", f"--as={size << 20}", *COMMANDS[name]],
+            cwd=project,
+            env={**os.environ, **places, "PYTEST_ADDOPTS": ""},
+            capture_output=True,
+            text=True,
+        )
+        said = f"{name} with {size} MiB (seed {seed}): {done.returncode}\n{done.stdout}{done.stderr}"
+        assert "Traceback" not in said, said
+        assert done.returncode in (0, 1, 2, 3, 6), said
+        assert files(temporary) == [], said
+        assert torn(project) == "", said
+        ends[done.returncode] += 1
+        shutil.rmtree(project)
     print(f"{name}: {ends.total()} trials, {dict(ends)}")
 
 

@@ -20,7 +20,7 @@ with interrupts_deferred():
     from harness.cli import machine, rulesets, scenarios, shells, twins
     from harness.cli.examples import EXAMPLES
     from harness.cli.statuses import BUG, UNABLE
-    from harness.errors import HarnessError
+    from harness.errors import MORE_MEMORY, NO_MEMORY, HarnessError
     from harness.programs import NotRunnable
     from harness.text import say
 
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _write_no_more()
         return UNABLE
     except MemoryError:
-        say("nft-harness: error: this process may not have more memory; raise its limit (ulimit -v)", sys.stderr)
+        say(f"nft-harness: error: {NO_MEMORY}; {MORE_MEMORY}", sys.stderr)
         return UNABLE
     except Exception:
         traceback.print_exc()

@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -37,7 +38,7 @@ BINDINGS: Final = "install python3-nftables (it serves the system's Python)"
 """The remedy where libnftables or its Python module is missing."""
 
 _ASSERTION = re.compile(rb"([\w.-]+\.[chyl]):\d+: .*?(Assertion `.*' failed)")
-_NO_MEMORY = re.compile(rb"[Mm]emory allocation failure|[Oo]ut of memory|Cannot allocate memory")
+_NO_MEMORY = re.compile(rb"[Mm]emory allocation failure|[Oo]ut of memory|Cannot allocate memory|MemoryError")
 
 
 class LostError(HarnessError):
@@ -163,7 +164,9 @@ class Child:
     def _described(self, status: int) -> str:
         printed = self._printed()
         if _NO_MEMORY.search(printed):
-            return f"used more than {sandbox.MEMORY >> 20:,} MiB of memory"
+            most = sandbox.permitted(resource.RLIMIT_AS, sandbox.MEMORY)
+            own = ", which is what this process may use (ulimit -v)" if most < sandbox.MEMORY else ""
+            return f"used more than {most >> 20:,} MiB of memory{own}"
         code = os.waitstatus_to_exitcode(status)
         how = f"ended with {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
         found = _ASSERTION.search(printed)

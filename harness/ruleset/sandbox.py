@@ -420,12 +420,14 @@ def _child(
 
 def _limit(memory: int, file: int) -> None:
     """Limit the address space and the size of files that are written."""
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (file, file))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES_MAX, FILES_MAX))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    for what, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_FSIZE, file), (resource.RLIMIT_CORE, 0)):
+        resource.setrlimit(what, (permitted(what, most),) * 2)
+
+
+def permitted(what: int, most: int) -> int:
+    """``most``, or what this process may use at most of the resource ``what`` where that is less; getrlimit(2)."""
+    hard = resource.getrlimit(what)[1]
+    return most if hard == resource.RLIM_INFINITY else min(most, hard)
 
 
 def _drop(*, keep_files: bool, executing: bool, alone: bool) -> None:

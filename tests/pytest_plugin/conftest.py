@@ -22,7 +22,10 @@ from tests.pytest_plugin.builders import measurement
 
 @pytest.fixture
 def no_kernel(make_result: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of packets to port 443 a rule accepts, the others the policy drops; port 7 breaks, 8 is unsupported."""
+    """Of packets to port 443 a rule accepts, the others the policy drops; port 7 breaks, 8 is unsupported.
+
+    9 finds no memory.
+    """
 
     def measured(action: SendAction, number: int) -> Measurement:
         port = action.send.tcp.dport if action.send.tcp else 0
@@ -30,6 +33,8 @@ def no_kernel(make_result: Callable[..., Result], monkeypatch: pytest.MonkeyPatc
             raise BrokenMeasurement("two oracles disagree")
         if port == 8:
             raise Unsupported("this kernel has no VRF", remedy="modprobe vrf")
+        if port == 9:
+            raise MemoryError
         return measurement(make_result(accepted=port == 443), action.expect, action=number)
 
     def run(_: Session, case: Case) -> tuple[Measurement, ...]:

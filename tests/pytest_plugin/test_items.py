@@ -93,3 +93,11 @@ def test_a_scenario_of_which_too_much_was_seen_is_an_error(scenarios: Run, monke
     scenarios((443, RIGHT)).assert_outcomes(passed=1)
     scenarios((23, RIGHT)).assert_outcomes(errors=1)
     assert [one.outcome for one in stored_results.load([Path("results")])] == ["error", "error"]
+
+
+def test_memory_that_cannot_be_had_is_a_sentence(scenarios: Run) -> None:
+    ran = scenarios((9, RIGHT), (443, RIGHT))
+    ran.assert_outcomes(passed=1, errors=1)
+    ran.stdout.fnmatch_lines(["this process may not have more memory; raise its limit (ulimit -v)"])
+    ran.stdout.no_fnmatch_line("*Traceback*")
+    ran.stdout.no_fnmatch_line("*MemoryError*")

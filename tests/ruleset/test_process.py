@@ -118,6 +118,34 @@ def test_a_file_that_takes_too_much_memory_is_ended(
     assert len(Ruleset.load(device, file, home=Project(root=tmp_path)).rules) == 1
 
 
+READ = """
+import resource, sys
+from contextlib import closing
+resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]) << 20,) * 2)
+from harness.errors import HarnessError
+from harness.ruleset.nft import Nft, NftError
+with closing(Nft(None)) as nft:
+    try:
+        nft.run("table ip t { chain c {" + "ip saddr 1.1.1.1 accept;" * int(sys.argv[2]) + "}; }")
+        print("read")
+    except NftError:
+        print("read, and refused by the kernel")
+    except HarnessError as error:
+        print(error)
+"""
+
+
+@pytest.mark.usefixtures("reads_rulesets")
+def test_less_memory_than_a_ruleset_may_take_is_used_as_well() -> None:
+    def read(mebibytes: int, rules: int) -> str:
+        command = [sys.executable, "-c", READ, str(mebibytes), str(rules)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert read(512, 3).startswith("read")
+    said = read(192, 100_000)
+    assert said.endswith("used more than 192 MiB of memory, which is what this process may use (ulimit -v)\n"), said
+
+
 def test_the_ruleset_of_the_host_stays(device: Host, tmp_path: Path) -> None:
     def host() -> str:
         return subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
