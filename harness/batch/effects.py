@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import signal
 import subprocess
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -175,7 +176,12 @@ def optimized(side: bytes) -> Listed:
 def _nft(*arguments: str) -> str:
     """What nft prints on ``arguments``. Raises :class:`~harness.errors.HarnessError` where it refuses them."""
     ran = subprocess.run(["nft", *arguments], capture_output=True, text=True, check=False, timeout=60)
+    lines = ran.stderr.strip().splitlines()
+    if ran.returncode < 0:
+        remedy = "that is a fault of this nft; another release may be free of it"
+        crash = [f"nft {arguments[0]} crashed ({signal.Signals(-ran.returncode).name})", *lines[-1:]]
+        raise HarnessError(": ".join(crash), remedy=remedy)
     if ran.returncode:
-        said = (ran.stderr.strip().splitlines() or [f"it ended with {ran.returncode}"])[0]
+        said = (lines or [f"it ended with {ran.returncode}"])[0]
         raise HarnessError(f"nft {arguments[0]} refuses what nft takes: {said}")
     return ran.stdout

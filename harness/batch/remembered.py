@@ -130,7 +130,7 @@ class State:
         elements: dict[str, tuple[str, ...]] = {}
         for name in sorted(set(self.remembered.sets(steps))):
             with suppress(state.MissingError):
-                held = state.elements(self._stage.ruleset.nft, [name])
+                held = state.kept(self._stage.ruleset.nft, [name])
                 elements |= {key: tuple(sorted(found)) for key, found in held.items()}
         connections: tuple[Connection, ...] = ()
         if self.remembered.of_connections:

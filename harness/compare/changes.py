@@ -96,6 +96,13 @@ class Change(msgspec.Struct, kw_only=True):
     """Some more of them, the next simplest first."""
     packets: int = 1
     accepted: bool = False
+    unconfirmed: str = ""
+    """Of a change that was sifted, why its packets could not be measured again; "" for one that was."""
+
+    @property
+    def marks(self) -> str:
+        """What reports say behind its kind."""
+        return f"{' (accepted)' if self.accepted else ''}{' (not confirmed)' if self.unconfirmed else ''}"
 
     @property
     def key(self) -> tuple[str, str, str]:

@@ -318,15 +318,26 @@ class _Comparing:
                 yield ({"from": sender, "pcap": {"file": file, "packets": one.number}},)
 
     def _changes(
-        self, packets: Sequence[Sent], network: Network, *, sift: bool, unclear: list[Sent] | None = None
+        self,
+        packets: Sequence[Sent],
+        network: Network,
+        *,
+        sift: bool,
+        unclear: list[Sent] | None = None,
+        failed: dict[str, str] | None = None,
     ) -> Iterator[Change]:
-        """The changes that ``packets`` show; those that could not be measured are added to ``unclear``, if given."""
+        """The changes that ``packets`` show.
+
+        Those that could not be measured are added to ``unclear``, or by what is sent to ``failed``, with the reason.
+        """
         old, new = (self._effects(number, packets, network, sift=sift) for number in (0, 1))
         books = self._books[sift][0], self._books[sift][1]
         for number, (sent, before, after) in enumerate(zip(packets, old, new, strict=True)):
             if why := before.error or after.error:
                 if unclear is not None and sift:
                     unclear.append(sent)
+                elif failed is not None:
+                    failed[repr(sent.sends)] = why
                 else:
                     self.broken[why] = self.broken.get(why, 0) + 1
                 continue
@@ -353,23 +364,33 @@ class _Comparing:
         return found
 
     def _confirmed(self, changes: Sequence[Change], network: Network) -> Iterator[Change]:
-        """``changes`` as functions show them: of each the simplest packet that does."""
+        """``changes`` as functions show them: of each the simplest packet that does.
+
+        One of which no packet can be measured stays as it was sifted, with the reason.
+        """
+        why: dict[int, str] = {}
         left = {number: [change.witness, *change.spare] for number, change in enumerate(changes)}
         if left:
             self._progress(f"  to be confirmed: {len(left)}")
         while left:
             chosen = {number: several.pop(0) for number, several in left.items()}
             tried = [made for one in chosen.values() if (made := _made(one.sends, network)) is not None]
-            shown = {repr(one.witness.sends): one for one in self._changes(tried, network, sift=False)}
+            failed: dict[str, str] = {}
+            found_now = self._changes(tried, network, sift=False, failed=failed)
+            shown = {repr(one.witness.sends): one for one in found_now}
             for number, witness in chosen.items():
                 sifted = changes[number]
+                if number not in why or why[number]:
+                    why[number] = failed.get(repr(witness.sends), "")
                 if (found := shown.get(repr(witness.sends))) is not None:
                     known = found.witness._replace(number=witness.number)
                     yield msgspec.structs.replace(found, witness=known, packets=sifted.packets)
                     del left[number]
                 elif not left[number]:
                     del left[number]
-                    if sifted.kind != HOOKS:
+                    if why[number] and sifted.kind != HOOKS:
+                        yield msgspec.structs.replace(sifted, unconfirmed=why[number])
+                    elif sifted.kind != HOOKS:
                         self.disagreements.append(f"{sifted.kind}: {witness.summary}")
 
     def _simpler(self, changes: Sequence[Change], network: Network) -> list[Change]:

@@ -88,9 +88,8 @@ def text(one: Comparison) -> str:
     """For a terminal."""
     lines = [escape(one.title)]
     for change in one.changes:
-        accepted = "  (accepted)" if change.accepted else ""
         many = f"  and {counted(change.packets - 1, 'more packet')}" if change.packets > 1 else ""
-        lines.append(f"  {escape(change.kind)}{accepted}")
+        lines.append(f"  {escape(change.kind)}{change.marks}")
         rows = [
             ("packet", f"{escape(change.witness.summary)}{many}"),
             ("ask", escape(_question(change))),
@@ -100,6 +99,8 @@ def text(one: Comparison) -> str:
         for name, before, after in details(change.witness.old, change.witness.new):
             if name != "verdict":
                 rows.append((name, f"{escape(before)}  →  {escape(after)}"))
+        if change.unconfirmed:
+            rows.append(("sifted", f"not confirmed with {one.watched}: {escape(change.unconfirmed)}"))
         lines += [f"      {name:12}{value}" for name, value in rows]
     lines += [f"  {escape(sentence)}" for sentence in one.left_out]
     return "\n".join(lines)
@@ -137,6 +138,7 @@ def _plain(change: Change) -> dict[str, object]:
     return {
         "change": change.kind,
         "accepted": change.accepted,
+        "unconfirmed": change.unconfirmed,
         "packets": change.packets,
         "old": change.old,
         "new": change.new,
@@ -157,7 +159,7 @@ def as_markdown(comparisons: Sequence[Comparison]) -> str:
         if one.changes:
             lines += ["| change | packet | old | new |", "|---|---|---|---|"]
         for change in one.changes:
-            kind = markdown(change.kind) + (" (accepted)" if change.accepted else "")
+            kind = markdown(change.kind) + change.marks
             more = f" and {change.packets - 1} more" if change.packets > 1 else ""
             cells = (
                 kind,
@@ -182,7 +184,7 @@ def as_html(comparisons: Sequence[Comparison]) -> str:
                 f"{html_text(name)}: <code>{html_text(before)}</code> → <code>{html_text(after)}</code>"
                 for name, before, after in details(change.witness.old, change.witness.new)
             )
-            kind = html_text(change.kind) + (" (accepted)" if change.accepted else "")
+            kind = html_text(change.kind) + change.marks
             parts.append(
                 f"<tr class={'ok' if change.accepted else 'new'}><td>{kind}"
                 f"<td><code>{html_text(change.witness.summary)}</code><br>{counted(change.packets, 'packet')}"

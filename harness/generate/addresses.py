@@ -91,7 +91,9 @@ def _towards(ruleset: SimulatedRuleset, rule: SimulatedRule, services: Mapping[i
 
 
 def _context(ruleset: SimulatedRuleset, chain: SimulatedChain, depth: int) -> _Context:
-    """The interfaces that the first rule into ``chain`` asks for, or those before it."""
+    """The interfaces that the first rule into ``chain`` asks for, or those before it; of a base chain its own."""
+    if chain.devices:
+        return _Context(*(chain.devices[0] if chain.hook == hook else "" for hook in ("ingress", "egress")))
     for rule in () if chain.hook or not depth else ruleset.callers(chain):
         around = _context(ruleset, ruleset.chains[rule.key[:3]], depth - 1)
         own = _interfaces(ruleset, rule, into=chain.name)
@@ -196,6 +198,8 @@ def _addresses(member: Any) -> Iterator[tuple[Address, Net, bool]]:
             first = ip_address(str(what[0] if kind == "range" else member))
             named = ip_network(f"{first}/{USUAL[first.version]}", strict=False)
         version = named.version
+        if kind != "prefix" and first == named.broadcast_address and version == 4:
+            return  # every host of the network has it, and none for itself
         if kind == "prefix" and not USUAL[version] <= named.prefixlen <= NARROWEST[version]:
             length = USUAL[version]
             single = named.prefixlen == named.max_prefixlen

@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any, Final
 
 from harness.generate import names
+from harness.generate.constraints import constraints, implied
 from harness.generate.expressions import element, field, parts, unpacked
 from harness.generate.simulate import SimulatedRule, SimulatedRuleset
 from harness.packets import icmp
@@ -44,8 +45,18 @@ class Boundaries:
         for ruleset in rulesets:
             for chain in ruleset.chains.values():
                 for rule in chain.rules:
-                    for left, member in _looked_at(ruleset, rule):
-                        self._add(left, element(member))
+                    self._read(ruleset, rule)
+
+    @classmethod
+    def of_rule(cls, ruleset: SimulatedRuleset, rule: SimulatedRule) -> Boundaries:
+        """Those of one rule."""
+        found = cls()
+        found._read(ruleset, rule)
+        return found
+
+    def _read(self, ruleset: SimulatedRuleset, rule: SimulatedRule) -> None:
+        for left, member in _looked_at(ruleset, rule):
+            self._add(left, element(member))
 
     def _add(self, left: Any, member: Any) -> None:
         kind, what = unpacked(member)
@@ -56,7 +67,8 @@ class Boundaries:
             return
         name = field(left)
         if not name or (name not in UNKNOWN_FIELDS and name not in _KNOWN):
-            self.beyond.add(_words(left))
+            if constraints(left, member) == implied(left):
+                self.beyond.add(_words(left))
             return
         known = self._known.setdefault(name, set())
         fresh = [one for one in dict.fromkeys(_around(name, member)) if one not in known]

@@ -64,8 +64,10 @@ def _narrower(one: str, other: str) -> str | None:
     return None
 
 
-def alternatives(ruleset: SimulatedRuleset, rule: SimulatedRule, match: Mapping[str, Any]) -> Iterator[Constraints]:
-    """What would make a match hold: a few of its values."""
+def alternatives(
+    ruleset: SimulatedRuleset, rule: SimulatedRule, match: Mapping[str, Any], at_most: int = MEMBERS_AT_MOST
+) -> Iterator[Constraints]:
+    """What would make a match hold: a few of its values, ``at_most`` so many elements of a set."""
     left, operator, right = match["left"], match["op"], match["right"]
     members = ruleset.members(rule, right)
     if operator == "!" and field(left) == "flags":
@@ -80,7 +82,7 @@ def alternatives(ruleset: SimulatedRuleset, rule: SimulatedRule, match: Mapping[
         return
     if not members:
         yield IMPOSSIBLE
-    for member in itertools.chain(_requests(left, members), members[:MEMBERS_AT_MOST]):
+    for member in itertools.chain(_requests(left, members), members[:at_most]):
         several = isinstance(member, list) and operator == "in"
         for one in member if several else [member]:
             yield constraints(left, one)
@@ -103,12 +105,15 @@ def _requests(left: Any, members: list[Any]) -> Iterator[str]:
                 yield from (one for one in REQUESTS if low <= types.get(one, -1) <= high)
 
 
-def _fragment(left: Any) -> Constraints:
-    """A fragment of which ``left``, that field or some bits of it, is not 0."""
+def _fragments(left: Any) -> Iterator[Constraints]:
+    """Fragments of which ``left``, that field or some bits of it, is not 0: a later one, and one with the highest bit
+    that is looked at, which may be the flag of the first."""
     kind, what = unpacked(left)
     mask = what[1] if kind == "&" and isinstance(what, list) and isinstance(what[1], int) else 0x1FFF
-    value = 100 if 100 & mask else mask & -mask
-    return {"frag": value, "family": 4} if value <= _NUMBERS["frag"] else IMPOSSIBLE
+    mask &= _NUMBERS["frag"]
+    highest = 1 << mask.bit_length() >> 1
+    for one in dict.fromkeys((100 if 100 & mask else mask & -mask, highest)):
+        yield {"frag": one, "family": 4} if one else IMPOSSIBLE
 
 
 def _others(left: Any, members: list[Any]) -> Iterator[Constraints]:
@@ -116,7 +121,7 @@ def _others(left: Any, members: list[Any]) -> Iterator[Constraints]:
     name = field(left)
     protocol = implied(left)
     if name == "frag" and members == [0]:
-        yield _fragment(left)
+        yield from _fragments(left)
     elif name == "state":
         excluded = {str(one) for member in members for one in (member if isinstance(member, list) else [member])}
         yield from ({"state": one} for one in ("new", "established", "invalid") if one not in excluded)

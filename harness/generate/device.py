@@ -75,6 +75,14 @@ class SimulatedDevice:
         fields.setdefault("ether_daddr", hop.mac)
         return self._received(way, wanted)
 
+    def journey(self, steps: Sequence[Fields]) -> list[Traversal | None]:
+        """The ways of packets that are sent one after the other: what each adds to sets is there for the next."""
+        found: list[Traversal | None] = []
+        for fields in steps:
+            with self.ruleset.learning(*(one.added for one in found if one)):
+                found.append(self.travel(dict(fields), frozenset()))
+        return found
+
     def _addressed_by(self, fields: Fields) -> str:
         """The interface that faces the sender of a frame to the device's own Ethernet address; "" for another frame."""
         if all(one.mac != fields.get("ether_daddr") for one in self.host.interfaces.values()):

@@ -14,8 +14,9 @@ from harness.errors import HarnessError
 from harness.generate import expressions
 from harness.generate.addresses import USUAL, Net, WantedAddress, overlapping, wanted
 from harness.generate.facts import Facts
+from harness.generate.finality import decides
 from harness.generate.interfaces import Interfaces, in_statements, named
-from harness.generate.simulate import FINAL, SimulatedChain, SimulatedRuleset
+from harness.generate.simulate import SimulatedChain, SimulatedRule, SimulatedRuleset
 from harness.netfilter import IP_FAMILIES
 from harness.topology.builtin import LABS, rename
 from harness.topology.network import Network
@@ -91,12 +92,12 @@ def choose(facts: Facts, *, wider: bool = False) -> ChosenLab:
 def _with_another(names: Interfaces, ruleset: SimulatedRuleset, *, wider: bool) -> Interfaces:
     """``names``, and one that no rule names where rules about interfaces decide before others: those are about it."""
     chains = [one for one in ruleset.chains.values() if one.hook]
-    if not names.routed or not (wider or any(_needs_another(one, names.routed) for one in chains)):
+    if not names.routed or not (wider or any(_needs_another(ruleset, one, names.routed) for one in chains)):
         return names
     return names._replace(routed=[*names.routed, next(one for one in _OTHERS if one not in names.routed)])
 
 
-def _needs_another(chain: SimulatedChain, interfaces: Sequence[str]) -> bool:
+def _needs_another(ruleset: SimulatedRuleset, chain: SimulatedChain, interfaces: Sequence[str]) -> bool:
     """Whether rules of a base chain decide about all of ``interfaces``, and others stand behind those."""
     decided: dict[str, set[str]] = {"iif": set(), "oif": set()}
     for rule in chain.rules:
@@ -105,14 +106,14 @@ def _needs_another(chain: SimulatedChain, interfaces: Sequence[str]) -> bool:
         word, what = rule.statements[0] if rule.statements else ("", {})
         if word == "vmap" and any(expressions.field(part) in decided for part in expressions.parts(what["key"])):
             decided["iif"].update(interfaces)
-        elif word == "match" and what["op"] in ("==", "in") and _decides({one for one, _ in rule.statements[1:]}):
+        elif word == "match" and what["op"] in ("==", "in") and _decides(ruleset, rule):
             decided.get(expressions.field(what["left"]), set()).update(n for _, n in in_statements([{word: what}]))
     return False
 
 
-def _decides(words: set[str]) -> bool:
-    """Whether a rule with these statements behind its match has a verdict about all that matches."""
-    return bool(words & {*FINAL}) and words <= {"counter", "log", *FINAL}
+def _decides(ruleset: SimulatedRuleset, rule: SimulatedRule) -> bool:
+    """Whether ``rule`` decides about every packet that its first match lets by, itself or by a chain."""
+    return decides(ruleset, rule._replace(statements=rule.statements[1:]))
 
 
 def _built_in(

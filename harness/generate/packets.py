@@ -12,6 +12,7 @@ from harness.generate import headers, names
 from harness.generate.constraints import (
     ADDRESSES,
     IMPOSSIBLE,
+    MEMBERS_AT_MOST,
     Constraints,
     alternatives,
     constraints,
@@ -21,9 +22,18 @@ from harness.generate.constraints import (
 from harness.generate.device import SimulatedDevice
 from harness.generate.ends import Ends
 from harness.generate.exchanges import ERRORS, Exchanges
-from harness.generate.expressions import Fields
+from harness.generate.expressions import Fields, field
 from harness.generate.sends import REPLY_PORT, send_of
-from harness.generate.simulate import ChainKey, SimulatedChain, SimulatedRule, Traversal, answered, excess, jumps
+from harness.generate.simulate import (
+    ChainKey,
+    SimulatedChain,
+    SimulatedRule,
+    Traversal,
+    answered,
+    excess,
+    filled,
+    jumps,
+)
 from harness.model.observation import Place
 from harness.packets import icmp
 
@@ -35,6 +45,16 @@ CALLERS_AT_MOST: Final = 6
 TRAVELS_AT_MOST: Final = 400
 """Packets tried on the simulated device for one rule or policy."""
 REPEATED_AT_MOST: Final = 12
+TRAVELS_EACH_AT_MOST: Final = 60
+"""The same for one element of a rule's set."""
+MEMBERS_EACH_AT_MOST: Final = 64
+"""Elements of one set, each of which gets a packet."""
+FILLERS_AT_MOST: Final = 3
+"""Rules that add to a set, by which packets fill it."""
+JUMBO_MSS: Final = 8960
+"""The maximum segment size that a host with jumbo frames announces."""
+MARKS: Final = ("mark", "ct_mark")
+"""Fields that rules write and others look at."""
 NAMED_AT_MOST: Final = 24
 """Addresses of other rules that are tried for a rule."""
 BEFORE: Final[Mapping[str, Sequence[str]]] = {
@@ -71,6 +91,13 @@ class Candidate(NamedTuple):
     """As ``send`` in a scenario."""
     fields: Fields
     """Of the last one."""
+    before: tuple[Fields, ...] = ()
+    """Of those before it."""
+
+    @property
+    def steps(self) -> tuple[Fields, ...]:
+        """Of all."""
+        return (*self.before, self.fields)
 
 
 class Candidates:
@@ -80,6 +107,8 @@ class Candidates:
         self._device = device
         self._ruleset = device.ruleset
         self._network = device.network
+        self._only: dict[Place, tuple[int, Constraints]] = {}
+        """Of rules for which each way is searched for: the number of a statement, and what it asks for."""
         self._hosts = list(self._network.hosts)
         self._ends = Ends(device)
         rules = [rule for chain in self._ruleset.chains.values() for rule in chain.rules]
@@ -103,6 +132,8 @@ class Candidates:
         self._left: dict[Place, int] = {}
         self._decided: dict[Place, Counter[Place]] = {}
         self._unbegun: dict[Place, str] = {}
+        self._filling: set[Place] = set()
+        """The rules that are being met to fill a set, so that none waits for itself."""
 
     def unbegun(self, key: Place) -> str:
         """Why no connection was begun for a rule that needs one; "" where it needs none, or one was."""
@@ -129,9 +160,72 @@ class Candidates:
         chain, target = self._ruleset.chains.get(key[:3]), self._rules.get(key)
         if chain is None or (key[3] and target is None):
             return
+        yield from self._search(key, chain, target)
+        if target is not None:
+            yield from self._behind_others(chain, target)
+
+    def each(self, key: Place) -> Iterator[Candidate | None]:
+        """Packets that should meet the rule ``key``, one for each way in which one of its statements holds: for each
+        element of a set or map, or value beside one. None where none was found, for the caller to count the costs."""
+        chain, target = self._ruleset.chains.get(key[:3]), self._rules.get(key)
+        if chain is None or target is None:
+            return
+        for number in range(len(target.statements)):
+            several = self._choices(target, number, None, MEMBERS_EACH_AT_MOST)
+            ways = list(itertools.islice(several, MEMBERS_EACH_AT_MOST))
+            for asked in ways if len(ways) > 1 else ():
+                self._only[key] = number, asked
+                try:
+                    found = list(itertools.islice(self._search(key, chain, target, TRAVELS_EACH_AT_MOST), 1))
+                finally:
+                    del self._only[key]
+                if not found:
+                    yield None
+                yield from found
+
+    def _behind_others(self, chain: SimulatedChain, target: SimulatedRule) -> Iterator[Candidate]:
+        """Packets that meet ``target``, each behind others that fill a set which it, or a rule that leads to its chain,
+        looks into."""
+        callers = [rule for rule in self._rules.values() if rule.key[:3] in self._ruleset.callers_of(chain)]
+        leading = [rule for rule in callers if self._leads(rule, chain)]
+        for name in dict.fromkeys(name for rule in (target, *leading) for name in self._ruleset.empty(rule)):
+            for filler in itertools.islice(self._fillers(target.key[:2], name), FILLERS_AT_MOST):
+                if filler.key in self._filling or filler.key == target.key:
+                    continue
+                self._filling.add(filler.key)
+                try:
+                    found = list(self._filled_by(filler, target.key, name))
+                finally:
+                    self._filling.discard(filler.key)
+                yield from found
+
+    def _leads(self, rule: SimulatedRule, chain: SimulatedChain) -> bool:
+        """Whether ``rule`` jumps to ``chain``, or to one that leads to it."""
+        into = {chain.key[:3], *self._ruleset.callers_of(chain)}
+        return any((*rule.key[:2], name) in into for name in self._ruleset.targets(rule))
+
+    def _fillers(self, table: tuple[str, str], name: str) -> Iterator[SimulatedRule]:
+        """The rules that add to the set ``name``."""
+        for rule in self._rules.values():
+            if rule.key[:2] == table and name in map(filled, rule.statements):
+                yield rule
+
+    def _filled_by(self, filler: SimulatedRule, key: Place, name: str) -> Iterator[Candidate]:
+        """Packets that meet ``key`` behind those by which ``filler`` adds to the set ``name``."""
+        for first in itertools.islice(self.of(filler.key), 1):
+            added = [one.added for one in self._device.journey(first.steps) if one]
+            if not any((*filler.key[:2], name) in one for one in added):
+                continue
+            with self._ruleset.learning(*added):
+                for one in itertools.islice(self.of(key), 2):
+                    yield Candidate((*first.sends, *one.sends), one.fields, (*first.steps, *one.before))
+
+    def _search(
+        self, key: Place, chain: SimulatedChain, target: SimulatedRule | None, travels: int = TRAVELS_AT_MOST
+    ) -> Iterator[Candidate]:
         seen: set[str] = set()
-        self._left[key] = TRAVELS_AT_MOST
-        for donor in (None, *self._donors):
+        self._left[key] = travels
+        for donor in (None, *self._suitable(target)):
             if donor in PUBLIC and seen:
                 continue  # another source adds nothing where one has come through
             for way, asked in self._asked(chain, target, ()):
@@ -171,26 +265,61 @@ class Candidates:
 
     def _asked_by(self, rule: SimulatedRule, into: str | None) -> Iterator[Constraints]:
         """What ``rule`` asks for; where it is a map, the elements that lead ``into`` a chain."""
-        choices: list[list[Constraints]] = []
-        for word, what in rule.statements:
-            if word == "match":
-                choices.append(list(alternatives(self._ruleset, rule, what)) or [{}])
-            elif word == "reject":
-                choices.append([answered(what)])
-            elif word == "set" and isinstance(what, dict):
-                choices.append([implied(what.get("elem"))])
-            elif word == "vmap":
-                pairs = self._ruleset.elements(rule, what)
-                keys = [one for one, verdict in pairs if into is None or into in jumps(verdict)]
-                # An answer shows more of a stateful ruleset than what is invalid, which nft lists first.
-                keys.sort(key=lambda one: one != "established")
-                choices.append([constraints(what["key"], one) for one in keys] or [IMPOSSIBLE])
-            elif word in ("dnat", "snat") and isinstance(mapping := _map_of(what), dict):
-                keys = [one for one, _ in self._ruleset.elements(rule, mapping)]
-                choices.append([constraints(mapping["key"], one) for one in keys[:4]] or [{}])
+        only, way = self._only.get(rule.key, (-1, {}))
+        choices = [
+            [way] if number == only else list(self._choices(rule, number, into, MEMBERS_AT_MOST))
+            for number in range(len(rule.statements))
+        ]
         for several in itertools.islice(itertools.product(*choices), COMBINED_AT_MOST):
             if (asked := merged(several)) is not None:
                 yield asked
+
+    def _choices(self, rule: SimulatedRule, number: int, into: str | None, at_most: int) -> Iterator[Constraints]:
+        """The ways in which one statement of ``rule`` holds, ``at_most`` so many elements of a set; at least one."""
+        word, what = rule.statements[number]
+        if word == "match":
+            yield from list(alternatives(self._ruleset, rule, what, at_most)) or [{}]
+        elif word == "reject":
+            yield answered(what)
+        elif word == "set" and isinstance(what, dict):
+            yield implied(what.get("elem"))
+        elif word == "vmap":
+            pairs = self._ruleset.elements(rule, what)
+            keys = [one for one, verdict in pairs if into is None or into in jumps(verdict)]
+            # An answer shows more of a stateful ruleset than what is invalid, which nft lists first.
+            keys.sort(key=lambda one: one != "established")
+            yield from [constraints(what["key"], one) for one in keys] or [IMPOSSIBLE]
+        elif isinstance(mapping := _map_of(what), dict):
+            keys = [one for one, _ in self._ruleset.elements(rule, mapping)]
+            yield from [constraints(mapping["key"], one) for one in keys[:at_most]] or [{}]
+        elif word == "mangle":
+            yield _written(what["key"])
+        else:
+            yield {}
+
+    def _suitable(self, target: SimulatedRule | None) -> list[Constraints]:
+        """What other rules ask for, that first by which a packet gets the mark that ``target`` asks for."""
+        matches = [what for word, what in target.statements if word == "match"] if target else []
+        marks = [what for what in matches if field(what["left"]) in MARKS]
+        if target is None or not marks:
+            return self._donors
+        giving = [
+            one
+            for rule in self._rules.values()
+            if any(self._gives(rule, target, what) for what in marks)
+            for _, one in itertools.islice(self._asked(self._ruleset.chains[rule.key[:3]], rule, ()), 2)
+        ]
+        return [*giving, *self._donors]
+
+    def _gives(self, rule: SimulatedRule, target: SimulatedRule, match: Mapping[str, Any]) -> bool:
+        """Whether ``rule`` sets a mark with which ``match`` of ``target`` holds."""
+        return any(
+            word == "mangle"
+            and field(what["key"]) in MARKS
+            and isinstance(what["value"], int)
+            and self._ruleset.holds(target, match, dict.fromkeys(MARKS, what["value"]))
+            for word, what in rule.statements
+        )
 
     # -- packets ----------------------------------------------------------------------------------
 
@@ -247,9 +376,8 @@ class Candidates:
         if times == 1:
             yield Candidate((send_of(fields),), fields)
         elif times <= REPEATED_AT_MOST:
-            ports = (fields.get("sport", REPLY_PORT) + number for number in range(times))
-            sends = tuple(send_of(fields | ({"sport": port} if "sport" in fields else {})) for port in ports)
-            yield Candidate(sends, fields)
+            *before, last = repeated(fields, times)
+            yield Candidate(tuple(map(send_of, (*before, last))), last, tuple(before))
 
     def _concrete(self, asked: Constraints) -> Iterator[Constraints]:
         """``asked`` with an address for each network: those that a host of the lab has first."""
@@ -360,13 +488,27 @@ class Candidates:
                 ours = self._network.address(device, one["family"], towards=one["from"]) if hidden else None
                 ends = {"src": str(ours or first["saddr"]), "dst": str(first["daddr"])}
                 sent[-1]["quoted"] = quoted | ends
-        return Candidate(tuple(map(send_of, sent)), sent[-1])
+        return Candidate(tuple(map(send_of, sent)), sent[-1], tuple(sent[:-1]))
 
 
-def _map_of(translation: Any) -> Any:
-    """The map that a statement takes an address from; None for none."""
-    address = translation.get("addr") if isinstance(translation, dict) else None
-    return address.get("map") if isinstance(address, dict) else None
+def repeated(fields: Fields, times: int) -> list[Fields]:
+    """The packet ``times`` times, each beginning a connection of its own; the last is over a limit of one less."""
+    ports = (fields.get("sport", REPLY_PORT) + number for number in range(times))
+    several = [fields | ({"sport": port} if "sport" in fields else {}) for port in ports]
+    return [*several[:-1], several[-1] | {"over": True}]
+
+
+def _written(key: Any) -> Constraints:
+    """What a packet must have so that a rule can write what ``key`` reads: a maximum segment size is only lowered."""
+    return implied(key) | ({"mss": JUMBO_MSS} if field(key) == "mss" else {})
+
+
+def _map_of(statement: Any) -> Any:
+    """The map that a statement takes an address or what it writes from; None for none."""
+    for key in ("addr", "value") if isinstance(statement, dict) else ():
+        if isinstance(found := statement.get(key), dict) and "map" in found:
+            return found["map"]
+    return None
 
 
 def _of_chain(chain: SimulatedChain) -> Constraints:

@@ -15,18 +15,19 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Any, Final, NamedTuple
 
-from harness.generate import names
+from harness.generate import headers, names
 from harness.generate.boundaries import PROTOCOLS, TCP_FLAGS, Boundaries, types_of
+from harness.generate.constraints import ADDRESSES, alternatives
 from harness.generate.device import SimulatedDevice
 from harness.generate.expressions import Fields
 from harness.generate.packets import REPEATED_AT_MOST, Candidate, Candidates
 from harness.generate.sends import REPLY_PORT, send_of
-from harness.generate.simulate import SimulatedRule
+from harness.generate.simulate import NAT, SimulatedRule, burst
 from harness.generate.targets import why_never, why_none
 from harness.model.observation import Place
 
@@ -42,10 +43,23 @@ packets for each rule and policy, and a third of what is left for each other kin
 SHARE: Final = 4
 """The part of the budget, one in so many, that ways through the rules seen already get before all others."""
 LEFT_OUT: Final = "no packet was made for it, as the rulesets are large"
+FURTHER_AT_MOST: Final = 24
+"""Packets for one rule among which one that is let by is looked for."""
+BESIDE_AT_MOST: Final = 64
+"""Values of one field that a rule looks at."""
+PER_MATCH: Final = 4
+"""Packets for which one match of a rule fails."""
+_INVERSE: Final = {"==": "!=", "!=": "==", "in": "!", "!": "in", "<": ">=", ">": "<=", "<=": ">", ">=": "<"}
+_OF_ONE_PACKET: Final = ("ttl", "dscp", "vlan")
+"""Fields by which packets of one connection may differ."""
 _OF_PROTOCOL: Final = ("sport", "dport", "flags", "type", "code", "op", "mss", "frag", "payload")
 
-Way = tuple[tuple[tuple[Place, ...], str], ...]
-"""What a packet meets in each ruleset, and the verdict there."""
+Went = tuple[tuple[Place, ...], str]
+"""What a packet, and those before it, meet in one ruleset, and the verdicts there."""
+Way = tuple[Went, ...]
+"""The same in each ruleset."""
+Steps = tuple[Fields, ...]
+"""Packets that are sent one after the other."""
 
 
 class PooledPacket(NamedTuple):
@@ -56,6 +70,13 @@ class PooledPacket(NamedTuple):
     fields: Fields
     """Of the last one."""
     way: Way
+    before: tuple[Fields, ...] = ()
+    """Of those before it."""
+
+    @property
+    def steps(self) -> tuple[Fields, ...]:
+        """The fields of all."""
+        return (*self.before, self.fields)
 
 
 class Pool:
@@ -68,6 +89,8 @@ class Pool:
         """Rules and policies that no packet was made for, as :data:`EVALUATED_AT_MOST` was reached."""
         self.made: set[tuple[int, Place]] = set()
         """Rules and policies that packets were made for, behind the ``id`` of the device."""
+        self._meeting: list[tuple[SimulatedDevice, Place, Steps]] = []
+        """Packets that should meet a rule or policy."""
         self._makers = {id(device): Candidates(device) for device in devices}
         self._tried_at_most = TRIED_AT_MOST if tried is None else tried
         self._before = sum(device.ruleset.evaluated for device in devices)
@@ -80,15 +103,22 @@ class Pool:
         """At most ``budget`` packets, those first that are for a rule or policy."""
         seeds = list(self._seeds())
         found: dict[str, PooledPacket] = {repr(one.sends): one for one in seeds}
-        simple = [one.fields for one in seeds if len(one.sends) == 1]
-        kinds = [self._neighbours(simple), self._pairs(simple), self._at_random(simple)]
+        steps = [one.steps for one in seeds]
+        kinds = [
+            self._elements(),
+            self._beside(),
+            self._neighbours(steps),
+            self._pairs(steps),
+            self._at_random(steps),
+        ]
         for number, made in enumerate(kinds):
             until = self._evaluated + (EVALUATED_AT_MOST - self._evaluated) // (len(kinds) - number)
-            for fields in itertools.islice(made, self._tried_at_most):
+            for several in itertools.islice(made, self._tried_at_most):
                 if self._evaluated >= until:
                     break
-                if (packet := self._tried(fields)) is not None:
-                    found.setdefault(repr(packet.sends), packet)
+                packet = self._tried(several) if several else None
+                if packet and found.setdefault(repr(packet.sends), packet) is packet and not number:
+                    steps.append(packet.steps)
         return self._chosen(list(found.values()), len(seeds), budget)
 
     def _seeds(self) -> Iterator[PooledPacket]:
@@ -96,16 +126,57 @@ class Pool:
         seen: set[str] = set()
         places = self._places()
         wanted = PER_RULE if len(places) <= MANY else 1  # to find that there is no second one costs the most
-        for device, key, burst in places:
+        for device, key, limit in places:
             if self._evaluated >= EVALUATED_AT_MOST // 2:
                 self.left_out.add(key)
                 continue
-            for one in self._of(self._makers[id(device)], key, wanted):
+            for one in self._of(device, key, wanted):
                 self.made.add((id(device), key))
-                for sends in _with_burst(one.sends, burst):
-                    if (text := repr(sends)) not in seen:
+                for steps in _with_burst(one.steps, limit):
+                    packet = self._packet(steps)
+                    self._meeting.append((device, key, steps))
+                    if (text := repr(packet.sends)) not in seen:
                         seen.add(text)
-                        yield PooledPacket(sends, one.fields, self._way(one.fields))
+                        yield packet
+
+    def _elements(self) -> Iterator[Steps]:
+        """Packets for each element of the sets that rules look into, and each other way in which a rule is met."""
+        for device, key, _ in self._places():
+            with suppress(LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+                for one in self._makers[id(device)].each(key):
+                    if one is not None:
+                        self._meeting.append((device, key, one.steps))
+                    yield one.steps if one else ()
+
+    def _beside(self) -> Iterator[Steps]:
+        """Packets for each rule with one field changed so that a match of it fails, or to a value that it looks at."""
+        for device, key, steps in self._meeting:
+            ruleset = device.ruleset
+            rule = next((one for one in ruleset.chains[key[:3]].rules if one.key == key), None)
+            if rule is None:
+                continue
+            for name, values in Boundaries.of_rule(ruleset, rule).values.items():
+                for value in values[:BESIDE_AT_MOST] if name in _CHANGES else ():
+                    yield self._all_changed(steps, name, value)
+            for what in (what for word, what in rule.statements if word == "match"):
+                with suppress(LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+                    others = alternatives(ruleset, rule, {**what, "op": _INVERSE.get(what["op"], "!=")})
+                    yield from (self._constrained(steps, one) for one in itertools.islice(others, PER_MATCH))
+
+    def _constrained(self, steps: Steps, asked: Mapping[str, Any]) -> Steps:
+        """``steps``, of which the last has what is ``asked`` for as well; () where it cannot have that."""
+        if _is_exchange(steps):
+            return ()
+        fields = {name: value for name, value in steps[-1].items() if name != "size"}
+        for name, value in asked.items():
+            if name in ADDRESSES and "/" in str(value):
+                value = str(ip_network(value, strict=False)[0])
+            if name in ("iif", "oif", "impossible"):
+                return ()
+            if fields.get(name) != value:
+                fields = self._changed(fields, name, value) if name in _CHANGES else fields | {name: value}
+        filled = headers.filled(fields)
+        return (*steps[:-1], filled) if filled is not None else ()
 
     def why_none(self, device: SimulatedDevice, key: Place, named: Callable[[Place], str]) -> str:
         """Why no packet was made for a rule or policy, or none that was can meet it; "" where one may.
@@ -140,12 +211,16 @@ class Pool:
             found.sort(key=lambda one: count[one[1][:3], one[3]] >= len(self._devices) > 1)
         return [(device, key, burst) for device, key, burst, _ in found]
 
-    @staticmethod
-    def _of(makers: Candidates, key: Place, wanted: int) -> list[Candidate]:
+    def _of(self, device: SimulatedDevice, key: Place, wanted: int) -> list[Candidate]:
+        """Packets for a rule or policy; for a rule that changes packets also one that is let by, which shows it."""
+        made = self._makers[id(device)].of(key)
         found: list[Candidate] = []
         # An expression of a form that the simulation does not know: the rule is reported as not met.
         with suppress(LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
-            found.extend(itertools.islice(makers.of(key), wanted))
+            found.extend(itertools.islice(made, wanted))
+            if _writes(device, key) and not any(_is_let_by(device, one) for one in found):
+                further = itertools.islice(made, FURTHER_AT_MOST)
+                found.extend(itertools.islice((one for one in further if _is_let_by(device, one)), 1))
         return found
 
     # -- changes ----------------------------------------------------------------------------------
@@ -164,33 +239,53 @@ class Pool:
     def _changes(self) -> list[tuple[str, Any]]:
         return [(name, value) for name, values in self._choices.items() for value in values]
 
-    def _neighbours(self, seeds: Sequence[Fields]) -> Iterator[Fields]:
-        """Each seed with each field changed to each value; a sample where those are too many."""
+    def _neighbours(self, seeds: Sequence[Steps]) -> Iterator[Steps]:
+        """Each seed with each field changed to each value; a sample where those are too many. Of seeds of several
+        packets, those with one less as well."""
+        for steps in seeds:
+            if len(steps) > 1 and not _is_exchange(steps):
+                yield from itertools.combinations(steps, len(steps) - 1)
         changes = self._changes()
         numbers: Sequence[int] = range(len(seeds) * len(changes))
         if len(numbers) > self._tried_at_most:
             numbers = self._random.sample(numbers, self._tried_at_most)
         for number in numbers:
             name, value = changes[number % len(changes)]
-            yield self._changed(seeds[number // len(changes)], name, value)
+            yield self._all_changed(seeds[number // len(changes)], name, value)
 
-    def _pairs(self, seeds: Sequence[Fields]) -> Iterator[Fields]:
+    def _pairs(self, seeds: Sequence[Steps]) -> Iterator[Steps]:
         changes = self._changes()
         while seeds:
-            fields = self._random.choice(seeds)
+            steps = self._random.choice(seeds)
             for name, value in self._random.sample(changes, min(2, len(changes))):
-                fields = self._changed(fields, name, value)
-            yield fields
+                steps = self._all_changed(steps, name, value)
+            yield steps
 
-    def _at_random(self, seeds: Sequence[Fields]) -> Iterator[Fields]:
+    def _at_random(self, seeds: Sequence[Steps]) -> Iterator[Steps]:
         while seeds:
-            fields = self._random.choice(seeds)
+            steps = self._random.choice(seeds)
             names_ = list(self._choices)
             self._random.shuffle(names_)
             for name in names_:
                 if self._choices[name] and self._random.random() < 0.6:
-                    fields = self._changed(fields, name, self._random.choice(self._choices[name]))
-            yield fields
+                    steps = self._all_changed(steps, name, self._random.choice(self._choices[name]))
+            yield steps
+
+    def _all_changed(self, steps: Steps, name: str, value: Any) -> Steps:
+        """``steps`` with a field changed: of packets that exceed a limit in all, of others that need those before
+        them in all, in the last or in any one; () where the last would not belong to its connection any more."""
+        if not steps:
+            return ()
+        if len(steps) == 1:
+            return (self._changed(steps[0], name, value),)
+        last = len(steps) - 1
+        if _is_exchange(steps):
+            return (*steps[:-1], self._changed(steps[-1], name, value)) if name in _OF_ONE_PACKET else ()
+        if steps[-1].get("over"):
+            changed = tuple(range(len(steps)))
+        else:
+            changed = self._random.choice((tuple(range(len(steps))), (last,), (self._random.randrange(last),)))
+        return tuple(self._changed(one, name, value) if at in changed else one for at, one in enumerate(steps))
 
     def _changed(self, fields: Fields, name: str, value: Any) -> Fields:
         change = _CHANGES[name]
@@ -261,22 +356,17 @@ class Pool:
 
     # -- choosing ---------------------------------------------------------------------------------
 
-    def _tried(self, fields: Fields) -> PooledPacket | None:
-        """The packet with ``fields``, if it gets to the device."""
+    def _tried(self, steps: Steps) -> PooledPacket | None:
+        """The packet of the last of ``steps`` behind the others, if it gets to the device."""
         try:
-            way = self._way(fields)
-            if not any(met for met, _ in way):
-                return None
-            return PooledPacket((send_of(fields),), fields, way)
+            packet = self._packet(steps)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
             return None
+        return packet if any(met for met, _ in packet.way) else None
 
-    def _way(self, fields: Fields) -> Way:
-        found = []
-        for device in self._devices:
-            went = device.travel(dict(fields), frozenset())
-            found.append((tuple(went.met), went.verdict) if went else ((), ""))
-        return tuple(found)
+    def _packet(self, steps: Steps) -> PooledPacket:
+        way = tuple(went(device, steps) for device in self._devices)
+        return PooledPacket(tuple(map(send_of, steps)), steps[-1], way, steps[:-1])
 
     def _chosen(self, packets: Sequence[PooledPacket], seeds: int, budget: int) -> list[PooledPacket]:
         own, others = list(packets[:seeds]), list(packets[seeds:])
@@ -300,18 +390,40 @@ class Pool:
         return chosen
 
 
+def went(device: SimulatedDevice, steps: Sequence[Fields]) -> Went:
+    """What ``steps``, one after the other, meet in a simulated device, and the verdicts."""
+    journey = device.journey(steps)
+    met = tuple(place for one in journey if one for place in one.met)
+    return met, ",".join(one.verdict if one else "" for one in journey)
+
+
+def _writes(device: SimulatedDevice, key: Place) -> bool:
+    """Whether a rule changes packets."""
+    rules = (rule for rule in device.ruleset.chains[key[:3]].rules if rule.key == key)
+    return any(word in ("mangle", "notrack", *NAT) for rule in rules for word, _ in rule.statements)
+
+
+def _is_let_by(device: SimulatedDevice, packet: Candidate) -> bool:
+    """Whether the last packet is accepted by all of a simulated device's chains."""
+    return went(device, packet.steps)[1].rpartition(",")[2] == "accept"
+
+
+def _is_exchange(steps: Steps) -> bool:
+    """Whether the last of ``steps`` belongs to a connection that those before it began, or is related to one."""
+    return any(one.get("reply") or one.get("quoted") or one.get("assured") for one in steps)
+
+
 def _burst(rule: SimulatedRule) -> int:
     """How many packets a limit of ``rule`` lets by at once; 0 where it has none, or takes more than is sent."""
-    limits = (what for word, what in rule.statements if word == "limit" and isinstance(what, dict))
-    found = min((int(what.get("burst", 5)) for what in limits if not what.get("inv")), default=0)
+    found = min((number for one in rule.statements if (number := burst(*one))), default=0)
     return found if found < REPEATED_AT_MOST else 0
 
 
-def _with_burst(sends: tuple[dict[str, Any], ...], burst: int) -> Iterator[tuple[dict[str, Any], ...]]:
-    """``sends``; and, where there is a limit, as many of the last one as are over it."""
-    yield sends
-    if burst:
-        yield (*sends[:-1], sends[-1] | {"count": burst + 1})
+def _with_burst(steps: Steps, limit: int) -> Iterator[Steps]:
+    """``steps``; and, where there is a limit, as many of the last one as are over it."""
+    yield steps
+    if limit:
+        yield (*steps[:-1], steps[-1] | {"count": limit + 1})
 
 
 def cost(packet: PooledPacket) -> tuple[int, int, int]:

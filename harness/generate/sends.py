@@ -15,7 +15,12 @@ REPLY_PORT: Final = 40000
 
 
 def send_of(fields: Fields) -> dict[str, Any]:
-    """``send`` for a packet."""
+    """``send`` for a packet, or for as many as ``count`` of ``fields`` says."""
+    send = _send_of(fields)
+    return send | {"count": fields["count"]} if fields.get("count", 1) > 1 else send
+
+
+def _send_of(fields: Fields) -> dict[str, Any]:
     send: dict[str, Any] = {"from": fields["from"], "to": fields["to"]}
     ether = {"src": fields.get("ether_saddr"), "dst": fields.get("ether_daddr"), "vlan": fields.get("vlan")}
     if ether := {name: value for name, value in ether.items() if value is not None}:

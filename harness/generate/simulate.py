@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 
@@ -78,6 +79,8 @@ class Traversal(msgspec.Struct):
     """The packet at the end, after NAT."""
     came: dict[Place, int] = {}
     """How many rules of each chain it came to, matched or not; chains by the keys of their policies."""
+    added: dict[ChainKey, list[Any]] = {}
+    """Elements that it added to sets, by family, table and name of the set."""
 
 
 class SimulatedRuleset:
@@ -108,6 +111,8 @@ class SimulatedRuleset:
             )
             for what in (one["chain"] for one in facts.objects if "chain" in one)
         }
+        self.learned: dict[ChainKey, list[Any]] = {}
+        """Elements that packets have added to sets until now, see :meth:`learning`."""
         self.evaluated = 0
         """How many rules packets were compared with until now: what simulations cost."""
         self._callers: dict[ChainKey, list[SimulatedRule]] = defaultdict(list)
@@ -125,6 +130,19 @@ class SimulatedRuleset:
             for chain in self.chains.values()
             for rule in chain.rules
         )
+
+    @contextmanager
+    def learning(self, *added: Mapping[ChainKey, list[Any]]) -> Iterator[None]:
+        """Have sets those elements as well that packets ``added``; as long as the ``with`` lasts."""
+        before = self.learned
+        self.learned = {key: list(elements) for key, elements in before.items()}
+        for one in added:
+            for key, elements in one.items():
+                self.learned.setdefault(key, []).extend(elements)
+        try:
+            yield
+        finally:
+            self.learned = before
 
     def callers(self, chain: SimulatedChain) -> Sequence[SimulatedRule]:
         """The rules that lead into ``chain``."""
@@ -169,7 +187,8 @@ class SimulatedRuleset:
     def members(self, rule: SimulatedRule, right: Any) -> list[Any]:
         """Elements of a set or map, written in the rule or named."""
         if isinstance(right, str) and right.startswith("@"):
-            return self.sets.get((*rule.key[:2], right[1:]), [])
+            key = (*rule.key[:2], right[1:])
+            return [*self.sets.get(key, []), *self.learned[key]] if key in self.learned else self.sets.get(key, [])
         if isinstance(right, Mapping) and "set" in right:
             elements = right["set"]
             return elements if isinstance(elements, list) else [elements]
@@ -271,7 +290,7 @@ class _Evaluation:
         if self._returned:
             return True
         wanted = rule.key in self._wanted
-        if not wanted and excess(word, what):
+        if not wanted and word != "set" and self._is_halted(word, what):
             return False
         if word == "vmap":
             found = self._ruleset.look_up(rule, what, self._fields)
@@ -298,9 +317,24 @@ class _Evaluation:
     def _taken(self, _: SimulatedRule, __: str, ___: Any) -> bool:
         raise VerdictReached("stolen")
 
-    def _remember(self, _: SimulatedRule, __: str, what: Any) -> bool:
-        """Whether the packet has what a set should get: nft_dynset_eval() ends the rule where an expression does."""
-        return not isinstance(what, Mapping) or value(element(what.get("elem")), self._fields) is not None
+    def _is_halted(self, word: str, what: Any) -> bool:
+        """Whether a limit, quota or count ends the rule for the packet."""
+        if excess(word, what):
+            return not self._fields.get("over")
+        return bool(0 < burst(word, what) < self._fields.get("count", 1))
+
+    def _remember(self, rule: SimulatedRule, word: str, what: Any) -> bool:
+        """Whether the rule goes on: nft_dynset_eval() ends it where the packet lacks what the set should get, and
+        where an expression of the element does."""
+        if not isinstance(what, Mapping):
+            return True
+        found = value(element(what.get("elem")), self._fields)
+        if found is None:
+            return False
+        if found is not UNKNOWN and what.get("op") in ("add", "update"):
+            key = (*rule.key[:2], str(what.get("set", "")).removeprefix("@"))
+            self._way.added.setdefault(key, []).append(_member(found))
+        return rule.key in self._wanted or not self._is_halted(word, what)
 
     def _mangle(self, _: SimulatedRule, __: str, what: Any) -> bool:
         key, new = what["key"], value(what["value"], self._fields)
@@ -368,6 +402,30 @@ def answered(reject: Any) -> dict[str, Any]:
     kind = reject.get("type", "") if isinstance(reject, Mapping) else ""
     kinds: dict[str, dict[str, Any]] = {"icmp": {"family": 4}, "icmpv6": {"family": 6}, "tcp reset": {"proto": "tcp"}}
     return kinds.get(kind, {})
+
+
+def _member(found: Any) -> Any:
+    """The value of an expression as an element of a set."""
+    if isinstance(found, tuple):
+        return {"concat": [_member(one) for one in found]}
+    return found if isinstance(found, int | str) else str(found)
+
+
+def filled(statement: tuple[str, Any]) -> str:
+    """The name of the set that a statement adds to; "" for none."""
+    word, what = statement
+    adds = word == "set" and isinstance(what, Mapping) and what.get("op") in ("add", "update")
+    return str(what.get("set", "")).removeprefix("@") if adds else ""
+
+
+def burst(word: str, what: Any) -> int:
+    """How many packets at once the limit of a statement lets by; 0 where it has none, or counts bytes."""
+    if not isinstance(what, Mapping):
+        return 0
+    if word in ("set", "map"):
+        return max((burst(*unpacked(one)) for one in what.get("stmt", ()) if isinstance(one, Mapping)), default=0)
+    is_limit = word == "limit" and not what.get("inv") and "rate_unit" not in what
+    return int(what.get("burst", 5)) if is_limit else 0
 
 
 def excess(word: str, what: Any) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, NamedTuple
 
@@ -13,18 +13,14 @@ from harness.generate.constraints import ADDRESSES, implied
 from harness.generate.device import SimulatedDevice, is_joined
 from harness.generate.expressions import choices, element, field, unpacked
 from harness.generate.facts import Facts
+from harness.generate.finality import decides, passes
 from harness.generate.packets import REPEATED_AT_MOST
 from harness.generate.simulate import (
-    DEPTH,
-    FINAL,
-    NAT,
     ChainKey,
     SimulatedChain,
     SimulatedRule,
     SimulatedRuleset,
-    answered,
     excess,
-    jumps,
 )
 from harness.model.observation import Place, Rule
 from harness.recording import naming
@@ -245,41 +241,6 @@ def _is_shadowed(ruleset: SimulatedRuleset, chain: SimulatedChain, key: Place) -
     """Whether a rule of the chain before the one of ``key``, or before the policy, decides about every packet."""
     for rule in itertools.takewhile(lambda one: one.key != key, chain.rules):
         # Behind a goto only the policy is left, unless the chain that it leads to decides.
-        if _ends(ruleset, rule) or (key[3] and _passes(rule, ("goto", "return"))):
+        if decides(ruleset, rule) or (key[3] and passes(rule, ("goto", "return"))):
             return True
     return False
-
-
-def _ends(ruleset: SimulatedRuleset, rule: SimulatedRule, depth: int = DEPTH) -> bool:
-    """Whether ``rule`` decides about every packet that comes to it, by itself or by a chain that it leads to."""
-    if not depth or not _passes(rule, (*FINAL, *NAT, "jump", "goto")):
-        return False
-    word, what = rule.statements[-1]
-    if word == "reject":
-        return not answered(what)
-    targets = [ruleset.chains.get((*rule.key[:2], name)) for name in jumps({word: what})]
-    if not targets:
-        return word in FINAL or word in NAT
-    return any(_always_ends(ruleset, chain, depth - 1) for chain in targets if chain is not None)
-
-
-def _always_ends(ruleset: SimulatedRuleset, chain: SimulatedChain, depth: int) -> bool:
-    """Whether no packet leaves ``chain`` without a verdict."""
-    for rule in chain.rules:
-        if _ends(ruleset, rule, depth):
-            return True
-        if any(word in ("return", "goto", "vmap") for word, _ in rule.statements):
-            return False  # it may return to the caller
-    return False
-
-
-def _passes(rule: SimulatedRule, words: Collection[str]) -> bool:
-    """Whether ``rule`` asks for nothing, and ends in a statement of ``words``."""
-    if not rule.statements or rule.statements[-1][0] not in words:
-        return False
-    return all(word in ("counter", "log", "notrack") or _sets_mark(word, what) for word, what in rule.statements[:-1])
-
-
-def _sets_mark(word: str, what: Any) -> bool:
-    """Whether a statement changes what every packet has: where there is no header to change, the rule ends."""
-    return word == "mangle" and unpacked(what.get("key"))[0] in ("meta", "ct")

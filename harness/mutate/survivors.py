@@ -17,7 +17,7 @@ from harness.batch.session import BatchSession
 from harness.compare.changes import details, difference
 from harness.generate.device import SimulatedDevice
 from harness.generate.facts import Facts, with_lists
-from harness.generate.pool import MANY, Pool, PooledPacket, cost
+from harness.generate.pool import MANY, Pool, PooledPacket, cost, went
 from harness.generate.simulate import SimulatedRuleset
 from harness.model.observation import Place
 from harness.model.problem import Problem
@@ -128,14 +128,16 @@ class Candidates:
 
     def _came_to(self, packet: PooledPacket) -> Mapping[Place, int]:
         """How many rules of each chain ``packet`` comes to."""
-        went = self._original.travel(dict(packet.fields), frozenset())
-        return went.came if went else {}
+        came: dict[Place, int] = {}
+        for one in self._original.journey(packet.steps):
+            for place, number in (one.came if one else {}).items():
+                came[place] = max(came.get(place, 0), number)
+        return came
 
     @staticmethod
     def _way(device: SimulatedDevice, packet: PooledPacket) -> tuple[tuple[Place, ...], str] | None:
         with suppress(LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
-            went = device.travel(dict(packet.fields), frozenset())
-            return (tuple(went.met), went.verdict) if went else ((), "")
+            return went(device, packet.steps)
         return None
 
     def _ready(self, packet: PooledPacket) -> Iterator[Candidate]:

@@ -46,6 +46,22 @@ def elements(nft: Nft, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def kept(nft: Nft, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """As :func:`elements`, and for how long each is kept that is not kept for good: ``192.0.2.1 timeout 600s``."""
+    found = {}
+    for name in names:
+        what = _object(nft, name, "set", "map")
+        held = [one[0] if isinstance(one, list) else one for one in what.get("elem", [])]
+        found[name] = tuple(f"{_text(one)}{_timeout(one, what.get('timeout'))}" for one in held)
+    return found
+
+
+def _timeout(element: Any, usual: int | None) -> str:
+    """For how long an element is kept: nft lists that of an element only where it is another than its set's."""
+    own = element["elem"].get("timeout", usual) if isinstance(element, dict) and "elem" in element else usual
+    return f" timeout {own}s" if own else ""
+
+
 def members(nft: Nft, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """What the sets and maps ``names`` hold, of a map as ``key : value``; those that are not there are left out."""
     found = {}

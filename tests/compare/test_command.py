@@ -161,10 +161,11 @@ def test_what_functions_do_not_show_is_no_change_and_is_said(monkeypatch: pytest
 
     measured: list[list[int]] = []
 
-    def functions(packets: list[Sent], *_: object, sift: bool) -> list[Change]:
+    def functions(packets: list[Sent], *_: object, sift: bool, failed: dict[str, str]) -> list[Change]:
         assert not sift
         ports = [int(one.sends[0]["tcp"]["dport"]) for one in packets]
         measured.append(ports)
+        failed.update((repr(one.sends), "lost") for one in packets if one.sends[0]["tcp"]["dport"] in (31, 51, 52))
         return [change(port, kind="drop → reject") for port in ports if port in (1, 22)]
 
     monkeypatch.setattr(command, "_made", lambda sends, _: Sent(sends, ()))
@@ -174,10 +175,11 @@ def test_what_functions_do_not_show_is_no_change_and_is_said(monkeypatch: pytest
         DiffRequest(rulesets=()), (side, side), (nothing, nothing), (nothing, nothing), lambda _: None, ""
     )
     monkeypatch.setattr(comparing, "_changes", functions)
-    sifted = [change(1), change(21, 22, 23), change(31, 32, 33), change(41, kind=HOOKS)]
-    found = [(one.kind, one.witness.number, one.packets) for one in comparing._confirmed(sifted, nothing)]
-    assert found == [("drop → reject", 1, 9), ("drop → reject", 22, 9)]
-    assert measured == [[1, 21, 31, 41], [22, 32], [33]]
+    sifted = [change(1), change(21, 22, 23), change(31, 32, 33), change(41, kind=HOOKS), change(51, 52)]
+    found = [(one.kind, one.witness.number, one.unconfirmed) for one in comparing._confirmed(sifted, nothing)]
+    # What cannot be measured again is a change as before; what functions contradict is none.
+    assert found == [("drop → reject", 1, ""), ("drop → reject", 22, ""), ("drop → accept", 51, "lost")]
+    assert measured == [[1, 21, 31, 41, 51], [22, 32, 52], [33]]
     assert comparing.disagreements == ["drop → accept: tcp 33"]
 
 

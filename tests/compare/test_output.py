@@ -62,6 +62,15 @@ def test_the_text_names_who_sifted_and_what_was_not_confirmed() -> None:
     assert (found["sifted"], found["disagreements"]) == (["6.18"], ["drop → accept: tcp 80"])
 
 
+def test_each_form_says_what_could_not_be_measured_again() -> None:
+    one = msgspec.structs.replace(sure(change(0, DROPPED, effect())), unconfirmed="events were lost")
+    found = comparison(one)
+    assert "not confirmed with functions: events were lost" in output.text(found)
+    for form in (output.as_markdown, output.as_html):
+        assert "(not confirmed)" in form([found])
+    assert json.loads(output.as_json([found]))["comparisons"][0]["changes"][0]["unconfirmed"] == "events were lost"
+
+
 def test_other_forms_escape_what_a_ruleset_says() -> None:
     nasty = msgspec.structs.replace(sure(change(0, DROPPED, effect())))
     nasty.new = msgspec.structs.replace(nasty.new, text='log prefix "<script>|\x1b[2J" accept')

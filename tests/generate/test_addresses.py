@@ -69,6 +69,17 @@ def test_a_translated_address_is_the_devices_and_its_target_a_hosts() -> None:
     assert found(interface("oifname", "wan0"), snat) == [("203.0.113.7", "203.0.113.0/24", "wan0", True)]
 
 
+def test_a_broadcast_address_is_nobodys() -> None:
+    assert found(match("ip", "daddr", "10.7.0.255"), ACCEPT) == []
+
+
+def test_senders_of_a_chain_at_an_interface_are_behind_that() -> None:
+    ruleset = SimulatedRuleset(table([match("ip", "saddr", "192.0.2.4"), ACCEPT]))
+    (key, chain), *_ = ruleset.chains.items()
+    ruleset.chains[key] = chain._replace(hook="ingress", devices=("up0",))
+    assert [(str(one.address), one.interface) for one in wanted(ruleset)] == [("192.0.2.4", "up0")]
+
+
 def test_networks_overlap_within_an_ip_version() -> None:
     network = ip_network("10.7.0.0/24")
     assert overlapping(network, [ip_network("fd00::/8"), ip_network("10.0.0.0/8")])

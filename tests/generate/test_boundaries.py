@@ -28,5 +28,8 @@ def test_values_are_those_of_rules_and_their_neighbours() -> None:
 
 def test_what_no_packet_is_made_for_is_named() -> None:
     left = {"meta": {"key": "cgroup"}}
-    ruleset = table([{"match": {"op": "==", "left": left, "right": 5}}, ACCEPT])
+    ruleset = table(
+        [{"match": {"op": "==", "left": left, "right": 5}}, ACCEPT],
+        [match("udp", "length", 99), match("ether", "saddr", "02:00:00:00:00:07"), ACCEPT],
+    )
     assert Boundaries(SimulatedRuleset(ruleset)).beyond == {"meta cgroup"}

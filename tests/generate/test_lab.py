@@ -17,7 +17,7 @@ from tests.listings import facts
         ("services", "client — wan0 device lan0 — server"),
         ("lan0", "client — wan0 device lan0 — server"),
         ("netavark", "client — wan0 device lan0 — server"),
-        ("gateway", "client — pppoe-wan device br-lan — server"),
+        ("gateway", "client — pppoe-wan device br-lan — server, device other0 — pc"),
         (
             "zones",
             "client — wan0 device eth1.10 — server, device eth1.20 — pc, device wlan0 — third, device other0 — fourth",

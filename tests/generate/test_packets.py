@@ -18,7 +18,7 @@ from tests.listings import facts, key_of, packet, packets, table
     ("name", "missing"),
     [
         *(("edge", 0), ("home", 0), ("services", 0), ("docker", 1), ("lan0", 0), ("netavark", 0), ("vlans", 0)),
-        *(("blocks", 0), ("bridged", 0), ("zones", 0), ("gateway", 4), ("kernel", 6), ("ways", 1), ("tunnel", 0)),
+        *(("blocks", 0), ("bridged", 0), ("zones", 0), ("gateway", 3), ("kernel", 6), ("ways", 1), ("tunnel", 0)),
         ("states", 1),
     ],
 )
@@ -275,3 +275,77 @@ def test_a_rule_that_accepts_before_is_named_though_the_packet_passes_later_hook
     key = key_of(found, "output", "ip daddr 127.0.0.0/8")
     assert not list(made.of(key))
     assert made.decided_before(key) == [key_of(found, "output", 'oif "lo"')]
+
+
+IPV4 = {"type": "ipv4_addr"}
+SADDR = {"payload": {"protocol": "ip", "field": "saddr"}}
+
+
+def knocks() -> Candidates:
+    """A knock at 7000, then one at 8000, opens 22."""
+
+    def knock(port: int, into: str) -> list[dict[str, object]]:
+        return [
+            match({"payload": {"protocol": "tcp", "field": "dport"}}, port),
+            {"set": {"op": "add", "elem": SADDR, "set": f"@{into}"}},
+            {"drop": None},
+        ]
+
+    first, second = knock(7000, "one"), knock(8000, "two")
+    opened = [match({"payload": {"protocol": "tcp", "field": "dport"}}, 22), match(SADDR, "@two"), {"accept": None}]
+    found = table(first, [match(SADDR, "@one"), *second], opened, sets=(IPV4 | {"name": "one"}, IPV4 | {"name": "two"}))
+    return Candidates(SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network))
+
+
+@pytest.mark.parametrize(("handle", "ports"), [(2, [7000]), (3, [7000, 8000]), (4, [7000, 8000, 22])])
+def test_packets_fill_the_sets_that_a_rule_looks_into(handle: int, ports: list[int]) -> None:
+    one = next(knocks().of(("inet", "t", "forward", handle)))
+    assert [send["tcp"]["dport"] for send in one.sends] == ports
+    assert [fields["dport"] for fields in one.steps] == ports
+
+
+def test_sets_that_only_fill_each_other_stay_empty() -> None:
+    def rule(looks: str, adds: str) -> list[dict[str, object]]:
+        return [match(SADDR, f"@{looks}"), {"set": {"op": "add", "elem": SADDR, "set": f"@{adds}"}}]
+
+    found = table(rule("a", "b"), rule("b", "a"), sets=(IPV4 | {"name": "a"}, IPV4 | {"name": "b"}))
+    made = Candidates(SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network))
+    assert not list(made.of(("inet", "t", "forward", 2)))
+
+
+def test_each_element_of_a_set_or_map_gets_a_packet() -> None:
+    ports = {"set": list(range(1, 30))}
+    dport = {"payload": {"protocol": "tcp", "field": "dport"}}
+    target = {"map": {"key": dport, "data": {"set": [[n, f"10.0.2.{n}"] for n in (80, 81, 82)]}}}
+    found = table([match(dport, ports), {"accept": None}], [{"dnat": {"family": "ip", "addr": target}}])
+    made = Candidates(SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network))
+    sent = [one.fields["dport"] for one in made.each(("inet", "t", "forward", 2)) if one]
+    assert sent == list(range(1, 30))
+    assert {one.fields["dport"] for one in made.each(("inet", "t", "forward", 3)) if one} == {80, 81, 82}
+
+
+def test_a_mark_is_set_by_the_rule_that_gives_the_one_that_is_asked_for() -> None:
+    mark = {"meta": {"key": "mark"}}
+    dport = {"payload": {"protocol": "udp", "field": "dport"}}
+    setting = [[match(dport, 1000 + n), {"mangle": {"key": mark, "value": n}}] for n in range(1, 60)]
+    masked = match({"&": [mark, 0xF0]}, 0x30)
+    found = table(*setting, [masked, {"accept": None}])
+    made = Candidates(SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network))
+    one = next(made.of(("inet", "t", "forward", 61)))
+    assert one.fields["dport"] - 1000 & 0xF0 == 0x30
+
+
+def test_what_is_over_a_limit_says_so() -> None:
+    limit = {"limit": {"rate": 3, "burst": 2, "per": "minute", "inv": True}}
+    found = table([match({"payload": {"protocol": "tcp", "field": "dport"}}, 22), limit, {"drop": None}])
+    made = Candidates(SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network))
+    one = next(made.of(("inet", "t", "forward", 2)))
+    assert [fields.get("over", False) for fields in one.steps] == [False, False, True]
+    assert len({fields["sport"] for fields in one.steps}) == 3
+
+
+def test_a_packet_whose_maximum_segment_size_is_lowered_announces_a_high_one() -> None:
+    key = {"tcp option": {"name": "maxseg", "field": "size"}}
+    found = table([{"mangle": {"key": key, "value": {"rt": {"key": "mtu"}}}}])
+    made = Candidates(SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network))
+    assert next(made.of(("inet", "t", "forward", 2))).sends[0]["tcp"]["mss"] > 1460

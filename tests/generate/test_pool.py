@@ -119,3 +119,46 @@ def test_of_small_rulesets_nothing_is_left_out() -> None:
     generator = Pool([device], 1)
     generator.packets(60)
     assert not generator.left_out
+
+
+def test_packets_beside_a_rule_are_those_for_which_one_of_its_matches_fails() -> None:
+    old = [match("tcp", "dport", 22), match("ip", "saddr", {"set": ["198.51.100.7"]}), ACCEPT]
+    packets = made(table(old), table([old[0], ACCEPT]), budget=200)
+    differing = [one for one in packets if len({verdict for _, verdict in one.way}) > 1]
+    assert any(one.fields["dport"] == 22 and "198.51.100.7" not in repr(one.sends) for one in differing)
+
+
+def test_packets_over_a_limit_are_changed_as_others_are() -> None:
+    """The old one lets a network by before the limit, the new one half of it."""
+
+    def side(length: int) -> Facts:
+        network = {"prefix": {"addr": "198.51.100.0", "len": length}}
+        limit = {"limit": {"rate": 3, "burst": 2, "per": "minute", "inv": True}}
+        return table([match("ip", "saddr", network), ACCEPT], [limit, {"drop": None}], [ACCEPT])
+
+    packets = made(side(24), side(25), budget=400)
+    differing = [one for one in packets if len({verdict for _, verdict in one.way}) > 1]
+    assert any(len(one.sends) == 3 and one.fields["saddr"] == "198.51.100.255" for one in differing)
+
+
+def test_of_packets_that_need_those_before_them_some_have_one_less() -> None:
+    saddr = {"payload": {"protocol": "ip", "field": "saddr"}}
+    knock = [match("tcp", "dport", 7), {"set": {"op": "add", "elem": saddr, "set": "@seen"}}, {"drop": None}]
+    opened = [match("tcp", "dport", 22), match("ip", "saddr", "@seen"), ACCEPT]
+    packets = made(table(knock, opened, sets=({"name": "seen", "type": "ipv4_addr"},)), budget=300)
+    ports = {tuple(fields.get("dport") for fields in one.steps) for one in packets}
+    assert {(7, 22), (22,)} <= ports
+
+
+def test_a_rule_that_changes_packets_gets_one_that_is_let_by() -> None:
+    mark = {"mangle": {"key": {"meta": {"key": "mark"}}, "value": 7}}
+    only = match("ip", "saddr", "10.0.2.2")
+    found = made(table([mark], [only, ACCEPT]), budget=12)
+    assert any(one.way[0][1] == "accept" and len(one.way[0][0]) == 2 for one in found)
+
+
+def test_packets_of_one_connection_are_only_changed_where_they_may_differ() -> None:
+    established = {"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": "established"}}
+    for one in made(table([established, ACCEPT], [match("udp", "dport", 53), ACCEPT]), budget=300):
+        if len(one.steps) == 2 and one.fields.get("reply"):
+            assert one.fields["sport"] == one.before[0]["dport"]

@@ -7,8 +7,8 @@ import pytest
 from harness.generate import lab
 from harness.generate.device import SimulatedDevice
 from harness.generate.expressions import state
-from harness.generate.simulate import MANY, SimulatedRuleset, excess
-from tests.listings import table
+from harness.generate.simulate import MANY, SimulatedRuleset, burst, excess, filled
+from tests.listings import match, table
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,30 @@ from tests.listings import table
 def test_packets_that_exceed_a_limit(limit: dict[str, object], packets: int) -> None:
     assert excess("limit", limit) == packets
     assert excess("set", {"op": "add", "stmt": [{"limit": limit}]}) == packets
+
+
+def test_what_packets_add_to_a_set_is_known_as_long_as_that_is_asked_for() -> None:
+    saddr = {"payload": {"protocol": "ip", "field": "saddr"}}
+    adding = [match("tcp", "dport", 7), {"set": {"op": "add", "elem": saddr, "set": "@seen"}}, {"drop": None}]
+    looking = [match("ip", "saddr", "@seen"), {"accept": None}]
+    found = table(adding, looking, sets=({"name": "seen", "type": "ipv4_addr"},))
+    device = SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network)
+    client, server = device.facing.values()
+    ends = {"from": client, "to": server, "family": 4, "proto": "tcp", "flags": ("syn",), "sport": 1}
+    verdicts = [one.verdict for one in device.journey([ends | {"dport": port} for port in (9, 7, 9)]) if one]
+    assert verdicts == ["drop", "drop", "accept"]
+    assert [one.verdict for one in device.journey([ends | {"dport": 9}]) if one] == ["drop"]
+
+
+def test_the_packets_of_a_burst_are_over_a_limit_that_lets_fewer_by() -> None:
+    limit = {"limit": {"rate": 4, "burst": 3, "per": "second"}}
+    found = table([limit, {"accept": None}])
+    device = SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network)
+    client, server = device.facing.values()
+    ends = {"from": client, "to": server, "family": 4, "proto": "udp", "sport": 1, "dport": 9}
+    (three,), (four,) = (device.journey([ends | {"count": count}]) for count in (3, 4))
+    assert (three and three.verdict, four and four.verdict) == ("accept", "drop")
+    assert (burst("limit", limit["limit"]), filled(("limit", limit["limit"]))) == (3, "")
 
 
 @pytest.mark.parametrize(

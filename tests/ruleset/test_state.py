@@ -21,7 +21,7 @@ table inet t {
 	counter hits { packets 7 bytes 420; }
 	set plain { type inet_service; elements = { 22, 80-90 }; flags interval; }
 	set nets { type ipv4_addr; flags interval; elements = { 192.0.2.0/24, 198.51.100.7 } }
-	set timed { type ipv4_addr; flags timeout; elements = { 192.0.2.1 timeout 1h comment "x" } }
+	set timed { type ipv4_addr; timeout 7s; elements = { 192.0.2.1 timeout 1h comment "x", 192.0.2.2 } }
 	set empty { type ipv4_addr; }
 	map pairs { type ipv4_addr . inet_service : verdict; elements = { 10.0.0.1 . 443 : drop } }
 	chain input {
@@ -60,13 +60,18 @@ def test_what_rules_have_counted(tmp_path: Path) -> None:
     [
         ("plain", {"22", "80-90"}),
         ("nets", {"192.0.2.0/24", "198.51.100.7"}),
-        ("timed", {"192.0.2.1"}),
+        ("timed", {"192.0.2.1", "192.0.2.2"}),
         ("empty", set()),
         ("pairs", {"10.0.0.1 . 443"}),
     ],
 )
 def test_elements_as_nft_writes_them(nft: Nft, name: str, held: set[str]) -> None:
     assert set(state.elements(nft, [f"inet t {name}"])[f"inet t {name}"]) == held
+
+
+def test_for_how_long_elements_are_kept(nft: Nft) -> None:
+    assert state.kept(nft, ["inet t timed"]) == {"inet t timed": ("192.0.2.1 timeout 3600s", "192.0.2.2 timeout 7s")}
+    assert set(state.kept(nft, ["inet t plain"])["inet t plain"]) == {"22", "80-90"}
 
 
 def test_what_is_not_there(nft: Nft) -> None:
