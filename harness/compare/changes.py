@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -65,6 +66,11 @@ class Book:
         if (policy := self._policies.get(place)) is not None:
             return Decider(chain=chain, text=f"policy {policy.verdict}", position=self._place(policy.position))
         return Decider(chain=chain, text="a rule that is not listed")
+
+    def text_of(self, place: Place) -> str:
+        """A rule as nft lists it; "" for a policy."""
+        rule = self._rules.get(place)
+        return rule.text if rule else ""
 
     def _place(self, position: Position | None) -> Position | None:
         if position is None or not self._unpacked:
@@ -174,8 +180,8 @@ def compared(
 
     ``about`` are its number, what is sent and a summary; ``rules`` and ``hooks`` as of :func:`difference`.
     """
-    for before, after in zip(old.seen, new.seen, strict=False):
-        if before.by_chance or after.by_chance:
+    for at, (before, after) in enumerate(zip(old.seen, new.seen, strict=False)):
+        if is_by_chance(old.seen[: at + 1], books[0]) or is_by_chance(new.seen[: at + 1], books[1]):
             return None
         deciders = books[0].decider(before), books[1].decider(after)
         if kind := difference(before, after, rules=deciders if rules else None, hooks=hooks):
@@ -183,6 +189,22 @@ def compared(
             seen = Witness(number, sends, summary, before, after)
             return Change(kind=kind, old=deciders[0], new=deciders[1], witness=seen)
     return None
+
+
+def is_by_chance(seen: Sequence[Effect], book: Book) -> bool:
+    """Whether chance or the clock decides about the last of the packets ``seen``.
+
+    A rule may count connections of which an earlier one was reset: that one counts or not by whether the kernel has
+    looked in the same tick of its clock (``last_gc`` in ``__nf_conncount_add()`` of net/netfilter/nf_conncount.c).
+    """
+    if seen[-1].by_chance:
+        return True
+    was_reset = any(_RESET.search(answer) for one in seen[:-1] for answer in (*one.answers, *one.arrived))
+    return was_reset and any(_COUNTS.search(book.text_of(place)) for place in (*seen[-1].met, *seen[-1].came))
+
+
+_RESET: Final = re.compile(r"\btcp [A-Z]*R")
+_COUNTS: Final = re.compile(r"\bct count\b")
 
 
 def grouped(changes: Sequence[Change], cost: Callable[[Witness], tuple[int, ...]]) -> list[Change]:

@@ -14,7 +14,7 @@ from harness import temporary
 from harness.batch.messages import Effects, Loaded
 from harness.batch.session import BatchSession
 from harness.compare import accepted, saving, sides
-from harness.compare.changes import HOOKS, Book, Change, Witness, compared, grouped
+from harness.compare.changes import HOOKS, Book, Change, Witness, compared, grouped, is_by_chance
 from harness.compare.output import FUNCTIONS, Comparison
 from harness.compare.sides import Side
 from harness.errors import BrokenMeasurement, HarnessError, together
@@ -341,7 +341,11 @@ class _Comparing:
                 else:
                     self.broken[why] = self.broken.get(why, 0) + 1
                 continue
-            self.by_chance += any(one.by_chance for one in (*before.seen, *after.seen))
+            self.by_chance += any(
+                is_by_chance(one.seen[:at], book)
+                for one, book in zip((before, after), books, strict=True)
+                for at in range(1, len(one.seen) + 1)
+            )
             about = number, sent.sends, sent.summary
             change = compared(about, before, after, books, rules=self._request.rules, hooks=sift)
             if change is not None:

@@ -8,7 +8,7 @@ from ipaddress import ip_network
 from typing import Any, Final
 
 from harness.generate import headers, names
-from harness.generate.expressions import BITWISE, REQUESTS, contains, element, field, unpacked
+from harness.generate.expressions import BITWISE, ORIGINAL, REQUESTS, contains, element, field, original, unpacked
 from harness.generate.simulate import SimulatedRule, SimulatedRuleset
 from harness.packets import icmp
 from harness.topology.parts import EVERYBODY, LOOPBACK
@@ -174,6 +174,20 @@ def _edges(what: Any) -> list[Any]:
 
 def constraints(left: Any, member: Any) -> Constraints:
     """What a packet must have so that the expression ``left`` is ``member``."""
+    found = _constraints(left, member)
+    if name := original(left):  # what is asked for besides is of the packet as it comes here
+        return {f"{ORIGINAL}{name}" if key == name else key: value for key, value in found.items()}
+    return found
+
+
+def as_sent(asked: Constraints) -> Constraints:
+    """``asked``, of a packet that a rule may translate on its way: of the fields that a connection remembers, those
+    that it is sent with."""
+    found = {key: value for key, value in asked.items() if not key.startswith(ORIGINAL)}
+    return found | {key.removeprefix(ORIGINAL): value for key, value in asked.items() if key.startswith(ORIGINAL)}
+
+
+def _constraints(left: Any, member: Any) -> Constraints:
     member = element(member)
     kind, what = unpacked(left)
     if kind == "concat":

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from typing import Any, Final
 
 from harness.generate import names
-from harness.generate.expressions import Fields, state
+from harness.generate.expressions import ORIGINAL, Fields, state
 from harness.generate.simulate import SimulatedChain, SimulatedRuleset, Traversal
 from harness.model.observation import Place
 from harness.model.problem import Problem
@@ -59,6 +59,8 @@ class SimulatedDevice:
             if destination.version != family:
                 return None
             fields |= {"saddr": ip_address(str(source)), "daddr": destination}
+            sent = {name: fields[name] for name in ("saddr", "daddr", "sport", "dport") if name in fields}
+            fields |= {f"{ORIGINAL}{name}": value for name, value in sent.items()}
             fields["local"] = self._is_local(destination)
             way = Traversal(met=[], verdict="accept", fields=fields)
             if fields["from"] == device:

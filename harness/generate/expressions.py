@@ -50,6 +50,8 @@ _ORIGINAL: Final = {
     "proto-dst": "dport",
 }
 """What a connection remembers of its first packet."""
+ORIGINAL: Final = "original "
+"""What such fields begin with in the constraints for a packet, and in a packet that was translated."""
 _TRANSPORTS: Final = names.WITH_PORTS | {"th"}
 BITWISE: Final = ("&", "|", "^", "<<", ">>")
 """Operators of expressions."""
@@ -86,6 +88,16 @@ def field(left: Any) -> str:
     if kind == "tcp option" and what.get("name") == "maxseg":
         return "mss" if "field" in what else "tcp option maxseg"
     return headers.existing(kind, what)
+
+
+def original(left: Any) -> str:
+    """The field of a connection's first packet, as it was sent, that ``left`` reads; "" for none."""
+    kind, what = unpacked(left)
+    if kind in BITWISE and isinstance(what, list):
+        return original(what[0])
+    if kind != "ct" or not isinstance(what, Mapping) or what.get("dir") != "original":
+        return ""
+    return _ORIGINAL.get(str(what.get("key", "")), "")
 
 
 def _payload_field(protocol: str, name: str) -> str:
@@ -218,6 +230,8 @@ def _begins(flags: frozenset[str]) -> bool:
 
 def _conntrack(what: Mapping[str, Any], fields: Fields) -> Any:
     key = what.get("key")
+    if name := original({"ct": what}):
+        return fields.get(f"{ORIGINAL}{name}", fields.get(name, UNKNOWN))
     if key == "state":
         return frozenset({state(fields)})
     if key == "status":

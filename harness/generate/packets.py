@@ -15,6 +15,7 @@ from harness.generate.constraints import (
     MEMBERS_AT_MOST,
     Constraints,
     alternatives,
+    as_sent,
     constraints,
     implied,
     merged,
@@ -221,8 +222,14 @@ class Candidates:
                     yield Candidate((*first.sends, *one.sends), one.fields, (*first.steps, *one.before))
 
     def _search(
-        self, key: Place, chain: SimulatedChain, target: SimulatedRule | None, travels: int = TRAVELS_AT_MOST
+        self,
+        key: Place,
+        chain: SimulatedChain,
+        target: SimulatedRule | None,
+        travels: int = TRAVELS_AT_MOST,
+        besides: Constraints | None = None,
     ) -> Iterator[Candidate]:
+        """Packets that should meet ``key``; with what is asked for ``besides``, if there is such a packet."""
         seen: set[str] = set()
         self._left[key] = travels
         for donor in (None, *self._suitable(target)):
@@ -235,13 +242,24 @@ class Candidates:
                     asked = {"local": True} | asked  # a forwarded port is one of the device's own
                 if chain.family == "arp":
                     asked = asked | {"proto": "arp"}
-                wanted = merged([asked, donor]) if donor else asked
+                wanted = merged(as_sent(one) for one in (asked, donor, besides) if one)
                 if wanted is None:
                     continue
                 for candidate in self._packets(key, wanted, frozenset(rule.key for rule in way)):
                     if (text := repr(candidate.sends)) not in seen:
                         seen.add(text)
                         yield candidate
+
+    def asked_by(self, key: Place) -> Constraints:
+        """What the rule ``key`` asks for first; nothing where that is not known."""
+        rule = self._rules.get(key)
+        return next(self._asked_by(rule, None), {}) if rule else {}
+
+    def both(self, key: Place, other: Place) -> Candidate | None:
+        """A packet that should meet the rule ``key``, and is what the rule ``other`` asks for; None for none."""
+        chain, target = self._ruleset.chains[key[:3]], self._rules[key]
+        found = self._search(key, chain, target, TRAVELS_EACH_AT_MOST, self.asked_by(other))
+        return next(found, None)
 
     # -- what is asked for ------------------------------------------------------------------------
 
@@ -493,9 +511,11 @@ class Candidates:
 
 def repeated(fields: Fields, times: int) -> list[Fields]:
     """The packet ``times`` times, each beginning a connection of its own; the last is over a limit of one less."""
-    ports = (fields.get("sport", REPLY_PORT) + number for number in range(times))
-    several = [fields | ({"sport": port} if "sport" in fields else {}) for port in ports]
-    return [*several[:-1], several[-1] | {"over": True}]
+    several = [fields]
+    for number in range(1, times):
+        own = {"sport": fields["sport"] + number} if "sport" in fields else {}
+        several.append(fields | ({"echo_id": number} if fields.get("type") == "echo-request" else own))
+    return [*several[:-1], several[-1] | {"over": True, "nth": times}]
 
 
 def _written(key: Any) -> Constraints:

@@ -15,19 +15,19 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from typing import Any, Final, NamedTuple
 
 from harness.generate import headers, names
 from harness.generate.boundaries import PROTOCOLS, TCP_FLAGS, Boundaries, types_of
-from harness.generate.constraints import ADDRESSES, alternatives
+from harness.generate.constraints import ADDRESSES, Constraints, alternatives, as_sent, merged
 from harness.generate.device import SimulatedDevice
-from harness.generate.expressions import Fields
-from harness.generate.packets import REPEATED_AT_MOST, Candidate, Candidates
+from harness.generate.expressions import ORIGINAL, Fields
+from harness.generate.packets import REPEATED_AT_MOST, Candidate, Candidates, repeated
 from harness.generate.sends import REPLY_PORT, send_of
-from harness.generate.simulate import NAT, SimulatedRule, burst
+from harness.generate.simulate import NAT, WRITTEN, SimulatedRule, Traversal, burst
 from harness.generate.targets import why_never, why_none
 from harness.model.observation import Place
 
@@ -43,6 +43,10 @@ packets for each rule and policy, and a third of what is left for each other kin
 SHARE: Final = 4
 """The part of the budget, one in so many, that ways through the rules seen already get before all others."""
 LEFT_OUT: Final = "no packet was made for it, as the rulesets are large"
+OVERLAPPING_AT_MOST: Final = 60
+"""Rules of one chain of which each two get packets."""
+_BY_ENDS: Final = ("iif", "oif", "local", "ibr", "obr", "group", "path")
+"""What follows from a packet's ends, which stay as they are."""
 FURTHER_AT_MOST: Final = 24
 """Packets for one rule among which one that is let by is looked for."""
 BESIDE_AT_MOST: Final = 64
@@ -50,12 +54,14 @@ BESIDE_AT_MOST: Final = 64
 PER_MATCH: Final = 4
 """Packets for which one match of a rule fails."""
 _INVERSE: Final = {"==": "!=", "!=": "==", "in": "!", "!": "in", "<": ">=", ">": "<=", "<=": ">", ">=": "<"}
+_WRITTEN: Final = ("mark", "ct_mark", "daddr", "dport", *WRITTEN)
+"""Fields that rules write."""
 _OF_ONE_PACKET: Final = ("ttl", "dscp", "vlan")
 """Fields by which packets of one connection may differ."""
 _OF_PROTOCOL: Final = ("sport", "dport", "flags", "type", "code", "op", "mss", "frag", "payload")
 
 Went = tuple[tuple[Place, ...], str]
-"""What a packet, and those before it, meet in one ruleset, and the verdicts there."""
+"""What a packet, and those before it, meet in one ruleset, and what becomes of each: ``accept``, ``drop mark 7``."""
 Way = tuple[Went, ...]
 """The same in each ruleset."""
 Steps = tuple[Fields, ...]
@@ -107,6 +113,7 @@ class Pool:
         kinds = [
             self._elements(),
             self._beside(),
+            self._overlapping(),
             self._neighbours(steps),
             self._pairs(steps),
             self._at_random(steps),
@@ -163,16 +170,30 @@ class Pool:
                     others = alternatives(ruleset, rule, {**what, "op": _INVERSE.get(what["op"], "!=")})
                     yield from (self._constrained(steps, one) for one in itertools.islice(others, PER_MATCH))
 
-    def _constrained(self, steps: Steps, asked: Mapping[str, Any]) -> Steps:
+    def _overlapping(self) -> Iterator[Steps]:
+        """Packets for each two rules of one chain, which show the order in which those decide."""
+        for device in self._devices:
+            maker = self._makers[id(device)]
+            for chain in device.ruleset.chains.values():
+                with suppress(LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+                    asked = {rule.key: maker.asked_by(rule.key) for rule in chain.rules[:OVERLAPPING_AT_MOST]}
+                    for one, other in itertools.permutations(asked, 2):
+                        agree = _agree(asked[one], asked[other]) and (id(device), one) in self.made
+                        found = maker.both(one, other) if agree else None
+                        yield found.steps if found else ()
+
+    def _constrained(self, steps: Steps, asked: Constraints) -> Steps:
         """``steps``, of which the last has what is ``asked`` for as well; () where it cannot have that."""
         if _is_exchange(steps):
             return ()
         fields = {name: value for name, value in steps[-1].items() if name != "size"}
-        for name, value in asked.items():
+        for name, value in as_sent(asked).items():
             if name in ADDRESSES and "/" in str(value):
                 value = str(ip_network(value, strict=False)[0])
-            if name in ("iif", "oif", "impossible"):
+            if name in ("impossible", "state"):
                 return ()
+            if name in _BY_ENDS:
+                continue
             if fields.get(name) != value:
                 fields = self._changed(fields, name, value) if name in _CHANGES else fields | {name: value}
         filled = headers.filled(fields)
@@ -394,7 +415,24 @@ def went(device: SimulatedDevice, steps: Sequence[Fields]) -> Went:
     """What ``steps``, one after the other, meet in a simulated device, and the verdicts."""
     journey = device.journey(steps)
     met = tuple(place for one in journey if one for place in one.met)
-    return met, ",".join(one.verdict if one else "" for one in journey)
+    return met, ",".join(_outcome(step, one) if one else "" for step, one in zip(steps, journey, strict=True))
+
+
+def _outcome(sent: Fields, found: Traversal) -> str:
+    """The verdict, what rules have written, and what they have added to sets."""
+    fields, words = found.fields, [found.verdict]
+    for name in _WRITTEN:
+        if (value := fields.get(name)) != fields.get(f"{ORIGINAL}{name}", sent.get(name)):
+            words.append(f"{name} {value}")
+    if "snat" in fields.get("status", ()):
+        words.append("snat")
+    words += (f"{'/'.join(key)} {elements}" for key, elements in found.added.items())
+    return " ".join(words).replace(",", ";")
+
+
+def _agree(asked: Constraints, other: Constraints) -> bool:
+    """Whether a packet may have both; a rule that asks for nothing else than another one adds nothing."""
+    return merged([asked, other]) is not None and not other.items() <= asked.items()
 
 
 def _writes(device: SimulatedDevice, key: Place) -> bool:
@@ -405,7 +443,7 @@ def _writes(device: SimulatedDevice, key: Place) -> bool:
 
 def _is_let_by(device: SimulatedDevice, packet: Candidate) -> bool:
     """Whether the last packet is accepted by all of a simulated device's chains."""
-    return went(device, packet.steps)[1].rpartition(",")[2] == "accept"
+    return went(device, packet.steps)[1].rpartition(",")[2].startswith("accept")
 
 
 def _is_exchange(steps: Steps) -> bool:
@@ -420,9 +458,14 @@ def _burst(rule: SimulatedRule) -> int:
 
 
 def _with_burst(steps: Steps, limit: int) -> Iterator[Steps]:
-    """``steps``; and, where there is a limit, as many of the last one as are over it."""
+    """``steps``; and, where there is a limit, as many of the last one as are over it.
+
+    What the device answers begins a connection, of which the next packet would not be the first any more.
+    """
     yield steps
-    if limit:
+    if limit and steps[-1].get("type") == "echo-request":
+        yield (*steps[:-1], *repeated(steps[-1], limit + 1))
+    elif limit:
         yield (*steps[:-1], steps[-1] | {"count": limit + 1})
 
 

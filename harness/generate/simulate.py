@@ -31,6 +31,8 @@ DEPTH: Final = 16
 """Chains that call one another: NFT_JUMP_STACK_SIZE."""
 FINAL: Final = ("accept", "drop", "reject", "queue")
 NAT: Final = ("dnat", "snat", "masquerade", "redirect")
+WRITTEN: Final = ("dscp", "ttl")
+"""Fields of a header that rules write, and later ones look at."""
 _TRACKING: Final = (*NAT, "flow", "synproxy", "ct count", "ct helper", "ct timeout", "ct expectation")
 
 
@@ -321,7 +323,8 @@ class _Evaluation:
         """Whether a limit, quota or count ends the rule for the packet."""
         if excess(word, what):
             return not self._fields.get("over")
-        return bool(0 < burst(word, what) < self._fields.get("count", 1))
+        several = self._fields.get("nth") or self._fields.get("count") or 1
+        return bool(0 < burst(word, what) < several)
 
     def _remember(self, rule: SimulatedRule, word: str, what: Any) -> bool:
         """Whether the rule goes on: nft_dynset_eval() ends it where the packet lacks what the set should get, and
@@ -341,6 +344,9 @@ class _Evaluation:
         for kind, name in (("meta", "mark"), ("ct", "ct_mark")):
             if key == {kind: {"key": "mark"}} and isinstance(new, int):
                 self._fields[name] = new
+        name = field(key)
+        if unpacked(key)[0] == "payload" and name in WRITTEN and (number := names.number(new, name)) is not None:
+            self._fields[name] = number
         return True
 
     def _translate(self, rule: SimulatedRule, word: str, what: Any) -> bool:

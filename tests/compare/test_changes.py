@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.compare.changes import difference, grouped
+from harness.compare.changes import difference, grouped, is_by_chance
 from tests.compare.builders import DROPPED, POLICY, RULE, book, change, effect, sure
 
 
@@ -38,6 +38,17 @@ def test_another_rule_counts_only_when_asked_for() -> None:
 
 def test_chance_decides_about_no_change() -> None:
     assert change(0, DROPPED, effect(by_chance="numgen random")) is None
+
+
+def test_a_count_of_connections_that_were_reset_is_by_chance() -> None:
+    counting = book("old.nft", "ct count over 2 reject")
+    reset = effect(arrived=("client eth0: 192.0.2.1:443 → 192.0.2.2:40000 tcp RA (IPv4, 40 bytes), ttl 64",))
+    open_one = effect(arrived=("server eth0: 192.0.2.2:40000 → 192.0.2.1:443 tcp S (IPv4, 40 bytes), ttl 63",))
+    assert is_by_chance((reset, effect()), counting)
+    assert is_by_chance((effect(answers=reset.arrived), effect(met=(), came=(RULE,))), counting)
+    assert not is_by_chance((open_one, effect()), counting)
+    assert not is_by_chance((reset, effect()), book("old.nft"))
+    assert not is_by_chance((reset,), counting)
 
 
 def test_groups_have_the_simplest_packet() -> None:

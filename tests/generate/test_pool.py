@@ -69,6 +69,15 @@ def test_a_limit_gets_as_many_packets_as_are_over_it() -> None:
     assert 4 in {send.get("count") for one in made(table(limited)) for send in one.sends}
 
 
+def test_pings_over_a_limit_belong_to_different_connections() -> None:
+    """The device answers, and the next ping of the same identifier is one of an established connection."""
+    echo = match("icmp", "type", "echo-request")
+    limited = [echo, {"limit": {"rate": 4, "per": "second", "burst": 3}}, ACCEPT]
+    over = [one for one in made(table(limited, [echo, {"drop": None}])) if len(one.sends) == 4]
+    assert any(len({fields.get("echo_id") for fields in one.steps}) == 4 for one in over)
+    assert {verdict for one in over for _, verdict in one.way} == {"accept,accept,accept,drop"}
+
+
 def test_the_same_seed_gives_the_same_packets() -> None:
     side = table([match("tcp", "dport", 80), ACCEPT])
     first, again, other = (made(side, seed=seed) for seed in (3, 3, 4))
@@ -154,7 +163,7 @@ def test_a_rule_that_changes_packets_gets_one_that_is_let_by() -> None:
     mark = {"mangle": {"key": {"meta": {"key": "mark"}}, "value": 7}}
     only = match("ip", "saddr", "10.0.2.2")
     found = made(table([mark], [only, ACCEPT]), budget=12)
-    assert any(one.way[0][1] == "accept" and len(one.way[0][0]) == 2 for one in found)
+    assert any(one.way[0][1] == "accept mark 7" and len(one.way[0][0]) == 2 for one in found)
 
 
 def test_packets_of_one_connection_are_only_changed_where_they_may_differ() -> None:
