@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from harness.batch import sighting
-from harness.batch.effects import effects, optimized
+from harness.batch.effects import _nft, effects, optimized
 from harness.batch.messages import Effect, Effects, Loaded
 from harness.batch.session import BatchSession
 from harness.batch.sift import sifted
@@ -266,3 +267,12 @@ def test_what_a_packet_meets_behind_the_loopback_is_met(diff: Any, tmp_path: Pat
     found = diff(ruleset)
     assert not found.changes
     assert not any("iif lo" in one for one in found.unmet)
+
+
+def test_an_nft_that_crashes_is_said_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nft"
+    program.write_text("#!/bin/sh\necho Merging: >&2\necho 'optimize.c: failed' >&2\nkill -ABRT $$\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(HarnessError, match=r"nft --optimize crashed \(SIGABRT\): optimize.c: failed"):
+        _nft("--optimize", "--file", "a.nft")

@@ -75,7 +75,7 @@ def test_pings_over_a_limit_belong_to_different_connections() -> None:
     limited = [echo, {"limit": {"rate": 4, "per": "second", "burst": 3}}, ACCEPT]
     over = [one for one in made(table(limited, [echo, {"drop": None}])) if len(one.sends) == 4]
     assert any(len({fields.get("echo_id") for fields in one.steps}) == 4 for one in over)
-    assert {verdict for one in over for _, verdict in one.way} == {"accept,accept,accept,drop"}
+    assert "accept,accept,accept,drop" in {verdict for one in over for _, verdict in one.way}
 
 
 def test_the_same_seed_gives_the_same_packets() -> None:
