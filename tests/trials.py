@@ -100,6 +100,7 @@ def trial(command: list[str], send: Send, after_s: float, project: Path, **varia
 
         def on_terminal() -> None:
             fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell has what it starts in the background ignore it
 
         process = subprocess.Popen(
             command,
