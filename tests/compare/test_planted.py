@@ -8,14 +8,18 @@ them: ``./run soak -k planted``. ``NFT_PLANTED_KERNEL=6.12`` does so on that ker
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from harness.batch.session import BatchSession
 from harness.compare import command
 from harness.compare.command import DiffRequest
 from harness.compare.output import Comparison
 from harness.errors import HarnessError
+from harness.generate import pool
 from harness.linux import features
 from harness.vm import placement
 from tests.compare import planted
@@ -31,33 +35,61 @@ SHORT = (
     "nat-gateway: rules instead of the map of services",
 )
 """Those that are compared in the short form."""
+PACKETS = 120
+"""Of a comparison in the short form, and few of them are simulated; in the long form as many as a user has."""
+
+IN_LONG_FORM = "NFT_SOAK_MINUTES" in os.environ
+Compare = Callable[[str, Planted], Comparison]
 
 
-def _named(several: list[tuple[str, Planted]]) -> list[object]:
-    return [pytest.param(name, one, id=f"{name}: {one.name}") for name, one in several]
+def _named(several: Iterator[tuple[str, Planted]]) -> list[object]:
+    """Parameters; in the short form few."""
+    named = {f"{ruleset}: {one.name}": (ruleset, one) for ruleset, one in several}
+    return [pytest.param(*both, id=name) for name, both in named.items() if IN_LONG_FORM or name in SHORT]
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Callable[[], BatchSession]]:
+    """Gives the session that all comparisons share: to begin one takes as long as some comparisons."""
+    with ExitStack() as stack:
+        opened: list[BatchSession] = []
+
+        def given() -> BatchSession:
+            if not opened:
+                tracer = placement.AUTO if KERNEL else features.TRACEPOINTS
+                opened.append(stack.enter_context(BatchSession.open(KERNEL or placement.HOST, tracer)))
+            return opened[0]
+
+        yield given
 
 
 @pytest.fixture
-def compared(soak: object, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+def compared(session: Callable[[], BatchSession], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compare:
     """Compares a ruleset with the same after an edit."""
-    name = request.node.callspec.id
-    if not getattr(soak, "seconds", 0) and name not in SHORT:
-        pytest.skip("compared in the long form: ./run soak -k planted")
     if not KERNEL and os.geteuid():
         pytest.skip("needs root, for network namespaces with nf_tables' trace")
+    if not IN_LONG_FORM:
+        monkeypatch.setattr(pool, "TRIED_AT_MOST", 2 * PACKETS)
     (tmp_path / "pytest.ini").touch()
     monkeypatch.chdir(tmp_path)
+    running = session()
+
+    @contextmanager
+    def shared(*_: str) -> Iterator[BatchSession]:
+        yield running
+
+    monkeypatch.setattr(command.BatchSession, "open", shared)
 
     def compare(ruleset: str, one: Planted) -> Comparison:
         text = (planted.FOLDER / f"{ruleset}.nft").read_text()
-        Path("old.nft").write_text(text)
-        Path("new.nft").write_text(one.applied(text))
+        old, new = tmp_path / "old.nft", tmp_path / "new.nft"  # the session has been begun in another folder
+        old.write_text(text)
+        new.write_text(one.applied(text))
         optimize = one.kind == planted.OPTIMIZE
         asked = DiffRequest(
-            rulesets=("old.nft",) if optimize else ("old.nft", "new.nft"),
+            rulesets=(str(old),) if optimize else (str(old), str(new)),
             optimize=optimize,
-            kernel=KERNEL or placement.HOST,
-            tracer=placement.AUTO if KERNEL else features.TRACEPOINTS,
+            packets=DiffRequest(rulesets=()).packets if IN_LONG_FORM else PACKETS,
         )
         try:
             (found,) = command.run(asked, lambda _: None)
@@ -96,9 +128,9 @@ def test_what_is_planted_says_what_it_is(ruleset: str) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(("ruleset", "one"), _named([*planted.changes()]))
-def test_a_planted_change_is_found_if_a_packet_can_show_it(ruleset: str, one: Planted, compared: object) -> None:
-    found: Comparison = compared(ruleset, one)  # type: ignore[operator]
+@pytest.mark.parametrize(("ruleset", "one"), _named(planted.changes()))
+def test_a_planted_change_is_found_if_a_packet_can_show_it(ruleset: str, one: Planted, compared: Compare) -> None:
+    found = compared(ruleset, one)
     said = "\n".join([found.title, *found.left_out])
     if one.unreached:
         assert not found.changes, "it is reached now: take away what says that it is not"
@@ -110,8 +142,8 @@ def test_a_planted_change_is_found_if_a_packet_can_show_it(ruleset: str, one: Pl
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(("ruleset", "one"), _named([*planted.refactorings()]))
-def test_a_refactoring_shows_no_change(ruleset: str, one: Planted, compared: object) -> None:
-    found: Comparison = compared(ruleset, one)  # type: ignore[operator]
+@pytest.mark.parametrize(("ruleset", "one"), _named(planted.refactorings()))
+def test_a_refactoring_shows_no_change(ruleset: str, one: Planted, compared: Compare) -> None:
+    found = compared(ruleset, one)
     assert not found.changes, "\n".join(f"{c.kind}: {c.witness.summary} {c.old} → {c.new}" for c in found.changes)
     assert not found.disagreements
