@@ -11,10 +11,12 @@ All functions raise :class:`OSError` as the system call fails. Descriptors close
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +24,8 @@ SYS_BPF: Final = 321
 SYS_PERF_EVENT_OPEN: Final = 298
 
 # enum bpf_cmd
-MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, MAP_DELETE_ELEM, MAP_GET_NEXT_KEY, PROG_LOAD = range(6)
+MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, PROG_LOAD = 0, 1, 2, 5
+MAP_LOOKUP_BATCH, MAP_LOOKUP_AND_DELETE_BATCH = 24, 25
 OBJ_GET_INFO_BY_FD, RAW_TRACEPOINT_OPEN, BTF_GET_FD_BY_ID, BTF_GET_NEXT_ID, LINK_CREATE = 15, 17, 19, 23, 28
 # enum bpf_map_type, enum bpf_prog_type, enum bpf_attach_type
 PERCPU_MAPS: Final = (5, 6)
@@ -34,14 +37,27 @@ KPROBE_MULTI_RETURN: Final = 1
 LOAD_IMM64: Final = 0x18
 PSEUDO_MAP_FD: Final = 1
 INSTRUCTION: Final = struct.Struct("<BBhi")
+U64: Final = struct.Struct("<Q")
 
 PERF_FLAG_FD_CLOEXEC: Final = 8
 KPROBE_PMU: Final = Path("/sys/bus/event_source/devices/kprobe")
 
 _LOG_BYTES: Final = 1 << 20
 
+BATCH: Final = 64
+"""Elements of a hash that are read at once."""
+BATCH_ATTRIBUTES: Final = struct.Struct("<QQQQIIQQ")
+"""``batch`` of ``union bpf_attr``: in_batch, out_batch, keys, values, count, map_fd, elem_flags, flags."""
+BATCH_COUNT: Final = 32
+"""Where the count stands in it, which the kernel sets."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+_call = _libc["syscall"]
+_call.restype = ctypes.c_long
+_call.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint)
+
+Attributes = ctypes.Array[ctypes.c_char]
 
 
 def _syscall(number: int, *arguments: object) -> int:
@@ -52,9 +68,22 @@ def _syscall(number: int, *arguments: object) -> int:
     return result
 
 
+def _attributes(content: bytes) -> Attributes:
+    """A ``union bpf_attr``, which may be used again: the kernel writes some results into it."""
+    return ctypes.create_string_buffer(content, len(content))
+
+
+def _command(command: int, attributes: Attributes) -> int:
+    # Not by _syscall(): a recording has a hundred of these, and to convert each argument by itself takes as long again.
+    result: int = _call(SYS_BPF, command, attributes, len(attributes))
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return result
+
+
 def _bpf(command: int, attributes: bytes) -> int:
-    buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    return _syscall(SYS_BPF, ctypes.c_int(command), buffer, ctypes.c_uint(len(attributes)))
+    return _command(command, _attributes(attributes))
 
 
 class Map:
@@ -66,59 +95,85 @@ class Map:
         self.descriptor = _bpf(MAP_CREATE, attributes)
         copies = _possible_cpus() if kind in PERCPU_MAPS else 1
         self._key = ctypes.create_string_buffer(max(key_size, 1))
-        self._next = ctypes.create_string_buffer(max(key_size, 1))
         # Values of per-CPU maps are concatenated, each padded to 8 bytes.
         self._value = ctypes.create_string_buffer((value_size + 7 & ~7) * copies if copies > 1 else max(value_size, 1))
-        self._key_size = key_size
+        addresses = map(ctypes.addressof, (self._key, self._value))
+        self._one = _attributes(struct.pack("<I4xQQQ", self.descriptor, *addresses, 0))
+        """Names ``_key`` and ``_value``, for a command about one element."""
+        self._batch = Batch(self.descriptor, key_size, len(self._value), min(max_entries, BATCH))
 
     def get(self, key: bytes) -> bytes | None:
         """The value of ``key``, in a per-CPU map those of all CPUs concatenated; None when there is none."""
+        self._key.raw = key
         try:
-            self._element(MAP_LOOKUP_ELEM, key, self._value)
+            _command(MAP_LOOKUP_ELEM, self._one)
         except FileNotFoundError:
             return None
         return self._value.raw
 
     def __setitem__(self, key: bytes, value: bytes) -> None:
+        self._key.raw = key
         self._value.raw = value.ljust(len(self._value), b"\0")
-        self._element(MAP_UPDATE_ELEM, key, self._value)
+        _command(MAP_UPDATE_ELEM, self._one)
 
-    def keys(self) -> list[bytes]:
-        """All keys of a hash."""
-        keys: list[bytes] = []
-        address = 0
-        while True:
-            attributes = struct.pack("<I4xQQ", self.descriptor, address, ctypes.addressof(self._next))
-            try:
-                _bpf(MAP_GET_NEXT_KEY, attributes)
-            except FileNotFoundError:
-                return keys
-            keys.append(self._next.raw[: self._key_size])
-            self._key.raw = keys[-1]
-            address = ctypes.addressof(self._key)
-
-    def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Keys with their values; elements deleted meanwhile are left out."""
-        for key in self.keys():
-            if (value := self.get(key)) is not None:
-                yield key, value
+    def items(self) -> list[tuple[bytes, bytes]]:
+        """All elements of a hash, keys with their values."""
+        return self._batch.read(MAP_LOOKUP_BATCH)
 
     def clear(self) -> None:
         """Delete all elements of a hash."""
-        for key in self.keys():
-            try:
-                self._element(MAP_DELETE_ELEM, key)
-            except FileNotFoundError:
-                continue  # a program deleted it first
+        self._batch.read(MAP_LOOKUP_AND_DELETE_BATCH)
 
     def close(self) -> None:
         """Close the map; it lives on while a program uses it."""
         os.close(self.descriptor)
 
-    def _element(self, command: int, key: bytes, value: ctypes.Array[ctypes.c_char] | None = None) -> None:
-        self._key.raw = key
-        address = ctypes.addressof(value) if value is not None else 0
-        _bpf(command, struct.pack("<I4xQQQ", self.descriptor, ctypes.addressof(self._key), address, 0))
+
+class Batch:
+    """Commands about all elements of a hash, many at a time (from v5.6)."""
+
+    def __init__(self, descriptor: int, key_size: int, value_size: int, most: int) -> None:
+        """Sizes in bytes; ``most`` elements are read at once, or more where one bucket of the hash has more."""
+        self._descriptor, self._key_size, self._value_size = descriptor, key_size, value_size
+        self._place = ctypes.create_string_buffer(max(key_size, 4))
+        """Where the kernel goes on, in its own words."""
+        self._prepare(most)
+
+    def _prepare(self, most: int) -> None:
+        self._most = most
+        self._keys = ctypes.create_string_buffer(self._key_size * most)
+        self._values = ctypes.create_string_buffer(self._value_size * most)
+
+    def read(self, command: int) -> list[tuple[bytes, bytes]]:
+        """The elements that ``command`` reads, keys with their values."""
+        found: list[tuple[bytes, bytes]] = []
+        place = 0
+        while True:
+            buffers = map(ctypes.addressof, (self._place, self._keys, self._values))
+            question = _attributes(BATCH_ATTRIBUTES.pack(place, *buffers, self._most, self._descriptor, 0, 0))
+            try:
+                _command(command, question)
+                ended = False
+            except FileNotFoundError:
+                ended = True
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                self._prepare(self._most * 2)
+                continue
+            count = struct.unpack_from("<I", question, BATCH_COUNT)[0]
+            if count:
+                keys, values = self._keys.raw, self._values.raw
+                found += (
+                    (
+                        keys[self._key_size * number : self._key_size * (number + 1)],
+                        values[self._value_size * number : self._value_size * (number + 1)],
+                    )
+                    for number in range(count)
+                )
+            if ended:
+                return found
+            place = ctypes.addressof(self._place)
 
 
 def _possible_cpus() -> int:
@@ -292,18 +347,26 @@ def open_btf(module: str) -> int:
         os.close(descriptor)
 
 
-def _info(descriptor: int, size: int) -> bytes:
-    buffer = ctypes.create_string_buffer(size)
-    _bpf(OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", descriptor, size, ctypes.addressof(buffer)))
-    return buffer.raw
+def _info(descriptor: int, size: int, offset: int) -> int:
+    """The u64 at ``offset`` of the first ``size`` bytes of what the kernel knows of a program or link."""
+    question, answer = _question(descriptor, size)
+    ctypes.memset(answer, 0, size)  # pointers and counts in it are requests
+    _command(OBJ_GET_INFO_BY_FD, question)
+    return int(U64.unpack_from(answer, offset)[0])
+
+
+@lru_cache(256)
+def _question(descriptor: int, size: int) -> tuple[Attributes, Attributes]:
+    answer = ctypes.create_string_buffer(size)
+    return _attributes(struct.pack("<IIQ", descriptor, size, ctypes.addressof(answer))), answer
 
 
 def recursion_misses(program: int) -> int:
     """Number of runs that the kernel skipped because the program already ran on that CPU (from v5.12)."""
-    return int(struct.unpack_from("<Q", _info(program, 216), 208)[0])
+    return _info(program, 216, 208)
 
 
 def link_misses(link: int) -> int:
     """Number of times that the probes of a kprobe.multi link were skipped (from v6.7; 0 before)."""
     # struct bpf_link_info: type, id, prog_id, pad; kprobe_multi: addrs, count, flags, missed
-    return int(struct.unpack_from("<Q", _info(link, 40), 32)[0])
+    return _info(link, 40, 32)

@@ -37,7 +37,7 @@ class BaseTracer:
     whole = True
     """Whether it sees every call of the functions that it traces."""
     known_by: tuple[str, ...] = ("senders", "namespaces", "packets", "calls")
-    """Maps by which packets are known; emptied between recordings."""
+    """Maps by which packets are known; emptied before each recording."""
     functions: list[Function]
     """By the number that events carry."""
     engine_name: str
@@ -101,8 +101,9 @@ class BaseTracer:
 
         ``senders`` are the cookies (SO_COOKIE) of the sockets that inject.
         """
-        self.silence()
-        self.maps["chains"].clear()
+        self.stop()
+        for name in (*self.known_by, "chains"):
+            self.maps[name].clear()
         self.ring.read()
         watch = TraceSession(self)
         try:
@@ -113,13 +114,11 @@ class BaseTracer:
             self._record(Scope.LAB)
             yield watch
         finally:
-            self.silence()
+            self.stop()
 
-    def silence(self) -> None:
-        """Stop recording and forget all packets."""
+    def stop(self) -> None:
+        """Stop recording. What is known of packets is forgotten when the next recording begins."""
         self._record(Scope.OFF)
-        for name in self.known_by:
-            self.maps[name].clear()
 
     def _record(self, scope: Scope) -> None:
         self._recordings = self._recordings + 1 & 0xFFFF

@@ -153,7 +153,7 @@ class TraceSession:
 
     def _stop(self) -> Counts:
         """Stop recording and read the rest; return what was counted until then."""
-        self._tracer.silence()
+        self._tracer.stop()
         while True:
             # A program may still be running on another CPU.
             after = self._tracer.counts()

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
+
+from harness.linux import bpf
+
+HASH = 1
+"""BPF_MAP_TYPE_HASH of enum bpf_map_type."""
 
 SIGNALLED = """
 import os, signal
@@ -29,3 +36,18 @@ def test_signals_do_not_end_the_load_of_a_program() -> None:
     ran = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True, check=False)
     assert not ran.stderr
     assert int(ran.stdout) > 0
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("most", [1, 7, bpf.BATCH])
+def test_all_elements_of_a_hash_are_read_and_deleted_however_many_fit_at_once(most: int) -> None:
+    elements = {struct.pack("<I", number): struct.pack("<Q", number * number) for number in range(300)}
+    with closing(bpf.Map(HASH, 4, 8, 1024)) as map_:
+        for key, value in elements.items():
+            map_[key] = value
+        map_._batch = bpf.Batch(map_.descriptor, 4, 8, most)  # smaller than buckets with several elements
+        assert dict(map_.items()) == elements
+        assert map_.get(struct.pack("<I", 17)) == struct.pack("<Q", 289)
+        map_.clear()
+        assert map_.items() == []
+        assert map_.get(struct.pack("<I", 17)) is None

@@ -70,7 +70,7 @@ def test_it_loads_and_leaves_no_descriptor(compiled: program.Object) -> None:
         loaded.maps["namespaces"][(7).to_bytes(4, "little")] = (1).to_bytes(4, "little")
         assert loaded.maps["namespaces"].get((7).to_bytes(4, "little")) == (1).to_bytes(4, "little")
         loaded.maps["namespaces"].clear()
-        assert loaded.maps["namespaces"].keys() == []
+        assert loaded.maps["namespaces"].items() == []
     assert descriptors() == before
 
 

@@ -77,7 +77,7 @@ class Kernel:
     def counts(self) -> Counts:
         return Counts([self._recorded], [0], [0], 0)
 
-    def silence(self) -> None:
+    def stop(self) -> None:
         pass
 
     chains = dict
