@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -38,6 +39,8 @@ CAPTURES = "packet_rcv"
 CHAIN = "nft_do_chain"
 
 PROBES = "use a kernel with probes on functions, for example --nft-kernel 6.12 --nft-tracer auto"
+
+HOP, RETURN, DROP = int(EventKind.HOP), int(EventKind.RETURN), int(EventKind.DROP)
 
 TRACING = "nft_trace_"
 """What the kernel runs only because it traces begins like this (net/netfilter/nf_tables_trace.c)."""
@@ -158,10 +161,11 @@ def _unsent(sender: str, failed: str, *, number: int) -> ObservedPacket:
 
 def _histories(scene: JoinContext, recording: TraceData, births: Sequence[Event]) -> list[_PacketHistory]:
     """The events of each packet, from its birth on."""
-    histories = {birth.packet: _PacketHistory(scene, recording, birth) for birth in births}
+    place = cache(lambda netns, ifindex: (scene.host(netns), scene.interface(netns, ifindex)))
+    histories = {birth.packet: _PacketHistory(scene, recording, birth, place) for birth in births}
     for event in recording.events:
         if history := histories.get(event.packet):
-            if event.kind == EventKind.RETURN and not history.awaits(event):
+            if event.kind == RETURN and not history.awaits(event):
                 # The last fragment to arrive becomes the whole packet within a hook (skb_morph() in
                 # inet_frag_reasm_prepare(), net/ipv4/inet_fragment.c): the call was that of the fragment.
                 history = next((one for one in histories.values() if one.awaits(event)), history)
@@ -169,10 +173,19 @@ def _histories(scene: JoinContext, recording: TraceData, births: Sequence[Event]
     return list(histories.values())
 
 
+@cache
+def _is_tracing(function: str) -> bool:
+    """Whether the kernel calls ``function`` only because it traces."""
+    return function.lstrip("_").startswith(TRACING)
+
+
 class _PacketHistory:
     """Makes hops of the events of one packet, which are added in order."""
 
-    def __init__(self, scene: JoinContext, recording: TraceData, birth: Event) -> None:
+    def __init__(
+        self, scene: JoinContext, recording: TraceData, birth: Event, place: Callable[[int, int], tuple[str, str]]
+    ) -> None:
+        """``place`` names host and interface by the number of the namespace and the index."""
         self.hops: list[Hop] = []
         self.drop: Drop | None = None
         self.dropped_elsewhere: Drop | None = None
@@ -180,63 +193,60 @@ class _PacketHistory:
         self._scene = scene
         self._recording = recording
         self._birth = birth
+        self._place = place
         self._open: dict[tuple[int, int], list[int]] = defaultdict(list)
         self._hidden: set[int] = set()
+        """The sk_buffs that are in one of the harness's own tracing chains."""
 
     def awaits(self, event: Event) -> bool:
         """Whether the function that returns was entered with this packet."""
         return bool(self._open.get((event.skb, event.function))) or event.skb in self._hidden
 
     def add(self, event: Event) -> None:
-        if self._hides(event):
-            return
-        if event.kind == EventKind.HOP:
-            self._open[event.skb, event.function].append(len(self.hops))
-            self.hops.append(self._hop(event))
-        elif event.kind == EventKind.RETURN:
-            self._return(event)
-        elif event.kind == EventKind.DROP:
-            self._dropped(event)
-
-    def _hides(self, event: Event) -> bool:
-        """Whether the event is our own doing: nf_tables tracing, or a tracing chain from its
-        nft_do_chain() to the return of that."""
-        if event.kind == EventKind.HOP and self._recording.functions[event.function].name.lstrip("_").startswith(
-            TRACING
-        ):
-            return True
-        if event.kind == EventKind.HOP and event.skb not in self._hidden:
-            if self._recording.functions[event.function].name != CHAIN:
-                return False
-            if self._recording.chains.get(event.a, "").split()[1:2] != [self._scene.tracing_table]:
-                return False
-            self._hidden.add(event.skb)
-            # nft_do_chain_inet() or its kin, which did nothing else
-            if self.hops and self.hops[-1].function.startswith("nft_do_chain_"):
-                self.hops.pop()
-            return True
-        if event.skb not in self._hidden:
-            return False
-        if event.kind == EventKind.RETURN:
+        # Most events are hops, and a packet may have hundreds: what is the same for many is found once.
+        if event.kind == HOP:
+            self._entered(event)
+        elif event.skb not in self._hidden:
+            if event.kind == RETURN:
+                self._return(event)
+            elif event.kind == DROP:
+                self._dropped(event)
+        elif event.kind == RETURN:
             self._hidden.discard(event.skb)
-        return True
 
-    def _hop(self, event: Event) -> Hop:
+    def _entered(self, event: Event) -> None:
+        """Add a hop, unless it is the harness's own doing: nf_tables' tracing, or in a tracing chain."""
         function = self._recording.functions[event.function]
+        if event.skb in self._hidden or _is_tracing(function.name):
+            return
         detail = {}
         if function.name == CHAIN:
-            detail["chain"] = self._recording.chains.get(event.a, "")
+            detail["chain"] = chain = self._recording.chains.get(event.a, "")
+            if chain.split()[1:2] == [self._scene.tracing_table]:
+                self._hide(event)
+                return
         if function.carries != "sk_buff":
             detail["hook"] = hook_name(event.b >> HOOK_FAMILY_SHIFT, bits_below(HOOK_FAMILY_SHIFT, event.b))
-        return Hop(
-            time=event.time - self._birth.time,
-            cpu=event.cpu,
-            host=self._scene.host(event.netns),
-            device=self._scene.interface(event.netns, event.ifindex),
-            function=function.name,
-            layer=function.layer,
-            detail=detail,
+        host, device = self._place(event.netns, event.ifindex)
+        self._open[event.skb, event.function].append(len(self.hops))
+        self.hops.append(
+            Hop(
+                time=event.time - self._birth.time,
+                cpu=event.cpu,
+                host=host,
+                device=device,
+                function=function.name,
+                layer=function.layer,
+                detail=detail,
+            )
         )
+
+    def _hide(self, event: Event) -> None:
+        """Leave out what the packet meets from this nft_do_chain() on until that returns."""
+        self._hidden.add(event.skb)
+        # nft_do_chain_inet() or its kin, which did nothing else
+        if self.hops and self.hops[-1].function.startswith("nft_do_chain_"):
+            self.hops.pop()
 
     def _return(self, event: Event) -> None:
         calls = self._open[event.skb, event.function]
