@@ -96,6 +96,9 @@ def provided(needs: Iterable[Need], *, unload: bool) -> Iterator[None]:
     of networks, or stays in use.
     """
     needed = {need.alias: need for need in needs}
+    if not needed:
+        yield
+        return
     missing = [name for name in needed if not Path("/sys/module", name).exists()]
     before = loaded()
     for name in missing:
@@ -137,15 +140,11 @@ def _unload(new: set[str], asked: Sequence[str]) -> None:
 
     def gone() -> bool:
         # Those that need others are listed before them.
-        for name in [one for one in _in_order() if one in new]:
+        for name in [one.name for one in listed() if one.name in new]:
             _libc().syscall(_SYS_DELETE_MODULE, name.encode(), os.O_NONBLOCK)
         return not loaded() & new & set(asked)
 
     wait_until(gone, _UNLOADED_S, f"the kernel modules {', '.join(asked)} to be unloaded")
-
-
-def _in_order() -> list[str]:
-    return [line.partition(" ")[0] for line in Path("/proc/modules").read_text().splitlines()]
 
 
 @functools.cache
@@ -178,10 +177,30 @@ def watched() -> Iterator[None]:
 
 def loaded() -> set[str]:
     """Names of the loaded modules; empty where the kernel has no module support."""
+    return {module.name for module in listed()}
+
+
+class Module(NamedTuple):
+    """A loaded module."""
+
+    name: str
+    address: int
+    """Of its code; 0 for one who may not know (kptr_restrict)."""
+
+
+def listed() -> tuple[Module, ...]:
+    """The loaded modules, each before those that it needs; none where the kernel has no module support."""
     try:
-        return {line.partition(" ")[0] for line in Path("/proc/modules").read_text().splitlines()}
+        return _parsed(Path("/proc/modules").read_bytes())
     except FileNotFoundError:
-        return set()
+        return ()
+
+
+@functools.lru_cache(1)
+def _parsed(text: bytes) -> tuple[Module, ...]:
+    # "nf_tables 385024 12 nft_ct,nft_limit, Live 0xffffffffc0a1d000 (E)"; see m_show() in kernel/module/procfs.c
+    words = (line.split() for line in text.decode().splitlines())
+    return tuple(Module(one[0], int(one[5], 16)) for one in words)
 
 
 def is_there(name: str) -> bool:

@@ -7,13 +7,16 @@ BPF programs, a few thousand, follow in no order (kernel/kallsyms.c) and are par
 
 from __future__ import annotations
 
-import os
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Final, NamedTuple, Self
+
+from harness.linux import modules
+from harness.linux.modules import Module
 
 DIGITS: Final = 16
 TYPES: Final = b"tTwW"
@@ -29,11 +32,11 @@ class Function(NamedTuple):
 
 
 class Symbols:
-    """Functions by address; ``text`` is the content of ``/proc/kallsyms`` while ``modules`` were loaded."""
+    """Functions by address; ``text`` is the content of ``/proc/kallsyms`` while ``loaded`` modules were there."""
 
-    def __init__(self, text: bytes, modules: Sequence[str] = ()) -> None:
+    def __init__(self, text: bytes, loaded: Sequence[Module] = ()) -> None:
         self._text = text
-        self._modules = list(modules)
+        self._loaded = tuple(loaded)
         self._names: dict[int, str] = {}
         """Of the addresses that were asked for: the same ones are on most stacks."""
         of_module = text.find(b"\t[")
@@ -46,7 +49,7 @@ class Symbols:
     @classmethod
     def read(cls) -> Self:
         """Of the running kernel."""
-        return cls(Path("/proc/kallsyms").read_bytes(), _modules())
+        return cls(Path("/proc/kallsyms").read_bytes(), modules.listed())
 
     def range(self, name: str) -> tuple[int, int]:
         """Address of a function, and of the one after it or the last; zeros when there is no such function."""
@@ -61,8 +64,12 @@ class Symbols:
         return 0, 0
 
     def know(self, address: int) -> bool:
-        """Whether ``address`` is in the kernel itself, or no module has come or gone since."""
-        return self._first <= address <= self._last.address or self._modules == _modules()
+        """Whether ``address`` is in the kernel itself or in a module that was there, or no module has come or gone."""
+        if self._first <= address <= self._last.address:
+            return True
+        now = modules.listed()
+        below = [one for one in now if 0 < one.address <= address]
+        return now == self._loaded or (bool(below) and max(below, key=attrgetter("address")) in self._loaded)
 
     def name(self, address: int) -> str:
         """Name of the function that contains ``address``; "" for an address below the first."""
@@ -135,8 +142,3 @@ def running(address: int = 0) -> Symbols:
     if not _running or not _running[0].know(address):
         _running[:] = [Symbols.read()]
     return _running[0]
-
-
-def _modules() -> list[str]:
-    """The kernel's modules, those that are built in included."""
-    return os.listdir("/sys/module")  # noqa: PTH208 - it is asked for each address of a module

@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 
+from harness.linux.modules import Module
 from harness.tracer import symbols
 from harness.tracer.base import BaseTracer
 from harness.tracer.symbols import Symbols
@@ -50,18 +51,38 @@ ffffffffa0000000 t of_a_module\t[one]
     assert found.range("long") == (0xFFFFFFFF81FFFFF0, 0xFFFFFFFF83000000)
     assert found.range("of_a_module") == (0xFFFFFFFFA0000000, 0xFFFFFFFFFFFFFFFF)
     assert [found.know(one) for one in (0xFFFFFFFF80000000, 0xFFFFFFFF83000000)] == [True, True]
-    assert not found.know(0xFFFFFFFFA0000000)
+    assert not Symbols(text, [Module("no_such", 0xFFFFFFFFA0000000)]).know(0xFFFFFFFFA0000000)
 
 
 def test_a_module_that_was_loaded_later_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     tracer = BaseTracer.__new__(BaseTracer)
-    modules = ["nf_tables"]
+    loaded = [Module("nf_tables", 0xFFFFFFFFC0000000)]
     texts = iter([TEXT, LATER])
     monkeypatch.setattr(symbols.Path, "read_bytes", lambda _: next(texts))
-    monkeypatch.setattr(symbols, "_modules", lambda: list(modules))
+    monkeypatch.setattr(symbols.modules, "listed", lambda: tuple(loaded))
     monkeypatch.setattr(symbols, "_running", [])
     assert tracer.symbol(0xFFFFFFFF81000110) == "kfree_skb"
-    modules.append("late")
+    loaded.append(Module("late", 0xFFFFFFFFC0002000))
     assert tracer.symbol(0xFFFFFFFF81000110) == "kfree_skb"  # not read again for that
+    assert tracer.symbol(0xFFFFFFFFC0000010) == "nft_do_chain"  # nor for a module that was there
     assert tracer.symbol(0xFFFFFFFFC0002004) == "nft_late"
     assert tracer.symbol(0xFFFFFFFFC0002004) == "nft_late"
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        pytest.param([Module("other", 0xFFFFFFFFC0000000)], id="another-module-in-its-place"),
+        pytest.param([Module("nf_tables", 0xFFFFFFFFC0000000), Module("late", 0)], id="addresses-not-shown"),
+        pytest.param([], id="unloaded"),
+    ],
+)
+def test_an_address_whose_module_may_be_another_is_not_known(
+    now: list[Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = all(module.address for module in now)
+    then = Module("nf_tables", 0xFFFFFFFFC0000000 if shown else 0)
+    found = Symbols(TEXT, [then])
+    monkeypatch.setattr(symbols.modules, "listed", lambda: tuple([then, *now[1:]] if not shown else now))
+    assert not found.know(0xFFFFFFFFC0000008)
+    assert found.know(0xFFFFFFFF81000110)
