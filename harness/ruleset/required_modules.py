@@ -11,6 +11,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -61,14 +62,22 @@ def of_files(paths: Iterable[Path], allowed: Callable[[Path], bool] | None = Non
 
 def of_text(text: str, place: str) -> Iterator[Need]:
     """What nft commands need, which stand at ``place``."""
+    for name, feature in _in_text(text):
+        yield Need(name, f"{place}: {feature}")
+
+
+@lru_cache(16)
+def _in_text(text: str) -> tuple[tuple[str, str], ...]:
+    """The modules that nft commands need, each with the name of the feature."""
     plain = _COMMENT.sub("", _STRING.sub('""', text))
     bridges = re.search(r"\bbridge\b", plain)
-    for feature in FEATURES:
-        if feature.trial.startswith("table bridge") and not bridges:
-            continue
-        if re.search(feature.words, text if '"' in feature.words else plain):
-            for name in _MODULE.findall(feature.modules):
-                yield Need(name, f"{place}: {feature.name}")
+    found = (
+        feature
+        for feature in FEATURES
+        if (bridges or not feature.trial.startswith("table bridge"))
+        and re.search(feature.words, text if '"' in feature.words else plain)
+    )
+    return tuple((name, feature.name) for feature in found for name in _MODULE.findall(feature.modules))
 
 
 def _of_save(path: Path, text: str) -> Iterator[Need]:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import functools
 import glob
 import json
 import os
@@ -31,7 +32,7 @@ import socket
 import stat
 import struct
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -552,6 +553,8 @@ def main(control: int, bindings: str, *, alone: bool) -> None:
     try:
         import nftables
 
+        # Each context of the bindings opens the library and looks up its functions, which takes most of its time.
+        nftables.nftables.cdll = ctypes.LibraryLoader(cast("type[ctypes.CDLL]", functools.cache(ctypes.CDLL)))
         _Nftables = nftables.Nftables
         _Nftables()  # loads what it needs before there is nothing left to load from
     except (ImportError, OSError) as error:
