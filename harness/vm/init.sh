@@ -78,6 +78,7 @@ done 2>/dev/null
 echo 4096 2>/dev/null >$root/proc/sys/net/netfilter/nf_conntrack_buckets
 
 if [ $root = /template ]; then
+	rm -r /modules /usual # a template is as large as what it has in memory
 	exec 9</
 	. /command
 fi

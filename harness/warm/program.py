@@ -163,6 +163,7 @@ def _work(ports: Mapping[str, int], ends: Sequence[int], supervisor: socket.sock
             if not _arm(Path(folder)):
                 os.write(control, b"not learned\n")
                 signal.pause()
+        _delete_imported()
         _clear_free_memory()
         os.write(control, b"ready\n")
         line = b""
@@ -301,6 +302,16 @@ def _arm(folder: Path) -> bool:
     gc.collect()
     gc.freeze()
     return True
+
+
+def _delete_imported() -> None:
+    """Delete the files of what is imported, which are in memory; a restored guest has the host's in their place."""
+    for module in list(sys.modules.values()):
+        source = Path(getattr(module, "__file__", None) or "")
+        if source.suffix == ".py":
+            for compiled in (source.parent / "__pycache__").glob(f"{source.stem}.*.pyc"):
+                compiled.unlink()
+            source.unlink(missing_ok=True)
 
 
 def _clear_free_memory() -> None:
