@@ -38,15 +38,19 @@ class KernelLog:
     def __init__(self) -> None:
         self._log = os.open(LOG, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         os.lseek(self._log, 0, os.SEEK_END)
-        self._tainted = _tainted()
+        self._taint = os.open(TAINTED, os.O_RDONLY | os.O_CLOEXEC)
+        self._tainted = self._taints()
 
     def complaints(self) -> list[str]:
         """Lines of the log since the last call from the first complaint on, and new taint; none if there is neither."""
         found = list(_from_first(self._lines()))
-        tainted = _tainted()
+        tainted = self._taints()
         more = [name for bit, name in sorted(_TAINTS.items()) if tainted & ~self._tainted & 1 << bit]
         self._tainted = tainted
         return found + [f"the kernel is tainted by {name}" for name in more]
+
+    def _taints(self) -> int:
+        return int(os.pread(self._taint, 32, 0))
 
     def _lines(self) -> Iterator[str]:
         while True:
@@ -75,11 +79,6 @@ def _from_first(lines: Iterable[str]) -> Iterator[str]:
         complained = complained or bool(_COMPLAINT.match(line))
         if complained:
             yield line
-
-
-def _tainted() -> int:
-    with open(TAINTED, encoding="utf-8") as file:  # noqa: PTH123 - pathlib is slow to import
-        return int(file.read())
 
 
 _log: KernelLog | None = None
