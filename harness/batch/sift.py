@@ -23,7 +23,7 @@ from harness.experiment.resolution import Resolution
 from harness.lab.capture import Capture
 from harness.lab.inject import Senders
 from harness.lab.lab import Host, Lab
-from harness.model.observation import Loss, Observation, Step
+from harness.model.observation import Loss, Observation, Rule, Step
 from harness.packets.frames import Frame
 from harness.reading.words import loss_remedy
 from harness.ruleset.hosts import built
@@ -143,13 +143,18 @@ def sifted(side: bytes, packets: Sequence[Sequence[Sequence[Frame]]]) -> Iterato
     with ExitStack() as stack:
         labs = Labs(stack, lambda: Sifting(stack.enter_context(SiftStage.open(network, files))))
         yield labs.current().loaded
-        yield from sifted_in(labs, packets)
+        # The ruleset is loaded anew as it was, so that its rules keep their handles.
+        yield from (one for one in sifted_in(labs, packets) if isinstance(one, Sifted))
 
 
-def sifted_in(labs: LabsWith[Sifting], packets: Iterable[Sequence[Sequence[Frame]]]) -> Iterator[Sifted]:
-    """What is seen of each of ``packets`` in ``labs``."""
+def sifted_in(labs: LabsWith[Sifting], packets: Iterable[Sequence[Sequence[Frame]]]) -> Iterator[Loaded | Sifted]:
+    """What is seen of each of ``packets`` in ``labs``, behind the ruleset where its rules are not as before."""
+    rules: tuple[Rule, ...] | None = None
     for packet in packets:
         sifting = labs.current()
+        if (now := sifting.rules) != rules:
+            rules = now
+            yield sifting.loaded
         yield sifting.one(packet)
         if not sifting.is_fresh:
             labs.leave()
@@ -166,6 +171,11 @@ class Sifting:
         self.is_fresh = True
         """Whether the state is that of the ruleset just loaded."""
         inner.forget_earlier()
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """Of the ruleset, with the handles that they have now."""
+        return self._inner.ruleset.rules
 
     @property
     def loaded(self) -> Loaded:

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from harness.batch.effects import Measuring, Packet, armed, measured
@@ -45,25 +46,28 @@ def apart(request: AskedApart, tracer: Callable[[], BaseTracer]) -> Iterator[Loa
             yield from _answered(request.trials, sifts, partial(sifted_in, sifts), Sifted)
         else:
             labs = _Labs(stack, measuring)
-            yield from _answered(request.trials, labs, partial(measured, labs), Effects)
+            yield from _answered(
+                request.trials,
+                labs,
+                lambda packets: chain([labs.current().loaded], measured(labs, packets)),
+                Effects,
+            )
 
 
 def _answered(
     trials: Iterable[Trial],
     labs: _Labs[Lab],
-    send: Callable[[Sequence[Packet]], Iterator[Answer]],
+    send: Callable[[Sequence[Packet]], Iterator[Loaded | Answer]],
     failed: type[Answer],
 ) -> Iterator[Loaded | Answer]:
-    """The ruleset of each of ``trials``, if it can be loaded, and what ``send`` yields of each packet, or that it
-    ``failed``."""
+    """What ``send`` yields of the packets of each of ``trials``, or that they ``failed``."""
     for trial in trials:
         labs.turn(trial.edit)
         left = len(trial.packets)
         try:
-            yield labs.current().loaded
             for one in send(trial.packets):
                 yield one
-                left -= 1
+                left -= not isinstance(one, Loaded)
         except (HarnessError, RefusedError) as error:
             labs.leave()
             for _ in range(left):

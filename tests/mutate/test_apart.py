@@ -19,7 +19,7 @@ from harness.mutate.messages import AskedApart, Trial
 from harness.packets.frames import build
 from harness.packets.spec import Send
 from harness.scenario.case import Case
-from tests.mutate.builders import staged
+from tests.mutate.builders import match, payload, staged
 
 RULESET: Final = """\
 table ip fw {
@@ -33,7 +33,9 @@ table ip fw {
 	}
 }
 """
-PORTS: Final = (22, 80, 81)
+PORTS: Final = (22, 80, 22, 81)
+"""The second is remembered, so that the ruleset is loaded anew after it, in which rules get other handles."""
+PORT_22: Final = match(payload("tcp", "dport"), 22)
 
 
 def verdicts(case: Case, *edits: Edit | None) -> list[list[str]]:
@@ -69,9 +71,14 @@ def test_each_packet_is_the_first_under_its_mutant(priority: str, tmp_path: Path
         case,
         None,
         Deleted(rule=ssh.place),
+        Replaced(rule=ssh.place, expr=[PORT_22, {"counter": None}, {"accept": None}]),
+        Deleted(rule=ssh.place),
+        None,
         Replaced(rule=limited.place, expr=[{"jump": {"target": "nowhere"}}]),
         Replaced(rule=limited.place, expr=[{"accept": None}]),
+        Replaced(rule=ssh.place, expr=[PORT_22, {"drop": None}]),
         None,
     )
-    original = ["accept", "accept", "drop"]
-    assert seen == [original, ["drop", "accept", "drop"], ["error"] * 3, ["accept"] * 3, original]
+    original = ["accept", "accept", "accept", "drop"]
+    closed = ["drop", "accept", "drop", "drop"]
+    assert seen == [original, closed, original, closed, original, ["error"] * 4, ["accept"] * 4, closed, original]
