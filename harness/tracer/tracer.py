@@ -87,29 +87,31 @@ class Tracer(BaseTracer):
             self._undo = undo.pop_all()
 
     def arm(self, named: Collection[str] = ()) -> None:
-        """Attach to every traceable function of the kernel and of the loaded modules that is not attached yet; while
-        modules are loaded that will be unloaded, until :meth:`let_go`.
+        """Attach to every traceable function of the kernel and of the loaded modules that is not attached yet; to those
+        of modules that will be unloaded, and what comes behind them, until :meth:`let_go`.
 
         With an engine that is limited to some, to the critical ones and those ``named``.
         """
-        if modules.passing and not self._passing:
-            self._passing = type(self.engine)(self.loaded, self.survey), len(self.functions)
         functions = self.survey.functions()
         if functions is not self._surveyed or not (self.engine.everything or self._named.issuperset(named)):
             armed = {function.kernel_name for function in self.functions}
-            self._arm(
-                [
-                    function
-                    for function in functions
-                    if function.kernel_name not in armed
-                    and (
-                        self.engine.everything
-                        or function.priority == layers.CRITICAL
-                        or function.name in TRAITS
-                        or function.name in named
-                    )
-                ]
-            )
+            new = [
+                function
+                for function in functions
+                if function.kernel_name not in armed
+                and (
+                    self.engine.everything
+                    or function.priority == layers.CRITICAL
+                    or function.name in TRAITS
+                    or function.name in named
+                )
+            ]
+            if not self._passing:
+                self._arm([function for function in new if function.module not in modules.passing])
+                new = [function for function in new if function.module in modules.passing]
+                if new:
+                    self._passing = type(self.engine)(self.loaded, self.survey), len(self.functions)
+            self._arm(new)
             self._surveyed = functions
             self._named.update(named)
         self.untraceable = {name: self._why_not(name, functions) for name in sorted(set(named) - self.traced)}
