@@ -349,3 +349,30 @@ def test_a_packet_whose_maximum_segment_size_is_lowered_announces_a_high_one() -
     found = table([{"mangle": {"key": key, "value": {"rt": {"key": "mtu"}}}}])
     made = Candidates(SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network))
     assert next(made.of(("inet", "t", "forward", 2))).sends[0]["tcp"]["mss"] > 1460
+
+
+def test_a_packet_for_two_rules_is_what_both_ask_for() -> None:
+    port = match({"payload": {"protocol": "tcp", "field": "dport"}}, 25)
+    service = match({"payload": {"protocol": "ip", "field": "dscp"}}, "cs1")
+    late = match({"payload": {"protocol": "tcp", "field": "dport"}}, 80)
+    found = table([port, {"accept": None}], [service, {"drop": None}], [late, {"accept": None}])
+    made = Candidates(SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network))
+    first, second, third = (("inet", "t", "forward", handle) for handle in (2, 3, 4))
+    one = made.both(first, second)
+    assert one is not None
+    assert (one.fields["dport"], one.fields["dscp"]) == (25, 8)
+    assert made.both(first, third) is None
+
+
+@pytest.mark.parametrize(("key", "sent"), [("proto-dst", 8888), ("proto-src", None)])
+def test_what_a_connection_began_with_is_what_is_sent_though_it_is_translated(key: str, sent: int | None) -> None:
+    dport = {"payload": {"protocol": "tcp", "field": "dport"}}
+    original = match({"ct": {"key": key, "dir": "original"}}, 8888)
+    found = table([match(dport, 8080), original, {"drop": None}], policy="accept")
+    nat = {"family": "inet", "table": "t", "name": "nat", "hook": "prerouting", "type": "nat", "prio": -100}
+    to = {"dnat": {"family": "ip", "addr": "10.0.2.2", "port": 8080}}
+    rule = {"family": "inet", "table": "t", "chain": "nat", "handle": 9, "expr": [match(dport, 8888), to]}
+    found = msgspec.structs.replace(found, objects=[*found.objects, {"chain": nat}, {"rule": rule}])
+    made = Candidates(SimulatedDevice(SimulatedRuleset(found), lab.choose(found).network))
+    one = next(made.of(("inet", "t", "forward", 2)))
+    assert one.fields["dport" if sent else "sport"] == 8888

@@ -171,3 +171,21 @@ def test_packets_of_one_connection_are_only_changed_where_they_may_differ() -> N
     for one in made(table([established, ACCEPT], [match("udp", "dport", 53), ACCEPT]), budget=300):
         if len(one.steps) == 2 and one.fields.get("reply"):
             assert one.fields["sport"] == one.before[0]["dport"]
+
+
+def test_the_order_of_two_rules_is_shown_by_a_packet_for_both() -> None:
+    port = [match("tcp", "dport", 22), ACCEPT]
+    banned = [match("ip", "saddr", "198.51.100.7"), {"drop": None}]
+    differing = [
+        one
+        for one in made(table(port, banned), table(banned, port), budget=100)
+        if len({outcome for _, outcome in one.way}) > 1
+    ]
+    assert {(one.fields["dport"], str(one.fields["saddr"])) for one in differing} == {(22, "198.51.100.7")}
+
+
+def test_a_packet_differs_by_what_rules_write_on_it() -> None:
+    mark = {"mangle": {"key": {"meta": {"key": "mark"}}, "value": 7}}
+    other = {"mangle": {"key": {"meta": {"key": "mark"}}, "value": 8}}
+    (first, *_) = made(table([mark], policy="accept"), table([other], policy="accept"), budget=4)
+    assert [outcome for _, outcome in first.way] == ["accept mark 7", "accept mark 8"]
