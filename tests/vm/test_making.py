@@ -171,6 +171,7 @@ def test_a_real_one_ended_at_any_instant(
         (project / file).parent.mkdir(parents=True, exist_ok=True)
         (project / file).write_text(text)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setenv("PYTHONFAULTHANDLER", "1")  # as in a trial: a template's key has Python's variables
     monkeypatch.setattr(trials, "DEADLINE_S", PATIENCE_S)  # who loses a guest may boot another one
     folder = cache / "nft-harness/templates"
 
