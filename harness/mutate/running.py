@@ -320,17 +320,21 @@ class _Trying:
     def _learn(self, numbers: Iterable[int]) -> None:
         for number in numbers:
             if number not in self._known:
-                self.lab.settle()
+                if self.lab.stage.is_known:
+                    self.lab.settle()
                 try:
-                    self._known[number], _ = self.lab.judged(self._cases[number])
+                    self._known[number] = self._judged(number, None)
                 except HarnessError:
                     self._known[number] = Judged({}, is_open=True, steps=())
+                    self.lab.stage.is_known = False
 
-    def _judged(self, number: int, mutant: AskedMutant) -> Judged:
+    def _judged(self, number: int, mutant: AskedMutant | None) -> Judged:
+        """Run a scenario under ``mutant``, or the original; in a lab of its own where it cannot begin as in a new one."""
         case = self._cases[number]
-        if case.only_sends:
+        if case.only_sends and self.lab.stage.is_known:
             return self.lab.judged(case)[0]
         with ExitStack() as stack:
             alone = _Lab(stack, case, self._tracer, self._request)
-            alone.become(mutant)
+            if mutant is not None:
+                alone.become(mutant)
             return alone.judged(case)[0]

@@ -169,6 +169,22 @@ def test_a_search_that_is_interrupted_keeps_what_it_found_and_is_done_again(
 
 
 @pytest.mark.kernel
+def test_a_scenario_does_not_meet_what_the_one_before_it_has_used_up(here: list[Here], project: Path) -> None:
+    """With a priority of the kernel's own the ruleset is not loaded anew in place."""
+    (project / "scenarios/fw.nft").write_text(
+        "table inet fw {\n\tchain forward {\n\t\ttype filter hook forward priority -400; policy drop;\n"
+        "\t\ttcp dport 25 drop\n\t\tudp dport 53 quota until 40 bytes accept\n\t}\n}\n"
+    )
+    once = "send: {from: client, to: server, udp: {dport: 53}}, expect: {verdict: accept}"
+    (project / "scenarios/fw.yaml").write_text(
+        f"lab: router\nruleset: fw.nft\nscenarios:\n  - {{name: one, {once}}}\n  - {{name: other, {once}}}\n"
+    )
+    seen = statuses(run("scenarios"))
+    assert seen[5, "rule deleted"] == "killed"
+    assert seen[4, "rule deleted"] == "equivalent"
+
+
+@pytest.mark.kernel
 def test_of_more_mutants_than_asked_for_some_are_drawn_and_that_is_said(here: list[Here]) -> None:
     found = run("scenarios", mutants=5)
     assert len(found.mutants) + found.none == 5
