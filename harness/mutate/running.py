@@ -329,7 +329,7 @@ class _Trying:
                     self.lab.stage.is_known = False
 
     def _judged(self, number: int, mutant: AskedMutant | None) -> Judged:
-        """Run a scenario under ``mutant``, or the original; in a lab of its own where it cannot begin as in a new one."""
+        """Run a scenario under ``mutant`` or the original, in a lab of its own where this one is not as at first."""
         case = self._cases[number]
         if case.only_sends and self.lab.stage.is_known:
             return self.lab.judged(case)[0]
