@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
@@ -102,9 +103,25 @@ class LeftBehind:
             missing.name = name
             raise
 
-    def of(self, expect: Expect, where: Where, *, tracked: bool) -> dict[str, Any]:
+    def _refuse_expired(
+        self, expected: Mapping[str, Sequence[object]], elements: Mapping[str, Sequence[str]], sent: float
+    ) -> None:
+        """Raise :class:`BrokenMeasurement` where an element that is missing may have expired before it was read."""
+        late = time.monotonic() - sent
+        for name in [one for one, wanted in expected.items() if len(elements[one]) < len(wanted)]:
+            for stays in self._read(state.lasting, name):
+                if stays is not None and late >= stays:
+                    raise BrokenMeasurement(
+                        f"{name} was read {late:.1f} s after the last packet, and its elements expire after {stays} s",
+                        remedy="run it on a machine that does less besides, for example with fewer workers (-n 1)",
+                    )
+
+    def of(self, expect: Expect, where: Where, *, sent: float, tracked: bool) -> dict[str, Any]:
         """What ``expect`` asks about the device's counters, sets and connections, and what its rules have counted, as
-        fields of an observation; with ``tracked`` the connections in any case, if the kernel lists them."""
+        fields of an observation; with ``tracked`` the connections in any case, if the kernel lists them.
+
+        The last packet was sent at ``sent`` of the monotonic clock.
+        """
         device = self._lab.device
         found: dict[str, Any] = {}
         asked = set(numbers(expect.connections))
@@ -116,11 +133,13 @@ class LeftBehind:
         if others := {host for host in asked if host not in (None, device.name)}:
             found["elsewhere"] = {host: connections(self._lab.hosts[str(host)]) for host in others}
         try:
+            elements = self._elements(expect.elements or ())
+            self._refuse_expired(expect.elements or {}, elements, sent)
             return {
                 **found,
                 "counters": self._counters(expect.counters or ()),
                 "counts": self._counted(),
-                "elements": self._elements(expect.elements or ()),
+                "elements": elements,
             }
         except state.MissingError as missing:
             key = "counters" if missing.name in (expect.counters or ()) else "elements"

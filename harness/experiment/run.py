@@ -156,6 +156,8 @@ class Experiment:
         self._unasked = Unasked(lab, self._rulesets, self._tracing, self._capture)
         self.sent: list[bytes] = []
         """The frames that steps have sent."""
+        self._sent_at = 0.0
+        """When the last packet was sent, by the monotonic clock."""
         self._entries: frozenset[bytes] = frozenset()
         self._scripts: list[tuple[Position, AnswerScript]] = []
 
@@ -224,7 +226,11 @@ class Experiment:
                 return ()
         expected = action.expected_of(len(observations))
         states = {
-            keys: self._left.of(expect, partial(where, *keys), tracked=self._connections_explain(expect, observations))
+            keys: self._left.of(
+                *(expect, partial(where, *keys)),
+                sent=self._sent_at,
+                tracked=self._connections_explain(expect, observations),
+            )
             for keys, expect in dict(expected).items()
         }
         return tuple(
@@ -504,6 +510,7 @@ class Experiment:
         with self._recording(cookies) as watch:
             overruns = sum(tracing.overruns for tracing in self._tracing)
             start(take)
+            self._sent_at = time.monotonic()
             deadline = SETTLED_S + len(injected or ()) * SETTLED_MORE_S
             try:
                 wait_until(settled, deadline, "the kernel to be done with the packets")

@@ -62,6 +62,18 @@ def _timeout(element: Any, usual: int | None) -> str:
     return f" timeout {own}s" if own else ""
 
 
+def lasting(nft: Nft, names: Iterable[str]) -> dict[str, int | None]:
+    """Seconds that elements of the sets and maps ``names`` stay, as far as these say; None where they stay for good.
+
+    Where only rules say it, it is the shortest that nft lists: a second.
+    """
+    found = {}
+    for name in names:
+        what = _object(nft, name, "set", "map")
+        found[name] = what.get("timeout") or (1 if "timeout" in what.get("flags", ()) else None)
+    return found
+
+
 def members(nft: Nft, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """What the sets and maps ``names`` hold, of a map as ``key : value``; those that are not there are left out."""
     found = {}

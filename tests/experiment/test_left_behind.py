@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from harness.cache import cache_dir
 from harness.errors import BrokenMeasurement, HarnessError, Position, ScenarioError, Unsupported
+from harness.experiment import run
 from harness.experiment.left_behind import placed
+from harness.scenario.case import Case
+from harness.scenario.load import load
+from harness.tracer.kernel_cache import KernelCache
+from harness.tracer.tracer import Tracer
+from harness.wait import wait_for_turn
 
 PLACE = Position("scenarios/edge.yaml", 7, 3)
 
@@ -32,3 +43,43 @@ def test_the_three_bad_ends_stay_what_they_are(error: HarnessError) -> None:
 
 def test_a_bug_stays_a_bug() -> None:
     assert type(raised(KeyError("refused"))) is KeyError
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("set_", "update", "is_refused"),
+    [
+        pytest.param("timeout 1s;", "", True, id="the-set-says-when"),
+        pytest.param("flags dynamic, timeout;", " timeout 1s", True, id="the-rule-says-when"),
+        pytest.param("timeout 1h;", "", False, id="later"),
+        pytest.param("flags dynamic;", "", False, id="never"),
+    ],
+)
+def test_what_may_have_expired_before_it_was_read_is_no_failure(
+    set_: str, update: str, is_refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine, that is: here the join takes longer than the elements last."""
+    (tmp_path / "t.nft").write_text(
+        f"table inet t {{\n\tset s {{ type ipv4_addr; {set_} }}\n\tchain c {{\n"
+        f"\t\ttype filter hook input priority 0\n\t\tadd @s {{ ip saddr{update} }}\n\t}}\n}}\n"
+    )
+    (tmp_path / "t.yaml").write_text(
+        "lab: host\nruleset: t.nft\nscenarios:\n  - name: one\n    send: {from: client, to: device, udp: {dport: 53}}\n"
+        "    expect: {verdict: accept, elements: {inet t s: [192.0.2.5]}}\n"
+    )
+    (case,) = load(tmp_path / "t.yaml")
+    assert isinstance(case, Case)
+    observe = run.observe
+
+    def slowly(*arguments: Any, **more: Any) -> Any:
+        wait_for_turn(time.monotonic() + 1.5, lambda: None)
+        return observe(*arguments, **more)
+
+    monkeypatch.setattr(run, "observe", slowly)
+    with Tracer(KernelCache(cache_dir())) as tracer:
+        if is_refused:
+            with pytest.raises(BrokenMeasurement, match=r"inet t s was read .* and its elements expire after 1 s"):
+                run.run(case, tracer)
+        else:
+            (measured,) = run.run(case, tracer)
+            assert measured.observation.elements == {"inet t s": ("192.0.2.5",)}
