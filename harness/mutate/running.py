@@ -81,7 +81,7 @@ def baselines(cases: Sequence[Case], tracer: BaseTracer) -> Iterator[Baseline]:
                 lab = None
                 stack.close()
                 continue
-            if not case.only_sends:
+            if not (case.only_sends and lab.stage.is_known):
                 lab = None
                 stack.close()
             if any(isinstance(one, int) for one in wanted(case)):

@@ -173,7 +173,7 @@ def test_a_scenario_does_not_meet_what_the_one_before_it_has_used_up(here: list[
     """With a priority of the kernel's own the ruleset is not loaded anew in place."""
     (project / "scenarios/fw.nft").write_text(
         "table inet fw {\n\tchain forward {\n\t\ttype filter hook forward priority -400; policy drop;\n"
-        "\t\ttcp dport 25 drop\n\t\tudp dport 53 quota until 40 bytes accept\n\t}\n}\n"
+        "\t\ttcp dport 25 drop\n\t\tudp dport 53 quota until 60 bytes accept\n\t}\n}\n"
     )
     once = "send: {from: client, to: server, udp: {dport: 53}}, expect: {verdict: accept}"
     (project / "scenarios/fw.yaml").write_text(
