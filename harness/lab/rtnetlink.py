@@ -52,9 +52,6 @@ RECEIVE: Final = 1 << 16
 HEADER: Final = struct.Struct("=HHI")
 """Type, flags and sequence number in ``struct nlmsghdr``."""
 HEADER_PLACE: Final = 4
-SEQUENCE: Final = struct.Struct("=I")
-SEQUENCE_REFUSED: Final = 12
-"""Where an acknowledgement has the sequence number of what it is about (``struct nlmsgerr``)."""
 IFINFOMSG: Final = 16
 """Bytes of ``struct ifinfomsg`` in linux/rtnetlink.h."""
 IFLA_OPERSTATE: Final = 16
@@ -117,11 +114,11 @@ class RouteSocket:
             # The kernel takes the messages of a datagram in turn (netlink_rcv_skb in net/netlink/af_netlink.c).
             datagram = self._socket.recv(RECEIVE)
             for answer in messages(datagram):
-                number = SEQUENCE.unpack_from(answer.body, SEQUENCE_REFUSED)[0]  # the request's header stands in it
+                # An acknowledgement has the sequence number of what it is about (netlink_ack in the same file).
                 if refused is None and answer.body[: len(DONE)] != DONE:
                     (said,) = _marshal().parse(datagram)
-                    refused = NetlinkError(*said["header"]["error"].args, what=batch[number].what)
-                if number == len(batch) - 1:
+                    refused = NetlinkError(*said["header"]["error"].args, what=batch[answer.sequence].what)
+                if answer.sequence == len(batch) - 1:
                     if refused is not None:
                         raise refused
                     return
