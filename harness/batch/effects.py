@@ -92,18 +92,18 @@ class Measuring:
         self.is_fresh = True
         """Whether the state is that of the ruleset just loaded."""
         self._state = State(stage)
-        self._reader = EffectReader(stage.ruleset.rules)
+        self._reader = EffectReader(stage.ruleset.rules, self._state.lasting)
 
     @property
     def loaded(self) -> Loaded:
         """The ruleset."""
-        return loaded(self.stage)
+        return loaded(self.stage, self._state.lasting)
 
     def follow(self) -> None:
         """Know the stage's ruleset, which is another one and as just loaded."""
         self.is_fresh = True
         self._state.follow()
-        self._reader = EffectReader(self.stage.ruleset.rules)
+        self._reader = EffectReader(self.stage.ruleset.rules, self._state.lasting)
 
     def measure(self, packets: Sequence[Packet]) -> list[Effects]:
         """The effects of the first of ``packets``: as many as could be sent from a fresh state, at least of one.
@@ -125,6 +125,7 @@ class Measuring:
                 steps_of_packet.clear()
             return self.is_fresh
 
+        self._state.begin()
         seen = self.stage.inject_each([frames for _, frames in groups], after)
         found: list[Effects] = []
         for number, several in groupby(zip(groups, seen, left, strict=False), key=lambda one: one[0][0]):
@@ -135,20 +136,16 @@ class Measuring:
                 found.append(Effects(error="the kernel was not done with a step when the next one began"))
                 continue
             try:
-                effects = [
-                    self._reader.effect(frame, observation, kept)
-                    for (_, frames), observations, kept in parts
-                    for frame, observation in zip(frames, observations or (), strict=True)
-                ]
+                effects = self._reader.effects((frames, seen or (), kept) for (_, frames), seen, kept in parts)
             except HarnessError as error:
                 found.append(Effects(error=str(error).splitlines()[0]))
             else:
-                found.append(Effects(seen=tuple(effects)))
+                found.append(Effects(seen=effects))
         return found
 
     def _left(self, steps: Sequence[Step]) -> LeftBehind:
         elements, connections = self._state.left_by(steps)
-        return LeftBehind.of(steps, self.stage.device.name, elements, connections)
+        return LeftBehind.of(steps, self.stage.device.name, elements, connections, self._state.age)
 
 
 # --- nft --optimize -----------------------------------------------------------------------------

@@ -108,6 +108,17 @@ class Traced(msgspec.Struct, frozen=True, kw_only=True):
     """Of the device, by their indexes."""
 
 
+class Lasting(msgspec.Struct, frozen=True, kw_only=True):
+    """What a ruleset has besides its rules that time changes."""
+
+    limits: Mapping[str, str] = {}
+    """Named limits by family, table and name, as a rule would have them: ``limit rate 5/second burst 5 packets``."""
+    elements: Mapping[str, float] = {}
+    """Seconds that elements of sets and maps stay at least, by family, table and name; not of those that stay."""
+    loaded: float | None = None
+    """Seconds that the first to expire of the elements stays that the ruleset is loaded with."""
+
+
 class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
     """The ruleset that was loaded."""
 
@@ -116,6 +127,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
     policies: tuple[Policy, ...]
     whole: bool = True
     """Whether functions are watched, and not tracepoints only."""
+    lasting: Lasting = Lasting()
     traced: Traced | None = None
     """Where packets are sifted: the answers are then :class:`Sifted`."""
 
@@ -150,6 +162,13 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
     """Where the kernel itself gave it up: function and reason."""
     by_chance: str = ""
     """The rule by which chance or the clock decides about it."""
+    counts_connections: bool = False
+    """Whether it, or one sent with it, may have come to ``ct count``."""
+    age_s: float = 0.0
+    """Seconds since the ruleset was as just loaded, at most."""
+    certain_s: float | None = None
+    """Seconds within which time decides nothing about it: after that a limit may have more tokens, or an element be
+    gone; None if it never does."""
 
 
 class Effects(msgspec.Struct, frozen=True, kw_only=True, tag="effects"):
@@ -177,6 +196,8 @@ class SiftedStep(msgspec.Struct, frozen=True, kw_only=True):
     """As of :class:`Effect`."""
     connections: tuple[Connection, ...] = ()
     """What is tracked, where rules may change of connections what no packet shows."""
+    age_s: float = 0.0
+    """As of :class:`Effect`."""
 
 
 class Sifted(msgspec.Struct, frozen=True, kw_only=True, tag="sifted"):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
+from math import inf
 from typing import Final, NamedTuple, Self
 
-from harness.batch.messages import Effect
+import msgspec
+
+from harness.batch.messages import Effect, Lasting
+from harness.batch.reached import Statements
+from harness.batch.timing import Timing
 from harness.errors import BrokenMeasurement
 from harness.model.observation import (
     Connection,
@@ -24,9 +29,12 @@ from harness.model.result import PacketResult
 from harness.packets.frames import Frame
 from harness.packets.headers import fields, summarise
 from harness.reading.decision import FINAL, Outcome, arrivals, decisive, outcome
+from harness.reading.rules import bare
 from harness.recording import chance
 from harness.recording.sample import NotRecordableError, Sample
 
+NOTHING: Final = Lasting()
+_COUNT: Final = re.compile(r"\bct count\b")
 _LOG: Final = re.compile(r'\blog\b(?: prefix "[^"]*"| group \d+| level \w+)*')
 
 
@@ -37,6 +45,10 @@ class LeftBehind(NamedTuple):
     came: tuple[Place, ...]
     elements: Mapping[str, tuple[str, ...]]
     connections: tuple[Connection, ...]
+    steps: tuple[Step, ...] = ()
+    """Those of the ruleset, of packets and their answers."""
+    age_s: float = 0.0
+    """As of :class:`~harness.batch.messages.Effect`."""
 
     @classmethod
     def of(
@@ -45,30 +57,52 @@ class LeftBehind(NamedTuple):
         device: str,
         elements: Mapping[str, tuple[str, ...]],
         connections: tuple[Connection, ...],
+        age_s: float = 0.0,
     ) -> Self:
         """With ``steps``, all that were reported meanwhile; those of the host ``device`` are those of the ruleset."""
         hooks = (f"{step.hook} {step.verdict}" for step in steps if step.verdict in FINAL)
-        return cls(
-            tuple(one for one, _ in groupby(hooks)),
-            tuple(_place(step) for step in steps if step.host == device),
-            elements,
-            connections,
-        )
+        own = tuple(step for step in steps if step.host == device)
+        return cls(tuple(one for one, _ in groupby(hooks)), tuple(map(_place, own)), elements, connections, own, age_s)
+
+
+Group = tuple[Sequence[Frame], Sequence[Observation], LeftBehind]
+"""Frames that were sent together, what was observed of each, and what they left behind."""
 
 
 class EffectReader:
     """Reads observations of packets that came to a ruleset with ``rules``."""
 
-    def __init__(self, rules: tuple[Rule, ...]) -> None:
+    def __init__(self, rules: tuple[Rule, ...], lasting: Lasting = NOTHING) -> None:
         self._rules = rules
+        self._timing = Timing(rules, lasting)
+        self._counts = Statements(rules, _counts)
         self._is_drawn = chance.decides(rules)
         self._may_be_refused = chance.may_refuse(rules)
 
-    def effect(self, frame: Frame, observation: Observation, left: LeftBehind) -> Effect:
-        """What became of ``frame``.
+    def effects(
+        self, groups: Iterable[tuple[Sequence[Frame], Sequence[Observation], LeftBehind]]
+    ) -> tuple[Effect, ...]:
+        """What became of a packet and those before it, which came in ``groups`` to the ruleset as just loaded.
 
         Raises :class:`~harness.errors.HarnessError` where the oracles contradict each other.
         """
+        self._timing.begin()
+        found: list[Effect] = []
+        for frames, observations, left in groups:
+            certain = self._timing.certain(left.steps, [len(frame.data) for frame in frames])
+            counts = next(self._counts.reached(left.steps), False)
+            for frame, observation in zip(frames, observations, strict=True):
+                found.append(
+                    msgspec.structs.replace(
+                        self._effect(frame, observation, left),
+                        age_s=left.age_s,
+                        certain_s=None if certain == inf else certain,
+                        counts_connections=counts,
+                    )
+                )
+        return tuple(found)
+
+    def _effect(self, frame: Frame, observation: Observation, left: LeftBehind) -> Effect:
         packet, device = decisive(observation), observation.device
         seen = outcome(packet, device)
         steps = [step for step in packet.steps if step.host == device]
@@ -89,7 +123,7 @@ class EffectReader:
             logs=tuple(
                 found[0]
                 for step in steps
-                if step.rule and "log" in step.rule.text
+                if step.rule and "log" in step.rule.text and not chance.matches_by(step.rule)
                 for found in _LOG.finditer(step.rule.text)
             ),
             elements=left.elements,
@@ -112,6 +146,13 @@ class EffectReader:
         except NotRecordableError as refused:
             return chance.random_fields(sample), str(refused)
         return chance.random_fields(sample), ""
+
+
+def _counts(rule: Rule) -> Iterator[tuple[str, bool]]:
+    """The statement of ``rule`` that counts connections."""
+    text = bare(rule.text)
+    if found := _COUNT.search(text):
+        yield text[: found.start()], True
 
 
 def _refuse_unlisted(steps: Iterable[Step]) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from math import inf
+from typing import TYPE_CHECKING, Final
 
+from harness.batch.reached import Statements
+from harness.batch.timing import lasting
 from harness.errors import Unsupported
-from harness.model.observation import Connection, Place, Step
-from harness.packets.headers import fields, framed
+from harness.model.observation import Connection, Place, Rule, Step
 from harness.reading.rules import bare
-from harness.recording.chance import excludes
 from harness.ruleset import conntrack, state
 
 if TYPE_CHECKING:
@@ -30,49 +31,27 @@ _OF_CONNECTION: Final = re.compile(
     r"\b(?:ct (?:mark|helper|label|zone|timeout|expectation)|notrack|[sd]nat|masquerade|redirect)\b"
 )
 
+UNKNOWN_S: Final = 1e9
+"""An age that is not known: older than anything lasts."""
 _SHOWN: Final = re.compile(r"flow add @\S+\s*")
 """A statement at the end of its rule that remembers nothing where it does not match: the trace shows the rule if it did
 (nft_flow_offload_eval in net/netfilter/nft_flow_offload.c). Others count a packet and then let it by."""
-
-ChainKey = tuple[str, str, str]
-
-
-class _Statement(NamedTuple):
-    """A statement that remembers."""
-
-    number: int
-    """The place of its rule in the chain."""
-    before: str
-    """The matches before it."""
-    shown: int | None
-    """The rule's handle where the trace shows whether it has remembered a packet."""
 
 
 class Remembered:
     """The rules of ``ruleset`` by which it remembers packets."""
 
     def __init__(self, ruleset: Ruleset) -> None:
-        self._numbers: dict[Place, int] = {}
-        """Of each rule, its place in its chain."""
-        self._statements: dict[ChainKey, list[_Statement]] = defaultdict(list)
+        self._statements = Statements(ruleset.rules, _remembering)
         self._sets: dict[Place, tuple[str, ...]] = {}
-        counts: dict[ChainKey, int] = defaultdict(int)
         self.of_connections = False
         """Whether a rule may change of a connection what no packet shows."""
         for rule in ruleset.rules:
-            chain = rule.place[:3]
-            number = self._numbers[rule.place] = counts[chain]
-            counts[chain] += 1
             text = bare(rule.text)
-            if found := REMEMBERS.search(text):
-                shown = rule.handle if _SHOWN.fullmatch(text, found.start()) else None
-                self._statements[chain].append(_Statement(number, text[: found.start()], shown))
-            elif _OF_XT.search(rule.written):
-                self._statements[chain].append(_Statement(number, "", None))
             if names := _CHANGED.findall(text):
                 self._sets[rule.place] = tuple(f"{rule.family} {rule.table} {name}" for name in names)
             self.of_connections = self.of_connections or bool(_OF_CONNECTION.search(text))
-        chains = {chain for _, _, chain in self._statements} | {chain for _, _, chain, _ in self._sets}
+        chains = {chain for _, _, chain in self._statements.chains} | {chain for _, _, chain, _ in self._sets}
         self._names = [f"{chain}\0".encode() for chain in sorted(chains)]
         """Those of chains that remember packets, as they end an attribute of netlink."""
 
@@ -85,25 +64,9 @@ class Remembered:
 
     def is_changed(self, steps: Iterable[Step]) -> bool:
         """Whether a packet with these ``steps`` may have come to a statement that remembers it."""
-        if not self._statements:
-            return False
-        headers = b""
         steps = list(steps)
         came = {(step.family, step.table, step.chain, step.rule.handle) for step in steps if step.rule}
-        for step in steps:
-            headers = step.headers or headers
-            chain = (step.family, step.table, step.chain)
-            statements = self._statements.get(chain)
-            if not statements:
-                continue
-            last = self._numbers.get((*chain, step.rule.handle)) if step.rule else None
-            packet: Mapping[str, str | int] = fields(framed(headers)) if headers else {}
-            for one in statements:
-                if one.shown is not None and (*chain, one.shown) not in came:
-                    continue
-                if (last is None or one.number <= last) and not (packet and excludes(one.before, packet)):
-                    return True
-        return False
+        return any(shown is None or shown in came for shown in self._statements.reached(steps))
 
     def sets(self, steps: Iterable[Step]) -> Iterator[str]:
         """The sets and maps that the rules of ``steps`` change: family, table and name."""
@@ -112,17 +75,42 @@ class Remembered:
                 yield from self._sets.get((step.family, step.table, step.chain, step.rule.handle), ())
 
 
+def _remembering(rule: Rule) -> Iterator[tuple[str, Place | None]]:
+    """The statement of ``rule`` that remembers, with its place where the trace shows whether it has done so."""
+    text = bare(rule.text)
+    if found := REMEMBERS.search(text):
+        yield text[: found.start()], rule.place if _SHOWN.fullmatch(text, found.start()) else None
+    elif _OF_XT.search(rule.written):
+        yield "", None
+
+
 class State:
     """The state of the device of ``stage`` that packets change, and how it is taken back."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self.remembered = Remembered(stage.ruleset)
+        self.lasting = lasting(stage.ruleset)
+        """What time changes of the ruleset."""
         self._tracked = conntrack.Tracked(stage.device)
+        self._fresh: float | None = time.monotonic()
+        """When the ruleset was as just loaded; None where that is not known."""
+        if self.lasting.loaded is not None:
+            self._renew()  # time has passed since it was loaded
 
     def follow(self) -> None:
         """Know the statements of the stage's ruleset, which is another one."""
         self.remembered = Remembered(self._stage.ruleset)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the ruleset was as just loaded, at most; :data:`UNKNOWN_S` where that is not known."""
+        return UNKNOWN_S if self._fresh is None else time.monotonic() - self._fresh
+
+    def begin(self) -> None:
+        """A packet is sent now, the first since :meth:`forget`."""
+        if self.lasting.loaded is None:
+            self._fresh = time.monotonic()
 
     def left_by(self, steps: Sequence[Step]) -> tuple[dict[str, tuple[str, ...]], tuple[Connection, ...]]:
         """What the sets hold that the rules of ``steps`` change, and, where rules may change of connections what no
@@ -144,4 +132,14 @@ class State:
             self._tracked.flush()
         except Unsupported:
             return False
-        return not self.remembered.is_changed(steps) or self._stage.renew()
+        if self.remembered.is_changed(steps) or (self.lasting.loaded or inf) < 2 * self.age:
+            return self._renew()
+        self.begin()
+        return True
+
+    def _renew(self) -> bool:
+        """Load the ruleset anew; whether that could be done."""
+        before = time.monotonic()
+        is_renewed = self._stage.renew()
+        self._fresh = before if is_renewed else None
+        return is_renewed

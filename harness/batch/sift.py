@@ -180,7 +180,7 @@ class Sifting:
     @property
     def loaded(self) -> Loaded:
         """The ruleset."""
-        return msgspec.structs.replace(loaded(self._inner), traced=self._inner.traced)
+        return msgspec.structs.replace(loaded(self._inner, self._state.lasting), traced=self._inner.traced)
 
     def follow(self) -> None:
         """Know the stage's ruleset, which is another one and as just loaded."""
@@ -192,6 +192,7 @@ class Sifting:
         """Send ``packet``, and have the device forget it."""
         found: list[SiftedStep] = []
         steps: list[Step] = []
+        self._state.begin()
         try:
             for frames in packet:
                 seen = tuple(map(self._inner.sight, frames))
@@ -199,7 +200,9 @@ class Sifting:
                 # Only a packet that the ruleset may remember has to be understood here.
                 own = self._inner.steps(messages) if self._state.remembered.may_concern(messages) else []
                 elements, connections = self._state.left_by(own)
-                found.append(SiftedStep(sightings=seen, elements=elements, connections=connections))
+                found.append(
+                    SiftedStep(sightings=seen, elements=elements, connections=connections, age_s=self._state.age)
+                )
                 steps += own
             self.is_fresh = self._state.forget(steps)
         except HarnessError as error:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from harness.batch.messages import Effect, Effects, Loaded, Sifted, SiftedStep, Sighting
-from harness.batch.reader import EffectReader, LeftBehind
+from harness.batch.messages import Effects, Loaded, Sifted, SiftedStep, Sighting
+from harness.batch.reader import EffectReader, Group, LeftBehind
 from harness.errors import BrokenMeasurement, HarnessError
 from harness.model.observation import Delivery, Loss, Observation, ObservedPacket, Step
 from harness.packets.frames import Frame
@@ -106,7 +106,7 @@ class _Reading:
         ruleset = Ruleset(loaded.traced.chains, loaded.rules)
         steps = TraceSteps(self._device, ruleset, loaded.traced.table, loaded.traced.interfaces)
         self._sightings = SightingReader(steps, self._device, loaded.kernel)
-        self._effects = EffectReader(loaded.rules)
+        self._effects = EffectReader(loaded.rules, loaded.lasting)
 
     def effects(self, packet: Sequence[Sequence[Frame]], sifted: Sifted) -> Effects:
         """The effects of ``packet``."""
@@ -115,17 +115,12 @@ class _Reading:
         if [len(step.sightings) for step in sifted.steps] != [len(frames) for frames in packet]:
             return Effects(error="the session reports other frames than those that were sent")
         try:
-            return Effects(
-                seen=tuple(
-                    effect
-                    for frames, step in zip(packet, sifted.steps, strict=True)
-                    for effect in self._of_step(frames, step)
-                )
-            )
+            groups = [self._of_step(frames, step) for frames, step in zip(packet, sifted.steps, strict=True)]
+            return Effects(seen=self._effects.effects(groups))
         except HarnessError as error:
             return Effects(error=str(error).splitlines()[0])
 
-    def _of_step(self, frames: Sequence[Frame], step: SiftedStep) -> Iterator[Effect]:
+    def _of_step(self, frames: Sequence[Frame], step: SiftedStep) -> Group:
         steps: list[Step] = []
         observations: list[Observation] = []
         for frame, sighting in zip(frames, step.sightings, strict=True):
@@ -134,6 +129,4 @@ class _Reading:
                 raise BrokenMeasurement(FOREIGN)
             steps += own
             observations.append(observation)
-        left = LeftBehind.of(steps, self._device, step.elements, step.connections)
-        for frame, observation in zip(frames, observations, strict=True):
-            yield self._effects.effect(frame, observation, left)
+        return frames, observations, LeftBehind.of(steps, self._device, step.elements, step.connections, step.age_s)

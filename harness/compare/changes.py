@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import inf
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -66,11 +67,6 @@ class Book:
         if (policy := self._policies.get(place)) is not None:
             return Decider(chain=chain, text=f"policy {policy.verdict}", position=self._place(policy.position))
         return Decider(chain=chain, text="a rule that is not listed")
-
-    def text_of(self, place: Place) -> str:
-        """A rule as nft lists it; "" for a policy."""
-        rule = self._rules.get(place)
-        return rule.text if rule else ""
 
     def _place(self, position: Position | None) -> Position | None:
         if position is None or not self._unpacked:
@@ -176,13 +172,11 @@ def compared(
     rules: bool,
     hooks: bool = False,
 ) -> Change | None:
-    """The change that a packet shows, if it does; chance decides about none.
+    """The change that a packet shows, if it does, and neither chance nor time decides about it.
 
     ``about`` are its number, what is sent and a summary; ``rules`` and ``hooks`` as of :func:`difference`.
     """
-    for at, (before, after) in enumerate(zip(old.seen, new.seen, strict=False)):
-        if is_by_chance(old.seen[: at + 1], books[0]) or is_by_chance(new.seen[: at + 1], books[1]):
-            return None
+    for before, after in sure(old.seen, new.seen):
         deciders = books[0].decider(before), books[1].decider(after)
         if kind := difference(before, after, rules=deciders if rules else None, hooks=hooks):
             number, sends, summary = about
@@ -191,20 +185,51 @@ def compared(
     return None
 
 
-def is_by_chance(seen: Sequence[Effect], book: Book) -> bool:
-    """Whether chance or the clock decides about the last of the packets ``seen``.
+def sure(old: Sequence[Effect], new: Sequence[Effect]) -> Iterator[tuple[Effect, Effect]]:
+    """The effects on the same packets, up to the first about which chance or time may decide."""
+    for at, both in enumerate(zip(old, new, strict=False), 1):
+        if _undecided(old[:at], new[:at], all):
+            return
+        yield both
 
-    A rule may count connections of which an earlier one was reset: that one counts or not by whether the kernel has
-    looked in the same tick of its clock (``last_gc`` in ``__nf_conncount_add()`` of net/netfilter/nf_conncount.c).
+
+def undecided(old: Sequence[Effect], new: Sequence[Effect], *, either: bool = False) -> str:
+    """What decides about one of the packets besides the rulesets, in a sentence; "" where nothing does.
+
+    With ``either`` it is enough that time may have decided on one side.
     """
-    if seen[-1].by_chance:
-        return True
-    was_reset = any(_RESET.search(answer) for one in seen[:-1] for answer in (*one.answers, *one.arrived))
-    return was_reset and any(_COUNTS.search(book.text_of(place)) for place in (*seen[-1].met, *seen[-1].came))
+    lengths = range(1, min(len(old), len(new)) + 1)
+    return next(filter(None, (_undecided(old[:at], new[:at], any if either else all) for at in lengths)), "")
+
+
+def _undecided(old: Sequence[Effect], new: Sequence[Effect], several: Callable[[Iterable[bool]], bool]) -> str:
+    """As :func:`undecided` of the last of the packets.
+
+    Of two effects that differ it is enough that one is certain, and that it would be so if the packets had taken as
+    long as those of the other side.
+    """
+    for seen in (old, new):
+        if seen[-1].by_chance:
+            return seen[-1].by_chance
+        if seen[-1].counts_connections and any(map(_was_reset, seen[:-1])):
+            # Whether the kernel has looked in the same tick of its clock decides whether a connection that was reset
+            # counts (last_gc in __nf_conncount_add() of net/netfilter/nf_conncount.c).
+            return "the tick of the kernel's clock decides whether ct count counts a connection that was reset"
+    age = max(old[-1].age_s, new[-1].age_s)
+    limits = [inf if seen[-1].certain_s is None else seen[-1].certain_s for seen in (old, new)]
+    if several(age >= limit for limit in limits):
+        return (
+            f"time decides about the packet: a limit or an element of a set may have changed after {min(limits):.2g} s"
+        )
+    return ""
+
+
+def _was_reset(one: Effect) -> bool:
+    """Whether a TCP connection was reset."""
+    return any(_RESET.search(frame) for frame in (*one.answers, *one.arrived))
 
 
 _RESET: Final = re.compile(r"\btcp [A-Z]*R")
-_COUNTS: Final = re.compile(r"\bct count\b")
 
 
 def grouped(changes: Sequence[Change], cost: Callable[[Witness], tuple[int, ...]]) -> list[Change]:

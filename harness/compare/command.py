@@ -14,7 +14,7 @@ from harness import temporary
 from harness.batch.messages import Effects, Loaded
 from harness.batch.session import BatchSession
 from harness.compare import accepted, saving, sides
-from harness.compare.changes import HOOKS, Book, Change, Witness, compared, grouped, is_by_chance
+from harness.compare.changes import HOOKS, Book, Change, Witness, compared, grouped, undecided
 from harness.compare.output import FUNCTIONS, Comparison
 from harness.compare.sides import Side
 from harness.errors import BrokenMeasurement, HarnessError, together
@@ -226,7 +226,8 @@ class _Comparing:
         """Of packets that were sifted or not, of each side."""
         self.broken: dict[str, int] = {}
         """Why packets could not be measured, and how many."""
-        self.by_chance = 0
+        self._by_chance: set[str] = set()
+        """Of packets about which chance or time decides, what is sent."""
         self.disagreements: list[str] = []
 
     def compare(self) -> tuple[Comparison, ChosenLab]:
@@ -271,7 +272,7 @@ class _Comparing:
             beyond=tuple(sorted(generator.boundaries.beyond)),
             too_many=len(generator.left_out),
             broken=tuple(f"{counted(number, 'packet')}: {why}" for why, number in self.broken.items()),
-            by_chance=self.by_chance,
+            by_chance=sum(repr(one.sends) in self._by_chance for one in packets),
             disagreements=tuple(self.disagreements),
         )
         return comparison, chosen
@@ -341,15 +342,14 @@ class _Comparing:
                 else:
                     self.broken[why] = self.broken.get(why, 0) + 1
                 continue
-            self.by_chance += any(
-                is_by_chance(one.seen[:at], book)
-                for one, book in zip((before, after), books, strict=True)
-                for at in range(1, len(one.seen) + 1)
-            )
             about = number, sent.sends, sent.summary
             change = compared(about, before, after, books, rules=self._request.rules, hooks=sift)
             if change is not None:
                 yield change
+            elif failed is not None and (why := undecided(before.seen, after.seen, either=True)):
+                failed[repr(sent.sends)] = why
+            elif undecided(before.seen, after.seen):
+                self._by_chance.add(repr(sent.sends))
 
     def _effects(self, side: int, packets: Sequence[Sent], network: Network, *, sift: bool) -> list[Effects]:
         """The effects of one side on ``packets``."""

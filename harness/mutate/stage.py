@@ -224,7 +224,8 @@ class MutatedStage:
             for one in self._original.chains
         ]
         named = [self._named(one, now) for one, now in pairs]
-        self.inner.rename(Ruleset(chains, named, self._original.sets, self._nft, self._original.tables))
+        original = self._original
+        self.inner.rename(Ruleset(chains, named, original.sets, self._nft, original.tables, listed=original.listed))
         return Listed(tuple(texts), is_same)
 
     def _as_loaded(self) -> dict[Part, Sequence[tuple[Rule, Rule | listing.ListedRule]]]:

@@ -14,7 +14,7 @@ import msgspec
 
 from harness.batch.messages import Effects, Loaded
 from harness.batch.session import BatchSession
-from harness.compare.changes import details, difference
+from harness.compare.changes import details, difference, sure
 from harness.generate.device import SimulatedDevice
 from harness.generate.facts import Facts, with_lists
 from harness.generate.pool import MANY, Pool, PooledPacket, cost, went
@@ -188,9 +188,7 @@ def witnesses(packets: Sequence[Candidate], old: Sequence[Effects], new: Sequenc
     for packet, before, after in zip(packets, old, new, strict=True):
         if before.error or after.error:
             continue
-        for one, other in zip(before.seen, after.seen, strict=False):
-            if one.by_chance or other.by_chance:
-                break
+        for one, other in sure(before.seen, after.seen):
             if found := difference(one, other):
                 shown = tuple(row for row in details(one, other) if row[0] != "verdict")
                 yield Witness(sends=packet.sends, summary=packet.summary, difference=found, details=shown)

@@ -74,6 +74,11 @@ _TABLE = re.compile(r"^table (\S+) (\S+) \{")
 _TABLE_HANDLE = re.compile(r"^table (\S+) (\S+) \{ # handle (\d+)$", re.MULTILINE)
 _TABLES = re.compile(r"^(?=table )", re.MULTILINE)
 _CHAIN = re.compile(r"^\tchain (\S+) \{")
+_OBJECT = re.compile(
+    r"^\t(?P<kind>set|map|limit) (?P<name>\S+) \{(?: # handle \d+)?\n(?P<body>(?:\t\t.*\n)*)\t\}$", re.MULTILINE
+)
+_TIMEOUT = re.compile(r"^\t\ttimeout (\S+)$", re.MULTILINE)
+_TIMED = re.compile(r"^\t\tflags (?:\w+,)*timeout\b", re.MULTILINE)
 _BASE = re.compile(
     r"^\t\ttype (?P<type>\S+) hook (?P<hook>\S+)(?: devices? (?:= )?(?P<devices>\{[^}]*\}|\S+))?"
     r" priority (?P<priority>-?\d+);(?: policy (?P<policy>\S+);)?"
@@ -98,6 +103,31 @@ def without_table(listing: str, name: str) -> str:
 def _named(table: str) -> str:
     found = _TABLE.match(table)
     return found[2] if found else ""
+
+
+def timeouts(listing: str) -> dict[str, str]:
+    """The timeouts of the sets and maps in ``listing`` whose elements may expire, by family, table and name; "" where
+    each element has one of its own."""
+    found = {}
+    for kind, name, body in _objects(listing):
+        if kind != "limit" and (timeout := _TIMEOUT.search(body)):
+            found[name] = timeout[1]
+        elif kind != "limit" and _TIMED.search(body):
+            found[name] = ""
+    return found
+
+
+def limits(listing: str) -> dict[str, str]:
+    """The named limits in ``listing``, by family, table and name, each as a rule would have it."""
+    return {name: f"limit {' '.join(body.split())}" for kind, name, body in _objects(listing) if kind == "limit"}
+
+
+def _objects(listing: str) -> Iterator[tuple[str, str, str]]:
+    """The sets, maps and limits in ``listing``: kind, family with table and name, and the lines between the braces."""
+    for table in _TABLES.split(listing):
+        if named := _TABLE.match(table):
+            for found in _OBJECT.finditer(table):
+                yield found["kind"], f"{named[1]} {named[2]} {found['name']}", found["body"]
 
 
 def read(listing: str, handles: Iterable[Handle] = ()) -> tuple[tuple[Chain, ...], tuple[ListedRule, ...]]:

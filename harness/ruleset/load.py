@@ -89,8 +89,8 @@ class Ruleset:
         """The handles of the tables by family and name: one that is made anew has another."""
         self._nft = nft
         self._size = size
-        self._listed = listed
-        """As nft has listed it."""
+        self.listed = listed
+        """As nft has listed it, without elements of sets."""
         self._stamps = stamps or {}
         """Of the files that it was loaded from."""
         self._rules = {rule.place: rule for rule in self.rules}
@@ -230,7 +230,7 @@ class Ruleset:
         """
         return all(_stamp(path) == stamp for path, stamp in self._stamps.items()) and listing.without_table(
             self.nft.ruleset(), hidden
-        ) == listing.without_table(self._listed, hidden)
+        ) == listing.without_table(self.listed, hidden)
 
     @property
     def nft(self) -> Nft:

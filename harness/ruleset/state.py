@@ -62,6 +62,19 @@ def _timeout(element: Any, usual: int | None) -> str:
     return f" timeout {own}s" if own else ""
 
 
+def loaded_timeouts(nft: Nft, names: Iterable[str]) -> dict[str, list[int]]:
+    """Seconds that each element of the sets and maps ``names`` stays which does not stay for good."""
+    found = {}
+    for name in names:
+        what = _object(nft, name, "set", "map")
+        held = (one[0] if isinstance(one, list) else one for one in what.get("elem", []))
+        elements = (one["elem"] if isinstance(one, dict) and "elem" in one else {} for one in held)
+        found[name] = [
+            one["timeout"] for element in elements if (one := {"timeout": what.get("timeout")} | element)["timeout"]
+        ]
+    return found
+
+
 def lasting(nft: Nft, names: Iterable[str]) -> dict[str, int | None]:
     """Seconds that elements of the sets and maps ``names`` stay, as far as these say; None where they stay for good.
 

@@ -20,7 +20,8 @@ TRACKED = Connection(protocol=6, original=ENDS, reply=ENDS, state="SYN_SENT", st
 
 def effect(packet: ObservedPacket, *rules: Rule, left: LeftBehind = NOTHING) -> Effect:
     observed = builders.observation(packet)
-    return EffectReader(rules).effect(FRAME, observed, left)
+    (found,) = EffectReader(rules).effects([((FRAME,), (observed,), left)])
+    return found
 
 
 def decided(text: str, verdict: str = "accept") -> tuple[ObservedPacket, Rule]:
@@ -32,6 +33,11 @@ def decided(text: str, verdict: str = "accept") -> tuple[ObservedPacket, Rule]:
 def test_log_statements_that_a_packet_met() -> None:
     packet, rule = decided('tcp dport 443 log prefix "web " level info accept')
     assert effect(packet, rule).logs == ('log prefix "web " level info',)
+
+
+def test_what_is_logged_by_chance_does_not_count() -> None:
+    packet, rule = decided('numgen random mod 2 == 0 log prefix "one of two " accept')
+    assert effect(packet, rule).logs == ()
 
 
 def test_what_is_tracked_counts_for_an_accepted_packet_only() -> None:
@@ -76,3 +82,26 @@ def test_hooks_that_decide_alike_in_a_row_are_one() -> None:
     assert left.hooks == ("input accept", "output drop")
     assert len(left.came) == 3
     assert LeftBehind.of(steps, "client", {}, ()).came == ()
+
+
+def test_how_long_an_effect_is_certain_and_how_old_it_was() -> None:
+    limited = builders.rule("limit rate 20/second burst 2 packets accept", handle=1)
+    packet = builders.changed(hops=(), steps=(builders.step("accept", limited),))
+    observed = builders.observation(packet)
+    left = LeftBehind.of(packet.steps, "device", {}, (), 0.25)
+    reader = EffectReader((limited,))
+    groups = [((FRAME,), (observed,), left)] * 3
+    for _ in range(2):  # each begins with a full limit
+        assert [one.certain_s for one in reader.effects(groups)] == [None, None, pytest.approx(0.05)]
+    assert {one.age_s for one in reader.effects(groups)} == {0.25}
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"), [("ct count over 2 reject", True), ("tcp dport 80 ct count 2 accept", False)]
+)
+def test_a_packet_that_may_have_come_to_ct_count_says_so(text: str, counts: bool) -> None:
+    rules = builders.rule(text, handle=1), builders.rule("accept", handle=2)
+    step = msgspec.structs.replace(builders.step("accept", rules[1]), headers=builders.frame()[14:])
+    packet = builders.changed(hops=(), steps=(step,))
+    left = LeftBehind.of(packet.steps, "device", {}, ())
+    assert effect(packet, *rules, left=left).counts_connections is counts

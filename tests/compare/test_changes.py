@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from harness.compare.changes import difference, grouped, is_by_chance
-from tests.compare.builders import DROPPED, POLICY, RULE, book, change, effect, sure
+from harness.batch.messages import Effect, Effects
+from harness.compare.changes import compared as compared_packets
+from harness.compare.changes import difference, grouped, undecided
+from tests.compare.builders import BOOKS, DROPPED, POLICY, RULE, book, change, effect, sure
 
 
 @pytest.mark.parametrize(
@@ -41,14 +43,48 @@ def test_chance_decides_about_no_change() -> None:
 
 
 def test_a_count_of_connections_that_were_reset_is_by_chance() -> None:
-    counting = book("old.nft", "ct count over 2 reject")
-    reset = effect(arrived=("client eth0: 192.0.2.1:443 → 192.0.2.2:40000 tcp RA (IPv4, 40 bytes), ttl 64",))
+    frame = "client eth0: 192.0.2.1:443 → 192.0.2.2:40000 tcp RA (IPv4, 40 bytes), ttl 64"
+    reset, counted = effect(arrived=(frame,)), effect(counts_connections=True)
+    answered = effect(answers=(frame,))
     open_one = effect(arrived=("server eth0: 192.0.2.2:40000 → 192.0.2.1:443 tcp S (IPv4, 40 bytes), ttl 63",))
-    assert is_by_chance((reset, effect()), counting)
-    assert is_by_chance((effect(answers=reset.arrived), effect(met=(), came=(RULE,))), counting)
-    assert not is_by_chance((open_one, effect()), counting)
-    assert not is_by_chance((reset, effect()), book("old.nft"))
-    assert not is_by_chance((reset,), counting)
+    assert undecided((reset, counted), (reset, effect()))
+    assert undecided((reset, effect()), (answered, counted))
+    assert not undecided((open_one, counted), (open_one, counted))
+    assert not undecided((reset, effect()), (reset, effect()))
+    assert not undecided((reset,), (reset,))
+
+
+def at(age: float, certain: float | None, **values: Any) -> Effect:
+    return effect(age_s=age, certain_s=certain, **values)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "compared"),
+    [
+        ((0.01, 0.05), (0.02, 0.05), True),  # in less time than a token takes
+        ((0.01, 0.05), (0.06, 0.05), False),  # only one of the sides has taken as long
+        ((0.06, 0.05), (0.01, 0.05), False),
+        ((0.06, None), (0.06, 0.05), True),  # accepted for certain on one side, and not on the other
+        ((0.06, 20), (0.06, 0.05), True),
+        ((30, 20), (0.01, 0.05), False),
+    ],
+)
+def test_a_change_is_certain_on_one_side_at_least(
+    old: tuple[float, float | None], new: tuple[float, float | None], compared: bool
+) -> None:
+    before, after = at(*old), at(*new, verdict="drop", decided=(POLICY,), met=(POLICY,))
+    assert (change(0, before, after) is not None) is compared
+    assert bool(undecided((before,), (after,))) is not compared
+    assert undecided((before,), (after,), either=True).startswith("time decides") or max(old[0], new[0]) < 0.05
+
+
+def test_what_differs_before_time_decides_is_a_change() -> None:
+    late = at(1, 0.5)
+    sends = ({"from": "client", "to": "server", "tcp": {"dport": 80}},)
+    found = compared_packets(
+        (0, sends, "two packets"), Effects(seen=(effect(), late)), Effects(seen=(DROPPED, late)), BOOKS, rules=False
+    )
+    assert sure(found).kind == "accept → drop"
 
 
 def test_groups_have_the_simplest_packet() -> None:
