@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import functools
+import mmap
 import os
 import shlex
 import shutil
@@ -205,7 +206,8 @@ def _save(image: Image, accelerator: str, memory: int, saved: Template, files: S
     command = [
         *machine.machine(accelerator, memory, 1, ram=saved.ram, share=True),
         *("-kernel", str(vmlinux(image)), "-initrd", f"/dev/fd/{archive}"),
-        *("-append", machine.kernel_command_line(accelerator)),
+        # Else it would be filled with 0xCC and freed (init/initramfs.c), and could not be told from what is in use.
+        *("-append", f"{machine.kernel_command_line(accelerator)} retain_initrd"),
         *machine.devices(console, {**theirs, **dict.fromkeys(template.SPARE)}, monitor),
     ]
     try:
@@ -219,13 +221,14 @@ def _save(image: Image, accelerator: str, memory: int, saved: Template, files: S
                 word = control.makefile().readline()
             if word == "not learned\n":
                 raise _NotLearned(f"the tracer is not compiled for Linux {image.release}")
-            if word != "ready\n":
+            if not word.startswith("ready "):
                 said = _said((ends["stderr"][0], ends["stdout"][0]), console)
                 raise _why(qemu, HarnessError(f"the guest could not be prepared: {said}"))
             try:
                 _migrate(Monitor(ends["monitor"][0]), saved.state)
             except MonitorError as error:
                 raise _why(qemu, error) from None
+        _clear_archive(saved.ram, archive, *map(int, word.split()[1:]))
     except TimeoutError:
         raise HarnessError(f"timed out after {MAKING_S:g} s waiting for the guest to be prepared") from None
     finally:
@@ -234,6 +237,16 @@ def _save(image: Image, accelerator: str, memory: int, saved: Template, files: S
         for here, _ in ends.values():
             here.close()
     subprocess.run(["fallocate", "--dig-holes", str(saved.ram)], check=False)
+
+
+def _clear_archive(ram: Path, archive: int, place: int, size: int) -> None:
+    """Zero the initramfs in the memory of a saved guest, which has unpacked it and does not read it again.
+
+    Nothing is zeroed unless it is what the file ``archive`` holds: the guest only says where it is.
+    """
+    with ram.open("rb+") as file, mmap.mmap(file.fileno(), 0) as memory, mmap.mmap(archive, 0) as given:
+        if len(given) == size and memory[place : place + size] == given[:]:
+            memory[place : place + size] = bytes(size)
 
 
 def _why(qemu: subprocess.Popen[bytes], error: HarnessError) -> HarnessError:

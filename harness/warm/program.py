@@ -165,7 +165,7 @@ def _work(ports: Mapping[str, int], ends: Sequence[int], supervisor: socket.sock
                 signal.pause()
         _delete_imported()
         _clear_free_memory()
-        os.write(control, b"ready\n")
+        os.write(control, b"ready %d %d\n" % _archive())
         line = b""
         while not line.endswith(b"\n"):
             line += os.read(control, 1 << 16)
@@ -197,6 +197,7 @@ def _work(ports: Mapping[str, int], ends: Sequence[int], supervisor: socket.sock
 
 def import_all(folder: Path) -> None:
     """Import what a session needs; in part by pytest itself, which has an import hook for its plugins."""
+    forget_manufacturers()  # first, so that what follows is put where they were
     import pytest
 
     (folder / "pytest.ini").write_text("[pytest]\n")
@@ -212,6 +213,27 @@ def import_all(folder: Path) -> None:
     known.remember_fixtures()
     known.remember_execnet()
     sys.modules["xdist.remote"].getinfodict()  # platform starts a program, once
+
+
+def forget_manufacturers() -> None:
+    """Have scapy read the manufacturers of network cards, 14 MiB, when they are asked for: no scenario needs them.
+
+    Source: scapy/data.py, load_manuf(); scapy/dadict.py, where ``d`` is what a table holds.
+    """
+    from scapy import data
+
+    known = data.ManufDA
+
+    class Later(known):  # type: ignore[misc, valid-type]
+        @property
+        def d(self) -> dict[str, tuple[str, str]]:
+            table: Any = self
+            table.__class__ = known
+            table.d = data.load_manuf(self._name if Path(self._name).exists() else None).d
+            return self.d
+
+    data.MANUFDB.d = {}
+    data.MANUFDB.__class__ = Later
 
 
 def _build_frames(file: Path) -> None:
@@ -312,6 +334,9 @@ def _delete_imported() -> None:
             for compiled in (source.parent / "__pycache__").glob(f"{source.stem}.*.pyc"):
                 compiled.unlink()
             source.unlink(missing_ok=True)
+    if tables := sys.modules["scapy.main"].SCAPY_CACHE_FOLDER:
+        for table in tables.glob("*.pickle"):
+            table.unlink()
 
 
 def _clear_free_memory() -> None:
@@ -324,6 +349,15 @@ def _clear_free_memory() -> None:
     with mmap.mmap(-1, CLEARED_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         memory.madvise(mmap.MADV_NOHUGEPAGE)  # a huge page comes out of a large block
         memory[:: mmap.PAGESIZE] = bytes(CLEARED_BYTES // mmap.PAGESIZE)
+
+
+def _archive() -> tuple[int, int]:
+    """Where in memory the initramfs is, as it came, and its size: ``retain_initrd`` has the kernel leave it there.
+
+    Source: Linux Documentation/arch/x86/zero-page.rst, boot.rst (ramdisk_image, ramdisk_size).
+    """
+    place, size = struct.unpack_from("II", Path("/sys/kernel/boot_params/data").read_bytes(), 0x218)
+    return place, size
 
 
 def _adopt(given: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import random
 import shutil
@@ -263,6 +264,23 @@ def test_without_a_home_folder_that_is_the_reason(work: Path, monkeypatch: pytes
     image = Image(release="6.12.1", vmlinuz=work / "vmlinuz", modules=work, config=None)
     with pytest.raises(HarnessError, match="there is no home folder, and so no cache folder"):
         making.make(image, "tcg", 64)
+
+
+def test_of_a_saved_guest_only_the_initramfs_is_zeroed(tmp_path: Path) -> None:
+    given, ram = os.urandom(3 * mmap.PAGESIZE + 100), tmp_path / "ram"
+    before, after = os.urandom(2 * mmap.PAGESIZE), os.urandom(mmap.PAGESIZE)
+    archive = machine.memory_file("initramfs", given)
+    try:
+        ram.write_bytes(before + given + after)
+        making._clear_archive(ram, archive, len(before), len(given))
+        assert ram.read_bytes() == before + bytes(len(given)) + after
+        # What the guest names is not the initramfs, or not all of it, or beyond its memory.
+        for place, size in ((0, len(given)), (len(before), mmap.PAGESIZE), (1 << 31, len(given)), (0, 0)):
+            ram.write_bytes(before + given + after)
+            making._clear_archive(ram, archive, place, size)
+            assert ram.read_bytes() == before + given + after
+    finally:
+        os.close(archive)
 
 
 def test_memory_that_cannot_be_written_is_a_full_disk(work: Path) -> None:
