@@ -55,14 +55,22 @@ def with_functions(one: Result, *functions: str) -> Result:
         (("a", "encrypt_packet"), ("a",), True),
         (("a", "b"), ("b", "a"), True),
         (("a", "b"), ("a", "skb_free_head", "b"), True),
+        (("a", "fib_multipath_hash", "b"), ("a", "fib_multipath_hash", "c"), False),
+        (("a", "fib_multipath_hash"), ("a",), True),
     ],
 )
-def test_only_what_kernel_threads_work_on_may_change_its_order(
+def test_only_threads_and_the_hash_of_next_hops_may_change_the_functions(
     make_result: Callable[..., Result], before: tuple[str, ...], after: tuple[str, ...], differ: bool
 ) -> None:
     one = make_result()
     found = list(isolation.different([with_functions(one, *before)], [with_functions(one, *after)]))
     assert bool(found) is differ
+
+
+def test_a_path_chosen_by_a_hash_is_compared_by_its_outcome(make_result: Callable[..., Result]) -> None:
+    one = with_functions(make_result(), "fib_multipath_hash")
+    (failed,) = isolation.different([one], [msgspec.structs.replace(one, outcome="failed")])
+    assert "failed" in failed
 
 
 def test_a_seed_gives_an_order(monkeypatch: pytest.MonkeyPatch) -> None:
