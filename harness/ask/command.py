@@ -53,6 +53,8 @@ def run(request: AskRequest, show: Print, note: Print) -> None:
     Raises :class:`~harness.errors.HarnessError` where there is no answer, of the class
     :class:`~harness.errors.BrokenMeasurement` where something could not be observed.
     """
+    if request.save:
+        saving.existing(request.save)
     given = lab.given(request.lab) if request.lab else None
     with BatchSession.open(request.kernel, request.tracer) as session:
         chosen = given or lab.choose(_looked(session, request.rulesets, note))

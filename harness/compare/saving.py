@@ -19,9 +19,9 @@ SOURCE = "packet"
 
 
 def refuse(file: Path, new: Side) -> None:
-    """Raise :class:`~harness.errors.HarnessError` where ``file`` is called as no scenario file is, or where scenarios
-    cannot name the ruleset ``new``."""
-    saving.refuse_name(file)
+    """Raise :class:`~harness.errors.HarnessError` where no scenario can be added to ``file``, or where scenarios cannot
+    name the ruleset ``new``."""
+    saving.existing(file)
     if len(new.files.paths) != 1 or new.is_made:
         raise HarnessError(f"--save writes scenarios of a ruleset that is one file, and {new.name} is not")
 

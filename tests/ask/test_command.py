@@ -137,3 +137,16 @@ def test_a_wrong_command_line_is_one_sentence(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "fw.nft").write_text(RULESET)
     refuses(arguments, words)
+
+
+def test_a_file_that_cannot_be_added_to_is_refused_before_anything_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Callable[[Sequence[str], str], None]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fw.nft").write_text(RULESET)
+    (tmp_path / "pytest.ini").touch()
+    (tmp_path / "scenarios").mkdir()
+    (tmp_path / "scenarios/broken.yaml").write_text("ruleset: [fw.nft\n")
+    asked = ["ask", "fw.nft", "client > server tcp dport 443", "--save"]
+    refuses([*asked, "scenarios/broken.yaml"], "no scenario can be added to a file in which something is wrong")
+    refuses([*asked, "notes.txt"], "notes.txt is not called scenarios/*.yaml")

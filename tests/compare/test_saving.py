@@ -37,3 +37,10 @@ def test_a_ruleset_that_no_scenario_can_name_is_refused(new: Side, project: Path
 def test_a_name_that_pytest_would_not_take_is_refused(project: Path) -> None:
     with pytest.raises(HarnessError, match="is not called"):
         refuse(Path("a.yaml"), side("/p/a.nft"))
+
+
+def test_a_file_in_which_something_is_wrong_is_refused(project: Path) -> None:
+    (project / "scenarios").mkdir()
+    (project / "scenarios/a.yaml").write_text("ruleset: [a.nft\n")
+    with pytest.raises(HarnessError, match="no scenario can be added to a file in which something is wrong"):
+        refuse(Path("scenarios/a.yaml"), side("/p/a.nft"))
