@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.vm import machine
+from harness.vm.port import in_guest
 from harness.wait import wait_until
 
 
@@ -78,3 +81,16 @@ def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     said = subprocess.run([sys.executable, program], capture_output=True, text=True, check=True).stdout
     child = Path("/proc", said.strip())
     wait_until(lambda: not child.exists() or ") Z " in (child / "stat").read_text(), 10, "the child to end")
+
+
+@pytest.mark.kernel
+def test_a_guest_gives_a_process_sixteen_pages_at_a_fault() -> None:
+    if not in_guest():
+        pytest.skip("this machine's own kernel decides itself")
+    if not Path("/sys/kernel/mm/transparent_hugepage/hugepages-64kB").exists():
+        pytest.skip("this kernel has no such blocks: Linux 6.8 has")
+    pages = 256  # less than a huge page
+    with mmap.mmap(-1, pages * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        memory[:: mmap.PAGESIZE] = bytes(pages)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < pages / 4
