@@ -2,16 +2,19 @@
 /*
  * Tracepoints, for a kernel without probes on functions.
  *
- * Hooks the raw tracepoints that have an sk_buff (harness/tracer/stacks.py lists them), and those
- * of the allocator; emits EVENT_VISIT, EVENT_RECEIVED, EVENT_CONSUMED, EVENT_DROP and EVENT_RULE,
- * each with the stack there, which shows what functions the packet is in. stacks.py derives hops
- * from that.
+ * Hooks the raw tracepoints that have an sk_buff (harness/tracer/stacks.py lists them), those of
+ * the allocator, and the one where a socket is told of data; emits EVENT_VISIT, EVENT_RECEIVED,
+ * EVENT_CONSUMED, EVENT_DROP and EVENT_RULE, each with the stack there, which shows what functions
+ * the packet is in. stacks.py derives hops from that.
  *
  * A copy that shares its data is known by skb->head. That addresses, of packets and of data, are
  * allocated anew is known from the tracepoints of the allocator.
  */
 
 BPF_HASH(heads, u64, u32, 65536);		/* packet numbers by skb->head */
+BPF_HASH(listeners, u64, u32, 256);		/* cookies of sockets that get nf_tables' trace */
+
+/* Of on_allocated_message() alone. */
 BPF_ARRAY(notify_range, u64, 2);		/* begin and end of nft_trace_notify() */
 BPF_ARRAY(skb_cache, u64, 1);			/* the struct kmem_cache of sk_buffs */
 BPF_ARRAY(sending_process, u32, 1);		/* once it has sent */
@@ -152,25 +155,48 @@ static __always_inline bool is_skb_cache(u64 cache)
 	return 1;
 }
 
-/*
- * The stack of an allocation for a message of nf_tables' trace says which packet the message is
- * about. It may be a packet in a namespace that is none of the lab's. a: whether the packet that
- * came in last on this CPU is known, b: whether the process that sends the lab's packets runs; of
- * an evaluation where neither is so there is no event.
- */
 int kmem_cache_alloc(struct bpf_raw_tracepoint_args *ctx)
 {
-	u32 state = recording_state(), first = 0, second = 1, *sender;
-	u32 *known = last_received.lookup(&first);
-	u64 address = ctx->args[1], near[NEAR_FRAMES] = {}, *begin, *end;
-	struct packet unknown = {};
-	bool found = 0, own;
+	u64 address = ctx->args[1];
 
-	if (scope_of(state) == SCOPE_OFF)
+	if (scope_of(recording_state()) == SCOPE_OFF)
 		return 0;
 	packets.delete(&address);
 	heads.delete(&address);
-	if (!is_skb_cache(ctx->args[2]))
+	return 0;
+}
+
+/*
+ * sk_data_ready, within nft_trace_notify(): a message of nf_tables' trace was queued to a socket.
+ * If that is one of the lab's, so is the packet, and the stack says which. a, b: 1.
+ */
+int on_message(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct packet unknown = {};
+	u64 cookie;
+
+	if (scope_of(recording_state()) == SCOPE_OFF)
+		return 0;
+	cookie = read_u64(ctx->args[0] + SOCK_COOKIE);
+	if (cookie && listeners.lookup(&cookie))
+		visit_at(ctx, EVENT_RULE, 0, &unknown, 1, 1);
+	return 0;
+}
+
+/*
+ * kmem_cache_alloc, where the kernel has no sk_data_ready: the allocation of such a message. That
+ * may be about a packet in a namespace that is none of the lab's. a: whether the packet that came
+ * in last on this CPU is known, b: whether the process that sends the lab's packets runs; of an
+ * evaluation where neither is so there is no event.
+ */
+int on_allocated_message(struct bpf_raw_tracepoint_args *ctx)
+{
+	u32 first = 0, second = 1, *sender, *known = last_received.lookup(&first);
+	u64 near[NEAR_FRAMES] = {}, *begin, *end;
+	struct packet unknown = {};
+	bool found = 0, own;
+
+	if (scope_of(recording_state()) == SCOPE_OFF || !is_skb_cache(ctx->args[2]))
 		return 0;
 	begin = notify_range.lookup(&first);
 	end = notify_range.lookup(&second);

@@ -447,13 +447,19 @@ class Experiment:
         A packet of an earlier step may still come, such as an acknowledgement that was delayed (RFC 9293, 3.8.6.3): a
         recording that begins with one, of which some was not recorded, is begun anew.
         """
+        watching = partial(
+            self._tracer.watch,
+            hosts=self._lab.by_inum,
+            senders=cookies,
+            listeners=[tracing.cookie for tracing in self._tracing],
+        )
         for _ in range(BEGINNINGS - 1):
-            with self._tracer.watch(hosts=self._lab.by_inum, senders=cookies) as watch:
+            with watching() as watch:
                 self._drop_earlier()
                 if watch.is_empty():  # whatever was read was reported before
                     yield watch
                     return
-        with self._tracer.watch(hosts=self._lab.by_inum, senders=cookies) as watch:
+        with watching() as watch:
             self._drop_earlier()
             yield watch
 

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from harness.lab.inject import cookie_of
 from harness.lab.lab import Host
 from harness.linux.netlink import NLA_TYPE_MASK, SOL_NETLINK, Message, attributes, messages
 from harness.linux.nfnetlink import HEADER, NETLINK_NETFILTER, NFT_MSG_TRACE, number, string
@@ -96,6 +97,8 @@ class TraceSocket:
         # in net/netlink/af_netlink.c).
         self._socket.bind((0, 0))
         self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTRACE)
+        self.cookie = cookie_of(self._socket)
+        """By this the tracer knows what the kernel sends here."""
         self.overruns = 0
         """How often the kernel reported lost messages (ENOBUFS)."""
 

@@ -61,6 +61,11 @@ class TraceChains:
         return before + commands(self.steps.ruleset, self.table)
 
     @property
+    def cookie(self) -> int:
+        """SO_COOKIE of the socket that receives the trace."""
+        return self._trace.cookie
+
+    @property
     def overruns(self) -> int:
         """How often the kernel reported lost messages (ENOBUFS)."""
         return self._trace.overruns

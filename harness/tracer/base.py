@@ -96,10 +96,13 @@ class BaseTracer:
         return cast("list[events.Event]", records)
 
     @contextmanager
-    def watch(self, *, hosts: Iterable[int], senders: Iterable[int]) -> Iterator[TraceSession]:
+    def watch(
+        self, *, hosts: Iterable[int], senders: Iterable[int], listeners: Iterable[int] = ()
+    ) -> Iterator[TraceSession]:
         """Record the packets of the namespaces ``hosts`` (inode numbers).
 
-        ``senders`` are the cookies (SO_COOKIE) of the sockets that inject.
+        ``senders`` are the cookies (SO_COOKIE) of the sockets that inject, ``listeners`` those of the sockets that
+        receive nf_tables' trace.
         """
         self.stop()
         for name in (*self.known_by, "chains"):
@@ -111,10 +114,14 @@ class BaseTracer:
                 self.maps["senders"][U64.pack(cookie)] = U32.pack(1)
             for inum in hosts:
                 self.maps["namespaces"][U32.pack(inum)] = U32.pack(1)
+            self._listen(listeners)
             self._record(Scope.LAB)
             yield watch
         finally:
             self.stop()
+
+    def _listen(self, listeners: Iterable[int]) -> None:
+        """Know evaluations by the sockets that are told of them, where they cannot be known by their packets."""
 
     def stop(self) -> None:
         """Stop recording. What is known of packets is forgotten when the next recording begins."""

@@ -5,8 +5,10 @@ a packet were called with this one, unless a function between them may have swit
 never on such a stack may have been called all the same: a recording of this engine is not whole. It proves that a
 function was met, but never that it was not.
 
-nf_tables allocates a message for each evaluation that its trace reports, at a tracepoint of the allocator. That ties
-evaluations to packets, and gives a stack in every hook in use.
+For each evaluation nf_tables queues a message of its trace to a socket of the lab, which is a tracepoint as well. That
+ties evaluations to packets, and gives a stack in every hook in use. A kernel before that tracepoint (Linux commit
+40e0b0908142 ("net/sock: Introduce trace_sk_data_ready()") (in v6.3)) shows the allocation of the message instead, which
+others on the machine have too: whose it is must be guessed there from what else was seen on the CPU.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
-from itertools import takewhile
+from itertools import dropwhile, takewhile
 from typing import Final, NamedTuple, cast
 
 from harness.errors import Unsupported
@@ -36,9 +38,16 @@ SPECIAL: Final = (
     *("kmem_cache_alloc", "kmalloc"),
 )
 """Tracepoints with a program of their own."""
+MESSAGES: Final = "sk_data_ready"
+"""Where a message of nf_tables' trace reaches its socket; older kernels lack it."""
 NEAR: Final = 6
 """Innermost addresses of a stack among which nft_trace_notify() is searched for."""
 
+MULTICAST: Final = frozenset(
+    {"__netlink_sendskb", "do_one_broadcast", "netlink_broadcast", "netlink_broadcast_filtered"}
+    | {"nlmsg_notify", "nlmsg_multicast", "nfnetlink_send"}
+)
+"""By these a message of nf_tables' trace reaches its socket (net/netlink/af_netlink.c)."""
 SOFTIRQ: Final = frozenset({"handle_softirqs", "__do_softirq", "do_softirq", "__irq_exit_rcu"})
 """Callers of these were interrupted, and have nothing to do with what these call."""
 RECEPTION: Final = frozenset({"process_backlog", "__napi_poll", "napi_poll", "net_rx_action"})
@@ -65,7 +74,7 @@ class Stacks(BaseTracer):
     """A tracer by tracepoints, with the interface of :class:`~harness.tracer.tracer.Tracer`."""
 
     whole = False
-    known_by = (*BaseTracer.known_by, "heads")
+    known_by = (*BaseTracer.known_by, "heads", "listeners")
     engine_name = engines.TRACEPOINTS
     _surveyed: tuple[Function, ...] = ()
     _traced: frozenset[str] = frozenset()
@@ -86,6 +95,8 @@ class Stacks(BaseTracer):
                 super().__init__(kept.survey, loaded, undo, ring_bytes, events.Shape.VISITS)
                 attached = [self._attach(undo, "on_tracepoint", name) for name in PASSED_ON]
                 attached += [self._attach(undo, name, name) for name in (*ENDS, *SPECIAL)]
+                if not self._attach(undo, "on_message", MESSAGES):
+                    self._attach(undo, "on_allocated_message", "kmem_cache_alloc")
                 self._count = sum(attached)
             except PermissionError as error:
                 raise Unsupported(
@@ -104,6 +115,10 @@ class Stacks(BaseTracer):
         except FileNotFoundError:
             return False
         return True
+
+    def _listen(self, listeners: Iterable[int]) -> None:
+        for cookie in listeners:
+            self.maps["listeners"][U64.pack(cookie)] = U32.pack(1)
 
     def missed(self) -> int:
         """Number of runs of the programs that the kernel skipped, except those of :data:`ENDS`.
@@ -258,6 +273,10 @@ class _StackHistory:
         # A return address follows the call, which may be the last instruction of its function.
         names = [self._symbol(address - 1).partition(".")[0] for address in visit.stack]
         names = list(takewhile(lambda name: name not in SOFTIRQ, names))
+        if visit.event.kind == EventKind.RULE:
+            # The message has an sk_buff of its own; nft_trace_notify() may jump to what sends it, and not be there.
+            sending = next((place for place, name in enumerate(names) if name in MULTICAST), 0)
+            names = list(dropwhile(MULTICAST.__contains__, names[sending:]))
         # Innermost may be the allocator, or the tracer itself.
         first = next((place for place, name in enumerate(names) if name in self._numbers), len(names))
         chain = tuple(takewhile(self._numbers.__contains__, names[first:]))

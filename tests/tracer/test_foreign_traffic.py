@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -144,6 +147,80 @@ scenarios:
         for _ in range(BESIDE):
             seen = run(case, tracer)
             assert [str(outcome(one.packet, "device")) for one in seen] == ["accept", "accept"]
+
+
+BY_THE_KERNEL = "table inet reports { chain output { type filter hook output priority 0; }; }\n"
+SYSCTLS = {
+    "net.ipv4.icmp_ratelimit": 0,
+    "net.ipv4.neigh.lan0.retrans_time_ms": 10,
+    "net.ipv6.conf.lan0.disable_ipv6": 0,
+    "net.ipv6.conf.lan0.mldv2_unsolicited_report_interval": 10,
+}
+
+
+@contextmanager
+def sent_elsewhere_by(cause: str, lab: Lab, folder: Path) -> Iterator[TraceChains]:
+    """Another router, which traces what its kernel sends by itself: ICMP errors of a neighbour's timer, or MLD reports
+    of a kernel thread (addrconf_dad_work(), mld_ifc_work())."""
+    (folder / "reports.nft").write_text(BY_THE_KERNEL)
+    device, client = lab.device.namespace, lab.hosts["client"].namespace
+    for name, value in SYSCTLS.items():
+        device.call(partial(Path("/proc/sys", name.replace(".", "/")).write_text, str(value)))
+    with ExitStack() as stack:
+        tracing = TraceChains(lab.device, Ruleset.load(lab.device, folder / "reports.nft"))
+        sender = stack.enter_context(client.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        disabled = device.call(partial(os.open, "/proc/sys/net/ipv6/conf/lan0/disable_ipv6", os.O_WRONLY))
+        stack.callback(os.close, disabled)
+        child = os.fork()
+        if not child:
+            try:
+                for turn in count():
+                    if cause == "a timer":
+                        sender.sendto(b"?", (f"10.0.2.{16 + turn % 200}", 4242))
+                    else:
+                        os.pwrite(disabled, b"%d" % (turn % 2), 0)
+                    select.select([], [], [], 0.02 * (turn % 2) or 0.002)
+            finally:
+                os._exit(1)
+        stack.callback(os.waitpid, child, 0)
+        stack.callback(os.kill, child, signal.SIGKILL)
+        wait_until(tracing.read, 10, f"{cause} of the other router to send something")
+        yield tracing
+
+
+@pytest.mark.parametrize("cause", ["a timer", "a thread of the kernel"])
+def test_what_another_router_sends_by_itself_is_not_of_a_scenario(cause: str, lab: Lab, tmp_path: Path) -> None:
+    """It is sent by no process, and received from nowhere: only the namespace says whose it is.
+
+    A timer may meet programs that run, which are skipped then and counted: that run says nothing.
+    """
+    scenario = tmp_path / "scenarios/many.yaml"
+    scenario.parent.mkdir()
+    (scenario.parent / "open.nft").write_text(OPEN)
+    scenario.write_text(
+        """\
+lab: router
+ruleset: open.nft
+scenarios:
+  - name: Many packets, for half a second
+    send: {from: client, to: server, udp: {dport: 53}, count: 100, rate: 200/second}
+    expect: {verdict: accept, rule: policy}
+"""
+    )
+    (case,) = load(scenario)
+    assert isinstance(case, Case)
+    with Stacks(KernelCache(cache_dir())) as tracer, sent_elsewhere_by(cause, lab, tmp_path) as elsewhere:
+        elsewhere.read()
+        for _ in range(BESIDE):
+            try:
+                seen = run(case, tracer)
+            except BrokenMeasurement as broken:
+                if "missed" in str(broken):
+                    continue
+                raise
+            assert {str(outcome(one.packet, "device")) for one in seen} == {"accept"}
+            assert {step.chain for one in seen for step in one.packet.steps} == {"forward"}
+        assert [step for _, step in elsewhere.read() if step], "nothing was evaluated elsewhere meanwhile"
 
 
 def test_what_a_timer_sends_is_followed(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ PASSED_ON = (
         "neigh_resolve_output",
         "ip_do_fragment",
         "kfree_skb_reason",
+        "netlink_broadcast_filtered",
+        "nlmsg_notify",
     ),
 )
 OTHERS = (
@@ -33,6 +35,7 @@ OTHERS = (
     "raw_sendmsg",
     "ip_push_frames",
     "do_syscall_64",
+    "sock_def_readable",
 )
 NAMES = (*PASSED_ON, *OTHERS)
 FUNCTIONS = [
@@ -112,6 +115,22 @@ def test_what_another_process_sends_after_our_packet_was_received_is_left_out() 
     sending = ("nft_trace_notify", "nft_do_chain", "nf_hook_slow", "ip_local_out", "raw_sendmsg", "do_syscall_64")
     history.see(EventKind.RULE, 0, *sending, after_ours=True, ours=False)
     assert not [event for event in history.events() if event.kind == EventKind.RULE]
+
+
+def test_what_sends_a_message_of_the_trace_has_not_met_the_packet_that_it_is_about() -> None:
+    """On kernels whose nft_trace_notify() jumps to nfnetlink_send(), neither is on the stack."""
+    history = Tale()
+    history.send()
+    history.see(
+        EventKind.RULE,
+        0,
+        *("sock_def_readable", "netlink_broadcast_filtered", "nlmsg_notify", "nft_do_chain", "nf_hook_slow", "ip_rcv"),
+        *IN,
+    )
+    history.see(EventKind.VISIT, OURS, "__dev_queue_xmit", "ip_output", *IN, ifindex=2)
+    converted = history.events()
+    assert hops(converted)[-5:] == ["ip_rcv", "nf_hook_slow", "nft_do_chain", "ip_output", "__dev_queue_xmit"]
+    assert [event.packet for event in converted if event.kind == EventKind.RULE] == [OURS]
 
 
 def test_what_stands_on_the_stack_was_entered_once() -> None:
