@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,7 @@ import pytest
 from harness.model import result
 from harness.model.observation import ObservedPacket
 from harness.model.result import PacketResult, Result
+from harness.packets.headers import fields
 
 VARIABLE = "NFT_SHUFFLE"
 ALONE = ("--nft-fresh-labs", "--nft-cold", "-n", "1")
@@ -60,33 +61,42 @@ def essence(one: Result) -> tuple[object, ...]:
 
 
 def _of_packet(sent: PacketResult) -> tuple[object, ...]:
+    is_flow = sent.observation.flow is not None
+    is_stream = is_flow and fields(sent.seen.frame).get("protocol") == "tcp"
     mismatches = tuple((one.key, one.expected, one.seen) for one in sent.mismatches)
     if any(hop.function in BY_HASH for hop in sent.seen.hops):
         return (sent.action, sent.verdict, sent.with_, mismatches)
-    decided = tuple((step.chain_path, step.rule.text if step.rule else "") for step in sent.decided)
+    decided = ((step.chain_path, step.rule.text if step.rule else "") for step in sent.decided)
     return (
         sent.action,
         sent.verdict,
         sent.with_,
-        decided,
+        tuple(dict.fromkeys(decided) if is_stream else decided),
         mismatches,
-        tuple(_of_observed(sent.seen, scheduled=sent.observation.flow is not None)),
+        tuple(_of_observed(sent.seen, scheduled=is_flow, stream=is_stream)),
     )
 
 
-def _of_observed(packet: ObservedPacket, *, scheduled: bool) -> Iterator[object]:
+def _of_observed(packet: ObservedPacket, *, scheduled: bool, stream: bool) -> Iterator[object]:
     """Of a packet; where the scheduler has a part in it, the functions in no order and without :data:`SHARED`.
 
-    That is so for packets of programs (``scheduled``) and for those that kernel threads work on.
+    That is so for packets of programs (``scheduled``) and for those that kernel threads work on. A packet of TCP
+    (``stream``) is what TCP sends at once, by how fast the connection has been (tcp_tso_autosize() in
+    net/ipv4/tcp_output.c), and which is cut into segments later: of these only the kinds count, not how many there are.
     """
-    for step in packet.steps:
-        yield step.host, step.hook, step.chain_path, step.kind, step.verdict, step.target, step.rule and step.rule.text
-    hops = [(hop.host, hop.device, hop.function) for hop in packet.hops]
+    steps: Iterable[object] = (
+        (step.host, step.hook, step.chain_path, step.kind, step.verdict, step.target, step.rule and step.rule.text)
+        for step in packet.steps
+    )
+    hops: Iterable[object] = [(hop.host, hop.device, hop.function) for hop in packet.hops]
     if scheduled or any(hop.function in BY_THREADS for hop in packet.hops):
-        hops = sorted({hop for hop in hops if hop[2] not in SHARED})
+        hops = sorted({(hop.host, hop.device, hop.function) for hop in packet.hops if hop.function not in SHARED})
+    arrivals: Iterable[object] = ((one.host, one.device, len(one.frame)) for one in packet.deliveries)
+    if stream:
+        steps, arrivals = dict.fromkeys(steps), dict.fromkeys((one.host, one.device) for one in packet.deliveries)
+    yield from steps
     yield from hops
-    for arrival in packet.deliveries:
-        yield arrival.host, arrival.device, len(arrival.frame)
+    yield from arrivals
 
 
 def different(reference: Sequence[Result], others: Sequence[Result]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from harness.model.observation import Flow, Step, Verdict
 from harness.model.result import Result
 from tests import isolation
 
@@ -71,6 +72,42 @@ def test_a_path_chosen_by_a_hash_is_compared_by_its_outcome(make_result: Callabl
     one = with_functions(make_result(), "fib_multipath_hash")
     (failed,) = isolation.different([one], [msgspec.structs.replace(one, outcome="failed")])
     assert "failed" in failed
+
+
+TCP, UDP = (bytes(12) + b"\x08\x00" + bytes((0x45, 0, 0, 40, 0, 1, 0, 0, 64, proto)) + bytes(30) for proto in (6, 17))
+
+
+@pytest.mark.parametrize(
+    ("frame", "flow", "differ"),
+    [
+        pytest.param(TCP, True, False, id="a-stream"),
+        pytest.param(UDP, True, True, id="a-datagram"),
+        pytest.param(TCP, False, True, id="a-packet"),
+    ],
+)
+def test_only_a_stream_may_be_cut_into_more_segments(
+    make_result: Callable[..., Result], frame: bytes, flow: bool, differ: bool
+) -> None:
+    def cut(*segments: int, more: tuple[Step, ...] = ()) -> Result:
+        one = make_result()
+        (sent,) = one.sent
+        packet = msgspec.structs.replace(
+            sent.seen,
+            frame=frame,
+            steps=(*sent.seen.steps * len(segments), *more),
+            deliveries=tuple(
+                msgspec.structs.replace(sent.seen.deliveries[0], frame=bytes(segment)) for segment in segments
+            ),
+        )
+        observation = msgspec.structs.replace(
+            sent.observation, packets=(packet,), flow=Flow(result="answered", host="client") if flow else None
+        )
+        sent = msgspec.structs.replace(sent, observation=observation, decided=packet.steps)
+        return msgspec.structs.replace(one, sent=(sent,))
+
+    assert bool(list(isolation.different([cut(1514, 722)], [cut(1514, 1514, 722)]))) is differ
+    refused = msgspec.structs.replace(make_result().sent[0].decided[0], verdict=Verdict.DROP)
+    assert list(isolation.different([cut(1514, 722)], [cut(1514, 722, more=(refused,))]))
 
 
 def test_a_seed_gives_an_order(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,8 @@ def decisive(observation: Observation) -> ObservedPacket:
 
     Of a flow, which has several, the first that the ruleset refused, on its way or on the way back;
     when it let all pass, the first that was sent. Where its host sent that in segments or fragments, it is that of
-    them which arrived and met most rules: chains behind the defragmentation see one for all.
+    them which arrived and met most different rules: chains behind the defragmentation see one for all, and what TCP
+    sends at once may be cut into segments, each of which meets the same.
     """
     first = observation.injected[0]
     if observation.flow is not None:
@@ -94,8 +95,12 @@ def decisive(observation: Observation) -> ObservedPacket:
                 return packet
         if _in_pieces(first.frame):
             arrived = [one for one in observation.injected if arrivals(one)]
-            return max(arrived, key=lambda one: len(one.steps), default=first)
+            return max(arrived, key=_kinds_of_steps, default=first)
     return first
+
+
+def _kinds_of_steps(packet: ObservedPacket) -> int:
+    return len({(step.host, step.chain_path, step.kind, step.rule and step.rule.place) for step in packet.steps})
 
 
 def _in_pieces(frame: bytes) -> bool:

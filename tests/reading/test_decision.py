@@ -174,7 +174,8 @@ def test_of_pieces_it_is_the_one_that_met_most(data: bytes) -> None:
     first = changed(frame=data, steps=())
     lost = changed(number=1, steps=(step("accept"), step("accept")), deliveries=())
     most = changed(number=2, steps=(step("accept"),))
-    assert flow(first, lost, most) is most
+    in_segments = changed(number=3, steps=most.steps * 2)
+    assert flow(first, lost, most, in_segments) is most
     assert flow(changed(first, deliveries=()), lost) == changed(first, deliveries=())
 
 
