@@ -222,10 +222,10 @@ def test_a_packet_of_before_is_not_of_the_recording(
     late = 0
 
     @contextmanager
-    def with_another(*, hosts: Mapping[int, Host], senders: Iterable[int]) -> Iterator[TraceSession]:
+    def with_another(*, hosts: Mapping[int, Host], **more: Iterable[int]) -> Iterator[TraceSession]:
         if not is_recorded:
             send(hosts)
-        with watch(hosts=hosts, senders=senders) as session:
+        with watch(hosts=hosts, **more) as session:
             if is_recorded:
                 send(hosts)
             yield session
