@@ -95,7 +95,9 @@ class Stacks(BaseTracer):
                 super().__init__(kept.survey, loaded, undo, ring_bytes, events.Shape.VISITS)
                 attached = [self._attach(undo, "on_tracepoint", name) for name in PASSED_ON]
                 attached += [self._attach(undo, name, name) for name in (*ENDS, *SPECIAL)]
-                if not self._attach(undo, "on_message", MESSAGES):
+                self.knows_listeners = self._attach(undo, "on_message", MESSAGES)
+                """Whether an evaluation is known by the socket that is told of it, and not guessed."""
+                if not self.knows_listeners:
                     self._attach(undo, "on_allocated_message", "kmem_cache_alloc")
                 self._count = sum(attached)
             except PermissionError as error:
