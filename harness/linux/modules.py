@@ -258,4 +258,4 @@ def _is_built_in(name: str) -> bool:
 
 
 def _name(file: str) -> str:
-    return Path(file).name.partition(".")[0].replace("-", "_")
+    return file.rpartition("/")[2].partition(".")[0].replace("-", "_")

@@ -19,7 +19,6 @@ Source: Linux Documentation/driver-api/early-userspace/buffer-format.rst.
 
 from __future__ import annotations
 
-import re
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
@@ -187,7 +186,7 @@ def _with_dependencies(modules: Path, names: Iterable[str], *, optional: bool = 
 
 
 def _name(path: str) -> str:
-    return re.sub(r"\.ko(\.\w+)?$", "", Path(path).name).replace("-", "_")
+    return path.rpartition("/")[2].partition(".")[0].replace("-", "_")  # Path takes ten times as long
 
 
 def _unpacked(folder: str, modules: Iterable[Path]) -> Iterator[bytes]:
