@@ -7,6 +7,7 @@ reporting and stopping are xdist's own.
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import re
@@ -315,6 +316,9 @@ def _send(config: pytest.Config, distribution: Distribution) -> None:
     # the workers of one kernel.
     options.dist = "load" if options.dist in ("no", "each") else options.dist
     options.maxworkerrestart = "0"
+    # pytest has garbage collected twice at the end (_pytest/unraisableexception.py). No test runs here: what has been
+    # imported by now need not be looked at.
+    gc.freeze()
 
 
 def asked_nft(config: pytest.Config) -> str:
