@@ -91,10 +91,12 @@ class EffectReader:
         for frames, observations, left in groups:
             certain = self._timing.certain(left.steps, [len(frame.data) for frame in frames])
             counts = next(self._counts.reached(left.steps), False)
-            for frame, observation in zip(frames, observations, strict=True):
+            for number, (frame, observation) in enumerate(zip(frames, observations, strict=True), 1):
+                # What they left behind together is that of the last: by then it is known whether chance decides.
+                own = left if number == len(frames) else left._replace(hooks=(), elements={}, connections=())
                 found.append(
                     msgspec.structs.replace(
-                        self._effect(frame, observation, left),
+                        self._effect(frame, observation, own),
                         age_s=left.age_s,
                         certain_s=None if certain == inf else certain,
                         counts_connections=counts,

@@ -105,3 +105,14 @@ def test_a_packet_that_may_have_come_to_ct_count_says_so(text: str, counts: bool
     packet = builders.changed(hops=(), steps=(step,))
     left = LeftBehind.of(packet.steps, "device", {}, ())
     assert effect(packet, *rules, left=left).counts_connections is counts
+
+
+def test_what_packets_sent_together_left_behind_is_of_the_last() -> None:
+    packet, rule = decided("accept")
+    observed = builders.observation(packet)
+    left = LeftBehind(("forward accept",), (), {"inet t seen": ("192.0.2.1",)}, (TRACKED,))
+    first, last = EffectReader((rule,)).effects([((FRAME, FRAME), (observed, observed), left)])
+    assert (first.hooks, first.elements, first.connections) == ((), {}, ())
+    assert last.hooks == ("forward accept",)
+    assert last.elements == {"inet t seen": ("192.0.2.1",)}
+    assert len(last.connections) == 1
