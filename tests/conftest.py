@@ -24,6 +24,7 @@ from harness.model.result import LabInterface, LabPlan, OutcomeName, PacketResul
 from harness.ruleset.nft import Nft, NftError
 from harness.ruleset.process import LostError
 from harness.vm import images
+from tests import leftovers
 
 
 @pytest.fixture(autouse=True)
@@ -218,6 +219,14 @@ def step(verdict: Verdict, by: Rule | None) -> Step:
 
 CACHE = cache.cache_dir().parent
 """Asked for before pytester moves the home folder."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _leaves_the_cache_as_it_was() -> Iterator[None]:
+    """Over the whole run: what a test keeps in the cache, beside :data:`leftovers.KEPT`, it keeps in one of its own."""
+    before = leftovers.of(CACHE)
+    yield
+    assert not (left := leftovers.of(CACHE) - before), f"tests have left in the user's cache folder: {sorted(left)}"
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ def here(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Here]]
     monkeypatch.setattr(survivors, "SIMULATED", 100)  # the controller's work, which is slow in a guest
     monkeypatch.setattr(survivors, "POOLED", 60)
     monkeypatch.setattr(survivors, "MORE", 4)
-    monkeypatch.setattr("harness.mutate.known.FOLDER", f"mutants-{project.name}")  # nothing is known yet
+    monkeypatch.setattr("harness.mutate.known.cache_dir", lambda: project / "cache")  # nothing is known yet
     with Tracer(KernelCache(cache_dir())) as tracer:
 
         @contextmanager
