@@ -11,8 +11,10 @@ from harness.errors import BrokenMeasurement, HarnessError, Position, ScenarioEr
 from harness.experiment.resolution import Resolution
 from harness.judge.expectations import same_elements
 from harness.judge.flow import describe_connection, fits, numbers
-from harness.lab.lab import Lab
-from harness.ruleset import state
+from harness.judge.lateness import REMEDY
+from harness.lab.lab import Host, Lab
+from harness.model.observation import Connection, Lasting
+from harness.ruleset import conntrack, state
 from harness.ruleset.conntrack import connections
 from harness.ruleset.load import Ruleset
 from harness.ruleset.nft import Nft
@@ -113,7 +115,31 @@ class LeftBehind:
                 if stays is not None and late >= stays:
                     raise BrokenMeasurement(
                         f"{name} was read {late:.1f} s after the last packet, and its elements expire after {stays} s",
-                        remedy="run it on a machine that does less besides, for example with fewer workers (-n 1)",
+                        remedy=REMEDY,
+                    )
+
+    def lasting(self, host: Host) -> list[Lasting]:
+        """What expires on ``host``: elements and connections."""
+        ruleset = self._rulesets.get(host.name)
+        tracked = conntrack.lasting(host)
+        return [*(ruleset.lasting if ruleset else ()), *([tracked] if tracked else [])]
+
+    def _refuse_forgotten(self, expect: Expect, found: Mapping[str | None, Sequence[Connection]], sent: float) -> None:
+        """Raise :class:`BrokenMeasurement` where a connection that is missing may have expired before it was read."""
+        late = time.monotonic() - sent
+        missing = {host for host, number in numbers(expect.connections).items() if len(found[host]) < number}
+        if isinstance(expect.conntrack, Tracked) and not any(
+            fits(expect.conntrack, one) for one in found[expect.conntrack.host]
+        ):
+            missing.add(expect.conntrack.host)
+        for host in missing:
+            place = self._lab.hosts[host] if host else self._lab.device
+            for what, seconds, asked_by in self.lasting(place):
+                if asked_by == "ct" and late >= seconds:
+                    raise BrokenMeasurement(
+                        f"the connections of {place.name} were read {late:.1f} s after the last packet was sent, and "
+                        f"{what} stays {seconds:g} s",
+                        remedy=REMEDY,
                     )
 
     def of(self, expect: Expect, where: Where, *, sent: float, tracked: bool) -> dict[str, Any]:
@@ -132,6 +158,10 @@ class LeftBehind:
                 found = {"connections": connections(device), "listed": True}
         if others := {host for host in asked if host not in (None, device.name)}:
             found["elsewhere"] = {host: connections(self._lab.hosts[str(host)]) for host in others}
+        if asked:
+            here = found["connections"]
+            others = found.get("elsewhere", {})
+            self._refuse_forgotten(expect, {None: here, device.name: here, **others}, sent)
         try:
             elements = self._elements(expect.elements or ())
             self._refuse_expired(expect.elements or {}, elements, sent)

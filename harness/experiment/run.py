@@ -17,6 +17,7 @@ from harness.experiment.join import JoinContext, observe
 from harness.experiment.left_behind import LeftBehind, Where, placed
 from harness.experiment.resolution import Resolution, explain, unreached
 from harness.experiment.summaries import judged, which
+from harness.experiment.timetable import SHORTEST, Timetable
 from harness.experiment.unasked import Unasked
 from harness.judge.diagnoses import helpers, tracking
 from harness.judge.evidence import Evidence
@@ -31,7 +32,7 @@ from harness.lab.lab import Host, Lab, renew_neighbours
 from harness.lab.neighbours import Query
 from harness.lab.sockets import Bound, Programs
 from harness.model.fields import Keys
-from harness.model.observation import Flow, Observation, ObservedPacket, Step, Value
+from harness.model.observation import Flow, Observation, ObservedPacket, Pace, Step, Value
 from harness.packets.frames import Frame, build
 from harness.reading.decision import REFUSED, Outcome, arrivals, decisive, outcome, unsent
 from harness.reading.path import functions
@@ -89,6 +90,8 @@ class Measurement(Value, frozen=True, kw_only=True):
     ruleset: Ruleset
     network: Network
     """The lab as it was."""
+    pace: Pace = Pace()
+    """How it came, beside what the scenario asks for."""
     notes: tuple[str, ...] = ()
     """Sentences that are reported even when the packet is as expected."""
 
@@ -158,6 +161,7 @@ class Experiment:
         """The frames that steps have sent."""
         self._sent_at = 0.0
         """When the last packet was sent, by the monotonic clock."""
+        self._times = Timetable()
         self._entries: frozenset[bytes] = frozenset()
         self._scripts: list[tuple[Position, AnswerScript]] = []
 
@@ -205,10 +209,11 @@ class Experiment:
         """Run a step. Return a measurement of each of its packets; none for a step that sends none."""
         summaries: tuple[str, ...]
         observations: tuple[Observation, ...]
+        lates: Sequence[float] = ()
         match action:
             case SendAction(send=send):
                 frames = build(send, self._lab.network)
-                observations = self._send(frames, send.pace)
+                observations, lates = self._send(frames, send.pace)
                 summaries = tuple(which(place, observations) + frame.summary for place, frame in enumerate(frames))
             case ConnectAction(connect=called):
                 plan = flow.plan(called, self._lab.network)
@@ -224,6 +229,8 @@ class Experiment:
             case _:
                 self._prepare(action, where)
                 return ()
+        self._times.saw(observations)
+        paces = self._paces(observations, lates)
         expected = action.expected_of(len(observations))
         states = {
             keys: self._left.of(
@@ -243,9 +250,18 @@ class Experiment:
                 packet=decisive(observation),
                 ruleset=self.ruleset,
                 network=self.network,
+                pace=pace,
             )
-            for summary, observation, (keys, expect) in zip(summaries, observations, expected, strict=True)
+            for summary, observation, pace, (keys, expect) in zip(summaries, observations, paces, expected, strict=True)
         )
+
+    def _paces(self, observations: Sequence[Observation], lates: Sequence[float]) -> list[Pace]:
+        """How each packet came; ``lates`` are those of frames, of a flow it is what has passed until now."""
+        lasting = self._left.lasting(self._lab.device) if self._times.since_load >= SHORTEST else []
+        return [
+            self._times.pace(late, observation, lasting)
+            for late, observation in zip(lates or [self._times.late], observations, strict=True)
+        ]
 
     def _prepare(
         self,
@@ -256,6 +272,7 @@ class Experiment:
         match action:
             case NftAction() | ReloadAction() | FlushAction():
                 table = self._device_tracing.table
+                self._times.loaded_anew()
                 self._follow(apply(action, self._lab.device, self.ruleset, self._files, where, hidden=table))
             case ChangeAction(change=change):
                 with placed(where("change")):
@@ -274,7 +291,8 @@ class Experiment:
                 with placed(where("queue")):
                     self._programs.read_queue(reader)
             case WaitAction(wait=wait):
-                self._left.wait(wait, partial(where, "wait"))
+                with self._times.waiting():
+                    self._left.wait(wait, partial(where, "wait"))
             case _:
                 assert_never(action)
 
@@ -346,6 +364,7 @@ class Experiment:
         Whether it is again as at first. If not, nothing is as it was.
         """
         self.sent.clear()
+        self._times = Timetable()
         self._named.clear()
         device = self._lab.device
         if self._unasked.spoiled or device.netlink.neighbours() - self._entries:
@@ -380,26 +399,34 @@ class Experiment:
         seen = [Evidence(expect, Outcome(), one, decisive(one), rules) for one in observations]
         return any(tracking.needs_connections(one) or helpers.may_be_announced(one) for one in seen)
 
-    def _send(self, frames: Sequence[Frame], pace: float) -> tuple[Observation, ...]:
-        """Send frames, ``pace`` seconds from one to the next, and watch each to its end."""
+    def _send(self, frames: Sequence[Frame], pace: float) -> tuple[tuple[Observation, ...], list[float]]:
+        """Send frames, ``pace`` seconds from one to the next, and watch each to its end; and how late each was sent."""
         ways = {frame.way: self._senders.of(frame) for frame in frames}
         for frame in frames:
             self._neighbours.of_frame(frame)
         self.sent += (frame.data for frame in frames)
 
+        lates: list[float] = []
+        asked: list[float] = []
+
         def start(meanwhile: Callable[[], object]) -> None:
             turn = 0.0
-            for frame in frames:
+            for number, frame in enumerate(frames):
                 wait_for_turn(turn, meanwhile)
                 turn = time.monotonic() + pace
+                self._times.begin(pace if number else 0.0)
                 ways[frame.way].send(frame.data)
+                lates.append(self._times.late)
+                asked.append(self._times.asked)
 
-        return self._measure(
+        observations = self._measure(
             [way.cookie for way in ways.values()],
             start,
             injected=[frame.data for frame in frames],
             host=frames[0].sender,
         )
+        self._times.refuse_beyond_limit(observations, asked)
+        return observations, lates
 
     def _flow(self, plan: flow.FlowPlan, call: Call) -> Observation:
         """Have programs call each other and watch all packets of it to their end."""
@@ -411,14 +438,15 @@ class Experiment:
             answers.take(plan, arrived)
             call.advance()
 
-        (observation,) = self._measure(
-            [call.cookie],
-            lambda _: call.start(),
-            advance=advance,
-            injected=None,
-            host=plan.host,
-            failed=lambda: call.failed,
-        )
+        with self._times.programs():
+            (observation,) = self._measure(
+                [call.cookie],
+                lambda _: call.start(),
+                advance=advance,
+                injected=None,
+                host=plan.host,
+                failed=lambda: call.failed,
+            )
         ended = _ended(call, observation)
         observation = msgspec.structs.replace(observation, flow=ended)
         if blamed := unreached(observation, failed):

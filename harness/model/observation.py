@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -162,6 +163,28 @@ class Loss(Value, frozen=True, kw_only=True):
         """Everything lost; what entered and neither arrived nor was refused counts too."""
         unaccounted = abs(self.entered - self.received - self.refused)
         return unaccounted + self.refused + self.missed + self.untracked + self.trace
+
+
+class Lasting(NamedTuple):
+    """What expires, and after how long."""
+
+    what: str
+    """A noun, e.g. ``an element of set knocked``."""
+    seconds: float
+    asked_by: str = "ct"
+    """The word by which rules ask for it: ``@knocked``, or ``ct`` for a connection."""
+
+
+class Pace(NamedTuple):
+    """How a packet was sent, beside what its scenario asks for."""
+
+    late: float = 0.0
+    """Seconds by which its evaluation ended later behind the first packet of the scenario than the scenario asks, which
+    means packets to come at once, or as their `rate` or `interval` says."""
+    packets: int = 0
+    """Those that the lab has seen of the scenario until then, at most."""
+    lasting: tuple[Lasting, ...] = ()
+    """What may have expired in that time."""
 
 
 class Drop(Value, frozen=True, kw_only=True):

@@ -63,8 +63,13 @@ class Trial:
 
 
 def differing(case: Case, measurement: Measurement) -> tuple[Mismatch, ...]:
-    """Everything in which a packet of ``case`` differs from what is expected of it."""
+    """Everything in which a packet of ``case`` differs from what is expected of it.
+
+    Raises :class:`~harness.errors.BrokenMeasurement` where it may only do so because the machine was slow.
+    """
     from harness.judge.expectations import judge  # the controller judges nothing
+    from harness.judge.lateness import refuse_late
+    from harness.ruleset.listing import limits
 
     def at(keys: Keys) -> Position:
         return case.where(measurement.action, *measurement.keys, *keys[1:])
@@ -77,6 +82,8 @@ def differing(case: Case, measurement: Measurement) -> tuple[Mismatch, ...]:
         rules=measurement.ruleset.rules,
         policies=measurement.ruleset.policies,
     )
+    if found:
+        refuse_late(measurement.evidence, measurement.pace, limits(measurement.ruleset.listed))
     return tuple(msgspec.structs.replace(one, keys=(*measurement.keys, *one.keys[1:])) for one in found)
 
 

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
+from operator import attrgetter
 from pathlib import Path
 from typing import BinaryIO, Final, get_args
 
@@ -18,7 +19,7 @@ from harness.errors import Unsupported
 from harness.lab.lab import Host
 from harness.linux.netlink import Message, Netlink, attributes
 from harness.linux.nfnetlink import HEADER, NETLINK_NETFILTER, number, string
-from harness.model.observation import Connection, Direction
+from harness.model.observation import Connection, Direction, Lasting
 from harness.scenario.models.expect import ConntrackState
 
 IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE = 1 << 8 | 1, 1 << 8 | 2
@@ -67,6 +68,20 @@ def flush(host: Host) -> None:
     Raises :class:`~harness.errors.Unsupported` when this kernel does not list connections.
     """
     host.namespace.call(_flush)
+
+
+def lasting(host: Host) -> Lasting | None:
+    """The shortest time for which the kernel of ``host`` keeps a connection in some state, policies of rulesets aside;
+    None where it tracks none."""
+    times = host.namespace.call(_timeouts)
+    return min(times, key=attrgetter("seconds"), default=None)
+
+
+def _timeouts() -> list[Lasting]:
+    return [
+        Lasting(f"a connection by {path.name}", int(path.read_text()))
+        for path in Path("/proc/sys/net/netfilter").glob("nf_conntrack_*timeout*")
+    ]
 
 
 class Tracked:

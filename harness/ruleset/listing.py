@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 import msgspec
 
 from harness.errors import Position
-from harness.model.observation import Place
+from harness.model.observation import Lasting, Place
 
 
 class Chain(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,6 +173,43 @@ def read(listing: str, handles: Iterable[Handle] = ()) -> tuple[tuple[Chain, ...
                     blocks[rules[-1]] = inside
                 pending.clear()
     return tuple(chains), tuple(_with_blocks(rules, blocks, handles))
+
+
+_DURATION = re.compile(r"(\d+)(ms|[wdhms]?)")
+_SECONDS: Final = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1, "": 1, "ms": 0.001}
+_EXPIRING = re.compile(
+    r"^\t(?P<kind>set|map|ct timeout) (?P<name>\S+) \{"
+    r"|^\t\ttimeout (?P<of_set>\w+)$"
+    r"|^\t\tpolicy = \{(?P<policy>[^}]*)\}"
+    r"|(?<!\S)(?:add|update) @(?P<by>\S+) \{[^{}]*? timeout (?P<of_rule>\w+)",
+    re.MULTILINE,
+)
+
+
+def seconds(duration: str) -> float:
+    """What nft calls ``1h30m``."""
+    return sum(int(number) * _SECONDS[unit] for number, unit in _DURATION.findall(duration))
+
+
+def lasting(listing: str) -> tuple[Lasting, ...]:
+    """For how long elements of sets stay, and connections by policies of timeouts, as ``listing`` says; of each the
+    shortest."""
+    found: dict[str, Lasting] = {}
+    kind = name = ""
+    if "timeout" not in listing:
+        return ()
+    for one in _EXPIRING.finditer(listing):
+        if one["kind"]:
+            kind, name = one["kind"], one["name"]
+        elif one["policy"]:
+            times = [seconds(entry.rpartition(":")[2]) for entry in one["policy"].split(",") if ":" in entry]
+            lasts = Lasting(f"a connection by the {kind} {name}", min(times, default=0.0))
+            found[lasts.what] = lasts
+        else:
+            by = one["by"] or name
+            lasts = Lasting(f"an element of set {by}", seconds(one["of_set"] or one["of_rule"]), f"@{by}")
+            found[by] = min(lasts, found.get(by, lasts), key=attrgetter("seconds"))
+    return tuple(found.values())
 
 
 def _with_blocks(

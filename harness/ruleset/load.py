@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -14,7 +15,7 @@ import msgspec
 from harness.errors import Position, ScenarioError
 from harness.lab.lab import Host
 from harness.linux import modules
-from harness.model.observation import Place, Rule
+from harness.model.observation import Lasting, Place, Rule
 from harness.model.result import Policy
 from harness.nft_syntax import is_change
 from harness.project import Project
@@ -231,6 +232,11 @@ class Ruleset:
         return all(_stamp(path) == stamp for path, stamp in self._stamps.items()) and listing.without_table(
             self.nft.ruleset(), hidden
         ) == listing.without_table(self.listed, hidden)
+
+    @cached_property
+    def lasting(self) -> tuple[Lasting, ...]:
+        """What expires by itself, and after how long."""
+        return listing.lasting(self.listed)
 
     @property
     def nft(self) -> Nft:

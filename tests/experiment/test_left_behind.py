@@ -69,13 +69,7 @@ def test_what_may_have_expired_before_it_was_read_is_no_failure(
     )
     (case,) = load(tmp_path / "t.yaml")
     assert isinstance(case, Case)
-    observe = run.observe
-
-    def slowly(*arguments: Any, **more: Any) -> Any:
-        wait_for_turn(time.monotonic() + 1.5, lambda: None)
-        return observe(*arguments, **more)
-
-    monkeypatch.setattr(run, "observe", slowly)
+    read_late(monkeypatch)
     with Tracer(KernelCache(cache_dir())) as tracer:
         if is_refused:
             with pytest.raises(BrokenMeasurement, match=r"inet t s was read .* and its elements expire after 1 s"):
@@ -83,3 +77,56 @@ def test_what_may_have_expired_before_it_was_read_is_no_failure(
         else:
             (measured,) = run.run(case, tracer)
             assert measured.observation.elements == {"inet t s": ("192.0.2.5",)}
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("policy", "sysctls", "expected", "said"),
+    [
+        ("1", "{}", "conntrack: {status: [CONFIRMED]}", "by the ct timeout short stays 1 s"),
+        ("1", "{}", "connections: 1", "by the ct timeout short stays 1 s"),
+        ("", "{net.netfilter.nf_conntrack_udp_timeout: 1}", "connections: 1", "nf_conntrack_udp_timeout stays 1 s"),
+        ("1", "{}", "conntrack: none", ""),
+        ("", "{}", "conntrack: {status: [CONFIRMED]}", ""),
+        ("", "{}", "connections: 1", ""),
+    ],
+)
+def test_a_connection_that_may_have_expired_before_it_was_read_is_no_failure(
+    policy: str, sysctls: str, expected: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    define, use = "", "ct state new"
+    if policy:
+        define = f"\tct timeout short {{ protocol udp; policy = {{ unreplied : {policy}, replied : {policy} }}; }}\n"
+        use = 'udp dport 53 ct timeout set "short"'
+    (tmp_path / "t.nft").write_text(
+        f"table ip t {{\n{define}\tchain c {{\n\t\ttype filter hook input priority 0\n\t\t{use}\n\t}}\n}}\n"
+    )
+    (tmp_path / "t.yaml").write_text(
+        "lab:\n  hosts:\n    client: {interfaces: {eth0: [192.0.2.5/24]}}\n"
+        f"    device: {{interfaces: {{eth0: [192.0.2.10/24]}}, sysctls: {sysctls}}}\n"
+        '  links: [["client:eth0", "device:eth0"]]\n  device: device\n'
+        "ruleset: t.nft\nscenarios:\n  - name: one\n    send: {from: client, to: device, udp: {dport: 53}}\n"
+        f"    expect: {{verdict: accept, {expected}}}\n"
+    )
+    (case,) = load(tmp_path / "t.yaml")
+    assert isinstance(case, Case), case
+    read_late(monkeypatch)
+    with Tracer(KernelCache(cache_dir())) as tracer:
+        if said:
+            with pytest.raises(
+                BrokenMeasurement, match=rf"connections of device were read .* and a connection .*{said}"
+            ):
+                run.run(case, tracer)
+        else:
+            assert run.run(case, tracer)
+
+
+def read_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The join takes longer than what packets leave behind stays."""
+    observe = run.observe
+
+    def slowly(*arguments: Any, **more: Any) -> Any:
+        wait_for_turn(time.monotonic() + 1.5, lambda: None)
+        return observe(*arguments, **more)
+
+    monkeypatch.setattr(run, "observe", slowly)

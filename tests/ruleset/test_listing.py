@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.ruleset.listing import Chain, Handle, read, tables, without_table
+from harness.ruleset.listing import Chain, Handle, lasting, read, seconds, tables, without_table
 
 LISTING = """\
 table inet filter { # handle 3
@@ -119,3 +119,45 @@ def test_a_listing_without_a_table_has_no_handles_of_tables() -> None:
     assert left.startswith("table netdev early {\n")
     assert "filter {" not in left
     assert without_table(LISTING, "other").count("# handle") == LISTING.count("# handle") - 2
+
+
+TIMED = """\
+table inet filter { # handle 3
+	set blocked {
+		type ipv4_addr
+		flags dynamic,timeout
+		timeout 1h30m
+	}
+
+	map sticky {
+		typeof ip saddr : ip daddr
+		flags dynamic,timeout
+	}
+
+	ct timeout brief { # handle 2
+		protocol udp
+		l3proto ip
+		policy = { unreplied : 5, replied : 1m40s }
+	}
+
+	chain c {
+		type filter hook input priority 0; policy accept;
+		tcp dport 22 add @blocked { ip saddr timeout 10s } drop
+		add @sticky { ip saddr timeout 500ms : 10.0.0.1 }
+		add @never { ip saddr } comment "timeout 3s"
+	}
+}
+"""
+
+
+def test_what_expires_and_when_at_the_soonest() -> None:
+    assert lasting(TIMED) == (
+        ("an element of set blocked", 10, "@blocked"),
+        ("a connection by the ct timeout brief", 5, "ct"),
+        ("an element of set sticky", 0.5, "@sticky"),
+    )
+    assert lasting(LISTING) == ()
+
+
+def test_durations() -> None:
+    assert [seconds(one) for one in ("5", "5s", "1h30m", "1d", "500ms", "1m40s")] == [5, 5, 5400, 86400, 0.5, 100]

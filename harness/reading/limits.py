@@ -1,0 +1,101 @@
+"""Limits of rules: how much they let pass at once, and how soon that comes back.
+
+A limit is a bucket of tokens, full when it is loaded, that fills with the time between two packets (nft_limit_eval() in
+net/netfilter/nft_limit.c; xt_limit.c and xt_hashlimit.c for iptables). How much time that is depends on the machine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+import msgspec
+
+from harness.model.observation import Rule, Step
+from harness.reading.clauses import clauses, holds
+from harness.reading.elements import plain
+
+_SECONDS: Final = {"second": 1, "sec": 1, "s": 1, "minute": 60, "min": 60, "m": 60, "hour": 3600, "h": 3600}
+_SECONDS_TOO: Final = {"day": 86400, "d": 86400, "week": 604800}
+_UNITS: Final = {"bytes": 1, "kbytes": 1 << 10, "mbytes": 1 << 20, "gbytes": 1 << 30}
+_LIMIT: Final = re.compile(
+    r"(?<!\S)limit rate (?P<over>over )?(?P<rate>\d+)(?: (?P<unit>[kmg]?bytes))?/(?P<per>[a-z]+)"
+    r"(?: burst (?P<burst>\d+) (?P<of>[kmg]?bytes|packets))?"
+)
+_OF_IPTABLES: Final = re.compile(
+    r"(?<!\S)--(?:limit|hashlimit(?P<over>-above)?(?:-upto)?) (?P<rate>\d+)(?P<unit>b?)/(?P<per>[a-z]+)"
+)
+_BURST_OF_IPTABLES: Final = re.compile(r"--(?:hash)?limit-burst (?P<burst>\d+)")
+BURST: Final = 5
+"""Packets, where none is given (NFT_LIMIT_PKT_BURST_DEFAULT; XT_LIMIT_BURST in include/uapi of iptables)."""
+
+
+class Limit(NamedTuple):
+    """What a rule lets pass."""
+
+    text: str
+    before: str
+    """The rule's text before it."""
+    burst: int
+    """At once: packets, or bytes."""
+    token: float
+    """Seconds in which the next one, packet or byte, may pass."""
+    bytes: bool
+    over: bool
+    """Whether the rule matches what is more than that."""
+    shared: bool
+    """Whether it is one for all packets that come to it, and not one for each element of a set."""
+
+
+_NAMED: Final = re.compile(r'(?<!\S)limit name "?(?P<name>[\w./-]+)"?')
+
+
+def spelled_out(rule: Rule, named: Mapping[str, str]) -> Rule:
+    """``rule`` with what a limit by name says: that of ``named``, by family, table and name."""
+    found = _NAMED.search(rule.text)
+    known = named.get(f"{rule.family} {rule.table} {found['name']}") if found else None
+    return msgspec.structs.replace(rule, text=_NAMED.sub(known, rule.text, count=1)) if known else rule
+
+
+@lru_cache(4096)
+def limit_of(rule: Rule) -> Limit | None:
+    """The first limit of ``rule``, by a rate that it states itself; None where it has none."""
+    text = plain(rule.text)
+    if found := _LIMIT.search(text):
+        unit = _UNITS[found["unit"]] if found["unit"] else 1
+        rate = int(found["rate"]) * unit
+        burst = int(found["burst"]) * _UNITS.get(found["of"], 1) if found["burst"] else 0
+        return Limit(
+            text=found[0],
+            before=text[: found.start()],
+            # The bucket of a limit by bytes has room for those of a unit of time and the burst (nft_limit_init()).
+            burst=rate + burst if found["unit"] else burst or BURST,
+            token=_seconds(found["per"]) / rate if rate else 0.0,
+            bytes=bool(found["unit"]),
+            over=bool(found["over"]),
+            shared=text[: found.start()].count("{") == text[: found.start()].count("}"),
+        )
+    if found := _OF_IPTABLES.search(rule.written):
+        burst_of = _BURST_OF_IPTABLES.search(rule.written)
+        return Limit(
+            text=found[0],
+            before="",
+            burst=0 if found["unit"] else int(burst_of["burst"]) if burst_of else BURST,
+            token=_seconds(found["per"]) / max(int(found["rate"]), 1),
+            bytes=bool(found["unit"]),
+            over=bool(found["over"]),
+            shared=False,
+        )
+    return None
+
+
+def _seconds(unit: str) -> int:
+    return (_SECONDS | _SECONDS_TOO).get(unit, 1)
+
+
+def may_come_behind(text: str, first: Step) -> bool:
+    """Whether a packet whose headers ``first`` has may come to what stands behind ``text``, the beginning of a rule: no
+    match in it certainly fails."""
+    return not any(holds(match, first) is False for match in clauses(text))
