@@ -92,18 +92,18 @@ class Measuring:
         self.is_fresh = True
         """Whether the state is that of the ruleset just loaded."""
         self._state = State(stage)
-        self._reader = EffectReader(stage.ruleset.rules, self._state.lasting)
+        self._reader = EffectReader(stage.ruleset.rules, self._state.timed)
 
     @property
     def loaded(self) -> Loaded:
         """The ruleset."""
-        return loaded(self.stage, self._state.lasting)
+        return loaded(self.stage, self._state.timed)
 
     def follow(self) -> None:
         """Know the stage's ruleset, which is another one and as just loaded."""
         self.is_fresh = True
         self._state.follow()
-        self._reader = EffectReader(self.stage.ruleset.rules, self._state.lasting)
+        self._reader = EffectReader(self.stage.ruleset.rules, self._state.timed)
 
     def measure(self, packets: Sequence[Packet]) -> list[Effects]:
         """The effects of the first of ``packets``: as many as could be sent from a fresh state, at least of one.

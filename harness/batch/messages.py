@@ -108,8 +108,8 @@ class Traced(msgspec.Struct, frozen=True, kw_only=True):
     """Of the device, by their indexes."""
 
 
-class Lasting(msgspec.Struct, frozen=True, kw_only=True):
-    """What a ruleset has besides its rules that time changes."""
+class Timed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a ruleset has besides its rules that depends on time."""
 
     limits: Mapping[str, str] = {}
     """Named limits by family, table and name, as a rule would have them: ``limit rate 5/second burst 5 packets``."""
@@ -127,7 +127,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
     policies: tuple[Policy, ...]
     whole: bool = True
     """Whether functions are watched, and not tracepoints only."""
-    lasting: Lasting = Lasting()
+    timed: Timed = Timed()
     traced: Traced | None = None
     """Where packets are sifted: the answers are then :class:`Sifted`."""
 

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, Self
 
 import msgspec
 
-from harness.batch.messages import Effect, Lasting
+from harness.batch.messages import Effect, Timed
 from harness.batch.reached import Statements
 from harness.batch.timing import Timing
 from harness.errors import BrokenMeasurement
@@ -33,7 +33,7 @@ from harness.reading.rules import bare
 from harness.recording import chance
 from harness.recording.sample import NotRecordableError, Sample
 
-NOTHING: Final = Lasting()
+UNTIMED: Final = Timed()
 _COUNT: Final = re.compile(r"\bct count\b")
 _LOG: Final = re.compile(r'\blog\b(?: prefix "[^"]*"| group \d+| level \w+)*')
 
@@ -72,9 +72,9 @@ Group = tuple[Sequence[Frame], Sequence[Observation], LeftBehind]
 class EffectReader:
     """Reads observations of packets that came to a ruleset with ``rules``."""
 
-    def __init__(self, rules: tuple[Rule, ...], lasting: Lasting = NOTHING) -> None:
+    def __init__(self, rules: tuple[Rule, ...], timed: Timed = UNTIMED) -> None:
         self._rules = rules
-        self._timing = Timing(rules, lasting)
+        self._timing = Timing(rules, timed)
         self._counts = Statements(rules, _counts)
         self._is_drawn = chance.decides(rules)
         self._may_be_refused = chance.may_refuse(rules)

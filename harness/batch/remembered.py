@@ -10,7 +10,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from harness.batch.reached import Statements
-from harness.batch.timing import lasting
+from harness.batch.timing import timed
 from harness.errors import Unsupported
 from harness.model.observation import Connection, Place, Rule, Step
 from harness.reading.rules import bare
@@ -90,12 +90,12 @@ class State:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self.remembered = Remembered(stage.ruleset)
-        self.lasting = lasting(stage.ruleset)
-        """What time changes of the ruleset."""
+        self.timed = timed(stage.ruleset)
+        """What of the ruleset depends on time."""
         self._tracked = conntrack.Tracked(stage.device)
         self._fresh: float | None = time.monotonic()
         """When the ruleset was as just loaded; None where that is not known."""
-        if self.lasting.loaded is not None:
+        if self.timed.loaded is not None:
             self._renew()  # time has passed since it was loaded
 
     def follow(self) -> None:
@@ -109,7 +109,7 @@ class State:
 
     def begin(self) -> None:
         """A packet is sent now, the first since :meth:`forget`."""
-        if self.lasting.loaded is None:
+        if self.timed.loaded is None:
             self._fresh = time.monotonic()
 
     def left_by(self, steps: Sequence[Step]) -> tuple[dict[str, tuple[str, ...]], tuple[Connection, ...]]:
@@ -132,7 +132,7 @@ class State:
             self._tracked.flush()
         except Unsupported:
             return False
-        if self.remembered.is_changed(steps) or (self.lasting.loaded or inf) < 2 * self.age:
+        if self.remembered.is_changed(steps) or (self.timed.loaded or inf) < 2 * self.age:
             return self._renew()
         self.begin()
         return True

@@ -180,7 +180,7 @@ class Sifting:
     @property
     def loaded(self) -> Loaded:
         """The ruleset."""
-        return msgspec.structs.replace(loaded(self._inner, self._state.lasting), traced=self._inner.traced)
+        return msgspec.structs.replace(loaded(self._inner, self._state.timed), traced=self._inner.traced)
 
     def follow(self) -> None:
         """Know the stage's ruleset, which is another one and as just loaded."""

@@ -106,7 +106,7 @@ class _Reading:
         ruleset = Ruleset(loaded.traced.chains, loaded.rules)
         steps = TraceSteps(self._device, ruleset, loaded.traced.table, loaded.traced.interfaces)
         self._sightings = SightingReader(steps, self._device, loaded.kernel)
-        self._effects = EffectReader(loaded.rules, loaded.lasting)
+        self._effects = EffectReader(loaded.rules, loaded.timed)
 
     def effects(self, packet: Sequence[Sequence[Frame]], sifted: Sifted) -> Effects:
         """The effects of ``packet``."""

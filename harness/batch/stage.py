@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
-from harness.batch.messages import Lasting, Loaded
+from harness.batch.messages import Loaded, Timed
 from harness.errors import HarnessError
 from harness.lab import neighbours
 
@@ -67,14 +67,14 @@ def prepare(stage: Stage) -> None:
     neighbours.hold(stage.device)
 
 
-def loaded(stage: Stage, lasting: Lasting) -> Loaded:
+def loaded(stage: Stage, timed: Timed) -> Loaded:
     """The ruleset of the device of ``stage``."""
     return Loaded(
         kernel=os.uname().release,
         rules=stage.ruleset.rules,
         policies=stage.ruleset.policies,
         whole=stage.watches_functions,
-        lasting=lasting,
+        timed=timed,
     )
 
 

@@ -12,7 +12,7 @@ from harness.judge.lateness import REMEDY
 from harness.judge.unmet import place
 from harness.model.observation import Lasting, Observation, Pace
 from harness.model.observation import Place as RulePlace
-from harness.reading.limits import limit_of
+from harness.reading.limits import limits_of
 from harness.text import counted
 
 SHORTEST = 1.0
@@ -91,15 +91,16 @@ class Timetable:
         """
         for observation, seconds in zip(observations, asked, strict=True):
             for step in observation.injected[0].steps:
-                if step.rule is None or step.host != observation.device or not (limit := limit_of(step.rule)):
+                if step.rule is None or step.host != observation.device:
                     continue
-                if limit.bytes or limit.over or not limit.shared or not limit.token:
+                limits = [one for one in limits_of(step.rule) if one.shared and one.token]
+                if not limits or any(one.bytes or one.over for one in limits):
                     continue
                 self._passed[step.rule.place] += 1
-                most = limit.burst + int(seconds / limit.token + 1e-9)
-                if self._passed[step.rule.place] > most:
+                least, limit = min((one.burst + int(seconds / one.token + 1e-9), one) for one in limits)
+                if self._passed[step.rule.place] > least:
                     raise BrokenMeasurement(
                         f"`{limit.text}` ({place(step.rule)}) let {counted(self._passed[step.rule.place], 'packet')} "
-                        f"pass, and not {most}, because they came later than the scenario asks",
+                        f"pass, and not {least}, because they came later than the scenario asks",
                         remedy=REMEDY,
                     )

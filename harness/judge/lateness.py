@@ -16,7 +16,7 @@ from harness.judge.evidence import Evidence
 from harness.judge.unmet import evaluations_of, place
 from harness.model.observation import Pace, Rule
 from harness.reading.elements import changes_headers, plain
-from harness.reading.limits import Limit, limit_of, may_come_behind, spelled_out
+from harness.reading.limits import Limit, limits_of, may_come_behind
 from harness.reading.rules import bare
 
 REMEDY: Final = "run it on a machine that does less besides, for example with fewer workers (-n 1)"
@@ -37,9 +37,8 @@ def refuse_late(evidence: Evidence, pace: Pace, named: Mapping[str, str] = Mappi
     """
     if pace.late <= 0:
         return
-    for rule in evidence.rules:
-        limit = limit_of(spelled_out(rule, named))
-        if limit is None or pace.late < limit.token:
+    for rule, limit in ((one, limit) for one in evidence.rules for limit in limits_of(one, named)):
+        if not limit.token or pace.late < limit.token:
             continue
         came = pace.packets * (LONGEST_PACKET if limit.bytes else 1)
         if came > limit.burst and _concerns(rule, limit, evidence):

@@ -7,11 +7,10 @@ net/netfilter/nft_limit.c; xt_limit.c and xt_hashlimit.c for iptables). How much
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final, NamedTuple
-
-import msgspec
 
 from harness.model.observation import Rule, Step
 from harness.reading.clauses import clauses, holds
@@ -23,9 +22,10 @@ _UNITS: Final = {"bytes": 1, "kbytes": 1 << 10, "mbytes": 1 << 20, "gbytes": 1 <
 _LIMIT: Final = re.compile(
     r"(?<!\S)limit rate (?P<over>over )?(?P<rate>\d+)(?: (?P<unit>[kmg]?bytes))?/(?P<per>[a-z]+)"
     r"(?: burst (?P<burst>\d+) (?P<of>[kmg]?bytes|packets))?"
+    r"|(?<!\S)limit name (?P<name>[\w./-]+)"
 )
 _OF_IPTABLES: Final = re.compile(
-    r"(?<!\S)--(?:limit|hashlimit(?P<over>-above)?(?:-upto)?) (?P<rate>\d+)(?P<unit>b?)/(?P<per>[a-z]+)"
+    r"(?<!\S)--(?:limit|hashlimit(?P<over>-above)?(?:-upto)?) (?P<rate>\d+)(?P<unit>[kmg]?b?)/(?P<per>[a-z]+)"
 )
 _BURST_OF_IPTABLES: Final = re.compile(r"--(?:hash)?limit-burst (?P<burst>\d+)")
 BURST: Final = 5
@@ -39,56 +39,66 @@ class Limit(NamedTuple):
     before: str
     """The rule's text before it."""
     burst: int
-    """At once: packets, or bytes."""
+    """At once: packets, or bytes; 0 if that is not known."""
     token: float
-    """Seconds in which the next one, packet or byte, may pass."""
+    """Seconds in which the next one, packet or byte, may pass; 0 if that is not known."""
     bytes: bool
     over: bool
     """Whether the rule matches what is more than that."""
     shared: bool
     """Whether it is one for all packets that come to it, and not one for each element of a set."""
+    name: str = ""
+    """Of one that is declared by itself: its tokens are those of all rules that name it."""
 
 
-_NAMED: Final = re.compile(r'(?<!\S)limit name "?(?P<name>[\w./-]+)"?')
+def limits_of(rule: Rule, named: Mapping[str, str] = MappingProxyType({})) -> tuple[Limit, ...]:
+    """The limits of ``rule``, in order; ``named`` are the texts of those with a name, by family, table and name."""
+    return tuple(_of_name(one, rule, named) if one.name else one for one in _written(rule))
 
 
-def spelled_out(rule: Rule, named: Mapping[str, str]) -> Rule:
-    """``rule`` with what a limit by name says: that of ``named``, by family, table and name."""
-    found = _NAMED.search(rule.text)
-    known = named.get(f"{rule.family} {rule.table} {found['name']}") if found else None
-    return msgspec.structs.replace(rule, text=_NAMED.sub(known, rule.text, count=1)) if known else rule
+def _of_name(limit: Limit, rule: Rule, named: Mapping[str, str]) -> Limit:
+    found = _LIMIT.match(named.get(f"{rule.family} {rule.table} {limit.name}", ""))
+    return _limit(found, limit.before)._replace(name=limit.name) if found else limit
 
 
 @lru_cache(4096)
-def limit_of(rule: Rule) -> Limit | None:
-    """The first limit of ``rule``, by a rate that it states itself; None where it has none."""
+def _written(rule: Rule) -> tuple[Limit, ...]:
     text = plain(rule.text)
-    if found := _LIMIT.search(text):
-        unit = _UNITS[found["unit"]] if found["unit"] else 1
-        rate = int(found["rate"]) * unit
-        burst = int(found["burst"]) * _UNITS.get(found["of"], 1) if found["burst"] else 0
-        return Limit(
-            text=found[0],
-            before=text[: found.start()],
-            # The bucket of a limit by bytes has room for those of a unit of time and the burst (nft_limit_init()).
-            burst=rate + burst if found["unit"] else burst or BURST,
-            token=_seconds(found["per"]) / rate if rate else 0.0,
-            bytes=bool(found["unit"]),
-            over=bool(found["over"]),
-            shared=text[: found.start()].count("{") == text[: found.start()].count("}"),
-        )
-    if found := _OF_IPTABLES.search(rule.written):
-        burst_of = _BURST_OF_IPTABLES.search(rule.written)
-        return Limit(
+    found = tuple(_limit(one, text[: one.start()]) for one in _LIMIT.finditer(text))
+    return found or tuple(_of_iptables(rule.written))
+
+
+def _limit(found: re.Match[str], before: str) -> Limit:
+    shared = before.count("{") == before.count("}")
+    if found["name"]:
+        return Limit(found[0], before, burst=0, token=0.0, bytes=False, over=False, shared=shared, name=found["name"])
+    rate = int(found["rate"]) * (_UNITS[found["unit"]] if found["unit"] else 1)
+    burst = int(found["burst"]) * _UNITS.get(found["of"], 1) if found["burst"] else 0
+    return Limit(
+        text=found[0],
+        before=before,
+        # The bucket of a limit by bytes has room for those of a unit of time and the burst (nft_limit_init()).
+        burst=rate + burst if found["unit"] else burst or BURST,
+        token=_seconds(found["per"]) / rate if rate else 0.0,
+        bytes=bool(found["unit"]),
+        over=bool(found["over"]),
+        shared=shared,
+    )
+
+
+def _of_iptables(written: str) -> Iterator[Limit]:
+    """The limit of a rule as iptables-save writes it; nothing is known of one by bytes."""
+    if found := _OF_IPTABLES.search(written):
+        burst = _BURST_OF_IPTABLES.search(written)
+        yield Limit(
             text=found[0],
             before="",
-            burst=0 if found["unit"] else int(burst_of["burst"]) if burst_of else BURST,
-            token=_seconds(found["per"]) / max(int(found["rate"]), 1),
+            burst=0 if found["unit"] else int(burst["burst"]) if burst else BURST,
+            token=0.0 if found["unit"] else _seconds(found["per"]) / max(int(found["rate"]), 1),
             bytes=bool(found["unit"]),
             over=bool(found["over"]),
             shared=False,
         )
-    return None
 
 
 def _seconds(unit: str) -> int:

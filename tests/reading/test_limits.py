@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from harness.packets.headers import framed
-from harness.reading.limits import limit_of, may_come_behind
+from harness.reading.limits import Limit, limits_of, may_come_behind
 from tests.builders import frame, rule, step
 
 
@@ -22,8 +22,7 @@ from tests.builders import frame, rule, step
     ],
 )
 def test_how_much_passes_at_once_and_when_the_next(text: str, burst: int, token: float) -> None:
-    found = limit_of(rule(text))
-    assert found
+    (found,) = limits_of(rule(text))
     assert (found.burst, found.token) == (burst, pytest.approx(token))
     assert found.over is (" over " in text)
     assert found.bytes is ("bytes/" in text)
@@ -39,16 +38,38 @@ def test_how_much_passes_at_once_and_when_the_next(text: str, burst: int, token:
     ],
 )
 def test_those_of_iptables_stand_where_it_is_written(written: str, burst: int, token: float) -> None:
-    found = limit_of(msgspec.structs.replace(rule('xt match "limit" counter accept'), written=written))
-    assert found
+    (found,) = limits_of(msgspec.structs.replace(rule('xt match "limit" counter accept'), written=written))
     assert (found.burst, found.token) == (burst, pytest.approx(token))
 
 
 @pytest.mark.parametrize(
-    "text", ["tcp dport 22 accept", 'accept comment "limit rate 5/second"', 'limit name "slow" drop']
+    "text", ["tcp dport 22 accept", 'accept comment "limit rate 5/second"', 'log prefix "limit name x " drop']
 )
-def test_what_is_no_rate_of_its_own(text: str) -> None:
-    assert limit_of(rule(text)) is None
+def test_what_is_no_limit(text: str) -> None:
+    assert limits_of(rule(text)) == ()
+
+
+def test_a_limit_with_a_name_is_what_its_declaration_says() -> None:
+    named = {"inet filter slow": "limit rate over 2/minute burst 3 packets", "ip filter slow": "limit rate 9/second"}
+    (found,) = limits_of(rule('tcp dport 22 limit name "slow" drop'), named)
+    assert found == Limit("limit rate over 2/minute burst 3 packets", "tcp dport 22 ", 3, 30, False, True, True, "slow")
+
+
+@pytest.mark.parametrize("text", ['limit name "other" drop', 'limit name ip saddr map { 192.0.2.1 : "slow" } drop'])
+def test_nothing_is_known_of_a_limit_that_is_not_declared(text: str) -> None:
+    (found,) = limits_of(rule(text), {"inet filter slow": "limit rate 2/minute"})
+    assert (found.burst, found.token) == (0, 0)
+
+
+def test_all_limits_of_a_rule_in_order() -> None:
+    text = "add @seen { ip saddr limit rate 2/minute burst 1 packets } limit rate 4/second burst 9 packets accept"
+    assert [(one.burst, one.token, one.shared) for one in limits_of(rule(text))] == [(1, 30, False), (9, 0.25, True)]
+
+
+def test_nothing_is_known_of_a_limit_of_iptables_by_bytes() -> None:
+    written = "-m hashlimit --hashlimit-above 512kb/s --hashlimit-name bulk -j DROP"
+    (found,) = limits_of(msgspec.structs.replace(rule('xt match "hashlimit" counter drop'), written=written))
+    assert (found.burst, found.token, found.bytes) == (0, 0, True)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +87,6 @@ def test_a_packet_comes_to_a_limit_unless_a_match_before_it_fails(text: str, may
     """The packet goes to port 443 by TCP."""
     first = msgspec.structs.replace(step("accept"), headers=frame()[14:])
     assert framed(first.headers)[14:] == first.headers
-    limit = limit_of(rule(text))
+    (limit,) = limits_of(rule(text))
     assert limit
     assert may_come_behind(limit.before, first) is may
