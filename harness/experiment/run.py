@@ -345,7 +345,10 @@ class Experiment:
 
         Whether that could be done; if not, nothing is as it was.
         """
-        return self.ruleset.renew(self._files.paths, self._files.defines, self._device_tracing.anew())
+        is_renewed = self.ruleset.renew(self._files.paths, self._files.defines, self._device_tracing.anew())
+        if is_renewed:
+            self._times = Timetable()
+        return is_renewed
 
     def rename(self, ruleset: Ruleset) -> None:
         """Observe the device under test with ``ruleset``, which it has loaded: one with the same chains and modules."""
