@@ -3,9 +3,9 @@
  * Tracepoints, for a kernel without probes on functions.
  *
  * Hooks the raw tracepoints that have an sk_buff (harness/tracer/stacks.py lists them), those of
- * the allocator, and the one where a socket is told of data; emits EVENT_VISIT, EVENT_RECEIVED,
- * EVENT_CONSUMED, EVENT_DROP and EVENT_RULE, each with the stack there, which shows what functions
- * the packet is in. stacks.py derives hops from that.
+ * the allocator, and sk_data_ready, where data is queued to a socket; emits EVENT_VISIT,
+ * EVENT_RECEIVED, EVENT_CONSUMED, EVENT_DROP and EVENT_RULE, each with the stack there, which shows
+ * what functions the packet is in. stacks.py derives hops from that.
  *
  * A copy that shares its data is known by skb->head. That addresses, of packets and of data, are
  * allocated anew is known from the tracepoints of the allocator.

@@ -8,8 +8,6 @@ from itertools import groupby
 from math import inf
 from typing import Final, NamedTuple, Self
 
-import msgspec
-
 from harness.batch.messages import Effect, Timed
 from harness.batch.reached import Statements
 from harness.batch.timing import Timing
@@ -42,7 +40,6 @@ class LeftBehind(NamedTuple):
     """What a step left behind, and where chains decided."""
 
     hooks: tuple[str, ...]
-    came: tuple[Place, ...]
     elements: Mapping[str, tuple[str, ...]]
     connections: tuple[Connection, ...]
     steps: tuple[Step, ...] = ()
@@ -62,7 +59,7 @@ class LeftBehind(NamedTuple):
         """With ``steps``, all that were reported meanwhile; those of the host ``device`` are those of the ruleset."""
         hooks = (f"{step.hook} {step.verdict}" for step in steps if step.verdict in FINAL)
         own = tuple(step for step in steps if step.host == device)
-        return cls(tuple(one for one, _ in groupby(hooks)), tuple(map(_place, own)), elements, connections, own, age_s)
+        return cls(tuple(one for one, _ in groupby(hooks)), elements, connections, own, age_s)
 
 
 Group = tuple[Sequence[Frame], Sequence[Observation], LeftBehind]
@@ -79,9 +76,7 @@ class EffectReader:
         self._is_drawn = chance.decides(rules)
         self._may_be_refused = chance.may_refuse(rules)
 
-    def effects(
-        self, groups: Iterable[tuple[Sequence[Frame], Sequence[Observation], LeftBehind]]
-    ) -> tuple[Effect, ...]:
+    def effects(self, groups: Iterable[Group]) -> tuple[Effect, ...]:
         """What became of a packet and those before it, which came in ``groups`` to the ruleset as just loaded.
 
         Raises :class:`~harness.errors.HarnessError` where the oracles contradict each other.
@@ -94,17 +89,12 @@ class EffectReader:
             for number, (frame, observation) in enumerate(zip(frames, observations, strict=True), 1):
                 # What they left behind together is that of the last: by then it is known whether chance decides.
                 own = left if number == len(frames) else left._replace(hooks=(), elements={}, connections=())
-                found.append(
-                    msgspec.structs.replace(
-                        self._effect(frame, observation, own),
-                        age_s=left.age_s,
-                        certain_s=None if certain == inf else certain,
-                        counts_connections=counts,
-                    )
-                )
+                found.append(self._effect(frame, observation, own, certain=certain, counts=counts))
         return tuple(found)
 
-    def _effect(self, frame: Frame, observation: Observation, left: LeftBehind) -> Effect:
+    def _effect(
+        self, frame: Frame, observation: Observation, left: LeftBehind, *, certain: float, counts: bool
+    ) -> Effect:
         packet, device = decisive(observation), observation.device
         seen = outcome(packet, device)
         steps = [step for step in packet.steps if step.host == device]
@@ -118,21 +108,19 @@ class EffectReader:
             verdict=str(seen),
             decided=tuple(map(_place, seen.deciding)),
             met=tuple(_place(step) for step in steps if step.kind != "return"),
-            came=tuple(dict.fromkeys([*map(_place, steps), *left.came])),
+            came=tuple(dict.fromkeys(map(_place, [*steps, *left.steps]))),
             arrived=tuple(dict.fromkeys([*arrived, *taken_in])),
             answers=tuple(dict.fromkeys(_frame(one, drawn) for one in observation.replies)),
             mark=marks[-1] if marks else 0,
-            logs=tuple(
-                found[0]
-                for step in steps
-                if step.rule and "log" in step.rule.text and not chance.matches_by(step.rule)
-                for found in _LOG.finditer(step.rule.text)
-            ),
+            logs=tuple(_logs(steps)),
             elements=left.elements,
             connections=tuple(sorted(map(_connection, left.connections))) if is_tracked else (),
             hooks=left.hooks,
             ended="" if arrived else _ended(packet.drop, device, seen),
             by_chance=by_chance,
+            counts_connections=counts,
+            age_s=left.age_s,
+            certain_s=None if certain == inf else certain,
         )
 
     def _drawn(self, frame: Frame, observation: Observation, packet: ObservedPacket) -> tuple[frozenset[str], str]:
@@ -148,6 +136,13 @@ class EffectReader:
         except NotRecordableError as refused:
             return chance.random_fields(sample), str(refused)
         return chance.random_fields(sample), ""
+
+
+def _logs(steps: Iterable[Step]) -> Iterator[str]:
+    """The log statements that a packet met, except those that it meets by chance."""
+    for step in steps:
+        if step.rule and "log" in step.rule.text and not chance.matches_by(step.rule):
+            yield from (found[0] for found in _LOG.finditer(step.rule.text))
 
 
 def _counts(rule: Rule) -> Iterator[tuple[str, bool]]:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _LIMITS_OF_XT: Final = re.compile(r"(?<!\S)(?:-m|--match) (?:hashlimit|rateest)\b")
 _SECONDS_OF_XT: Final = re.compile(r"(?<!\S)(?:-m|--match) recent\b.*--seconds (?P<seconds>\d+)")
 _SET: Final = re.compile(r"@(?P<name>[A-Za-z][\w./-]*)")
-_STAYS: Final = re.compile(r"\b(?:add|update) @(?P<name>[\w./-]+) \{[^}]*?\btimeout (?P<time>[0-9wdhms]+)")
 
 TICK_S: Final = 0.01
 """Seconds that an element may expire early, as the kernel counts its time in ticks of its clock (``CONFIG_HZ``), of
@@ -63,9 +62,9 @@ class Timing:
         self._stays = dict(timed.elements)
         rules = tuple(rules)
         for rule in rules:
-            for found in _STAYS.finditer(plain(rule.text)):
-                name = f"{rule.family} {rule.table} {found['name']}"
-                self._stays[name] = min(self._stays.get(name, inf), listing.seconds(found["time"]))
+            for one, seconds in listing.added(plain(rule.text)):
+                name = f"{rule.family} {rule.table} {one}"
+                self._stays[name] = min(self._stays.get(name, inf), seconds)
         self._statements = Statements(rules, self._dependent)
         self._tokens: dict[str, float] = {}
         self._certain = inf

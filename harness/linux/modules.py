@@ -219,7 +219,7 @@ def brings(alias: str) -> tuple[str, ...]:
     command = [modprobe, "--quiet", "--show-depends", "--", alias]
     said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout
     files = (line.split()[1] for line in said.splitlines() if line.startswith("insmod "))
-    return tuple(dict.fromkeys(_name(file) for file in files))
+    return tuple(dict.fromkeys(name_of(file) for file in files))
 
 
 def _everything() -> bool:
@@ -245,17 +245,19 @@ def _read_files() -> dict[str, str]:
         lines = Path("/lib/modules", os.uname().release, "modules.dep").read_text().splitlines()
     except OSError:
         return {}
-    return {_name(file): file for file in (line.partition(":")[0] for line in lines)}
+    return {name_of(file): file for file in (line.partition(":")[0] for line in lines)}
 
 
 def _is_built_in(name: str) -> bool:
     """Whether the kernel has it in itself: by its list, or, of a kernel without modules, by its symbols."""
     try:
         lines = Path("/lib/modules", os.uname().release, "modules.builtin").read_text().splitlines()
-        return name in {_name(file) for file in lines}
+        return name in {name_of(file) for file in lines}
     except OSError:
         return re.search(rf" {re.escape(name)}(?:_\w+)?$", Path("/proc/kallsyms").read_text(), re.MULTILINE) is not None
 
 
-def _name(file: str) -> str:
+def name_of(file: str) -> str:
+    """The name of the module in ``file``, as the kernel calls it."""
+    # Names of all modules are asked for at each start, and Path takes ten times as long.
     return file.rpartition("/")[2].partition(".")[0].replace("-", "_")

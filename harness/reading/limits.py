@@ -16,8 +16,13 @@ from harness.model.observation import Rule, Step
 from harness.reading.clauses import clauses, holds
 from harness.reading.elements import plain
 
-_SECONDS: Final = {"second": 1, "sec": 1, "s": 1, "minute": 60, "min": 60, "m": 60, "hour": 3600, "h": 3600}
-_SECONDS_TOO: Final = {"day": 86400, "d": 86400, "week": 604800}
+_SECONDS: Final = {
+    **dict.fromkeys(("second", "sec", "s"), 1),
+    **dict.fromkeys(("minute", "min", "m"), 60),
+    **dict.fromkeys(("hour", "h"), 3600),
+    **dict.fromkeys(("day", "d"), 86400),
+    "week": 604800,
+}
 _UNITS: Final = {"bytes": 1, "kbytes": 1 << 10, "mbytes": 1 << 20, "gbytes": 1 << 30}
 _LIMIT: Final = re.compile(
     r"(?<!\S)limit rate (?P<over>over )?(?P<rate>\d+)(?: (?P<unit>[kmg]?bytes))?/(?P<per>[a-z]+)"
@@ -102,7 +107,7 @@ def _of_iptables(written: str) -> Iterator[Limit]:
 
 
 def _seconds(unit: str) -> int:
-    return (_SECONDS | _SECONDS_TOO).get(unit, 1)
+    return _SECONDS.get(unit, 1)
 
 
 def may_come_behind(text: str, first: Step) -> bool:

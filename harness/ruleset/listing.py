@@ -76,9 +76,11 @@ _TABLE_HANDLE = re.compile(r"^table (\S+) (\S+) \{ # handle (\d+)$", re.MULTILIN
 _TABLES = re.compile(r"^(?=table )", re.MULTILINE)
 _CHAIN = re.compile(r"^\tchain (\S+) \{")
 _OBJECT = re.compile(
-    r"^\t(?P<kind>set|map|limit) (?P<name>\S+) \{(?: # handle \d+)?\n(?P<body>(?:\t\t.*\n)*)\t\}$", re.MULTILINE
+    r"^\t(?P<kind>set|map|limit|ct timeout) (?P<name>\S+) \{(?: # handle \d+)?\n(?P<body>(?:\t\t.*\n)*)\t\}$",
+    re.MULTILINE,
 )
 _TIMEOUT = re.compile(r"^\t\ttimeout (\S+)$", re.MULTILINE)
+_POLICY = re.compile(r"^\t\tpolicy = \{([^}]*)\}", re.MULTILINE)
 _TIMED = re.compile(r"^\t\tflags (?:\w+,)*timeout\b", re.MULTILINE)
 _BASE = re.compile(
     r"^\t\ttype (?P<type>\S+) hook (?P<hook>\S+)(?: devices? (?:= )?(?P<devices>\{[^}]*\}|\S+))?"
@@ -110,25 +112,26 @@ def timeouts(listing: str) -> dict[str, str]:
     """The timeouts of the sets and maps in ``listing`` whose elements may expire, by family, table and name; "" where
     each element has one of its own."""
     found = {}
-    for kind, name, body in _objects(listing):
-        if kind != "limit" and (timeout := _TIMEOUT.search(body)):
+    for _, name, body in _objects(listing, "set", "map"):
+        if timeout := _TIMEOUT.search(body):
             found[name] = timeout[1]
-        elif kind != "limit" and _TIMED.search(body):
+        elif _TIMED.search(body):
             found[name] = ""
     return found
 
 
 def limits(listing: str) -> dict[str, str]:
     """The named limits in ``listing``, by family, table and name, each as a rule would have it."""
-    return {name: f"limit {' '.join(body.split())}" for kind, name, body in _objects(listing) if kind == "limit"}
+    return {name: f"limit {' '.join(body.split())}" for _, name, body in _objects(listing, "limit")}
 
 
-def _objects(listing: str) -> Iterator[tuple[str, str, str]]:
-    """The sets, maps and limits in ``listing``: kind, family with table and name, and the lines between the braces."""
+def _objects(listing: str, *kinds: str) -> Iterator[tuple[str, str, str]]:
+    """The objects of ``kinds`` in ``listing``: kind, family with table and name, and the lines between the braces."""
     for table in _TABLES.split(listing):
         if named := _TABLE.match(table):
             for found in _OBJECT.finditer(table):
-                yield found["kind"], f"{named[1]} {named[2]} {found['name']}", found["body"]
+                if found["kind"] in kinds:
+                    yield found["kind"], f"{named[1]} {named[2]} {found['name']}", found["body"]
 
 
 def read(listing: str, handles: Iterable[Handle] = ()) -> tuple[tuple[Chain, ...], tuple[ListedRule, ...]]:
@@ -177,13 +180,7 @@ def read(listing: str, handles: Iterable[Handle] = ()) -> tuple[tuple[Chain, ...
 
 _DURATION = re.compile(r"(\d+)(ms|[wdhms]?)")
 _SECONDS: Final = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1, "": 1, "ms": 0.001}
-_EXPIRING = re.compile(
-    r"^\t(?P<kind>set|map|ct timeout) (?P<name>\S+) \{"
-    r"|^\t\ttimeout (?P<of_set>\w+)$"
-    r"|^\t\tpolicy = \{(?P<policy>[^}]*)\}"
-    r"|(?<!\S)(?:add|update) @(?P<by>\S+) \{[^{}]*? timeout (?P<of_rule>\w+)",
-    re.MULTILINE,
-)
+_ADDED = re.compile(r"\b(?:add|update) @(?P<name>[\w./-]+) \{[^}]*?\btimeout (?P<time>\w+)")
 
 
 def seconds(duration: str) -> float:
@@ -191,25 +188,33 @@ def seconds(duration: str) -> float:
     return sum(int(number) * _SECONDS[unit] for number, unit in _DURATION.findall(duration))
 
 
+def added(rules: str) -> Iterator[tuple[str, float]]:
+    """The sets and maps to which ``rules`` add elements with a timeout of their own, and its seconds."""
+    return ((found["name"], seconds(found["time"])) for found in _ADDED.finditer(rules))
+
+
 def lasting(listing: str) -> tuple[Lasting, ...]:
     """For how long elements of sets stay, and connections by policies of timeouts, as ``listing`` says; of each the
     shortest."""
     found: dict[str, Lasting] = {}
-    kind = name = ""
-    if "timeout" not in listing:
-        return ()
-    for one in _EXPIRING.finditer(listing):
-        if one["kind"]:
-            kind, name = one["kind"], one["name"]
-        elif one["policy"]:
-            times = [seconds(entry.rpartition(":")[2]) for entry in one["policy"].split(",") if ":" in entry]
-            lasts = Lasting(f"a connection by the {kind} {name}", min(times, default=0.0))
-            found[lasts.what] = lasts
-        else:
-            by = one["by"] or name
-            lasts = Lasting(f"an element of set {by}", seconds(one["of_set"] or one["of_rule"]), f"@{by}")
-            found[by] = min(lasts, found.get(by, lasts), key=attrgetter("seconds"))
+    for one in _each_lasting(listing) if "timeout" in listing else ():
+        found[one.what] = min(found.get(one.what, one), one, key=attrgetter("seconds"))
     return tuple(found.values())
+
+
+def _each_lasting(listing: str) -> Iterator[Lasting]:
+    for kind, named, body in _objects(listing, "set", "map", "ct timeout"):
+        name = named.rpartition(" ")[2]
+        if kind != "ct timeout":
+            yield from (_of_set(name, seconds(one[1])) for one in _TIMEOUT.finditer(body))
+        elif policy := _POLICY.search(body):
+            times = [seconds(entry.rpartition(":")[2]) for entry in policy[1].split(",") if ":" in entry]
+            yield Lasting(f"a connection by the ct timeout {name}", min(times, default=0.0))
+    yield from (_of_set(*one) for one in added(listing))
+
+
+def _of_set(name: str, time: float) -> Lasting:
+    return Lasting(f"an element of set {name}", time, f"@{name}")
 
 
 def _with_blocks(

@@ -57,9 +57,17 @@ def kept(nft: Nft, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _timeout(element: Any, usual: int | None) -> str:
-    """For how long an element is kept: nft lists that of an element only where it is another than its set's."""
-    own = element["elem"].get("timeout", usual) if isinstance(element, dict) and "elem" in element else usual
+    """For how long an element is kept, in nft's words."""
+    own = _stays(element, usual)
     return f" timeout {own}s" if own else ""
+
+
+def _stays(element: Any, usual: int | None) -> int | None:
+    """Seconds that an element stays: nft lists those of one only where they are others than its set's, ``usual``."""
+    own: int | None = (
+        element["elem"].get("timeout", usual) if isinstance(element, dict) and "elem" in element else usual
+    )
+    return own
 
 
 def loaded_timeouts(nft: Nft, names: Iterable[str]) -> dict[str, list[int]]:
@@ -67,11 +75,8 @@ def loaded_timeouts(nft: Nft, names: Iterable[str]) -> dict[str, list[int]]:
     found = {}
     for name in names:
         what = _object(nft, name, "set", "map")
-        held = (one[0] if isinstance(one, list) else one for one in what.get("elem", []))
-        elements = (one["elem"] if isinstance(one, dict) and "elem" in one else {} for one in held)
-        found[name] = [
-            one["timeout"] for element in elements if (one := {"timeout": what.get("timeout")} | element)["timeout"]
-        ]
+        held = (_stays(one[0] if isinstance(one, list) else one, what.get("timeout")) for one in what.get("elem", []))
+        found[name] = [timeout for timeout in held if timeout]
     return found
 
 

@@ -121,7 +121,7 @@ class BaseTracer:
             self.stop()
 
     def _listen(self, listeners: Iterable[int]) -> None:
-        """Know evaluations by the sockets that are told of them, where they cannot be known by their packets."""
+        """Identify evaluations by the sockets that receive their trace messages, where packets do not identify them."""
 
     def stop(self) -> None:
         """Stop recording. What is known of packets is forgotten when the next recording begins."""

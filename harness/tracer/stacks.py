@@ -96,7 +96,7 @@ class Stacks(BaseTracer):
                 attached = [self._attach(undo, "on_tracepoint", name) for name in PASSED_ON]
                 attached += [self._attach(undo, name, name) for name in (*ENDS, *SPECIAL)]
                 self.knows_listeners = self._attach(undo, "on_message", MESSAGES)
-                """Whether an evaluation is known by the socket that is told of it, and not guessed."""
+                """Whether an evaluation is identified by the socket that receives its trace message, or guessed."""
                 if not self.knows_listeners:
                     self._attach(undo, "on_allocated_message", "kmem_cache_alloc")
                 self._count = sum(attached)

@@ -27,7 +27,7 @@ from pathlib import Path
 from harness import untrusted
 from harness.bounds import VMLINUX_BYTES
 from harness.errors import Unsupported
-from harness.linux.modules import USUAL
+from harness.linux.modules import USUAL, name_of
 from harness.vm import compression
 from harness.vm.kernel_image import Image
 
@@ -170,8 +170,8 @@ def _with_dependencies(modules: Path, names: Iterable[str], *, optional: bool = 
     What is built into the kernel has none. Source: modules.dep(5), kernel Documentation/kbuild/kbuild.rst.
     """
     lines = (modules / "modules.dep").read_text().splitlines()
-    needs = {_name(path): (path, needed.split()) for path, _, needed in (line.partition(":") for line in lines)}
-    built_in = {_name(path) for path in (modules / "modules.builtin").read_text().splitlines()}
+    needs = {name_of(path): (path, needed.split()) for path, _, needed in (line.partition(":") for line in lines)}
+    built_in = {name_of(path) for path in (modules / "modules.builtin").read_text().splitlines()}
     order: dict[str, None] = {}
     for name in names:
         if name in needs:
@@ -183,10 +183,6 @@ def _with_dependencies(modules: Path, names: Iterable[str], *, optional: bool = 
                 f"Linux {modules.name} has no module {name}, so it can't boot in a microVM", remedy=_REMEDY
             )
     return [modules / path for path in order]
-
-
-def _name(path: str) -> str:
-    return path.rpartition("/")[2].partition(".")[0].replace("-", "_")  # Path takes ten times as long
 
 
 def _unpacked(folder: str, modules: Iterable[Path]) -> Iterator[bytes]:

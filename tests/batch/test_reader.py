@@ -13,7 +13,7 @@ from harness.packets.frames import Frame
 from tests import builders
 
 FRAME = Frame(sender="client", interface="eth0", through="wire", data=builders.frame(), summary="a SYN")
-NOTHING = LeftBehind((), (), {}, ())
+NOTHING = LeftBehind((), {}, ())
 ENDS = Direction(src="203.0.113.5", dst="10.0.2.2", sport=40000, dport=443)
 TRACKED = Connection(protocol=6, original=ENDS, reply=ENDS, state="SYN_SENT", status=("CONFIRMED", "DYING"), mark=3)
 
@@ -41,7 +41,7 @@ def test_what_is_logged_by_chance_does_not_count() -> None:
 
 
 def test_what_is_tracked_counts_for_an_accepted_packet_only() -> None:
-    left = LeftBehind((), (), {}, (TRACKED,))
+    left = LeftBehind((), {}, (TRACKED,))
     (tracked,) = effect(*decided("accept"), left=left).connections
     assert tracked.endswith("SYN_SENT CONFIRMED mark 3")
     packet, rule = decided("drop", "drop")
@@ -80,8 +80,8 @@ def test_hooks_that_decide_alike_in_a_row_are_one() -> None:
     steps = [builders.step(verdict, hook=hook) for hook, verdict in (("input", "accept"),) * 2 + (("output", "drop"),)]
     left = LeftBehind.of(steps, "device", {}, ())
     assert left.hooks == ("input accept", "output drop")
-    assert len(left.came) == 3
-    assert LeftBehind.of(steps, "client", {}, ()).came == ()
+    assert len(left.steps) == 3
+    assert LeftBehind.of(steps, "client", {}, ()).steps == ()
 
 
 def test_how_long_an_effect_is_certain_and_how_old_it_was() -> None:
@@ -110,7 +110,7 @@ def test_a_packet_that_may_have_come_to_ct_count_says_so(text: str, counts: bool
 def test_what_packets_sent_together_left_behind_is_of_the_last() -> None:
     packet, rule = decided("accept")
     observed = builders.observation(packet)
-    left = LeftBehind(("forward accept",), (), {"inet t seen": ("192.0.2.1",)}, (TRACKED,))
+    left = LeftBehind(("forward accept",), {"inet t seen": ("192.0.2.1",)}, (TRACKED,))
     first, last = EffectReader((rule,)).effects([((FRAME, FRAME), (observed, observed), left)])
     assert (first.hooks, first.elements, first.connections) == ((), {}, ())
     assert last.hooks == ("forward accept",)

@@ -45,20 +45,7 @@ table inet t {{
 	}}
 }}
 """
-SPLIT = """\
-table inet t {{
-	{declared}
-	chain forward {{
-		type filter hook forward priority filter; policy drop;
-		ct state established accept
-		jump more
-	}}
-	chain more {{
-		{rules}
-		tcp dport 80 accept
-	}}
-}}
-"""
+SPLIT = WHOLE.replace("\t\t{rules}", "\t\tjump more\n\t}}\n\tchain more {{\n\t\t{rules}")
 
 
 def compared(old: str, new: str) -> Comparison:
