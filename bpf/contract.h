@@ -78,6 +78,11 @@ enum counter {
 				   was full */
 };
 
+enum lives {
+	LIVES_BEGUN = 0,	/* those that the tracer began to follow */
+	LIVES_ENDED = 1,	/* those of them that the kernel is done with */
+};
+
 struct event {
 	u64 time;		/* ns, CLOCK_MONOTONIC */
 	u64 skb;
@@ -113,9 +118,7 @@ struct packet {
 	u32 number;
 	u32 netns;
 	u32 ifindex;
-	u32 released;		/* whether the kernel is done with it */
 	u32 live;		/* whether it was chosen by the filter */
-	u32 unused;
 	u64 flow;		/* hash of what FROM and TO reported last */
 };
 

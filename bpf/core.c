@@ -44,10 +44,12 @@ BPF_RINGBUF_OUTPUT(events, EVENT_PAGES);
 BPF_HASH(senders, u64, u32, 256);	/* socket cookies */
 BPF_HASH(namespaces, u32, u32, 256);	/* inode numbers */
 BPF_HASH(packets, u64, struct packet, 65536);
+BPF_HASH(alive, u64, u32, 65536);	/* those of them that the kernel is not done with */
 BPF_HASH(calls, u64, struct calls, 4096);
 BPF_HASH(chains, u64, struct chain, 1024);
 BPF_ARRAY(traits, u32, FUNCTIONS);
 BPF_ARRAY(recording, u32, 1);
+BPF_F_TABLE("array", u32, u64, lives, LIVES, BPF_F_MMAPABLE);
 BPF_ARRAY(foreign_devs, u64, FOREIGN_DEVS);
 BPF_PERCPU_ARRAY(next_packet, u32, 1);
 BPF_PERCPU_ARRAY(counters, u64, COUNTERS);
@@ -251,11 +253,42 @@ static __always_inline void update_dev(u64 skb, struct packet *packet)
 	on_dev(dev, packet->netns, ifindex);
 }
 
+/* One more life has begun or ended, on whatever CPU. */
+static __always_inline void count_life(u32 which)
+{
+	u64 *value = lives.lookup(&which);
+
+	if (value)
+		lock_xadd(value, 1);
+}
+
+/* The kernel is done with the packet. Of several CPUs that notice it at once, one counts it. */
+static __always_inline void release(u64 skb)
+{
+	if (alive.lookup(&skb) && !alive.delete(&skb))
+		count_life(LIVES_ENDED);
+}
+
+/* The address is that of another packet from now on, or of none. */
+static __always_inline void forget(u64 skb)
+{
+	release(skb);
+	packets.delete(&skb);
+}
+
 static __always_inline struct packet *track(u64 skb, struct packet *packet)
 {
+	u32 one = 1;
+
 	packets.update(&skb, packet);
 	packet = packets.lookup(&skb);
-	if (!packet)
+	if (!packet) {
+		count(COUNT_UNTRACKED);
+		return 0;
+	}
+	if (!alive.insert(&skb, &one))
+		count_life(LIVES_BEGUN);
+	else if (!alive.lookup(&skb))
 		count(COUNT_UNTRACKED);
 	return packet;
 }

@@ -190,10 +190,10 @@ int on_entry(context *ctx)
 		emit_stack(ctx, function, skb, packet);
 	}
 	if (trait & TRAIT_RELEASES)
-		packet->released = 1;
+		release(skb);
 	if (trait & TRAIT_FREES && packet->live) {
 		emit_gone(skb, packet);
-		packets.delete(&skb);
+		forget(skb);
 	}
 	return 0;
 }
@@ -224,7 +224,7 @@ int on_return(context *ctx)
 		/* The copy of a foreign packet is foreign, whatever had its address before. */
 		copy = result(ctx);
 		if (call.trait & TRAIT_COPIES)
-			packets.delete(&copy);
+			forget(copy);
 		return 0;
 	}
 	if (call.trait & TRAIT_COPIES) {
@@ -270,7 +270,7 @@ int on_return_alloc(context *ctx)
 	if (!packet)
 		return 0;
 	emit_gone(skb, packet);
-	packets.delete(&skb);
+	forget(skb);
 	return 0;
 }
 

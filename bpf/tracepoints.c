@@ -72,10 +72,10 @@ static __always_inline bool visit(void *ctx, u64 skb, u8 kind, u64 a, u64 b, boo
 		return 0;
 	head = read_u64(skb + SKB_HEAD);
 	number = heads.lookup(&head);
-	if (packet && !packet->released) {
+	if (packet && alive.lookup(&skb)) {
 		packet = track_further(skb, packet);
 		if (!is_in_lab(packet)) {
-			packets.delete(&skb);
+			forget(skb);
 			return 0;
 		}
 	} else if (number) {
@@ -97,7 +97,7 @@ static __always_inline bool visit(void *ctx, u64 skb, u8 kind, u64 a, u64 b, boo
 	heads.update(&head, &packet->number);
 	visit_at(ctx, kind, skb, packet, a, b);
 	if (last)
-		packet->released = 1;
+		release(skb);
 	return 1;
 }
 
@@ -161,7 +161,7 @@ int kmem_cache_alloc(struct bpf_raw_tracepoint_args *ctx)
 
 	if (scope_of(recording_state()) == SCOPE_OFF)
 		return 0;
-	packets.delete(&address);
+	forget(address);
 	heads.delete(&address);
 	return 0;
 }
@@ -215,11 +215,8 @@ int on_allocated_message(struct bpf_raw_tracepoint_args *ctx)
 
 int kmem_cache_free(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 address = ctx->args[1];
-	struct packet *packet = packets.lookup(&address);
-
-	if (packet)
-		packet->released = 1;
+	if (scope_of(recording_state()) != SCOPE_OFF)
+		release(ctx->args[1]);
 	return 0;
 }
 
@@ -230,15 +227,8 @@ int kmem_cache_free(struct bpf_raw_tracepoint_args *ctx)
  */
 int sk_data_ready(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 skb;
-	struct packet *packet;
-
-	if (scope_of(recording_state()) == SCOPE_OFF)
-		return 0;
-	skb = read_u64(ctx->args[0] + SOCK_QUEUE_TAIL);
-	packet = packets.lookup(&skb);
-	if (packet)
-		packet->released = 1;
+	if (scope_of(recording_state()) != SCOPE_OFF)
+		release(read_u64(ctx->args[0] + SOCK_QUEUE_TAIL));
 	return 0;
 }
 

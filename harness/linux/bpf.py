@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import signal
 import struct
@@ -32,6 +33,8 @@ PERCPU_MAPS: Final = (5, 6)
 PROG_TYPE_KPROBE, PROG_TYPE_RAW_TRACEPOINT, PROG_TYPE_TRACING = 2, 17, 26
 TRACE_FENTRY, TRACE_FEXIT, PERF_EVENT, TRACE_KPROBE_MULTI = 24, 25, 41, 42
 KPROBE_MULTI_RETURN: Final = 1
+MMAPABLE: Final = 1 << 10
+"""A flag of an array's: :meth:`Map.memory` maps it (from v5.5)."""
 
 # An instruction that loads the address of a map names it by descriptor (BPF_LD | BPF_IMM | BPF_DW).
 LOAD_IMM64: Final = 0x18
@@ -89,9 +92,12 @@ def _bpf(command: int, attributes: bytes) -> int:
 class Map:
     """A BPF map; keys and values are bytes."""
 
-    def __init__(self, kind: int, key_size: int, value_size: int, max_entries: int, name: str = "") -> None:
+    def __init__(
+        self, kind: int, key_size: int, value_size: int, max_entries: int, name: str = "", *, flags: int = 0
+    ) -> None:
         """``kind`` is a number of ``enum bpf_map_type``, sizes are in bytes."""
-        attributes = struct.pack("<IIIIIII16s", kind, key_size, value_size, max_entries, 0, 0, 0, name.encode()[:15])
+        sizes = key_size, value_size, max_entries
+        attributes = struct.pack("<IIIIIII16s", kind, *sizes, flags, 0, 0, name.encode()[:15])
         self.descriptor = _bpf(MAP_CREATE, attributes)
         copies = _possible_cpus() if kind in PERCPU_MAPS else 1
         self._key = ctypes.create_string_buffer(max(key_size, 1))
@@ -123,6 +129,15 @@ class Map:
     def clear(self) -> None:
         """Delete all elements of a hash."""
         self._batch.read(MAP_LOOKUP_AND_DELETE_BATCH)
+
+    def memory(self) -> mmap.mmap:
+        """The values of an array with :data:`MMAPABLE`, each in 8 bytes or a multiple, for the caller to close.
+
+        While bpf(2) is in a map, the kernel skips all BPF programs that probes call on that CPU
+        (bpf_disable_instrumentation() in include/linux/bpf.h), also where it is interrupted or preempted meanwhile.
+        What is read here costs none of them.
+        """
+        return mmap.mmap(self.descriptor, mmap.PAGESIZE, prot=mmap.PROT_READ)
 
     def close(self) -> None:
         """Close the map; it lives on while a program uses it."""

@@ -89,7 +89,7 @@ def loss_remedy(loss: Loss, full: Sequence[str] = ()) -> str:
     if loss.refused or loss.entered != loss.received:
         ways += full
     if loss.missed:
-        ways.append("run it in a microVM (--nft-kernel 6.12), where no interrupt's softirq meets a running probe")
+        ways.append("run it on Linux 6.12 in a microVM (--nft-kernel 6.12), where no softirq interrupts a probe")
     if loss.untracked or loss.trace:
         ways.append("send fewer packets at once")
     return ", or ".join(ways)

@@ -13,7 +13,7 @@ from typing import Self, cast
 from harness.linux import bpf
 from harness.netfilter import family_name
 from harness.tracer import contract, events, program, symbols
-from harness.tracer.contract import Counter, Scope
+from harness.tracer.contract import Counter, Lives, Scope
 from harness.tracer.discover import KERNEL, Function
 from harness.tracer.session import Counts, TraceSession
 from harness.tracer.survey import Survey
@@ -55,11 +55,14 @@ class BaseTracer:
         self.maps = loaded.maps
         self.ring = events.Ring(self.maps[program.RING].descriptor, ring_bytes, shape)
         undo.callback(self.ring.close)
+        self._lives = undo.enter_context(self.maps["lives"].memory())
         self.functions = []
         self.untraceable: dict[str, str] = {}
         """Functions in the last call of :meth:`arm` that cannot be traced, and why."""
         self._undo = ExitStack()
         self._recordings = 0
+        self._cleared = 0
+        """Number of sk_buffs that :meth:`watch` has deleted from the map ``alive``."""
 
     def __enter__(self) -> Self:
         return self
@@ -107,6 +110,9 @@ class BaseTracer:
         self.stop()
         for name in (*self.known_by, "chains"):
             self.maps[name].clear()
+        if left := self.alive():
+            self.maps["alive"].clear()
+            self._cleared += left
         self.ring.read()
         watch = TraceSession(self)
         try:
@@ -138,6 +144,15 @@ class BaseTracer:
             for which in Counter
         )
         return Counts(entered, refused, untracked, self.missed())
+
+    def alive(self) -> int:
+        """Number of sk_buffs that are followed and that the kernel has not released, those in the map ``alive``.
+
+        Read without bpf(2), since packets are under way; see :meth:`~harness.linux.bpf.Map.memory`.
+        """
+        # In this order: what ends between the two has been alive, and what begins is.
+        ended, begun = (U64.unpack_from(self._lives, U64.size * which)[0] for which in (Lives.ENDED, Lives.BEGUN))
+        return int(begun - ended) - self._cleared
 
     def missed(self) -> int:
         """Number of runs of the programs that the kernel skipped."""

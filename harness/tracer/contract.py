@@ -57,14 +57,19 @@ class Counter(CEnum):
     UNTRACKED = 2, "packets and calls that could not be followed, because a map was full"
 
 
+class Lives(CEnum):
+    """What is counted of sk_buffs over all CPUs, in the map ``lives``."""
+
+    BEGUN = 0, "those that the tracer began to follow"
+    ENDED = 1, "those of them that the kernel is done with"
+
+
 PACKET = {
     "dev": C("u64", "skb->dev when it was seen last"),
     "number": C("u32"),
     "netns": C("u32"),
     "ifindex": C("u32"),
-    "released": C("u32", "whether the kernel is done with it"),
     "live": C("u32", "whether it was chosen by the filter"),
-    "unused": C("u32"),
     "flow": C("u64", "hash of what FROM and TO reported last"),
 }
 """``struct packet``, a value of the map ``packets``."""
@@ -89,8 +94,7 @@ VIEW = {
 }
 """``struct packet_view``: what the instructions of a packet filter read."""
 
-PACKET_LAYOUT, CHAIN_LAYOUT = layout(PACKET), layout(CHAIN)
-RELEASED = list(PACKET).index("released")
+CHAIN_LAYOUT = layout(CHAIN)
 VIEW_OFFSETS = offsets(VIEW)
 
 NAME_LEN = 256
@@ -135,6 +139,7 @@ def header() -> str:
             enum_declaration(Trait, "trait", "TRAIT_"),
             enum_declaration(Scope, "scope", "SCOPE_"),
             enum_declaration(Counter, "counter", "COUNT_"),
+            enum_declaration(Lives, "lives", "LIVES_"),
             struct_declaration("event", [*field_lines(members(Event)), "#ifdef SNAP", *field_lines(BYTES), "#endif"]),
             "/* What the ring buffer holds. */\n"
             + struct_declaration(

@@ -139,6 +139,7 @@ class MapSpec(msgspec.Struct, frozen=True):
     key_size: int
     value_size: int
     max_entries: int
+    flags: int = 0
 
 
 class Code(msgspec.Struct, frozen=True):
@@ -193,6 +194,7 @@ def _compile(values: Mapping[str, int | str]) -> Object:
         "FUNCTIONS": MAX_FUNCTIONS,
         "SEGMENTS": MAX_SEGMENTS,
         "COUNTERS": len(contract.Counter),
+        "LIVES": len(contract.Lives),
         "STACK_DEPTH": events.DEPTH,
     }
     flags = [f"-D{name}={value}" for name, value in macros.items()]
@@ -204,7 +206,7 @@ def _compile(values: Mapping[str, int | str]) -> Object:
             names[lib.bpf_table_fd_id(compiled.module, number)] = name
             about = (
                 getattr(lib, f"bpf_table_{what}_id")(compiled.module, number)
-                for what in ("type", "key_size", "leaf_size", "max_entries")
+                for what in ("type", "key_size", "leaf_size", "max_entries", "flags")
             )
             maps.append(MapSpec(name, *about))
         programs = {}
@@ -230,7 +232,8 @@ class LoadedProgram:
         with ExitStack() as undo:
             for spec in source.maps:
                 entries = ring_bytes if spec.name == RING else spec.max_entries
-                self.maps[spec.name] = bpf.Map(spec.kind, spec.key_size, spec.value_size, entries, spec.name)
+                sizes = spec.key_size, spec.value_size, entries
+                self.maps[spec.name] = bpf.Map(spec.kind, *sizes, spec.name, flags=spec.flags)
                 undo.callback(self.maps[spec.name].close)
             self._undo = undo.pop_all()
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import msgspec
 
 from harness.model.observation import Counted, Loss
-from harness.tracer import contract
 from harness.tracer.discover import Function
 from harness.tracer.events import Event, ProbeEvent
 
@@ -89,10 +88,7 @@ class TraceSession:
     def alive(self) -> int:
         """Number of sk_buffs of this scenario that the kernel has not released yet; reads the ring buffer."""
         self.drain()
-        return sum(
-            not contract.PACKET_LAYOUT.unpack(packet)[contract.RELEASED]
-            for _, packet in self._tracer.maps["packets"].items()
-        )
+        return self._tracer.alive()
 
     def end(self) -> None:
         """Read the ring buffer; what is recorded after that is *later* (:attr:`TraceData.later`)."""

@@ -11,8 +11,8 @@ import pytest
 
 from harness.linux import bpf
 
-HASH = 1
-"""BPF_MAP_TYPE_HASH of enum bpf_map_type."""
+HASH, ARRAY = 1, 2
+"""Of enum bpf_map_type."""
 
 SIGNALLED = """
 import os, signal
@@ -36,6 +36,16 @@ def test_signals_do_not_end_the_load_of_a_program() -> None:
     ran = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True, check=False)
     assert not ran.stderr
     assert int(ran.stdout) > 0
+
+
+@pytest.mark.kernel
+def test_the_memory_of_an_array_is_what_bpf_writes() -> None:
+    with closing(bpf.Map(ARRAY, 4, 8, 2, "counts", flags=bpf.MMAPABLE)) as map_, map_.memory() as memory:
+        assert struct.unpack_from("<2Q", memory) == (0, 0)
+        map_[struct.pack("<I", 1)] = struct.pack("<Q", 7)
+        assert struct.unpack_from("<2Q", memory) == (0, 7)
+        with pytest.raises(TypeError):
+            memory[0] = 1
 
 
 @pytest.mark.kernel

@@ -72,7 +72,7 @@ def test_losses_are_listed_by_cpu_where_there_are_several() -> None:
     )
 
 
-MICROVM = "run it in a microVM (--nft-kernel 6.12), where no interrupt's softirq meets a running probe"
+MICROVM = "run it on Linux 6.12 in a microVM (--nft-kernel 6.12), where no softirq interrupts a probe"
 FEWER = "send fewer packets at once"
 
 

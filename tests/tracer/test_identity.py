@@ -16,6 +16,7 @@ from harness.cache import cache_dir
 from harness.lab.capture import Capture
 from harness.lab.inject import cookie_of
 from harness.lab.lab import Host, Lab
+from harness.linux import bpf
 from harness.ruleset.nft import Nft
 from harness.tracer.events import Event, EventKind
 from harness.tracer.kernel_cache import KernelCache
@@ -218,6 +219,30 @@ def test_fragments_are_the_packet_that_they_were_cut_from(tracer: Tracer, lab: L
     assert recorded.functions(packet, "server").count("ip_rcv") == 2
     assert recorded.functions(packet, "server").count("udp_rcv") == 1
     assert not recorded.made
+
+
+@pytest.mark.parametrize("count", [3, 2])
+def test_packets_are_alive_until_they_are_read_and_no_probe_is_skipped_to_learn_that(
+    tracer: Tracer, lab: Lab, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """While bpf(2) is in a map the kernel skips probes, see :meth:`harness.linux.bpf.Map.memory`."""
+    sender, receiver = udp(lab.hosts["client"]), listening(lab.hosts["server"], SERVER)
+    tracer.arm()
+    hosts = [host.inum for host in lab.hosts.values()]
+    for _ in range(2):  # what a recording leaves behind is not of the next
+        with tracer.watch(hosts=hosts, senders=[cookie_of(sender)]) as watch:
+            with monkeypatch.context() as patched:
+                patched.setattr(bpf, "_call", lambda *_: pytest.fail("bpf(2) while packets are under way"))
+                assert watch.alive() == 0
+                for _ in range(count):
+                    sender.sendto(b"x", (SERVER, PORT))
+                receiver.recv(1, socket.MSG_PEEK)
+                wait_until(lambda: watch.alive() == count, 10, "the packets to be in the receiver's queue")
+                for _ in range(count - 1):
+                    receiver.recv(10)
+                wait_until(lambda: watch.alive() == 1, 10, "the kernel to release those that were read")
+            assert watch.finish().loss.total == 0
+        receiver.recv(10)
 
 
 def test_an_address_that_is_used_again_is_a_new_packet(tracer: Tracer, lab: Lab) -> None:

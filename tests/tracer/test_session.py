@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from harness.model.observation import Counted, Loss
-from harness.tracer import contract
 from harness.tracer.events import RECORD, Event, EventKind, decode
 from harness.tracer.session import Counts, TraceSession
 
@@ -60,9 +59,7 @@ class Kernel:
     def __init__(self, *batches: int, held: int = 0) -> None:
         self._batches = iter(batches)
         self._recorded = 0
-        values = list(contract.PACKET_LAYOUT.unpack(bytes(contract.PACKET_LAYOUT.size)))
-        packets = [(b"", contract.PACKET_LAYOUT.pack(*values))] * held
-        self.maps = {"packets": SimpleNamespace(items=lambda: packets)}
+        self._held = held
         self.ring = SimpleNamespace(read=self._read, decode=decode)
 
     def _read(self) -> bytes:
@@ -76,6 +73,9 @@ class Kernel:
 
     def counts(self) -> Counts:
         return Counts([self._recorded], [0], [0], 0)
+
+    def alive(self) -> int:
+        return self._held
 
     def stop(self) -> None:
         pass
