@@ -290,6 +290,27 @@ def test_what_nohup_ignores_stays_ignored() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_part_of_anothers_program_leaves_nothing_and_ends_as_that_does(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    program = (
+        "import signal, tempfile\n"
+        "from harness.ending import leaving_nothing\n"
+        f"with leaving_nothing(), tempfile.TemporaryDirectory(dir={str(tmp_path)!r}):\n"
+        "    print('there', flush=True)\n"
+        "    signal.pause()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        assert len(list(tmp_path.iterdir())) == 1
+        process.send_signal(number)
+        process.communicate()
+    assert process.returncode == -number
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_asks_and_the_second_ends(number: signal.Signals) -> None:
     with in_order(), interruptible() as interrupted:
         assert interrupted() == 0

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 
+from harness.ending import leaving_nothing
 from harness.errors import HarnessError
 from harness.vm import initramfs, machine, microvm, template
 from harness.vm.accelerator import accelerator
@@ -54,7 +55,8 @@ class Guest:
             from harness.vm import making  # rarely, and it imports much
 
             try:
-                found = making.make(self.image, self.accelerator, microvm.MEMORY, progress)
+                with leaving_nothing():
+                    found = making.make(self.image, self.accelerator, microvm.MEMORY, progress)
             except HarnessError as error:
                 self.start = f"it boots: no template could be made: {error}"
                 return

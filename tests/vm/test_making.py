@@ -189,18 +189,19 @@ def test_a_real_one_ended_at_any_instant(
     ends = Counter[str]()
     for _ in soak.turns(0):
         template.discard(whole)
+        # What one killed has left is removed by the next that comes so far.
+        unfinished = set(folder.glob(f"{making._UNFINISHED}*"))
         way, after = chance.choice(list(SENDS)), chance.random() * took
         one = made(way, after)
-        said = f"{name}, {way} after {after:.2f} s (seed {seed})"
+        said = f"{name}, {way} after {after:.2f} of {took:.0f} s (seed {seed})"
         wrong = wrong_with(one, way)
         assert not wrong, f"{said}: {wrong}\n{one.output}"
-        there = {path.name for path in folder.iterdir()} - {".lock", whole.name}
-        # What SIGKILL leaves is removed by the next one.
-        assert not [left for left in there if way != "SIGKILL" or not left.startswith(making._UNFINISHED)], said
+        left = set(folder.iterdir()) - unfinished - {folder / ".lock", whole.folder}
+        assert not [path for path in left if way != "SIGKILL" or not path.name.startswith(making._UNFINISHED)], said
         for _ in template.all_templates():
             assert template.find(key) == whole, said
         ends[f"{way} {one.status}"] += 1
-    print(f"{name}: {ends.total()} trials within {took:.0f} s, {dict(ends)}")
+        print(f"{said}: {one.status} after {one.took_s:.1f} s more; {ends.total()} so far: {dict(ends)}", flush=True)
     undisturbed = made("SIGTERM", 2 * PATIENCE_S)
     assert (undisturbed.status, undisturbed.left) == (0, ()), undisturbed.output
     assert {path.name for path in folder.iterdir()} == {".lock", whole.name}
