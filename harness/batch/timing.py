@@ -16,14 +16,13 @@ from harness.batch.messages import Timed
 from harness.batch.reached import Statements
 from harness.model.observation import Rule, Step
 from harness.reading.elements import plain
-from harness.reading.limits import Limit, limits_of
+from harness.reading.limits import Limit, limits_of, recent
 from harness.ruleset import listing
 
 if TYPE_CHECKING:
     from harness.ruleset.load import Ruleset
 
 _LIMITS_OF_XT: Final = re.compile(r"(?<!\S)(?:-m|--match) (?:hashlimit|rateest)\b")
-_SECONDS_OF_XT: Final = re.compile(r"(?<!\S)(?:-m|--match) recent\b.*--seconds (?P<seconds>\d+)")
 _SET: Final = re.compile(r"@(?P<name>[A-Za-z][\w./-]*)")
 
 TICK_S: Final = 0.01
@@ -39,7 +38,7 @@ def timed(ruleset: Ruleset) -> Timed:
     loaded = state.loaded_timeouts(ruleset.nft, timeouts)
     elements = {name: [*([listing.seconds(usual)] if usual else []), *loaded[name]] for name, usual in timeouts.items()}
     return Timed(
-        limits=listing.limits(ruleset.listed),
+        limits=ruleset.limits,
         elements={name: min(several) for name, several in elements.items() if several},
         loaded=min((seconds for several in loaded.values() for seconds in several), default=None),
     )
@@ -103,10 +102,14 @@ class Timing:
         named = ((found.start(), f"{table} {found['name']}") for found in _SET.finditer(text))
         stays = [(at, self._stays[name]) for at, name in named if name in self._stays]
         if rule.written.startswith("-"):
-            stays += ((0, float(found["seconds"])) for found in _SECONDS_OF_XT.finditer(rule.written))
+            stays += ((0, seconds) for seconds in recent(rule))
             stays += ((0, 0.0) for _ in _LIMITS_OF_XT.finditer(rule.written) if not limits)
         if limits or stays:
             first = min([len(one.before) for one in limits] + [at for at, _ in stays])
             lasts = max(min((seconds for _, seconds in stays), default=inf) - TICK_S, 0.0)
-            keys = (f"{table} {one.name}" if one.name else f"{rule.place} {one.before}" for one in limits)
+            shared = [one.name or one.set for one in limits]
+            keys = [
+                f"{table} {name}" if name else f"{rule.place} {one.before}"
+                for name, one in zip(shared, limits, strict=True)
+            ]
             yield text[:first], _Dependent(tuple(zip(keys, limits, strict=True)), lasts)

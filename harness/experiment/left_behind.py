@@ -40,6 +40,12 @@ class LeftBehind:
         self._neighbours = neighbours
         self._counts = counts
         """Whether to read what rules have counted, which takes a dump of the ruleset for each packet."""
+        self._tracked: dict[str, Lasting | None] = {}
+        """How long the kernels of hosts keep connections: read once, as each state of each protocol has a file."""
+
+    def changed(self) -> None:
+        """A step has changed the lab or the ruleset, and maybe settings of a kernel."""
+        self._tracked.clear()
 
     @property
     def _ruleset(self) -> Ruleset:
@@ -121,7 +127,9 @@ class LeftBehind:
     def lasting(self, host: Host) -> list[Lasting]:
         """What expires on ``host``: elements and connections."""
         ruleset = self._rulesets.get(host.name)
-        tracked = conntrack.lasting(host)
+        if host.name not in self._tracked:
+            self._tracked[host.name] = conntrack.lasting(host)
+        tracked = self._tracked[host.name]
         return [*(ruleset.lasting if ruleset else ()), *([tracked] if tracked else [])]
 
     def _refuse_forgotten(self, expect: Expect, found: Mapping[str | None, Sequence[Connection]], sent: float) -> None:

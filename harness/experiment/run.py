@@ -13,6 +13,7 @@ import msgspec
 
 from harness.errors import BrokenMeasurement, Position, Unsupported
 from harness.experiment import apart
+from harness.experiment.allowance import Allowance
 from harness.experiment.join import JoinContext, observe
 from harness.experiment.left_behind import LeftBehind, Where, placed
 from harness.experiment.resolution import Resolution, explain, unreached
@@ -162,6 +163,8 @@ class Experiment:
         self._sent_at = 0.0
         """When the last packet was sent, by the monotonic clock."""
         self._times = Timetable()
+        self._allowance: Allowance | None = None
+        """What limits have let pass since the ruleset was loaded; None where nobody has looked."""
         self._entries: frozenset[bytes] = frozenset()
         self._scripts: list[tuple[Position, AnswerScript]] = []
 
@@ -272,11 +275,12 @@ class Experiment:
         match action:
             case NftAction() | ReloadAction() | FlushAction():
                 table = self._device_tracing.table
-                self._times.loaded_anew()
+                self._allowance = None
                 self._follow(apply(action, self._lab.device, self.ruleset, self._files, where, hidden=table))
             case ChangeAction(change=change):
                 with placed(where("change")):
                     lab_changes.apply(changes.plan(change, self._lab.network), self._lab)
+                self._left.changed()
                 self._neighbours.moved()
                 self._unasked.changed = True
             case ClockAction(clock=moment):
@@ -347,13 +351,14 @@ class Experiment:
         """
         is_renewed = self.ruleset.renew(self._files.paths, self._files.defines, self._device_tracing.anew())
         if is_renewed:
-            self._times = Timetable()
+            self._times, self._allowance = Timetable(), None
         return is_renewed
 
     def rename(self, ruleset: Ruleset) -> None:
         """Observe the device under test with ``ruleset``, which it has loaded: one with the same chains and modules."""
         self._neighbours.follow(ruleset)
         self._unasked.changed = True
+        self._allowance = None
         self._rulesets[self._lab.network.device] = ruleset
         self._device_tracing.rename(ruleset)
 
@@ -367,7 +372,7 @@ class Experiment:
         Whether it is again as at first. If not, nothing is as it was.
         """
         self.sent.clear()
-        self._times = Timetable()
+        self._times, self._allowance = Timetable(), None
         self._named.clear()
         device = self._lab.device
         if self._unasked.spoiled or device.netlink.neighbours() - self._entries:
@@ -389,6 +394,7 @@ class Experiment:
     def _follow(self, ruleset: Ruleset) -> None:
         """Observe the device under test with ``ruleset``, to which a step has changed its own."""
         self._neighbours.follow(ruleset)
+        self._left.changed()
         self._unasked.changed = True
         if ruleset is self.ruleset:  # none but elements have changed
             return
@@ -428,7 +434,9 @@ class Experiment:
             injected=[frame.data for frame in frames],
             host=frames[0].sender,
         )
-        self._times.refuse_beyond_limit(observations, asked)
+        self._allowance = self._allowance or Allowance(self.ruleset)
+        for observation, seconds in zip(observations, asked, strict=True):
+            self._allowance.take(observation, seconds)
         return observations, lates
 
     def _flow(self, plan: flow.FlowPlan, call: Call) -> Observation:

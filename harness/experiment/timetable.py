@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from harness.errors import BrokenMeasurement
-from harness.judge.lateness import REMEDY
-from harness.judge.unmet import place
-from harness.model.observation import Lasting, Observation, Pace
-from harness.model.observation import Place as RulePlace
-from harness.reading.limits import limits_of
-from harness.text import counted
+from harness.model.observation import Lasting, Observation, ObservedPacket, Pace
 
+LONGEST_PACKET = 1 << 16
+"""Bytes."""
 SHORTEST = 1.0
 """Seconds for which elements and connections stay at least, in their usual unit."""
 
@@ -28,8 +23,7 @@ class Timetable:
         self._asked = 0.0
         self._programs = 0.0
         self._packets = 0
-        self._passed: Counter[RulePlace] = Counter()
-        """How many packets matched a rule with a limit."""
+        self._bytes = 0
 
     def begin(self, pace: float = 0.0) -> None:
         """A packet is about to be sent, ``pace`` seconds after the one before if the scenario asks for that."""
@@ -37,10 +31,6 @@ class Timetable:
             self._first = time.monotonic()
         else:
             self._asked += pace
-
-    def loaded_anew(self) -> None:
-        """The ruleset is another now, whose limits may be as at first."""
-        self._passed.clear()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -74,7 +64,9 @@ class Timetable:
 
     def saw(self, observations: Sequence[Observation]) -> None:
         """These are what was observed of a step's packets."""
-        self._packets += sum(len(one.packets) for one in observations)
+        for one in observations:
+            self._packets += len(one.packets)
+            self._bytes += sum(_size(packet, one) for packet in one.packets)
 
     def pace(self, late: float, observation: Observation, lasting: Sequence[Lasting]) -> Pace:
         """How the packet of ``observation`` came, which was sent ``late``; of ``lasting`` what may have expired."""
@@ -82,25 +74,9 @@ class Timetable:
         late += max(ends, default=0) / 1e9
         before = (self._first or self._loaded) - self._loaded
         expired = tuple(one for one in lasting if before + late >= one.seconds)
-        return Pace(late=late, packets=self._packets, lasting=expired)
+        return Pace(late=late, packets=self._packets, bytes=self._bytes, lasting=expired)
 
-    def refuse_beyond_limit(self, observations: Sequence[Observation], asked: Sequence[float]) -> None:
-        """Raise :class:`BrokenMeasurement` where a limit has let pass what it would not have at the pace ``asked``.
 
-        That are the seconds that the scenario asks for from its first packet to that of each observation.
-        """
-        for observation, seconds in zip(observations, asked, strict=True):
-            for step in observation.injected[0].steps:
-                if step.rule is None or step.host != observation.device:
-                    continue
-                limits = [one for one in limits_of(step.rule) if one.shared and one.token]
-                if not limits or any(one.bytes or one.over for one in limits):
-                    continue
-                self._passed[step.rule.place] += 1
-                least, limit = min((one.burst + int(seconds / one.token + 1e-9), one) for one in limits)
-                if self._passed[step.rule.place] > least:
-                    raise BrokenMeasurement(
-                        f"`{limit.text}` ({place(step.rule)}) let {counted(self._passed[step.rule.place], 'packet')} "
-                        f"pass, and not {least}, because they came later than the scenario asks",
-                        remedy=REMEDY,
-                    )
+def _size(packet: ObservedPacket, seen: Observation) -> int:
+    """The bytes of ``packet``, at most; of those that programs and kernels made only the headers are known."""
+    return len(packet.frame) if packet.injected and seen.flow is None else LONGEST_PACKET

@@ -183,6 +183,8 @@ class Pace(NamedTuple):
     means packets to come at once, or as their `rate` or `interval` says."""
     packets: int = 0
     """Those that the lab has seen of the scenario until then, at most."""
+    bytes: int = 0
+    """Those that they had together, at most."""
     lasting: tuple[Lasting, ...] = ()
     """What may have expired in that time."""
 

@@ -13,8 +13,10 @@ import msgspec
 
 from harness.batch.remembered import State
 from harness.batch.sift import SiftStage
+from harness.batch.timing import Timing
 from harness.errors import BrokenMeasurement, HarnessError, ScenarioError, Unsupported
 from harness.judge.expectations import judge
+from harness.judge.lateness import REMEDY, refuse_late
 from harness.lab import neighbours
 from harness.model.mismatch import Mismatch
 from harness.model.observation import Observation, Place, Step
@@ -121,22 +123,28 @@ class _Lab:
             names = [str(one) for other in pickle.loads(request.cases) for one in wanted(other)]
             self.stage = MutatedStage(stage, request.objects, request.fixed, names)
         self._state = State(self.stage)
+        self._timing: Timing | None = None
 
     def become(self, mutant: AskedMutant) -> Listed:
         """Have the device load a mutant, as of :meth:`MutatedStage.become`."""
         found = self.stage.become(mutant.edit)
-        self._state.follow()
+        self._follow()
         return found
 
     def settle(self) -> None:
         """As of :meth:`MutatedStage.settle`."""
         self.stage.settle()
+        self._follow()
+
+    def _follow(self) -> None:
         self._state.follow()
+        self._timing = None
 
     def judged(self, case: Case) -> tuple[Judged, Ruleset]:
         """Run ``case``; what differs, and the ruleset."""
         if self._experiment is None:
-            judged = _sifted(case, self.stage)
+            self._timing = self._timing or Timing(self.stage.ruleset.rules, self._state.timed)
+            judged = _sifted(case, self.stage, self._state, self._timing)
         else:
             self._experiment.arm(case.actions)
             judged = _acted(case, self._experiment)
@@ -146,7 +154,10 @@ class _Lab:
 
 
 def _acted(case: Case, stage: Experiment) -> Judged:
-    """Run ``case`` step by step, up to the first in which something differs."""
+    """Run ``case`` step by step, up to the first in which something differs.
+
+    Raises :class:`~harness.errors.BrokenMeasurement` where that may be because the machine was slow.
+    """
     steps: list[Step] = []
     is_open, watched = False, ""
     for number, action in enumerate(case.actions):
@@ -157,6 +168,8 @@ def _acted(case: Case, stage: Experiment) -> Judged:
             steps += _of_device(one.observation)
             watched = one.observation.engine
             found = _mismatches(case, number, one.expect, one.observation, stage.ruleset)
+            if found:
+                refuse_late(one.evidence, one.pace, one.ruleset.limits)
             is_open = is_open or found is None
             differs |= {(number, str(mismatch.keys[1])): _words(mismatch) for mismatch in found or ()}
         if differs:
@@ -164,10 +177,11 @@ def _acted(case: Case, stage: Experiment) -> Judged:
     return Judged({}, is_open, tuple(steps), watched)
 
 
-def _sifted(case: Case, stage: Stage) -> Judged:
+def _sifted(case: Case, stage: Stage, state: State, timing: Timing) -> Judged:
     """Send the packets of ``case`` without watching functions; all that differs, as far as that shows it.
 
-    Raises :class:`~harness.errors.BrokenMeasurement` where messages are not those of the packets.
+    Raises :class:`~harness.errors.BrokenMeasurement` where messages are not those of the packets, and where time
+    decides about one, whatever it has decided.
     """
     sends = [(number, action) for number, action in enumerate(case.actions) if isinstance(action, SendAction)]
     groups = [build(action.send, case.network) for _, action in sends]
@@ -175,8 +189,18 @@ def _sifted(case: Case, stage: Stage) -> Judged:
     differs: dict[Difference, str] = {}
 
     def after(taken: Sequence[Step]) -> bool:
+        certain = timing.certain(taken, sizes.pop(0))
+        if state.age >= certain:
+            raise BrokenMeasurement(
+                f"time decides about a packet: a limit or an element of a set may have changed after {certain:.2g} s",
+                remedy=REMEDY,
+            )
         steps.extend(taken)
         return True
+
+    sizes = [[len(frame.data) for frame in frames] for frames in groups]
+    timing.begin()
+    state.begin()
 
     is_open = False
     shape: list[object] = []
@@ -256,7 +280,7 @@ def tried(cases: Sequence[Case], request: AskedMutants, tracer: BaseTracer | Non
 
     A scenario kills a mutant by what differs there and does not under the original, measured the same way.
     """
-    known: dict[int, Judged] = {}
+    known: dict[int, Judged | None] = {}
     with ExitStack() as stack:
         trying: _Trying | None = None
         for mutant in request.mutants:
@@ -276,13 +300,13 @@ class _Trying:
         cases: Sequence[Case],
         tracer: BaseTracer | None,
         request: AskedMutants,
-        known: dict[int, Judged],
+        known: dict[int, Judged | None],
     ) -> None:
         self._cases = cases
         self._tracer = tracer
         self._request = request
         self._known = known
-        """The scenarios sifted under the original, by their numbers."""
+        """The scenarios sifted under the original, by their numbers; None for one that could not be."""
         self.lab = _Lab(stack, cases[0], tracer, request)
 
     def one(self, mutant: AskedMutant) -> Tried:
@@ -297,6 +321,9 @@ class _Trying:
         left: list[int] = []
         broken: list[int] = []
         for number in mutant.cases:
+            if number in self._known and self._known[number] is None:
+                broken.append(number)  # what differs under the mutant may do so under the original
+                continue
             try:
                 judged = self._judged(number, mutant)
             except ScenarioError as error:
@@ -325,7 +352,7 @@ class _Trying:
                 try:
                     self._known[number] = self._judged(number, None)
                 except HarnessError:
-                    self._known[number] = Judged({}, is_open=True, steps=())
+                    self._known[number] = None
                     self.lab.stage.is_known = False
 
     def _judged(self, number: int, mutant: AskedMutant | None) -> Judged:

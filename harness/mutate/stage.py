@@ -225,7 +225,12 @@ class MutatedStage:
         ]
         named = [self._named(one, now) for one, now in pairs]
         original = self._original
-        self.inner.rename(Ruleset(chains, named, original.sets, self._nft, original.tables, listed=original.listed))
+        mutant = Ruleset(
+            *(chains, named, original.sets, self._nft, original.tables),
+            listed=original.listed,
+            of_elements=original.of_elements,
+        )
+        self.inner.rename(mutant)
         return Listed(tuple(texts), is_same)
 
     def _as_loaded(self) -> dict[Part, Sequence[tuple[Rule, Rule | listing.ListedRule]]]:

@@ -69,7 +69,6 @@ def differing(case: Case, measurement: Measurement) -> tuple[Mismatch, ...]:
     """
     from harness.judge.expectations import judge  # the controller judges nothing
     from harness.judge.lateness import refuse_late
-    from harness.ruleset.listing import limits
 
     def at(keys: Keys) -> Position:
         return case.where(measurement.action, *measurement.keys, *keys[1:])
@@ -83,7 +82,7 @@ def differing(case: Case, measurement: Measurement) -> tuple[Mismatch, ...]:
         policies=measurement.ruleset.policies,
     )
     if found:
-        refuse_late(measurement.evidence, measurement.pace, limits(measurement.ruleset.listed))
+        refuse_late(measurement.evidence, measurement.pace, measurement.ruleset.limits)
     return tuple(msgspec.structs.replace(one, keys=(*measurement.keys, *one.keys[1:])) for one in found)
 
 

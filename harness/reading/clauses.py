@@ -41,7 +41,7 @@ _LAST: Final = frozenset(
     )
 )
 """Words that statements begin with behind which a rule has no match."""
-_OTHERS: Final = frozenset(("log", "counter", "notrack", "flow", "add", "update", "delete"))
+_OTHERS: Final = frozenset(("log", "counter", "notrack", "flow", "add", "update", "delete", "meter"))
 """Words that other statements begin with."""
 _JOINING: Final = frozenset(("!=", "==", "<", ">", "<=", ">=", "&", "|", "^", "/", ".", "set", "original", "reply"))
 """Words behind which no match begins."""
@@ -49,7 +49,7 @@ _JOINING: Final = frozenset(("!=", "==", "<", ">", "<=", ">=", "&", "|", "^", "/
 
 _VERSIONS: Final = {"ip": 4, "ip6": 6}
 _OF_XT: Final = re.compile(r"(?<!\S)xt target(?!\S)")
-_MAY_FAIL: Final = re.compile(r"(?<!\S)(?:add|update|delete) @")
+_MAY_FAIL: Final = re.compile(r"(?<!\S)(?:(?:add|update|delete) @|meter \S)")
 """Statements that are no matches but may end a rule: a set is full, or a limit is reached."""
 
 
@@ -62,6 +62,8 @@ class MatchesHeld(Value, frozen=True):
     """The one that certainly failed; "" where none did, or that is open."""
     open: tuple[str, ...] = ()
     """Those of which it is not known."""
+    stopped: bool = False
+    """Whether all held, and another statement than a match did not let the packet by."""
 
 
 @lru_cache(4096)
@@ -149,7 +151,7 @@ def _failing(rule: Rule, first: Step | None) -> MatchesHeld:
             return MatchesHeld(before, matches[number])
         if answer is None:
             return MatchesHeld(before, open=matches[number:])
-    return MatchesHeld(matches)  # another statement than a match did not let it by
+    return MatchesHeld(matches, stopped=True)
 
 
 def holds(match: str, first: Step) -> bool | None:

@@ -80,7 +80,12 @@ _OBJECT = re.compile(
     re.MULTILINE,
 )
 _TIMEOUT = re.compile(r"^\t\ttimeout (\S+)$", re.MULTILINE)
+_STAYS = re.compile(r"\btimeout (\w+)")
+_ELEMENTS = re.compile(r"\belements?\b[^{};]*\{([^{}]*)\}")
+_QUOTED = re.compile(r'"[^"]*"')
 _POLICY = re.compile(r"^\t\tpolicy = \{([^}]*)\}", re.MULTILINE)
+_LIMIT = re.compile(r"\blimit rate (?:over )?\d+(?: \w+)?/\w+(?: burst \d+ \w+)?")
+_SIZE = re.compile(r"^\t\tsize (\d+)$", re.MULTILINE)
 _TIMED = re.compile(r"^\t\tflags (?:\w+,)*timeout\b", re.MULTILINE)
 _BASE = re.compile(
     r"^\t\ttype (?P<type>\S+) hook (?P<hook>\S+)(?: devices? (?:= )?(?P<devices>\{[^}]*\}|\S+))?"
@@ -120,9 +125,36 @@ def timeouts(listing: str) -> dict[str, str]:
     return found
 
 
-def limits(listing: str) -> dict[str, str]:
-    """The named limits in ``listing``, by family, table and name, each as a rule would have it."""
-    return {name: f"limit {' '.join(body.split())}" for _, name, body in _objects(listing, "limit")}
+def of_elements(texts: Iterable[str]) -> str:
+    """What elements in the rulesets ``texts`` have of their own that is not of their set: timeouts and limits."""
+    found = (one for text in texts for one in _ELEMENTS.findall(text) if "timeout" in one or "limit" in one)
+    return "; ".join(_QUOTED.sub("", one) for one in found)
+
+
+def limits(listing: str, elements: str = "") -> dict[str, str]:
+    """The named limits in ``listing``, by family, table and name, each as a rule would have it.
+
+    By family, table and ``@name``, those that sets and maps have for each of their elements, one behind the other;
+    ``elements``, as of :func:`of_elements`, may have others.
+    """
+    found = {}
+    for kind, named, body in _objects(listing, "limit", "set", "map") if "limit" in listing else ():
+        if kind == "limit":
+            found[named] = f"limit {' '.join(body.split())}"
+        elif of_each := _LIMIT.findall(body):
+            table, _, name = named.rpartition(" ")
+            found[f"{table} @{name}"] = "; ".join(dict.fromkeys([*of_each, *_LIMIT.findall(elements)]))
+    return found
+
+
+def sizes(listing: str) -> dict[str, int]:
+    """How many elements the sets and maps in ``listing`` take which say so, by family, table and ``@name``."""
+    found = {}
+    for _, named, body in _objects(listing, "set", "map"):
+        if size := _SIZE.search(body):
+            table, _, name = named.rpartition(" ")
+            found[f"{table} @{name}"] = int(size[1])
+    return found
 
 
 def _objects(listing: str, *kinds: str) -> Iterator[tuple[str, str, str]]:
@@ -182,6 +214,8 @@ _DURATION = re.compile(r"(\d+)(ms|[wdhms]?)")
 _SECONDS: Final = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1, "": 1, "ms": 0.001}
 _ADDED = re.compile(r"\b(?:add|update) @(?P<name>[\w./-]+) \{[^}]*?\btimeout (?P<time>\w+)")
 
+_DELETED = re.compile(r"\bdelete (?P<name>@[\w./-]+) \{")
+
 
 def seconds(duration: str) -> float:
     """What nft calls ``1h30m``."""
@@ -193,20 +227,28 @@ def added(rules: str) -> Iterator[tuple[str, float]]:
     return ((found["name"], seconds(found["time"])) for found in _ADDED.finditer(rules))
 
 
-def lasting(listing: str) -> tuple[Lasting, ...]:
+def deleted(rule: str) -> Iterator[str]:
+    """The sets and maps of which ``rule`` deletes elements."""
+    return (found["name"] for found in _DELETED.finditer(rule))
+
+
+def lasting(listing: str, elements: str = "") -> tuple[Lasting, ...]:
     """For how long elements of sets stay, and connections by policies of timeouts, as ``listing`` says; of each the
-    shortest."""
+    shortest. ``elements``, as of :func:`of_elements`, may have others."""
     found: dict[str, Lasting] = {}
-    for one in _each_lasting(listing) if "timeout" in listing else ():
+    own = min((seconds(one) for one in _STAYS.findall(elements)), default=None)
+    for one in _each_lasting(listing, own) if "timeout" in listing else ():
         found[one.what] = min(found.get(one.what, one), one, key=attrgetter("seconds"))
     return tuple(found.values())
 
 
-def _each_lasting(listing: str) -> Iterator[Lasting]:
+def _each_lasting(listing: str, own: float | None) -> Iterator[Lasting]:
     for kind, named, body in _objects(listing, "set", "map", "ct timeout"):
         name = named.rpartition(" ")[2]
         if kind != "ct timeout":
             yield from (_of_set(name, seconds(one[1])) for one in _TIMEOUT.finditer(body))
+            if own is not None and _TIMED.search(body):
+                yield _of_set(name, own)
         elif policy := _POLICY.search(body):
             times = [seconds(entry.rpartition(":")[2]) for entry in policy[1].split(",") if ":" in entry]
             yield Lasting(f"a connection by the ct timeout {name}", min(times, default=0.0))

@@ -64,6 +64,7 @@ class Ruleset:
         size: int = 0,
         listed: str = "",
         stamps: Mapping[Path, FileStamp | None] | None = None,
+        of_elements: str = "",
     ) -> None:
         self.chains = tuple(chains)
         self.rules = tuple(rules)
@@ -92,6 +93,8 @@ class Ruleset:
         self._size = size
         self.listed = listed
         """As nft has listed it, without elements of sets."""
+        self.of_elements = of_elements
+        """What their files say of single elements, as of :func:`~harness.ruleset.listing.of_elements`."""
         self._stamps = stamps or {}
         """Of the files that it was loaded from."""
         self._rules = {rule.place: rule for rule in self.rules}
@@ -223,6 +226,7 @@ class Ruleset:
             size,
             text,
             stamps,
+            "; ".join(filter(None, [before.of_elements if before else "", listing.of_elements(texts.values())])),
         )
 
     def is_as_loaded(self, *, hidden: str) -> bool:
@@ -236,7 +240,12 @@ class Ruleset:
     @cached_property
     def lasting(self) -> tuple[Lasting, ...]:
         """What expires by itself, and after how long."""
-        return listing.lasting(self.listed)
+        return listing.lasting(self.listed, self.of_elements)
+
+    @cached_property
+    def limits(self) -> dict[str, str]:
+        """The limits with a name and those of sets, as of :func:`~harness.ruleset.listing.limits`."""
+        return listing.limits(self.listed, self.of_elements)
 
     @property
     def nft(self) -> Nft:

@@ -19,6 +19,7 @@ from harness.topology.network import Network
 from tests import builders
 
 SIZE = 100
+SLOW = "limit rate 2/minute burst 2 packets"
 
 
 def certain(rule: Rule, packets: int, known: Timed | None = None, sizes: Sequence[int] = (SIZE,)) -> list[float]:
@@ -40,13 +41,17 @@ def certain(rule: Rule, packets: int, known: Timed | None = None, sizes: Sequenc
         ("limit rate 400 bytes/minute burst 100 bytes accept", 5, 15),
         ("limit rate 1 kbytes/second drop", 10, 76 / 1024),
         ('limit name "web" accept', 2, 6),
-        ('limit name ip saddr map { 192.0.2.1 : "web" } accept', 0, 0),
+        # Others may have taken the tokens of the limit that the map chooses.
+        ('limit name ip saddr map { 192.0.2.1 : "web" } accept', 0, 6),
+        ('limit name ip saddr map { 192.0.2.1 : "other" } accept', 0, 6),
+        ("add @slow { ip saddr } accept", 2, 30),
+        ("ip saddr @slow accept", 2, 30),
     ],
 )
 def test_a_limit_is_certain_until_its_tokens_are_used_up_and_one_may_be_back(
     text: str, surely: int, seconds: float
 ) -> None:
-    known = Timed(limits={"inet filter web": "limit rate 10/minute burst 2 packets"})
+    known = Timed(limits={"inet filter web": "limit rate 10/minute burst 2 packets", "inet filter @slow": SLOW})
     found = certain(builders.rule(text), surely + 2, known)
     assert found == [*[inf] * surely, *[pytest.approx(seconds)] * 2]
 

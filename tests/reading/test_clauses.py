@@ -195,7 +195,7 @@ def test_a_statement_that_ends_a_rule_whose_matches_held() -> None:
     counted = rule(1, "tcp dport 22 add @seen { ip saddr ct count over 2 } drop")
     ended = step(None, Verdict.CONTINUE, kind="return", sent=headers())
     ((_, found),) = passes([(ended, ended)], chain_rules([counted]))
-    assert found == MatchesHeld(("tcp dport 22",))
+    assert found == MatchesHeld(("tcp dport 22",), stopped=True)
 
 
 def handles(*steps: Step) -> list[int]:

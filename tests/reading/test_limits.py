@@ -55,9 +55,10 @@ def test_a_limit_with_a_name_is_what_its_declaration_says() -> None:
     assert found == Limit("limit rate over 2/minute burst 3 packets", "tcp dport 22 ", 3, 30, False, True, True, "slow")
 
 
-@pytest.mark.parametrize("text", ['limit name "other" drop', 'limit name ip saddr map { 192.0.2.1 : "slow" } drop'])
+@pytest.mark.parametrize("text", ['limit name "other" drop', 'limit name ip saddr map { 192.0.2.1 : "other" } drop'])
 def test_nothing_is_known_of_a_limit_that_is_not_declared(text: str) -> None:
-    (found,) = limits_of(rule(text), {"inet filter slow": "limit rate 2/minute"})
+    others = {"ip filter slow": "limit rate 2/minute", "inet other slow": "limit rate 2/minute"}
+    (found,) = limits_of(rule(text), others)
     assert (found.burst, found.token) == (0, 0)
 
 
