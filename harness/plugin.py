@@ -29,6 +29,8 @@ with interrupts_deferred():
 
 DEFERRING = pytest.StashKey[ExitStack]()
 """Within, Ctrl-C completes what must not be interrupted."""
+BELOW_ARGUMENTS = pytest.StashKey[dict[Path, bool]]()
+"""Whether a folder is one of pytest's arguments, or in one."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -228,10 +230,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     session = config.pluginmanager.get_plugin("session")
     if not distribute.is_worker(config) or session is None:
         return None
-    leads = session.isinitpath(collection_path, with_parents=True) or any(
-        session.isinitpath(folder) for folder in collection_path.parents
-    )
-    return None if leads else True
+    if session.isinitpath(collection_path, with_parents=True):
+        return None
+    below, folder = config.stash.setdefault(BELOW_ARGUMENTS, {}), collection_path.parent
+    if folder not in below:
+        below[folder] = any(session.isinitpath(one) for one in (folder, *folder.parents))
+    return None if below[folder] else True
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:

@@ -3,6 +3,7 @@
 pytest-cov chooses how to measure before any kernel is chosen. pytest-rerunfailures has each worker connect to the
 controller by TCP, which a guest cannot: there it gets a server of its own, so reruns are counted for each guest.
 Hypothesis's plugin imports all of Hypothesis to write its part of the summary, which takes as long as a scenario.
+pytest's own header, which nobody sees of a worker, reads the versions of all plugins.
 """
 
 from __future__ import annotations
@@ -31,8 +32,11 @@ def in_workers(config: pytest.Config) -> None:
 
 def in_a_guest(config: pytest.Config) -> None:
     """A worker, before its plugins are configured."""
+    if not in_guest():
+        return
+    config.option.no_header = True
     given: dict[str, object] = config.workerinput  # type: ignore[attr-defined]
-    if "sock_port" not in given or not in_guest() or not config.pluginmanager.has_plugin("rerunfailures"):
+    if "sock_port" not in given or not config.pluginmanager.has_plugin("rerunfailures"):
         return
     from pytest_rerunfailures import ServerStatusDB
 

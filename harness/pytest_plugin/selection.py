@@ -27,6 +27,11 @@ def project(config: pytest.Config) -> Project:
     return config.stash[_PROJECT]
 
 
+def use(config: pytest.Config, found: Project) -> None:
+    """Have ``found`` be the project of the session."""
+    config.stash[_PROJECT] = found
+
+
 def scenario_files(config: pytest.Config) -> Chosen:
     """The scenario files below pytest's arguments."""
     if _CHOSEN not in config.stash:

@@ -21,7 +21,7 @@ from harness.cache import cache_dir, store
 from harness.errors import BrokenMeasurement
 from harness.linux import modules
 from harness.packets import frames
-from harness.pytest_plugin import distribute, foreseen
+from harness.pytest_plugin import distribute, foreseen, selection
 from harness.pytest_plugin.selection import scenario_files
 from harness.report import kinds
 from harness.scenario.case import Case, LoadedFile
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from harness.topology.network import Network
     from harness.tracer.base import BaseTracer
 
-COLOUR, WANTED, CASES, FRAMES = "nft_colour", "nft_wanted", "nft_cases", "nft_frames"
+COLOUR, WANTED, CASES, FRAMES, PROJECT = "nft_colour", "nft_wanted", "nft_cases", "nft_frames", "nft_project"
 LEARNED, ARMED, UNUSABLE, COMPLAINTS = "nft_learned", "nft_armed", "nft_unusable", "nft_complaints"
 """Keys of what controller and workers send each other."""
 
@@ -69,6 +69,8 @@ class Session:
             the controller's environment asks for."""
             self._loaded = pickle.loads(given[CASES])
             frames.use(given[FRAMES])
+            if in_guest():  # where the controller's files are
+                selection.use(config, pickle.loads(given[PROJECT]))
             return
         self._colour = None
         self._loaded = config.stash.get(foreseen.LOADED, {})
@@ -200,6 +202,7 @@ class Session:
         given[WANTED] = self.wants_results
         given[FRAMES] = self._prepared.result() if self._prepared else {}
         given[CASES] = pickle.dumps(self._loaded)
+        given[PROJECT] = pickle.dumps(selection.project(self._config))
 
     def watch(self, node: Any) -> None:
         """Check what the worker ``node`` sends if it is in a guest, which may have been taken over."""

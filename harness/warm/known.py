@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterable
 from importlib import metadata
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -40,17 +41,21 @@ def _remember(name: str, distributions: Iterable[metadata.PathDistribution]) -> 
 
 
 def remember_fixtures() -> None:
-    """Have pytest look for fixtures no more than once in plugins that have none, most of which are its own.
+    """Have pytest look for fixtures no more than once in each plugin; most of its own have none.
 
-    It looks at each name in each plugin: a module, or an object whose class may have fixtures.
+    It looks at each name in each plugin: a module, or an object whose class may have fixtures. The second time, a
+    module is represented by one that has nothing but its fixtures.
     Source: _pytest/fixtures.py, FixtureManager.pytest_plugin_registered().
     """
+    from _pytest import fixtures
     from _pytest.fixtures import FixtureManager
 
+    definition = getattr(fixtures, "FixtureFunctionDefinition", None)  # from pytest 8.4 on
     if not hasattr(FixtureManager, "_register_fixture"):  # before pytest 8.1
         return
     look, register = FixtureManager.pytest_plugin_registered, FixtureManager._register_fixture
     without: set[object] = set()
+    only: dict[object, ModuleType] = {}
     found: list[object] = []
 
     @functools.wraps(register)
@@ -63,21 +68,67 @@ def remember_fixtures() -> None:
         holder = plugin if isinstance(plugin, ModuleType | type) else type(plugin)
         if holder in without:
             return
+        if isinstance(plugin, ModuleType) and plugin in only:
+            look(self, only[plugin], plugin_name)
+            return
         found.clear()
         look(self, plugin, plugin_name)
-        # What is in a conftest.py is found later, where it holds.
-        if not found and not plugin_name.endswith("conftest.py"):
+        if plugin_name.endswith("conftest.py"):  # what is in there is found later, where it holds
+            return
+        if not found:
             without.add(holder)
+        elif isinstance(plugin, ModuleType) and definition:
+            only[plugin] = ModuleType(plugin.__name__)
+            vars(only[plugin]).update((name, one) for name, one in vars(plugin).items() if type(one) is definition)
 
     FixtureManager._register_fixture = counted  # type: ignore[method-assign]
     FixtureManager.pytest_plugin_registered = pytest_plugin_registered  # type: ignore[method-assign]
+
+
+def remember_configuration() -> None:
+    """Have pytest begin its next session with a configuration in which its own plugins are registered already.
+
+    Source: _pytest/config/__init__.py, get_config(). The variables that are read there, or by an option's default, and
+    ``-p no:NAME`` for a plugin of pytest's own have an effect on it.
+    """
+    from _pytest import config as pytest_config
+
+    begin = pytest_config.get_config
+    begun = [begin()]
+
+    @functools.wraps(begin)
+    def get_config(args: Any = None, plugins: Any = None, **more: Any) -> pytest_config.Config:
+        special = any(more.values()) or any(str(one).startswith("-p") for one in args or ())
+        if not begun or special or not os.environ.keys().isdisjoint(("PYTEST_DEBUG", "TOX_ENV_DIR")):
+            return begin(args, plugins, **more)
+        config = begun.pop()
+        parameters = config.InvocationParams(args=args or (), plugins=plugins, dir=Path.cwd())
+        config.invocation_params = parameters
+        return config
+
+    pytest_config.get_config = get_config
+
+
+def forget_known_tests() -> None:
+    """Have pytest read which tests it knows only for ``--nf``: it writes that down, too, but in no worker.
+
+    Source: _pytest/cacheprovider.py, NFPlugin.
+    """
+    from _pytest import cacheprovider
+
+    make = cacheprovider.NFPlugin
+
+    def only_where_asked(config: Any) -> object:
+        return make(config) if config.option.newfirst else object()
+
+    cacheprovider.NFPlugin = only_where_asked  # type: ignore[assignment, misc]
 
 
 _BOOTSTRAP = "import sys;exec(eval(sys.stdin.readline()))"
 """What execnet has a Python run that it has started; it then sends its own source and a few lines."""
 
 _sent: dict[str, ModuleType] = {}
-"""The module ``__main__`` as the source leaves it, by that source."""
+"""The module ``__main__`` as the source leaves it, by how a literal begins of a program that begins with the source."""
 
 
 def remember_execnet() -> None:
@@ -94,7 +145,7 @@ def remember_execnet() -> None:
     compiled = functools.cache(compile)
     compiled(inspect.getsource(remote) + "\n", inspect.getsourcefile(remote), "exec")
     vars(main)["compile"] = compiled
-    _sent[source] = main
+    _sent[repr(source)[:-1]] = main
 
 
 def run(program: str) -> None:
@@ -102,9 +153,9 @@ def run(program: str) -> None:
     main = ModuleType("__main__")
     if program == _BOOTSTRAP and not any(name.startswith("EXECNET") for name in os.environ):  # it is read when run
         text = sys.stdin.readline()
+        for literal in _sent:
+            if text.startswith(literal):
+                main, text = _sent[literal], text[0] + text.removeprefix(literal)
         program = ast.literal_eval(text)
-        for source in _sent:
-            if program.startswith(source):
-                main, program = _sent[source], program.removeprefix(source)
     sys.modules["__main__"] = main
     exec(compile(program, "<string>", "exec"), vars(main))

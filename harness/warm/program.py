@@ -212,6 +212,7 @@ def import_all(folder: Path) -> None:
     known.remember_metadata()
     known.remember_fixtures()
     known.remember_execnet()
+    known.forget_known_tests()
     sys.modules["xdist.remote"].getinfodict()  # platform starts a program, once
 
 
@@ -321,6 +322,7 @@ def _arm(folder: Path) -> bool:
     ]
     if status := pytest.main(arguments):
         raise SystemExit(status)
+    sys.modules["harness.warm.known"].remember_configuration()
     gc.collect()
     gc.freeze()
     return True

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from harness.project import EVERYTHING
+from harness.pytest_plugin import selection
 from harness.pytest_plugin.session import Session
 from harness.report import kinds
 from harness.tracer import armed
@@ -24,7 +26,9 @@ def config(**more: Any) -> Any:
     }
     plugins = SimpleNamespace(get_plugin=lambda name: None)
     more["getini"] = lambda name: []
-    return SimpleNamespace(stash=pytest.Stash(), option=SimpleNamespace(**options), pluginmanager=plugins, **more)
+    made: Any = SimpleNamespace(stash=pytest.Stash(), option=SimpleNamespace(**options), pluginmanager=plugins, **more)
+    selection.use(made, EVERYTHING)
+    return made
 
 
 @pytest.mark.parametrize("asked", [{}, {"nft_github": "yes"}, {"nft_summary": "a.md"}, {"nft_record": True}])

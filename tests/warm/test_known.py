@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BEFORE = """
 import importlib, json, sys
 from harness.warm import known
@@ -115,3 +117,80 @@ known.run("import sys;exec(eval(sys.stdin.readline()))")
 
 def test_another_program_is_run_as_it_is() -> None:
     assert run("known.remember_execnet(); known.run('print(__name__, 6 * 7)')") == "__main__ 42\n"
+
+
+CONFIGURED = """
+import io, os, pytest
+from contextlib import redirect_stdout
+known.remember_configuration()
+os.environ.update(json.loads(sys.argv[1]))
+os.chdir(sys.argv[2])
+sys.path.insert(0, "")
+out = []
+for _ in range(2):
+    sys.modules.pop("conftest", None)
+    with redirect_stdout(text := io.StringIO()):
+        status = pytest.main([*sys.argv[3:], "test_it.py"])
+    out.append([int(status), text.getvalue().partition(" in ")[0]])
+print(json.dumps(out))
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "arguments"),
+    [
+        ({}, []),
+        ({}, ["-p", "has"]),
+        ({}, ["-p", "no:doctest"]),
+        ({"TOX_ENV_DIR": "tox"}, []),
+        ({"PYTEST_ADDOPTS": "-v"}, ["--rootdir=.", "-k", "not other"]),
+    ],
+)
+def test_the_first_session_is_as_the_next(tmp_path: Path, environment: dict[str, str], arguments: list[str]) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -rs\n")
+    (tmp_path / "has.py").write_text("import pytest\n@pytest.fixture\ndef one():\n    return 1\n")
+    (tmp_path / "conftest.py").write_text(
+        "def pytest_report_header(config):\n    return str(config.invocation_params)\n"
+    )
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n"
+        "def test_it(cache, request):\n"
+        "    pytest.skip(f'{cache._cachedir} {sorted(request.config.option.__dict__.items())}')\n"
+        "def test_other():\n    pass\n"
+    )
+    (first, second) = json.loads(run(CONFIGURED, json.dumps(environment), str(tmp_path), *arguments))
+    assert first == second
+    assert first[0] == 0
+
+
+def test_options_of_plugins_are_those_of_this_session() -> None:
+    """A configuration that was begun in advance is used once, for a session without plugins of its own choice."""
+    output = run(
+        """
+import pytest
+from _pytest import config
+known.remember_configuration()
+configurations = [config.get_config(["-p", "no:terminal"]), config.get_config(["-q"]), config.get_config(["-q"])]
+for one in configurations:
+    terminal = one.pluginmanager.has_plugin("terminal")
+    print(json.dumps([id(one.pluginmanager), terminal, list(one.invocation_params.args)]))
+"""
+    )
+    managers, terminals, arguments = zip(*map(json.loads, output.splitlines()), strict=True)
+    assert len(set(managers)) == 3
+    assert terminals == (False, True, True)
+    assert arguments == (["-p", "no:terminal"], ["-q"], ["-q"])
+
+
+@pytest.mark.parametrize(("arguments", "first"), [([], "test_a"), (["--nf"], "test_b")])
+def test_new_tests_are_known_where_they_come_first(tmp_path: Path, arguments: list[str], first: str) -> None:
+    (tmp_path / "test_a.py").write_text("def test_a():\n    pass\n")
+    assert "passed" in run("import pytest; pytest.main(['--rootdir=.'])", cwd=tmp_path)
+    (tmp_path / "test_b.py").write_text("def test_b():\n    pass\n")
+    output = run(
+        "import pytest; known.forget_known_tests(); pytest.main(['-v', '--rootdir=.', *sys.argv[1:]])",
+        *arguments,
+        cwd=tmp_path,
+    )
+    assert "2 passed" in output
+    assert first in next(line for line in output.splitlines() if "PASSED" in line)
