@@ -14,14 +14,23 @@ A ruleset that does not do what was expected is no exception but data: see
 from __future__ import annotations
 
 import copyreg
+import errno
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Self, TypeVar
 
 from harness.text import escape
 
 NO_MEMORY = "this process may not have more memory"
-MORE_MEMORY = "raise its limit (ulimit -v)"
-"""The sentence for a MemoryError, and the remedy."""
+MORE_MEMORY = "raise its limit (ulimit -v) or that of its cgroup, or free some"
+"""The sentence for memory that cannot be had, and the remedy."""
+_SHORTAGES = {
+    errno.ENOMEM: (NO_MEMORY, MORE_MEMORY),
+    errno.ENOBUFS: ("the kernel has no room for what was asked of it", "raise net.core.rmem_max and wmem_max"),
+    errno.EMFILE: ("this process may not open more files", "raise its limit (ulimit -n)"),
+    errno.ENFILE: ("all processes together may not open more files", "raise fs.file-max"),
+    errno.ENOSPC: ("no space left on device", ""),
+}
+"""By what the kernel says: a sentence and a remedy."""
 
 
 class Position(NamedTuple):
@@ -57,6 +66,16 @@ class HarnessError(Exception):
 
     def __str__(self) -> str:
         return escape(f"{self.sentence}; {self.remedy}" if self.remedy else self.sentence)
+
+
+def shortage(error: BaseException) -> HarnessError | None:
+    """What this machine has too little of, where that is what ``error`` says: no fault of a program's."""
+    number = errno.ENOMEM if isinstance(error, MemoryError) else error.errno if isinstance(error, OSError) else None
+    found = _SHORTAGES.get(number or 0)
+    if found is None:
+        return None
+    file = error.filename if isinstance(error, OSError) else None
+    return HarnessError(f"{file}: {found[0]}" if file else found[0], remedy=found[1])
 
 
 class ScenarioError(HarnessError):

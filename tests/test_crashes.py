@@ -9,20 +9,27 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 
+from harness.cache import cache_dir
 from harness.model import layers, result
 from harness.scenario.load import load_all
 from harness.vm import debian, images
+from harness.vm.port import in_guest
+from harness.wait import wait_until
+from tests.experiment.test_run import BPF_MAP_GET_NEXT_ID, BPF_PROG_GET_NEXT_ID, identifiers
+from tests.memory import with_memory
 from tests.trials import HARNESS, SENDS, files, left_by, trial, wrong_with
 from tests.vm.archive import Archive
 
@@ -170,6 +177,122 @@ def test_files_of_a_command_that_gets_no_memory_are_whole_or_absent(name: str, s
         ends[done.returncode] += 1
         shutil.rmtree(project)
     print(f"{name}: {ends.total()} trials, {dict(ends)}")
+
+
+LEAST_OF_CGROUP_MIB = 20
+"""In less no Python starts."""
+RIGHT = {"run": (10, 5), "run in a guest": (2, 1), "two guests": (2, 1)}
+"""How many scenarios pass and fail in a run, at most: the third is wrong."""
+
+
+def ended_by_memory(
+    name: str, command: Sequence[str], mib: int, folder: Path, cache: Path
+) -> tuple[subprocess.CompletedProcess[str], int]:
+    """Run ``command`` with ``mib`` MiB for it and all that it starts; its end, and how many of them were killed.
+
+    It ends as ever, with a sentence, or is killed itself. No process is left, no file torn, and nothing has passed that
+    would not have.
+    """
+    project = make_project(folder / "project")
+    (temporary := folder / "temporary").mkdir()
+    places = {"TMPDIR": str(temporary), "XDG_CACHE_HOME": str(cache), "PYTEST_ADDOPTS": ""}
+    with with_memory(mib) as cgroup:
+        done = cgroup.run(command, project, {**os.environ, **places})
+        kills = cgroup.kills
+    said = f"{name} with {mib} MiB: {done.returncode}, {kills} killed\n{done.stdout}{done.stderr}"
+    is_killed = done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    assert not is_killed or kills, said
+    own = () if name == "run" else (4,) if name in RIGHT else (0,)  # 4: a guest did not come up
+    assert is_killed or done.returncode in (1, 2, 3, 6, *own), said
+    assert "Traceback" not in said, said
+    assert done.returncode in (0, 1) or is_killed or re.search("memory|killed|ended|Cannot allocate", said), said
+    passed, failed = RIGHT.get(name, (3, 3))
+    for number, what in re.findall(r"(\d+) (passed|failed)\b", done.stdout):
+        assert int(number) <= (passed if what == "passed" else failed), said
+    assert torn(project) == "", said
+    left = files(temporary)
+    assert not [one for one in left if not kills or not one.startswith("nft-harness-")], f"{left}: {said}"
+    shutil.rmtree(folder)
+    return done, kills
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_whose_cgroup_has_too_little_memory_leaves_nothing(name: str, soak: Soak, tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("root meets the machine's own kernel")
+    chance = random.Random(random.randrange(1 << 32))
+    ends = Counter[str]()
+    for turn in soak.turns(1):
+        mib = chance.randint(LEAST_OF_CGROUP_MIB, 160)
+        done, kills = ended_by_memory(name, COMMANDS[name], mib, tmp_path / str(turn), tmp_path / "cache")
+        ends[f"{done.returncode}, {kills} killed"] += 1
+    print(f"{name}: {ends.total()} trials, {dict(ends)}")
+
+
+MANY = 400_000
+"""Elements of a set of which nft needs more memory than pytest."""
+
+
+def test_nft_that_is_killed_as_memory_is_short_is_a_broken_measurement(tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("root meets the machine's own kernel")
+    project = make_project(tmp_path / "project")
+    elements = ", ".join(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}" for number in range(MANY))
+    declared = f"\tset s {{ type ipv4_addr; elements = {{ {elements} }}; }}\n\tchain f"
+    (project / "t.nft").write_text(RULESET.replace("\tchain f", declared))
+    with with_memory(300) as cgroup:
+        done = cgroup.run((*PYTEST, "-k", "s80"), project, {**os.environ, "PYTEST_ADDOPTS": ""})
+        kills = cgroup.kills
+    said = f"{done.returncode}, {kills} killed\n{done.stdout}{done.stderr}"
+    assert kills == 1, said
+    assert done.returncode == 6, said
+    assert "ended with SIGKILL, as the kernel ends a process when memory is short" in done.stdout, said
+    assert "1 error" in done.stdout, said
+
+
+GUESTS = {
+    "run in a guest": (*PYTEST[:5], "--nft-kernel", images.DEFAULT),
+    "two guests": (*PYTEST[:5], "--nft-kernel", images.DEFAULT, "-n", "2"),
+}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", GUESTS)
+def test_a_guest_whose_cgroup_has_too_little_memory_leaves_nothing(name: str, soak: Soak, tmp_path: Path) -> None:
+    """The controller, the wrapper or QEMU is killed: the guest's memory is its."""
+    if os.geteuid():
+        pytest.skip("only root may limit the memory of a cgroup")
+    if shutil.which("qemu-system-x86_64") is None or images.find(images.DEFAULT) is None:
+        pytest.skip("QEMU or its kernel is not here")
+    chance = random.Random(random.randrange(1 << 32))
+    ends = Counter[str]()
+    for turn in soak.turns(1):
+        mib = chance.randint(40, 900) if soak.seconds else 150
+        done, kills = ended_by_memory(name, GUESTS[name], mib, tmp_path / str(turn), cache_dir().parent)
+        ends[f"{done.returncode}, {kills} killed"] += 1
+    print(f"{name}: {ends.total()} trials, {dict(ends)}")
+
+
+@pytest.mark.kernel
+@pytest.mark.soak
+def test_within_a_guest_a_cgroup_that_has_too_little_memory_leaves_nothing(soak: Soak, tmp_path: Path) -> None:
+    """No process, namespace, BPF program or map: nobody else has any in the guest."""
+    if not in_guest():
+        pytest.skip("others' BPF objects come and go on this machine's own kernel")
+    chance = random.Random(random.randrange(1 << 32))
+    ends = Counter[str]()
+    before = [identifiers(command) for command in (BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID)]
+    for turn in soak.turns(1):
+        mib = chance.randint(LEAST_OF_CGROUP_MIB, 160)
+        done, kills = ended_by_memory("run", COMMANDS["run"], mib, tmp_path / str(turn), tmp_path / "cache")
+        ends[f"{done.returncode}, {kills} killed"] += 1
+        wait_until(
+            lambda: [identifiers(command) for command in (BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID)] == before,
+            10,
+            "the kernel to free programs and maps",
+        )
+    print(f"within a guest: {ends.total()} trials, {dict(ends)}")
 
 
 FETCH = """

@@ -21,6 +21,7 @@ import pytest
 from harness import ending
 from harness.cli import main
 from harness.ending import check, exit_status, in_order, interruptible, interrupts_deferred
+from harness.errors import MORE_MEMORY, NO_MEMORY
 from harness.model.result import Result, encode
 
 HARNESS = [sys.executable, "-m", "harness.cli"]
@@ -109,7 +110,7 @@ def test_memory_that_cannot_be_had_is_a_sentence_and_2(
     monkeypatch.setattr("harness.vm.images.images", take)
     assert main(["kernels", "list"]) == 2
     said = capsys.readouterr().err
-    assert said == "nft-harness: error: this process may not have more memory; raise its limit (ulimit -v)\n"
+    assert said == f"nft-harness: error: {NO_MEMORY}; {MORE_MEMORY}\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

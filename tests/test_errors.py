@@ -1,10 +1,21 @@
 from __future__ import annotations
 
+import errno
 import pickle
 
 import pytest
 
-from harness.errors import BrokenMeasurement, HarnessError, Position, ScenarioError, Unsupported, together
+from harness.errors import (
+    MORE_MEMORY,
+    NO_MEMORY,
+    BrokenMeasurement,
+    HarnessError,
+    Position,
+    ScenarioError,
+    Unsupported,
+    shortage,
+    together,
+)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +31,21 @@ def test_an_error_travels_to_another_process_and_says_the_same(error: HarnessErr
     assert type(arrived) is type(error)
     assert str(arrived) == str(error)
     assert vars(arrived) == vars(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), f"{NO_MEMORY}; {MORE_MEMORY}"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), f"{NO_MEMORY}; {MORE_MEMORY}"),
+        (OSError(errno.EMFILE, "Too many open files", "t.nft"), "t.nft: this process may not open more files"),
+        (OSError(errno.ENOSPC, "No space left on device", "r.html"), "r.html: no space left on device"),
+        (OSError(errno.EINVAL, "Invalid argument"), "None"),
+        (ValueError("one"), "None"),
+    ],
+)
+def test_what_a_machine_has_too_little_of_is_a_sentence(error: Exception, said: str) -> None:
+    assert str(shortage(error)).startswith(said)
 
 
 def test_mistakes_found_together_travel_together() -> None:

@@ -172,5 +172,5 @@ class BatchSession:
         self._program.wait()
         self._complaints.seek(0)
         said = self._complaints.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
-        remedy = MORE_MEMORY if said[-1] == "MemoryError" else ""
+        remedy = MORE_MEMORY if said[-1].startswith(("MemoryError", "OSError: [Errno 12]")) else ""
         raise HarnessError(f"the session that measures packets ended early: {escape(said[-1])}", remedy=remedy)

@@ -20,7 +20,7 @@ with interrupts_deferred():
     from harness.cli import machine, rulesets, scenarios, shells, twins
     from harness.cli.examples import EXAMPLES
     from harness.cli.statuses import BUG, UNABLE
-    from harness.errors import MORE_MEMORY, NO_MEMORY, HarnessError
+    from harness.errors import HarnessError, shortage
     from harness.programs import NotRunnable
     from harness.text import say
 
@@ -62,13 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # who reads our output has seen enough
         _write_no_more()
         return 128 + signal.SIGPIPE
-    except OSError as error:  # such as a full disk, wherever that is met
-        named = f"{error.filename}: " if error.filename else ""
-        say(f"nft-harness: error: {named}{(error.strerror or str(error)).lower()}", sys.stderr)
+    except (OSError, MemoryError) as error:  # such as a full disk, wherever that is met
+        named = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+        other = f"{named}{(getattr(error, 'strerror', '') or str(error)).lower()}"
+        say(f"nft-harness: error: {shortage(error) or other}", sys.stderr)
         _write_no_more()
-        return UNABLE
-    except MemoryError:
-        say(f"nft-harness: error: {NO_MEMORY}; {MORE_MEMORY}", sys.stderr)
         return UNABLE
     except Exception:
         traceback.print_exc()

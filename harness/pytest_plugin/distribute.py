@@ -155,11 +155,12 @@ class Distribution(msgspec.Struct, frozen=True):
     def not_up(self) -> str:
         """The error when a worker did not come up: the console output of all guests."""
         if not self.guests:
-            return "nft-harness: a worker did not come up (the reason is above)"
+            return f"nft-harness: a worker did not come up {_WHY}"
         said = [f"{guest.describe()} said:\n{lines(console)}" for guest in self.guests if (console := guest.console())]
-        return "\n".join(["nft-harness: a microVM did not come up (the reason is above)", *said])
+        return "\n".join([f"nft-harness: a microVM did not come up {_WHY}", *said])
 
 
+_WHY = "(the reason is above; if there is none, its process was killed, as the kernel does when memory is short)"
 DISTRIBUTION = pytest.StashKey[Distribution]()
 
 

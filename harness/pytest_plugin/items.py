@@ -18,7 +18,7 @@ import pytest
 from _pytest._code.code import ReprEntryNative, ReprExceptionInfo, ReprFileLocation, ReprTraceback
 
 from harness.bounds import RESULT_BYTES
-from harness.errors import MORE_MEMORY, NO_MEMORY, HarnessError, Position, ScenarioError, Unsupported
+from harness.errors import HarnessError, Position, ScenarioError, Unsupported, shortage
 from harness.pytest_plugin import companions
 from harness.pytest_plugin.session import SESSION
 from harness.pytest_plugin.trial import Failure, Trial, differing, failure_of, notes, paths, properties
@@ -147,8 +147,7 @@ class ScenariosBroken(HarnessError):
 def representation(item: pytest.Item, excinfo: ExceptionInfo[BaseException]) -> ReprExceptionInfo | None:
     """What the user reads about an error, without a traceback; None for a bug in nft-harness."""
     error = excinfo.value
-    if isinstance(error, MemoryError):
-        error = HarnessError(NO_MEMORY, remedy=MORE_MEMORY)
+    error = shortage(error) or error
     if not isinstance(error, HarnessError | Failed):
         return None
     path, line, _ = item.reportinfo()

@@ -169,6 +169,8 @@ class Child:
             return f"used more than {most >> 20:,} MiB of memory{own}"
         code = os.waitstatus_to_exitcode(status)
         how = f"ended with {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
+        if code == -signal.SIGKILL:
+            how += ", as the kernel ends a process when memory is short"
         found = _ASSERTION.search(printed)
         return f"{how} ({found[1].decode()}: {found[2].decode(errors='replace')})" if found else how
 

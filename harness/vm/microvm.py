@@ -30,6 +30,7 @@ import shlex
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -62,6 +63,9 @@ RESTORE_DEADLINE = 20.0
 
 SILENCE = 60.0
 """Seconds without a heartbeat after which the guest counts as hung; session.sh sends one every 2 s."""
+
+ENDING_S = 1.0
+"""Seconds within which QEMU has ended when it has closed the ports of its guest."""
 
 NO_STATUS = 125
 """Our exit status when the guest's program has none, as with env(1)."""
@@ -241,7 +245,7 @@ def _attempt(start: _Start, *, console: int, deadline: float, silence: float, un
     inherit = [start.inherit, *theirs.values()]
     monitor = theirs.pop("monitor", None)
     command = [*start.command, *machine.devices(console, theirs, monitor)]
-    with machine.running(command, inherit=inherit, output=console):
+    with machine.running(command, inherit=inherit, output=console) as qemu:
         for _, there in pairs.values():
             there.close()
         start.begin(ends)
@@ -249,8 +253,10 @@ def _attempt(start: _Start, *, console: int, deadline: float, silence: float, un
             sender.start()
         words = ends["control"].makefile()
         status: int | HarnessError | None = _up(ends["control"], words, deadline)
-        if isinstance(status, HarnessError) and start.restored:
-            raise _NotRestored(status.sentence)
+        if isinstance(status, HarnessError):
+            status = _explained(status, qemu)
+            if start.restored:
+                raise _NotRestored(status.sentence)
         if start.restored:
             sender.start()
         for thread in receivers:
@@ -258,6 +264,8 @@ def _attempt(start: _Start, *, console: int, deadline: float, silence: float, un
         ending.check()
         if status is None:
             status = _wait(ends["control"], words, silence)
+            if isinstance(status, HarnessError):
+                status = _explained(status, qemu)
     # A write to a port returns when QEMU has it: all of the program's output is in our sockets.
     for thread in receivers:
         thread.join()
@@ -268,6 +276,15 @@ def _attempt(start: _Start, *, console: int, deadline: float, silence: float, un
             status.sentence += f": kernel panic, {panic[1]}"
         raise status
     return status
+
+
+def _explained(error: HarnessError, qemu: subprocess.Popen[bytes]) -> HarnessError:
+    """``error``, with the reason that somebody else has killed QEMU, where that is so."""
+    with suppress(subprocess.TimeoutExpired):
+        if qemu.wait(ENDING_S) == -signal.SIGKILL:
+            sentence = f"{error.sentence}: QEMU was killed, as the kernel does when memory is short"
+            return type(error)(sentence, remedy="free some, raise the limit of the cgroup, or use fewer workers (-n 1)")
+    return error
 
 
 def _command(argv: Sequence[str], image: Image) -> str:

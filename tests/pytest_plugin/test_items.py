@@ -98,6 +98,8 @@ def test_a_scenario_of_which_too_much_was_seen_is_an_error(scenarios: Run, monke
 def test_memory_that_cannot_be_had_is_a_sentence(scenarios: Run) -> None:
     ran = scenarios((9, RIGHT), (443, RIGHT))
     ran.assert_outcomes(passed=1, errors=1)
-    ran.stdout.fnmatch_lines(["this process may not have more memory; raise its limit (ulimit -v)"])
+    ran.stdout.fnmatch_lines(
+        ["this process may not have more memory; raise its limit (ulimit -v) or that of its cgroup, or free some"]
+    )
     ran.stdout.no_fnmatch_line("*Traceback*")
     ran.stdout.no_fnmatch_line("*MemoryError*")
