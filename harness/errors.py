@@ -31,6 +31,8 @@ _SHORTAGES = {
     errno.ENOSPC: ("no space left on device", ""),
 }
 """By what the kernel says: a sentence and a remedy."""
+KILLED = "as the kernel ends a process when memory is short"
+"""Why a process was killed that nobody here has killed."""
 
 
 class Position(NamedTuple):
@@ -91,6 +93,13 @@ class ScenarioError(HarnessError):
 
 class Unsupported(HarnessError):
     """This machine or its kernel lacks what was asked for."""
+
+
+def short_of(error: Unsupported) -> BrokenMeasurement | None:
+    """The other error where this machine refused only because it had too little of something: it says nothing about
+    what the machine can do."""
+    found = shortage(error.__context__) if error.__context__ else None
+    return BrokenMeasurement(f"{error.sentence}: {found.sentence}", remedy=found.remedy) if found else None
 
 
 class BrokenMeasurement(HarnessError):

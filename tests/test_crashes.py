@@ -28,7 +28,7 @@ from harness.scenario.load import load_all
 from harness.vm import debian, images
 from harness.vm.port import in_guest
 from harness.wait import wait_until
-from tests.experiment.test_run import BPF_MAP_GET_NEXT_ID, BPF_PROG_GET_NEXT_ID, identifiers
+from tests.bpf_objects import BPF_MAP_GET_NEXT_ID, BPF_PROG_GET_NEXT_ID, identifiers
 from tests.memory import with_memory
 from tests.trials import HARNESS, SENDS, files, left_by, trial, wrong_with
 from tests.vm.archive import Archive

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 
 import pytest
@@ -13,6 +14,7 @@ from harness.errors import (
     Position,
     ScenarioError,
     Unsupported,
+    short_of,
     shortage,
     together,
 )
@@ -46,6 +48,21 @@ def test_an_error_travels_to_another_process_and_says_the_same(error: HarnessErr
 )
 def test_what_a_machine_has_too_little_of_is_a_sentence(error: Exception, said: str) -> None:
     assert str(shortage(error)).startswith(said)
+
+
+@pytest.mark.parametrize(("number", "is_short"), [(errno.ENOMEM, True), (errno.EMFILE, True), (errno.EPERM, False)])
+def test_a_machine_that_had_too_little_is_not_unable(number: int, is_short: bool) -> None:
+    def attach() -> None:
+        try:
+            raise OSError(number, os.strerror(number))
+        except OSError:
+            raise Unsupported("the kernel refuses probes") from None
+
+    with pytest.raises(Unsupported) as refused:
+        attach()
+    found = short_of(refused.value)
+    assert isinstance(found, BrokenMeasurement) is is_short
+    assert not is_short or str(found).startswith("the kernel refuses probes: this process may not ")
 
 
 def test_mistakes_found_together_travel_together() -> None:

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from typing import Final, ParamSpec, Self, TypeVar
 
-from harness.errors import HarnessError, Unsupported
+from harness.errors import MORE_MEMORY, NO_MEMORY, BrokenMeasurement, HarnessError, Unsupported
 from harness.topology import sysctls
 
 CLONE_NEWNET: Final = 0x40000000
@@ -95,6 +95,8 @@ def _leave() -> int:
         code = ctypes.get_errno()
         if code == errno.EPERM:
             raise Unsupported("only root may create network namespaces", remedy="run as root, or in the microVM")
+        if code == errno.ENOMEM:
+            raise BrokenMeasurement(f"the kernel created no network namespace: {NO_MEMORY}", remedy=MORE_MEMORY)
         raise Unsupported(f"the kernel created no network namespace: {os.strerror(code)}")
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 

@@ -15,13 +15,14 @@ import functools
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from harness.errors import HarnessError, Unsupported
+from harness.errors import KILLED, MORE_MEMORY, BrokenMeasurement, HarnessError, Unsupported
 from harness.wait import wait_until
 
 USUAL = (
@@ -130,6 +131,8 @@ def _load(need: Need) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     except OSError as error:
         raise Unsupported(f"modprobe does not run: {error.strerror}", remedy="run apt-get install kmod") from None
+    if done.returncode == -signal.SIGKILL:
+        raise BrokenMeasurement(f"modprobe was killed, {KILLED}", remedy=MORE_MEMORY)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[0]
         raise Unsupported(f"the module {need.alias} cannot be loaded, for {need.because}: {said}")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import pytest
 
-from harness.errors import HarnessError, Unsupported
+from harness.errors import KILLED, HarnessError, Unsupported
 from harness.pytest_plugin.foreseen import nothing_to_run
 from harness.pytest_plugin.selection import scenario_files
 from harness.scenario.files import fixture_users
@@ -160,7 +160,7 @@ class Distribution(msgspec.Struct, frozen=True):
         return "\n".join([f"nft-harness: a microVM did not come up {_WHY}", *said])
 
 
-_WHY = "(the reason is above; if there is none, its process was killed, as the kernel does when memory is short)"
+_WHY = f"(the reason is above; if there is none, its process was killed, {KILLED})"
 DISTRIBUTION = pytest.StashKey[Distribution]()
 
 

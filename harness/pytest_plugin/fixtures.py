@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from harness.errors import BrokenMeasurement, HarnessError, Unsupported
+from harness.errors import BrokenMeasurement, HarnessError, Unsupported, short_of
 from harness.model import layers
 from harness.model.node import LineColumn, Node
 from harness.model.problem import unknown
@@ -240,7 +240,7 @@ def add_properties(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
 def conclude(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
     """Give the ``report`` of a test that has used the fixtures the end that a scenario would have had."""
     error = call.excinfo.value if call.excinfo else None
-    if isinstance(error, Unsupported) and not item.config.option.nft_require:
+    if isinstance(error, Unsupported) and not (item.config.option.nft_require or short_of(error)):
         path, line, _ = item.reportinfo()
         report.outcome = "skipped"
         report.longrepr = (str(path), (line or 0) + 1, f"Skipped: unsupported here: {error}")

@@ -18,7 +18,7 @@ import pytest
 from _pytest._code.code import ReprEntryNative, ReprExceptionInfo, ReprFileLocation, ReprTraceback
 
 from harness.bounds import RESULT_BYTES
-from harness.errors import HarnessError, Position, ScenarioError, Unsupported, shortage
+from harness.errors import HarnessError, Position, ScenarioError, Unsupported, short_of, shortage
 from harness.pytest_plugin import companions
 from harness.pytest_plugin.session import SESSION
 from harness.pytest_plugin.trial import Failure, Trial, differing, failure_of, notes, paths, properties
@@ -90,6 +90,8 @@ class ScenarioItem(pytest.Item):
                     self.trial.measurements = self.config.stash[SESSION].run(case)
                     self.trial.failure = self._judge(case)
                 except Unsupported as lacking:
+                    if short := short_of(lacking):
+                        raise short from None
                     if self.config.option.nft_require:
                         raise
                     pytest.skip(f"unsupported here: {lacking}")

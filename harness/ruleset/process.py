@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
-from harness.errors import HarnessError, Unsupported
+from harness.errors import KILLED, HarnessError, Unsupported
 from harness.ruleset import sandbox
 from harness.vm import nft
 from harness.vm.nft import ImageNft
@@ -170,7 +170,7 @@ class Child:
         code = os.waitstatus_to_exitcode(status)
         how = f"ended with {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
         if code == -signal.SIGKILL:
-            how += ", as the kernel ends a process when memory is short"
+            how += f", {KILLED}"
         found = _ASSERTION.search(printed)
         return f"{how} ({found[1].decode()}: {found[2].decode(errors='replace')})" if found else how
 

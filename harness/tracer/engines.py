@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Protocol
 
-from harness.errors import Unsupported
+from harness.errors import Unsupported, shortage
 from harness.linux import bpf, features
 from harness.tracer.discover import KERNEL
 from harness.tracer.program import LoadedProgram
@@ -115,6 +115,8 @@ class Fentry:
             except Unsupported as error:
                 refused[symbol.name] = str(error)
             except OSError as error:
+                if shortage(error):
+                    raise
                 refused[symbol.name] = error.strerror or str(error)
         return refused
 

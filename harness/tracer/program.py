@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Collection, Mapping
@@ -20,7 +22,7 @@ from typing import Self
 
 import msgspec
 
-from harness.errors import Unsupported
+from harness.errors import KILLED, MORE_MEMORY, NO_MEMORY, BrokenMeasurement, Unsupported
 from harness.linux import bpf
 from harness.tracer import contract, events, packet_filter
 from harness.tracer.survey import Layout
@@ -30,6 +32,7 @@ SOURCES = next(
 )
 """In a wheel the sources are inside the package, in a checkout beside it."""
 
+_NO_MEMORY = re.compile(rb"MemoryError|Cannot allocate memory|bad_alloc|LLVM ERROR: out of memory")
 RING = "events"
 RING_BYTES = 8 << 20
 """Room for 131,000 events: 0.04 s at three million events a second."""
@@ -170,10 +173,15 @@ def compile_object(values: Mapping[str, int | str]) -> Object:
     """Compile the program with BCC; ``values`` are its :func:`constants` and what an engine adds.
 
     It runs in a process of its own: the compiler's 150 MiB are freed, and BCC 0.26 may crash when it compiles a
-    second time. Raises :class:`Unsupported` with the compiler's last line.
+    second time. Raises :class:`Unsupported` with the compiler's last line, and :class:`BrokenMeasurement` where memory
+    was short.
     """
     command = [sys.executable, "-m", "harness.tracer.program"]
     done = subprocess.run(command, input=msgspec.json.encode(values), capture_output=True, check=False)
+    if done.returncode == -signal.SIGKILL:
+        raise BrokenMeasurement(f"the compiler of the BPF program was killed, {KILLED}", remedy=MORE_MEMORY)
+    if done.returncode and _NO_MEMORY.search(done.stderr):
+        raise BrokenMeasurement(f"the BPF program can't be compiled: {NO_MEMORY}", remedy=MORE_MEMORY)
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines() or [f"status {done.returncode}"]
         raise Unsupported(f"the BPF program can't be compiled: {said[-1]}", remedy="run apt-get install python3-bpfcc")

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 
 import msgspec
 
-from harness.errors import Unsupported
+from harness.errors import Unsupported, shortage
 from harness.linux import bpf, modules
 from harness.model import layers
 from harness.tracer import engines, events, program
@@ -265,6 +265,8 @@ def _started(
                     "on_return_alloc", {engines.Symbol(name): 0 for name in ALLOCATORS}, returns=True
                 )
             except OSError as error:
+                if shortage(error):
+                    raise
                 refused = {ALLOCATORS[0]: error.strerror or str(error)}
             if ALLOCATORS[0] not in refused:
                 yield loaded, engine

@@ -41,7 +41,7 @@ from typing import Any, TextIO
 import msgspec
 
 from harness import ending
-from harness.errors import BrokenMeasurement, HarnessError, Unsupported
+from harness.errors import KILLED, BrokenMeasurement, HarnessError, Unsupported
 from harness.linux import modules
 from harness.text import escape
 from harness.vm import images, initramfs, machine, nft, placement, preload, template
@@ -282,7 +282,7 @@ def _explained(error: HarnessError, qemu: subprocess.Popen[bytes]) -> HarnessErr
     """``error``, with the reason that somebody else has killed QEMU, where that is so."""
     with suppress(subprocess.TimeoutExpired):
         if qemu.wait(ENDING_S) == -signal.SIGKILL:
-            sentence = f"{error.sentence}: QEMU was killed, as the kernel does when memory is short"
+            sentence = f"{error.sentence}: QEMU was killed, {KILLED}"
             return type(error)(sentence, remedy="free some, raise the limit of the cgroup, or use fewer workers (-n 1)")
     return error
 

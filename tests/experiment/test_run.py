@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import gc
 import os
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from harness.errors import BrokenMeasurement, ScenarioError
 from harness.experiment.run import Measurement, run
 from harness.lab.inject import Wire
 from harness.lab.lab import Host
-from harness.linux import bpf, modules
+from harness.linux import modules
 from harness.model.observation import Verdict
 from harness.packets.frames import build
 from harness.reading.decision import outcome
@@ -34,6 +33,7 @@ from harness.tracer.session import TraceSession
 from harness.tracer.tracer import Tracer
 from harness.vm.port import in_guest
 from harness.wait import wait_until
+from tests.bpf_objects import BPF_MAP_GET_NEXT_ID, BPF_PROG_GET_NEXT_ID, identifiers
 
 pytestmark = pytest.mark.kernel
 
@@ -53,7 +53,6 @@ scenarios:
     expect:
       path: [br_nf_pre_routing, br_handle_frame_finish]
 """
-BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID = 11, 12
 
 
 @pytest.fixture(scope="module")
@@ -72,19 +71,6 @@ def case() -> Case:
     found = load(EDGE)[0]
     assert isinstance(found, Case)
     return found
-
-
-def identifiers(command: int) -> set[int]:
-    """Of all BPF programs or maps in the kernel: bpf(2), ``BPF_*_GET_NEXT_ID``."""
-    found, last = set(), 0
-    while True:
-        attributes = bpf.ctypes.create_string_buffer(struct.pack("<III", last, 0, 0), 12)
-        try:
-            bpf._syscall(bpf.SYS_BPF, bpf.ctypes.c_int(command), attributes, bpf.ctypes.c_uint(12))
-        except FileNotFoundError:
-            return found
-        last = struct.unpack_from("<I", attributes, 4)[0]
-        found.add(last)
 
 
 def descriptors() -> int:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from harness.errors import Unsupported
+from harness.errors import BrokenMeasurement, Unsupported
 from harness.linux import bpf, modules
 from harness.tracer import contract, engines, program
 from harness.tracer.base import NF_TABLES_BTF, constants_of
@@ -38,6 +39,24 @@ def descriptors() -> set[str]:
 def test_every_offset_is_one(values: dict[str, int]) -> None:
     assert values.keys() >= program.OFFSETS.keys()
     assert all(0 <= value < 1 << 16 for name, value in values.items())
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("kill -KILL $$", "the compiler of the BPF program was killed, as the kernel ends"),
+        ("echo MemoryError >&2; exit 1", "the BPF program can't be compiled: this process may not have more memory"),
+    ],
+)
+def test_a_compiler_that_gets_no_memory_is_a_broken_measurement(
+    command: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not a machine that is unable, where the scenario would be skipped."""
+    (python := tmp_path / "python").write_text(f"#!/bin/sh\n{command}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(BrokenMeasurement, match=said):
+        program.compile_object({})
 
 
 def test_it_compiles_without_kernel_headers(compiled: program.Object) -> None:
