@@ -71,12 +71,18 @@ def with_memory(mib: int) -> Iterator[MemoryCgroup]:
     try:
         cgroup = MemoryCgroup(folder, mib)
         yield cgroup
-        wait_until(lambda: not cgroup.processes, GONE_S, f"the processes {cgroup.processes} to end")
+        wait_until(lambda: not cgroup.processes, GONE_S, f"{[*map(_named, cgroup.processes)]} to end")
     finally:
         for pid in map(int, (folder / "cgroup.procs").read_text().split()):
             with suppress(ProcessLookupError):
                 os.kill(pid, 9)
         wait_until(lambda: _is_removed(folder), GONE_S, "the cgroup to be empty")
+
+
+def _named(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()[:200]
+    return "one that has ended"
 
 
 def _is_removed(folder: Path) -> bool:

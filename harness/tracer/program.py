@@ -10,6 +10,7 @@ it can be stored and loaded into the same kernel again.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import re
 import signal
@@ -26,6 +27,7 @@ from harness.errors import KILLED, MORE_MEMORY, NO_MEMORY, BrokenMeasurement, Un
 from harness.linux import bpf
 from harness.tracer import contract, events, packet_filter
 from harness.tracer.survey import Layout
+from harness.vm.machine import die_with
 
 SOURCES = next(
     folder for folder in (Path(__file__).parents[1] / "bpf", Path(__file__).parents[2] / "bpf") if folder.is_dir()
@@ -177,7 +179,13 @@ def compile_object(values: Mapping[str, int | str]) -> Object:
     was short.
     """
     command = [sys.executable, "-m", "harness.tracer.program"]
-    done = subprocess.run(command, input=msgspec.json.encode(values), capture_output=True, check=False)
+    done = subprocess.run(
+        command,
+        input=msgspec.json.encode(values),
+        capture_output=True,
+        check=False,
+        preexec_fn=functools.partial(die_with, os.getpid()),  # it may be busy for a while under emulation
+    )
     if done.returncode == -signal.SIGKILL:
         raise BrokenMeasurement(f"the compiler of the BPF program was killed, {KILLED}", remedy=MORE_MEMORY)
     if done.returncode and _NO_MEMORY.search(done.stderr):
