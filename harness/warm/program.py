@@ -296,6 +296,7 @@ def _arm(folder: Path) -> bool:
     False when the program is not compiled yet: that takes memory, which a template would keep.
     """
     import gc
+    import re
 
     import pytest
 
@@ -313,6 +314,7 @@ def _arm(folder: Path) -> bool:
     tracer.arm()
     symbols.running()  # else read at the first drop, which takes a second
     armed.put(engines.AUTO, program.RING_BYTES, tracer)
+    re.purge()  # it is full of what imports have compiled: what the scenario needs would be dropped again
     arguments = [
         "--nft-kernel=host",
         "--nft-require",
