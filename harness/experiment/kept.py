@@ -14,7 +14,8 @@ route exceptions, path MTU             nothing that makes one was sent (ICMP err
 fragments that wait for others         no fragment was sent
 TCP metrics, sockets, ports in use     no program ran
 limits of ICMP errors, per peer too    off; not in labs that set them
-a bridge's forwarding database         not in labs with bridges or VXLANs
+a bridge's forwarding database         must be as before: a bridge learns no Ethernet address that is planned
+tunnels, VXLANs, WireGuard             not in labs with these
 a queue of delayed packets             not in labs with a delay or loss
 IPsec's sequence numbers               not in labs with IPsec
 modules                                not where a lab asks for one, or where one was loaded
@@ -34,7 +35,7 @@ from typing import TYPE_CHECKING, Final
 from harness.experiment.run import Experiment, Measurement, perform
 from harness.linux import health, modules
 from harness.packets.headers import fields, is_fragment
-from harness.topology.parts import Dummy, HostPlan, Macvlan, Vlan, Vrf
+from harness.topology.parts import Bridge, Dummy, HostPlan, Macvlan, Vlan, Vrf
 from harness.vm.port import in_guest
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
     from harness.topology.network import Network
     from harness.tracer.base import BaseTracer
 
-_PLAIN: Final = (Vlan, Macvlan, Vrf, Dummy)
-"""Interfaces that remember nothing of the packets that pass them."""
+_PLAIN: Final = (Vlan, Macvlan, Vrf, Dummy, Bridge)
+"""Interfaces that remember nothing of the packets that pass them, but for the addresses that a bridge learns."""
 _ECHO: Final = {"icmp": (0, 8), "icmpv6": (128, 129)}
 """Types of echo messages, which change nothing in the kernel that they reach."""
 

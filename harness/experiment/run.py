@@ -166,6 +166,7 @@ class Experiment:
         self._allowance: Allowance | None = None
         """What limits have let pass since the ruleset was loaded; None where nobody has looked."""
         self._entries: frozenset[bytes] = frozenset()
+        self._stations: dict[str, frozenset[bytes]] = {}
         self._scripts: list[tuple[Position, AnswerScript]] = []
 
     @property
@@ -365,6 +366,7 @@ class Experiment:
     def remember(self) -> None:
         """Note what is there before the first packet, for :meth:`restore`."""
         self._entries = self._lab.device.netlink.neighbours()
+        self._stations = self._lab.stations()
 
     def restore(self) -> bool:
         """Take back what packets have changed on the device under test, as :mod:`harness.experiment.kept` lists it.
@@ -376,6 +378,8 @@ class Experiment:
         self._named.clear()
         device = self._lab.device
         if self._unasked.spoiled or device.netlink.neighbours() - self._entries:
+            return False
+        if self._lab.stations() != self._stations:
             return False
         renew_neighbours(device)
         with suppress(Unsupported):

@@ -136,6 +136,13 @@ class Lab:
         self.by_inum: Mapping[int, Host] = {host.inum: host for host in hosts.values()}
         """The hosts by number of their namespace."""
 
+    def stations(self) -> dict[str, frozenset[bytes]]:
+        """What bridges have in their forwarding databases, by host; see :meth:`RouteSocket.stations`."""
+        bridging = (
+            host for host in self.hosts.values() if any(isinstance(one, Bridge) for one in host.plan.made.values())
+        )
+        return {host.name: host.netlink.stations() for host in bridging}
+
     def follow(self, plan: network.Network) -> None:
         """Take ``plan`` for that of the lab, which has been changed to it."""
         self.network = plan

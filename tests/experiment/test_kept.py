@@ -132,6 +132,32 @@ def test_every_scenario_begins_as_in_a_new_lab(folder: Path, tracer: Tracer, ope
 
 
 @pytest.mark.kernel
+@pytest.mark.parametrize("source", ["02:00:00:00:00:77", ""], ids=["another", "that of the other side"])
+def test_a_bridge_that_has_learned_an_address_is_not_kept(
+    folder: Path, tracer: Tracer, opened: list[Network], source: str
+) -> None:
+    mac = source or Network.of(LABS["bridge"]).hosts["server"].interfaces["eth0"].mac
+    chain = "chain c { type filter hook forward priority 0; policy accept; }"
+    (folder / "rules.nft").write_text(f"table bridge t {{ {chain}; }}\n")
+    (folder / "a.yaml").write_text(
+        "lab: bridge\nruleset: rules.nft\nscenarios:\n"
+        "  - name: as planned\n    send: {from: client, to: server, udp: {dport: 67}}\n"
+        "    expect: {verdict: accept, delivered: server}\n"
+        f"  - name: spoofed\n    send: {{from: client, to: device, ether: {{src: '{mac}', dst: "
+        "'02:00:00:00:00:78'}, udp: {dport: 67}}\n"
+        "    expect: {delivered: server}\n"
+    )
+    planned, spoofed = cases(folder / "a.yaml")
+    lab = KeptLab()
+    try:
+        for case, labs in ((planned, 1), (planned, 1), (spoofed, 1), (planned, 2), (planned, 2)):
+            lab.run(case, tracer)
+            assert len(opened) == labs
+    finally:
+        lab.close()
+
+
+@pytest.mark.kernel
 def test_a_lab_is_built_for_each_where_that_is_asked_for(folder: Path, tracer: Tracer, opened: list[Network]) -> None:
     lab = KeptLab(fresh=True)
     for case in cases(folder / "a.yaml")[:3]:
@@ -219,7 +245,7 @@ HOSTS = {"client": {"interfaces": {"eth0": ["192.0.2.5/24"]}}, "device": {"inter
     [
         ({}, True),
         ({"vlans": {"eth0.5": {"link": "eth0", "id": 5}}}, True),
-        ({"bridges": {"br0": ["eth0"]}, "interfaces": {"eth0": [], "br0": ["192.0.2.10/24"]}}, False),
+        ({"bridges": {"br0": ["eth0"]}, "interfaces": {"eth0": [], "br0": ["192.0.2.10/24"]}}, True),
         ({"sysctls": {"net.ipv4.conf.all.rp_filter": "1"}}, True),
         ({"sysctls": {"net.ipv4.icmp_ratelimit": "1000"}}, False),
         ({"modules": ["br_netfilter"]}, False),
