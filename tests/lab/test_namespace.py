@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,34 @@ def test_nothing_is_left_when_the_process_is_killed() -> None:
 def test_an_exception_inside_is_raised_outside() -> None:
     with Namespace("a") as namespace, pytest.raises(ZeroDivisionError):
         namespace.call(lambda: 1 / 0)
+
+
+def test_an_answer_that_nobody_waited_for_is_not_that_of_the_next_call() -> None:
+    interrupted = threading.Event()
+
+    def interrupt() -> bool:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        return interrupted.wait(5)
+
+    def raise_timeout(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGUSR1, raise_timeout)
+    try:
+        with Namespace("a") as namespace:
+            with pytest.raises(TimeoutError):
+                namespace.call(interrupt)
+            interrupted.set()
+            assert namespace.call(lambda: 7) == 7
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_closed_namespace_refuses_calls() -> None:
+    with Namespace("a") as namespace:
+        pass
+    with pytest.raises(RuntimeError, match="a is closed"):
+        namespace.call(here)
 
 
 @pytest.mark.parametrize("name", ["net.ipv4.conf.eth0/100.rp_filter", "net/ipv4/conf/eth0.100/rp_filter"])
