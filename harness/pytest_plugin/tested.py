@@ -61,9 +61,17 @@ class Tested:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
-        """Note a worker that crashed."""
+        """Note a worker that crashed.
+
+        One that crashed before it could say what Python it is has reports all the same, which pytest's terminal heads
+        with that: the same Python as here (_pytest/reports.py, getworkerinfoline()).
+        """
         if error:
             self._dead.append(node.gateway.id)
+            if not hasattr(node, "workerinfo"):
+                version, platform, executable = sys.version_info[:5], sys.platform, sys.executable
+                known = {"version_info": tuple(version), "sysplatform": platform, "executable": executable}
+                node.workerinfo = {"id": node.gateway.id, **known}
             self._nodes.setdefault(self._distribution.place(node.gateway.id), node)
 
     @pytest.hookimpl(tryfirst=True)

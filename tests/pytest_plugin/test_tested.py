@@ -157,9 +157,15 @@ class TestNeverRun:
         assert why in junit(project)["last"]
         assert {("later", "6.12.9", "error", why), ("last", "6.12.9", "error", why)} <= stored(project)
 
-    def test_when_a_worker_died_before_it_knew_its_tests(self, project: pytest.Pytester) -> None:
+    @pytest.mark.parametrize("hook", ["pytest_collection", "pytest_sessionstart"])  # once it was ready, and before
+    def test_when_a_worker_died_before_it_knew_its_tests(self, project: pytest.Pytester, hook: str) -> None:
         write(project, "good")
-        dies = "\ndef pytest_collection(session):\n    if hasattr(session.config, 'workerinput'): os._exit(1)\n"
+        dies = f"""
+@pytest.hookimpl(tryfirst=True)
+def {hook}(session):
+    if hasattr(session.config, "workerinput"):
+        os._exit(1)
+"""
         project.makeconftest(KERNELS + dies)
         ended, said, _ = run(project, "--nft-kernel=6.12", *self.OPTIONS)
         assert ended == reports.BROKEN
