@@ -46,8 +46,7 @@ def files() -> list[str]:
     for distribution in distributions():
         _ = distribution.metadata, distribution.entry_points
     opened.update(_not_imported(), _of_modules(), _libraries(), _of_python(), _below(Path(harness.__path__[0])))
-    opened.update(_below(SOURCES))
-    opened.update((*DATABASES, *NAMES))
+    opened.update((*_looked_for(), *DATABASES, *NAMES, *_below(SOURCES)))
     return sorted(str(path) for path in map(Path, opened) if _is_of_the_environment(path))
 
 
@@ -63,6 +62,13 @@ def _not_imported() -> Iterator[str]:
     if (nftables := find_spec("nftables")) and nftables.origin:
         yield from _below(Path(nftables.origin).parent)
         importlib.import_module("nftables").Nftables()  # loads its library
+
+
+def _looked_for() -> Iterator[str]:
+    """Wireshark's manufacturers of network cards: where they are installed, scapy uses what it keeps of them."""
+    from scapy.data import MANUFDB
+
+    yield MANUFDB._name
 
 
 def _of_modules() -> Iterator[str]:

@@ -338,6 +338,8 @@ def _delete_imported() -> None:
             for compiled in (source.parent / "__pycache__").glob(f"{source.stem}.*.pyc"):
                 compiled.unlink()
             source.unlink(missing_ok=True)
+    if (manufacturers := Path(sys.modules["scapy.data"].MANUFDB._name)).is_file():
+        manufacturers.unlink()
     if tables := sys.modules["scapy.main"].SCAPY_CACHE_FOLDER:
         for table in tables.glob("*.pickle"):
             table.unlink()
