@@ -125,12 +125,7 @@ def test_a_machine_that_is_slow(
 ) -> None:
     case = case_of(tmp_path, RULESET, steps)
     monkeypatch.setattr(run, "wait_for_turn", slowly(pause))
-    with Tracer(KernelCache(cache_dir())) as tracer:
-        if said:
-            with pytest.raises(BrokenMeasurement, match=said):
-                measured_and_judged(case, tracer)
-        else:
-            assert not any(measured_and_judged(case, tracer))
+    assert_decided_by_time(case, said)
 
 
 IPTABLES = """\
@@ -165,12 +160,7 @@ def test_limits_of_iptables(
 ) -> None:
     case = case_of(tmp_path, IPTABLES, [COUNTED % (port, expected)])
     monkeypatch.setattr(run, "wait_for_turn", slowly(0.6))
-    with Tracer(KernelCache(cache_dir())) as tracer:
-        if said:
-            with pytest.raises(BrokenMeasurement, match=said):
-                measured_and_judged(case, tracer)
-        else:
-            assert not any(measured_and_judged(case, tracer))
+    assert_decided_by_time(case, said)
 
 
 def case_of(folder: Path, ruleset: str, steps: list[str]) -> Case:
@@ -182,6 +172,16 @@ def case_of(folder: Path, ruleset: str, steps: list[str]) -> Case:
     (case,) = load(folder / "t.yaml")
     assert isinstance(case, Case), case
     return case
+
+
+def assert_decided_by_time(case: Case, said: str) -> None:
+    """The scenario is a broken measurement that says ``said``; without it, it is as expected."""
+    with Tracer(KernelCache(cache_dir())) as tracer:
+        if said:
+            with pytest.raises(BrokenMeasurement, match=said):
+                measured_and_judged(case, tracer)
+        else:
+            assert not any(measured_and_judged(case, tracer))
 
 
 def slowly(pause: float) -> Callable[[float, Callable[[], object]], None]:

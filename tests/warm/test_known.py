@@ -163,6 +163,31 @@ def test_the_first_session_is_as_the_next(tmp_path: Path, environment: dict[str,
     assert first[0] == 0
 
 
+def test_a_worker_s_session_registers_none_of_pytest_s_own_plugins(tmp_path: Path) -> None:
+    """It begins as xdist/remote.py does."""
+    output = run(
+        """
+from _pytest import config
+registered = []
+register = config.PytestPluginManager.register
+def noted(self, plugin, name=None):
+    registered.append(str(name))
+    return register(self, plugin, name)
+config.PytestPluginManager.register = noted
+known.remember_configuration()
+in_advance = list(registered)
+registered.clear()
+config._prepareconfig(["-q", "--rootdir=.", "-k", "one"], None)
+print(json.dumps([in_advance, registered]))
+""",
+        cwd=tmp_path,
+    )
+    in_advance, registered = json.loads(output)
+    assert {"terminal", "fixtures", "python"} <= set(in_advance)
+    assert "harness.plugin" in registered
+    assert not set(in_advance) & (set(registered) - {"None"})
+
+
 def test_options_of_plugins_are_those_of_this_session() -> None:
     """A configuration that was begun in advance is used once, for a session without plugins of its own choice."""
     output = run(
