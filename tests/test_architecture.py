@@ -42,7 +42,6 @@ WITHOUT_TESTS_OF_THEIR_OWN = {
     "mutate/ruleset.py": IN_A_LAB + "tests/mutate/test_command.py",
     "mutate/saving.py": IN_A_LAB + "tests/mutate/test_command.py",
     "warm/learning.py": IN_A_LAB + "tests/vm/test_making.py",
-    "warm/listing.py": IN_A_LAB + "tests/vm/test_template.py",
 }
 """Modules of which no test file has the name, and the reason."""
 

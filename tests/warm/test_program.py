@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 PROGRAM = """
-import json
+import json, os
 from harness.warm import program
 program.forget_manufacturers()
 from scapy import data
@@ -18,7 +18,9 @@ def held():
 
 before = held()
 found = conf.manufdb.lookup("08:00:2b:00:00:01")
-print(json.dumps([before, held(), found, data.load_manuf().d == data.MANUFDB.d, type(data.MANUFDB) is data.ManufDA]))
+wireshark = data.MANUFDB._name if os.path.exists(data.MANUFDB._name) else None
+complete = data.load_manuf(wireshark).d == data.MANUFDB.d
+print(json.dumps([before, held(), found, complete, type(data.MANUFDB) is data.ManufDA]))
 """
 
 
