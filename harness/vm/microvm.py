@@ -253,7 +253,7 @@ def _attempt(start: _Start, *, console: int, deadline: float, silence: float, un
             sender.start()
         words = ends["control"].makefile()
         status: int | HarnessError | None = _up(ends["control"], words, deadline)
-        if isinstance(status, HarnessError):
+        if isinstance(status, HarnessError) and not unwanted.is_set():  # a guest that is unwanted runs on
             status = _explained(status, qemu)
             if start.restored:
                 raise _NotRestored(status.sentence)
@@ -264,7 +264,7 @@ def _attempt(start: _Start, *, console: int, deadline: float, silence: float, un
         ending.check()
         if status is None:
             status = _wait(ends["control"], words, silence)
-            if isinstance(status, HarnessError) and not unwanted.is_set():  # a guest that is unwanted runs on
+            if isinstance(status, HarnessError) and not unwanted.is_set():
                 status = _explained(status, qemu)
     # A write to a port returns when QEMU has it: all of the program's output is in our sockets.
     for thread in receivers:

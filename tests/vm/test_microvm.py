@@ -138,6 +138,28 @@ def test_runs_any_program(image: Image) -> None:
     assert result.returncode == 128 + signal.SIGKILL
 
 
+WAITS = """
+import sys
+from harness.vm import microvm
+microvm.ENDING_S = 120.0
+sys.exit(microvm.main(sys.argv[1:]))
+"""
+
+
+def test_a_guest_that_nobody_wants_any_more_is_not_asked_why_it_ended(image: Image) -> None:
+    """It is one whose controller has what it wants, at the end of each run; QEMU is killed."""
+    options = ["--kernel", str(image.vmlinuz), "--start", microvm.COLD, "--until", "eof"]
+    process = subprocess.run(
+        [sys.executable, "-c", WAITS, *options, "-c", "import time; time.sleep(3600)"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+
+
 class TestWhenTheGuestFails:
     def test_a_panic_is_shown_with_the_kernels_words(self, image: Image) -> None:
         result = guest(image, "-c", "print('before', flush=True); open('/proc/sysrq-trigger', 'w').write('c')")
@@ -158,7 +180,7 @@ class TestWhenTheGuestFails:
         assert "out_of_memory" in console
 
     def test_a_boot_that_takes_too_long_is_ended(self, image: Image) -> None:
-        result = guest(image, "--deadline", "0.05", "-c", "")
+        result = guest(image, "--start", microvm.COLD, "--deadline", "0.05", "-c", "")
         assert result.returncode == microvm.NO_STATUS
         assert result.stderr.startswith("nft-harness: the guest was not up within 0.05 s\n")
 
