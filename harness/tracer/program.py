@@ -10,6 +10,7 @@ it can be stored and loaded into the same kernel again.
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import os
 import re
@@ -23,7 +24,7 @@ from typing import Self
 
 import msgspec
 
-from harness.errors import KILLED, MORE_MEMORY, NO_MEMORY, BrokenMeasurement, Unsupported
+from harness.errors import KILLED, MORE_MEMORY, BrokenMeasurement, Unsupported, shortage
 from harness.linux import bpf
 from harness.tracer import contract, events, packet_filter
 from harness.tracer.survey import Layout
@@ -34,7 +35,11 @@ SOURCES = next(
 )
 """In a wheel the sources are inside the package, in a checkout beside it."""
 
-_NO_MEMORY = re.compile(rb"MemoryError|Cannot allocate memory|bad_alloc|LLVM ERROR: out of memory")
+_SHORT = {
+    errno.ENOMEM: re.compile(rb"MemoryError|Cannot allocate memory|bad_alloc|LLVM ERROR: out of memory"),
+    errno.EMFILE: re.compile(rb"Too many open files"),
+}
+"""What the compiler prints that has too little of something, by errno."""
 RING = "events"
 RING_BYTES = 8 << 20
 """Room for 131,000 events: 0.04 s at three million events a second."""
@@ -188,9 +193,10 @@ def compile_object(values: Mapping[str, int | str]) -> Object:
     )
     if done.returncode == -signal.SIGKILL:
         raise BrokenMeasurement(f"the compiler of the BPF program was killed, {KILLED}", remedy=MORE_MEMORY)
-    if done.returncode and _NO_MEMORY.search(done.stderr):
-        raise BrokenMeasurement(f"the BPF program can't be compiled: {NO_MEMORY}", remedy=MORE_MEMORY)
     if done.returncode:
+        for number, printed in _SHORT.items():
+            if printed.search(done.stderr) and (short := shortage(OSError(number, ""))):
+                raise BrokenMeasurement(f"the BPF program can't be compiled: {short.sentence}", remedy=short.remedy)
         said = done.stderr.decode(errors="replace").strip().splitlines() or [f"status {done.returncode}"]
         raise Unsupported(f"the BPF program can't be compiled: {said[-1]}", remedy="run apt-get install python3-bpfcc")
     return msgspec.msgpack.decode(done.stdout, type=Object)

@@ -46,6 +46,10 @@ def test_every_offset_is_one(values: dict[str, int]) -> None:
     [
         ("kill -KILL $$", "the compiler of the BPF program was killed, as the kernel ends"),
         ("echo MemoryError >&2; exit 1", "the BPF program can't be compiled: this process may not have more memory"),
+        (
+            "echo 'Too many open files' >&2; exit 1",
+            "can't be compiled: this process may not open more files; raise its",
+        ),
     ],
 )
 def test_a_compiler_that_gets_no_memory_is_a_broken_measurement(
