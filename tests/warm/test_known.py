@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,10 @@ importlib.import_module("xdist.remote")
 """
 
 
+OF_PYTEST = ("PYTEST_DEBUG", "TOX_ENV_DIR")
+"""Variables that a configuration depends on; the tests themselves may run by tox."""
+
+
 def run(program: str, *arguments: str, given: str = "", cwd: Path | None = None) -> str:
     return subprocess.run(
         [sys.executable, "-c", BEFORE + program, *arguments],
@@ -24,6 +29,7 @@ def run(program: str, *arguments: str, given: str = "", cwd: Path | None = None)
         text=True,
         check=True,
         cwd=cwd,
+        env={name: value for name, value in os.environ.items() if name not in OF_PYTEST},
         timeout=60,
     ).stdout
 
