@@ -69,9 +69,9 @@ class Tested:
         if error:
             self._dead.append(node.gateway.id)
             if not hasattr(node, "workerinfo"):
-                version, platform, executable = sys.version_info[:5], sys.platform, sys.executable
-                known = {"version_info": tuple(version), "sysplatform": platform, "executable": executable}
-                node.workerinfo = {"id": node.gateway.id, **known}
+                from xdist.remote import getinfodict
+
+                node.workerinfo = {**getinfodict(), "id": node.gateway.id}
             self._nodes.setdefault(self._distribution.place(node.gateway.id), node)
 
     @pytest.hookimpl(tryfirst=True)
