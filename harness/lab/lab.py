@@ -170,9 +170,10 @@ class Lab:
             for host in hosts.values():
                 own = [pair for pair in links if pair[0].host == host.name]
                 ask(host, [requests.wire(_end(one, hosts), _end(other, hosts)) for one, other in own])
+            is_quick = not any(host.plan.netem for host in hosts.values())
             # Silent hosts first: the links of the others then have carrier at once.
             for host in sorted(hosts.values(), key=lambda host: not host.plan.silent):
-                ask(host, [*_links(host), *_addresses(host), *_routes(host)])
+                ask(host, [*_links(host), *_addresses(host, is_quick=is_quick), *_routes(host)])
                 if host.plan.sysctls:
                     host.namespace.sysctl(host.plan.sysctls)
             introduce(hosts)
@@ -221,8 +222,11 @@ def _links(host: Host) -> Iterator[NetlinkRequest]:
     yield from (requests.netem(indexes[name], said, name) for name, said in plan.netem.items())
 
 
-def _addresses(host: Host) -> Iterator[NetlinkRequest]:
-    """Addresses and neighbours of the interfaces that have addresses."""
+def _addresses(host: Host, *, is_quick: bool) -> Iterator[NetlinkRequest]:
+    """Addresses and neighbours of the interfaces that have addresses.
+
+    With ``is_quick`` no wire of the lab has a delay.
+    """
     plan, indexes = host.plan, host.interfaces
     for one in plan.interfaces.values():
         if one.name in plan.speaking:
@@ -234,7 +238,16 @@ def _addresses(host: Host) -> Iterator[NetlinkRequest]:
     for neighbour in plan.neighbours:
         if neighbour.interface in plan.speaking and neighbour.known:
             yield requests.neighbour(neighbour, indexes[neighbour.interface])
-    for name, version in {(one.interface, one.address.version): None for one in plan.neighbours if not one.known}:
+    resolving = {(one.interface, one.address.version): None for one in plan.neighbours if not one.known}
+    if is_quick:
+        for one in plan.interfaces.values():
+            versions = {own.version for own in one.addresses} if one.name in plan.speaking else set()
+            yield from (
+                requests.quick_resolution(indexes[one.name], version)
+                for version in sorted(versions)
+                if (one.name, version) not in resolving
+            )
+    for name, version in resolving:
         yield requests.resolution(indexes[name], version, probes=requests.PROBES)
         one = plan.interfaces[name]
         if version == 6 and (own := link_local(one)) not in one.addresses:

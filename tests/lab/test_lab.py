@@ -6,6 +6,7 @@ import json
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from harness.lab.lab import Host, Lab
 from harness.packets.frames import build
 from harness.packets.spec import Send
 from harness.topology.builtin import LABS
+from harness.topology.interfaces import NetemSpec
 from harness.topology.network import Network
 from harness.topology.spec import HostSpec, LabSpec
 from harness.wait import wait_until
@@ -180,6 +182,36 @@ def test_a_host_can_have_settings_of_its_interfaces() -> None:
     with Lab.build(Network.of(spec)) as lab:
         read = Path("/proc/sys/net/ipv4/conf/eth0/rp_filter").read_text
         assert lab.device.namespace.call(read).strip() == "1"
+
+
+@pytest.mark.parametrize("version", ["ipv4", "ipv6"])
+@pytest.mark.parametrize(("delay", "interval"), [(0, 100), (0.5, 1000)])
+def test_an_unknown_neighbour_is_given_up_soon_where_no_answer_can_be_late(
+    version: str, delay: float, interval: int
+) -> None:
+    slow = {"netem": {"eth0": NetemSpec(delay=delay)}} if delay else {}
+    spec = LabSpec(
+        hosts={
+            "client": HostSpec(interfaces={"eth0": ["192.0.2.5/24", "2001:db8::5/64"]}, **slow),
+            "device": HostSpec(interfaces={"eth0": ["192.0.2.1/24", "2001:db8::1/64"]}),
+        },
+        links=[["client:eth0", "device:eth0"]],
+    )
+    with Lab.build(Network.of(spec)) as lab:
+        read = Path(f"/proc/sys/net/{version}/neigh/eth0/retrans_time_ms").read_text
+        assert int(lab.device.namespace.call(read)) == interval
+
+
+def test_a_packet_to_an_address_that_nobody_has_is_given_up_within_a_second() -> None:
+    with Lab.build(Network.of(LABS["host"])) as lab:
+        opened = lab.device.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        opened.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
+        begun = time.monotonic()
+        opened.sendto(b"anybody?", ("192.0.2.77", 7))
+        opened.settimeout(30)
+        with pytest.raises(OSError, match="No route to host"):
+            opened.recv(1)
+        assert time.monotonic() - begun < 2
 
 
 def test_what_the_kernel_refuses_is_named() -> None:
