@@ -290,6 +290,10 @@ scenarios:
 """
 
 
+_held: list[object] = []
+"""What restored guests have besides."""
+
+
 def _arm(folder: Path) -> bool:
     """Arm the tracer that sessions without options of their own use, and have it trace a scenario.
 
@@ -302,6 +306,7 @@ def _arm(folder: Path) -> bool:
 
     from harness.cache import cache_dir
     from harness.linux import modules
+    from harness.ruleset import static_keys
     from harness.tracer import armed, engines, kernel_cache, program, symbols
     from harness.tracer.tracer import Tracer
 
@@ -314,6 +319,7 @@ def _arm(folder: Path) -> bool:
     tracer.arm()
     symbols.running()  # else read at the first drop, which takes a second
     armed.put(engines.AUTO, program.RING_BYTES, tracer)
+    _held.append(static_keys.hold())
     re.purge()  # it is full of what imports have compiled: what the scenario needs would be dropped again
     arguments = [
         "--nft-kernel=host",
