@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
@@ -42,6 +43,9 @@ BRIDGE_FLAGS_SELF, BRIDGE_VLAN_INFO_PVID, BRIDGE_VLAN_INFO_UNTAGGED = 2, 2, 4  #
 PROTOCOLS: Final = {"802.1q": 0x8100, "802.1ad": 0x88A8}  # linux/if_ether.h
 NETEM_HANDLE: Final = 0x10000
 GRE_KEY: Final = 0x2000  # linux/if_tunnel.h, in network byte order
+IFLA_NET_NS_FD: Final = 28  # linux/if_link.h
+_HERE, _THERE = 0x7FFFFFFE, 0x7FFFFFFF
+"""In place of the descriptors of namespaces, which differ from lab to lab, in requests that are remembered."""
 FIB_RULE_INVERT, RTNH_F_ONLINK, RT_SCOPE_HOST = 2, 4, 254  # linux/fib_rules.h, linux/rtnetlink.h
 FR_ACT: Final = {"unicast": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}  # linux/fib_rules.h
 
@@ -58,9 +62,20 @@ class WireEnd(NamedTuple):
     mtu: int = 1500
 
 
-@lru_cache(REMEMBERED)
 def wire(one: WireEnd, other: WireEnd) -> NetlinkRequest:
     """A virtual wire, veth(4); each end is created in its namespace with its name, index and Ethernet address."""
+    planned = _wire(one._replace(namespace=_HERE), other._replace(namespace=_THERE))
+    data = planned.data.replace(_in_namespace(_HERE), _in_namespace(one.namespace))
+    return planned._replace(data=data.replace(_in_namespace(_THERE), _in_namespace(other.namespace)))
+
+
+def _in_namespace(descriptor: int) -> bytes:
+    """The attribute that names a namespace."""
+    return struct.pack("=HHI", 8, IFLA_NET_NS_FD, descriptor)
+
+
+@lru_cache(REMEMBERED)
+def _wire(one: WireEnd, other: WireEnd) -> NetlinkRequest:
     information = [["IFLA_INFO_KIND", "veth"], ["IFLA_INFO_DATA", {"attrs": [["VETH_INFO_PEER", _peer(other)]]}]]
     return written(
         f"the link {one.host}:{one.name} to {other.host}:{other.name}",
