@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.packets import icmp
+from harness.scenario.examples import in_flow_style
 from harness.scenario.schema import Schema, models
 from harness.topology.builtin import LABS
 from harness.topology.network import Network
@@ -138,13 +138,13 @@ def _table(definition: Schema, links: Mapping[str, str]) -> str:
         if key in definition.get("required", ()):
             otherwise = "an error"
         else:
-            otherwise = f"`{_flow(node['default'])}`" if node.get("default") not in (None, "", [], {}) else ""
+            otherwise = f"`{in_flow_style(node['default'])}`" if node.get("default") not in (None, "", [], {}) else ""
         cells = [
             f"`{key}`",
             _kind(node, links),
             otherwise,
             node["description"],
-            f"`{key}: {_flow(node['examples'][0])}`",
+            f"`{key}: {in_flow_style(node['examples'][0])}`",
         ]
         rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(rows) + "\n"
@@ -173,19 +173,6 @@ def _kind(node: Schema, links: Mapping[str, str]) -> str:
 
 
 # Text that needs no quotes.
-_PLAIN = re.compile(r"(?![0-9]+([.][0-9]*)?$|.*: |.*:$)[A-Za-z0-9][\w ./|:-]*")
-
-
-def _flow(value: Any) -> str:
-    """``value`` as it would be written on one line."""
-    match value:
-        case dict():
-            return "{" + ", ".join(f"{_flow(key)}: {_flow(one)}" for key, one in value.items()) + "}"
-        case list():
-            return "[" + ", ".join(map(_flow, value)) + "]"
-        case str() if _PLAIN.fullmatch(value) and value not in ("true", "false", "null"):
-            return value
-    return json.dumps(value)
 
 
 def _anchor(path: str) -> str:

@@ -18,6 +18,7 @@ import msgspec
 from harness.model.fields import Keys
 from harness.model.node import Node
 from harness.model.problem import Problem, did_you_mean, one_of
+from harness.scenario.examples import in_flow_style
 
 M = TypeVar("M", bound=msgspec.Struct)
 
@@ -231,10 +232,14 @@ def _advice(described: Mapping[str, Any]) -> str:
         return ""
     advice = f"expected: {described['description'].rstrip('.')}"
     example = next(iter(described.get("examples", ())), None)
-    if not isinstance(example, str | int):
+    if isinstance(example, dict):
+        shown = in_flow_style(example)
+    elif isinstance(example, str | int):
+        shown = _shown(example).strip("'")
+    else:
         return advice
     first, *more = _SENTENCES.split(advice, maxsplit=1)
-    return ". ".join([f"{first}, such as {_shown(example).strip(chr(39))}", *more])
+    return ". ".join([f"{first}, such as {shown}", *more])
 
 
 @functools.cache

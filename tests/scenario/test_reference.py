@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 from jsonschema import Draft7Validator
 from ruamel.yaml import YAML
 
@@ -26,10 +25,3 @@ def test_the_committed_reference_is_fresh() -> None:
 
 def test_the_example_of_the_reference_is_valid() -> None:
     Draft7Validator(schema.schema()).validate(read(reference.EXAMPLE))
-
-
-@pytest.mark.parametrize(
-    "value", ["client", "10.0.2.1/24", "client:eth0", "02:00:00:00:00:01", "443", "1.5", "a: b", "é"]
-)
-def test_the_reference_writes_values_as_yaml(value: str) -> None:
-    assert read(f"[{reference._flow(value)}]") == [value]
