@@ -5,6 +5,7 @@
 #define COOKIE_POSITION_SHIFT 16
 #define COOKIE_PKTINFO 0x1000000
 #define RECORDING_NUMBER_SHIFT 8
+#define TAKEOVERS 256
 #define FILTER_CALL 0x77616e74
 #define NO_MEMBER 0xffff
 #define PACKET_CPU_SHIFT 24
@@ -75,7 +76,7 @@ enum counter {
 	COUNT_ENTERED = 0,	/* events begun */
 	COUNT_REFUSED = 1,	/* events that found no room in the ring buffer */
 	COUNT_UNTRACKED = 2,	/* packets and calls that could not be followed, because a map
-				   was full */
+				   was full or locked */
 };
 
 enum lives {

@@ -38,7 +38,15 @@ struct calls {
 	struct call call[MAX_CALL_DEPTH];
 };
 
+/* Numbers of the packets that are born on one CPU. */
+struct numbering {
+	u32 next;
+	u32 taken;	/* whether a program is about to take the next one */
+};
+
 #define FOREIGN_DEVS 64
+
+#define ENOENT 2	/* include/uapi/asm-generic/errno-base.h */
 
 BPF_RINGBUF_OUTPUT(events, EVENT_PAGES);
 BPF_HASH(senders, u64, u32, 256);	/* socket cookies */
@@ -51,7 +59,7 @@ BPF_ARRAY(traits, u32, FUNCTIONS);
 BPF_ARRAY(recording, u32, 1);
 BPF_F_TABLE("array", u32, u64, lives, LIVES, BPF_F_MMAPABLE);
 BPF_ARRAY(foreign_devs, u64, FOREIGN_DEVS);
-BPF_PERCPU_ARRAY(next_packet, u32, 1);
+BPF_PERCPU_ARRAY(numberings, struct numbering, 1);
 BPF_PERCPU_ARRAY(counters, u64, COUNTERS);
 BPF_PERCPU_ARRAY(empty_calls, struct calls, 1);
 BPF_PERCPU_ARRAY(scratch_chain, struct chain, 1);
@@ -143,12 +151,26 @@ static __always_inline u8 read_u8(u64 address)
 	return value;
 }
 
+/* Atomic: an interrupt may run another program in the middle. */
 static __always_inline void count(u32 which)
 {
 	u64 *value = counters.lookup(&which);
 
 	if (value)
-		(*value)++;
+		lock_xadd(value, 1);
+}
+
+/*
+ * Of a change to a map, which may be full. Or a program was interrupted that is changing the same
+ * bucket: EBUSY, until Linux commit d35381aa73f7 ("bpf: Fix unnecessary -EBUSY from
+ * htab_lock_bucket") (in v6.7).
+ */
+static __always_inline bool failed(long error)
+{
+	if (!error || error == -ENOENT)
+		return 0;
+	count(COUNT_UNTRACKED);
+	return 1;
 }
 
 static __always_inline u32 netns_of(u64 net)
@@ -273,14 +295,16 @@ static __always_inline void release(u64 skb)
 static __always_inline void forget(u64 skb)
 {
 	release(skb);
-	packets.delete(&skb);
+	if (packets.lookup(&skb))
+		failed(packets.delete(&skb));
 }
 
 static __always_inline struct packet *track(u64 skb, struct packet *packet)
 {
 	u32 one = 1;
 
-	packets.update(&skb, packet);
+	if (failed(packets.update(&skb, packet)))
+		return 0;
 	packet = packets.lookup(&skb);
 	if (!packet) {
 		count(COUNT_UNTRACKED);
@@ -375,12 +399,33 @@ static __always_inline bool in_copy(void)
 	return stack->call[(stack->depth - 1) & (MAX_CALL_DEPTH - 1)].trait & TRAIT_COPIES;
 }
 
+/*
+ * The next number of this CPU. No interrupt may take the same one: a program that finds one being
+ * taken gets none, which is counted.
+ */
+static __always_inline bool take_number(u32 *number)
+{
+	u32 zero = 0;
+	volatile struct numbering *numbering = numberings.lookup(&zero);
+
+	if (!numbering || numbering->taken) {
+		count(COUNT_UNTRACKED);
+		return 0;
+	}
+	numbering->taken = 1;
+	*number = numbering->next;
+	numbering->next = *number + 1;
+	numbering->taken = 0;
+	*number = bpf_get_smp_processor_id() << PACKET_CPU_SHIFT |
+		  (*number & ((1 << PACKET_CPU_SHIFT) - 1));
+	return 1;
+}
+
 /* An unknown sk_buff in `function`: begin to follow it, if it is to be followed. */
 static __always_inline struct packet *track_new(u64 skb, u16 function, u32 state)
 {
 	struct packet packet = {}, *kept;
 	u64 sk, cookie = 0;
-	u32 zero = 0, *next;
 
 	if (is_foreign(skb, state))
 		return 0;
@@ -398,13 +443,8 @@ static __always_inline struct packet *track_new(u64 skb, u16 function, u32 state
 	} else if (!in_scope(skb, sk, state, &packet)) {
 		return 0;
 	}
-	if (in_copy())
+	if (in_copy() || !take_number(&packet.number))
 		return 0;
-	next = next_packet.lookup(&zero);
-	if (!next)
-		return 0;
-	packet.number = bpf_get_smp_processor_id() << PACKET_CPU_SHIFT |
-			((*next)++ & ((1 << PACKET_CPU_SHIFT) - 1));
 	kept = track(skb, &packet);
 	if (kept) {
 		emit(EVENT_BIRTH, function, skb, kept, cookie, 0);

@@ -9,6 +9,10 @@
  *
  * A copy that shares its data is known by skb->head. That addresses, of packets and of data, are
  * allocated anew is known from the tracepoints of the allocator.
+ *
+ * A program is skipped while it already runs on that CPU, that is in an interrupt in its middle
+ * (__bpf_trace_run() in kernel/trace/bpf_trace.c). So most tracepoints have three: where the second
+ * was skipped, which the third knows by the first, the third does what it is for. See PROGRAM().
  */
 
 BPF_HASH(heads, u64, u32, 65536);		/* packet numbers by skb->head */
@@ -19,6 +23,100 @@ BPF_ARRAY(notify_range, u64, 2);		/* begin and end of nft_trace_notify() */
 BPF_ARRAY(skb_cache, u64, 1);			/* the struct kmem_cache of sk_buffs */
 BPF_ARRAY(sending_process, u32, 1);		/* once it has sent */
 BPF_PERCPU_ARRAY(last_received, u32, 1);	/* whether the packet that came in last is known */
+
+/* The programs of which there are three. */
+enum program {
+	RUNS_on_tracepoint,
+	RUNS_netif_receive_skb,
+	RUNS_skb_copy_datagram_iovec,
+	RUNS_consume_skb,
+	RUNS_kfree_skb,
+	RUNS_kmem_cache_alloc,
+	RUNS_on_message,
+	RUNS_on_allocated_message,
+	RUNS_kmalloc,
+	PROGRAMS,
+};
+
+/* An event that NAME_before has announced, and NAME has not begun with. */
+struct announced {
+	u64 ctx;	/* the same for all three, and for no other event under way; 0 for none */
+	u32 state;	/* recording_state() then */
+};
+
+BPF_PERCPU_ARRAY(announcements, struct announced, PROGRAMS);
+/* How often NAME_after ran in place of NAME, by the number of the recording. */
+BPF_F_TABLE("array", u32, u64, takeovers, TAKEOVERS, BPF_F_MMAPABLE);
+
+static __always_inline void announce(u32 program, void *ctx)
+{
+	volatile struct announced *announced = announcements.lookup(&program);
+
+	if (!announced)
+		return;
+	announced->state = recording_state();
+	announced->ctx = (u64)ctx;
+}
+
+static __always_inline void begin(u32 program)
+{
+	volatile struct announced *announced = announcements.lookup(&program);
+
+	if (announced)
+		announced->ctx = 0;
+}
+
+/*
+ * Whether NAME was skipped for the event. That counts for the recording in which it was announced,
+ * as the kernel has counted the skip after that.
+ */
+static __always_inline bool was_skipped(u32 program, void *ctx)
+{
+	volatile struct announced *announced = announcements.lookup(&program);
+	u64 *number;
+	u32 slot;
+
+	if (!announced || announced->ctx != (u64)ctx)
+		return 0;
+	slot = announced->state >> RECORDING_NUMBER_SHIFT & (TAKEOVERS - 1);
+	number = takeovers.lookup(&slot);
+	if (!number)
+		return 0;
+	lock_xadd(number, 1);
+	return 1;
+}
+
+/*
+ * The programs of a tracepoint, from the function do_NAME(), in the order in which they are called.
+ *
+ * ctx is an array on the stack of the function that calls them (bpf_trace_run1() and so on), so
+ * what interrupts or preempts an event has another. Since begin() comes first in NAME, NAME has not
+ * run for an event that is still announced when NAME_after is called. The reverse is not certain:
+ * an event in an interrupt in the middle takes the announcement's place, and NAME_after may be
+ * skipped itself. Then a skip that the kernel has counted is not made up for, and is a loss.
+ *
+ * What do_NAME() uses is safe against interrupts, as it must be against other CPUs and programs.
+ */
+#define PROGRAM(name)							\
+int name##_before(struct bpf_raw_tracepoint_args *ctx)			\
+{									\
+	announce(RUNS_##name, ctx);					\
+	return 0;							\
+}									\
+									\
+int name(struct bpf_raw_tracepoint_args *ctx)				\
+{									\
+	begin(RUNS_##name);						\
+	do_##name(ctx);							\
+	return 0;							\
+}									\
+									\
+int name##_after(struct bpf_raw_tracepoint_args *ctx)			\
+{									\
+	if (was_skipped(RUNS_##name, ctx))				\
+		do_##name(ctx);						\
+	return 0;							\
+}
 
 static __always_inline u32 process(void)
 {
@@ -47,6 +145,13 @@ static __always_inline void visit_at(void *ctx, u8 kind, u64 skb, struct packet 
 		return;
 	record->bytes = bpf_get_stack(ctx, record->frames, sizeof(record->frames), 0);
 	events.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+}
+
+/* The address is that of other data from now on. */
+static __always_inline void forget_head(u64 head)
+{
+	if (heads.lookup(&head))
+		failed(heads.delete(&head));
 }
 
 /*
@@ -83,7 +188,7 @@ static __always_inline bool visit(void *ctx, u64 skb, u8 kind, u64 a, u64 b, boo
 
 		update_dev(skb, &copy);
 		if (!is_in_lab(&copy)) {
-			heads.delete(&head);
+			forget_head(head);
 			return 0;
 		}
 		packet = track(skb, &copy);
@@ -94,7 +199,7 @@ static __always_inline bool visit(void *ctx, u64 skb, u8 kind, u64 a, u64 b, boo
 	}
 	if (!packet)
 		return 0;
-	heads.update(&head, &packet->number);
+	failed(heads.update(&head, &packet->number));
 	visit_at(ctx, kind, skb, packet, a, b);
 	if (last)
 		release(skb);
@@ -102,13 +207,14 @@ static __always_inline bool visit(void *ctx, u64 skb, u8 kind, u64 a, u64 b, boo
 }
 
 /* For all tracepoints whose first argument is the packet, and which mean nothing special. */
-int on_tracepoint(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline void do_on_tracepoint(struct bpf_raw_tracepoint_args *ctx)
 {
 	visit(ctx, ctx->args[0], EVENT_VISIT, 0, 0, 0);
-	return 0;
 }
 
-int netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
+PROGRAM(on_tracepoint)
+
+static __always_inline void do_netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 skb = ctx->args[0];
 	u32 zero = 0, *known = last_received.lookup(&zero);
@@ -116,27 +222,31 @@ int netif_receive_skb(struct bpf_raw_tracepoint_args *ctx)
 
 	if (known)
 		*known = ours;
-	return 0;
 }
+
+PROGRAM(netif_receive_skb)
 
 /* A program reads the packet from a socket; what is done with it then may not be seen. */
-int skb_copy_datagram_iovec(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline void do_skb_copy_datagram_iovec(struct bpf_raw_tracepoint_args *ctx)
 {
 	visit(ctx, ctx->args[0], EVENT_VISIT, 0, 0, 1);
-	return 0;
 }
 
-int consume_skb(struct bpf_raw_tracepoint_args *ctx)
+PROGRAM(skb_copy_datagram_iovec)
+
+static __always_inline void do_consume_skb(struct bpf_raw_tracepoint_args *ctx)
 {
 	visit(ctx, ctx->args[0], EVENT_CONSUMED, 0, 0, 1);
-	return 0;
 }
 
-int kfree_skb(struct bpf_raw_tracepoint_args *ctx)
+PROGRAM(consume_skb)
+
+static __always_inline void do_kfree_skb(struct bpf_raw_tracepoint_args *ctx)
 {
 	visit(ctx, ctx->args[0], EVENT_DROP, ctx->args[1], (u32)ctx->args[2], 1);
-	return 0;
 }
+
+PROGRAM(kfree_skb)
 
 static __always_inline bool is_skb_cache(u64 cache)
 {
@@ -155,33 +265,35 @@ static __always_inline bool is_skb_cache(u64 cache)
 	return 1;
 }
 
-int kmem_cache_alloc(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline void do_kmem_cache_alloc(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 address = ctx->args[1];
 
 	if (scope_of(recording_state()) == SCOPE_OFF)
-		return 0;
+		return;
 	forget(address);
-	heads.delete(&address);
-	return 0;
+	forget_head(address);
 }
+
+PROGRAM(kmem_cache_alloc)
 
 /*
  * sk_data_ready, within nft_trace_notify(): a message of nf_tables' trace was queued to a socket.
  * If that is one of the lab's, so is the packet, and the stack says which. a, b: 1.
  */
-int on_message(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline void do_on_message(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct packet unknown = {};
 	u64 cookie;
 
 	if (scope_of(recording_state()) == SCOPE_OFF)
-		return 0;
+		return;
 	cookie = read_u64(ctx->args[0] + SOCK_COOKIE);
 	if (cookie && listeners.lookup(&cookie))
 		visit_at(ctx, EVENT_RULE, 0, &unknown, 1, 1);
-	return 0;
 }
+
+PROGRAM(on_message)
 
 /*
  * kmem_cache_alloc, where the kernel has no sk_data_ready: the allocation of such a message. That
@@ -189,7 +301,7 @@ int on_message(struct bpf_raw_tracepoint_args *ctx)
  * in last on this CPU is known, b: whether the process that sends the lab's packets runs; of an
  * evaluation where neither is so there is no event.
  */
-int on_allocated_message(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline void do_on_allocated_message(struct bpf_raw_tracepoint_args *ctx)
 {
 	u32 first = 0, second = 1, *sender, *known = last_received.lookup(&first);
 	u64 near[NEAR_FRAMES] = {}, *begin, *end;
@@ -197,21 +309,22 @@ int on_allocated_message(struct bpf_raw_tracepoint_args *ctx)
 	bool found = 0, own;
 
 	if (scope_of(recording_state()) == SCOPE_OFF || !is_skb_cache(ctx->args[2]))
-		return 0;
+		return;
 	begin = notify_range.lookup(&first);
 	end = notify_range.lookup(&second);
 	if (!begin || !end || bpf_get_stack(ctx, near, sizeof(near), 0) < 0)
-		return 0;
+		return;
 	for (int i = 0; i < NEAR_FRAMES; i++)
 		found |= near[i] > *begin && near[i] <= *end;
 	sender = sending_process.lookup(&first);
 	if (!found || !known || !sender)
-		return 0;
+		return;
 	own = !*sender || *sender == process();
 	if (*known || own)
 		visit_at(ctx, EVENT_RULE, 0, &unknown, *known, own);
-	return 0;
 }
+
+PROGRAM(on_allocated_message)
 
 int kmem_cache_free(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -232,11 +345,10 @@ int sk_data_ready(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-int kmalloc(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline void do_kmalloc(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 address = ctx->args[1];
-
 	if (scope_of(recording_state()) != SCOPE_OFF)
-		heads.delete(&address);
-	return 0;
+		forget_head(ctx->args[1]);
 }
+
+PROGRAM(kmalloc)

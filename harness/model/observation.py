@@ -152,7 +152,7 @@ class Loss(Value, frozen=True, kw_only=True):
     missed: int = 0
     """Runs of the BPF programs that the kernel skipped (recursion), where it counts them."""
     untracked: int = 0
-    """Packets that could not be followed because a map in the kernel was full."""
+    """Packets that could not be followed because a map in the kernel was full or locked."""
     trace: int = 0
     """nf_tables trace messages lost by netlink (one per overrun reported)."""
     cpus: Mapping[int, Counted] = {}

@@ -114,20 +114,20 @@ class BaseTracer:
             self.maps["alive"].clear()
             self._cleared += left
         self.ring.read()
-        watch = TraceSession(self)
         try:
             for cookie in senders:
                 self.maps["senders"][U64.pack(cookie)] = U32.pack(1)
             for inum in hosts:
                 self.maps["namespaces"][U32.pack(inum)] = U32.pack(1)
-            self._listen(listeners)
+            self._prepare(listeners)
+            watch = TraceSession(self)
             self._record(Scope.LAB)
             yield watch
         finally:
             self.stop()
 
-    def _listen(self, listeners: Iterable[int]) -> None:
-        """Identify evaluations by the sockets that receive their trace messages, where packets do not identify them."""
+    def _prepare(self, listeners: Iterable[int]) -> None:
+        """Get ready for the next recording; ``listeners`` identify evaluations where packets do not."""
 
     def stop(self) -> None:
         """Stop recording. What is known of packets is forgotten when the next recording begins."""

@@ -54,7 +54,7 @@ class Counter(CEnum):
 
     ENTERED = 0, "events begun"
     REFUSED = 1, "events that found no room in the ring buffer"
-    UNTRACKED = 2, "packets and calls that could not be followed, because a map was full"
+    UNTRACKED = 2, "packets and calls that could not be followed, because a map was full or locked"
 
 
 class Lives(CEnum):
@@ -104,6 +104,8 @@ COOKIE_PKTINFO = 1 << 24
 :data:`COOKIE_POSITION_SHIFT` bits, and this flag if that is a ``struct nft_pktinfo *`` and no ``struct sk_buff *``."""
 RECORDING_NUMBER_SHIFT = 8
 """The map ``recording`` holds a :class:`Scope`, and above so many bits the recording's number."""
+TAKEOVERS = 256
+"""Length of the map ``takeovers``; a power of two, far above the recordings that can pass while a program runs."""
 FILTER_CALL = 0x77616E74
 """Number of the helper that stands in the compiled program where a packet filter is to be inserted ("want")."""
 NO_MEMBER = 0xFFFF
@@ -120,6 +122,7 @@ def header() -> str:
         "COOKIE_POSITION_SHIFT": COOKIE_POSITION_SHIFT,
         "COOKIE_PKTINFO": f"{COOKIE_PKTINFO:#x}",
         "RECORDING_NUMBER_SHIFT": RECORDING_NUMBER_SHIFT,
+        "TAKEOVERS": TAKEOVERS,
         "FILTER_CALL": f"{FILTER_CALL:#x}",
         "NO_MEMBER": f"{NO_MEMBER:#x}",
         "PACKET_CPU_SHIFT": PACKET_CPU_SHIFT,

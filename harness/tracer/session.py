@@ -40,7 +40,7 @@ class Counts(NamedTuple):
             received=received,
             refused=sum(cpu.refused for cpu in cpus.values()),
             untracked=sum(cpu.untracked for cpu in cpus.values()),
-            missed=self.missed - before.missed,
+            missed=abs(self.missed - before.missed),  # a run that was made up for and not skipped is wrong as well
             cpus=cpus,
         )
 

@@ -24,6 +24,7 @@ from harness.errors import Unsupported
 from harness.linux import bpf, modules
 from harness.tracer import engines, events, program, symbols
 from harness.tracer.base import U32, U64, BaseTracer, constants_of
+from harness.tracer.contract import TAKEOVERS
 from harness.tracer.discover import Function
 from harness.tracer.events import Event, EventKind, Record, StackEvent
 from harness.tracer.kernel_cache import KernelCache
@@ -38,6 +39,9 @@ SPECIAL: Final = (
     *("kmem_cache_alloc", "kmalloc"),
 )
 """Tracepoints with a program of their own."""
+BEFORE: Final = "_before"
+AFTER: Final = "_after"
+"""How the names of the programs end by which runs that were skipped are known and made up for (bpf/tracepoints.c)."""
 MESSAGES: Final = "sk_data_ready"
 """Where a message of nf_tables' trace reaches its socket; older kernels lack it."""
 NEAR: Final = 6
@@ -78,6 +82,10 @@ class Stacks(BaseTracer):
     engine_name = engines.TRACEPOINTS
     _surveyed: tuple[Function, ...] = ()
     _traced: frozenset[str] = frozenset()
+    _slots: tuple[int, ...] = ()
+    """Where the map ``takeovers`` counts runs that were taken over in this recording, and when it was stopped."""
+    _taken_before = _slots_before = 0
+    """What was taken over in earlier recordings, and what was counted in the slots before this one."""
 
     def __init__(self, kept: KernelCache, *, ring_bytes: int = program.RING_BYTES) -> None:
         """Raises :class:`Unsupported` when the kernel refuses to attach to tracepoints."""
@@ -95,6 +103,7 @@ class Stacks(BaseTracer):
                 super().__init__(kept.survey, loaded, undo, ring_bytes, events.Shape.VISITS)
                 attached = [self._attach(undo, "on_tracepoint", name) for name in PASSED_ON]
                 attached += [self._attach(undo, name, name) for name in (*ENDS, *SPECIAL)]
+                self._takeovers = undo.enter_context(loaded.maps["takeovers"].memory())
                 self.knows_listeners = self._attach(undo, "on_message", MESSAGES)
                 """Whether an evaluation is identified by the socket that receives its trace message, or guessed."""
                 if not self.knows_listeners:
@@ -110,29 +119,51 @@ class Stacks(BaseTracer):
             self.maps["notify_range"][U32.pack(number)] = U64.pack(address)
 
     def _attach(self, undo: ExitStack, name: str, tracepoint: str) -> bool:
-        """Attach a program to a tracepoint; returns whether the kernel has it."""
-        descriptor = self.loaded.program(name, bpf.PROG_TYPE_RAW_TRACEPOINT)
-        try:
-            undo.callback(os.close, bpf.open_raw_tracepoint(descriptor, tracepoint))
-        except FileNotFoundError:
-            return False
+        """Attach a program to a tracepoint, and those that make up for it; returns whether the kernel has it.
+
+        They are called in the order in which they are attached (func_add() in kernel/tracepoint.c).
+        """
+        for one in (name,) if name in ENDS else (name + BEFORE, name, name + AFTER):
+            descriptor = self.loaded.program(one, bpf.PROG_TYPE_RAW_TRACEPOINT)
+            try:
+                undo.callback(os.close, bpf.open_raw_tracepoint(descriptor, tracepoint))
+            except FileNotFoundError:
+                return False
         return True
 
-    def _listen(self, listeners: Iterable[int]) -> None:
+    def _prepare(self, listeners: Iterable[int]) -> None:
         for cookie in listeners:
             self.maps["listeners"][U64.pack(cookie)] = U32.pack(1)
+        # What an earlier recording takes over from here on is not counted: its skip came before this recording.
+        self._taken_before = self._taken_over()
+        self._slots = tuple((self._recordings + ahead) % TAKEOVERS for ahead in (1, 2))
+        self._slots_before = self._counted_in_slots()
 
     def missed(self) -> int:
-        """Number of runs of the programs that the kernel skipped, except those of :data:`ENDS`.
+        """Number of runs of the programs that the kernel skipped and no other took over, except those of :data:`ENDS`.
 
         A raw tracepoint's program is skipped while the same program runs on that CPU (__bpf_trace_run in
-        kernel/trace/bpf_trace.c), that is in an interrupt during it. Mostly that is the one for
-        kmem_cache_free, when RCU frees a batch there. Skipping the end of a packet loses nothing of what is recorded
-        of it: it is only waited for longer, and its address is forgotten when it is allocated again.
+        kernel/trace/bpf_trace.c), that is in an interrupt during it. The one after it takes over where it can
+        (bpf/tracepoints.c). Skipping the end of a packet loses nothing of what is recorded of it: it is only waited
+        for longer, and its address is forgotten when it is allocated again.
         """
+        # In this order: the kernel counts a run as skipped before it is taken over. What happens in between is lost.
+        taken_over = self._taken_over()
+        return self.skipped() - taken_over
+
+    def skipped(self) -> int:
+        """Number of runs of the programs that the kernel skipped, taken over or not, except those of :data:`ENDS`."""
         return sum(
-            bpf.recursion_misses(descriptor) for name, descriptor in self.loaded.programs.items() if name not in ENDS
+            bpf.recursion_misses(descriptor)
+            for name, descriptor in self.loaded.programs.items()
+            if name not in ENDS and not name.endswith((BEFORE, AFTER))
         )
+
+    def _taken_over(self) -> int:
+        return self._taken_before + self._counted_in_slots() - self._slots_before
+
+    def _counted_in_slots(self) -> int:
+        return sum(int(U64.unpack_from(self._takeovers, U64.size * slot)[0]) for slot in self._slots)
 
     def arm(self, named: Collection[str] = ()) -> None:
         """Load the names of the functions of the kernel and of the loaded modules."""
