@@ -25,20 +25,24 @@ SYS_BPF: Final = 321
 SYS_PERF_EVENT_OPEN: Final = 298
 
 # enum bpf_cmd
-MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, PROG_LOAD = 0, 1, 2, 5
+MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, PROG_LOAD, PROG_RUN = 0, 1, 2, 5, 10
 MAP_LOOKUP_BATCH, MAP_LOOKUP_AND_DELETE_BATCH = 24, 25
 OBJ_GET_INFO_BY_FD, RAW_TRACEPOINT_OPEN, BTF_GET_FD_BY_ID, BTF_GET_NEXT_ID, LINK_CREATE = 15, 17, 19, 23, 28
 # enum bpf_map_type, enum bpf_prog_type, enum bpf_attach_type
 PERCPU_MAPS: Final = (5, 6)
-PROG_TYPE_KPROBE, PROG_TYPE_RAW_TRACEPOINT, PROG_TYPE_TRACING = 2, 17, 26
+PROG_TYPE_KPROBE, PROG_TYPE_RAW_TRACEPOINT, PROG_TYPE_TRACING, PROG_TYPE_SYSCALL = 2, 17, 26, 31
 TRACE_FENTRY, TRACE_FEXIT, PERF_EVENT, TRACE_KPROBE_MULTI = 24, 25, 41, 42
 KPROBE_MULTI_RETURN: Final = 1
+SLEEPABLE: Final = 1 << 4
+"""A flag of a program's, which one that is run by itself must have."""
 MMAPABLE: Final = 1 << 10
 """A flag of an array's: :meth:`Map.memory` maps it (from v5.5)."""
 
 # An instruction that loads the address of a map names it by descriptor (BPF_LD | BPF_IMM | BPF_DW).
 LOAD_IMM64: Final = 0x18
 PSEUDO_MAP_FD: Final = 1
+PSEUDO_MAP_VALUE: Final = 2
+"""With it, the instruction loads the address of an array's value."""
 INSTRUCTION: Final = struct.Struct("<BBhi")
 U64: Final = struct.Struct("<Q")
 
@@ -198,7 +202,14 @@ def _possible_cpus() -> int:
 
 
 def load_program(
-    kind: int, instructions: bytes, *, attach_type: int = 0, name: str = "", function: int = 0, btf: int = 0
+    kind: int,
+    instructions: bytes,
+    *,
+    attach_type: int = 0,
+    flags: int = 0,
+    name: str = "",
+    function: int = 0,
+    btf: int = 0,
 ) -> int:
     """Load a program of ``enum bpf_prog_type`` ``kind`` under the GPL; its descriptor.
 
@@ -224,7 +235,7 @@ def load_program(
                 len(log) if log else 0,
                 ctypes.addressof(log) if log else 0,
                 0,
-                0,
+                flags,
                 name.encode()[:15],
                 0,
                 attach_type,
@@ -276,15 +287,26 @@ def open_raw_tracepoint(program: int, name: str) -> int:
     return _bpf(RAW_TRACEPOINT_OPEN, struct.pack("<QI4x", ctypes.addressof(string), program))
 
 
-def link_functions(program: int, names: Sequence[str], cookies: Sequence[int], *, returns: bool = False) -> int:
-    """Attach one program to many functions (kprobe.multi, from v5.18); the link's descriptor.
+def run_program(program: int) -> None:
+    """Run a program of :data:`PROG_TYPE_SYSCALL` once, without a context (from v5.14)."""
+    # prog_fd, and 68 bytes of the anonymous struct "test", none of which is needed
+    _bpf(PROG_RUN, struct.pack("<I76x", program))
+
+
+def link_functions(
+    program: int, functions: Sequence[str] | Sequence[int], cookies: Sequence[int], *, returns: bool = False
+) -> int:
+    """Attach one program to many functions (kprobe.multi, from v5.18), all named or all by their addresses; the link's
+    descriptor. By names it takes the kernel much longer (:mod:`harness.linux.addresses`).
 
     The program reads the cookie of the function that it was called for by
     ``bpf_get_attach_cookie()``. Closing the descriptor detaches it from all.
 
     Fails with ``ESRCH`` or ``EINVAL`` when one of the functions cannot be traced.
     """
-    strings = (ctypes.c_char_p * len(names))(*(name.encode() for name in names))
+    names = [function.encode() for function in functions if isinstance(function, str)]
+    strings = (ctypes.c_char_p * len(names))(*names)
+    addresses = (ctypes.c_uint64 * len(functions))(*(one for one in functions if isinstance(one, int)))
     values = (ctypes.c_uint64 * len(cookies))(*cookies)
     return _bpf(
         LINK_CREATE,
@@ -295,9 +317,9 @@ def link_functions(program: int, names: Sequence[str], cookies: Sequence[int], *
             TRACE_KPROBE_MULTI,
             0,
             KPROBE_MULTI_RETURN if returns else 0,
-            len(names),
-            ctypes.addressof(strings),
-            0,
+            len(functions),
+            ctypes.addressof(strings) if names else 0,
+            0 if names else ctypes.addressof(addresses),
             ctypes.addressof(values),
         ),
     )

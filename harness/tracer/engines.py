@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from harness.errors import Unsupported, shortage
@@ -22,6 +23,11 @@ class Symbol(NamedTuple):
 
     name: str
     module: str = KERNEL
+
+    @property
+    def qualified(self) -> str:
+        """As the kernel takes it apart: ``ip_rcv``, ``nf_tables:nft_do_chain``."""
+        return self.name if self.module == KERNEL else f"{self.module}:{self.name}"
 
 
 class Engine(Protocol):
@@ -60,10 +66,18 @@ class KprobeMulti:
         self._links: list[int] = []
 
     def attach(self, program: str, cookies: Mapping[Symbol, int], *, returns: bool = False) -> dict[str, str]:
-        """See :class:`Engine`. One refused function refuses the whole link, so it is searched for by bisection."""
+        """See :class:`Engine`. By their addresses, since the kernel takes long to find names; by names where that is
+        refused. One refused function refuses the whole link, so it is searched for by bisection.
+        """
         if not cookies:
             return {}
         descriptor = self._loaded.program(program, bpf.PROG_TYPE_KPROBE, bpf.TRACE_KPROBE_MULTI)
+        addresses = self._loaded.addresses([symbol.qualified for symbol in cookies])
+        if all(addresses):
+            with suppress(OSError):
+                values = list(cookies.values())
+                self._links.append(bpf.link_functions(descriptor, addresses, values, returns=returns))
+                return {}
         return self._link(descriptor, [(symbol.name, cookie) for symbol, cookie in cookies.items()], returns)
 
     def _link(self, program: int, functions: list[tuple[str, int]], returns: bool) -> dict[str, str]:

@@ -17,7 +17,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -26,6 +26,7 @@ import msgspec
 
 from harness.errors import KILLED, MORE_MEMORY, BrokenMeasurement, Unsupported, shortage
 from harness.linux import bpf
+from harness.linux.addresses import Addresses
 from harness.tracer import contract, events, packet_filter
 from harness.tracer.survey import Layout
 from harness.vm.machine import die_with
@@ -251,6 +252,7 @@ class LoadedProgram:
         self.programs: dict[str, int] = {}
         """Descriptors of the programs that are loaded once, by name."""
         self._used: dict[str, bytes] = {}
+        self._addresses: Addresses | None = None
         with ExitStack() as undo:
             for spec in source.maps:
                 entries = ring_bytes if spec.name == RING else spec.max_entries
@@ -273,6 +275,18 @@ class LoadedProgram:
         descriptors = {index: self.maps[used].descriptor for index, used in code.maps.items()}
         instructions = bpf.relocate(code.instructions, descriptors)
         return bpf.load_program(kind, instructions, attach_type=attach_type, name=name, function=function, btf=btf)
+
+    def addresses(self, names: Sequence[str]) -> list[int]:
+        """See :meth:`Addresses.find`; nothing is found where the kernel lacks what that needs, or keeps it secret."""
+        if self._addresses is None:
+            try:
+                self._addresses = Addresses()
+            except OSError as error:
+                if shortage(error):
+                    raise
+                return [0] * len(names)
+            self._undo.callback(self._addresses.close)
+        return self._addresses.find(names)
 
     def instructions(self) -> Mapping[str, bytes]:
         """Instructions of the loaded programs by name, maps not relocated."""

@@ -75,6 +75,8 @@ class Survey:
         """Whether there is something new to store."""
         self._functions: tuple[dict[str, int], Functions] | None = None
         self._takes_packet: tuple[dict[str, int], tuple[Function, ...]] | None = None
+        self._parts: dict[str, tuple[int, Part]] = {}
+        """Of the modules that were loaded at the last call of :meth:`functions`, with their numbers."""
         identity = self._kernel_identity()
         self._memory = Memory(identity=identity)
         if memory:
@@ -100,7 +102,8 @@ class Survey:
         loaded = self._modules()
         if self._functions and self._functions[0] == loaded:
             return self._functions[1]
-        parts = {name: self._part(name) for name in (KERNEL, *loaded)}
+        self._parts = {name: self._loaded_part(name, number) for name, number in loaded.items()}
+        parts = {KERNEL: self._part(KERNEL)} | {name: part for name, (_, part) in self._parts.items()}
         unknown = {name: part for name, part in parts.items() if part.functions is None}
         if unknown:
             stops = Stops(self._tracefs("available_filter_functions"), self._blacklist())
@@ -158,6 +161,11 @@ class Survey:
         if part is None or part.identity != identity:
             part = self._memory.parts[module] = Part(identity=identity)
         return part
+
+    def _loaded_part(self, module: str, number: int) -> tuple[int, Part]:
+        """``number`` and the part of a loaded module, whose identity is not read again while that is the same."""
+        known = self._parts.get(module)
+        return known if known and known[0] == number else (number, self._part(module))
 
     def _btf(self, module: str) -> Btf:
         folder = self._sys / "kernel/btf"

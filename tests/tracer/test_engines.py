@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.cache import cache_dir
 from harness.errors import Unsupported
 from harness.experiment.run import Measurement, run
-from harness.linux import bpf
+from harness.linux import bpf, features
 from harness.reading.decision import outcome
 from harness.scenario.case import Case
 from harness.scenario.load import load
-from harness.tracer import engines
+from harness.tracer import engines, program
 from harness.tracer.base import BaseTracer
 from harness.tracer.kernel_cache import KernelCache
 from harness.tracer.stacks import Stacks
@@ -141,6 +142,48 @@ def test_a_program_that_the_kernel_refuses_ends_in_words(monkeypatch: pytest.Mon
     with Tracer(kept) as tracer:
         tracer.arm()
         assert not tracer.half_armed
+
+
+def enabled() -> list[str]:
+    """The functions that something traces, each with the number of those who do: ``ip_rcv (1)``."""
+    lines = Path("/sys/kernel/tracing/enabled_functions").read_text().splitlines()
+    return sorted(" ".join(line.split()[:2]) for line in lines)
+
+
+def wrong(addresses: list[int]) -> list[int]:
+    """The last is no function's."""
+    return [*addresses[:-1], addresses[-1] + 3]
+
+
+@pytest.mark.parametrize("change", [lambda addresses: [0] * len(addresses), wrong], ids=["unknown", "wrong"])
+def test_the_same_functions_are_traced_by_their_addresses_and_by_their_names(
+    monkeypatch: pytest.MonkeyPatch, kept: KernelCache, change: Callable[[list[int]], list[int]]
+) -> None:
+    if not features.kprobe_multi():
+        pytest.skip("this kernel has no kprobe.multi")
+    before = enabled()
+    linked = []
+    link = bpf.link_functions
+
+    def watched(program: int, functions: Sequence[str] | Sequence[int], *rest: Any, **options: Any) -> int:
+        linked.extend(functions)
+        return link(program, functions, *rest, **options)
+
+    monkeypatch.setattr(bpf, "link_functions", watched)
+    with Tracer(kept, engine="kprobe.multi") as tracer:
+        tracer.arm()
+        by_addresses = enabled()
+        assert len(by_addresses) > 1000
+        assert not tracer.refused
+        assert not any(isinstance(one, str) for one in linked)
+    assert enabled() == before
+    find = program.LoadedProgram.addresses
+    monkeypatch.setattr(program.LoadedProgram, "addresses", lambda self, names: change(find(self, names)))
+    with Tracer(kept, engine="kprobe.multi") as tracer:
+        tracer.arm()
+        assert enabled() == by_addresses
+        assert not tracer.refused
+        assert any(isinstance(one, str) for one in linked)
 
 
 def test_an_engine_that_the_kernel_lacks_is_refused_in_words(

@@ -91,6 +91,31 @@ def test_a_module_loaded_later_is_seen_and_one_unloaded_is_gone(sys_folder: Path
     assert survey.functions().names == {"ip_rcv"}
 
 
+def test_a_module_loaded_again_may_be_of_another_build_and_one_that_stayed_is_not_looked_at_again(
+    sys_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules = sys_folder / "kernel/btf"
+    for name in ("changed", "stayed", "added"):
+        (sys_folder / "module" / name / "notes").mkdir(parents=True)
+        (sys_folder / "module" / name / "notes/.note.gnu.build-id").write_bytes(b"1")
+        (modules / name).write_bytes(struct.pack("=HBBIIIII", 0xEB9F, 1, 0, 24, 0, 0, 0, 0))
+    (modules / "added").rename(sys_folder / "added")
+    survey = Survey(sys=sys_folder)
+    survey.functions()
+    asked = []
+    identity = survey._module_identity
+    monkeypatch.setattr(survey, "_module_identity", lambda name: asked.append(name) or identity(name))
+    (sys_folder / "module/changed/notes/.note.gnu.build-id").write_bytes(b"2")
+    again = sys_folder / "again"
+    again.write_bytes((modules / "changed").read_bytes())
+    again.rename(modules / "changed")
+    (sys_folder / "added").rename(modules / "added")
+    survey.functions()
+    assert asked == ["added", "changed"]
+    identities = {name: part.identity for name, part in survey._memory.parts.items()}
+    assert identities == {KERNEL: "", "changed": b"2".hex(), "stayed": b"1".hex(), "added": b"1".hex()}
+
+
 def test_without_a_list_of_traceable_functions_a_remedy_is_named(sys_folder: Path) -> None:
     (sys_folder / "kernel/tracing/available_filter_functions").unlink()
     with pytest.raises(Unsupported, match=r"available_filter_functions: No such file.*mount -t tracefs"):
