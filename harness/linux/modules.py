@@ -31,6 +31,24 @@ USUAL = (
 )
 """What labs and most rulesets use; loaded together, which takes a quarter of the time."""
 
+COMMON: Final = (
+    *("nft_nat", "nft_numgen", "nft_hash", "nft_quota", "nft_connlimit", "nft_queue", "nft_socket", "nft_tproxy"),
+    *("nft_reject_ipv4", "nft_reject_ipv6", "nft_dup_ipv4", "nft_dup_ipv6", "nft_dup_netdev", "nft_fwd_netdev"),
+    *("nft_synproxy", "nft_osf", "nft_xfrm", "nft_flow_offload", "nf_flow_table_inet"),
+    *("nft_meta_bridge", "nft_reject_bridge", "nft_compat", "nfnetlink_log", "nfnetlink_queue"),
+    *("nf_conntrack_netlink", "nf_conntrack_ftp", "nf_conntrack_sip", "nf_conntrack_tftp"),
+    *("xt_addrtype", "xt_comment", "xt_conntrack", "xt_limit", "xt_mark", "xt_multiport", "xt_set", "xt_tcpudp"),
+    *("ipt_REJECT", "ip6t_REJECT", "xt_LOG", "xt_MASQUERADE", "xt_REDIRECT", "xt_TCPMSS", "xt_nat"),
+    *("ip_set_hash_ip", "ip_set_hash_ipport", "ip_set_hash_net"),
+    *("8021q", "bridge", "macvlan", "vrf", "vxlan", "wireguard", "sch_netem"),
+    *("esp4", "esp6", "xfrm_user", "gcm", "seqiv", "ghash_clmulni_intel"),
+)
+"""What many rulesets and labs use besides, and a template has loaded: modules that act only where something uses them.
+
+Not among them: br_netfilter, which has all bridges pass the hooks of IP, and modules that add interfaces to each
+namespace, such as ip_gre.
+"""
+
 ALL: Final = "all"
 ENVIRONMENT: Final = "NFT_MODULES"
 """Environment variable: names of modules that may be loaded, or :data:`ALL`, as in a microVM."""
@@ -59,9 +77,9 @@ class Need(NamedTuple):
     """What needs it, with its place: ``rules.v4:7: -m physdev``."""
 
 
-def load() -> None:
-    """Load :data:`USUAL`; modules that are built in or missing are skipped."""
-    missing = [name for name in USUAL if not Path("/sys/module", name).exists()]
+def load(names: Iterable[str] = USUAL) -> None:
+    """Load modules by ``names``; those that are built in or missing are skipped."""
+    missing = [name for name in names if not Path("/sys/module", name).exists()]
     modprobe = shutil.which("modprobe", path=_PATH)
     if missing and modprobe:
         subprocess.run([modprobe, "--quiet", "--all", *missing], check=False)

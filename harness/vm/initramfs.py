@@ -6,8 +6,8 @@
     /session.sh      of this folder too
     /command         what to run in the guest when it is up
     /bin             busybox, and the names by which the scripts call it
-    /modules/NN.ko   kernel modules in the order of loading, unpacked: that is 17 times faster here
-    /usual/NN.ko     those that scenarios need, in the same way
+    /modules/NNN.ko  kernel modules in the order of loading, unpacked: that is 17 times faster here
+    /usual/NNN.ko    those that scenarios need, in the same way; for a template, those too that many need
     /modules.path    where the host keeps all modules of this kernel
     /preload         files of the host that the guest will need, under their paths there
     /template        the same where the guest is to become a template: all files that it has until it is restored
@@ -27,7 +27,7 @@ from pathlib import Path
 from harness import untrusted
 from harness.bounds import VMLINUX_BYTES
 from harness.errors import Unsupported
-from harness.linux.modules import USUAL, name_of
+from harness.linux.modules import COMMON, USUAL, name_of
 from harness.vm import compression
 from harness.vm.kernel_image import Image
 
@@ -66,6 +66,7 @@ def initramfs(image: Image, command: str, files: Iterable[Path] = (), *, folder:
     Raises :class:`Unsupported` when busybox or a module is missing.
     """
     modules = image.modules / "lib/modules" / image.release
+    usual = (CRC32C, *USUAL, *(COMMON if folder == TEMPLATE else ()))
     return b"".join(
         [
             *(_entry(folder, stat.S_IFDIR | 0o755) for folder in FOLDERS),
@@ -74,7 +75,7 @@ def initramfs(image: Image, command: str, files: Iterable[Path] = (), *, folder:
             *_unpacked("modules", needed := _with_dependencies(modules, MODULES)),
             *_unpacked(
                 "usual",
-                [path for path in _with_dependencies(modules, (CRC32C, *USUAL), optional=True) if path not in needed],
+                [path for path in _with_dependencies(modules, usual, optional=True) if path not in needed],
             ),
             _entry("modules.path", stat.S_IFREG | 0o644, f"{modules.resolve()}\n".encode()),
             _entry("command", stat.S_IFREG | 0o644, command.encode()),
@@ -196,4 +197,4 @@ def _unpacked(folder: str, modules: Iterable[Path]) -> Iterator[bytes]:
                     f"{path} is packed in a way that cannot be read here", remedy="unpack it, and run depmod"
                 )
             content = plain
-        yield _entry(f"{folder}/{number:02}.ko", stat.S_IFREG | 0o644, content)
+        yield _entry(f"{folder}/{number:03}.ko", stat.S_IFREG | 0o644, content)

@@ -1,4 +1,5 @@
-"""Program of a guest that is booted before a template is made: find out what can be traced, and compile the tracer.
+"""Program of a guest that is booted before a template is made: find out what can be traced, in the modules that a
+template has loaded as well, and compile the tracer.
 
 That takes memory, which a template would keep.
 """
@@ -6,6 +7,7 @@ That takes memory, which a template would keep.
 from __future__ import annotations
 
 from harness.cache import cache_dir
+from harness.linux import modules
 from harness.tracer import kernel_cache
 from harness.tracer.tracer import Tracer
 from harness.vm import learned
@@ -13,6 +15,7 @@ from harness.vm import learned
 
 def main() -> None:
     """Arm, and send what was learned of the kernel to the host."""
+    modules.load(modules.COMMON)
     cache = kernel_cache.KernelCache(cache_dir())
     Tracer(cache).arm()
     learned.send(cache.news())
