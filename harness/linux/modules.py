@@ -41,12 +41,12 @@ COMMON: Final = (
     *("ipt_REJECT", "ip6t_REJECT", "xt_LOG", "xt_MASQUERADE", "xt_REDIRECT", "xt_TCPMSS", "xt_nat"),
     *("ip_set_hash_ip", "ip_set_hash_ipport", "ip_set_hash_net"),
     *("8021q", "bridge", "macvlan", "vrf", "vxlan", "wireguard", "sch_netem"),
-    *("esp4", "esp6", "xfrm_user", "gcm", "seqiv", "ghash_clmulni_intel"),
 )
 """What many rulesets and labs use besides, and a template has loaded: modules that act only where something uses them.
 
-Not among them: br_netfilter, which has all bridges pass the hooks of IP, and modules that add interfaces to each
-namespace, such as ip_gre.
+Not among them, as other scenarios would notice: br_netfilter, which has all bridges pass the hooks of IP; protocols
+above IP, such as esp4, without which their packets are answered by an ICMP error; and modules that add interfaces to
+each namespace, such as ip_gre.
 """
 
 ALL: Final = "all"
