@@ -384,7 +384,8 @@ class Experiment:
         renew_neighbours(device)
         with suppress(Unsupported):
             conntrack.flush(device)
-            return self.renew() and self.ruleset.is_as_loaded(hidden=self._device_tracing.table)
+            tracing, files = self._device_tracing, self._files
+            return self.ruleset.restore(files.paths, files.defines, tracing.anew(), hidden=tracing.table)
         return False
 
     def noted(self, measurements: Iterable[Measurement]) -> Iterator[Measurement]:

@@ -175,19 +175,36 @@ class Ruleset:
         not with chains in rules, which get other names (nf_tables_addchain), and not with chains that could change
         places with a hook of the kernel, see :func:`_may_change_places`.
         """
+        return self._again(paths, defines, then, self.nft.run) is not None
+
+    def restore(self, paths: Sequence[Path], defines: Mapping[str, str], then: str, *, hidden: str) -> bool:
+        """Do as :meth:`renew`; whether that could be done and the ruleset is listed as before, handles included, and
+        its files were not written meanwhile. Tables named ``hidden`` are left out.
+        """
+        listed = self._again(paths, defines, then, self.nft.run_and_list)
+        return (
+            listed is not None
+            and all(_stamp(path) == stamp for path, stamp in self._stamps.items())
+            and listing.without_table(listed, hidden) == listing.without_table(self.listed, hidden)
+        )
+
+    def _again(
+        self, paths: Sequence[Path], defines: Mapping[str, str], then: str, run: Callable[[str, Path], str]
+    ) -> str | None:
+        """What ``run`` returns for the commands by which :meth:`renew` does it, and the folder that they are seen from;
+        None where it cannot be done."""
         folders = {path.parent for path in paths}
         if len(folders) != 1 or any(listing.ANONYMOUS.match(chain) for _, _, chain, _ in self._rules):
-            return False
+            return None
         if any(map(_may_change_places, self.chains)):
-            return False
+            return None
         tables = "".join(f"add table {family} {name}\ndelete table {family} {name}\n" for family, name in self.tables)
         variables = "".join(f"define {name} = {value}\n" for name, value in defines.items())
         includes = "".join(f'include "./{path.name}"\n\n' for path in paths)
         try:
-            self.nft.run(tables + variables + includes + then, folder=folders.pop())
+            return run(tables + variables + includes + then, folders.pop())
         except (NftError, LostError):
-            return False
-        return True
+            return None
 
     @classmethod
     def _read(
@@ -228,14 +245,6 @@ class Ruleset:
             stamps,
             "; ".join(filter(None, [before.of_elements if before else "", listing.of_elements(texts.values())])),
         )
-
-    def is_as_loaded(self, *, hidden: str) -> bool:
-        """Whether :meth:`renew` has loaded the same: it is listed as before, handles included, and its files were not
-        written meanwhile. Tables named ``hidden`` are left out.
-        """
-        return all(_stamp(path) == stamp for path, stamp in self._stamps.items()) and listing.without_table(
-            self.nft.ruleset(), hidden
-        ) == listing.without_table(self.listed, hidden)
 
     @cached_property
     def lasting(self) -> tuple[Lasting, ...]:

@@ -31,6 +31,7 @@ NFTA_COUNTER_PACKETS = 2
 _MESSAGE = re.compile(r"^(?P<file>.+?):(?P<line>\d+):(?P<column>\d+)-(?P<end>\d+): Error: (?P<text>.*)$", re.MULTILINE)
 _INCLUDE = re.compile(r"\s*include\s")
 
+LIST: Final = "list ruleset"
 STDIN: Final = "/dev/stdin"
 """The file that nft names in positions of a text that is not a file."""
 
@@ -60,15 +61,25 @@ class Nft:
             self._child.close()
             self._child = None
 
-    def run(self, commands: str, *, as_json: bool = False, folder: Path | None = None) -> str:
+    def run(self, commands: str, folder: Path | None = None, *, as_json: bool = False) -> str:
         """What nft prints on ``commands``, which include files by names seen from ``folder``.
 
         With ``as_json`` commands and output are those of libnftables-json(5). Raises :class:`NftError`, and
         :class:`~harness.ruleset.process.LostError` when nft ended or had to be ended.
         """
-        if "\0" in commands:
+        return self._run({"commands": commands, "json": as_json, "folder": str(folder or "")})
+
+    def run_and_list(self, commands: str, folder: Path) -> str:
+        """Run ``commands`` as :meth:`run` does; the ruleset then, as of :meth:`ruleset`.
+
+        This does not wait until the kernel has freed what they replace, as the end of a command does, and a table with
+        the flag ``owner`` is still there. Raises as :meth:`run`.
+        """
+        return self._run({"commands": commands, "json": False, "folder": str(folder), "then": LIST})
+
+    def _run(self, request: dict[str, Any]) -> str:
+        if "\0" in request["commands"]:
             raise NftError("Error: a NUL character ends a command")
-        request = {"commands": commands, "json": as_json, "folder": str(folder or "")}
         return self._output(*self._ask(request))
 
     def ask(self, command: dict[str, Any]) -> list[dict[str, Any]]:
@@ -137,7 +148,7 @@ class Nft:
 
     def ruleset(self) -> str:
         """The ruleset as nft lists it, with handles, without counters' values and sets' elements."""
-        return self.run("list ruleset")
+        return self.run(LIST)
 
     def _ask(self, request: dict[str, Any], text: bytes | None = None) -> Reply:
         try:

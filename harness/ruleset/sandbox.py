@@ -481,11 +481,21 @@ def serve(sock: socket.socket) -> None:
         for descriptor in descriptors:  # a text for nft to read
             os.dup2(descriptor, 0)
             os.close(descriptor)
+        context = None
         with _text() if descriptors else contextlib.nullcontext():
-            code, output, error = _matching(message["glob"]) if "glob" in message else _nft(message)
+            if "glob" in message:
+                code, output, error = _matching(message["glob"])
+            else:
+                context = _Nftables()
+                code, output, error = _nft(context, message)
+        if "then" not in message:
+            context = None
         if len(output) + len(error) > MESSAGE_MAX:
             code, output, error = TOO_MUCH, b"", b""
         sock.sendall(HEADER.pack(code, len(output), len(error)) + output + error)
+        # Its socket is closed only when the kernel has freed what commands have replaced, after an RCU grace period
+        # (nft_rcv_nl_event in net/netfilter/nf_tables_api.c).
+        context = None
 
 
 @contextlib.contextmanager
@@ -505,9 +515,11 @@ def _text() -> Iterator[None]:
         yield
 
 
-def _nft(message: dict[str, Any]) -> tuple[int, bytes, bytes]:
-    """Run commands, or those in a file, in a new libnftables context; return code, output, error text."""
-    nft = _Nftables()
+def _nft(nft: Any, message: dict[str, Any]) -> tuple[int, bytes, bytes]:
+    """Run commands, or those in a file, in the new libnftables context ``nft``; return code, output, error text.
+
+    Where those are done, the commands "then" are run as well, and what is returned is theirs.
+    """
     if message["json"]:  # values of counters and elements of sets included
         nft.set_json_output(True)
     else:
@@ -527,6 +539,8 @@ def _nft(message: dict[str, Any]) -> tuple[int, bytes, bytes]:
     nft.set_dry_run(message.get("dry", False))
     name, commands = (message.get(key, "").encode(errors="surrogateescape") for key in ("file", "commands"))
     result: tuple[int, bytes, bytes] = nft.cmd_from_file(name) if name else nft.cmd(commands)
+    if result[0] == 0 and (then := message.get("then", "").encode()):
+        result = nft.cmd(then)
     return result
 
 

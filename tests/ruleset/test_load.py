@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.errors import Position, ScenarioError
 from harness.lab.lab import Host, Lab
 from harness.ruleset.load import LISTED, Ruleset
+from harness.ruleset.process import Child, Reply
 from harness.topology.builtin import LABS
 from harness.topology.network import Network
 
@@ -36,6 +38,37 @@ def test_every_rule_is_known_by_the_place_where_it_starts(device: Host, name: st
     }
     assert seen == {rule.text: rule.comment for rule in ruleset.rules}
     assert len(ruleset.rules) == rules
+
+
+def test_a_ruleset_is_loaded_anew_by_one_request(device: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a context of libnftables, whose end waits until the kernel has freed what was replaced."""
+    file = tmp_path / "r.nft"
+    file.write_text("table inet t {\n  chain input {\n    type filter hook input priority 0; counter drop;\n  }\n}\n")
+    ruleset = Ruleset.load(device, file)
+    requests: list[object] = []
+    original = Child.ask
+
+    def ask(child: Child, message: dict[str, Any], text: bytes | None = None) -> Reply:
+        requests.append(message)
+        return original(child, message, text)
+
+    monkeypatch.setattr(Child, "ask", ask)
+    assert ruleset.restore([file], {}, "", hidden="")
+    assert len(requests) == 1
+    file.write_text(file.read_text().replace("drop", "accept"))
+    assert not ruleset.restore([file], {}, "", hidden="")
+
+
+def test_a_table_that_goes_with_its_owner_is_not_taken_for_one_that_stays(device: Host, tmp_path: Path) -> None:
+    file = tmp_path / "r.nft"
+    file.write_text("table inet t {\n  chain input {\n    type filter hook input priority 0\n  }\n}\n")
+    (owned := tmp_path / "owned.nft").write_text(
+        "table inet o {\n  flags owner\n  chain input {\n    type filter hook input priority 0; drop\n  }\n}\n"
+    )
+    ruleset = Ruleset.load(device, file, owned)
+    assert "table inet o" not in ruleset.listed
+    assert not ruleset.restore([file, owned], {}, "", hidden="")
+    assert "table inet o" not in ruleset.nft.ruleset()
 
 
 def test_positions_call_the_file_as_the_caller_does(device: Host, monkeypatch: pytest.MonkeyPatch) -> None:
