@@ -18,7 +18,6 @@ import msgspec
 from harness.model.fields import Keys
 from harness.model.node import Node
 from harness.model.problem import Problem, did_you_mean, one_of
-from harness.scenario.examples import in_flow_style
 
 M = TypeVar("M", bound=msgspec.Struct)
 
@@ -233,6 +232,8 @@ def _advice(described: Mapping[str, Any]) -> str:
     advice = f"expected: {described['description'].rstrip('.')}"
     example = next(iter(described.get("examples", ())), None)
     if isinstance(example, dict):
+        from harness.scenario.examples import in_flow_style  # only for a mistake
+
         shown = in_flow_style(example)
     elif isinstance(example, str | int):
         shown = _shown(example).strip("'")

@@ -20,16 +20,18 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
 from harness.errors import KILLED, MORE_MEMORY, BrokenMeasurement, Unsupported, shortage
 from harness.linux import bpf
-from harness.linux.addresses import Addresses
 from harness.tracer import contract, events, packet_filter
 from harness.tracer.survey import Layout
 from harness.vm.machine import die_with
+
+if TYPE_CHECKING:
+    from harness.linux.addresses import Addresses
 
 SOURCES = next(
     folder for folder in (Path(__file__).parents[1] / "bpf", Path(__file__).parents[2] / "bpf") if folder.is_dir()
@@ -279,6 +281,8 @@ class LoadedProgram:
     def addresses(self, names: Sequence[str]) -> list[int]:
         """See :meth:`Addresses.find`; nothing is found where the kernel lacks what that needs, or keeps it secret."""
         if self._addresses is None:
+            from harness.linux.addresses import Addresses  # the controller has no use for it
+
             try:
                 self._addresses = Addresses()
             except OSError as error:

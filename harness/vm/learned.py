@@ -16,6 +16,8 @@ from harness.vm.port import port
 
 PORT = "learned"
 """Its output, for :func:`harness.vm.microvm.run`, is a file of the host."""
+DONE = "learned"
+"""Argument of a template's program where a guest has sent that before: it does not ask for it again."""
 
 
 def send(news: Mapping[str, bytes]) -> None:

@@ -109,9 +109,9 @@ def _fill(new: Template, key: Key, image: Image, accelerator: str, memory: int, 
     try:
         _save(image, accelerator, memory, new, list(used))
     except _NotLearned:
-        progress(f"compiling the tracer for Linux {image.release}", None)
+        progress(f"finding out what can be traced on Linux {image.release}, and compiling the tracer", None)
         _learn(image, accelerator)
-        _save(image, accelerator, memory, new, list(used))
+        _save(image, accelerator, memory, new, list(used), learned.DONE)
     about = About(
         ram=_synced(new.ram), state=_synced(new.state), digest=template.digest_of(new), used=used, parts=key.parts
     )
@@ -173,7 +173,7 @@ def _learn(image: Image, accelerator: str) -> None:
         os.close(sent)
 
 
-def _save(image: Image, accelerator: str, memory: int, saved: Template, files: Sequence[str]) -> None:
+def _save(image: Image, accelerator: str, memory: int, saved: Template, files: Sequence[str], *arguments: str) -> None:
     saved.ram.unlink(missing_ok=True)
     variables = {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
     variables |= {name: os.environ[name] for name in ("HOME", "PATH", "XDG_CACHE_HOME", "LANG") if name in os.environ}
@@ -192,6 +192,7 @@ def _save(image: Image, accelerator: str, memory: int, saved: Template, files: S
                     sys.executable,
                     "-c",
                     f"import runpy; runpy.run_path({str(PROGRAM)!r}, run_name='__main__')",
+                    *arguments,
                 ]
             ),
         ]

@@ -297,7 +297,8 @@ _held: list[object] = []
 def _arm(folder: Path) -> bool:
     """Arm the tracer that sessions without options of their own use, and have it trace a scenario.
 
-    False when the program is not compiled yet: that takes memory, which a template would keep.
+    False when the program is not compiled yet, or something had to be learned of the kernel: that takes memory, which a
+    template would keep.
     """
     import gc
     import re
@@ -309,6 +310,7 @@ def _arm(folder: Path) -> bool:
     from harness.ruleset import static_keys
     from harness.tracer import armed, engines, kernel_cache, program, symbols
     from harness.tracer.tracer import Tracer
+    from harness.vm import learned
 
     modules.load()
     cache = kernel_cache.KernelCache(cache_dir(), compiles=False)
@@ -317,6 +319,8 @@ def _arm(folder: Path) -> bool:
     except kernel_cache.NotKept:
         return False
     tracer.arm()
+    if cache.survey.learned and learned.DONE not in sys.argv:
+        return False
     symbols.running()  # else read at the first drop, which takes a second
     armed.put(engines.AUTO, program.RING_BYTES, tracer)
     _held.append(static_keys.hold())
