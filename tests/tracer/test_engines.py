@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,9 +146,13 @@ def test_a_program_that_the_kernel_refuses_ends_in_words(monkeypatch: pytest.Mon
 
 
 def enabled() -> list[str]:
-    """The functions that something traces, each with the number of those who do: ``ip_rcv (1)``."""
-    lines = Path("/sys/kernel/tracing/enabled_functions").read_text().splitlines()
-    return sorted(" ".join(line.split()[:2]) for line in lines)
+    """The functions that something traces, each with the number of those who do: ``ip_rcv (1)``.
+
+    Without those whose names others have as well, by which the kernel finds any of them.
+    """
+    names = Counter(line.split()[2] for line in Path("/proc/kallsyms").read_text().splitlines())
+    lines = [line.split() for line in Path("/sys/kernel/tracing/enabled_functions").read_text().splitlines()]
+    return sorted(" ".join(words[:2]) for words in lines if names[words[0]] == 1)
 
 
 def wrong(addresses: list[int]) -> list[int]:
