@@ -23,7 +23,7 @@ from harness.text import escape
 NO_MEMORY = "this process may not have more memory"
 MORE_MEMORY = "raise its limit (ulimit -v) or that of its cgroup, or free some"
 """The sentence for memory that cannot be had, and the remedy."""
-_SHORTAGES = {
+SHORTAGES = {
     errno.ENOMEM: (NO_MEMORY, MORE_MEMORY),
     errno.ENOBUFS: ("the kernel has no room for what was asked of it", "raise net.core.rmem_max and wmem_max"),
     errno.EMFILE: ("this process may not open more files", "raise its limit (ulimit -n)"),
@@ -73,7 +73,7 @@ class HarnessError(Exception):
 def shortage(error: BaseException) -> HarnessError | None:
     """What this machine has too little of, where that is what ``error`` says: no fault of a program's."""
     number = errno.ENOMEM if isinstance(error, MemoryError) else error.errno if isinstance(error, OSError) else None
-    found = _SHORTAGES.get(number or 0)
+    found = SHORTAGES.get(number or 0)
     if found is None:
         return None
     file = error.filename if isinstance(error, OSError) else None

@@ -228,6 +228,7 @@ def _addresses(host: Host, *, is_quick: bool) -> Iterator[NetlinkRequest]:
     With ``is_quick`` no wire of the lab has a delay.
     """
     plan, indexes = host.plan, host.interfaces
+    resolving = {(one.interface, one.address.version): None for one in plan.neighbours if not one.known}
     for one in plan.interfaces.values():
         if one.name in plan.speaking:
             if (
@@ -235,18 +236,11 @@ def _addresses(host: Host, *, is_quick: bool) -> Iterator[NetlinkRequest]:
             ):  # what others send leaves through one of these
                 _checksum_in_software(host, one.name)
             yield from (requests.address(own, indexes[one.name]) for own in one.addresses)
+            versions = {own.version: None for own in one.addresses if (one.name, own.version) not in resolving}
+            yield from (requests.quick_resolution(indexes[one.name], version) for version in versions if is_quick)
     for neighbour in plan.neighbours:
         if neighbour.interface in plan.speaking and neighbour.known:
             yield requests.neighbour(neighbour, indexes[neighbour.interface])
-    resolving = {(one.interface, one.address.version): None for one in plan.neighbours if not one.known}
-    if is_quick:
-        for one in plan.interfaces.values():
-            versions = {own.version for own in one.addresses} if one.name in plan.speaking else set()
-            yield from (
-                requests.quick_resolution(indexes[one.name], version)
-                for version in sorted(versions)
-                if (one.name, version) not in resolving
-            )
     for name, version in resolving:
         yield requests.resolution(indexes[name], version, probes=requests.PROBES)
         one = plan.interfaces[name]

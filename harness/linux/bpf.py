@@ -44,6 +44,7 @@ PSEUDO_MAP_FD: Final = 1
 PSEUDO_MAP_VALUE: Final = 2
 """With it, the instruction loads the address of an array's value."""
 INSTRUCTION: Final = struct.Struct("<BBhi")
+U32: Final = struct.Struct("<I")
 U64: Final = struct.Struct("<Q")
 
 PERF_FLAG_FD_CLOEXEC: Final = 8

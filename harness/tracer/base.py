@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Self, cast
 
 from harness.linux import bpf
+from harness.linux.bpf import U32, U64
 from harness.netfilter import family_name
 from harness.tracer import contract, events, program, symbols
 from harness.tracer.contract import Counter, Lives, Scope
@@ -20,9 +20,6 @@ from harness.tracer.survey import Survey
 
 NF_TABLES_BTF = Path("/sys/kernel/btf/nf_tables")
 """Exists when nf_tables is a loaded module; where it is built in, its types are in the kernel's own BTF."""
-
-U32 = struct.Struct("<I")
-U64 = struct.Struct("<Q")
 
 
 def constants_of(survey: Survey) -> dict[str, int]:

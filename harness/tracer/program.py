@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
-from harness.errors import KILLED, MORE_MEMORY, BrokenMeasurement, Unsupported, shortage
+from harness.errors import KILLED, MORE_MEMORY, SHORTAGES, BrokenMeasurement, Unsupported, shortage
 from harness.linux import bpf
 from harness.tracer import contract, events, packet_filter
 from harness.tracer.survey import Layout
@@ -198,8 +198,9 @@ def compile_object(values: Mapping[str, int | str]) -> Object:
         raise BrokenMeasurement(f"the compiler of the BPF program was killed, {KILLED}", remedy=MORE_MEMORY)
     if done.returncode:
         for number, printed in _SHORT.items():
-            if printed.search(done.stderr) and (short := shortage(OSError(number, ""))):
-                raise BrokenMeasurement(f"the BPF program can't be compiled: {short.sentence}", remedy=short.remedy)
+            if printed.search(done.stderr):
+                sentence, remedy = SHORTAGES[number]
+                raise BrokenMeasurement(f"the BPF program can't be compiled: {sentence}", remedy=remedy)
         said = done.stderr.decode(errors="replace").strip().splitlines() or [f"status {done.returncode}"]
         raise Unsupported(f"the BPF program can't be compiled: {said[-1]}", remedy="run apt-get install python3-bpfcc")
     return msgspec.msgpack.decode(done.stdout, type=Object)

@@ -22,8 +22,9 @@ from typing import Final, NamedTuple, cast
 
 from harness.errors import Unsupported
 from harness.linux import bpf, modules
+from harness.linux.bpf import U32, U64
 from harness.tracer import engines, events, program, symbols
-from harness.tracer.base import U32, U64, BaseTracer, constants_of
+from harness.tracer.base import BaseTracer, constants_of
 from harness.tracer.contract import TAKEOVERS
 from harness.tracer.discover import Function
 from harness.tracer.events import Event, EventKind, Record, StackEvent

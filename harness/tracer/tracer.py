@@ -15,9 +15,10 @@ import msgspec
 
 from harness.errors import Unsupported, shortage
 from harness.linux import bpf, modules
+from harness.linux.bpf import U32, U64
 from harness.model import layers
 from harness.tracer import engines, events, program
-from harness.tracer.base import U32, U64, BaseTracer, constants_of
+from harness.tracer.base import BaseTracer, constants_of
 from harness.tracer.contract import Scope, Trait
 from harness.tracer.discover import Function, Functions
 from harness.tracer.kernel_cache import KernelCache
