@@ -35,12 +35,8 @@ COMMON: Final = (
     *("nft_nat", "nft_numgen", "nft_hash", "nft_quota", "nft_connlimit", "nft_queue", "nft_socket", "nft_tproxy"),
     *("nft_reject_ipv4", "nft_reject_ipv6", "nft_dup_ipv4", "nft_dup_ipv6", "nft_dup_netdev", "nft_fwd_netdev"),
     *("nft_synproxy", "nft_osf", "nft_xfrm", "nft_flow_offload", "nf_flow_table_inet"),
-    *("nft_meta_bridge", "nft_reject_bridge", "nft_compat", "nfnetlink_log", "nfnetlink_queue"),
-    *("nf_conntrack_netlink", "nf_conntrack_ftp", "nf_conntrack_sip", "nf_conntrack_tftp"),
-    *("xt_addrtype", "xt_comment", "xt_conntrack", "xt_limit", "xt_mark", "xt_multiport", "xt_set", "xt_tcpudp"),
-    *("ipt_REJECT", "ip6t_REJECT", "xt_LOG", "xt_MASQUERADE", "xt_REDIRECT", "xt_TCPMSS", "xt_nat"),
-    *("ip_set_hash_ip", "ip_set_hash_ipport", "ip_set_hash_net"),
-    *("8021q", "bridge", "macvlan", "vrf", "vxlan", "wireguard", "sch_netem"),
+    *("nft_meta_bridge", "nft_reject_bridge", "nfnetlink_log", "nfnetlink_queue", "nf_conntrack_netlink"),
+    *("8021q", "bridge", "sch_netem"),
 )
 """What many rulesets and labs use besides, and a template has loaded: modules that act only where something uses them.
 
