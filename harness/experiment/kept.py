@@ -6,7 +6,8 @@ is taken back:
 
 =====================================  ===================================================================
 the ruleset: counters, limits, sets    loaded anew, atomically; it must be listed as before, handles included,
-                                       from the same files
+                                       from the same files. It stays if packets can change only counters in it, which
+                                       are reset, and nobody else has changed it (:mod:`harness.ruleset.unchanged`)
 connections, their expectations        flushed
 neighbour entries                      none may have been added; those planned are made anew, for each keeps the
                                        Ethernet header that it wrote first

@@ -43,6 +43,7 @@ from harness.ruleset.hosts import built
 from harness.ruleset.load import Ruleset
 from harness.ruleset.nftrace import TraceMessage
 from harness.ruleset.nftrace_chains import TraceChains, unused_table
+from harness.ruleset.unchanged import Loaded
 from harness.scenario import flow
 from harness.scenario.case import Case, Files
 from harness.scenario.models.actions import (
@@ -167,6 +168,7 @@ class Experiment:
         """What limits have let pass since the ruleset was loaded; None where nobody has looked."""
         self._entries: frozenset[bytes] = frozenset()
         self._stations: dict[str, frozenset[bytes]] = {}
+        self._loaded: Loaded | None = None
         self._scripts: list[tuple[Position, AnswerScript]] = []
 
     @property
@@ -367,6 +369,7 @@ class Experiment:
         """Note what is there before the first packet, for :meth:`restore`."""
         self._entries = self._lab.device.netlink.neighbours()
         self._stations = self._lab.stations()
+        self._loaded = Loaded(self._lab.device)
 
     def restore(self) -> bool:
         """Take back what packets have changed on the device under test, as :mod:`harness.experiment.kept` lists it.
@@ -384,9 +387,18 @@ class Experiment:
         renew_neighbours(device)
         with suppress(Unsupported):
             conntrack.flush(device)
-            tracing, files = self._device_tracing, self._files
-            return self.ruleset.restore(files.paths, files.defines, tracing.anew(), hidden=tracing.table)
+            is_unchanged = self.ruleset.may_stay() and self._loaded is not None and self._loaded.reset()
+            return is_unchanged or self._reload()
         return False
+
+    def _reload(self) -> bool:
+        """Load the ruleset of the device under test anew. Whether it is as before."""
+        tracing, files = self._device_tracing, self._files
+        if not self.ruleset.restore(files.paths, files.defines, tracing.anew(), hidden=tracing.table):
+            return False
+        if self._loaded is not None:
+            self._loaded.reloaded()
+        return True
 
     def noted(self, measurements: Iterable[Measurement]) -> Iterator[Measurement]:
         """Add to each measurement what the neighbour entries of the lab hide, once; nothing is measured after that."""

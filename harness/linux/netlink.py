@@ -56,10 +56,17 @@ def messages(datagram: bytes) -> Iterator[Message]:
         view = view[size + (-size % 4) :]
 
 
+def packed(attributes: Iterable[tuple[int, bytes]]) -> bytes:
+    """Attributes, by type and payload, as they follow the fixed part of a request."""
+    return b"".join(
+        _ATTRIBUTE.pack(_ATTRIBUTE.size + len(payload), number) + payload + bytes(-len(payload) % 4)
+        for number, payload in attributes
+    )
+
+
 def written(kind: int, flags: int, body: bytes, attributes: Iterable[tuple[int, bytes]]) -> bytes:
     """A request of type ``kind``: a fixed ``body``, a multiple of 4 bytes, and attributes behind it."""
-    for number, payload in attributes:
-        body += _ATTRIBUTE.pack(_ATTRIBUTE.size + len(payload), number) + payload + bytes(-len(payload) % 4)
+    body += packed(attributes)
     return _HEADER.pack(_HEADER.size + len(body), kind, flags, 0, 0) + body
 
 
@@ -79,10 +86,10 @@ class Netlink:
         """The kernel's answers to a dump request of type ``kind``. Raises :class:`OSError` when it refuses."""
         return self._request(kind, NLM_F_DUMP, body)
 
-    def ask(self, kind: int, body: bytes) -> None:
-        """Request a change of type ``kind``. Raises :class:`OSError` when the kernel refuses it."""
-        for _ in self._request(kind, NLM_F_ACK, body):
-            pass  # an acknowledgement ends it
+    def ask(self, kind: int, body: bytes) -> list[Message]:
+        """Request a change of type ``kind``, or one answer, which is returned. Raises :class:`OSError` when the kernel
+        refuses it."""
+        return list(self._request(kind, NLM_F_ACK, body))  # an acknowledgement ends it
 
     def _request(self, kind: int, flags: int, body: bytes) -> Iterator[Message]:
         size = _HEADER.size + len(body)

@@ -9,7 +9,12 @@ NETLINK_NETFILTER: Final = 12
 NFNL_SUBSYS_NFTABLES: Final = 10
 # enum nf_tables_msg_types
 NFT_MSG_GETRULE: Final = NFNL_SUBSYS_NFTABLES << 8 | 7
+NFT_MSG_GETSET: Final = NFNL_SUBSYS_NFTABLES << 8 | 10
+NFT_MSG_GETSETELEM: Final = NFNL_SUBSYS_NFTABLES << 8 | 13
+NFT_MSG_GETGEN: Final = NFNL_SUBSYS_NFTABLES << 8 | 16
 NFT_MSG_TRACE: Final = NFNL_SUBSYS_NFTABLES << 8 | 17
+NFT_MSG_GETRULE_RESET: Final = NFNL_SUBSYS_NFTABLES << 8 | 25
+"""Since Linux 6.5."""
 
 HEADER: Final = struct.Struct("=BBH")
 """``struct nfgenmsg``: family, version, resource."""

@@ -35,6 +35,9 @@ from harness.ruleset.texts import UnclearError
 
 _STRING: Final = re.compile(r'"[^"]*"')
 _TRACE_OFF: Final = re.compile(r"\bmeta nftrace set 0\b")
+_READ_AGAIN: Final = re.compile(r"""\binclude\s+(["'])[^"'\n]*(?:[*?\[]|/\1)|\bcounter\s+packets\s+(?!0\b)""")
+"""Why files must be read again though they are as they were: an include by a pattern, which another file may match
+later, and a counter that does not begin at 0."""
 
 
 _KERNEL_PRIORITIES: Final = frozenset({-400, -200, -100, 100, 2**31 - 2, 2**31 - 1})
@@ -65,6 +68,7 @@ class Ruleset:
         listed: str = "",
         stamps: Mapping[Path, FileStamp | None] | None = None,
         of_elements: str = "",
+        may_stay: bool = False,
     ) -> None:
         self.chains = tuple(chains)
         self.rules = tuple(rules)
@@ -97,6 +101,7 @@ class Ruleset:
         """What their files say of single elements, as of :func:`~harness.ruleset.listing.of_elements`."""
         self._stamps = stamps or {}
         """Of the files that it was loaded from."""
+        self._may_stay = may_stay
         self._rules = {rule.place: rule for rule in self.rules}
         self._chains = {(chain.family, chain.table, chain.name): chain for chain in self.chains}
 
@@ -184,9 +189,16 @@ class Ruleset:
         listed = self._again(paths, defines, then, self.nft.run_and_list)
         return (
             listed is not None
-            and all(_stamp(path) == stamp for path, stamp in self._stamps.items())
+            and self._has_same_files()
             and listing.without_table(listed, hidden) == listing.without_table(self.listed, hidden)
         )
+
+    def may_stay(self) -> bool:
+        """Whether it need not be loaded anew where packets have changed no more than counters, which are reset."""
+        return self._may_stay and self._has_same_files()
+
+    def _has_same_files(self) -> bool:
+        return all(_stamp(path) == stamp for path, stamp in self._stamps.items())
 
     def _again(
         self, paths: Sequence[Path], defines: Mapping[str, str], then: str, run: Callable[[str, Path], str]
@@ -244,6 +256,7 @@ class Ruleset:
             text,
             stamps,
             "; ".join(filter(None, [before.of_elements if before else "", listing.of_elements(texts.values())])),
+            not any(map(_READ_AGAIN.search, texts.values())),
         )
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,6 +18,7 @@ from harness.experiment.kept import KeptLab, is_harmless, leaves_nothing, stays
 from harness.experiment.run import Experiment
 from harness.judge.expectations import judge
 from harness.packets.frames import build
+from harness.ruleset.process import Child, Reply
 from harness.scenario.case import Case
 from harness.scenario.load import load
 from harness.topology.builtin import LABS
@@ -86,7 +88,7 @@ def cases(file: Path) -> list[Case]:
 
 def written(folder: Path, scenario: str) -> list[Case]:
     """A file with one scenario."""
-    expected = "" if "steps" in scenario else "    expect: {verdict: drop}\n"
+    expected = "" if "steps" in scenario or "expect" in scenario else "    expect: {verdict: drop}\n"
     text = f"lab: host\nruleset: rules.nft\nscenarios:\n  - name: a\n{scenario}{expected}"
     (folder / "a.yaml").write_text(text)
     return cases(folder / "a.yaml")
@@ -110,6 +112,10 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Network]:
 
     monkeypatch.setattr(Experiment, "open", counted)
     return found
+
+
+def is_since_linux(*version: int) -> bool:
+    return tuple(map(int, os.uname().release.split(".")[:2])) >= version
 
 
 def is_as_expected(lab: KeptLab, case: Case, tracer: Tracer) -> bool:
@@ -192,6 +198,43 @@ def test_a_ruleset_that_was_written_meanwhile_is_read_anew(
         (folder / file).write_text(text)
         assert is_as_expected(lab, connects, tracer) is ("69, 70" not in text)
         assert len(opened) == before + 1
+    finally:
+        lab.close()
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("statement", ["", "counter"])
+def test_a_ruleset_that_packets_do_not_change_is_not_loaded_anew(
+    folder: Path, tracer: Tracer, opened: list[Network], monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    if statement and not is_since_linux(6, 5):
+        pytest.skip("counters of rules cannot be reset before Linux 6.5")
+    rules = (
+        "table inet t {\n  chain input {\n    type filter hook input priority filter; policy drop;\n"
+        f"    ct state new udp dport 67 {statement} accept\n  }}\n}}\n"
+    )
+    (folder / "rules.nft").write_text(rules)
+    (case,) = written(folder, "    send: {from: client, to: device, udp: {dport: 67}}\n    expect: {verdict: accept}\n")
+    asked: list[dict[str, Any]] = []
+    ask = Child.ask
+
+    def noted(child: Child, request: dict[str, Any], text: bytes | None = None) -> Reply:
+        asked.append(request)
+        return ask(child, request, text)
+
+    monkeypatch.setattr(Child, "ask", noted)
+    lab = KeptLab()
+    try:
+        requests = []
+        for _ in range(5):
+            (seen,) = lab.run(case, tracer)
+            assert list(seen.observation.counts.values()) == ([1] if statement else [])
+            requests.append(len(asked))
+        assert len(opened) < 5  # for what spoils one see above
+        assert len({*requests}) == len(opened)  # nft is asked where a lab is new
+        (folder / "rules.nft").write_text(rules.replace("67", "68"))
+        (seen,) = lab.run(case, tracer)
+        assert [step.verdict for step in seen.packet.steps][-1:] == ["drop"]
     finally:
         lab.close()
 
