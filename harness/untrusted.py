@@ -34,6 +34,9 @@ class Malformed(HarnessError):
     """Content that is not what it should be."""
 
 
+PIECE: Final = 1 << 16
+"""Bytes that are read at once of a file beyond its size: it has grown, or its file system reports none, as /proc."""
+
 _UNEXPECTED: Final = (
     *(ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError, MemoryError),
     *(RecursionError, StopIteration, TypeError, ValueError, struct.error, zlib.error, lzma.LZMAError),
@@ -80,12 +83,22 @@ def read(path: Path, limit: int, *, allowed: Callable[[Path], bool] | None = Non
     """
     with opened(path, limit, allowed=allowed) as file:
         try:
-            data = file.read(limit + 1)
+            data = _content(file, limit + 1)
         except OSError as error:
             raise Unreadable(_reason(error)) from None
-    if len(data) > limit:  # it has grown, or its file system reports no sizes, as /proc
+    if len(data) > limit:
         raise _too_large(limit)
     return data
+
+
+def _content(file: BinaryIO, most: int) -> bytes:
+    """What ``file`` holds, up to ``most`` bytes; ``read(most)`` would allocate all of them, however few there are."""
+    parts = [file.read(min(os.fstat(file.fileno()).st_size, most))]
+    most -= len(parts[0])
+    while part := file.read(min(most, PIECE)):
+        parts.append(part)
+        most -= len(part)
+    return b"".join(parts)  # of a single one no copy is made
 
 
 def read_lines(path: Path, limit: int, whole: int) -> Iterator[bytes]:

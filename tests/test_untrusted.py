@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,47 @@ def test_larger_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
 def test_file_without_a_size_is_read_no_further_than_the_limit() -> None:
     with pytest.raises(Unreadable, match="larger than 10 bytes"):
         untrusted.read(Path("/proc/kallsyms"), 10)
+
+
+def test_file_without_a_size_is_read_to_its_end() -> None:
+    """In many pieces."""
+    symbols = Path("/proc/kallsyms")
+    assert untrusted.read(symbols, 64 << 20).count(b"\n") == symbols.read_bytes().count(b"\n") > untrusted.PIECE // 100
+
+
+def test_file_that_grows_once_its_size_is_known_is_read_no_further_than_the_limit(tmp_path: Path) -> None:
+    (file := tmp_path / "a").write_bytes(b"before")
+
+    def allowed(real: Path) -> bool:
+        with real.open("ab") as stream:
+            stream.write(b"after" * 10)
+        return True
+
+    with pytest.raises(Unreadable, match="larger than 10 bytes"):
+        untrusted.read(file, 10, allowed=allowed)
+
+
+@pytest.mark.parametrize("path", ["short", "/proc/self/status"])
+def test_no_more_memory_is_taken_than_the_file_holds(path: str, tmp_path: Path) -> None:
+    (tmp_path / "short").write_text("text")
+    tracemalloc.start()
+    try:
+        untrusted.read(tmp_path / path, 64 << 20)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+def test_the_content_of_a_large_file_is_in_memory_once(tmp_path: Path) -> None:
+    (file := tmp_path / "a").write_bytes(bytes(8 << 20))
+    tracemalloc.start()
+    try:
+        assert len(untrusted.read(file, 64 << 20)) == 8 << 20
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 9 << 20
 
 
 def test_fifo_is_not_waited_for(tmp_path: Path) -> None:
