@@ -46,7 +46,7 @@ def in_order() -> Iterator[None]:
     a callback or a destructor: then the signal comes again. A C extension may drop one without a trace: see
     :func:`check`.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if threading.get_ident() != threading.main_thread().ident:
         yield
         return
 
@@ -102,7 +102,7 @@ def interrupts_deferred() -> Iterator[None]:
     For a program that others have begun, such as pytest. Does nothing where somebody else handles SIGINT.
     """
     if (
-        threading.current_thread() is not threading.main_thread()
+        threading.get_ident() != threading.main_thread().ident
         or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     ):
         yield

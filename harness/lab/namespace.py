@@ -8,15 +8,18 @@ network_namespaces(7) and unshare(2).
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import errno
 import os
 import socket
+import sys
 import threading
+import weakref
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple, ParamSpec, Self, TypeVar
 
 from harness.errors import MORE_MEMORY, NO_MEMORY, BrokenMeasurement, HarnessError, Unsupported
@@ -24,6 +27,8 @@ from harness.topology import sysctls
 
 CLONE_NEWNET: Final = 0x40000000
 CLONE_FS: Final = 0x00000200
+LOOK_S: Final = 1.0
+"""How often a caller looks whether the thread is still there."""
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -41,13 +46,18 @@ _Asked = SimpleQueue[tuple[Callable[[], Any], SimpleQueue[_Answer]] | None]
 """Functions to call, each with where to put the answer: one abandoned by an interrupted caller is nobody else's."""
 
 
+class _Life:
+    """What only a thread refers to: it is gone when the thread has ended, however it did."""
+
+
 class Namespace:
     """A new network namespace and the thread that is in it.
 
     What must be done inside goes through :meth:`call`. A socket opened there may be used by any thread, as it stays
     in its namespace. The thread also has a working directory of its own.
 
-    Raises :class:`~harness.errors.Unsupported` when the process may not create namespaces.
+    Raises :class:`~harness.errors.Unsupported` when the process may not create namespaces, and
+    :class:`~harness.errors.BrokenMeasurement` where it may not have another thread.
     """
 
     def __init__(self, name: str) -> None:
@@ -56,7 +66,17 @@ class Namespace:
         # Not a ThreadPoolExecutor, whose futures take a third of the time of a call: a lab takes twenty calls.
         self._asked: _Asked = SimpleQueue()
         self._closed = False
-        threading.Thread(target=_serve, args=(self._asked,), name=f"namespace-{name}", daemon=True).start()
+        life = _Life()
+        self._life = weakref.ref(life)
+        # Nor a Thread: its start() waits for ever where the thread ends for want of memory before it runs anything.
+        try:
+            _thread.start_new_thread(_serve, (self._asked, life))
+        except RuntimeError:
+            raise BrokenMeasurement(
+                "this process may not have another thread",
+                remedy="raise its limits of memory (ulimit -v) and of processes (ulimit -u), or those of its cgroup",
+            ) from None
+        del life
         try:
             self.fd: int = self.call(_leave)
             """An open descriptor of the namespace."""
@@ -81,7 +101,7 @@ class Namespace:
             raise RuntimeError(f"the namespace {self.name} is closed")
         answered: SimpleQueue[_Answer] = SimpleQueue()
         self._asked.put((partial(function, *args, **kwargs), answered))
-        answer = answered.get()
+        answer = self._answer(answered)
         if answer.error is None:
             result: _Result = answer.result
             return result
@@ -89,6 +109,16 @@ class Namespace:
             raise answer.error
         finally:
             del answer  # whose traceback has this frame
+
+    def _answer(self, answered: SimpleQueue[_Answer]) -> _Answer:
+        while True:
+            is_alive = self._life() is not None
+            with suppress(Empty):
+                return answered.get(timeout=LOOK_S if is_alive else 0)
+            if not is_alive:
+                raise BrokenMeasurement(
+                    f"the thread of the namespace {self.name} has ended: {NO_MEMORY}", remedy=MORE_MEMORY
+                )
 
     def enter(self, make: Callable[[], AbstractContextManager[_Resource]]) -> _Resource:
         """Create a context manager inside and enter it; it is exited when the namespace is closed."""
@@ -115,10 +145,13 @@ class Namespace:
             self._closed = True
             self._asked.put((self._resources.close, SimpleQueue()))
             self._asked.put(None)
+            if self._life() is None:  # nobody else will
+                self._resources.close()
 
 
-def _serve(asked: _Asked) -> None:
+def _serve(asked: _Asked, _life: _Life) -> None:
     """Call what is asked, one after the other, until that is None."""
+    sys.settrace(threading.gettrace())  # coverage.py's, as in any thread
     while (one := asked.get()) is not None:
         function, answered = one
         try:

@@ -219,7 +219,7 @@ def written(what: str, method: str, /, **arguments: Any) -> NetlinkRequest:
 @contextmanager
 def _batch() -> Iterator[Any]:
     """What writes requests. It has an event loop, so it works in one thread: that of most callers keeps its own."""
-    if threading.current_thread() is threading.main_thread():
+    if threading.get_ident() == threading.main_thread().ident:
         yield _kept_batch()
     else:
         with IPBatch() as batch:

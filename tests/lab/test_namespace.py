@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import socket
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import HarnessError, Unsupported
+import harness.lab.namespace
+from harness.errors import BrokenMeasurement, HarnessError, Unsupported
 from harness.lab.namespace import Namespace
 from harness.wait import wait_until
 
@@ -120,6 +122,42 @@ def test_an_answer_that_nobody_waited_for_is_not_that_of_the_next_call() -> None
             assert namespace.call(lambda: 7) == 7
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_where_no_thread_can_be_had_the_sentence_has_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
+    with pytest.raises(BrokenMeasurement, match="may not have another thread; raise its limits of memory"):
+        Namespace("a")
+
+
+def test_a_thread_that_ends_before_it_runs_anything_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does where the kernel gives it a stack and no further memory."""
+    start = _thread.start_new_thread
+    monkeypatch.setattr(_thread, "start_new_thread", lambda *_: start(len, ((),)))
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names alone
+    with pytest.raises(BrokenMeasurement, match="thread of the namespace a has ended: this process may not have more"):
+        Namespace("a")
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_a_thread_that_ends_later_leaves_nothing_open() -> None:
+    with Namespace("a") as namespace:
+        packet = namespace.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        namespace._asked.put(None)  # ends it
+        with pytest.raises(BrokenMeasurement, match="thread of the namespace a has ended"):
+            namespace.call(here)
+    assert packet.fileno() == -1
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(namespace.fd)
+
+
+def test_a_call_that_takes_longer_than_a_look_at_the_thread_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness.lab.namespace, "LOOK_S", 0.001)
+    with Namespace("a") as namespace:
+        assert namespace.call(threading.Event().wait, 0.05) is False
 
 
 def test_a_closed_namespace_refuses_calls() -> None:
