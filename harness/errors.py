@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copyreg
 import errno
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -31,6 +32,15 @@ SHORTAGES = {
     errno.ENOSPC: ("no space left on device", ""),
 }
 """By what the kernel says: a sentence and a remedy."""
+_PRINTED = {
+    errno.ENOMEM: re.compile(
+        r"MemoryError|(?i:out of memory|memory allocation failure|cannot allocate memory)|bad_alloc"
+        r"|failed to map segment from shared object|cannot map zero-fill pages"  # ld.so(8)
+    ),
+    errno.EMFILE: re.compile(r"Too many open files(?! in system)"),
+    errno.ENFILE: re.compile(r"Too many open files in system"),
+}
+"""What programs print that have too little of something."""
 KILLED = "as the kernel ends a process when memory is short"
 """Why a process was killed that nobody here has killed."""
 
@@ -78,6 +88,12 @@ def shortage(error: BaseException) -> HarnessError | None:
         return None
     file = error.filename if isinstance(error, OSError) else None
     return HarnessError(f"{file}: {found[0]}" if file else found[0], remedy=found[1])
+
+
+def shortage_in(printed: str) -> HarnessError | None:
+    """The same where that is what a program has ``printed`` before it failed."""
+    number = next((number for number, pattern in _PRINTED.items() if pattern.search(printed)), None)
+    return HarnessError(SHORTAGES[number][0], remedy=SHORTAGES[number][1]) if number else None
 
 
 class ScenarioError(HarnessError):

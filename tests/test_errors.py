@@ -16,6 +16,7 @@ from harness.errors import (
     Unsupported,
     short_of,
     shortage,
+    shortage_in,
     together,
 )
 
@@ -48,6 +49,25 @@ def test_an_error_travels_to_another_process_and_says_the_same(error: HarnessErr
 )
 def test_what_a_machine_has_too_little_of_is_a_sentence(error: Exception, said: str) -> None:
     assert str(shortage(error)).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("printed", "said"),
+    [
+        ("OSError: libLLVM-14.so.1: failed to map segment from shared object", NO_MEMORY),
+        ("python: error while loading shared libraries: libz.so.1: cannot map zero-fill pages", NO_MEMORY),
+        ("LLVM ERROR: out of memory\nAllocation failed", NO_MEMORY),
+        ("netlink.c:62: Memory allocation failure", NO_MEMORY),
+        ("modprobe: ERROR: could not insert 'x': Cannot allocate memory", NO_MEMORY),
+        ("terminate called after throwing an instance of 'std::bad_alloc'", NO_MEMORY),
+        ("libnftables.so.1: cannot open shared object file: Too many open files", "this process may not open more"),
+        ("OSError: [Errno 23] Too many open files in system: '/x'", "all processes together may not open more"),
+        ("libnftables.so.1: cannot open shared object file: No such file or directory", "None"),
+        ("", "None"),
+    ],
+)
+def test_what_a_program_says_that_has_too_little_is_the_same_sentence(printed: str, said: str) -> None:
+    assert str(shortage_in(printed)).startswith(said)
 
 
 @pytest.mark.parametrize(("number", "is_short"), [(errno.ENOMEM, True), (errno.EMFILE, True), (errno.EPERM, False)])

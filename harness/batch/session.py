@@ -35,7 +35,7 @@ from harness.batch.messages import (
     Seen,
     Sifted,
 )
-from harness.errors import MORE_MEMORY, HarnessError
+from harness.errors import HarnessError, shortage_in
 from harness.generate.facts import Facts
 from harness.text import escape
 from harness.vm import nft, placement, privileged
@@ -172,5 +172,6 @@ class BatchSession:
         self._program.wait()
         self._complaints.seek(0)
         said = self._complaints.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
-        remedy = MORE_MEMORY if said[-1].startswith(("MemoryError", "OSError: [Errno 12]")) else ""
+        short = shortage_in(said[-1])
+        remedy = short.remedy if short else ""
         raise HarnessError(f"the session that measures packets ended early: {escape(said[-1])}", remedy=remedy)

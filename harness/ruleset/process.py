@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
-from harness.errors import KILLED, HarnessError, Unsupported
+from harness.errors import KILLED, BrokenMeasurement, HarnessError, Unsupported, shortage_in
 from harness.ruleset import sandbox
 from harness.vm import nft
 from harness.vm.nft import ImageNft
@@ -299,6 +299,8 @@ class _Projects:
             self._parent.is_lost = True
             raise
         if missing := answer.get("missing"):
+            if short := shortage_in(missing):
+                raise BrokenMeasurement(f"libnftables can't be used: {short.sentence}", remedy=short.remedy)
             if self._nft:
                 raise Unsupported(
                     f"nft of the kernel image cannot be used: {missing}",

@@ -10,10 +10,8 @@ it can be stored and loaded into the same kernel again.
 from __future__ import annotations
 
 import ctypes
-import errno
 import functools
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -24,7 +22,7 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
-from harness.errors import KILLED, MORE_MEMORY, SHORTAGES, BrokenMeasurement, Unsupported, shortage
+from harness.errors import KILLED, MORE_MEMORY, BrokenMeasurement, Unsupported, shortage, shortage_in
 from harness.linux import bpf
 from harness.tracer import contract, events, packet_filter
 from harness.tracer.survey import Layout
@@ -38,11 +36,6 @@ SOURCES = next(
 )
 """In a wheel the sources are inside the package, in a checkout beside it."""
 
-_SHORT = {
-    errno.ENOMEM: re.compile(rb"MemoryError|Cannot allocate memory|bad_alloc|LLVM ERROR: out of memory"),
-    errno.EMFILE: re.compile(rb"Too many open files"),
-}
-"""What the compiler prints that has too little of something, by errno."""
 RING = "events"
 RING_BYTES = 8 << 20
 """Room for 131,000 events: 0.04 s at three million events a second."""
@@ -197,11 +190,10 @@ def compile_object(values: Mapping[str, int | str]) -> Object:
     if done.returncode == -signal.SIGKILL:
         raise BrokenMeasurement(f"the compiler of the BPF program was killed, {KILLED}", remedy=MORE_MEMORY)
     if done.returncode:
-        for number, printed in _SHORT.items():
-            if printed.search(done.stderr):
-                sentence, remedy = SHORTAGES[number]
-                raise BrokenMeasurement(f"the BPF program can't be compiled: {sentence}", remedy=remedy)
-        said = done.stderr.decode(errors="replace").strip().splitlines() or [f"status {done.returncode}"]
+        printed = done.stderr.decode(errors="replace")
+        if short := shortage_in(printed):
+            raise BrokenMeasurement(f"the BPF program can't be compiled: {short.sentence}", remedy=short.remedy)
+        said = printed.strip().splitlines() or [f"status {done.returncode}"]
         raise Unsupported(f"the BPF program can't be compiled: {said[-1]}", remedy="run apt-get install python3-bpfcc")
     return msgspec.msgpack.decode(done.stdout, type=Object)
 

@@ -47,6 +47,10 @@ def test_every_offset_is_one(values: dict[str, int]) -> None:
         ("kill -KILL $$", "the compiler of the BPF program was killed, as the kernel ends"),
         ("echo MemoryError >&2; exit 1", "the BPF program can't be compiled: this process may not have more memory"),
         (
+            "echo 'OSError: libLLVM-14.so.1: failed to map segment from shared object' >&2; exit 1",
+            "the BPF program can't be compiled: this process may not have more memory",
+        ),
+        (
             "echo 'Too many open files' >&2; exit 1",
             "can't be compiled: this process may not open more files; raise its",
         ),
