@@ -10,7 +10,7 @@ from harness.mutate.results import MutantResult, RulesetResult, score, shown
 from harness.text import command, counted, escape, html_page, html_text
 
 TITLE = "no scenario guards this rule"
-NOT_SEARCHED = "not found yet: the search was interrupted"
+NOT_SEARCHED = "not found yet: the search was interrupted, or what it sent could not be measured"
 
 
 def text(results: Sequence[RulesetResult]) -> str:

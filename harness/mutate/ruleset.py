@@ -329,9 +329,11 @@ class MutatedRuleset:
         finally:  # also of a search that is interrupted, what was found by then
             for mutant in todo:
                 one = self.known(mutant)
-                one.is_searched = is_searched
+                one.is_searched = is_searched and not searching.unmeasured(mutant)
                 one.packets = searching.packets.get(mutant.key, 0) if is_searched else 0
                 one.witness = next(iter(searching.found.get(mutant.key, ())), None)
+        if reasons := [why for mutant in todo if (why := searching.unmeasured(mutant))]:
+            self._progress(f"  no packet for {counted(len(reasons), 'survivor')} could be measured: {reasons[0]}")
 
     def run_alone(self, case: Case, frames: Mapping[str, bytes]) -> Iterator[Seen]:
         """Run a scenario in a lab of its own."""

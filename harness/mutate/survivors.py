@@ -211,6 +211,9 @@ class Searching:
         self.found: dict[str, list[Witness]] = {}
         """By the mutant's key, the simplest first."""
         self.packets: dict[str, int] = {}
+        """How many were tried, and measured."""
+        self._failed: dict[str, str] = {}
+        """Why a packet could not be."""
         self._left: dict[str, Iterator[Candidate]] = {}
         """Packets that were not tried."""
 
@@ -223,16 +226,30 @@ class Searching:
             chosen = list(islice(self._left[mutant.key], FIRST if first else MORE))
             if first:
                 step()
-            self.packets[mutant.key] = self.packets.get(mutant.key, 0) + len(chosen)
             if chosen:
                 trials.append((mutant, chosen))
         self._learn([one for _, packets in trials for one in packets], sift=True)
+        for mutant, packets in trials:
+            self._count(mutant, [self._original[repr(one.sends)] for one in packets])
         trials = [(mutant, [one for one in packets if self._may_tell(one, mutant)]) for mutant, packets in trials]
         trials = [(mutant, packets) for mutant, packets in trials if packets]
         for (mutant, packets), (effects, _) in zip(trials, self._asked(trials, sift=True), strict=True):
             known = [self._original[repr(one.sends)] for one in packets]
+            self.packets[mutant.key] -= len(effects)
+            self._count(mutant, effects)
             self.found.setdefault(mutant.key, []).extend(witnesses(packets, known, effects))
             step()
+
+    def _count(self, mutant: Mutant, effects: Sequence[Effects]) -> None:
+        """Count those of the packets tried on ``mutant`` that were measured."""
+        failed = [one.error for one in effects if one.error]
+        self.packets[mutant.key] = self.packets.get(mutant.key, 0) + len(effects) - len(failed)
+        if failed:
+            self._failed[mutant.key] = failed[0]
+
+    def unmeasured(self, mutant: Mutant) -> str:
+        """Why none of the packets for ``mutant`` could be measured; "" where one was, or there is none."""
+        return "" if self.packets.get(mutant.key) else self._failed.get(mutant.key, "")
 
     def _may_tell(self, packet: Candidate, mutant: Mutant) -> bool:
         """Whether ``packet`` comes to a changed place; one that does not under the original never does."""

@@ -104,8 +104,17 @@ def test_a_packet_that_came_to_the_end_of_a_chain_came_to_all_its_rules() -> Non
 
 def test_a_packet_that_the_original_cannot_be_measured_with_tells_nothing() -> None:
     kernel = Kernel((*CHAIN, 0), error="the kernel has dropped it")
-    searched(kernel, 2, 4)
+    searching = searched(kernel, 2, 4)
     assert not kernel.asked
+    for handle in (2, 4):
+        mutant = changed(structure(22, 80, 443), handle)
+        assert searching.packets[mutant.key] == 0
+        assert searching.unmeasured(mutant) == "the kernel has dropped it"
+
+
+def test_a_mutant_of_which_a_packet_was_measured_was_searched() -> None:
+    searching = searched(Kernel((*CHAIN, 0)), 2)
+    assert not searching.unmeasured(changed(structure(22, 80, 443), 2))
 
 
 def test_a_simulation_of_all_packets_chooses_the_same_as_one_of_those_that_come_to_the_change() -> None:
