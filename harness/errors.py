@@ -41,6 +41,8 @@ _PRINTED = {
     errno.ENFILE: re.compile(r"Too many open files in system"),
 }
 """What programs print that have too little of something."""
+_NO_FRAME = re.compile("returned NULL without setting an exception")
+"""What Python 3.11 says where it gets no memory to call a function."""
 KILLED = "as the kernel ends a process when memory is short"
 """Why a process was killed that nobody here has killed."""
 
@@ -82,7 +84,9 @@ class HarnessError(Exception):
 
 def shortage(error: BaseException) -> HarnessError | None:
     """What this machine has too little of, where that is what ``error`` says: no fault of a program's."""
-    number = errno.ENOMEM if isinstance(error, MemoryError) else error.errno if isinstance(error, OSError) else None
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, MemoryError) or (isinstance(error, SystemError) and _NO_FRAME.search(str(error))):
+        number = errno.ENOMEM
     found = SHORTAGES.get(number or 0)
     if found is None:
         return None

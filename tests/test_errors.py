@@ -40,6 +40,8 @@ def test_an_error_travels_to_another_process_and_says_the_same(error: HarnessErr
     ("error", "said"),
     [
         (MemoryError(), f"{NO_MEMORY}; {MORE_MEMORY}"),
+        (SystemError("<function f at 0x7> returned NULL without setting an exception"), f"{NO_MEMORY}; {MORE_MEMORY}"),
+        (SystemError("bad argument to internal function"), "None"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), f"{NO_MEMORY}; {MORE_MEMORY}"),
         (OSError(errno.EMFILE, "Too many open files", "t.nft"), "t.nft: this process may not open more files"),
         (OSError(errno.ENOSPC, "No space left on device", "r.html"), "r.html: no space left on device"),
