@@ -187,9 +187,23 @@ def _another_type(case: _Case, found: re.Match[str]) -> tuple[str, str]:
     elif "str" in found[1] and found[2] in ("int", "float", "bool"):
         if not _refused_as_text(str(case.value), case.wanted):
             remedy = "put it in quotes"
+    elif case.mistake.keys[2:] in _EXCHANGED and _holds(case.value, *_EXCHANGED[case.mistake.keys[2:]][:2]):
+        remedy = f"did you mean {_EXCHANGED[case.mistake.keys[2:]][2]}"
     elif names == ["a list"] and isinstance(case.value, dict):
         remedy = "begin each entry with '- '"
     return f"must be {one_of(names)}, not {_shown(case.value)}", remedy
+
+
+_EXCHANGED: Final[Mapping[Keys, tuple[type, type, str]]] = {
+    ("each",): (dict, list, "matrix:, which takes a list of values for each name?"),
+    ("matrix",): (list, dict, "each:, which takes a mapping for each scenario?"),
+}
+"""Keys of a scenario, and by what is written there, and in that, that another is meant."""
+
+
+def _holds(value: Any, outer: type, inner: type) -> bool:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return isinstance(value, outer) and any(isinstance(one, inner) for one in inside)
 
 
 def _another_length(case: _Case, found: re.Match[str]) -> tuple[str, str]:
