@@ -25,6 +25,8 @@ _COMMAND = re.compile(r"^((?:\s|\x1b\[[0-9;]*m)*):(?=:.*::)")
 _OLD_COMMAND = re.compile(r"#(?=(?:\x1b\[[0-9;]*m)*#(?:\x1b\[[0-9;]*m)*\[)")
 """So is ``##[error]…`` anywhere in it (TryParse)."""
 
+_MARKS = re.compile(r"\^[\^~ ]*|~+\^?~*")
+
 
 def escape(text: str) -> str:
     """Return ``text`` on one line, with control and other unprintable characters spelled out: ``\\x1b``."""
@@ -45,6 +47,17 @@ def counted(number: int, noun: str) -> str:
     if noun.endswith("y") and noun[-2] not in "aeiou":
         return f"{number:,} {noun[:-1]}ies"
     return f"{number:,} {noun}{'es' if noun.endswith('ch') else 's'}"
+
+
+def last_sentence(printed: str, otherwise: str = "it printed nothing") -> str:
+    """The last sentence that a program has ``printed``, for which it ended, or ``otherwise``.
+
+    nft, Python and compilers print the line that an error is about, and marks below it, behind the sentence.
+    """
+    said = [line.strip() for line in printed.splitlines() if line.strip()]
+    while said and _MARKS.fullmatch(said[-1]):
+        del said[-2:]
+    return said[-1] if said else otherwise
 
 
 def lines(text: str, *, colour: bool = False) -> str:

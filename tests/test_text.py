@@ -151,6 +151,24 @@ def test_report_shows_no_command(
 
 
 @pytest.mark.parametrize(
+    ("printed", "said"),
+    [
+        ("one\ntwo\n\n", "two"),
+        ("/dev/stdin:1:4-7: Error: syntax error\nadd nope\n    ^^^^\n", "/dev/stdin:1:4-7: Error: syntax error"),
+        (
+            "Traceback:\n    f()\n    ^^^\nnft.NftError: t.nft:3:1-9: Error: no\n\ttcp dport 1\n\t^^^~~~^\n",
+            "nft.NftError: t.nft:3:1-9: Error: no",
+        ),
+        ("x.c:1:1: error: expected ';'\nint f\n~~~~^\n", "x.c:1:1: error: expected ';'"),
+        ("^^^^\n", "nothing"),
+        ("", "nothing"),
+    ],
+)
+def test_of_an_error_that_shows_a_line_the_sentence_is_told(printed: str, said: str) -> None:
+    assert text.last_sentence(printed, "nothing") == said
+
+
+@pytest.mark.parametrize(
     ("number", "said"), [(0, "0 packets"), (1, "1 packet"), (2, "2 packets"), (1200, "1,200 packets")]
 )
 def test_a_noun_agrees_with_its_number(number: int, said: str) -> None:

@@ -37,7 +37,7 @@ from harness.batch.messages import (
 )
 from harness.errors import HarnessError, shortage_in
 from harness.generate.facts import Facts
-from harness.text import escape
+from harness.text import escape, last_sentence
 from harness.vm import nft, placement, privileged
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class BatchSession:
                 yield decoder.decode(line)
         self._program.wait()
         self._complaints.seek(0)
-        said = self._complaints.read().decode(errors="replace").strip().splitlines() or ["it printed nothing"]
-        short = shortage_in(said[-1])
+        said = last_sentence(self._complaints.read().decode(errors="replace"))
+        short = shortage_in(said)
         remedy = short.remedy if short else ""
-        raise HarnessError(f"the session that measures packets ended early: {escape(said[-1])}", remedy=remedy)
+        raise HarnessError(f"the session that measures packets ended early: {escape(said)}", remedy=remedy)

@@ -16,6 +16,7 @@ from harness.project import find
 from harness.scenario.case import Case, Files
 from harness.scenario.files import rulesets, shortened
 from harness.scenario.load import load_all
+from harness.text import last_sentence
 
 ORDERS_AT_MOST: Final = 5
 """Orders in which tables are loaded, beside the one given."""
@@ -122,6 +123,6 @@ def _git(*arguments: str) -> bytes:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise HarnessError(f"git could not be run: {error}") from None
     if ran.returncode:
-        said = (ran.stderr.decode(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]
+        said = last_sentence(ran.stderr.decode(errors="replace"))
         raise HarnessError(f"git {arguments[0]}: {said.removeprefix('fatal: ')}")
     return ran.stdout

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ import msgspec
 
 from harness.errors import KILLED, MORE_MEMORY, BrokenMeasurement, Unsupported, shortage, shortage_in
 from harness.linux import bpf
+from harness.text import last_sentence
 from harness.tracer import contract, events, packet_filter
 from harness.tracer.survey import Layout
 from harness.vm.machine import die_with
@@ -193,8 +195,9 @@ def compile_object(values: Mapping[str, int | str]) -> Object:
         printed = done.stderr.decode(errors="replace")
         if short := shortage_in(printed):
             raise BrokenMeasurement(f"the BPF program can't be compiled: {short.sentence}", remedy=short.remedy)
-        said = printed.strip().splitlines() or [f"status {done.returncode}"]
-        raise Unsupported(f"the BPF program can't be compiled: {said[-1]}", remedy="run apt-get install python3-bpfcc")
+        of_clang = re.search(r".*: (?:fatal )?error: .*", printed)  # behind it BCC says no more than that it failed
+        said = of_clang[0] if of_clang else last_sentence(printed, f"status {done.returncode}")
+        raise Unsupported(f"the BPF program can't be compiled: {said}", remedy="run apt-get install python3-bpfcc")
     return msgspec.msgpack.decode(done.stdout, type=Object)
 
 

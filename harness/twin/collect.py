@@ -9,7 +9,7 @@ from typing import Final
 from harness import ending, untrusted
 from harness.bounds import TWIN_BYTES
 from harness.errors import HarnessError
-from harness.text import escape
+from harness.text import escape, last_sentence
 
 COLLECT_S: Final = 300
 """Seconds that a machine may take."""
@@ -57,7 +57,7 @@ def _run(command: list[str], named: str) -> str:
     except FileNotFoundError:
         raise HarnessError(f"{command[0]} is missing", remedy="install openssh-client") from None
     if program.returncode or not said:
-        why = (complaints.strip().splitlines() or [f"it ended with {program.returncode}"])[-1]
+        why = last_sentence(complaints, f"it ended with {program.returncode}")
         remedy = "the script runs as root or by sudo -n; or print it with --script, run it there, and use --from"
         if command[0] == "ssh" and program.returncode == SSH_FAILED:
             remedy = (

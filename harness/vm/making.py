@@ -26,6 +26,7 @@ import msgspec
 
 from harness.cache import GUESTS, REMEDY, cache_dir, why_not
 from harness.errors import HarnessError
+from harness.text import last_sentence
 from harness.vm import learned, machine, microvm, nft, template
 from harness.vm.initramfs import TEMPLATE, initramfs
 from harness.vm.kernel_image import Image
@@ -137,8 +138,8 @@ def _used(work: Path) -> dict[str, Stamp | None]:
         preexec_fn=functools.partial(machine.die_with, os.getpid()),
     )
     if listing.returncode:
-        last = listing.stderr.strip().splitlines() or [f"exit status {listing.returncode}"]
-        raise HarnessError(f"the files of this Python environment could not be listed: {last[-1]}")
+        last = last_sentence(listing.stderr, f"exit status {listing.returncode}")
+        raise HarnessError(f"the files of this Python environment could not be listed: {last}")
     names = listing.stdout.splitlines()
     names += [folder for folder in sys.path if folder.endswith("-packages")]  # changed when a package comes or goes
     # What Python has compiled is made again from its source, without being any other.
@@ -166,8 +167,7 @@ def _learn(image: Image, accelerator: str) -> None:
         command += ["--output", f"{learned.PORT}:{sent}", "-m", "harness.warm.learning"]
         process = subprocess.run(command, pass_fds=[sent], stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if process.returncode:
-            last = process.stderr.strip().splitlines() or ["it printed nothing"]
-            raise HarnessError(f"the guest could not be prepared: {last[-1]}")
+            raise HarnessError(f"the guest could not be prepared: {last_sentence(process.stderr)}")
         learned.keep(sent, image.release)
     finally:
         os.close(sent)
@@ -274,11 +274,11 @@ def _migrate(monitor: Monitor, state: Path) -> None:
 
 
 def _said(ports: Iterable[socket.socket], console: int) -> str:
-    """The last line of what the guest's program, or else its kernel, has printed."""
+    """The last sentence of what the guest's program, or else its kernel, has printed."""
     texts = []
     for port in ports:
         port.settimeout(1)
         with suppress(OSError):
             texts.append(port.recv(1 << 16).decode(errors="replace"))
-    lines = [line for text in (*texts, machine.text(console)) for line in reversed(text.splitlines()) if line.strip()]
-    return next(iter(lines), "it printed nothing")
+    sentences = (last_sentence(text, "") for text in (*texts, machine.text(console)))
+    return next(filter(None, sentences), "it printed nothing")

@@ -71,6 +71,10 @@ def test_a_refusal_is_an_error_and_the_next_request_is_answered(start: Start) ->
     ("script", "said"),
     [
         ("import sys; sys.exit('one\\nMemoryError: \\x1b[2J')", r"ended early: MemoryError: \\x1b\[2J"),
+        (
+            "import sys; sys.exit('NftError: t.nft:1:1: Error: no\\n  add x\\n  ^^^')",
+            "ended early: NftError: t.nft:1:1: Error: no$",
+        ),
         ("", "ended early: it printed nothing"),
     ],
 )

@@ -7,11 +7,13 @@ import mmap
 import os
 import random
 import shutil
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -307,3 +309,25 @@ def test_a_guest_is_not_made_on_a_full_disk(image: Image, tmp_path: Path, monkey
     output = mounted(tmp_path, "size=100m", [sys.executable, "-c", program], Path.cwd())
     assert "No space left on device" in output
     assert output.endswith("left: 0\n")
+
+
+def test_of_what_a_guest_printed_the_sentence_is_told() -> None:
+    """And of two outputs the first that has one; else the kernel's."""
+    console = machine.memory_file("console", b"booting\nKernel panic - not syncing: Oops\n")
+    try:
+        for printed, said in (
+            ((b"t.nft:3:1-4: Error: no\n  tcp\n  ^^^^\n", b"other\n"), "t.nft:3:1-4: Error: no"),
+            ((b"", b"other\n"), "other"),
+            ((b"", b""), "Kernel panic - not syncing: Oops"),
+        ):
+            with ExitStack() as stack:
+                ports = []
+                for text in printed:
+                    here, there = socket.socketpair()
+                    stack.enter_context(here)
+                    there.sendall(text)
+                    there.close()
+                    ports.append(here)
+                assert making._said(ports, console) == said
+    finally:
+        os.close(console)
