@@ -10,7 +10,7 @@ from harness.batch.reader import EffectReader, Group, LeftBehind
 from harness.errors import BrokenMeasurement, HarnessError
 from harness.model.observation import Delivery, Loss, Observation, ObservedPacket, Step
 from harness.packets.frames import Frame
-from harness.packets.headers import ETHERNET
+from harness.packets.headers import ETHERNET, VLAN_TAG, vlan_tags
 from harness.ruleset.load import Ruleset
 from harness.ruleset.nftrace import TraceMessage, decoded
 from harness.ruleset.nftrace_steps import TraceSteps
@@ -18,6 +18,13 @@ from harness.untrusted import Malformed
 
 ENGINE: Final = "none"
 """Name of the engine that an observation from here has."""
+SAME: Final = {
+    b"\x08\x00": (slice(9, 10), slice(12, 20)),
+    b"\x86\xdd": (slice(6, 7), slice(8, 40)),
+    b"\x08\x06": (slice(28),),
+}
+"""Parts of the network header, by EtherType, that are the packet's own from where it is sent to where it first meets a
+hook: protocol and addresses of IPv4 and IPv6, all of ARP."""
 FOREIGN: Final = "messages of nf_tables' trace are not those of the packet"
 
 
@@ -43,12 +50,12 @@ class SightingReader:
         steps = [step for _, step in messages if step]
         if not _is_of(messages, frame):
             return steps, None
-        own = messages[0][0].id if messages else 0
+        own = _own(messages, frame)
         packet = ObservedPacket(
             number=0,
             sender=frame.sender,
             frame=frame.data,
-            steps=tuple(step for message, step in messages if step and message.id == own),
+            steps=tuple(step for message, step in messages if step and message.id in own),
             # Without functions nothing says which frame is an answer: all count as arrived.
             deliveries=tuple(
                 Delivery(time=-1, host=host, device=device, frame=arrived) for host, device, arrived in seen.arrived
@@ -61,20 +68,38 @@ class SightingReader:
 
 
 def _is_of(messages: Sequence[tuple[TraceMessage, Step | None]], frame: Frame) -> bool:
-    """Whether ``messages`` begin where a packet enters a hook first, and that is ``frame`` by its protocol and ends.
-
-    TTL, checksums and the service field may differ by then.
-    """
+    """Whether ``messages`` begin where a packet enters a hook first, and that is ``frame`` by :data:`SAME`."""
     if not messages:
         return True
     first, step = messages[0]
     if step is not None:
         return False
-    sent, seen = frame.data[ETHERNET:], first.network
-    if not frame.family or not seen:
-        return True
-    protocol, ends = (9, slice(12, 20)) if frame.family == 4 else (6, slice(8, 40))
-    return (sent[protocol], sent[ends]) == (seen[protocol], seen[ends])
+    return not first.network or _is_same(first, frame)
+
+
+def _is_same(message: TraceMessage, frame: Frame) -> bool:
+    tags = vlan_tags(frame.data)
+    begin = ETHERNET + VLAN_TAG * len(tags)
+    same = SAME.get(frame.data[begin - 2 : begin], ())
+    # Of two tags, the second may stand where the network header is.
+    return len(tags) > 1 or all(frame.data[begin:][part] == message.network[part] for part in same)
+
+
+def _own(messages: Sequence[tuple[TraceMessage, Step | None]], frame: Frame) -> set[int]:
+    """The ids of ``messages`` of the packet itself, which begin with one.
+
+    It gets another one where another interface receives it, such as its bridge, VLAN or lo (the id is of ``skb_iif``
+    too: nft_trace_init() in net/netfilter/nf_tables_trace.c). An answer and a copy have others from the first on.
+    """
+    own: set[int] = set()
+    interface = 0
+    for message, step in messages:
+        is_received_again = not step and message.iif not in (0, interface) and _is_same(message, frame)
+        if not own or is_received_again:
+            own.add(message.id)
+        if message.id in own and message.iif:
+            interface = message.iif
+    return own
 
 
 def effects(

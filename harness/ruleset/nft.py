@@ -31,6 +31,9 @@ NFTA_COUNTER_PACKETS = 2
 _MESSAGE = re.compile(r"^(?P<file>.+?):(?P<line>\d+):(?P<column>\d+)-(?P<end>\d+): Error: (?P<text>.*)$", re.MULTILINE)
 _INCLUDE = re.compile(r"\s*include\s")
 
+REFUSED: Final = ("Could not process rule", "No such file or directory; did you mean")
+"""How nft begins where the kernel returned an error code; for ENOENT, also that of a missing module, it may suggest a
+chain or set of a similar name."""
 LIST: Final = "list ruleset"
 STDIN: Final = "/dev/stdin"
 """The file that nft names in positions of a text that is not a file."""
@@ -287,7 +290,7 @@ def messages(refused: NftError) -> Iterator[tuple[NftError, str]]:
 def marked(refused: NftError) -> Iterator[str]:
     """What the kernel refused by an error code: the part that nft marks, then its whole line."""
     found = _MESSAGE.search(str(refused))
-    if found and found["text"].startswith("Could not process rule"):
+    if found and found["text"].startswith(REFUSED):
         lines = str(refused)[found.end() :].splitlines()
         if len(lines) > 1:
             yield lines[1][int(found["column"]) - 1 : int(found["end"])]

@@ -61,11 +61,17 @@ SYSTEM_CALL: Final = frozenset({"do_syscall_64", "invoke_syscall", "el0_svc"})
 """Outermost of what a process calls the kernel for (arch/x86/entry, arch/arm64/kernel/syscall.c)."""
 CORE: Final = "__netif_receive_skb_core"
 """The function with that tracepoint."""
+TRANSMISSION: Final = "dev_hard_start_xmit"
+"""The function with the tracepoint net_dev_start_xmit. The device that it calls may pass the packet on to another one:
+a bridge's to a port, a VLAN's or a tunnel's to the interface below."""
 ANSWERS: Final = frozenset(
     {"nf_send_reset", "nf_send_reset6", "nf_send_unreach", "nf_send_unreach6", "icmp_send", "__icmp_send", "icmp6_send"}
-    | {"nft_reject_netdev_eval", "nft_reject_bridge_eval", "tcp_v4_send_reset", "tcp_v6_send_response", "arp_send_dst"}
+    | {"nft_reject_netdev_eval", "nft_reject_bridge_eval", "tcp_v4_send_reset", "tcp_v6_send_response"}
     | {"icmp_echo", "icmp_reply", "icmp_timestamp", "icmpv6_echo_reply", "tcp_v4_send_ack"}
     | {"tcp_v4_send_synack", "tcp_v6_send_synack", "synproxy_send_tcp", "synproxy_send_tcp_ipv6"}
+    # arp_send_dst() may jump to arp_xmit(), and is not there then. Of two callers, arp_process() answers, and
+    # arp_solicit() has the packet that waits for the address.
+    | {"arp_send_dst", "arp_xmit"}
 )
 """Within these the packet is an answer to the one that they were called with."""
 COPIES: Final = frozenset(
@@ -227,6 +233,8 @@ class _StackHistory:
         """Functions that a packet was in when last seen, outermost first."""
         self._places: dict[int, tuple[int, int]] = {}
         """Namespace and interface of a packet when last seen."""
+        self._transmitted: dict[tuple[int, tuple[str, ...]], int] = {}
+        """Packet that a device was given last, by CPU and the functions from there on."""
         self._waiting: dict[int, list[StackEvent]] = defaultdict(list)
         """Evaluations, by CPU, of a packet that is not known yet, because it is still being built."""
 
@@ -256,6 +264,8 @@ class _StackHistory:
             self._received[event.cpu] = packet
         certain = self._received.get(event.cpu) == packet if chain.received else self._made_by_us(packet)
         names = chain.names if certain and not ANSWERS.intersection(chain.names) else chain.names[:1]
+        if TRANSMISSION in chain.names[:2]:  # behind xmit_one(), where that is not inlined
+            self._transmitted[event.cpu, _within_device(chain.names)[1]] = packet
         self._hops(event, packet, names, fresh=event.kind == EventKind.RECEIVED and chain.names.count(CORE) == 1)
         self._places[packet] = (event.netns, event.ifindex)
         if event.kind in (EventKind.RECEIVED, EventKind.DROP):
@@ -292,12 +302,17 @@ class _StackHistory:
             ours = received or own
         if not ours:
             return  # of a packet outside the lab: others on this machine may trace rulesets as well
-        packet = self._received.get(event.cpu)
-        if packet is None or not chain.received or ANSWERS.intersection(chain.names):
-            self._waiting[event.cpu].append(visit._replace(event=event))
-            return
+        packet, names = self._received.get(event.cpu), chain.names
+        if packet is None or not chain.received or ANSWERS.intersection(names):
+            inner, outer = _within_device(names)
+            packet = None if ANSWERS.intersection(inner) else self._transmitted.get((event.cpu, outer))
+            if packet is None:
+                self._waiting[event.cpu].append(visit._replace(event=event))
+                return
+            if ANSWERS.intersection(outer) or not self._made_by_us(packet):
+                names = names[:1]
         netns, _ = self._places[packet]
-        self._hops(event._replace(netns=netns), packet, chain.names)
+        self._hops(event._replace(netns=netns), packet, names)
         self._events.append(event._replace(packet=packet, netns=netns))
 
     def _made_by_us(self, packet: int) -> bool:
@@ -341,3 +356,9 @@ class _StackHistory:
                     b=0,
                 )
             )
+
+
+def _within_device(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The functions on a stack within the innermost :data:`TRANSMISSION`; and that and those around it, () if none."""
+    at = names.index(TRANSMISSION) if TRANSMISSION in names else len(names)
+    return names[:at], names[at:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from ipaddress import IPv4Address
 
 import msgspec
 import pytest
@@ -43,9 +44,12 @@ def datagram(table: bytes, *attributes: bytes, number: int = 7) -> bytes:
     return struct.pack("=IHHII", 16 + len(body), NFT_MSG_TRACE, 0, 0, 0) + body
 
 
-def entered(frame: bytes = SENT, number: int = 7) -> bytes:
+def entered(frame: bytes = SENT, number: int = 7, iif: int = 2) -> bytes:
     """The message of the chain that switches the trace on."""
-    headers = attribute(nftrace.NETWORK_HEADER, frame[14:34]), attribute(nftrace.TRANSPORT_HEADER, frame[34:54])
+    # The kernel gives up to 40 bytes of a network header that it does not know the end of.
+    size = 34 if frame[14] >> 4 == 4 else 54
+    headers = attribute(nftrace.NETWORK_HEADER, frame[14:size]), attribute(nftrace.TRANSPORT_HEADER, frame[size:54])
+    headers = (*headers, attribute(nftrace.IIF, u32(iif)))
     return datagram(b"ours\0", attribute(nftrace.TYPE, u32(3)), *headers, number=number)
 
 
@@ -55,12 +59,18 @@ def ruled(code: int, handle: int = 9, number: int = 7) -> bytes:
     return datagram(b"filter\0", rule, attribute(nftrace.TYPE, u32(3)), verdict, number=number)
 
 
-def effects(*messages: bytes, arrived: tuple[tuple[str, str, bytes], ...] = ()) -> Effects:
+def resolving(operation: int, sender: str, target: str) -> bytes:
+    """An ARP message."""
+    ends = (bytes(6) + IPv4Address(address).packed for address in (sender, target))
+    return struct.pack(">HHBBH", 1, 0x0800, 6, 4, operation) + b"".join(ends)
+
+
+def effects(*messages: bytes, arrived: tuple[tuple[str, str, bytes], ...] = (), frame: Frame = FRAME) -> Effects:
     """Of one packet, by way of the JSON in which it comes from a guest."""
     seen = Sifted(steps=(SiftedStep(sightings=(Sighting(messages, arrived),)),))
     came = msgspec.json.decode(msgspec.json.encode(seen), type=Sifted)
     loaded = msgspec.json.decode(msgspec.json.encode(LOADED), type=Loaded)
-    first, found = sighting.effects([loaded, came], [[[FRAME]]])
+    first, found = sighting.effects([loaded, came], [[[frame]]])
     assert first == LOADED
     assert isinstance(found, Effects)
     return found
@@ -89,6 +99,40 @@ def test_what_is_not_clear_is_an_error(messages: tuple[bytes, ...], error: str) 
     found = effects(*messages)
     assert not found.seen
     assert error in found.error
+
+
+@pytest.mark.parametrize("tag", [b"", b"\x81\x00\x00\x07"], ids=["untagged", "tagged"])
+@pytest.mark.parametrize(
+    ("kind", "asked", "answered"),
+    [
+        (b"\x08\x06", resolving(1, "203.0.113.5", "203.0.113.1"), resolving(2, "203.0.113.1", "203.0.113.5")),
+        (b"\x08\x06", resolving(1, "203.0.113.5", "203.0.113.1"), resolving(1, "203.0.113.5", "203.0.113.9")),
+        (b"\x08\x00", SENT[14:], builders.frame(src="10.0.2.2", dst="203.0.113.5")[14:]),
+    ],
+    ids=["answer by ARP", "another request", "answer by IP"],
+)
+def test_an_answer_that_meets_rules_alone_is_not_the_packet(
+    tag: bytes, kind: bytes, asked: bytes, answered: bytes
+) -> None:
+    frame = msgspec.structs.replace(FRAME, data=bytes(12) + tag + kind + asked)
+    assert effects(entered(bytes(14) + answered), ruled(DROP), frame=frame).error == sighting.FOREIGN
+    assert not effects(entered(bytes(14) + asked), ruled(DROP), frame=frame).error
+
+
+@pytest.mark.parametrize(
+    ("again", "verdict"),
+    [
+        (entered(number=8, iif=3), "drop"),
+        (entered(number=8, iif=2), "accept"),
+        (entered(number=8, iif=0), "accept"),
+        (entered(builders.frame(src="10.0.2.2", dst="203.0.113.5"), number=8, iif=3), "accept"),
+    ],
+    ids=["its bridge receives it", "a copy", "sent by a bridge", "an answer"],
+)
+def test_a_packet_that_another_interface_receives_again(again: bytes, verdict: str) -> None:
+    found = effects(entered(), ruled(ACCEPT), again, ruled(DROP, number=8))
+    assert not found.error
+    assert found.seen[0].verdict == verdict
 
 
 def test_steps_of_other_packets_are_not_the_packets() -> None:

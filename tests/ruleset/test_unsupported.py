@@ -11,12 +11,13 @@ import pytest
 from harness.errors import ScenarioError, Unsupported
 from harness.lab.lab import Host, Lab
 from harness.ruleset.load import Ruleset
-from harness.ruleset.nft import Nft, NftError
+from harness.ruleset.nft import Nft, NftError, marked
 from harness.ruleset.nftrace_chains import TraceChains
 from harness.ruleset.unsupported import FEATURES, missing
 from harness.topology.builtin import LABS
 from harness.topology.network import Network
 
+SUGGESTED = "No such file or directory; did you mean chain \u2018c0\u2019 in table bridge \u2018t0\u2019?"
 FILES = sorted((Path(__file__).parent / "zoo/features").glob("*.nft"))
 
 
@@ -73,6 +74,13 @@ def test_what_the_kernel_lacks_is_named_and_else_the_text_is_wrong(device: Host,
     file.write_text('table ip t {\n secmark s { "nobody:knows:this:s0"; }\n}\n')
     with pytest.raises(Unsupported, match=r"rules\.nft:2:10: the kernel has no secmark, for: secmark s .*; it needs"):
         Ruleset.load(device, file)
+
+
+@pytest.mark.parametrize("suggested", ["Could not process rule: No such file or directory", SUGGESTED])
+def test_a_chain_that_nft_suggests_hides_nothing(suggested: str) -> None:
+    line = "\t\tether type 2048 counter reject with icmpx port-unreachable"
+    refused = NftError(f"/tmp/rules.nft:6:27-32: Error: {suggested}\n{line}\n\t\t{' ' * 24}^^^^^^\n")
+    assert list(marked(refused)) == ["reject", line]
 
 
 @pytest.mark.kernel

@@ -20,6 +20,9 @@ PASSED_ON = (
         "synproxy_send_tcp",
         "ip_local_out",
         "arp_process",
+        "arp_xmit",
+        "br_dev_xmit",
+        "vlan_dev_hard_start_xmit",
         "neigh_resolve_output",
         "ip_do_fragment",
         "kfree_skb_reason",
@@ -163,7 +166,7 @@ def test_what_a_packet_entered_between_two_namespaces_is_no_hop() -> None:
     assert hops(history.events()) == ["__dev_queue_xmit", "netif_rx"]
 
 
-@pytest.mark.parametrize("answers", ["nf_send_reset", "tcp_v4_send_synack", "synproxy_send_tcp"])
+@pytest.mark.parametrize("answers", ["nf_send_reset", "tcp_v4_send_synack", "synproxy_send_tcp", "arp_xmit"])
 def test_an_answer_has_not_met_what_its_question_is_in(answers: str) -> None:
     history = Tale()
     history.send()
@@ -235,3 +238,33 @@ def test_what_is_sent_from_the_device_begins_in_its_output_hook() -> None:
     converted = history.events()
     assert converted[0].kind == EventKind.BIRTH or converted[0].time == converted[1].time == 0
     assert [event.packet for event in converted if event.kind == EventKind.RULE] == [OURS]
+
+
+@pytest.mark.parametrize("device", ["br_dev_xmit", "vlan_dev_hard_start_xmit"])
+@pytest.mark.parametrize("made", [("raw_sendmsg", "do_syscall_64"), ("nf_send_reset", "nft_do_chain", "ip_rcv", *IN)])
+def test_what_a_device_passes_on_is_the_packet_that_it_was_given(device: str, made: tuple[str, ...]) -> None:
+    within = ("nft_trace_notify", "nft_do_chain", "nf_hook_slow", device, "dev_hard_start_xmit")
+    history = Tale()
+    history.send()
+    for packet in (ANSWER, 3):
+        sent = ("__dev_queue_xmit", "ip_output", *made)
+        history.see(EventKind.BIRTH, packet)
+        history.see(EventKind.VISIT, packet, "dev_hard_start_xmit", *sent)
+        history.see(EventKind.RULE, 0, *within, *sent)
+        history.see(EventKind.VISIT, packet, "dev_hard_start_xmit", "__dev_queue_xmit", *within[2:], *sent)
+        history.see(EventKind.RULE, 0, *within, *sent)
+    rules = [event.packet for event in history.events() if event.kind == EventKind.RULE]
+    assert rules == [ANSWER, ANSWER, 3, 3]
+
+
+def test_an_answer_that_is_made_within_a_device_is_not_what_it_was_given() -> None:
+    history = Tale()
+    history.send()
+    history.see(EventKind.BIRTH, 3)
+    sent = ("br_dev_xmit", "dev_hard_start_xmit", "__dev_queue_xmit", "raw_sendmsg")
+    history.see(EventKind.VISIT, 3, *sent[1:])
+    inside = ("ip_local_out", "nf_send_reset", *sent)
+    history.see(EventKind.RULE, 0, "nft_trace_notify", "nft_do_chain", "nf_hook_slow", *inside)
+    history.see(EventKind.BIRTH, ANSWER)
+    history.see(EventKind.VISIT, ANSWER, "__dev_queue_xmit", *inside)
+    assert [event.packet for event in history.events() if event.kind == EventKind.RULE] == [ANSWER]
