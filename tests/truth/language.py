@@ -29,6 +29,9 @@ class Field:
         if self.type in ("ipv4_addr", "ipv6_addr"):
             assert isinstance(value, int)
             return str(ip_address(value.to_bytes(4 if self.type == "ipv4_addr" else 16, "big")))
+        if self.type == "ether_addr":
+            assert isinstance(value, int)
+            return value.to_bytes(6, "big").hex(":")
         return f'"{value}"' if self.type == "ifname" else str(value)
 
     def interval(self, one: Interval) -> str:
@@ -66,6 +69,19 @@ FIELDS = {
         Field("iifname", "ifname"),
         Field("oifname", "ifname"),
         Field("ct mark", "mark"),
+        Field("ether saddr", "ether_addr"),
+        Field("ether daddr", "ether_addr"),
+        Field("ether type", "ether_type"),
+        Field("meta ibrname", "ifname"),
+        Field("meta obrname", "ifname"),
+        Field("meta pkttype", "pkt_type"),
+        Field("arp operation", "arp_op"),
+        Field("arp saddr ip", "ipv4_addr"),
+        Field("arp daddr ip", "ipv4_addr"),
+        Field("arp saddr ether", "ether_addr"),
+        Field("arp daddr ether", "ether_addr"),
+        Field("arp htype", ""),
+        Field("arp ptype", ""),
     )
 }
 

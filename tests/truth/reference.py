@@ -1,10 +1,22 @@
 """What a ruleset does with packets, by nft(8) and the kernel's documentation alone: a reference to compare with.
 
 Nothing of ``harness`` is used here. It covers the rulesets of :mod:`tests.truth.language` and packets of
-:mod:`tests.truth.packets` on a router between two hosts that answer nothing. Its rules, with where they are from:
+:mod:`tests.truth.packets` on a router, or a bridge with addresses of its own, between two hosts that answer nothing.
+Its rules, with where they are from:
 
 * A packet that enters by an interface passes the hooks ingress, prerouting, and input or forward; one that is
   forwarded or comes from the router itself (output) passes postrouting last (nft(8), ADDRESS FAMILIES).
+* ARP passes ingress and input of family ``arp``; the answer to a request for an address of the router's passes output
+  and egress (nft(8), ARP ADDRESS FAMILY). A frame counts 14 bytes more once it has got its Ethernet header: in egress
+  and in ARP's output (arp_create() in net/ipv4/arp.c).
+* A frame that enters a port of a bridge passes ingress and prerouting of family ``bridge``, then input if it is sent to
+  the bridge's own address, as which interface it is received next; else forward. One of the bridge's own leaves by its
+  interface and passes output. Either passes postrouting and egress of the port last, without an input interface
+  (nft(8), BRIDGE ADDRESS FAMILY; br_forward_finish() in net/bridge/br_forward.c). A frame for the port that it came
+  from is not sent there, one for an address that is not known by all others; known are those from which frames have
+  passed prerouting (IEEE 802.1Q, 8.6.1, 8.7, 8.8).
+* ``reject`` in family ``bridge`` answers in the name of the one to whom the packet was sent, by the port that it came
+  from, through output (nft(8), REJECT STATEMENT); what is no IP it drops.
 * Base chains of a hook are evaluated by priority, lowest first; ``inet`` chains with those of ``ip`` or ``ip6``.
   ``accept`` ends a base chain, and the next one is evaluated; ``drop`` ends all (nft(8), VERDICT STATEMENT).
 * A rule applies when all of it does, from left to right: a match that fails, a field that the packet does not
@@ -34,6 +46,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import NamedTuple
 
+from tests.truth import answers
 from tests.truth.language import (
     Assign,
     Bits,
@@ -58,7 +71,7 @@ from tests.truth.language import (
     Table,
     Verdict,
 )
-from tests.truth.packets import ACK, ICMP, ICMPV6, RST, SYN, TCP, UDP, Packet
+from tests.truth.packets import ACK, ETHERNET, ICMP, ICMPV6, REPLY, REQUEST, SYN, TCP, UDP, Packet
 
 COMPARE: dict[str, Callable[[object, object], bool]] = {
     "==": operator.eq,
@@ -70,24 +83,6 @@ COMPARE: dict[str, Callable[[object, object], bool]] = {
 }
 CONNTRACK, NAT_DST, NAT_SRC = -200, -100, 100
 UNTRACKED = "untracked"
-CODES = {
-    "icmp port-unreachable": (3, 3),
-    "icmp host-unreachable": (3, 1),
-    "icmp net-unreachable": (3, 0),
-    "icmp prot-unreachable": (3, 2),
-    "icmp admin-prohibited": (3, 13),
-    "icmp host-prohibited": (3, 10),
-    "icmpv6 port-unreachable": (1, 4),
-    "icmpv6 no-route": (1, 0),
-    "icmpv6 admin-prohibited": (1, 1),
-    "icmpv6 addr-unreachable": (1, 3),
-    "icmpx port-unreachable": (3, 3),
-    "icmpx no-route": (3, 0),
-    "icmpx admin-prohibited": (3, 13),
-    "icmpx host-unreachable": (3, 1),
-}
-OF_ICMPX = {(3, 3): (1, 4), (3, 0): (1, 0), (3, 13): (1, 1), (3, 1): (1, 3)}
-"""``icmpx`` for IPv6 (nft(8), REJECT STATEMENT)."""
 
 
 class Step(NamedTuple):
@@ -148,12 +143,26 @@ class Uncovered(Exception):
 
 
 class Router:
-    """A router with ``ruleset``; ``addresses`` are its own, by interface, ``lan`` the prefixes behind ``lan0``."""
+    """A router with ``ruleset``; ``addresses`` are its own, by interface, ``lan`` the prefixes behind ``lan0``.
 
-    def __init__(self, ruleset: Ruleset, addresses: dict[str, tuple[str, ...]], lan: tuple[str, ...]) -> None:
+    ``macs`` are its Ethernet addresses by interface, ``neighbours`` those of the hosts at ``wan0`` and ``lan0``.
+    """
+
+    def __init__(
+        self,
+        ruleset: Ruleset,
+        addresses: dict[str, tuple[str, ...]],
+        lan: tuple[str, ...],
+        macs: dict[str, int],
+        neighbours: dict[str, int],
+    ) -> None:
         self.ruleset = ruleset
         self.addresses = addresses
         self.lan = lan
+        self.macs = macs
+        self.neighbours = neighbours
+        self.stations = {mac: port for port, mac in neighbours.items()}
+        """Behind which port of a bridge an Ethernet address is."""
         self.packets: dict[int, int] = defaultdict(int)
         """Counted by the rule with each number."""
         self.bytes: dict[int, int] = defaultdict(int)
@@ -183,41 +192,54 @@ class Router:
         return passage.seen
 
     def _receive(self, one: _Passage) -> None:
-        one.hook("ingress")
+        one.hook("ingress", "netdev")
+        if one.packet.arp:
+            one.hook("input", "arp")
+            one.seen.arrived = "device"
+            if one.packet.arp == REQUEST and one.packet.dst in self.own:
+                self._answer(one, self._reply(one.packet), self._send_arp)
+            return
         one.hook("prerouting")
         if one.packet.dst in self.own:
             one.hook("input")
             one.seen.arrived = "device"
-            self._answer(one, _answer_of_host(one.packet))
+            self._answer(one, answers.of_host(one.packet), self._send)
             return
-        one.packet = replace(one.packet, ttl=one.packet.ttl - 1, oif=self.towards(one.packet.dst))
+        one.packet = replace(one.packet, ttl=one.packet.ttl - 1, oif=self.interface(one.packet.dst))
         one.hook("forward")
         self._leave(one)
 
     def _send(self, one: _Passage) -> None:
-        one.packet = replace(one.packet, oif=self.towards(one.packet.dst))
+        one.packet = replace(one.packet, oif=self.interface(one.packet.dst))
         one.hook("output")
-        one.packet = replace(one.packet, oif=self.towards(one.packet.dst))
+        one.packet = replace(one.packet, oif=self.interface(one.packet.dst))
         self._leave(one)
 
     def _leave(self, one: _Passage) -> None:
         one.hook("postrouting")
-        one.hook("egress")
+        macs = {"smac": self.macs[one.packet.oif], "dmac": self.neighbours[self.towards(one.packet.dst)]}
+        one.packet = replace(one.packet, **macs)
+        self._transmit(one)
+
+    def _transmit(self, one: _Passage) -> None:
+        one.packet = replace(one.packet, iif="")
+        one.hook("egress", "netdev")
         one.seen.arrived, one.seen.packet = one.packet.oif, one.packet
 
-    def _answer(self, one: _Passage, answer: Packet | None) -> None:
+    def _answer(self, one: _Passage, answer: Packet | None, way: Callable[[_Passage], None]) -> None:
         if answer is not None:
-            one.seen.answer = self._watched(answer, self._send)
+            one.seen.answer = self._watched(answer, way)
+
+    def _reply(self, asked: Packet) -> Packet:
+        ends = {"smac": self.macs[asked.iif], "dmac": asked.smac, "target": asked.smac, "oif": asked.iif}
+        return Packet(asked.dst, asked.src, 0, arp=REPLY, **ends)
+
+    def _send_arp(self, one: _Passage) -> None:
+        one.hook("output", "arp")
+        self._transmit(one)
 
     def reject(self, one: _Passage, how: str) -> None:
-        if how == "tcp reset":
-            self._answer(one, None if one.packet.flags & RST else _reset(one.packet))
-        else:
-            code = CODES[how or "icmpx port-unreachable"]
-            is_v6 = one.packet.version == 6
-            self._answer(
-                one, _unreachable(one.packet, *(OF_ICMPX.get(code, code) if is_v6 else code), self.source(one))
-            )
+        self._answer(one, answers.rejection(one.packet, how, self.source(one)), self._send)
 
     def source(self, one: _Passage) -> str:
         """The address from which an ICMP error about a packet is sent: to whom it is, or of where it goes.
@@ -234,12 +256,18 @@ class Router:
         return {address for several in self.addresses.values() for address in several}
 
     def towards(self, address: str) -> str:
+        """The side on which an address is."""
         return "lan0" if address.startswith(self.lan) else "wan0"
+
+    def interface(self, address: str) -> str:
+        """The interface by which a packet to an address is sent."""
+        return self.towards(address)
 
     # --- hooks ------------------------------------------------------------------------------------
 
-    def chains(self, hook: str, version: int, device: str) -> Iterator[tuple[int, Table, Chain]]:
-        families = {"netdev"} if hook in ("ingress", "egress") else {"inet", f"ip{version}".replace("4", "")}
+    def chains(self, hook: str, family: str, version: int, device: str) -> Iterator[tuple[int, Table, Chain]]:
+        """Those that a packet meets in a hook of ``family``; "" is that of its IP version."""
+        families = {family} if family else {"inet", f"ip{version}".replace("4", "")}
         for table in self.ruleset.tables:
             for chain in table.chains:
                 if table.family in families and chain.hook == hook and chain.device in ("", device):
@@ -256,6 +284,44 @@ class Router:
         return False
 
 
+class Bridge(Router):
+    """A bridge ``br0`` of the ports ``wan0`` and ``lan0``, which has the addresses itself and routes nothing."""
+
+    def _receive(self, one: _Passage) -> None:
+        is_own = one.packet.dmac == self.macs["br0"]
+        one.packet = replace(one.packet, pkttype=0 if is_own else 3)
+        one.hook("ingress", "netdev")
+        one.hook("prerouting", "bridge")
+        came_by = self.stations[one.packet.smac] = one.packet.iif
+        if is_own:
+            one.hook("input", "bridge")
+            one.packet = replace(one.packet, iif="br0")
+            super()._receive(one)
+        elif (port := self.stations.get(one.packet.dmac) or {"wan0": "lan0", "lan0": "wan0"}[came_by]) != came_by:
+            self._cross(one, "forward", port)
+
+    def _transmit(self, one: _Passage) -> None:
+        super()._transmit(one)
+        self._cross(one, "output", self.stations[one.packet.dmac])
+
+    def _cross(self, one: _Passage, hook: str, port: str) -> None:
+        one.packet = replace(one.packet, oif=port)
+        one.hook(hook, "bridge")
+        one.packet = replace(one.packet, iif="")
+        one.hook("postrouting", "bridge")
+        super()._transmit(one)
+
+    def interface(self, address: str) -> str:
+        return "br0"
+
+    def reject(self, one: _Passage, how: str) -> None:
+        if one.family != "bridge":
+            super().reject(one, how)
+        elif not one.packet.arp and (answer := answers.rejection(one.packet, how, one.packet.dst)):
+            answer = replace(answer, smac=one.packet.dmac, dmac=one.packet.smac, dscp=0)
+            self._answer(one, answer, lambda passage: self._cross(passage, "output", one.packet.iif))
+
+
 class _Passage:
     """One packet on its way through the hooks."""
 
@@ -266,21 +332,23 @@ class _Passage:
         self.tracked: Tracked | str | None = None
         self.at = ""
         """The hook where the packet is."""
+        self.family = ""
+        """Whose hook; "" is that of its IP version."""
 
     @property
     def length(self) -> int:
-        """Bytes of the packet; at egress with the Ethernet header that it has got by then."""
-        return self.packet.length + 14 * (self.at == "egress")
+        """Bytes of the packet, with the Ethernet header where it has got one."""
+        return self.packet.length + ETHERNET * ((self.family, self.at) in (("netdev", "egress"), ("arp", "output")))
 
-    def hook(self, hook: str) -> None:
-        """Evaluate all that stands in ``hook``."""
-        self.at = hook
+    def hook(self, hook: str, family: str = "") -> None:
+        """Evaluate all that stands in ``hook`` of a family."""
+        self.at, self.family = hook, family
         work: list[tuple[int, Callable[[], None]]] = []
         device = self.packet.oif if hook == "egress" else self.packet.iif
-        for priority, table, chain in self.router.chains(hook, self.packet.version, device):
+        for priority, table, chain in self.router.chains(hook, family, self.packet.version, device):
             if chain.kind != "nat":
                 work.append((priority, lambda table=table, chain=chain: self._base(table, chain)))
-        if hook not in ("ingress", "egress") and self.router.tracks(self.packet.version):
+        if not family and self.router.tracks(self.packet.version):
             if hook in ("prerouting", "output"):
                 work += [(CONNTRACK, self._track), (NAT_DST, lambda: self._translate(hook, "destination"))]
             if hook in ("input", "postrouting"):
@@ -381,6 +449,12 @@ class _Passage:
         """Of a field; None where the packet has none."""
         packet = self.packet
         kind, _, name = one.name.partition(" ")
+        if kind == "ether":
+            return {"saddr": packet.smac, "daddr": packet.dmac, "type": packet.ethertype}[name]
+        if kind == "arp":
+            return self._of_arp(name) if packet.arp else None
+        if name in ("ibrname", "obrname"):
+            return "br0" if (packet.iif if name == "ibrname" else packet.oif) else ""
         if kind in ("ip", "ip6"):
             if packet.version != (6 if kind == "ip6" else 4):
                 return None
@@ -414,10 +488,18 @@ class _Passage:
             "iifname": packet.iif,
             "oifname": packet.oif,
             "meta mark": packet.mark,
-            "meta l4proto": packet.proto,
+            "meta l4proto": packet.proto or None,
+            "meta pkttype": packet.pkttype,
             "meta nfproto": 10 if packet.version == 6 else 2,
             "meta length": self.length,
         }[one.name]
+
+    def _of_arp(self, name: str) -> int:
+        packet = self.packet
+        if name in ("saddr ip", "daddr ip"):
+            return int(ip_address(packet.src if name == "saddr ip" else packet.dst))
+        ends = {"saddr ether": packet.smac, "daddr ether": packet.target}
+        return (ends | {"operation": packet.arp, "htype": 1, "ptype": 0x0800})[name]
 
     def _applies(self, table: Table, statement: Statement, place: tuple[int, int]) -> bool:
         used = self.router.used
@@ -501,7 +583,7 @@ class _Passage:
             return
         connection, is_reply = self.tracked
         if not is_reply and side not in connection.settled and not connection.confirmed:
-            chains = sorted(self.router.chains(hook, self.packet.version, ""), key=lambda one: one[0])
+            chains = sorted(self.router.chains(hook, "", self.packet.version, ""), key=lambda one: one[0])
             for _, table, chain in chains:
                 if chain.kind == "nat" and side not in connection.settled:
                     self._base(table, chain)
@@ -550,32 +632,3 @@ def _begins(packet: Packet) -> bool:
     if packet.proto == TCP:
         return packet.flags in (SYN, ACK)
     return packet.proto == UDP or packet.type in (8, 128)
-
-
-def _answer_of_host(packet: Packet) -> Packet | None:
-    """What a host on which nothing listens answers."""
-    if packet.proto == TCP:
-        answer = None if packet.flags & RST else _reset(packet)
-        # Linux answers with the type of service of the packet (tcp_v4_send_reset() in net/ipv4/tcp_ipv4.c).
-        return replace(answer, dscp=packet.dscp) if answer else None
-    if packet.proto == UDP:
-        return _unreachable(packet, *((1, 4) if packet.version == 6 else (3, 3)), packet.dst)
-    if packet.type == 8 or packet.type == 128:
-        kind = 129 if packet.version == 6 else 0
-        return Packet(
-            *(packet.dst, packet.src, packet.proto), type=kind, id=packet.id, payload=packet.payload, dscp=packet.dscp
-        )
-    return None
-
-
-def _reset(packet: Packet) -> Packet:
-    flags = RST if packet.flags & ACK else RST | ACK
-    return Packet(packet.dst, packet.src, TCP, packet.dport, packet.sport, flags=flags)
-
-
-def _unreachable(packet: Packet, kind: int, code: int, source: str) -> Packet:
-    if packet.version == 6:
-        return Packet(source, packet.src, ICMPV6, type=kind, code=code, payload=packet.length)
-    # Precedence 6, and the type of service of what it is about (RFC 1812, 4.3.2.5; RFC 1122, 3.2.2).
-    dscp = 0b110000 | packet.dscp & 0b000111
-    return Packet(source, packet.src, ICMP, type=kind, code=code, payload=packet.length, dscp=dscp)

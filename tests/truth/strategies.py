@@ -10,7 +10,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.truth.flow import ADDRESSES, Flow
+from tests.truth.flow import ADDRESSES, LABS, MACS, NEIGHBOURS, Flow
 from tests.truth.language import (
     FIELDS,
     Assign,
@@ -39,7 +39,20 @@ from tests.truth.language import (
     Table,
     Verdict,
 )
-from tests.truth.packets import ACK, ICMP, ICMPV6, RST, SYN, TCP, UDP, Packet
+from tests.truth.packets import (
+    ACK,
+    BROADCAST,
+    ETHERTYPES,
+    ICMP,
+    ICMPV6,
+    REPLY,
+    REQUEST,
+    RST,
+    SYN,
+    TCP,
+    UDP,
+    Packet,
+)
 
 OUTSIDE = {
     4: ("203.0.113.5", "198.51.100.9", "192.0.2.33"),
@@ -51,8 +64,12 @@ OWN = {4: ("203.0.113.1", "10.0.2.1"), 6: ("2001:db8:113::1", "2001:db8:2::1")}
 PORTS = (22, 53, 80, 443, 8080)
 SOURCES = (1024, 20000, 40000)
 HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
+FOREIGN = (0x02_00_00_00_00_77, 0x02_00_00_00_00_99)
+"""Ethernet addresses of nobody: in a bridge the first sends as well, now here, now there."""
+ARP = -1
+"""In the place of an IP version."""
 FIN = 0x01
-ALONE = ("", "tcp_flag", "nf_proto", "dscp")
+ALONE = ("", "tcp_flag", "nf_proto", "dscp", "pkt_type")
 """Types of fields that are in no set, map or concatenation. nft 1.0.6 lists ``ip dscp`` of a concatenation as
 ``ip dscp >> 2``, and does not read that again (docs/known-issues.md)."""
 FLAGS = (SYN, ACK, SYN | ACK, FIN | ACK, RST)
@@ -61,12 +78,16 @@ FLAGS = (SYN, ACK, SYN | ACK, FIN | ACK, RST)
 def values(one: Field) -> list[Any]:
     """Values of a field that packets have, and some beside them."""
     name = one.name
+    if one.type == "ether_addr":
+        return [*NEIGHBOURS.values(), *MACS.values(), *FOREIGN, *((0, BROADCAST) if name == "arp daddr ether" else ())]
     if name.endswith("addr"):
         version = 6 if name.startswith("ip6") else 4
         ends = (*OUTSIDE[version], *INSIDE[version], *OWN[version])
         return [int(ip_address(address)) for address in ends]
+    if name in ("arp saddr ip", "arp daddr ip"):
+        return [int(ip_address(address)) for address in (*OUTSIDE[4], *INSIDE[4], *OWN[4])]
     if name in ("iifname", "oifname"):
-        return ["wan0", "lan0"]
+        return ["wan0", "lan0", "wan0", "lan0", "br0"]
     if name.endswith("port"):
         return list(PORTS) if name.endswith("dport") else [*SOURCES, 1030, 20003, 40005]
     return {
@@ -85,18 +106,25 @@ def values(one: Field) -> list[Any]:
         "meta length": [40, 60, 68, 88],
         "ip length": [40, 48, 68],
         "udp length": [8, 28, 48],
+        "ether type": list(ETHERTYPES.values()),
+        "meta ibrname": ["br0", "br0", "br1"],
+        "meta obrname": ["br0", "br0", "br1"],
+        "meta pkttype": [0, 3],
+        "arp operation": [REQUEST, REPLY],
+        "arp htype": [1, 6],
+        "arp ptype": [0x0800, 0x86DD],
     }[name]
 
 
 def width(one: Field) -> int:
-    sizes = {"ipv4_addr": 32, "ipv6_addr": 128, "inet_service": 16, "mark": 32}
+    sizes = {"ipv4_addr": 32, "ipv6_addr": 128, "inet_service": 16, "mark": 32, "ether_addr": 48, "ether_type": 16}
     return sizes.get(one.type, 16 if one.name.endswith(("length", "id")) else 8)
 
 
 @st.composite
 def intervals(draw: Any, one: Field) -> Interval:
     value = draw(st.sampled_from(values(one)))
-    if isinstance(value, str) or one.type in ("inet_proto", "dscp", "tcp_flag", "nf_proto", ""):
+    if isinstance(value, str) or one.type in ("inet_proto", "arp_op", *ALONE):
         return value, value
     low, high = (draw(st.sampled_from((0, 0, 1, 5, 300))) for _ in range(2))
     return max(0, value - low), min((1 << width(one)) - 1, value + high)
@@ -134,10 +162,12 @@ class Place:
     chains: tuple[str, ...]
     """Those it may jump to."""
     sets: tuple[NamedSet, ...]
+    modules: bool
+    """Whether the kernel has nft_meta_bridge and nft_reject_bridge."""
 
     @property
     def is_link(self) -> bool:
-        return self.family == "netdev"
+        return self.family in ("netdev", "bridge", "arp")
 
 
 @dataclass(frozen=True)
@@ -145,6 +175,7 @@ class Kind:
     """What packets a rule is about: nft refuses fields of two protocols in one rule."""
 
     version: int
+    """0 for any."""
     proto: int
 
     def has(self, one: Field, place: Place) -> bool:
@@ -155,6 +186,12 @@ class Kind:
             if self.version != version or (place.family, version) in (("ip", 6), ("ip6", 4)):
                 return False
             return name != "ip protocol" or not self.proto
+        if kind == "arp":
+            return self.version == ARP
+        if kind == "ether":
+            return place.family in ("netdev", "bridge") and (name != "ether type" or not (self.version or self.proto))
+        if name in ("meta ibrname", "meta obrname", "meta pkttype"):
+            return place.family == "bridge" and (place.modules or name == "meta pkttype")
         if kind in ("tcp", "udp"):
             return self.proto == (TCP if kind == "tcp" else UDP)
         if kind == "th":
@@ -164,12 +201,12 @@ class Kind:
         if kind == "icmpv6":
             return self.proto == ICMPV6 and self.version == 6
         if name == "meta l4proto":
-            return not self.proto
+            return not self.proto and self.version != ARP
         if name == "meta nfproto":
             return not self.version and place.family == "inet"
         if name == "ct mark":
             return _may_track(place)
-        return name != "oifname" or not place.is_link
+        return name != "oifname" or place.hooks != {"ingress"}
 
 
 def _may_track(place: Place) -> bool:
@@ -178,7 +215,10 @@ def _may_track(place: Place) -> bool:
 
 @st.composite
 def kinds(draw: Any, family: str) -> Kind:
-    version = {"ip": 4, "ip6": 6}.get(family) or draw(st.sampled_from((0, 4, 6)))
+    versions = (0, 4, 6, ARP) if family in ("netdev", "bridge") else (0, 4, 6)
+    version = {"ip": 4, "ip6": 6, "arp": ARP}.get(family) or draw(st.sampled_from(versions))
+    if version == ARP:
+        return Kind(ARP, 0)
     protos = [0, TCP, UDP, -1] + [ICMP] * (version == 4) + [ICMPV6] * (version == 6)
     return Kind(version, draw(st.sampled_from(protos)))
 
@@ -263,7 +303,7 @@ def statements(draw: Any, place: Place, kind: Kind) -> Statement | None:
         return NoTrack()
     if what == "ct" and _may_track(place):
         return Assign("ct mark", draw(st.sampled_from((1, 2, 7))))
-    if what == "ttl" and kind.version and not place.is_link:
+    if what == "ttl" and kind.version in (4, 6) and not place.is_link:
         return Assign("ip ttl" if kind.version == 4 else "ip6 hoplimit", draw(st.sampled_from((9, 10, 33))))
     if what == "dscp" and kind.version == 4 and not place.is_link:
         return Assign("ip dscp", draw(st.sampled_from((0, 10, 46))))
@@ -292,22 +332,26 @@ def ends(draw: Any, place: Place, kind: Kind) -> End | None:
         return Verdict(draw(st.sampled_from(("jump", "jump", "goto"))), draw(st.sampled_from(place.chains)))
     if what == "vmap" and (found := draw(maps(place, kind, outcomes, "verdict"))):
         return found
-    if what == "reject" and place.hooks <= {"prerouting", "input", "forward"} and place.hooks and not place.with_nat:
+    if what == "reject" and _may_reject(place, kind):
         if kind.proto == TCP and draw(st.booleans()):
             return Reject("tcp reset")
-        known = (
-            REJECTS[kind.version]
-            if kind.version and place.family != "inet"
-            else REJECTS[0]
-            if place.family == "inet"
-            else ()
-        )
-        if kind.version and place.family == "inet":
+        of_both = place.family in ("inet", "bridge")
+        known = REJECTS[0] if of_both else ()
+        if kind.version:
             known = (*known, *REJECTS[kind.version])
         return Reject(draw(st.sampled_from(known))) if known else None
     if what == "none":
         return None
     return Verdict(draw(st.sampled_from(("accept", "drop", "return", "continue"))))
+
+
+def _may_reject(place: Place, kind: Kind) -> bool:
+    """Whether the kernel takes it there (nft_reject_bridge_validate() in net/bridge/netfilter/nft_reject_bridge.c)."""
+    if place.family == "bridge":
+        hooks = {"prerouting", "input"} if place.modules and kind.version != ARP else set()
+    else:
+        hooks = set() if place.is_link else {"prerouting", "input", "forward"}
+    return bool(place.hooks) and place.hooks <= hooks and not place.with_nat
 
 
 @st.composite
@@ -349,6 +393,8 @@ def _about(end: Reject, place: Place) -> list[Match]:
     """Matches of what can be rejected so: nft adds them in front of the rule where they are not there."""
     if end.how == "tcp reset":
         return [Compare(FIELDS["meta l4proto"], "==", TCP)]
+    if place.family == "bridge" and not end.how.startswith("icmpx"):
+        return [Compare(FIELDS["ether type"], "==", ETHERTYPES[6 if end.how.startswith("icmpv6") else 4])]
     if place.family == "inet" and not end.how.startswith("icmpx"):
         return [Compare(FIELDS["meta nfproto"], "==", 10 if end.how.startswith("icmpv6") else 2)]
     return []
@@ -380,8 +426,8 @@ def nat_rules(draw: Any, place: Place, kind: Kind, numbers: Any) -> Rule:
 
 
 @st.composite
-def sets(draw: Any, family: str) -> tuple[NamedSet, ...]:
-    place = Place(family, frozenset(), "filter", False, (), ())
+def sets(draw: Any, family: str, *, modules: bool) -> tuple[NamedSet, ...]:
+    place = Place(family, frozenset(), "filter", False, (), (), modules)
     found = []
     for number in range(draw(st.integers(0, 3))):
         kind = draw(kinds(family))
@@ -399,28 +445,40 @@ def sets(draw: Any, family: str) -> tuple[NamedSet, ...]:
     return tuple(found)
 
 
+FAMILIES = {
+    "router": ("ip", "ip6", "inet", "inet", "inet", "netdev", "netdev", "arp"),
+    "bridge": ("bridge", "bridge", "bridge", "bridge", "inet", "netdev", "arp"),
+}
+FEWER_HOOKS = {"netdev": ("ingress", "egress"), "arp": ("input", "output")}
+DEVICES = {"router": ("wan0", "wan0", "lan0"), "bridge": ("wan0", "lan0", "br0")}
+
+
 @st.composite
-def tables(draw: Any, number: int, numbers: Any, taken: set[tuple[str, int]], *, with_nat: bool) -> Table:
-    family = draw(st.sampled_from(("ip", "ip6", "inet", "inet", "inet", "netdev")))
-    if family == "netdev":
-        bases = [("ingress", "filter")]
+def tables(
+    draw: Any, number: int, numbers: Any, taken: set[tuple[str, int]], lab: str, *, with_nat: bool, modules: bool
+) -> Table:
+    family = draw(st.sampled_from(FAMILIES[lab]))
+    if family in FEWER_HOOKS:
+        hooks = draw(st.lists(st.sampled_from(FEWER_HOOKS[family]), min_size=1, unique=True))
+        bases = [(hook, "filter") for hook in hooks]
     else:
         hooks = draw(st.lists(st.sampled_from(HOOKS), min_size=1, max_size=3, unique=True))
         bases = [(hook, "filter") for hook in hooks]
         if with_nat and family in ("ip", "inet", "ip6"):
             bases += [("prerouting", "nat"), ("postrouting", "nat")]
-    held = draw(sets(family))
+    held = draw(sets(family, modules=modules))
     jumped = tuple(f"c{place}" for place in range(draw(st.integers(0, 2))))
     filtering = frozenset(hook for hook, kind in bases if kind == "filter")
     chains: list[Chain] = []
     for place, (hook, kind) in enumerate(bases):
-        at = Place(family, frozenset({hook}), kind, with_nat, jumped if kind == "filter" else (), held)
+        at = Place(family, frozenset({hook}), kind, with_nat, jumped if kind == "filter" else (), held, modules)
         priority = {"prerouting": -100, "postrouting": 100}[hook] if kind == "nat" else draw(priorities(hook, taken))
         own = tuple(draw(st.lists(rules(at, numbers), min_size=1, max_size=4 if kind == "filter" else 2)))
         policy = draw(st.sampled_from(("accept", "accept", "drop"))) if kind == "filter" else "accept"
-        chains.append(Chain(f"b{place}", own, hook, kind, priority, policy, "wan0" if family == "netdev" else ""))
+        device = draw(st.sampled_from(DEVICES[lab])) if family == "netdev" else ""
+        chains.append(Chain(f"b{place}", own, hook, kind, priority, policy, device))
     for place, name in enumerate(jumped):
-        at = Place(family, filtering, "filter", with_nat, jumped[place + 1 :], held)
+        at = Place(family, filtering, "filter", with_nat, jumped[place + 1 :], held, modules)
         chains.append(Chain(name, tuple(draw(st.lists(rules(at, numbers), min_size=1, max_size=3)))))
     return Table(family, f"t{number}", held, tuple(chains))
 
@@ -432,6 +490,35 @@ def priorities(draw: Any, hook: str, taken: set[tuple[str, int]]) -> int:
     found = next(one for one in count(first) if (hook, one) not in taken)
     taken.add((hook, found))
     return found
+
+
+@st.composite
+def frames(draw: Any, number: int, before: Sequence[Packet], lab: str) -> Packet:
+    """A packet or an ARP message from the client or the server, in its frame; or a packet of the device's own."""
+    is_arp = draw(st.sampled_from((False,) * 6 + (True,)))
+    one = draw(messages()) if is_arp else draw(packets(number, before))
+    if not one.iif:
+        return one
+    far = {"wan0": "lan0", "lan0": "wan0"}[one.iif]
+    smac = NEIGHBOURS[one.iif]
+    if lab == "router":
+        dmac = MACS[one.iif]
+        if is_arp and one.arp == REQUEST:
+            dmac = draw(st.sampled_from((dmac, BROADCAST)))
+    else:
+        smac = draw(st.sampled_from((smac, smac, smac, FOREIGN[0])))
+        dmac = MACS["br0"] if one.dst in (*OWN[4], *OWN[6]) else NEIGHBOURS[far]
+        dmac = draw(st.sampled_from((dmac,) * 6 + (NEIGHBOURS[far], *FOREIGN, NEIGHBOURS[one.iif])))
+    return replace(one, smac=smac, dmac=dmac, target=dmac if one.arp == REPLY else 0)
+
+
+@st.composite
+def messages(draw: Any) -> Packet:
+    """An ARP message from the client or the server."""
+    iif = draw(st.sampled_from(("wan0", "wan0", "lan0")))
+    src = draw(st.sampled_from(OUTSIDE[4])) if iif == "wan0" else INSIDE[4][0]
+    dst = draw(st.sampled_from((*OWN[4], *OWN[4], *(INSIDE[4] if iif == "wan0" else OUTSIDE[4]))))
+    return Packet(src, dst, 0, arp=draw(st.sampled_from((REQUEST, REQUEST, REPLY))), iif=iif)
 
 
 @st.composite
@@ -460,25 +547,28 @@ def packets(draw: Any, number: int, before: Sequence[Packet]) -> Packet:
     return Packet(src, dst, proto, type=128 if version == 6 else 8, id=number, **common)
 
 
+LOADS = ("file", "commands", "steps", "listing", "json")
+
+
 @st.composite
-def flows(draw: Any, loads: Sequence[str] = ("file", "commands", "steps", "listing", "json")) -> Flow:
-    """A ruleset and packets for it."""
+def flows(draw: Any, labs: Sequence[str] = LABS, *, modules: bool = True) -> Flow:
+    """A ruleset and packets for it; without ``modules``, it does not need nft_meta_bridge and nft_reject_bridge."""
+    lab = draw(st.sampled_from(labs))
     numbers = count(1)
     taken: set[tuple[str, int]] = set()
-    nat_at = draw(st.sampled_from((None, None, 0)))
-    with_nat = nat_at is not None
+    with_nat = lab == "router" and draw(st.sampled_from((False, False, True)))
     found = [
-        draw(tables(number, numbers, taken, with_nat=with_nat and number == 0))
+        draw(tables(number, numbers, taken, lab, with_nat=with_nat and number == 0, modules=modules))
         for number in range(draw(st.integers(1, 3)))
     ]
     if with_nat:  # rejects of other tables would be of connections with NAT
         found = [_without_rejects(one) for one in found]
     sent: list[Packet] = []
     for number in range(draw(st.integers(8, 28))):
-        sent.append(draw(packets(number, sent)))
+        sent.append(draw(frames(number, sent, lab)))
     # nft 1.0.6 reads no JSON of a chain for an interface, not even its own (docs/known-issues.md).
-    ways = [one for one in loads if one != "json" or all(table.family != "netdev" for table in found)]
-    return Flow(Ruleset(tuple(found)), tuple(sent), draw(st.sampled_from(ways)))
+    ways = [one for one in LOADS if one != "json" or all(table.family != "netdev" for table in found)]
+    return Flow(Ruleset(tuple(found)), tuple(sent), draw(st.sampled_from(ways)), lab)
 
 
 def _without_rejects(table: Table) -> Table:

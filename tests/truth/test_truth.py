@@ -24,7 +24,7 @@ from harness.tracer.base import BaseTracer
 from harness.tracer.kernel_cache import KernelCache
 from harness.vm import nft
 from tests.truth import keeping, trial
-from tests.truth.flow import Flow, read
+from tests.truth.flow import LABS, Flow, read
 
 Counted = Callable[[Mapping[str, int]], None]
 KEPT = Path(__file__).parents[2] / "build/truth"
@@ -76,11 +76,12 @@ def counted(soak: Any, capsys: pytest.CaptureFixture[str], record_property: Call
 
 
 @pytest.mark.soak
-def test_three_judges_agree_here(soak: Any, counted: Counted) -> None:
-    """On this machine's own kernel, without functions, if it lets us."""
+@pytest.mark.parametrize("lab", LABS)
+def test_three_judges_agree_here(lab: str, soak: Any, counted: Counted) -> None:
+    """On this machine's own kernel, without functions, if it lets us; without modules that it may lack."""
     if os.geteuid():
         pytest.skip("needs root, for network namespaces with nf_tables' trace")
-    _agree(None, _generated(soak, 12), counted)
+    _agree(None, _generated(soak, 12, (lab,), modules=False), counted)
 
 
 @pytest.mark.kernel
@@ -92,7 +93,9 @@ def test_three_judges_agree(part: int, tracer: BaseTracer | None, soak: Any, cou
     elif not soak.seconds:
         pytest.skip("to make rulesets takes a minute under emulation; ./run soak makes some")
     else:
-        _agree(tracer, _generated(soak, 1), counted)  # between turns it is seen whether time is over
+        _agree(
+            tracer, _generated(soak, 1, LABS, modules=True), counted
+        )  # between turns it is seen whether time is over
 
 
 def _each(flows: Sequence[Flow], agree: Callable[[Flow], None]) -> None:
@@ -113,10 +116,12 @@ def _fails(agree: Callable[[Flow], None], flow: Flow) -> bool:
     return False
 
 
-def _generated(soak: Any, examples: int) -> Callable[[Callable[[Flow], None]], object]:
+def _generated(
+    soak: Any, examples: int, labs: Sequence[str], *, modules: bool
+) -> Callable[[Callable[[Flow], None]], object]:
     from tests.truth import strategies  # hypothesis is expensive to import under emulation
 
-    return lambda agree: soak.holds(strategies.flows(), agree, examples)
+    return lambda agree: soak.holds(strategies.flows(labs, modules=modules), agree, examples)
 
 
 def _agree(tracer: BaseTracer | None, each: Callable[[Callable[[Flow], None]], object], counted: Counted) -> None:

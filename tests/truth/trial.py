@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from harness.batch.sift import SETTLED_S, SiftStage, is_received
 from harness.batch.stage import Stage
 from harness.errors import Position
@@ -22,14 +24,17 @@ from harness.scenario.case import Files
 from harness.scenario.models.actions import NftAction
 from harness.topology.builtin import LABS
 from harness.topology.network import Network
+from harness.topology.spec import LabSpec
 from harness.tracer.base import BaseTracer
 from harness.wait import wait_until
 from tests.truth import reference
-from tests.truth.flow import ADDRESSES, LAN, Flow
+from tests.truth.flow import BRIDGE, Flow
 from tests.truth.packets import Packet, read
 
-NETWORK = Network.of(LABS["router"])
-ETHERNET = 14
+NETWORKS = {
+    "router": Network.of(LABS["router"]),
+    "bridge": Network.of(msgspec.convert(BRIDGE, LabSpec)),
+}
 ICMP = {
     "net/ipv4/icmp_ratelimit": "0",
     "net/ipv4/icmp_msgs_per_sec": "1000000",
@@ -48,18 +53,11 @@ class Disagreement(AssertionError):
 def frame(packet: Packet) -> Frame:
     """The packet as its host sends it."""
     host = SENT_FROM[packet.iif]
-    if host == "device":
-        interface, macs = "wan0", bytes(12)
-    else:
-        interface = "eth0"
-        far = NETWORK.hosts["device"].interfaces[packet.iif].mac
-        macs = bytes.fromhex((far + NETWORK.hosts[host].interfaces[interface].mac).replace(":", ""))
-    kind = b"\x86\xdd" if packet.version == 6 else b"\x08\x00"
     return Frame(
         sender=host,
-        interface=interface,
+        interface="wan0" if host == "device" else "eth0",
         through="output" if host == "device" else "wire",
-        data=macs + kind + packet.bytes(),
+        data=packet.frame(),
         summary=str(packet),
     )
 
@@ -79,7 +77,7 @@ def judge(flow: Flow, folder: Path, tracer: BaseTracer | None) -> int:
             return True
 
         observed = stage.inject_each([[frame(one)] for one in flow.packets], after)
-        router = reference.Router(flow.ruleset, ADDRESSES, LAN)
+        router = flow.evaluator()
         compared = 0
         for number, (packet, found) in enumerate(zip(flow.packets, observed, strict=True)):
             before = dict(router.packets)
@@ -134,11 +132,15 @@ def _arrival(seen: reference.Seen) -> list[tuple[str, str]]:
 
 
 def _read(data: bytes) -> str:
-    return _said(read(data[ETHERNET:]))
+    return _said(read(data))
 
 
 def _said(packet: Packet) -> str:
+    macs = f"{packet.smac:012x} > {packet.dmac:012x}"
+    if packet.arp:
+        return f"{macs} arp {packet.arp} {packet.src} > {packet.dst} ({packet.target:012x})"
     ends = f"{packet.src} > {packet.dst} {packet.proto} {packet.sport} > {packet.dport} {packet.type}/{packet.code}"
+    ends = f"{macs} {ends}"
     return f"{ends} flags {packet.flags:#x} id {packet.id} ttl {packet.ttl} dscp {packet.dscp} length {packet.length}"
 
 
@@ -204,9 +206,9 @@ def _loaded(flow: Flow, folder: Path, tracer: BaseTracer | None) -> Iterator[Sta
         text = "" if in_steps else "\n".join(flow.ruleset.commands) + "\n"
     elif flow.loaded in ("listing", "json"):
         file.write_text(text)
-        text = _listed(files, as_json=flow.loaded == "json")
+        text = _listed(NETWORKS[flow.lab], files, as_json=flow.loaded == "json")
     file.write_text(text)
-    with _stage(files, tracer) as stage:
+    with _stage(NETWORKS[flow.lab], files, tracer) as stage:
         for name, value in ICMP.items():
             if stage.device.namespace.call(Path("/proc/sys", name).exists):
                 stage.device.namespace.sysctl({name: value})
@@ -217,19 +219,19 @@ def _loaded(flow: Flow, folder: Path, tracer: BaseTracer | None) -> Iterator[Sta
 
 
 @contextmanager
-def _stage(files: Files, tracer: BaseTracer | None) -> Iterator[Stage]:
+def _stage(network: Network, files: Files, tracer: BaseTracer | None) -> Iterator[Stage]:
     if tracer is None:
-        with SiftStage.open(NETWORK, files) as sifting:
+        with SiftStage.open(network, files) as sifting:
             yield sifting
         return
-    with Experiment.open(NETWORK, {"device": files}, tracer) as experiment:
+    with Experiment.open(network, {"device": files}, tracer) as experiment:
         experiment.arm(())
         yield experiment
 
 
-def _listed(files: Files, *, as_json: bool) -> str:
+def _listed(network: Network, files: Files, *, as_json: bool) -> str:
     """The ruleset as nft lists it once it is loaded; with ``as_json`` after it was listed as JSON and loaded again."""
-    with built(NETWORK, {"device": files}) as (lab, _):
+    with built(network, {"device": files}) as (lab, _):
 
         def nft(*arguments: str, given: str = "") -> str:
             done = subprocess.run(["nft", *arguments], input=given, capture_output=True, text=True, check=False)
