@@ -27,7 +27,7 @@ MORE_MEMORY = "raise its limit (ulimit -v) or that of its cgroup, or free some"
 SHORTAGES = {
     errno.ENOMEM: (NO_MEMORY, MORE_MEMORY),
     errno.ENOBUFS: ("the kernel has no room for what was asked of it", "raise net.core.rmem_max and wmem_max"),
-    errno.EMFILE: ("this process may not open more files", "raise its limit (ulimit -n)"),
+    errno.EMFILE: ("this process may not open more files", "raise its limit: ulimit -n 1024"),
     errno.ENFILE: ("all processes together may not open more files", "raise fs.file-max"),
     errno.ENOSPC: ("no space left on device", ""),
 }

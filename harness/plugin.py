@@ -14,7 +14,7 @@ from harness.ending import interrupts_deferred
 
 with interrupts_deferred():
     from harness import project
-    from harness.errors import HarnessError
+    from harness.errors import HarnessError, shortage
     from harness.numbers import MOST_BUFFER_KIB, percent, whole
     from harness.pytest_plugin import companions, distribute, fixtures, foreseen, items, selection
     from harness.pytest_plugin.fixtures import nft_lab as nft_lab
@@ -161,9 +161,18 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     config.addinivalue_line("markers", "nft_may_miss(*words): a skip whose reason has one of them is accepted in CI")
     try:
+        _configure(config)
+    except (OSError, MemoryError) as error:
+        if (short := shortage(error)) is None:
+            raise
+        raise pytest.UsageError(f"nft-harness: {short}") from None
+
+
+def _configure(config: pytest.Config) -> None:
+    try:
         distribute.distribute(config)
     except OSError as error:
-        raise pytest.UsageError(f"nft-harness: {error}") from None
+        raise pytest.UsageError(f"nft-harness: {shortage(error) or error}") from None
     if distribute.is_worker(config):
         companions.in_a_guest(config)
     elif distribute.DISTRIBUTION in config.stash and config.stash[distribute.DISTRIBUTION].chosen:
@@ -198,7 +207,9 @@ def pytest_sessionstart(session: pytest.Session) -> Generator[None, object, obje
     distribute.be_quiet(session.config)
     try:
         return (yield)
-    except (OSError, EOFError):
+    except (OSError, EOFError) as error:
+        if short := shortage(error):
+            raise pytest.UsageError(f"nft-harness: {short}") from None
         distribution = session.config.stash.get(distribute.DISTRIBUTION, None)
         if distribution is None or not (distribution.guests or distribution.sudo):
             raise

@@ -150,6 +150,30 @@ def test_files_of_a_command_whose_disk_is_full_are_whole_or_absent(name: str, so
     print(f"{name}: {ends.total()} trials, {dict(ends)}")
 
 
+@pytest.mark.parametrize("most", [24, 40, 256])
+def test_a_run_that_may_open_few_files_says_so_or_is_right(most: int, tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("root meets the machine's own kernel")
+    project = make_project(tmp_path / "project")
+    (temporary := tmp_path / "temporary").mkdir()
+    places = {"TMPDIR": str(temporary), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(
+        ["prlimit", f"--nofile={most}", *PYTEST],
+        cwd=project,
+        env={**os.environ, **places, "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+    )
+    said = f"{most} files: {done.returncode}\n{done.stdout}{done.stderr}"
+    assert "Traceback" not in said, said
+    if done.returncode == 6:
+        assert "this process may not open more files; raise its limit: ulimit -n 1024" in done.stdout, said
+    else:
+        assert "1 failed, 2 passed" in done.stdout, said
+    assert (done.returncode == 1) >= (most == 256), said
+    assert files(temporary) == [], said
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("name", COMMANDS)
 def test_files_of_a_command_that_gets_no_memory_are_whole_or_absent(name: str, soak: Soak, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -389,3 +390,19 @@ class TestMicrovm:
         finally:
             process.kill()
             process.wait()
+
+
+@pytest.mark.parametrize("where", ["distribute.distribute", "Session"])
+def test_a_shortage_when_pytest_begins_is_a_sentence(
+    where: str, project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "harness/x.py")
+
+    monkeypatch.setattr(f"harness.plugin.{where}", short)
+    done = project.runpytest_inprocess("--nft-kernel", "host", "--nft-tracer", "tracepoints")
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    done.stderr.fnmatch_lines(
+        ["ERROR: nft-harness: harness/x.py: this process may not open more files; raise its limit*"]
+    )
+    done.stderr.no_fnmatch_line("*INTERNALERROR*")

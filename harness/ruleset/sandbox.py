@@ -570,7 +570,10 @@ def main(control: int, bindings: str, *, alone: bool) -> None:
         # Each context of the bindings opens the library and looks up its functions, which takes most of its time.
         nftables.nftables.cdll = ctypes.LibraryLoader(cast("type[ctypes.CDLL]", functools.cache(ctypes.CDLL)))
         _Nftables = nftables.Nftables
+        # A context that is not complete cannot be deleted either, which Python would print.
+        complain, sys.unraisablehook = sys.unraisablehook, lambda _: None
         _Nftables()  # loads what it needs before there is nothing left to load from
+        sys.unraisablehook = complain
     except (ImportError, OSError) as error:
         answer = {"missing": str(error)}
     with socket.socket(fileno=control) as own:
