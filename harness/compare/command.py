@@ -346,10 +346,11 @@ class _Comparing:
             change = compared(about, before, after, books, rules=self._request.rules, hooks=sift)
             if change is not None:
                 yield change
-            elif failed is not None and (why := undecided(before.seen, after.seen, either=True)):
-                failed[repr(sent.sends)] = why
-            elif undecided(before.seen, after.seen):
-                self._by_chance.add(repr(sent.sends))
+            elif why := undecided(before.seen, after.seen, either=failed is not None):
+                if failed is not None:
+                    failed[repr(sent.sends)] = why
+                else:
+                    self._by_chance.add(repr(sent.sends))
 
     def _effects(self, side: int, packets: Sequence[Sent], network: Network, *, sift: bool) -> list[Effects]:
         """The effects of one side on ``packets``."""
