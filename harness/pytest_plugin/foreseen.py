@@ -51,8 +51,11 @@ def header(config: pytest.Config) -> list[str]:
 
 def nothing_to_run(config: pytest.Config, places: Sequence[Placement]) -> bool:
     """Whether all scenarios of the session are broken, or will be for their rulesets in each of the ``places``."""
+    from harness.pytest_plugin import kept_frames  # workers are sent frames
+
     loaded = config.stash.setdefault(LOADED, {})
     files = scenario_files(config).files
+    kept_frames.use()
     for path in files:
         loaded[path] = read(config, path)
         if any(isinstance(case, Case) for case in loaded[path].cases):

@@ -30,12 +30,21 @@ class _Kept(msgspec.Struct):
     frames: dict[str, bytes]
 
 
-def prepare(wanted: Iterable[tuple[Send, Network]]) -> dict[str, bytes]:
-    """What :func:`harness.packets.frames.prepare` returns, built only as far as no earlier session has built it."""
-    wanted = list(wanted)
-    builder = _builder()
-    kept = _read(builder)
+def use() -> dict[str, bytes]:
+    """Have packets taken from earlier sessions, instead of building them again; those that there are."""
+    kept = _read(_builder())
     frames.use(kept)
+    return kept
+
+
+def prepare(wanted: Iterable[tuple[Send, Network]]) -> dict[str, bytes]:
+    """What :func:`harness.packets.frames.prepare` returns, built only as far as no earlier session has built it.
+
+    That holds while the iterable is consumed, too, for what has to be built to read a scenario.
+    """
+    builder = _builder()
+    kept = use()
+    wanted = list(wanted)
     lasting = frames.prepare(one for one in wanted if one[0].pcap is None)
     if not lasting.keys() <= kept.keys():
         content = msgspec.msgpack.encode(_Kept(builder, kept | lasting))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -34,6 +34,7 @@ from harness.vm.port import in_guest
 if TYPE_CHECKING:
     from harness.experiment.kept import KeptLab
     from harness.experiment.run import Experiment, Measurement
+    from harness.packets.spec import Send
     from harness.scenario.case import Files
     from harness.topology.network import Network
     from harness.tracer.base import BaseTracer
@@ -227,11 +228,17 @@ class Session:
             writer.write(lines(words))
 
     def _prepare(self, files: Iterable[Path]) -> dict[str, bytes]:
-        self._loaded = {path: self._read(path) for path in files}
-        cases = [case for loaded in self._loaded.values() for case in loaded.cases if isinstance(case, Case)]
         from harness.pytest_plugin import kept_frames
 
-        return kept_frames.prepare(sent for case in cases for sent in case.sends)
+        return kept_frames.prepare(self._sent(files))
+
+    def _sent(self, files: Iterable[Path]) -> Iterator[tuple[Send, Network]]:
+        """The packets of scenario files, which it reads."""
+        self._loaded = {path: self._read(path) for path in files}
+        for loaded in self._loaded.values():
+            for case in loaded.cases:
+                if isinstance(case, Case):
+                    yield from case.sends
 
     def _keep(self, news: dict[str, bytes]) -> None:
         store(cache_dir(), news)

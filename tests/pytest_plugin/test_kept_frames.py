@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,20 @@ def test_a_packet_is_built_in_the_first_session_only(built: list[Send]) -> None:
     assert built == [https, dns]
     assert prepare(dns, https) == both
     assert built == [https, dns]
+
+
+def test_a_packet_that_is_built_to_read_a_scenario_is_taken_from_an_earlier_session(built: list[Send]) -> None:
+    packet = msgspec.convert({"from": "client", "packet": 'IP(dst="10.0.2.2")/UDP(dport=53)'}, Send)
+    prepare(packet)
+    built.clear()
+
+    def reading() -> Iterator[tuple[Send, Network]]:
+        frames.build(packet, ROUTER)  # as its check does
+        yield packet, ROUTER
+
+    frames._prepared.clear()
+    assert kept_frames.prepare(reading())
+    assert built == []
 
 
 def test_a_packet_of_a_capture_is_read_from_it_each_time(built: list[Send]) -> None:
