@@ -1,13 +1,14 @@
-"""From command to prompt, cold and restored, side by side; and all scenarios, by one guest and by two.
+"""From command to prompt, cold and restored, side by side; all scenarios, by one guest and two; one more natively.
 
 ::
 
     python bench/start.py [--runs N] [--kernel 6.12]... [--all] [--write]
 
 The subjects take turns, N times (default: 10): a cold boot, a restored guest, and virtme-ng with the same kernel to a
-shell, where ``vng`` is installed. ``--all`` also runs every shipped scenario once with one and with two guests,
-``--write`` puts the table into docs/performance.md. The figures mean little on a busy machine; the
-load stands beside the table.
+shell, where ``vng`` is installed. ``--all`` also runs every shipped scenario once with one and with two guests, and,
+for root, measures on this machine's own kernel what one more scenario takes in a lab that is kept: the difference
+between runs of many and of two, by tracepoints. ``--write`` puts the table into docs/performance.md. The figures mean
+little on a busy machine; the load stands beside the table.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/performance.md"
 BEGIN, END = "<!-- bench start: begin -->", "<!-- bench start: end -->"
 ONE = ["scenarios/edge.yaml", "-k", "HTTPS-from"]
+NATIVE = ["-n", "0", "--nft-kernel", "host", "--nft-tracer", "tracepoints"]
+KEPT = "scenarios/nat-gateway.yaml::The-server-cannot-be-reached-past-the-gateway"
+MANY = 300
 
 
 class Measured:
@@ -37,29 +41,30 @@ class Measured:
     def __init__(self, what: str, *command: str) -> None:
         self.what = what
         self._command = command
-        self._passed: list[float] = []
-        self._used: list[float] = []
+        self.passed: list[float] = []
+        self.used: list[float] = []
 
     def warm_up(self) -> None:
         """Run the command once, uncounted: it compiles, and fills caches."""
         subprocess.run(self._command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
-    def run(self) -> None:
-        """Run the command once. Raises :class:`subprocess.CalledProcessError` when it fails."""
+    def run(self) -> str:
+        """Run the command once; what it prints. Raises :class:`subprocess.CalledProcessError` when it fails."""
         before, start = os.times(), time.monotonic()
-        subprocess.run(self._command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        done = subprocess.run(self._command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
         after = os.times()
-        self._passed.append(time.monotonic() - start)
-        self._used.append(after.children_user + after.children_system - before.children_user - before.children_system)
+        self.passed.append(time.monotonic() - start)
+        self.used.append(after.children_user + after.children_system - before.children_user - before.children_system)
+        return done.stdout
 
     def row(self) -> str:
         """A line of the table."""
-        return f"| {self.what} | {spread(self._passed)} | {spread(self._used)} | {len(self._passed)} |"
+        return f"| {self.what} | {spread(self.passed)} | {spread(self.used)} | {len(self.passed)} |"
 
 
-def spread(values: list[float]) -> str:
+def spread(values: list[float], digits: int = 2) -> str:
     """Median, and the least and the most in parentheses, of seconds."""
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def rows(kernel: str, runs: int, *, everything: bool) -> list[str]:
@@ -85,9 +90,27 @@ def rows(kernel: str, runs: int, *, everything: bool) -> list[str]:
             subject.run()
     if everything:
         for copies in ("1", "2"):
-            subjects.append(Measured(f"{kernel}: all of scenarios/, `-n {copies}`", *pytest, "-n", copies, "scenarios"))
-            subjects[-1].run()
+            subject = Measured("", *pytest, "-n", copies, "scenarios")
+            found = re.search(r"(\d+) passed", subject.run())
+            number = int(found[1]) if found else 0
+            each = f", {subject.passed[0] / number:.3f} s for each of {number}" if number else ""
+            subject.what = f"{kernel}: all of scenarios/, `-n {copies}`{each}"
+            subjects.append(subject)
     return [subject.row() for subject in subjects]
+
+
+def kept(runs: int) -> str:
+    """A line of the table about one more scenario in a lab that is kept, on this machine's own kernel."""
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *NATIVE, KEPT]
+    few, many = (Measured("", *pytest, f"--nft-repeat={number}") for number in (2, 2 + MANY))
+    few.warm_up()
+    one = Measured(f"natively: one more scenario in a kept lab (of {MANY})")
+    for _ in range(runs):
+        few.run()
+        many.run()
+        one.passed.append((many.passed[-1] - few.passed[-1]) / MANY)
+        one.used.append((many.used[-1] - few.used[-1]) / MANY)
+    return f"| {one.what} | {spread(one.passed, 4)} | {spread(one.used, 4)} | {runs} |"
 
 
 def main(arguments: list[str]) -> int:
@@ -104,7 +127,10 @@ def main(arguments: list[str]) -> int:
         for kernel in options.kernel or [images.DEFAULT_SERIES]
         for line in rows(kernel, options.runs, everything=options.all)
     ]
-    sizes = ", ".join(f"{one.bytes >> 20} MiB ({one.name.partition('-')[0]})" for one in template.all_templates())
+    if options.all and os.geteuid() == 0:
+        measured.append(kept(options.runs))
+    newest = {one.name.partition("-")[0]: one for one in reversed(template.all_templates())}
+    sizes = ", ".join(f"{one.bytes >> 20} MiB ({release})" for release, one in sorted(newest.items()))
     about = (
         f"{os.cpu_count()} processors, load {load:.1f} before, Python {platform.python_version()}; "
         f"median (least to most) in seconds; templates on disk: {sizes}."
