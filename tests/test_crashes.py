@@ -154,24 +154,30 @@ def test_files_of_a_command_whose_disk_is_full_are_whole_or_absent(name: str, so
 def test_a_run_that_may_open_few_files_says_so_or_is_right(most: int, tmp_path: Path) -> None:
     if os.geteuid():
         pytest.skip("root meets the machine's own kernel")
-    project = make_project(tmp_path / "project")
-    (temporary := tmp_path / "temporary").mkdir()
-    places = {"TMPDIR": str(temporary), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    done = subprocess.run(
-        ["prlimit", f"--nofile={most}", *PYTEST],
-        cwd=project,
-        env={**os.environ, **places, "PYTEST_ADDOPTS": ""},
-        capture_output=True,
-        text=True,
-    )
+    done = limited(f"--nofile={most}", PYTEST, make_project(tmp_path / "project"), tmp_path / "cache")
     said = f"{most} files: {done.returncode}\n{done.stdout}{done.stderr}"
-    assert "Traceback" not in said, said
     if done.returncode == 6:
         assert "this process may not open more files; raise its limit: ulimit -n 1024" in done.stdout, said
     else:
         assert "1 failed, 2 passed" in done.stdout, said
     assert (done.returncode == 1) >= (most == 256), said
+
+
+def limited(limit: str, command: Sequence[str], project: Path, cache: Path) -> subprocess.CompletedProcess[str]:
+    """Run ``command`` in ``project`` with an option of prlimit(1): no traceback, and no temporary file is left."""
+    (temporary := project.with_suffix(".temporary")).mkdir()
+    places = {"TMPDIR": str(temporary), "XDG_CACHE_HOME": str(cache)}
+    done = subprocess.run(
+        ["prlimit", limit, *command],
+        cwd=project,
+        env={**os.environ, **places, "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+    )
+    said = f"{limit}: {done.returncode}\n{done.stdout}{done.stderr}"
+    assert "Traceback" not in said, said
     assert files(temporary) == [], said
+    return done
 
 
 @pytest.mark.soak
@@ -183,20 +189,10 @@ def test_files_of_a_command_that_gets_no_memory_are_whole_or_absent(name: str, s
     ends = Counter[int]()
     for turn in soak.turns(1):
         project = make_project(tmp_path / str(turn))
-        (temporary := tmp_path / f"{turn}.temporary").mkdir()
-        places = {"TMPDIR": str(temporary), "XDG_CACHE_HOME": str(tmp_path / "cache")}
         size = chance.randint(LEAST_MIB, chance.choice((256, 512, 1024)))
-        done = subprocess.run(
-            ["prlimit", f"--as={size << 20}", *COMMANDS[name]],
-            cwd=project,
-            env={**os.environ, **places, "PYTEST_ADDOPTS": ""},
-            capture_output=True,
-            text=True,
-        )
+        done = limited(f"--as={size << 20}", COMMANDS[name], project, tmp_path / "cache")
         said = f"{name} with {size} MiB (seed {seed}): {done.returncode}\n{done.stdout}{done.stderr}"
-        assert "Traceback" not in said, said
         assert done.returncode in (0, 1, 2, 3, 6), said
-        assert files(temporary) == [], said
         assert torn(project) == "", said
         ends[done.returncode] += 1
         shutil.rmtree(project)

@@ -387,18 +387,14 @@ class Experiment:
         renew_neighbours(device)
         with suppress(Unsupported):
             conntrack.flush(device)
-            is_unchanged = self.ruleset.may_stay() and self._loaded is not None and self._loaded.reset()
-            return is_unchanged or self._reload()
+            assert self._loaded is not None, "nothing was remembered"
+            if self.ruleset.may_stay() and self._loaded.reset():
+                return True
+            tracing, files = self._device_tracing, self._files
+            if self.ruleset.restore(files.paths, files.defines, tracing.anew(), hidden=tracing.table):
+                self._loaded.reloaded()
+                return True
         return False
-
-    def _reload(self) -> bool:
-        """Load the ruleset of the device under test anew. Whether it is as before."""
-        tracing, files = self._device_tracing, self._files
-        if not self.ruleset.restore(files.paths, files.defines, tracing.anew(), hidden=tracing.table):
-            return False
-        if self._loaded is not None:
-            self._loaded.reloaded()
-        return True
 
     def noted(self, measurements: Iterable[Measurement]) -> Iterator[Measurement]:
         """Add to each measurement what the neighbour entries of the lab hide, once; nothing is measured after that."""

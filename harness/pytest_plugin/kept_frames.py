@@ -30,10 +30,10 @@ class _Kept(msgspec.Struct):
     frames: dict[str, bytes]
 
 
-def use() -> dict[str, bytes]:
+def use() -> _Kept:
     """Have packets taken from earlier sessions, instead of building them again; those that there are."""
-    kept = _read(_builder())
-    frames.use(kept)
+    kept = _read()
+    frames.use(kept.frames)
     return kept
 
 
@@ -42,25 +42,26 @@ def prepare(wanted: Iterable[tuple[Send, Network]]) -> dict[str, bytes]:
 
     That holds while the iterable is consumed, too, for what has to be built to read a scenario.
     """
-    builder = _builder()
     kept = use()
     wanted = list(wanted)
     lasting = frames.prepare(one for one in wanted if one[0].pcap is None)
-    if not lasting.keys() <= kept.keys():
-        content = msgspec.msgpack.encode(_Kept(builder, kept | lasting))
+    if not lasting.keys() <= kept.frames.keys():
+        content = msgspec.msgpack.encode(_Kept(kept.builder, kept.frames | lasting))
         if len(content) > MAX_BYTES:
-            content = msgspec.msgpack.encode(_Kept(builder, lasting))
+            content = msgspec.msgpack.encode(_Kept(kept.builder, lasting))
         if len(content) <= MAX_BYTES:
             keep(cache_dir() / NAME, content)
     return lasting | frames.prepare(one for one in wanted if one[0].pcap is not None)
 
 
-def _read(builder: str) -> dict[str, bytes]:
+def _read() -> _Kept:
+    """What earlier sessions have built with this code."""
+    builder = _builder()
     with suppress(OSError, msgspec.DecodeError):
         kept = msgspec.msgpack.decode((cache_dir() / NAME).read_bytes(), type=_Kept)
         if kept.builder == builder:
-            return kept.frames
-    return {}
+            return kept
+    return _Kept(builder, {})
 
 
 def _builder() -> str:

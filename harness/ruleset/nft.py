@@ -174,7 +174,8 @@ class Nft:
 
 def handles_in_blocks() -> list[Handle]:
     """Handles of the rules in blocks, from the kernel, in this thread's network namespace."""
-    return [handle for handle, _ in _rules() if ANONYMOUS.match(handle.chain)]
+    with Netlink(NETLINK_NETFILTER) as link:
+        return [handle for handle, _ in rules(link) if ANONYMOUS.match(handle.chain)]
 
 
 def counted() -> dict[Handle, int]:
@@ -183,26 +184,30 @@ def counted() -> dict[Handle, int]:
     Of a rule with several it is the last, behind the rule's tests.
     """
     found = {}
-    for handle, rule in _rules():
-        expressions = rule.get(NFTA_RULE_EXPRESSIONS)
-        if not expressions or b"counter\0" not in bytes(expressions):
-            continue
-        for _, element in attributes(expressions):
-            expression = dict(attributes(element))
-            if string(expression.get(NFTA_EXPR_NAME)) == "counter":
-                data = dict(attributes(expression[NFTA_EXPR_DATA]))
-                found[handle] = number(data.get(NFTA_COUNTER_PACKETS))
+    with Netlink(NETLINK_NETFILTER) as link:
+        for handle, rule in rules(link):
+            if b"counter\0" not in bytes(rule.get(NFTA_RULE_EXPRESSIONS, b"")):
+                continue
+            for name, data in expressions(rule):
+                if name == "counter":
+                    found[handle] = number(dict(attributes(data)).get(NFTA_COUNTER_PACKETS))
     return found
 
 
-def _rules() -> Iterator[tuple[Handle, dict[int, memoryview]]]:
-    """Every rule of this thread's network namespace, as its attributes."""
-    with Netlink(NETLINK_NETFILTER) as link:
-        for message in link.dump(NFT_MSG_GETRULE, HEADER.pack(0, 0, 0)):
-            family, _, _ = HEADER.unpack_from(message.body)
-            rule = dict(attributes(message.body[HEADER.size :]))
-            table, chain = string(rule.get(NFTA_RULE_TABLE)), string(rule.get(NFTA_RULE_CHAIN))
-            yield Handle(family_name(family), table, chain, number(rule.get(NFTA_RULE_HANDLE))), rule
+def rules(link: Netlink) -> Iterator[tuple[Handle, dict[int, memoryview]]]:
+    """Every rule of the network namespace of ``link``, as its attributes."""
+    for message in link.dump(NFT_MSG_GETRULE, HEADER.pack(0, 0, 0)):
+        family, _, _ = HEADER.unpack_from(message.body)
+        rule = dict(attributes(message.body[HEADER.size :]))
+        table, chain = string(rule.get(NFTA_RULE_TABLE)), string(rule.get(NFTA_RULE_CHAIN))
+        yield Handle(family_name(family), table, chain, number(rule.get(NFTA_RULE_HANDLE))), rule
+
+
+def expressions(rule: Mapping[int, memoryview]) -> Iterator[tuple[str, memoryview]]:
+    """The expressions of a rule of :func:`rules`: the name of its type, and what it has of its own."""
+    for _, element in attributes(rule.get(NFTA_RULE_EXPRESSIONS, memoryview(b""))):
+        expression = dict(attributes(element))
+        yield string(expression.get(NFTA_EXPR_NAME)), expression.get(NFTA_EXPR_DATA, memoryview(b""))
 
 
 def nft_version() -> str:

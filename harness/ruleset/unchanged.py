@@ -22,14 +22,12 @@ from harness.linux.nfnetlink import (
     HEADER,
     NETLINK_NETFILTER,
     NFT_MSG_GETGEN,
-    NFT_MSG_GETRULE,
     NFT_MSG_GETRULE_RESET,
     NFT_MSG_GETSET,
     NFT_MSG_GETSETELEM,
     number,
-    string,
 )
-from harness.ruleset.nft import NFTA_EXPR_NAME, NFTA_RULE_EXPRESSIONS
+from harness.ruleset.nft import expressions, rules
 
 NFTA_GEN_ID = 1
 NFTA_SET_TABLE, NFTA_SET_NAME, NFTA_SET_FLAGS = 1, 2, 3
@@ -100,12 +98,8 @@ def _reset_counters(link: Netlink) -> bool:
 def _state(link: Netlink) -> Iterator[str]:
     """What in the ruleset of the network namespace is changed by packets: names of expressions, and what sets have
     that is more than elements."""
-    for rule in link.dump(NFT_MSG_GETRULE, _EVERYTHING):
-        held = dict(attributes(rule.body[HEADER.size :])).get(NFTA_RULE_EXPRESSIONS, memoryview(b""))
-        for _, expression in attributes(held):
-            name = string(dict(attributes(expression)).get(NFTA_EXPR_NAME))
-            if name not in STATELESS:
-                yield name
+    for _, rule in rules(link):
+        yield from (name for name, _ in expressions(rule) if name not in STATELESS)
     for answer in list(link.dump(NFT_MSG_GETSET, _EVERYTHING)):
         family, _, _ = HEADER.unpack_from(answer.body)
         one = dict(attributes(answer.body[HEADER.size :]))
