@@ -237,7 +237,7 @@ def _save(image: Image, accelerator: str, memory: int, saved: Template, files: S
         os.close(console)
         for here, _ in ends.values():
             here.close()
-    subprocess.run(["fallocate", "--dig-holes", str(saved.ram)], check=False)
+    dig_holes(saved.ram)
 
 
 def _clear_archive(ram: Path, archive: int, place: int, size: int) -> None:
@@ -248,6 +248,17 @@ def _clear_archive(ram: Path, archive: int, place: int, size: int) -> None:
     with ram.open("rb+") as file, mmap.mmap(file.fileno(), 0) as memory, mmap.mmap(archive, 0) as given:
         if len(given) == size and memory[place : place + size] == given[:]:
             memory[place : place + size] = bytes(size)
+
+
+def dig_holes(file: Path) -> None:
+    """Have zeros in ``file`` take no disk space.
+
+    util-linux 2.38 overlooks zeros before a hole where it has met such zeros before, so it is called until it finds none.
+    """
+    before = None
+    while (blocks := file.stat().st_blocks) != before:
+        before = blocks
+        subprocess.run(["fallocate", "--dig-holes", str(file)], check=False)
 
 
 def _why(qemu: subprocess.Popen[bytes], error: HarnessError) -> HarnessError:

@@ -17,7 +17,9 @@ def main() -> None:
     """Arm, and send what was learned of the kernel to the host."""
     modules.load(modules.COMMON)
     cache = kernel_cache.KernelCache(cache_dir())
-    Tracer(cache).arm()
+    tracer = Tracer(cache)
+    tracer.arm()
+    assert tracer.drop_reasons  # asked for by each scenario, and learned by asking
     learned.send(cache.news())
 
 

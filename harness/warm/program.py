@@ -319,8 +319,6 @@ def _arm(folder: Path) -> bool:
     except kernel_cache.NotKept:
         return False
     tracer.arm()
-    if cache.survey.learned and learned.DONE not in sys.argv:
-        return False
     symbols.running()  # else read at the first drop, which takes a second
     armed.put(engines.AUTO, program.RING_BYTES, tracer)
     _held.append(static_keys.hold())
@@ -334,6 +332,8 @@ def _arm(folder: Path) -> bool:
     ]
     if status := pytest.main(arguments):
         raise SystemExit(status)
+    if cache.survey.learned and learned.DONE not in sys.argv:
+        return False
     sys.modules["harness.warm.known"].remember_configuration()
     gc.collect()
     gc.freeze()

@@ -331,3 +331,28 @@ def test_of_what_a_guest_printed_the_sentence_is_told() -> None:
                 assert making._said(ports, console) == said
     finally:
         os.close(console)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        "data zeros data",
+        "zeros data",
+        "data zeros",
+        "data zeros hole zeros hole data",
+        "zeros hole zeros hole zeros hole data",
+        "data zeros hole data zeros hole zeros hole data zeros",
+    ],
+)
+def test_zeros_take_no_disk_space_wherever_they_are_in_a_saved_memory(parts: str, tmp_path: Path) -> None:
+    memory = tmp_path / "ram"
+    part = 1 << 20
+    with memory.open("wb") as file:
+        for number, kind in enumerate(parts.split()):
+            if kind != "hole":
+                file.seek(number * part)
+                file.write(bytes([kind == "data"]) * part)
+    content = memory.read_bytes()
+    making.dig_holes(memory)
+    assert memory.read_bytes() == content
+    assert memory.stat().st_blocks * 512 < parts.count("data") * part + part // 4  # the rest is the file system's

@@ -217,8 +217,10 @@ def test_a_guest_is_restored_by_three_commands() -> None:
 
 
 PROGRAM = """
-import json, os, random, sys, time
+import gc, json, os, random, sys, time
+gc.unfreeze()
 json.dump({
+    "btf": [type(one).__name__ for one in gc.get_objects() if type(one).__name__ == "Btf"],
     "argv": sys.argv[1:], "stdin": sys.stdin.read(), "release": os.uname().release, "cwd": os.getcwd(),
     "executable": sys.executable,
     "variable": os.environ.get("NFT_HARNESS_TEST"), "secret": os.environ.get("SECRET_TEST"),
@@ -287,6 +289,7 @@ class TestRestored:
             assert one["edited"] == "edited a moment ago"
             assert one["source"] == Path(run.__file__).read_text(), "the template has no files of what it has imported"
             assert one["modules"]
+            assert one["btf"] == [], "the template keeps the kernel's BTF, 10 MiB, which is read to learn"
             assert one["manufacturer"] == list(scapy.data.MANUFDB.lookup("08:00:2b:00:00:01"))
             assert [name for name in one["mapped"] if "/libc.so" in name]
             assert [name for name in one["mapped"] if not Path(name).exists()] == []
