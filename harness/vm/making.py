@@ -253,7 +253,7 @@ def _clear_archive(ram: Path, archive: int, place: int, size: int) -> None:
 def dig_holes(file: Path) -> None:
     """Have zeros in ``file`` take no disk space.
 
-    util-linux 2.38 overlooks zeros before a hole where it has met such zeros before, so it is called until it finds none.
+    fallocate(1) of util-linux 2.38 overlooks zeros before a hole where others came before: it runs until it finds none.
     """
     before = None
     while (blocks := file.stat().st_blocks) != before:
