@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import IPv6Interface
@@ -31,6 +32,10 @@ READY_S: Final = 10.0
 
 JOINED_S: Final = 1.0
 """Seconds to wait for the multicast groups of all addresses to be joined."""
+
+SUPPRESSED: Final = 8
+"""Looks in a row, with a pause between each two, at a group that has been joined and that this host does not report: it
+has heard another's report (RFC 2710, 4). A group that is being joined looks so for a moment."""
 
 COMMON: Final = {
     # A new namespace copies its IPv4 settings from the host's present ones (devinet_init_net in
@@ -88,8 +93,9 @@ MODULES: Final = {
 """The kernel's modules by kind of interface."""
 
 SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17  # linux/sockios.h, linux/ethtool.h
-MAF_TIMER_RUNNING, MAF_LAST_REPORTER = 0x01, 0x02
-"""A multicast group\'s report is still to be sent; has been sent, or is to be (include/net/if_inet6.h)."""
+MAF_TIMER_RUNNING, MAF_LAST_REPORTER, MAF_LOADED = 0x01, 0x02, 0x04
+"""A multicast group's report is still to be sent; has been sent, or is to be; the interface has the group's address
+(include/net/if_inet6.h)."""
 
 
 class Host:
@@ -341,9 +347,16 @@ def wait_for_groups(host: Host) -> None:
 def _wait_for_reports(host: Host) -> None:
     """Wait until the multicast groups of all addresses are joined, which a work queue does, and are reported."""
     expected = set(_groups(host.plan))
+    unreported: Counter[tuple[str, str]] = Counter()
 
     def joined() -> bool:
-        expected.difference_update(place for place, flags in _memberships() if flags & MAF_LAST_REPORTER)
+        memberships = dict(_memberships())
+        unreported.update(place for place in expected if memberships.get(place, 0) & MAF_LOADED)
+        expected.difference_update(
+            place
+            for place, flags in memberships.items()
+            if flags & MAF_LAST_REPORTER or unreported[place] >= SUPPRESSED
+        )
         return not expected
 
     with suppress(BrokenMeasurement):  # what the kernel does not join it does not report

@@ -16,12 +16,14 @@ import pytest
 from ruamel.yaml import YAML
 
 from harness.errors import HarnessError, Unsupported
+from harness.lab import lab as lab_module
 from harness.lab import requests, rtnetlink
 from harness.lab.capture import Capture
 from harness.lab.inject import Wire
 from harness.lab.lab import Host, Lab
 from harness.packets.frames import build
 from harness.packets.spec import Send
+from harness.scenario.flow import speaking
 from harness.topology.builtin import LABS
 from harness.topology.interfaces import NetemSpec
 from harness.topology.network import Network
@@ -124,6 +126,28 @@ def test_the_multicast_groups_of_addresses_are_joined_and_reported(router: Lab) 
     for group in ("ff0200000000000000000001ff000001", "ff0200000000000000000001ff000000"):
         for name in ("wan0", "lan0"):
             assert flags[name, group] & 0x03 == 0x02  # reported, with no timer running
+
+
+def test_a_group_that_another_host_on_the_link_has_reported_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def joined(host: Host) -> dict[str, int]:
+        return dict(host.namespace.call(lambda: [(group, flags) for (_, group), flags in lab_module._memberships()]))
+
+    monkeypatch.setattr(lab_module, "JOINED_S", 60.0)
+    group = "ff0200000000000000000001ff000001"  # of both hosts' addresses
+    spec = LabSpec(
+        hosts={
+            "left": HostSpec(interfaces={"eth0": ["2001:db8:1::1/64"]}),
+            "right": HostSpec(interfaces={"eth0": ["2001:db8:1::1:0:1/64"]}),
+        },
+        links=[["left:eth0", "right:eth0"]],
+        device="left",
+    )
+    begin = time.monotonic()
+    with Lab.build(speaking({"right"}, Network.of(spec))) as built:
+        flags = [joined(host)[group] for host in built.hosts.values()]
+    assert all(each & lab_module.MAF_LOADED and not each & lab_module.MAF_TIMER_RUNNING for each in flags)
+    assert any(not each & lab_module.MAF_LAST_REPORTER for each in flags), "neither report was suppressed"
+    assert time.monotonic() - begin < 30
 
 
 def test_the_lab_is_not_seen_in_the_host() -> None:
