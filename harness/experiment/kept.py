@@ -19,7 +19,8 @@ a bridge's forwarding database         must be as before: a bridge learns no Eth
 tunnels, VXLANs, WireGuard             not in labs with these
 a queue of delayed packets             not in labs with a delay or loss
 IPsec's sequence numbers               not in labs with IPsec
-modules                                not where a lab asks for one, or where one was loaded
+modules                                not where a lab asks for one but br_netfilter, which remembers nothing, or where
+                                       one was loaded that stays
 what a step has changed                no step but packets that are sent
 what other hosts know                  they are silent: their kernels answer nothing
 =====================================  ===================================================================
@@ -34,6 +35,7 @@ from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Final
 
 from harness.experiment.run import Experiment, Measurement, perform
+from harness.lab.required_modules import BRIDGE_NETFILTER
 from harness.linux import health, modules
 from harness.packets.headers import fields, is_fragment
 from harness.topology.parts import Bridge, Dummy, HostPlan, Macvlan, Vlan, Vrf
@@ -103,7 +105,7 @@ class KeptLab:
         return self._stage
 
     def _modules_came(self) -> bool:
-        return modules.loaded() != self._modules
+        return modules.loaded() - modules.passing != self._modules
 
 
 def stays(network: Network) -> bool:
@@ -113,7 +115,7 @@ def stays(network: Network) -> bool:
 
 def _stays(host: HostPlan, *, under_test: bool) -> bool:
     plain = all(isinstance(one, _PLAIN) for one in host.made.values())
-    remembers = host.netem or host.modules or host.down or host.ipsec or not plain
+    remembers = host.netem or {*host.modules} - {BRIDGE_NETFILTER} or host.down or host.ipsec or not plain
     limits = any("icmp" in name for name in host.sysctls)
     resolves = any(not one.known for one in host.neighbours)
     return not (remembers or limits or resolves) and (under_test or (host.silent and not host.speaking))

@@ -27,7 +27,9 @@ _CHANGE = re.compile(r"^(?:\[\d+:\d+\]\s+)?-\S+\s+(?P<chain>\S+)")
 _COMPLAINT = re.compile(r"^\S+ v\S+ \([^)]*\): (?P<text>.*)$", re.MULTILINE)
 _NO_SET = re.compile(r"\bSet \S+ doesn't exist|Can't open socket to ipset")
 _LINE = re.compile(r"\bline:? (\d+)")
-_PROGRAM = re.compile(r"""(?:^|[\s"'])(--mod\w*|-\w*M)""")
+_WORD = re.compile(r"""[^\s"]*"(?:\\.|[^"\\])*"|[^\s"]+""")
+"""A word of iptables-restore: a quoted part ends it (add_argv in iptables/xshared.c)."""
+_PROGRAM = re.compile(r"--mo(?:d(?:p\w*)?)?(?![\w-])|-\w*M")
 """``--modprobe``, shortened or not, and ``-M``, alone or behind other letters; as iptables-save writes neither."""
 _IPV6_NAME = re.compile(r"v6|ip6")
 _IPV6_TEXT = re.compile(r"\bicmpv6\b|\bipv6-icmp\b|(?:^|\s)-[sd] [0-9A-Fa-f]*:")
@@ -79,9 +81,10 @@ def restore(namespace: Namespace, text: str, shown: Path) -> None:
 def refuse_programs(text: str, shown: Path) -> None:
     """A file is untrusted, and ``--modprobe`` names a program that iptables would run."""
     for number, line in enumerate(io.StringIO(text), 1):
-        if not line.startswith("#") and (found := _PROGRAM.search(line)):
+        words = [] if line.startswith("#") else [word.replace('"', "").lstrip("'") for word in _WORD.findall(line)]
+        if found := next(filter(None, map(_PROGRAM.match, words)), None):
             raise ScenarioError(
-                f"{found[1]} would run a program",
+                f"{found[0]} would run a program",
                 Position(str(shown), number),
                 remedy="leave it out; modules are loaded",
             )

@@ -26,12 +26,14 @@ from harness.linux.nfnetlink import (
     NFT_MSG_GETSET,
     NFT_MSG_GETSETELEM,
     number,
+    string,
 )
 from harness.ruleset.nft import expressions, rules
 
 NFTA_GEN_ID = 1
 NFTA_SET_TABLE, NFTA_SET_NAME, NFTA_SET_FLAGS = 1, 2, 3
 NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_ELEMENTS = 1, 2, 3
+NFTA_MATCH_NAME = NFTA_TARGET_NAME = 1
 NFTA_SET_ELEM_EXPR, NFTA_SET_ELEM_EXPRESSIONS = 7, 11
 CHANGING: Final = 0x10 | 0x20 | 0x40 | 0x100
 """Flags of sets whose elements expire, are changed by rules, are objects, or have expressions such as a counter of
@@ -47,7 +49,27 @@ STATELESS: Final = frozenset(
 """Expressions that keep nothing from one packet to the next, by the names of their types (``struct nft_expr_type``).
 
 What they change belongs to the packet, or to its connection. Missing are, for instance, limit, quota, last, connlimit,
-numgen, dynset, objref and flow_offload; and match and target, which may be any extension of iptables.
+numgen, dynset, objref and flow_offload.
+"""
+
+XTABLES: Final = {
+    "match": frozenset(
+        {
+            *("addrtype", "comment", "connmark", "conntrack", "devgroup", "dscp", "helper", "icmp", "icmp6", "iprange"),
+            *("length", "mac", "mark", "multiport", "owner", "physdev", "pkttype", "policy", "rpfilter", "sctp"),
+            *("state", "tcp", "tcpmss", "tos", "ttl", "u32", "udp"),
+        }
+    ),
+    "target": frozenset(
+        {
+            *("CLASSIFY", "CONNMARK", "CT", "DNAT", "DSCP", "LOG", "MARK", "MASQUERADE", "NETMAP", "REDIRECT"),
+            *("REJECT", "SNAT", "TCPMSS", "TOS", "TPROXY", "TTL"),
+        }
+    ),
+}
+"""The same of iptables' extensions, by the names of the expressions in which nf_tables has them (net/netfilter/xt_*.c).
+
+Missing are, for instance, limit, hashlimit, recent, quota, statistic, connlimit, set and SET.
 """
 
 _EVERYTHING: Final = HEADER.pack(0, 0, 0)
@@ -99,13 +121,19 @@ def _state(link: Netlink) -> Iterator[str]:
     """What in the ruleset of the network namespace is changed by packets: names of expressions, and what sets have
     that is more than elements."""
     for _, rule in rules(link):
-        yield from (name for name, _ in expressions(rule) if name not in STATELESS)
+        yield from (name for name, data in expressions(rule) if not _is_stateless(name, data))
     for answer in list(link.dump(NFT_MSG_GETSET, _EVERYTHING)):
         family, _, _ = HEADER.unpack_from(answer.body)
         one = dict(attributes(answer.body[HEADER.size :]))
         if number(one.get(NFTA_SET_FLAGS)) & CHANGING:
             yield "set"
         yield from _of_elements(link, family, bytes(one[NFTA_SET_TABLE]), bytes(one[NFTA_SET_NAME]))
+
+
+def _is_stateless(name: str, data: memoryview) -> bool:
+    if extensions := XTABLES.get(name):
+        return string(dict(attributes(data)).get(NFTA_MATCH_NAME)) in extensions
+    return name in STATELESS
 
 
 def _of_elements(link: Netlink, family: int, table: bytes, name: bytes) -> Iterator[str]:

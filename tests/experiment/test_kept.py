@@ -296,7 +296,8 @@ HOSTS = {"client": {"interfaces": {"eth0": ["192.0.2.5/24"]}}, "device": {"inter
         ({"bridges": {"br0": ["eth0"]}, "interfaces": {"eth0": [], "br0": ["192.0.2.10/24"]}}, True),
         ({"sysctls": {"net.ipv4.conf.all.rp_filter": "1"}}, True),
         ({"sysctls": {"net.ipv4.icmp_ratelimit": "1000"}}, False),
-        ({"modules": ["br_netfilter"]}, False),
+        ({"modules": ["br_netfilter"]}, True),
+        ({"modules": ["br_netfilter", "nf_nat_ftp"]}, False),
         ({"netem": {"eth0": {"delay": 0.01}}}, False),
     ],
 )

@@ -61,12 +61,30 @@ def test_a_chain_whose_order_of_loading_is_another_has_no_places() -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["--modprobe=/tmp/x", "--modp /tmp/x", "-M /tmp/x", "-M/tmp/x", "'-M' /tmp/x", "-nM/tmp/x"]
+    "option",
+    [
+        *("--modprobe=/tmp/x", "--modp /tmp/x", "--mod /tmp/x", "--mo=/tmp/x", "--mo /tmp/x"),
+        *("-M /tmp/x", "-M/tmp/x", "'-M' /tmp/x", "-nM/tmp/x"),
+        *('"--modprobe" /tmp/x', '--m"odprobe" /tmp/x', '-"M" /tmp/x', '-n"M"/tmp/x', '"-M" "/tmp/x"'),
+    ],
 )
 def test_no_program_of_a_stranger_is_run(option: str) -> None:
     text = f"*filter\n# -M is a comment here\n-A INPUT {option} -m policy --dir in -j ACCEPT\nCOMMIT\n"
     with pytest.raises(ScenarioError, match=r"rules:3: \S+ would run a program"):
         iptables.refuse_programs(text, Path("rules"))
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "-m statistic --mode random --probability 0.5 -j ACCEPT",  # as kube-proxy writes it
+        '-m comment --comment "made by sync -M --modprobe" -j ACCEPT',
+        "-m mac --mac-source 02:00:00:00:00:01 -m mark --mark 0x4000/0x4000 -j MARK --set-xmark 0x4000/0x4000",
+        "-A KUBE-SEP-M -j MASQUERADE --random-fully",
+    ],
+)
+def test_what_runs_no_program_is_loaded(rule: str) -> None:
+    iptables.refuse_programs(f"*filter\n-A INPUT {rule}\nCOMMIT\n", Path("rules"))
 
 
 @pytest.mark.kernel

@@ -91,6 +91,35 @@ def test_what_packets_can_change_does_not_stay(device: Host, tmp_path: Path, rul
     assert not Loaded(device).reset()
 
 
+@pytest.mark.parametrize(
+    ("rule", "stays"),
+    [
+        ("-p tcp -m tcp --dport 22 -m conntrack --ctstate NEW -m comment --comment ssh -j ACCEPT", True),
+        ("-p tcp -m multiport --dports 80,443 -m mark --mark 1 -j LOG --log-prefix web", True),
+        ("-p udp -m udp --dport 53 -m addrtype --dst-type LOCAL -j REJECT", True),
+        ("-m limit --limit 3/minute -j ACCEPT", False),
+        ("-p tcp -m hashlimit --hashlimit-above 3/minute --hashlimit-mode srcip --hashlimit-name h -j DROP", False),
+        ("-m recent --set --name seen -j ACCEPT", False),
+        ("-m statistic --mode nth --every 2 --packet 0 -j DROP", False),
+        ("-m quota --quota 1000 -j ACCEPT", False),
+        ("-p tcp -m connlimit --connlimit-above 3 -j DROP", False),
+    ],
+)
+def test_of_iptables_the_same_is_known_by_the_names_of_extensions(
+    device: Host, tmp_path: Path, rule: str, stays: bool
+) -> None:
+    file = tmp_path / "rules.v4"
+    file.write_text(f"*filter\n:INPUT ACCEPT [7:420]\n[3:180] -A INPUT {rule}\nCOMMIT\n")
+    try:
+        ruleset = Ruleset.load(device, file)
+    except HarnessError as error:
+        pytest.skip(f"this kernel does not take it: {error}")
+    assert ruleset.may_stay()
+    loaded = Loaded(device)
+    can = tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 5)  # each of these rules has a counter
+    assert loaded.reset() is (stays and can)
+
+
 def test_counters_of_rules_are_reset_since_linux_6_5(device: Host, tmp_path: Path) -> None:
     load(device, tmp_path, "tcp dport 22 counter packets 7 bytes 420 accept; counter packets 2 bytes 80")
     loaded = Loaded(device)
