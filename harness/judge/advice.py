@@ -13,13 +13,15 @@ from harness.judge.diagnoses import answers, bypass, chains, environment, helper
 from harness.judge.evidence import Evidence
 from harness.judge.unmet import place, rule_status
 from harness.model.mismatch import Mismatch
-from harness.model.observation import ObservedPacket, Rule
+from harness.model.observation import Delivery, ObservedPacket, Rule
 from harness.packets.headers import fields, framed
+from harness.packets.resolving import asked
 from harness.reading.drops import explain
 from harness.reading.path import hops_on
 
 if TYPE_CHECKING:
     from harness.topology.network import Network
+    from harness.topology.parts import Address
 
 _INTERFACE = re.compile(r"""\biif(?:name)?\s+"?(?P<name>[^\s"{!=@]+)"?""")
 
@@ -37,7 +39,7 @@ def advise(evidence: Evidence) -> Iterator[str]:
     yield from causes
     if expected := evidence.expected:
         yield from _other_interface(expected, packet, evidence.device)
-    yield from evidence.observation.unresolved or drops or _dropped(packet, evidence.network)
+    yield from evidence.observation.unresolved or drops or _dropped(packet, evidence)
 
 
 DIAGNOSES: Sequence[Callable[[Evidence], Iterator[str]]] = (
@@ -118,12 +120,25 @@ def _other_interface(expected: Rule, packet: ObservedPacket, device: str) -> Ite
             yield f"the expected rule asks for the interface {interface['name']}, and the packet came in by {entered}"
 
 
-def _dropped(packet: ObservedPacket, network: Network | None) -> Iterator[str]:
+def _dropped(packet: ObservedPacket, evidence: Evidence) -> Iterator[str]:
     """What the kernel's reason for the drop means."""
-    if packet.drop and network and (nobody := _missing(packet, network)):
+    network = evidence.network
+    if packet.drop and network and (hop := _unanswered(packet, evidence.observation.replies, network)):
+        cause = f"no host of the lab has {hop}, for which {packet.drop.host} asked"
+        yield f"{cause}: correct the route, or the address to which the packet is translated"
+    elif packet.drop and network and (nobody := _missing(packet, network)):
         yield f"check the destination: no host of the lab has {nobody}"
     elif packet.drop and (advice := explain(packet.drop.function, packet.drop.reason).advice):
         yield advice
+
+
+def _unanswered(packet: ObservedPacket, answers: Iterable[Delivery], network: Network) -> Address | None:
+    """The next hop that no host has, if it is not where ``packet`` was sent, and the kernel gave up resolving it."""
+    if not packet.drop or packet.drop.reason != "NEIGH_FAILED":
+        return None
+    asked_for = (asked(one.frame) for one in answers if one.frame)
+    nobody = (one for one in asked_for if one and not network.owner(one))
+    return next((one for one in nobody if str(one) != fields(packet.frame).get("dst")), None)
 
 
 def _missing(packet: ObservedPacket, network: Network) -> str:

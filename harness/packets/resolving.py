@@ -69,6 +69,17 @@ def kind(frame: bytes, address: Address) -> Kind | None:
     return found if asked == address.packed else None
 
 
+def asked(frame: bytes) -> Address | None:
+    """The address whose owner ``frame`` asks for; None for one that is no question, or cut short."""
+    network = frame[ETHERNET:]
+    if kind_of_headers(network, network[_IPV6:]) is not Kind.QUESTION:
+        return None
+    if network[:4] == ARP_IP:
+        return IPv4Address(network[24:28]) if len(network) >= 28 else None
+    target = network[_IPV6 + 8 : _IPV6 + 24]
+    return IPv6Address(target) if len(target) == 16 else None
+
+
 def kind_of_headers(network: bytes, transport: bytes) -> Kind | None:
     """What a packet is by its headers; None for one that resolves nothing."""
     if network[:4] == ARP_IP:

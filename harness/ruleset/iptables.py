@@ -29,8 +29,9 @@ _NO_SET = re.compile(r"\bSet \S+ doesn't exist|Can't open socket to ipset")
 _LINE = re.compile(r"\bline:? (\d+)")
 _WORD = re.compile(r"""[^\s"]*"(?:\\.|[^"\\])*"|[^\s"]+""")
 """A word of iptables-restore: a quoted part ends it (add_argv in iptables/xshared.c)."""
-_PROGRAM = re.compile(r"--mo(?:d(?:p\w*)?)?(?![\w-])|-\w*M")
-"""``--modprobe``, shortened or not, and ``-M``, alone or behind other letters; as iptables-save writes neither."""
+_PROGRAM = re.compile(r"--mo(?:d(?:p\w*)?)?(?![\w-])|-[46Vbfnvx]*M")
+"""``--modprobe``, shortened or not, and ``-M``, alone or behind letters without an argument (OPTSTRING_COMMON in
+iptables/xshared.h); iptables-save writes neither."""
 _IPV6_NAME = re.compile(r"v6|ip6")
 _IPV6_TEXT = re.compile(r"\bicmpv6\b|\bipv6-icmp\b|(?:^|\s)-[sd] [0-9A-Fa-f]*:")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,7 @@ from harness.judge.advice import PAGE, advise, symptom
 from harness.judge.evidence import Evidence
 from harness.model.mismatch import Mismatch
 from harness.model.observation import Delivery, Drop, ObservedPacket, Rule
+from harness.packets.resolving import pair
 from harness.reading.decision import outcome
 from harness.scenario.models.expect import Expect
 from harness.topology.builtin import LABS
@@ -105,6 +107,26 @@ class TestDestination:
         earlier = msgspec.structs.replace(later, time=0)
         assert self.advice(changed(packet, steps=(earlier,))) == [f"{self.NOBODY}192.168.10.22"]
         assert self.advice(changed(packet, steps=(earlier,), deliveries=())) == [f"{self.NOBODY}192.168.10.21"]
+
+    @pytest.mark.parametrize(
+        ("target", "expected"),
+        [
+            ("10.0.2.99", "no host of the lab has 10.0.2.99, for which device asked"),
+            ("2001:db8:2::99", "no host of the lab has 2001:db8:2::99, for which device asked"),
+            ("192.168.10.20", f"{NOBODY}192.168.10.20"),
+            ("10.0.2.2", f"{NOBODY}192.168.10.20"),
+        ],
+    )
+    def test_a_next_hop_that_nobody_has(self, target: str, expected: str) -> None:
+        asking = ROUTER.hosts["device"].interfaces["lan0"]
+        question, answer = pair(asking, "02:00:00:00:00:03", ip_address(target), IPv6Address("2001:db8:2::1"))
+        drop = Drop(host="device", function="neigh_invalidate", reason="NEIGH_FAILED")
+        packet = changed(frame=frame(dst="192.168.10.20"), steps=(), deliveries=(), hops=(IN,), drop=drop)
+        replies = tuple(Delivery(time=5, host="server", device="eth0", frame=one) for one in (answer, question))
+        seen = msgspec.structs.replace(observation(packet), replies=replies)
+        wanted = msgspec.convert({"delivered": "server"}, Expect)
+        (said,) = advise(Evidence(wanted, outcome(packet, "device"), seen, packet, (), network=ROUTER))
+        assert said.startswith(expected)
 
     def test_over_ipv6(self) -> None:
         headers = frame("2001:db8:113::5", "2001:db8:99::9")[14:]

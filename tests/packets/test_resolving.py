@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 from scapy.layers import inet6, l2
 
-from harness.packets.resolving import Kind, kind, kind_of_headers, pair
+from harness.packets.resolving import Kind, asked, kind, kind_of_headers, pair
 from harness.topology.builtin import LABS
 from harness.topology.network import Network
 
@@ -42,6 +42,8 @@ def test_they_are_known_by_what_they_ask_for(address: IPv4Address | IPv6Address)
     assert [kind(frame, type(address)(int(address) + 1)) for frame in frames] == [None, None]
     for frame in frames:
         assert [kind(frame[:size], address) for size in (0, 14, 20, 30)] == [None] * 4
+    assert [asked(frame) for frame in frames] == [address, None]
+    assert [asked(frames[0][:size]) for size in (0, 14, 20, 30, 41)] == [None] * 5
 
 
 def test_other_packets_are_neither() -> None:

@@ -81,6 +81,7 @@ def test_no_program_of_a_stranger_is_run(option: str) -> None:
         '-m comment --comment "made by sync -M --modprobe" -j ACCEPT',
         "-m mac --mac-source 02:00:00:00:00:01 -m mark --mark 0x4000/0x4000 -j MARK --set-xmark 0x4000/0x4000",
         "-A KUBE-SEP-M -j MASQUERADE --random-fully",
+        "-iMGMT -jMARK --set-mark 1",
     ],
 )
 def test_what_runs_no_program_is_loaded(rule: str) -> None:
