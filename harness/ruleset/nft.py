@@ -19,7 +19,6 @@ from harness.lab.namespace import Namespace
 from harness.linux.netlink import Netlink, attributes
 from harness.linux.nfnetlink import HEADER, NETLINK_NETFILTER, NFT_MSG_GETRULE, number, string
 from harness.netfilter import family_name
-from harness.ruleset import newer_syntax
 from harness.ruleset.listing import ANONYMOUS, Handle
 from harness.ruleset.process import Child, LostError, Reach, Reply
 from harness.vm.nft import current
@@ -255,6 +254,8 @@ def complaint(refused: NftError, path: Path, shown: Path) -> ScenarioError:
 def complaint_at(refused: NftError, whole: Position, place: Callable[[Path, int, int], Position]) -> ScenarioError:
     """nft's error in one sentence, at the ``place`` of the file, line and column that it names, if any, else at the
     ``whole``."""
+    from harness.ruleset import keywords, newer_syntax  # a controller does without
+
     found = _MESSAGE.search(str(refused))
     if found is None or not int(found["line"]):
         said, *quoted = str(refused).splitlines()
@@ -276,6 +277,8 @@ def complaint_at(refused: NftError, whole: Position, place: Callable[[Path, int,
         remedy = "end the last line with a newline"
     elif newer := newer_syntax.read_by("\n".join(lines[1:2]), nft_version()):
         remedy = f"{nft_described()} is older than this syntax, which nft {newer[0]} reads: --nft-program {newer[1]}"
+    elif word := keywords.meant("\n".join(lines[1:2]), int(found["column"]), int(found["end"])):
+        remedy = f"'{word[0]}' is not a keyword of nft: did you mean '{word[1]}'?"
     elif found["text"].startswith(("syntax error", "invalid priority expression")):
         remedy = (
             f"{nft_described()} read it: check whether the syntax needs a later version, or whether a name in it is a "
