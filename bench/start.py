@@ -68,7 +68,7 @@ class Measured:
             stderr=subprocess.STDOUT if self._proof else None,
             text=True,
         )
-        if self._proof not in done.stdout or (done.returncode and not self._proof):
+        if self._proof not in done.stdout if self._proof else done.returncode:
             raise subprocess.CalledProcessError(done.returncode, self._command, done.stdout)
         return done.stdout
 

@@ -122,13 +122,15 @@ def _other_interface(expected: Rule, packet: ObservedPacket, device: str) -> Ite
 
 def _dropped(packet: ObservedPacket, evidence: Evidence) -> Iterator[str]:
     """What the kernel's reason for the drop means."""
-    network = evidence.network
-    if packet.drop and network and (hop := _unanswered(packet, evidence.observation.replies, network)):
-        cause = f"no host of the lab has {hop}, for which {packet.drop.host} asked"
+    drop, network = packet.drop, evidence.network
+    if not drop:
+        return
+    if network and (hop := _unanswered(packet, evidence.observation.replies, network)):
+        cause = f"no host of the lab has {hop}, for which {drop.host} asked"
         yield f"{cause}: correct the route, or the address to which the packet is translated"
-    elif packet.drop and network and (nobody := _missing(packet, network)):
+    elif network and (nobody := _missing(packet, network)):
         yield f"check the destination: no host of the lab has {nobody}"
-    elif packet.drop and (advice := explain(packet.drop.function, packet.drop.reason).advice):
+    elif advice := explain(drop.function, drop.reason).advice:
         yield advice
 
 

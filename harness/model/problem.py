@@ -91,12 +91,12 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
     return f"it can be {one_of(names)}" if names else ""
 
 
-def nearest(word: str, names: Iterable[str]) -> str:
-    """The nearest of ``names``; "" when none is near."""
+def nearest(word: str, names: Iterable[str], cutoff: float = 0.6) -> str:
+    """The nearest of ``names``; "" when none is near, by the ratio ``cutoff`` of :class:`difflib.SequenceMatcher`."""
     import difflib  # only for a mistake: an import costs much in the microVM
 
     by_lower = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=cutoff)
     return by_lower[near[0]] if near else ""
 
 

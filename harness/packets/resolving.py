@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from harness.packets.checksum import ones_sum
@@ -60,24 +60,23 @@ def pair(asking: Interface, mac: str, address: Address, source: IPv6Address | No
 
 def kind(frame: bytes, address: Address) -> Kind | None:
     """What ``frame`` is in the resolution of ``address``; None for any other frame."""
-    network = frame[ETHERNET:]
-    found = kind_of_headers(network, network[_IPV6:])
-    if network[:4] == ARP_IP:
-        asked = network[24:28] if found is Kind.QUESTION else network[14:18]
-    else:
-        asked = network[_IPV6 + 8 : _IPV6 + 24]
-    return found if asked == address.packed else None
+    found, about = _message(frame)
+    return found if about == address.packed else None
 
 
 def asked(frame: bytes) -> Address | None:
     """The address whose owner ``frame`` asks for; None for one that is no question, or cut short."""
+    found, about = _message(frame)
+    return ip_address(about) if found is Kind.QUESTION and len(about) in (4, 16) else None
+
+
+def _message(frame: bytes) -> tuple[Kind | None, bytes]:
+    """What ``frame`` is, and the address whose resolution it is about; None for one that resolves nothing."""
     network = frame[ETHERNET:]
-    if kind_of_headers(network, network[_IPV6:]) is not Kind.QUESTION:
-        return None
+    found = kind_of_headers(network, network[_IPV6:])
     if network[:4] == ARP_IP:
-        return IPv4Address(network[24:28]) if len(network) >= 28 else None
-    target = network[_IPV6 + 8 : _IPV6 + 24]
-    return IPv6Address(target) if len(target) == 16 else None
+        return found, network[24:28] if found is Kind.QUESTION else network[14:18]
+    return found, network[_IPV6 + 8 : _IPV6 + 24]
 
 
 def kind_of_headers(network: bytes, transport: bytes) -> Kind | None:

@@ -79,11 +79,15 @@ def restore(namespace: Namespace, text: str, shown: Path) -> None:
         )
 
 
+def words(line: str) -> list[str]:
+    """The words of a line, without quotation marks; none of a comment."""
+    return [] if line.startswith("#") else [word.replace('"', "") for word in _WORD.findall(line)]
+
+
 def refuse_programs(text: str, shown: Path) -> None:
     """A file is untrusted, and ``--modprobe`` names a program that iptables would run."""
     for number, line in enumerate(io.StringIO(text), 1):
-        words = [] if line.startswith("#") else [word.replace('"', "").lstrip("'") for word in _WORD.findall(line)]
-        if found := next(filter(None, map(_PROGRAM.match, words)), None):
+        if found := next(filter(None, (_PROGRAM.match(word.lstrip("'")) for word in words(line))), None):
             raise ScenarioError(
                 f"{found[0]} would run a program",
                 Position(str(shown), number),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from harness.model.problem import nearest
 from harness.nft_syntax import NAME
 
 KEYWORDS: Final = frozenset(
@@ -28,10 +29,7 @@ def meant(line: str, column: int, end: int) -> tuple[str, str] | None:
 
     It is the word there or the one before it; None if neither is near a keyword.
     """
-    import difflib  # only for a mistake: an import costs much in the microVM
-
     for word in (*re.findall(NAME, line[: column - 1])[-1:], *re.findall(NAME, line[column - 1 : end])[:1]):
-        near = difflib.get_close_matches(word, KEYWORDS, n=1, cutoff=NEAR)
-        if near and word not in KEYWORDS:
-            return word, near[0]
+        if word not in KEYWORDS and (near := nearest(word, KEYWORDS, NEAR)):
+            return word, near
     return None

@@ -8,7 +8,6 @@ targets of iptables are modules each: the kernel asks for ``xt_NAME``, ``ipt_NAM
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
@@ -100,10 +99,7 @@ def _of_save(path: Path, text: str) -> Iterator[Need]:
 
 def _named(line: str) -> Iterator[tuple[str, str]]:
     """The matches and targets of a line: the option and the name."""
-    try:
-        words = shlex.split(line)
-    except ValueError:  # a quotation mark without its partner, of which iptables will complain
-        words = line.split()
+    words = iptables.words(line)
     for word, following in zip(words, [*words[1:], ""], strict=True):
         if word.startswith("--"):
             option, equals, value = word.partition("=")
