@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -104,6 +104,16 @@ class BaseTracer:
         ``senders`` are the cookies (SO_COOKIE) of the sockets that inject, ``listeners`` those of the sockets that
         receive nf_tables' trace.
         """
+        keys = {"senders": map(U64.pack, senders), "namespaces": map(U32.pack, hosts)}
+        if "listeners" in self.known_by:
+            keys["listeners"] = map(U64.pack, listeners)
+        try:
+            yield self._start({name: tuple(packed) for name, packed in keys.items()})
+        finally:
+            self.stop()
+
+    def _start(self, keys: Mapping[str, Collection[bytes]]) -> TraceSession:
+        """Forget the packets of earlier recordings, and begin one with ``keys`` in the maps of these names."""
         self.stop()
         for name in (*self.known_by, "chains"):
             self.maps[name].clear()
@@ -111,20 +121,16 @@ class BaseTracer:
             self.maps["alive"].clear()
             self._cleared += left
         self.ring.read()
-        try:
-            for cookie in senders:
-                self.maps["senders"][U64.pack(cookie)] = U32.pack(1)
-            for inum in hosts:
-                self.maps["namespaces"][U32.pack(inum)] = U32.pack(1)
-            self._prepare(listeners)
-            watch = TraceSession(self)
-            self._record(Scope.LAB)
-            yield watch
-        finally:
-            self.stop()
+        for name, packed in keys.items():
+            for key in packed:
+                self.maps[name][key] = U32.pack(1)
+        self._prepare()
+        session = TraceSession(self)
+        self._record(Scope.LAB)
+        return session
 
-    def _prepare(self, listeners: Iterable[int]) -> None:
-        """Get ready for the next recording; ``listeners`` identify evaluations where packets do not."""
+    def _prepare(self) -> None:
+        """Get ready to count what is lost in the next recording."""
 
     def stop(self) -> None:
         """Stop recording. What is known of packets is forgotten when the next recording begins."""

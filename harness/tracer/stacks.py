@@ -13,9 +13,10 @@ others on the machine have too: whose it is must be guessed there from what else
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import dropwhile, takewhile
 from typing import Final, NamedTuple, cast
@@ -29,6 +30,7 @@ from harness.tracer.contract import TAKEOVERS
 from harness.tracer.discover import Function
 from harness.tracer.events import Event, EventKind, Record, StackEvent
 from harness.tracer.kernel_cache import KernelCache
+from harness.tracer.session import TraceSession
 from harness.tracer.traits import NOTIFY
 
 PASSED_ON: Final = ("net_dev_queue", "net_dev_start_xmit", "netif_rx", "icmp_send")
@@ -89,10 +91,6 @@ class Stacks(BaseTracer):
     engine_name = engines.TRACEPOINTS
     _surveyed: tuple[Function, ...] = ()
     _traced: frozenset[str] = frozenset()
-    _slots: tuple[int, ...] = ()
-    """Where the map ``takeovers`` counts runs that were taken over in this recording, and when it was stopped."""
-    _taken_before = _slots_before = 0
-    """What was taken over in earlier recordings, and what was counted in the slots before this one."""
 
     def __init__(self, kept: KernelCache, *, ring_bytes: int = program.RING_BYTES) -> None:
         """Raises :class:`Unsupported` when the kernel refuses to attach to tracepoints."""
@@ -110,7 +108,7 @@ class Stacks(BaseTracer):
                 super().__init__(kept.survey, loaded, undo, ring_bytes, events.Shape.VISITS)
                 attached = [self._attach(undo, "on_tracepoint", name) for name in PASSED_ON]
                 attached += [self._attach(undo, name, name) for name in (*ENDS, *SPECIAL)]
-                self._takeovers = undo.enter_context(loaded.maps["takeovers"].memory())
+                self._takeovers = _Takeovers(undo.enter_context(loaded.maps["takeovers"].memory()))
                 self.knows_listeners = self._attach(undo, "on_message", MESSAGES)
                 """Whether an evaluation is identified by the socket that receives its trace message, or guessed."""
                 if not self.knows_listeners:
@@ -138,13 +136,17 @@ class Stacks(BaseTracer):
                 return False
         return True
 
-    def _prepare(self, listeners: Iterable[int]) -> None:
-        for cookie in listeners:
-            self.maps["listeners"][U64.pack(cookie)] = U32.pack(1)
-        # What an earlier recording takes over from here on is not counted: its skip came before this recording.
-        self._taken_before = self._taken_over()
-        self._slots = tuple((self._recordings + ahead) % TAKEOVERS for ahead in (1, 2))
-        self._slots_before = self._counted_in_slots()
+    def _start(self, keys: Mapping[str, Collection[bytes]]) -> TraceSession:
+        """See :class:`BaseTracer`. It is begun anew where a run announced before it was skipped and taken over while it
+        began: that would be a skip of this recording, and taken over in none.
+        """
+        while True:
+            session = super()._start(keys)
+            if not self._takeovers.strayed():
+                return session
+
+    def _prepare(self) -> None:
+        self._takeovers.begin(self._recordings + 1)
 
     def missed(self) -> int:
         """Number of runs of the programs that the kernel skipped and no other took over, except those of :data:`ENDS`.
@@ -154,9 +156,12 @@ class Stacks(BaseTracer):
         (bpf/tracepoints.c). Skipping the end of a packet loses nothing of what is recorded of it: it is only waited
         for longer, and its address is forgotten when it is allocated again.
         """
-        # In this order: the kernel counts a run as skipped before it is taken over. What happens in between is lost.
-        taken_over = self._taken_over()
-        return self.skipped() - taken_over
+        while True:
+            # In this order: the kernel counts a run as skipped before it is taken over.
+            taken_over = self._takeovers.count()
+            skipped = self.skipped()
+            if self._takeovers.count() == taken_over:
+                return skipped - taken_over
 
     def skipped(self) -> int:
         """Number of runs of the programs that the kernel skipped, taken over or not, except those of :data:`ENDS`."""
@@ -165,12 +170,6 @@ class Stacks(BaseTracer):
             for name, descriptor in self.loaded.programs.items()
             if name not in ENDS and not name.endswith((BEFORE, AFTER))
         )
-
-    def _taken_over(self) -> int:
-        return self._taken_before + self._counted_in_slots() - self._slots_before
-
-    def _counted_in_slots(self) -> int:
-        return sum(int(U64.unpack_from(self._takeovers, U64.size * slot)[0]) for slot in self._slots)
 
     def arm(self, named: Collection[str] = ()) -> None:
         """Load the names of the functions of the kernel and of the loaded modules."""
@@ -195,6 +194,40 @@ class Stacks(BaseTracer):
     def bare(self, records: list[Record]) -> list[Event]:
         """See :class:`BaseTracer`."""
         return [visit.event for visit in cast("list[StackEvent]", records)]
+
+
+class _Takeovers:
+    """Runs that were skipped and taken over, each counted for the recording in which it was announced."""
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        """``memory`` is that of the map ``takeovers``, a count for each recording."""
+        self._memory = memory
+        self._earlier = 0
+        """What was counted for earlier recordings, until :meth:`begin`."""
+        self._own: tuple[int, ...] = ()
+        self._previous: tuple[int, ...] = ()
+        """Numbers for which the runs of this recording are counted, and the two before them."""
+        self._own_before = self._previous_before = 0
+
+    def begin(self, number: int) -> None:
+        """Count for the recording ``number``, which is to begin, and for the time after it, which has the next one.
+
+        What is taken over for an earlier one from here on is not counted: its skip came before this recording.
+        """
+        self._earlier = self.count()
+        self._own, self._previous = (number, number + 1), (number - 2, number - 1)
+        self._own_before, self._previous_before = self._of(self._own), self._of(self._previous)
+
+    def count(self) -> int:
+        """How many runs were taken over, those for earlier recordings included as far as they were counted."""
+        return self._earlier + self._of(self._own) - self._own_before
+
+    def strayed(self) -> bool:
+        """Whether a run that was announced before the recording was taken over since :meth:`begin`."""
+        return self._of(self._previous) != self._previous_before
+
+    def _of(self, numbers: Iterable[int]) -> int:
+        return sum(int(U64.unpack_from(self._memory, number % TAKEOVERS * U64.size)[0]) for number in numbers)
 
 
 class _Chain(NamedTuple):

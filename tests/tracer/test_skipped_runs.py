@@ -26,9 +26,11 @@ from harness.linux import bpf, features
 from harness.reading.decision import outcome
 from harness.scenario.case import Case
 from harness.scenario.load import load
+from harness.tracer.contract import Scope
 from harness.tracer.kernel_cache import KernelCache
 from harness.tracer.program import LoadedProgram
 from harness.tracer.stacks import AFTER, BEFORE, Stacks
+from harness.wait import wait_until
 
 CLONE_NEWNET: Final = 0x40000000
 SO_MAX_PACING_RATE: Final = 47
@@ -160,6 +162,32 @@ def test_a_skipped_run_that_is_not_made_up_for_is_lost(
         else:
             pytest.fail("nothing was skipped")
     os.close(idle)
+
+
+@pytest.mark.parametrize("moment", ["_record", "skipped"])
+def test_a_process_that_is_kept_from_counting_loses_nothing(
+    interrupts: None, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs are skipped and made up for between its readings of the two: when a recording begins, and when it ends."""
+    known, paused = getattr(Stacks, moment), False
+    count = Stacks.skipped
+
+    def later(tracer: Stacks, *arguments: object) -> object:
+        nonlocal paused
+        if not paused and arguments != (Scope.OFF,):
+            paused, before = True, count(tracer)
+            wait_until(lambda: count(tracer) > before + 1, 5, "runs to be skipped")
+        return known(tracer, *arguments)
+
+    monkeypatch.setattr(Stacks, moment, later)
+    with Stacks(KernelCache(cache_dir())) as tracer:
+        for _ in range(20):
+            if moment == "_record":
+                paused = False
+            with tracer.watch(hosts=(1,), senders=()) as watch:
+                paused = paused and moment == "_record"
+                assert watch.finish().loss.total == 0
+            assert paused
 
 
 def test_never_is_more_made_up_for_than_was_skipped(interrupts: None) -> None:
