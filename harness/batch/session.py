@@ -37,7 +37,7 @@ from harness.batch.messages import (
 )
 from harness.errors import HarnessError, shortage_in
 from harness.generate.facts import Facts
-from harness.text import escape, last_sentence
+from harness.text import escape
 from harness.vm import nft, placement, privileged
 
 if TYPE_CHECKING:
@@ -169,9 +169,11 @@ class BatchSession:
                 raise HarnessError(why)
             with suppress(msgspec.MsgspecError):
                 yield decoder.decode(line)
+        from harness.vm.microvm import complaint
+
         self._program.wait()
         self._complaints.seek(0)
-        said = last_sentence(self._complaints.read().decode(errors="replace"))
+        said = complaint(self._complaints.read().decode(errors="replace"))
         short = shortage_in(said)
         remedy = short.remedy if short else ""
         raise HarnessError(f"the session that measures packets ended early: {escape(said)}", remedy=remedy)

@@ -52,7 +52,7 @@ def look(paths: Sequence[Path], kernel: str) -> Facts:
     if os.geteuid() == 0:
         with suppress(HarnessError):  # this kernel may lack what the ruleset needs: then the guest decides
             return load(*paths)
-    from harness.vm.microvm import wrapper
+    from harness.vm.microvm import NO_STATUS, complaint, wrapper
 
     command = [*wrapper(), "--kernel", kernel, "-m", __name__, *map(str, paths)]
     ending.check()
@@ -60,7 +60,8 @@ def look(paths: Sequence[Path], kernel: str) -> Facts:
     try:
         return msgspec.json.decode(ran.stdout, type=Facts)
     except msgspec.MsgspecError:
-        raise HarnessError(ran.stderr.decode(errors="replace").strip() or f"{paths[0]} could not be loaded") from None
+        printed, unknown = ran.stderr.decode(errors="replace").strip(), f"{paths[0]} could not be loaded"
+        raise HarnessError(complaint(printed) if ran.returncode == NO_STATUS else printed or unknown) from None
 
 
 def load(*paths: Path) -> Facts:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -126,3 +127,9 @@ def text(fd: int) -> str:
     """What a console's file holds."""
     content = os.pread(fd, os.fstat(fd).st_size, 0).decode(errors="replace")
     return content.replace("\r", "").replace("\0", "")
+
+
+def panic(fd: int) -> str:
+    """Why the kernel panicked, from a console's file; "" where it did not (panic() in kernel/panic.c)."""
+    found = re.search(r"Kernel panic - not syncing: (.*)", text(fd))
+    return f"kernel panic, {found[1]}" if found else ""

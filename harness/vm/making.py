@@ -167,7 +167,7 @@ def _learn(image: Image, accelerator: str) -> None:
         command += ["--output", f"{learned.PORT}:{sent}", "-m", "harness.warm.learning"]
         process = subprocess.run(command, pass_fds=[sent], stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if process.returncode:
-            raise HarnessError(f"the guest could not be prepared: {last_sentence(process.stderr)}")
+            raise HarnessError(f"the guest could not be prepared: {microvm.complaint(process.stderr)}")
         learned.keep(sent, image.release)
     finally:
         os.close(sent)
@@ -291,5 +291,5 @@ def _said(ports: Iterable[socket.socket], console: int) -> str:
         port.settimeout(1)
         with suppress(OSError):
             texts.append(port.recv(1 << 16).decode(errors="replace"))
-    sentences = (last_sentence(text, "") for text in (*texts, machine.text(console)))
-    return next(filter(None, sentences), "it printed nothing")
+    sentences = (*(last_sentence(text, "") for text in texts), machine.panic(console))
+    return next(filter(None, sentences), "") or last_sentence(machine.text(console))

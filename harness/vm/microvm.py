@@ -43,7 +43,7 @@ import msgspec
 from harness import ending
 from harness.errors import KILLED, BrokenMeasurement, HarnessError, Unsupported
 from harness.linux import modules
-from harness.text import escape
+from harness.text import escape, last_sentence
 from harness.vm import images, initramfs, machine, nft, placement, preload, template
 from harness.vm.accelerator import accelerator
 from harness.vm.kernel_image import Image
@@ -69,6 +69,9 @@ ENDING_S = 1.0
 
 NO_STATUS = 125
 """Our exit status when the guest's program has none, as with env(1)."""
+
+PREFIX = "nft-harness: "
+"""What begins each line of the wrapper's own: the console, and at last the reason why the program has no status."""
 
 MEMORY = 2048
 """MiB; the host gives what is touched, about 400 MiB for a scenario run."""
@@ -96,6 +99,11 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 }
 """Of the command line: what :func:`run` takes, where the console's text shall go, with which process we end, and the
 nft that reads rulesets: its folder, or :func:`harness.vm.images.nft_called`."""
+
+
+def complaint(printed: str, otherwise: str = "it printed nothing") -> str:
+    """Why a program in a guest has ended, from what it and its wrapper have ``printed``, or ``otherwise``."""
+    return last_sentence(printed, otherwise).removeprefix(PREFIX)
 
 
 def wrapper() -> list[str]:
@@ -272,8 +280,8 @@ def _attempt(start: _Start, *, console: int, deadline: float, silence: float, un
     if unwanted.is_set():
         return 0
     if isinstance(status, HarnessError):
-        if panic := re.search(r"Kernel panic - not syncing: (.*)", machine.text(console)):
-            status.sentence += f": kernel panic, {panic[1]}"
+        if panic := machine.panic(console):
+            status.sentence += f": {panic}"
         raise status
     return status
 
@@ -394,7 +402,7 @@ def main(arguments: Sequence[str]) -> int:
         )
     except HarnessError as error:
         shown = [] if options.console else machine.text(console).splitlines()
-        sys.stderr.write("".join(f"nft-harness: {escape(line)}\n" for line in [str(error), *shown]))
+        sys.stderr.write("".join(f"{PREFIX}{escape(line)}\n" for line in [*shown, str(error)]))
         return NO_STATUS
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
