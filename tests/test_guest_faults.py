@@ -142,10 +142,8 @@ TRIALS = tuple((fault, name) for fault in ("panics", "hangs") for name in COMMAN
 
 
 @pytest.mark.soak
-def test_a_guest_that_fails_breaks_the_measurement_and_leaves_nothing(soak: Soak, tmp_path: Path) -> None:
+def test_a_guest_that_fails_breaks_the_measurement_and_leaves_nothing(soak: Soak, kernel: str, tmp_path: Path) -> None:
     """The short form is one run whose guest panics: it takes a minute to notice that one hangs."""
-    if shutil.which("qemu-system-x86_64") is None or images.find(KERNEL) is None:
-        pytest.skip("QEMU or its kernel is not here")
     chance = random.Random(seed := random.randrange(1 << 32))
 
     def once(number: int, after_s: float) -> tuple[str, str]:
