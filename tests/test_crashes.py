@@ -19,35 +19,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import pytest
 
 from harness.cache import cache_dir
-from harness.model import layers, result
-from harness.scenario.load import load_all
 from harness.vm import debian, images
 from harness.vm.port import in_guest
 from harness.wait import wait_until
 from tests.bpf_objects import BPF_MAP_GET_NEXT_ID, BPF_PROG_GET_NEXT_ID, identifiers
 from tests.memory import with_memory
-from tests.trials import HARNESS, SENDS, files, left_by, trial, wrong_with
+from tests.trials import HARNESS, RULESET, SENDS, files, left_by, make_project, torn, trial, wrong_with
 from tests.vm.archive import Archive
 
 if TYPE_CHECKING:
     from conftest import Soak
 
-RULESET = """table inet t {
-	chain f {
-		type filter hook forward priority 0; policy drop;
-		tcp dport { 80, 443 } accept
-		udp dport 53 accept
-	}
-}
-"""
-SCENARIO = (
-    "  - {{name: {name}, send: {{from: client, to: server, tcp: {{dport: {port}}}}}, expect: {{verdict: {verdict}}}}}\n"
-)
-BEGUN = "lab: router\nruleset: ../t.nft\nscenarios:\n"
 TRACER = ("--nft-tracer", "tracepoints")
 PYTEST = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--nft-kernel", "host", *TRACER, "-n", "0")
 COMMANDS: dict[str, tuple[str, ...]] = {
@@ -59,34 +44,6 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 }
 SPANS_S = (0.5, 1.5, 4.0)
 """An instant lies within one of these, each as often as the others: imports, the beginning and the work itself."""
-
-
-def make_project(folder: Path) -> Path:
-    """A project with two rulesets, and scenarios of which one is to be recorded anew."""
-    (folder / "scenarios").mkdir(parents=True)
-    (folder / "t.nft").write_text(RULESET)
-    (folder / "u.nft").write_text(RULESET.replace("443", "8443"))
-    lines = [SCENARIO.format(name=f"s{port}", port=port, verdict="accept") for port in (80, 443, 22)]
-    (folder / "scenarios/t.yaml").write_text(BEGUN + "".join(lines))
-    (folder / "pytest.ini").write_text("[pytest]\n")
-    return folder
-
-
-def torn(project: Path) -> str:
-    """What of the files of a ``project`` is neither as it was nor whole; "" where all are."""
-    for file in sorted((project / "scenarios").glob("*.yaml")):
-        loaded = load_all(file, layers=layers.NAMES)
-        if loaded.errors or not loaded.cases:
-            return f"{file.name}: {loaded.errors}\n{file.read_text()}"
-    if len(load_all(project / "scenarios/t.yaml").cases) != 3:
-        return "t.yaml has lost scenarios"
-    for file in (project / "results").glob(f"*{result.SUFFIX}"):
-        result.decode(file.read_bytes(), file.name)
-    if (page := project / "r.html").exists() and not page.read_text().rstrip().endswith("</html>"):
-        return "r.html has no end"
-    if (log := project / "r.sarif").exists():
-        msgspec.json.decode(log.read_bytes())
-    return ""
 
 
 @pytest.mark.soak

@@ -25,8 +25,7 @@ import pytest
 
 from harness.vm import images
 from harness.wait import TimedOut, wait_until
-from tests.test_crashes import make_project, torn
-from tests.trials import HARNESS, MARK, alive, files
+from tests.trials import HARNESS, MARK, alive, files, make_project, torn
 
 if TYPE_CHECKING:
     from conftest import Soak

@@ -19,7 +19,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from harness.ending import IMPORTS
+from harness.model import layers, result
+from harness.scenario.load import load_all
 
 DEADLINE_S = 60.0
 """From the signal to the end of the command; a quiet machine needs less than one."""
@@ -31,6 +35,19 @@ MARK = "NFT_INTERRUPT_TRIAL"
 HARNESS = [sys.executable, "-m", "harness.cli"]
 OURS = re.compile(r'/harness/[\w/]+\.py", line \d+, in (?!<module>)')
 """Line of a traceback: a function of this project ran."""
+
+RULESET = """table inet t {
+	chain f {
+		type filter hook forward priority 0; policy drop;
+		tcp dport { 80, 443 } accept
+		udp dport 53 accept
+	}
+}
+"""
+SCENARIO = (
+    "  - {{name: {name}, send: {{from: client, to: server, tcp: {{dport: {port}}}}}, expect: {{verdict: {verdict}}}}}\n"
+)
+BEGUN = "lab: router\nruleset: ../t.nft\nscenarios:\n"
 
 STATUSES = {"Ctrl-C": (130, 2, -2), "SIGINT": (130, 2, -2), "SIGTERM": (143, -15)}
 """Exit statuses of those that a signal has ended; 2 is pytest's."""
@@ -195,3 +212,31 @@ def left_by(one: Trial, way: str) -> tuple[str, ...]:
 def wrong_with(one: Trial, way: str) -> str:
     """What is wrong with a trial."""
     return one._replace(left=left_by(one, way)).wrong({*KILLED[way], 0, 1, 6})
+
+
+def make_project(folder: Path) -> Path:
+    """A project with two rulesets, and scenarios of which one is to be recorded anew."""
+    (folder / "scenarios").mkdir(parents=True)
+    (folder / "t.nft").write_text(RULESET)
+    (folder / "u.nft").write_text(RULESET.replace("443", "8443"))
+    lines = [SCENARIO.format(name=f"s{port}", port=port, verdict="accept") for port in (80, 443, 22)]
+    (folder / "scenarios/t.yaml").write_text(BEGUN + "".join(lines))
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    return folder
+
+
+def torn(project: Path) -> str:
+    """What of the files of a ``project`` is neither as it was nor whole; "" where all are."""
+    for file in sorted((project / "scenarios").glob("*.yaml")):
+        loaded = load_all(file, layers=layers.NAMES)
+        if loaded.errors or not loaded.cases:
+            return f"{file.name}: {loaded.errors}\n{file.read_text()}"
+    if len(load_all(project / "scenarios/t.yaml").cases) != 3:
+        return "t.yaml has lost scenarios"
+    for file in (project / "results").glob(f"*{result.SUFFIX}"):
+        result.decode(file.read_bytes(), file.name)
+    if (page := project / "r.html").exists() and not page.read_text().rstrip().endswith("</html>"):
+        return "r.html has no end"
+    if (log := project / "r.sarif").exists():
+        msgspec.json.decode(log.read_bytes())
+    return ""

@@ -16,13 +16,16 @@ from collections.abc import Callable, Sequence
 from harness import __version__
 from harness.ending import in_order, interrupts_deferred
 
-with interrupts_deferred():
-    from harness.cli import machine, rulesets, scenarios, shells, twins
-    from harness.cli.examples import EXAMPLES
-    from harness.cli.statuses import BUG, UNABLE
-    from harness.errors import HarnessError, shortage
-    from harness.programs import NotRunnable
-    from harness.text import say
+try:
+    with interrupts_deferred():
+        from harness.cli import machine, rulesets, scenarios, shells, twins
+        from harness.cli.examples import EXAMPLES
+        from harness.cli.statuses import BUG, UNABLE
+        from harness.errors import HarnessError, shortage
+        from harness.programs import NotRunnable
+        from harness.text import say
+except KeyboardInterrupt:  # as in main(), which is not there yet
+    sys.exit(128 + signal.SIGINT)
 
 COMMANDS: tuple[Callable[[argparse.ArgumentParser], None], ...] = (
     rulesets.ask,
