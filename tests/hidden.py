@@ -2,7 +2,7 @@
 
 A mainline kernel has none. Some providers' kernels have: while such a process runs, a packet that an interrupt brings
 to that CPU is seen by no program (docs/reliability.md). They are found by sched_switch, which is called in the process
-that a CPU switches from: each process is switched to as often as from, give or take one::
+that a CPU switches from: any other process is switched from about as often as to::
 
     python -m tests.hidden --seconds 10     # as root
 
