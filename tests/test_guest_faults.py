@@ -13,19 +13,18 @@ import shutil
 import signal
 import subprocess
 import sys
-import uuid
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.vm import images
-from harness.wait import TimedOut, wait_until
-from tests.trials import HARNESS, MARK, alive, files, make_project, torn
+from harness.vm import images, template
+from harness.wait import wait_until
+from tests import trials
+from tests.trials import HARNESS, Trial, descendants, make_project, torn, trial
 
 if TYPE_CHECKING:
     from conftest import Soak
@@ -48,8 +47,11 @@ NOT_UP = "not up within"
 SPANS_S = (3.0, 12.0, 40.0)
 """An instant lies within one of these, each as often as the others, from when the guest starts."""
 AT_ONCE = 10
-DEADLINE_S = 200.0
-"""Of a command; a guest counts as hung after 60 s, and one that boots after 180 s."""
+PATIENCE_S = 200.0
+"""Until a command has ended; a guest counts as hung after 60 s, and one that boots after 180 s."""
+
+BOOTED = {template.HASH_SEED: "0"}
+"""Variables of the environment with which no template is made for a guest, as one would be on a trial's terminal."""
 
 PANICS = """
 import os, threading
@@ -66,83 +68,46 @@ if os.uname().release != {host!r} and os.uname().nodename != {name!r}:
 """What each Python imports when it starts (site(5), ``sitecustomize``): in a guest, and nowhere else, it panics."""
 
 
-class Trial(NamedTuple):
-    """What became of one."""
+def stop_machines(process: subprocess.Popen[bytes], _: int) -> None:
+    """Stop the QEMU of a command, as soon as it has one."""
 
-    status: int | None
-    """None when it had to be killed."""
-    met: bool
-    """Whether the fault came before the guest had ended."""
-    said: str
-    left: tuple[str, ...]
+    def machines() -> list[int]:
+        found = []
+        for pid in descendants(process.pid):
+            with suppress(OSError):
+                if "qemu-system" in Path(f"/proc/{pid}/cmdline").read_text():
+                    found.append(pid)
+        return found
 
-
-@contextmanager
-def command(name: str, project: Path, **variables: str) -> Iterator[tuple[subprocess.Popen[str], str, Path]]:
-    """The command ``name``, which runs; the mark of all that it starts, and its folder for temporary files."""
-    mark = uuid.uuid4().hex
-    (temporary := project.with_suffix(".temporary")).mkdir()
-    environment = {**os.environ, **variables, MARK: mark, "TMPDIR": str(temporary), "PYTEST_ADDOPTS": ""}
-    with (project / "said").open("w") as said:
-        process = subprocess.Popen(
-            COMMANDS[name], cwd=project, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said, text=True
-        )
-    try:
-        yield process, mark, temporary
-    finally:
-        for pid in alive(mark):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.wait()
-
-
-def ended(process: subprocess.Popen[str], mark: str, temporary: Path, *, met: bool) -> Trial:
-    status = None
-    with suppress(subprocess.TimeoutExpired):
-        status = process.wait(DEADLINE_S)
-    with suppress(TimedOut):
-        wait_until(lambda: not alive(mark), 20, "what the command started to end")
-    left = (*alive(mark).values(), *files(temporary))
-    return Trial(status, met, (temporary.with_suffix("") / "said").read_text(), left)
+    wait_until(lambda: process.poll() is not None or machines(), PATIENCE_S, "QEMU to run")
+    for pid in machines():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
 
 
 def hang(name: str, after_s: float, project: Path) -> Trial:
-    """Stop QEMU so many seconds after it has begun."""
-    with command(name, project) as (process, mark, temporary):
-        machines: list[int] = []
-
-        def runs() -> bool:
-            machines[:] = [pid for pid, line in alive(mark).items() if "qemu-system" in line]
-            return bool(machines) or process.poll() is not None
-
-        wait_until(runs, DEADLINE_S, "QEMU to run")
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(after_s)
-        runs()
-        for pid in machines:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP)
-        return ended(process, mark, temporary, met=bool(machines))
+    """The command ``name``, whose guest hangs after so many seconds."""
+    return trial(list(COMMANDS[name]), stop_machines, after_s, project, **BOOTED)
 
 
 def panic(name: str, after_s: float, project: Path) -> Trial:
-    """Have the guest panic so many seconds after its first Python has started."""
-    (hook := project.with_suffix(".hook")).mkdir()
+    """The command ``name``, whose guest panics so many seconds after its first Python has started."""
+    (hook := project / "hook").mkdir()
     (hook / "sitecustomize.py").write_text(PANICS.format(host=os.uname().release, name=os.uname().nodename))
-    with command(name, project, PYTHONPATH=str(hook), NFT_TRIAL_PANIC=str(after_s)) as (process, mark, temporary):
-        one = ended(process, mark, temporary, met=True)
-        return one._replace(met="kernel panic" in one.said)
+    within = {"PYTHONPATH": str(hook), "NFT_TRIAL_PANIC": str(after_s)}
+    return trial(list(COMMANDS[name]), lambda *_: None, 0, project, **BOOTED, **within)
 
 
-FAULTS = {"hangs": (hang, "hangs"), "panics": (panic, "kernel panic, sysrq triggered crash")}
-
-
+FAULTS = {"hangs": (hang, "the guest hangs"), "panics": (panic, "kernel panic, sysrq triggered crash")}
 TRIALS = tuple((fault, name) for fault in ("panics", "hangs") for name in COMMANDS)
 
 
 @pytest.mark.soak
-def test_a_guest_that_fails_breaks_the_measurement_and_leaves_nothing(soak: Soak, kernel: str, tmp_path: Path) -> None:
+def test_a_guest_that_fails_breaks_the_measurement_and_leaves_nothing(
+    soak: Soak, kernel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The short form is one run whose guest panics: it takes a minute to notice that one hangs."""
+    monkeypatch.setattr(trials, "DEADLINE_S", PATIENCE_S)
     chance = random.Random(seed := random.randrange(1 << 32))
 
     def once(number: int, after_s: float) -> tuple[str, str]:
@@ -151,11 +116,12 @@ def test_a_guest_that_fails_breaks_the_measurement_and_leaves_nothing(soak: Soak
         provoke, sentence = FAULTS[fault]
         project = make_project(tmp_path / str(number))
         one = provoke(name, after_s, project)
-        how = f"{fault}, {name}: {one.status}{'' if one.met else ', done before'}"
-        wrong = wrong_with(one, sentence) or torn(project)
-        for suffix in ("", ".temporary", ".hook"):
-            shutil.rmtree(project.with_suffix(suffix), ignore_errors=True)
-        return how, wrong and f"{fault} after {after_s:.2f} s, {how} (seed {seed}): {wrong}\n{one.said}"
+        said = any(text in one.output for text in (sentence, NOT_UP))
+        # Done before, or by another guest: one that is not up soon after it was restored is replaced by one that boots.
+        wrong = one.wrong(DONE | BROKEN if said else DONE) or torn(project)
+        shutil.rmtree(project)
+        how = f"{fault}, {name}: {one.status}{', which says so' if said else ''}"
+        return how, wrong and f"{how} (after {after_s:.2f} s, seed {seed}): {wrong}\n{one.output}"
 
     ends = Counter[str]()
     at_once = AT_ONCE if soak.seconds else 1
@@ -167,18 +133,3 @@ def test_a_guest_that_fails_breaks_the_measurement_and_leaves_nothing(soak: Soak
                 assert not wrong, wrong
                 ends[how] += 1
     print(f"{ends.total()} trials: {dict(sorted(ends.items()))}")
-
-
-def wrong_with(one: Trial, sentence: str) -> str:
-    """What must not be; "" for a good end."""
-    if one.status is None:
-        return f"did not end within {DEADLINE_S:g} s"
-    if one.left:
-        return f"left {', '.join(one.left)}"
-    if "Traceback" in one.said:
-        return "printed a traceback"
-    if one.status in DONE:  # one that is not up soon after it was restored is replaced by one that boots
-        return ""
-    if one.status not in BROKEN or not one.met:
-        return "ended with another status"
-    return "" if sentence in one.said or NOT_UP in one.said else f"does not say {sentence!r}"
