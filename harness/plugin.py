@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -354,4 +354,5 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if session := config.stash.get(SESSION, None):
         session.close()
     if deferring := config.stash.get(DEFERRING, None):
-        deferring.close()
+        with suppress(KeyboardInterrupt):  # deferred until all was done: there is nothing left to interrupt
+            deferring.close()

@@ -23,6 +23,7 @@ from harness.cli import main
 from harness.ending import check, exit_status, in_order, interruptible, interrupts_deferred
 from harness.errors import MORE_MEMORY, NO_MEMORY
 from harness.model.result import Result, encode
+from tests.trials import make_project
 
 HARNESS = [sys.executable, "-m", "harness.cli"]
 SCENARIO = """lab: router
@@ -132,6 +133,17 @@ def test_a_signal_is_128_and_its_number_and_nothing_is_left(
         assert signal.getsignal(number) is signal.SIG_DFL
     finally:
         signal.signal(number, before)
+
+
+def test_ctrl_c_that_was_deferred_until_pytest_ends_changes_nothing(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    (project / "conftest.py").write_text(
+        "import signal\nfrom harness import ending\ndef pytest_unconfigure(): ending._deferred.add(signal.SIGINT)\n"
+    )
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "3 tests collected" in done.stdout
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
