@@ -46,10 +46,6 @@ _Asked = SimpleQueue[tuple[Callable[[], Any], SimpleQueue[_Answer]] | None]
 """Functions to call, each with where to put the answer: one abandoned by an interrupted caller is nobody else's."""
 
 
-class _Life:
-    """What only a thread refers to: it is gone when the thread has ended, however it did."""
-
-
 class Namespace:
     """A new network namespace and the thread that is in it.
 
@@ -66,17 +62,19 @@ class Namespace:
         # Not a ThreadPoolExecutor, whose futures take a third of the time of a call: a lab takes twenty calls.
         self._asked: _Asked = SimpleQueue()
         self._closed = False
-        life = _Life()
-        self._life = weakref.ref(life)
+        # Only the thread refers to what it runs, and no frame of it: pytest keeps the traceback of what ends a thread.
+        run = partial(_serve, self._asked)
+        self._run = weakref.ref(run)
+        """Gone when the thread has ended, however it did."""
         # Nor a Thread: its start() waits for ever where the thread ends for want of memory before it runs anything.
         try:
-            _thread.start_new_thread(_serve, (self._asked, life))
+            _thread.start_new_thread(run, ())
         except RuntimeError:
             raise BrokenMeasurement(
                 "this process may not have another thread",
                 remedy="raise its limits of memory (ulimit -v) and of processes (ulimit -u), or those of its cgroup",
             ) from None
-        del life
+        del run
         try:
             self.fd: int = self.call(_leave)
             """An open descriptor of the namespace."""
@@ -112,7 +110,7 @@ class Namespace:
 
     def _answer(self, answered: SimpleQueue[_Answer]) -> _Answer:
         while True:
-            is_alive = self._life() is not None
+            is_alive = self._run() is not None
             with suppress(Empty):
                 return answered.get(timeout=LOOK_S if is_alive else 0)
             if not is_alive:
@@ -145,21 +143,22 @@ class Namespace:
             self._closed = True
             self._asked.put((self._resources.close, SimpleQueue()))
             self._asked.put(None)
-            if self._life() is None:  # nobody else will
+            if self._run() is None:  # nobody else will
                 self._resources.close()
 
 
-def _serve(asked: _Asked, _life: _Life) -> None:
+def _serve(asked: _Asked) -> None:
     """Call what is asked, one after the other, until that is None."""
     sys.settrace(threading.gettrace())  # coverage.py's, as in any thread
-    while (one := asked.get()) is not None:
-        function, answered = one
-        try:
-            answer = _Answer(function())
-        except BaseException as error:  # which the caller raises
-            answer = _Answer(error=error)
-        answered.put(answer)
-        del one, function, answered, answer  # what they hold may be the caller's to close
+    with suppress(MemoryError):  # for an answer: the caller sees that the thread has ended
+        while (one := asked.get()) is not None:
+            function, answered = one
+            try:
+                answer = _Answer(function())
+            except BaseException as error:  # which the caller raises
+                answer = _Answer(error=error)
+            answered.put(answer)
+            del one, function, answered, answer  # what they hold may be the caller's to close
 
 
 def _leave() -> int:

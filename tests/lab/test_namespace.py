@@ -154,6 +154,22 @@ def test_a_thread_that_ends_later_leaves_nothing_open() -> None:
         os.fstat(namespace.fd)
 
 
+@pytest.mark.parametrize("error", [MemoryError, SystemError])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_thread_that_ends_while_its_answer_is_waited_for_is_not_waited_for(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pytest keeps the traceback of what ends a thread, and with it the thread's frames."""
+
+    def short(*_: object, **__: object) -> None:
+        raise error
+
+    with Namespace("a") as namespace:
+        monkeypatch.setattr(harness.lab.namespace, "_Answer", short)
+        with pytest.raises(BrokenMeasurement, match="thread of the namespace a has ended: this process may not have"):
+            namespace.call(here)
+
+
 def test_a_call_that_takes_longer_than_a_look_at_the_thread_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness.lab.namespace, "LOOK_S", 0.001)
     with Namespace("a") as namespace:
