@@ -41,8 +41,8 @@ _PRINTED = {
     errno.ENFILE: re.compile(r"Too many open files in system"),
 }
 """What programs print that have too little of something."""
-_NO_FRAME = re.compile("returned NULL without setting an exception")
-"""What Python 3.11 says where it gets no memory to call a function."""
+_NO_FRAME = re.compile("returned NULL without setting an exception|error return without exception set")
+"""What Python 3.11 says where it gets no memory to call a function, or in its evaluation loop (Python/ceval.c)."""
 KILLED = "as the kernel ends a process when memory is short"
 """Why a process was killed that nobody here has killed."""
 

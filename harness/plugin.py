@@ -22,6 +22,7 @@ with interrupts_deferred():
     from harness.pytest_plugin.fixtures import nft_run as nft_run
     from harness.pytest_plugin.fixtures import nft_session_lab as nft_session_lab
     from harness.pytest_plugin.session import SESSION, Session
+    from harness.pytest_plugin.shortages import Shortages
     from harness.report import kinds
     from harness.scenario.files import take
     from harness.text import lines
@@ -178,7 +179,8 @@ def _configure(config: pytest.Config) -> None:
     elif distribute.DISTRIBUTION in config.stash and config.stash[distribute.DISTRIBUTION].chosen:
         companions.in_workers(config)
     config.stash[SESSION] = Session(config)
-    if selection.scenario_files(config).files:
+    has_scenarios = bool(selection.scenario_files(config).files)
+    if has_scenarios:
         config.stash[DEFERRING] = deferring = ExitStack()
         deferring.enter_context(interrupts_deferred())
     if not distribute.is_worker(config):
@@ -198,6 +200,8 @@ def _configure(config: pytest.Config) -> None:
             from harness.pytest_plugin.recording import RecordingPlugin
 
             config.pluginmanager.register(RecordingPlugin(), "nft-harness-recording")
+        if has_scenarios:  # last: around the others' hooks
+            config.pluginmanager.register(Shortages(config.stash[SESSION]), "nft-harness-shortages")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

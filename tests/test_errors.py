@@ -41,6 +41,7 @@ def test_an_error_travels_to_another_process_and_says_the_same(error: HarnessErr
     [
         (MemoryError(), f"{NO_MEMORY}; {MORE_MEMORY}"),
         (SystemError("<function f at 0x7> returned NULL without setting an exception"), f"{NO_MEMORY}; {MORE_MEMORY}"),
+        (SystemError("error return without exception set"), f"{NO_MEMORY}; {MORE_MEMORY}"),
         (SystemError("bad argument to internal function"), "None"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), f"{NO_MEMORY}; {MORE_MEMORY}"),
         (OSError(errno.EMFILE, "Too many open files", "t.nft"), "t.nft: this process may not open more files"),

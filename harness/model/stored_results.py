@@ -100,9 +100,10 @@ class StoredResults(Sequence[Result]):
         if ruleset is None:
             return None
         content = hashlib.sha256(msgspec.msgpack.encode(ruleset)).digest()
-        number = self._numbers.setdefault(content, len(self._rulesets))
-        if number == len(self._rulesets):
+        if (number := self._numbers.get(content)) is None:
+            number = len(self._rulesets)
             self._rulesets.append(ruleset)
+            self._numbers[content] = number  # last: memory may run out before
         return number
 
     def _write(self, data: bytes) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from harness.errors import HarnessError, Position
+from harness.errors import HarnessError, Position, shortage
 from harness.model import result
 from harness.model.stored_results import StoredResults
 from harness.pytest_plugin.selection import project
@@ -54,8 +55,9 @@ class Reports:
         self._broken += broken
         for file, sentence in getattr(report, "nft_notes", ()):
             self._notes.setdefault(file, {})[sentence] = None
-        for text in texts:
-            self._keep(result.with_texts(result.decode(text), self._folder, self._texts, self._project))
+        with self._breaking():
+            for text in texts:
+                self._results.add(result.with_texts(result.decode(text), self._folder, self._texts, self._project))
         if not texts and broken:
             self.missed(report)
         terminal = self._plugins.get_plugin("terminalreporter")
@@ -66,21 +68,19 @@ class Reports:
     def missed(self, report: pytest.TestReport) -> None:
         """Keep a test without an outcome of its own: its kernel crashed, or it never ran."""
         if kinds.wanted(self._options):
-            self._keep(_crashed(report))
-
-    def _keep(self, one: result.Result) -> None:
-        try:
-            self._results.add(one)
-        except HarnessError as error:
-            self._broken += 1
-            self._say(str(error), bad=True)
+            with self._breaking():
+                self._results.add(_crashed(report))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the requested reports; a broken run has an exit status of its own."""
         self._results.sort()
         for write in (self._store, *map(self._writer, kinds.asked(self._options)), self._annotate):
-            self._attempt(write)
-        if not self._attempt(self._cover) and session.exitstatus == pytest.ExitCode.OK:
+            with self._breaking():
+                write()
+        enough = True
+        with self._breaking():
+            enough = self._cover()
+        if not enough and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         ended = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
         if self._broken and session.exitstatus in ended:
@@ -99,43 +99,38 @@ class Reports:
             if bad or self._options.verbose >= 0:
                 terminalreporter.write_line(lines(f"nft-harness: {line}"), red=bad)
 
-    def _attempt(self, write: Callable[[], bool]) -> bool:
-        """Call ``write``; a report that can't be made breaks the run and leaves the others alone."""
+    @contextmanager
+    def _breaking(self) -> Iterator[None]:
+        """A result that can't be kept, or a report that can't be made, breaks the run and leaves the others alone."""
         try:
-            return write()
-        except HarnessError as error:
+            yield
+        except (HarnessError, OSError, MemoryError, SystemError) as error:
+            if (said := error if isinstance(error, HarnessError) else shortage(error)) is None:
+                raise
             self._broken += 1
-            self._say(str(error), bad=True)
-            return True
+            self._say(str(said), bad=True)
 
     def _say(self, line: str, *, bad: bool = False) -> None:
         """Have the summary say ``line``, once."""
         if (line, bad) not in self._said:
             self._said.append((line, bad))
 
-    def _store(self) -> bool:
+    def _store(self) -> None:
         if self._options.nft_results:
             result.store(self._results, folder := Path(self._options.nft_results))
             self._say(f"{len(self._results)} results are in {folder}")
-        return True
 
-    def _writer(self, asked: tuple[kinds.ReportKind, str]) -> Callable[[], bool]:
+    def _writer(self, asked: tuple[kinds.ReportKind, str]) -> Callable[[], None]:
         kind, path = asked
+        return lambda: self._say(kinds.write(kind, self._results, Path(path), self._folder))
 
-        def write() -> bool:
-            self._say(kinds.write(kind, self._results, Path(path), self._folder))
-            return True
-
-        return write
-
-    def _annotate(self) -> bool:
+    def _annotate(self) -> None:
         if self._options.nft_github == "yes":
             from harness.report import github
 
             # pytest-github-actions-annotate-failures knows of failed tests, and of no more.
             others = self._plugins.has_plugin("annotate_errors")
             self._annotations = list(github.commands(self._results, self._folder, failed=not others))
-        return True
 
     def _cover(self) -> bool:
         """Report rule coverage; whether there is enough of it."""

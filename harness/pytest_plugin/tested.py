@@ -126,7 +126,12 @@ class Tested:
             pytest.ExitCode.NO_TESTS_COLLECTED,
             pytest.ExitCode.INTERNAL_ERROR,
         )
-        why = "the session was stopped before it" if stopped else "no worker has run it"
+        if stopped:
+            why = "the session was stopped before it"
+        elif self._nodes:
+            why = "no worker has run it"
+        else:
+            why = "the session ended before it"
         if self._dead and not stopped:
             why = f"worker {', '.join(self._dead)} died before it"
         for place in range(len(self._distribution.places)):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, shortage
 
 if TYPE_CHECKING:
     from harness.model.result import Result
@@ -118,6 +118,10 @@ def write(kind: ReportKind, results: Sequence[Result], path: Path, folder: Path)
         kind.write(results, path, folder)
     except OSError as error:
         raise HarnessError(f"{kind.name} can't be written to {path}: {error.strerror or error}") from None
+    except (MemoryError, SystemError) as error:
+        if (short := shortage(error)) is None:
+            raise
+        raise HarnessError(f"{kind.name} can't be written to {path}: {short.sentence}", remedy=short.remedy) from None
     return f"{kind.name} is in {path}" if path.exists() else f"there is nothing to write to {path}"
 
 

@@ -1,0 +1,64 @@
+"""Memory, open files or disk space that run out outside of any scenario: a sentence, where pytest shows a traceback."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Generator
+
+import pytest
+
+from harness.errors import shortage
+from harness.pytest_plugin.session import Session
+
+RESERVE_BYTES = 16 << 20
+"""Address space, of which nothing is used, for the reports and the summary of a session that may not have more."""
+
+
+class Shortages:
+    """A plugin of pytest's for a session with scenarios that the user started, whoever's code runs short in it.
+
+    It is registered last, so that its hooks are around those of all others.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._reserve: mmap.mmap | None = mmap.mmap(-1, RESERVE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection(self) -> Generator[None, object, object]:
+        """Collect the tests."""
+        try:
+            return (yield)
+        except (OSError, MemoryError, SystemError) as error:
+            self._reserve = None
+            self._break(error)
+            raise
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
+        """Run the tests, or have workers run them."""
+        try:
+            return (yield)
+        except (OSError, MemoryError, SystemError) as error:
+            self._reserve = None
+            self._break(error)
+            raise
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self) -> Generator[None, object, object]:
+        """Write the reports and the summary. Of what is raised here pytest catches only its own ``exit``."""
+        self._reserve = None
+        try:
+            return (yield)
+        except (OSError, MemoryError, SystemError) as error:
+            if (short := shortage(error)) is None:
+                raise
+            from harness.pytest_plugin.reports import BROKEN
+
+            raise pytest.exit.Exception(f"nft-harness: {short}", BROKEN) from None
+
+    def _break(self, error: Exception) -> None:
+        """Break the run and end it as ``--maxfail`` does, if something runs short: any other exception pytest shows."""
+        if short := shortage(error):
+            self._session.broken.append(str(short))
+            raise pytest.Session.Failed(str(short)) from None
