@@ -112,8 +112,18 @@ def interrupts_deferred() -> Iterator[None]:
         yield
         _raise_deferred()
     finally:
-        if signal.getsignal(signal.SIGINT) is _interrupt:
+        if signal.getsignal(signal.SIGINT) in (_interrupt, _ignore):
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def ignore_an_interrupt() -> None:
+    """Within :func:`interrupts_deferred`, have the next Ctrl-C do nothing, because its work is complete."""
+    if signal.getsignal(signal.SIGINT) is _interrupt:
+        signal.signal(signal.SIGINT, _ignore)
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.ending import interrupts_deferred
+from harness.ending import ignore_an_interrupt, interrupts_deferred
 
 with interrupts_deferred():
     from harness import project
     from harness.errors import HarnessError, shortage
     from harness.numbers import MOST_BUFFER_KIB, percent, whole
     from harness.pytest_plugin import companions, distribute, fixtures, foreseen, items, selection
+    from harness.pytest_plugin.early_end import EarlyEnd
     from harness.pytest_plugin.fixtures import nft_lab as nft_lab
     from harness.pytest_plugin.fixtures import nft_module_lab as nft_module_lab
     from harness.pytest_plugin.fixtures import nft_run as nft_run
     from harness.pytest_plugin.fixtures import nft_session_lab as nft_session_lab
     from harness.pytest_plugin.session import SESSION, Session
-    from harness.pytest_plugin.shortages import Shortages
     from harness.report import kinds
     from harness.scenario.files import take
     from harness.text import lines
     from harness.tracer import engines
 
-DEFERRING = pytest.StashKey[ExitStack]()
-"""Within, Ctrl-C completes what must not be interrupted."""
 BELOW_ARGUMENTS = pytest.StashKey[dict[Path, bool]]()
 """Whether a folder is one of pytest's arguments, or in one."""
 
@@ -181,8 +179,9 @@ def _configure(config: pytest.Config) -> None:
     config.stash[SESSION] = Session(config)
     has_scenarios = bool(selection.scenario_files(config).files)
     if has_scenarios:
-        config.stash[DEFERRING] = deferring = ExitStack()
+        deferring = ExitStack()
         deferring.enter_context(interrupts_deferred())
+        config.add_cleanup(deferring.close)
     if not distribute.is_worker(config):
         from harness.pytest_plugin.reports import Reports
 
@@ -201,7 +200,7 @@ def _configure(config: pytest.Config) -> None:
 
             config.pluginmanager.register(RecordingPlugin(), "nft-harness-recording")
         if has_scenarios:  # last: around the others' hooks
-            config.pluginmanager.register(Shortages(config.stash[SESSION]), "nft-harness-shortages")
+            config.pluginmanager.register(EarlyEnd(config.stash[SESSION]), "nft-harness-early-end")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -353,10 +352,12 @@ def pytest_handlecrashitem(report: pytest.TestReport) -> None:
         vars(report).update(nft_broken=True, nft_kernel=distribution.release(distribution.place(node.gateway.id)))
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Close the session."""
-    if session := config.stash.get(SESSION, None):
-        session.close()
-    if deferring := config.stash.get(DEFERRING, None):
-        with suppress(KeyboardInterrupt):  # deferred until all was done: there is nothing left to interrupt
-            deferring.close()
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_unconfigure(config: pytest.Config) -> Generator[None, object, object]:
+    """Close the session. There is nothing left that Ctrl-C could interrupt."""
+    ignore_an_interrupt()
+    try:
+        return (yield)
+    finally:
+        if session := config.stash.get(SESSION, None):
+            session.close()

@@ -135,10 +135,11 @@ def test_a_signal_is_128_and_its_number_and_nothing_is_left(
         signal.signal(number, before)
 
 
-def test_ctrl_c_that_was_deferred_until_pytest_ends_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("comes", ["ending._deferred.add(signal.SIGINT)", "signal.raise_signal(signal.SIGINT)"])
+def test_ctrl_c_that_comes_when_pytest_is_done_changes_nothing(comes: str, tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
     (project / "conftest.py").write_text(
-        "import signal\nfrom harness import ending\ndef pytest_unconfigure(): ending._deferred.add(signal.SIGINT)\n"
+        f"import signal\nfrom harness import ending\ndef pytest_unconfigure(): {comes}\n"
     )
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Memory, open files and disk space that run out outside of any scenario."""
+"""Sessions that end early: Ctrl-C at the end, and memory, files or disk space that run out outside of any scenario."""
 
 from __future__ import annotations
 
@@ -155,3 +155,11 @@ def test_where_no_byte_is_left_the_reports_and_the_summary_are_written(project: 
     done.stdout.fnmatch_lines([f"nft-harness: {NO_MEMORY}"])
     done.assert_outcomes(passed=1, errors=1)
     done.stdout.fnmatch_lines(["nft-harness: html is in r.html"])
+
+
+@pytest.mark.parametrize("hook", ["pytest_sessionfinish", "pytest_terminal_summary"])
+def test_ctrl_c_while_reports_or_the_summary_are_written_is_no_traceback(hook: str, project: pytest.Pytester) -> None:
+    plugin = f"import signal\n\ndef {hook}():\n    signal.raise_signal(signal.SIGINT)\n"
+    done = run(project, plugin=plugin)
+    assert done.ret == pytest.ExitCode.INTERRUPTED
+    done.stderr.fnmatch_lines(["Exit: nft-harness: interrupted before the session was complete"])

@@ -1,4 +1,4 @@
-"""Memory, open files or disk space that run out outside of any scenario: a sentence, where pytest shows a traceback."""
+"""Sessions that end early, by Ctrl-C or for want of memory, files or disk space: a sentence instead of a traceback."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ RESERVE_BYTES = 16 << 20
 """Address space, of which nothing is used, for the reports and the summary of a session that may not have more."""
 
 
-class Shortages:
-    """A plugin of pytest's for a session with scenarios that the user started, whoever's code runs short in it.
+class EarlyEnd:
+    """A plugin of pytest's for a session with scenarios that the user started, whoever's code ends it.
 
     It is registered last, so that its hooks are around those of all others.
     """
@@ -50,6 +50,10 @@ class Shortages:
         self._reserve = None
         try:
             return (yield)
+        except KeyboardInterrupt:
+            raise pytest.exit.Exception(
+                "nft-harness: interrupted before the session was complete", pytest.ExitCode.INTERRUPTED
+            ) from None
         except (OSError, MemoryError, SystemError) as error:
             if (short := shortage(error)) is None:
                 raise
