@@ -28,8 +28,8 @@ IMPORTS = "<frozen importlib._bootstrap>"
 """The file of a frame of Python's import."""
 OURS = __file__.removesuffix("ending.py")
 """The folder of our modules."""
-CRITICAL = ("/msgspec/_utils.py", "/tempfile.py")
-"""Files of frames in which nothing may be raised. The first has what msgspec's C code calls to examine a type."""
+CRITICAL = "/tempfile.py"
+"""The file of frames in which nothing may be raised."""
 
 _came: list[int] = []
 """Signals that have come within :func:`in_order`."""
@@ -138,8 +138,6 @@ def _is_critical(frame: FrameType | None) -> bool:
 
     - An import begun by one of our modules: Python may keep the partially initialized module in sys.modules, and a C
       extension that uses it then raises another exception or crashes.
-    - msgspec inspecting a type: its C code handles an exception there wrongly, and the next garbage collection crashes
-      (msgspec 0.22, seen with Python 3.11).
     - tempfile creating a folder, whose name the caller does not know yet, or removing one.
     """
     inner = ""

@@ -15,7 +15,6 @@ IN_A_LAB = "needs a kernel: "
 WITHOUT_TESTS_OF_THEIR_OWN = {
     "scenario/models/actions.py": MODELS,
     "scenario/models/expect.py": MODELS,
-    "scenario/models/file.py": MODELS,
     "scenario/models/sockets.py": MODELS,
     "packets/spec.py": MODELS,
     "topology/interfaces.py": MODELS,

@@ -25,8 +25,8 @@ from harness.scenario.case import Files
 from harness.scenario.files import LABS as LABS_FOLDER
 from harness.scenario.files import SUFFIXES, shortened
 from harness.scenario.models.actions import ActionSpec
-from harness.scenario.models.file import Scenario, ScenarioFile
-from harness.scenario.validate import SCENARIO_FILE, convert
+from harness.scenario.models.file import DefineText, Scenario, ScenarioFile
+from harness.scenario.validate import SCENARIO_FILE, check_value, convert
 from harness.topology.builtin import LABS, rename
 from harness.topology.network import Network
 from harness.topology.spec import LabSpec
@@ -139,6 +139,8 @@ def rulesets(file: Path, project: Project, said: ScenarioFile, network: Network 
     problems = Problems()
     for name, value in defines.items():
         with problems.collected():
+            if isinstance(words := said.defines[name], str):
+                check_value(words, DefineText, ScenarioFile, "defines", name)
             if not is_name(name):
                 raise Problem(f"'{name}' is not a valid name of a variable", "defines", name, about_key=True)
             if not is_piece(value):

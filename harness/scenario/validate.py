@@ -72,6 +72,15 @@ def _convert(document: Node, model: type[M], needs: str) -> tuple[M | None, Node
     return None, document, problems
 
 
+def check_value(value: object, kind: Any, model: type[Any], *keys: str | int) -> None:
+    """Raise :class:`Problem` where ``value``, at ``keys`` of a ``model``, is no ``kind``, which the model can't say."""
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        _, described = _wanted(keys, False, model)
+        raise Problem(f"{_shown(value)} is not valid", *keys, remedy=_advice(described)) from None
+
+
 # --- where --------------------------------------------------------------------------------------
 
 _MESSAGE = re.compile(r"(.*?)(?: - at (`key` in )?`\$([^`]*)`)?", re.DOTALL)

@@ -19,17 +19,16 @@ VariableName = Annotated[
 ]
 
 
-DefineValue = (
-    Annotated[
-        str,
-        Meta(
-            pattern=r"^[^\s;#\\{}\"][^;#\\{}\"\n]*$",
-            description="A word or expression on one line, without quotes, braces or semicolons.",
-            examples=["wan0"],
-        ),
-    ]
-    | int
+_WORDS = Meta(
+    description="A word or expression on one line, without quotes, braces or semicolons.",
+    examples=["wan0"],
 )
+_PATTERN = r"^[^\s;#\\{}\"][^;#\\{}\"\n]*$"
+DefineText = Annotated[str, _WORDS, Meta(pattern=_PATTERN)]
+DefineValue = DefineText | int
+DefineWords = Annotated[str, _WORDS, Meta(extra_json_schema={"pattern": _PATTERN})]
+"""A :data:`DefineText` whose pattern only the schema has. Where a value may be a list or a text with a pattern, msgspec
+0.22 takes the pattern for the type of the list's elements, and a garbage collection may crash."""
 
 
 class Scenario(Model, frozen=True, kw_only=True):
@@ -172,7 +171,7 @@ class ScenarioFile(Model, frozen=True, kw_only=True):
         ),
     ] = {}
     defines: Annotated[
-        dict[VariableName, DefineValue | Annotated[list[DefineValue], Meta(min_length=1)]],
+        dict[VariableName, DefineWords | int | Annotated[list[DefineValue], Meta(min_length=1)]],
         Meta(
             description="Variables for the rulesets, defined as by `nft -D`; a list becomes a set.",
             examples=[{"wan": "wan0", "open_ports": [80, 443]}],
