@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
@@ -15,13 +16,15 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+import harness.cli
 from harness import ending
 from harness.cli import main
 from harness.ending import check, exit_status, in_order, interruptible, interrupts_deferred
-from harness.errors import MORE_MEMORY, NO_MEMORY
+from harness.errors import MORE_MEMORY, NO_MEMORY, HarnessError
 from harness.model.result import Result, encode
 from tests.trials import make_project
 
@@ -133,6 +136,20 @@ def test_a_signal_is_128_and_its_number_and_nothing_is_left(
         assert signal.getsignal(number) is signal.SIG_DFL
     finally:
         signal.signal(number, before)
+
+
+@pytest.mark.parametrize("error", [HarnessError("one"), OSError(errno.ENOSPC, "No space"), ValueError("a bug")])
+def test_ctrl_c_while_an_error_is_shown_is_no_traceback(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise error
+
+    def interrupt(*_: object, **__: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(harness.cli, "_run", fail)
+    monkeypatch.setattr(harness.cli, "say", interrupt)
+    monkeypatch.setattr("traceback.print_exc", interrupt)
+    assert main(["doctor"]) == 128 + signal.SIGINT
 
 
 @pytest.mark.parametrize("comes", ["ending._deferred.add(signal.SIGINT)", "signal.raise_signal(signal.SIGINT)"])

@@ -51,6 +51,14 @@ COMMANDS: tuple[Callable[[argparse.ArgumentParser], None], ...] = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``nft-harness`` with ``arguments`` (default: the process's); its exit status."""
     try:
+        return _status(arguments)
+    except KeyboardInterrupt:  # also while an error is shown
+        return 128 + signal.SIGINT
+
+
+def _status(arguments: Sequence[str] | None) -> int:
+    """The exit status after what went wrong was shown."""
+    try:
         with in_order():
             return _run(arguments)
     except NotRunnable as error:
@@ -60,8 +68,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for one in error.each:
             say(f"nft-harness: error: {one}", sys.stderr)
         return UNABLE
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
     except BrokenPipeError:  # who reads our output has seen enough
         _write_no_more()
         return 128 + signal.SIGPIPE
