@@ -27,22 +27,12 @@ class EarlyEnd:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection(self) -> Generator[None, object, object]:
         """Collect the tests."""
-        try:
-            return (yield)
-        except (OSError, MemoryError, SystemError) as error:
-            self._reserve = None
-            self._break(error)
-            raise
+        return (yield from self._unless_short())
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
         """Run the tests, or have workers run them."""
-        try:
-            return (yield)
-        except (OSError, MemoryError, SystemError) as error:
-            self._reserve = None
-            self._break(error)
-            raise
+        return (yield from self._unless_short())
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self) -> Generator[None, object, object]:
@@ -61,8 +51,13 @@ class EarlyEnd:
 
             raise pytest.exit.Exception(f"nft-harness: {short}", BROKEN) from None
 
-    def _break(self, error: Exception) -> None:
+    def _unless_short(self) -> Generator[None, object, object]:
         """Break the run and end it as ``--maxfail`` does, if something runs short: any other exception pytest shows."""
-        if short := shortage(error):
+        try:
+            return (yield)
+        except (OSError, MemoryError, SystemError) as error:
+            self._reserve = None  # before anything is called
+            if (short := shortage(error)) is None:
+                raise
             self._session.broken.append(str(short))
             raise pytest.Session.Failed(str(short)) from None
